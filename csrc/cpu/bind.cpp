@@ -1,0 +1,51 @@
+#include "bind_step.h"
+#include "philox.h"
+#include "run.h"
+
+namespace {
+
+namespace py = pybind11;
+
+void set_isa(const std::string& name) {
+  if (de::choose(name)) return;
+  std::string names;
+  for (const de::Kernels* k : de::supported()) names += std::string(names.empty() ? "" : ", ") + k->isa;
+  throw py::value_error("this machine cannot run '" + name + "' kernels; it has: " + names);
+}
+
+std::vector<std::string> isas() {
+  std::vector<std::string> names;
+  for (const de::Kernels* k : de::supported()) names.emplace_back(k->isa);
+  return names;
+}
+
+std::vector<uint32_t> philox(std::tuple<uint32_t, uint32_t, uint32_t, uint32_t> c, uint32_t k0, uint32_t k1) {
+  const auto [c0, c1, c2, c3] = c;
+  const de::Words words = de::philox(de::Words{{c0, c1, c2, c3}}, k0, k1);
+  return {words.w, words.w + 4};
+}
+
+std::vector<float> normals(uint64_t seed, uint32_t key, uint32_t m, int64_t first, int64_t count) {
+  std::vector<float> out(count);
+  de::kernels().normals(seed, key, m, first, count, out.data());
+  return out;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cpu, m) {
+  m.doc() = "CPU kernels. Called by diffusion_engine.backends.native only.";
+  de::bind_step_params(m);
+  de::bind_noise_params(m);
+  const auto release = py::call_guard<py::gil_scoped_release>();
+  m.def("step", &de::run_step, release);
+  m.def("noise", &de::run_noise, release);
+  m.def("abi", &de::abi, "The layout of a row, to compare with diffusion_engine/ops/layout.py.");
+  m.def("isas", &isas, "The instruction sets of this machine, best first.");
+  m.def("isa", [] { return de::kernels().isa; }, "The instruction set in use.");
+  m.def("set_isa", &set_isa, "Uses another instruction set, one of isas(), from now on.");
+  m.def("philox", &philox, "Philox4x32-10 of a counter and a key.", py::arg("counter"), py::arg("k0"),
+        py::arg("k1"));
+  m.def("normals", &normals, "Elements first ... first + count - 1 of one sample.", py::arg("seed"),
+        py::arg("key"), py::arg("m"), py::arg("first"), py::arg("count"));
+}

@@ -1,0 +1,12 @@
+#include "kernels.h"
+#include "step_kernel.h"
+
+namespace de {
+
+static void normals(uint64_t seed, uint32_t key, uint32_t m, int64_t first, int64_t count, float* out) {
+  fill_normals(Normals(seed, key, m), first, count, out, 1);
+}
+
+const Kernels avx2 = {"avx2", step, noise, normals};
+
+}  // namespace de

@@ -1,0 +1,17 @@
+// Chooses the instruction set and spreads the ops over threads.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+namespace de {
+
+std::vector<const Kernels*> supported();  // best first
+const Kernels& kernels();                 // the one in use
+bool choose(const std::string& isa);      // false where the machine does not have it
+
+void run_step(const StepParams& p);
+void run_noise(const NoiseParams& p);
+
+}  // namespace de

@@ -1,0 +1,47 @@
+// The Python module `_cuda`. Importing it calls nothing of CUDA.
+#include <array>
+
+#include "bind_step.h"
+#include "launch.h"
+#include "philox.h"
+
+namespace {
+
+using Stream = uintptr_t;
+
+std::array<uint32_t, 4> philox(const std::array<uint32_t, 4>& counter,
+                               const std::array<uint32_t, 2>& key) {
+  const de::Words r =
+      de::philox(de::Words{{counter[0], counter[1], counter[2], counter[3]}}, key[0], key[1]);
+  return {r.w[0], r.w[1], r.w[2], r.w[3]};
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cuda, m) {
+  namespace py = pybind11;
+  m.doc() = "CUDA kernels. Called by diffusion_engine.backends.native only.";
+  de::bind_step_params(m);
+  de::bind_noise_params(m);
+  m.def(
+      "step",
+      [](const de::StepParams& p, Stream stream, int device) {
+        de::step(p, reinterpret_cast<void*>(stream), device);
+      },
+      py::arg("params"), py::arg("stream"), py::arg("device"),
+      "Launches one row of every sample on a stream of a device; does not wait.");
+  m.def(
+      "noise",
+      [](const de::NoiseParams& p, Stream stream, int device) {
+        de::noise(p, reinterpret_cast<void*>(stream), device);
+      },
+      py::arg("params"), py::arg("stream"), py::arg("device"),
+      "Launches the op noise on a stream of a device; does not wait.");
+  m.def("step_on_host", &de::step_on_host, py::arg("params"), py::arg("multiprocessors") = 132,
+        "Runs the kernel's code on the CPU, as the grid of a GPU of that size would. For tests.");
+  m.def("noise_on_host", &de::noise_on_host, py::arg("params"), py::arg("multiprocessors") = 132,
+        "Runs the kernel's code on the CPU, as the grid of a GPU of that size would. For tests.");
+  m.def("philox", &philox, py::arg("counter"), py::arg("key"),
+        "The four words of Philox4x32-10 of a counter and a key, computed on the CPU.");
+  m.def("abi", &de::abi, "The numbers of csrc/common/step.h, to compare with ops/layout.py.");
+}

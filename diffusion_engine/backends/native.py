@@ -1,0 +1,273 @@
+"""Hands pointers to the compiled modules: `_cpu` and `_cuda` never see a tensor.
+
+An implementation `bind_x(args)` returns the launch; `objection_x(args)` says in a sentence why it
+cannot take these arguments, or None. ops/registry.py pairs the two by their names.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..ops import layout as at
+from ..ops.noise import NoiseArgs
+from ..ops.step import Launch, StepArgs
+
+# The dtype codes of csrc/common/step.h.
+DTYPE = {
+    torch.float32: 0,
+    torch.bfloat16: 1,
+    torch.float16: 2,
+    torch.float64: 3,
+    torch.int64: 4,
+}
+
+BUILD = "python setup.py build_ext --inplace"
+
+# (address, batch stride, channel stride, pixel stride, dtype)
+View = tuple[int, int, int, int, int]
+
+
+@cache
+def module(name: str) -> ModuleType | str:
+    """`_cpu` or `_cuda`, or the sentence why it is missing."""
+    # Where the module brings an OpenMP of its own, its threads must not spin between two calls: they
+    # would take the cores from torch's.
+    policy = os.environ.get("OMP_WAIT_POLICY")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        return importlib.import_module(f"diffusion_engine.{name}")
+    except ModuleNotFoundError:
+        return f"diffusion_engine.{name} is not built: {BUILD}"
+    except ImportError as error:
+        return f"diffusion_engine.{name} does not load ({error}): {BUILD}"
+    finally:
+        if policy is None:
+            del os.environ["OMP_WAIT_POLICY"]
+
+
+def _module(name: str) -> Any:
+    found = module(name)
+    if isinstance(found, str):
+        raise ImportError(found)
+    return found
+
+
+def strides(tensor: Tensor) -> tuple[int, int, int] | None:
+    """Strides of [B, C, *pixel] with the pixels as one dimension; None where they are not one."""
+    pixel = following = None
+    for size, stride in zip(reversed(tensor.shape[2:]), reversed(tensor.stride()[2:]), strict=True):
+        if size == 1:
+            continue
+        if pixel is None:
+            pixel = stride
+        elif stride != following:
+            return None
+        following = stride * size
+    return tensor.stride(0), tensor.stride(1), 1 if pixel is None else pixel
+
+
+def _view(tensor: Tensor | None) -> View:
+    if tensor is None:
+        return 0, 0, 0, 0, 0
+    found = strides(tensor)
+    if found is None:
+        raise ValueError(_scattered("a tensor", tensor))
+    return tensor.data_ptr(), *found, DTYPE[tensor.dtype]
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _scattered(name: str, tensor: Tensor) -> str:
+    return (
+        f"the pixels of {name} have no single stride: shape {list(tensor.shape)}, "
+        f"strides {list(tensor.stride())}; make it contiguous or channels last"
+    )
+
+
+def _images(args: StepArgs) -> dict[str, Tensor]:
+    """The tensors [B, C, *pixel] of a step except the outputs; equal layouts are given once."""
+    names = ("net_in", "mask", "known", "denoised")
+    found = {name: t for name in names if (t := getattr(args, name)) is not None}
+    found["slots"] = args.slots[0]
+    if args.noise is not None and args.noise.shape[0]:
+        found["noise"] = args.noise[0]
+    return found
+
+
+def _objection_step(args: StepArgs, name: str, device: str) -> str | None:
+    loaded = module(name)
+    if isinstance(loaded, str):
+        return loaded
+    if args.slots.device.type != device:
+        return f"{name} works on {device} tensors; slots are on {args.slots.device}"
+    if args.slots.dtype != torch.float32:
+        kind = str(args.slots.dtype).removeprefix("torch.")
+        return f"the kernels of {name} keep float32 slots; got {kind}"
+    for field, tensor in _images(args).items():
+        if strides(tensor) is None:
+            return _scattered(field, tensor)
+    plain = ("row", "seed", "src", "dst", "label", "status", "ticket")
+    small = {field: getattr(args, field) for field in plain} | args.table._asdict()
+    for field, tensor in small.items():
+        if tensor is not None and not tensor.is_contiguous():
+            return f"{field} is not contiguous: strides {list(tensor.stride())}"
+    return None
+
+
+def objection_step_cpp(args: StepArgs) -> str | None:
+    return _objection_step(args, "_cpu", "cpu")
+
+
+def objection_step_cuda(args: StepArgs) -> str | None:
+    return _objection_step(args, "_cuda", "cuda")
+
+
+def _merged(args: StepArgs, outs: Sequence[Tensor]) -> bool:
+    """Whether (channel, pixel) may be handed over as (1, channel * pixel).
+
+    It may where every tensor lies densely in logical order. Where every tensor lies channels last
+    with the same channels, too, as long as no normal is drawn, since that counts elements.
+    """
+    channels, pixels = args.slots.shape[2], args.slots.shape[3:].numel()
+    drawn = args.noise is None and (args.normals > 0 or args.mask is not None)
+    images = [*_images(args).values(), *outs]
+    flat = [strides(t) for t in images]
+    if all(_dense(t, s, pixels) for t, s in zip(images, flat, strict=True)):
+        return True
+    same = all(t.shape[1] == channels for t in images)
+    return same and not drawn and all(s is not None and s[1:] == (1, channels) for s in flat)
+
+
+def _dense(tensor: Tensor, found: tuple[int, int, int] | None, pixels: int) -> bool:
+    if found is None:
+        return False
+    _, channel, pixel = found
+    return (pixel == 1 or pixels == 1) and (channel == pixels or tensor.shape[1] == 1)
+
+
+def _step_params(loaded: Any, args: StepArgs) -> Any:
+    """Everything of StepParams that does not change from call to call."""
+    p = loaded.StepParams()
+    slots = args.slots
+    p.batch, p.block = slots.shape[1:3]
+    p.slot = [_view(slots[k]) for k in range(slots.shape[0])]
+    p.outputs = 0 if args.src is None else args.src.shape[1]
+    p.entries = 0 if args.dst is None else args.dst.shape[1]
+    p.inputs, p.normals, p.learned = args.inputs, args.normals, int(args.learned)
+    for name in ("net_in", "mask", "known", "denoised"):
+        setattr(p, name, _view(getattr(args, name)))
+    if args.noise is not None and args.noise.shape[0]:
+        p.noise = _view(args.noise[0])
+        p.noise_draw = args.noise.stride(0)
+    for name in ("label", "row", "seed", "src", "dst", "status", "ticket"):
+        setattr(p, name, _address(getattr(args, name)))
+    if args.label is not None:
+        p.label_dtype = DTYPE[args.label.dtype]
+    p.coef, p.index, p.labels = (_address(t) for t in args.table)
+    return p
+
+
+def _bind_step(args: StepArgs, name: str, run: Callable[[Any], None]) -> Launch:
+    loaded = _module(name)
+    p = _step_params(loaded, args)
+    channels, pixels = args.slots.shape[2], args.slots.shape[3:].numel()
+    known: list[tuple] | None = None
+    views: list[View] = []
+
+    def launch(outs: Sequence[Tensor] = ()) -> None:
+        nonlocal known, views
+        kinds = [(o.shape, o.dtype, o.stride(), o.device) for o in outs]
+        if kinds != known:
+            args.check_outputs(outs)
+            if any(o.device != args.slots.device for o in outs):
+                raise ValueError(f"the network's outputs are not on {args.slots.device}, like slots")
+            views = [_view(o) for o in outs]
+            p.blocks = [o.shape[1] // channels for o in outs]
+            merged = _merged(args, outs)
+            p.channels, p.pixels = (1, channels * pixels) if merged else (channels, pixels)
+            known = kinds
+        p.out = [(o.data_ptr(), *view[1:]) for o, view in zip(outs, views, strict=True)]
+        run(p)
+
+    return launch
+
+
+def bind_step_cpp(args: StepArgs) -> Launch:
+    """The C++ step. Its tensors are kept; a launch changes the addresses of the outputs alone."""
+    return _bind_step(args, "_cpu", _module("_cpu").step)
+
+
+def bind_step_cuda(args: StepArgs) -> Launch:
+    """The CUDA step, on the current stream of each launch."""
+    launch, device = _module("_cuda").step, args.slots.device.index or 0
+
+    def run(p: Any) -> None:
+        launch(p, torch.cuda.current_stream(device).cuda_stream, device)
+
+    return _bind_step(args, "_cuda", run)
+
+
+def _objection_noise(args: NoiseArgs, name: str, device: str) -> str | None:
+    loaded = module(name)
+    if isinstance(loaded, str):
+        return loaded
+    if args.out.device.type != device:
+        return f"{name} works on {device} tensors; out is on {args.out.device}"
+    if strides(args.out) is None:
+        return _scattered("out", args.out)
+    if not args.seed.is_contiguous():
+        return f"seed is not contiguous: strides {list(args.seed.stride())}"
+    return None
+
+
+def objection_noise_cpp(args: NoiseArgs) -> str | None:
+    return _objection_noise(args, "_cpu", "cpu")
+
+
+def objection_noise_cuda(args: NoiseArgs) -> str | None:
+    return _objection_noise(args, "_cuda", "cuda")
+
+
+def _noise_params(loaded: Any, args: NoiseArgs) -> Any:
+    p = loaded.NoiseParams()
+    batch, channels = args.out.shape[:2]
+    pixels = args.out.shape[2:].numel()
+    merged = _dense(args.out, strides(args.out), pixels)
+    p.batch = batch
+    p.channels, p.pixels = (1, channels * pixels) if merged else (channels, pixels)
+    p.out, p.seed = _view(args.out), args.seed.data_ptr()
+    return p
+
+
+def bind_noise_cpp(args: NoiseArgs) -> Callable[..., None]:
+    loaded = _module("_cpu")
+    p = _noise_params(loaded, args)
+
+    def launch(key: int, m: int = 0) -> None:
+        p.key, p.m = key & 0xFFFFFFFF, m
+        loaded.noise(p)
+        _keep(args)
+
+    return launch
+
+
+def bind_noise_cuda(args: NoiseArgs) -> Callable[..., None]:
+    loaded = _module("_cuda")
+    p, device = _noise_params(loaded, args), args.out.device.index or 0
+
+    def launch(key: int, m: int = 0) -> None:
+        p.key, p.m = key & 0xFFFFFFFF, m
+        loaded.noise(p, torch.cuda.current_stream(device).cuda_stream, device)
+        _keep(args)
+
+    return launch

@@ -1,0 +1,187 @@
+"""The times of a run. A grid gives `steps` intervals from noise to data as float64 times t.
+
+`end="zero"` spends the last interval on going to clean data (sigma = 0), `end="t_min"` stops at the
+process's t_min. Times and sigmas given by a user are used verbatim.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from .processes import Discrete, GaussianProcess, Point
+
+Array = np.ndarray
+Grid = Callable[[GaussianProcess, int], Array]
+
+
+def uniform(process: GaussianProcess, n: int) -> Array:
+    """n times evenly spaced in t, both ends included."""
+    return np.linspace(process.t_max, process.t_min, n)
+
+
+def quadratic(process: GaussianProcess, n: int) -> Array:
+    """n times evenly spaced in sqrt(t)."""
+    return np.linspace(math.sqrt(process.t_max), math.sqrt(process.t_min), n) ** 2
+
+
+def _ratio_ends(process: GaussianProcess) -> tuple[float, float]:
+    start, end = process.at(process.t_max), process.at(process.t_min)
+    if not math.isfinite(start.lam):
+        raise ValueError(
+            f"{type(process).__name__} has alpha = 0 at its first time t={start.t:g}, where the "
+            f"noise-to-signal ratio is infinite; use grid 'uniform' or 'trailing', or give times="
+        )
+    return start.ratio, end.ratio
+
+
+def karras(process: GaussianProcess, n: int, rho: float = 7.0) -> Array:
+    """n ratios g = sigma/alpha evenly spaced in g^(1/rho) (Karras et al. 2022, eq. 5)."""
+    high, low = _ratio_ends(process)
+    ratio = np.linspace(high ** (1 / rho), low ** (1 / rho), n) ** rho
+    return _times(process, ratio)
+
+
+def exponential(process: GaussianProcess, n: int) -> Array:
+    """n ratios g = sigma/alpha in geometric progression; the same as lambda-uniform."""
+    high, low = _ratio_ends(process)
+    return _times(process, np.exp(np.linspace(math.log(high), math.log(low), n)))
+
+
+def lam_uniform(process: GaussianProcess, n: int) -> Array:
+    """n times evenly spaced in lam = log(alpha/sigma) (Lu et al. 2022)."""
+    high, low = _ratio_ends(process)
+    return _times(process, np.exp(-np.linspace(-math.log(high), -math.log(low), n)))
+
+
+def _times(process: GaussianProcess, ratio: Array) -> Array:
+    times = process.t_of_lam(-np.log(ratio))
+    times[0] = process.t_max
+    if len(times) > 1:
+        times[-1] = process.t_min
+    return times
+
+
+def _table(process: GaussianProcess, name: str, n: int) -> int:
+    if not isinstance(process, Discrete):
+        raise ValueError(
+            f"grid {name!r} picks timesteps of a discrete table, and {type(process).__name__} has "
+            f"none; use 'uniform', 'lambda' or 'karras'"
+        )
+    count = len(process.alpha_bar)
+    if n > count:
+        raise ValueError(f"{n} steps were asked of a table of {count} timesteps; ask for at most {count}")
+    return count
+
+
+def leading(process: GaussianProcess, n: int, offset: int = 0) -> Array:
+    """(n-1) k, ..., k, 0 plus offset with k = count // n: diffusers' "leading"."""
+    count = _table(process, "leading", n)
+    return np.arange(n)[::-1] * float(count // n) + offset
+
+
+def trailing(process: GaussianProcess, n: int) -> Array:
+    """round(count - j count / n) - 1: starts at the last timestep (Lin et al. 2024)."""
+    count = _table(process, "trailing", n)
+    return np.round(count - np.arange(n) * (count / n)) - 1.0
+
+
+def linspace(process: GaussianProcess, n: int) -> Array:
+    """round(linspace(0, count - 1, n)), descending."""
+    count = _table(process, "linspace", n)
+    return np.round(np.linspace(0.0, count - 1.0, n))[::-1] if n > 1 else np.array([count - 1.0])
+
+
+GRIDS: dict[str, Grid] = {
+    "uniform": uniform,
+    "quadratic": quadratic,
+    "karras": karras,
+    "exponential": exponential,
+    "lambda": lam_uniform,
+    "leading": leading,
+    "trailing": trailing,
+    "linspace": linspace,
+}
+
+
+def points(
+    process: GaussianProcess, steps: int, grid: str | Grid | None = None, end: str = "zero"
+) -> tuple[Point, ...]:
+    """The steps + 1 points of a run, noisiest first.
+
+    steps  number of intervals, 1 or more
+    grid   a name of GRIDS or a function (process, n) -> n descending times; None is the process's own
+    end    "zero": n = steps times, then clean data; "t_min": n = steps + 1 times, the last t_min
+    Raises ValueError on an unknown name or a step count below 1.
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps={steps!r}: a run has a whole number of steps, 1 or more")
+    if end not in ("zero", "t_min"):
+        raise ValueError(f"end={end!r}: choose 'zero' (clean data) or 't_min'")
+    grid = process.default_grid if grid is None else grid
+    if isinstance(grid, str):
+        if grid not in GRIDS:
+            raise ValueError(f"unknown grid {grid!r}; the grids are {', '.join(GRIDS)}")
+        grid = GRIDS[grid]
+    times = np.asarray(grid(process, steps + (end == "t_min")), np.float64)
+    return from_times(process, [*times, *([process.clean.t] if end == "zero" else [])])
+
+
+def from_times(process: GaussianProcess, times: Sequence[float | Point]) -> tuple[Point, ...]:
+    """The points of a user's own times, verbatim: descending t; the clean time means sigma = 0.
+
+    Points are taken as they are.
+    """
+    if all(isinstance(t, Point) for t in times):
+        given = tuple(t for t in times if isinstance(t, Point))
+        _check_descending("times", [p.t for p in given])
+        _check_levels(given)
+        return given
+    times = [float(t) for t in times]  # type: ignore[arg-type]
+    _check_descending("times", times)
+    clean = process.clean
+    made = tuple(clean if t == clean.t else process.at(t) for t in times)
+    _check_levels(made)
+    return made
+
+
+def from_sigmas(process: GaussianProcess, sigmas: Sequence[float]) -> tuple[Point, ...]:
+    """The points of a user's noise-to-signal ratios g = sigma/alpha, verbatim; a last 0 is clean data."""
+    sigmas = [float(s) for s in sigmas]
+    _check_descending("sigmas", sigmas)
+    if sigmas[-1] < 0.0:
+        raise ValueError(f"sigmas end at {sigmas[-1]:g}; a noise level is 0 or above")
+    made = []
+    for g in sigmas:
+        if g == 0.0:
+            made.append(process.clean)
+            continue
+        t = float(process.t_of_lam(-math.log(g)))
+        # alpha and sigma follow from g itself, so that the level is met to the last bit.
+        at = process.at(t)
+        alpha = at.alpha if at.alpha == 1.0 else at.sigma / g
+        made.append(Point(t, alpha, alpha * g))
+    _check_levels(tuple(made))
+    return tuple(made)
+
+
+def _check_descending(name: str, values: list[float]) -> None:
+    if len(values) < 2:
+        raise ValueError(f"{name} has {len(values)} entries; a run needs at least 2 (one step)")
+    if not all(math.isfinite(v) for v in values):
+        raise ValueError(f"{name} holds a number that is not finite: {values}")
+    for i, (a, b) in enumerate(zip(values, values[1:], strict=False)):
+        if b >= a:
+            kind = "repeats" if a == b else "rises"
+            raise ValueError(
+                f"{name} has to fall strictly, from noise to data; it {kind} at entry {i + 1} "
+                f"({a:g}, then {b:g})"
+            )
+
+
+def _check_levels(made: tuple[Point, ...]) -> None:
+    for a, b in zip(made, made[1:], strict=False):
+        if not b.lam > a.lam:
+            raise ValueError(f"t={a.t:g} and t={b.t:g} have the same noise level; drop one of them")

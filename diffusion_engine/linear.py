@@ -1,0 +1,75 @@
+"""Linear combinations of what a row may use: old slots, denoised, raw and fresh normals.
+
+Solvers write their updates with these symbols as a paper does; a row stores the numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Linear:
+    """sum of weight x symbol; symbols are "S0" ... "S4", "D" (denoised), "raw", "z0", "z1"."""
+
+    weights: tuple[tuple[str, float], ...] = ()
+
+    def __add__(self, other: Linear) -> Linear:
+        if not isinstance(other, Linear):
+            return NotImplemented
+        total = dict(self.weights)
+        for symbol, weight in other.weights:
+            total[symbol] = total.get(symbol, 0.0) + weight
+        return Linear(tuple(total.items()))
+
+    def __mul__(self, factor: float) -> Linear:
+        # A factor of 0 removes the term, also where a weight is infinite.
+        if factor == 0.0:
+            return Linear()
+        return Linear(tuple((symbol, weight * float(factor)) for symbol, weight in self.weights))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Linear:
+        return self * -1.0
+
+    def __sub__(self, other: Linear) -> Linear:
+        return self + (-other)
+
+    def __truediv__(self, divisor: float) -> Linear:
+        return Linear(tuple((symbol, weight / float(divisor)) for symbol, weight in self.weights))
+
+    def __getitem__(self, symbol: str) -> float:
+        return dict(self.weights).get(symbol, 0.0)
+
+    def __iter__(self) -> Iterator[tuple[str, float]]:
+        return iter((symbol, weight) for symbol, weight in self.weights if weight != 0.0)
+
+    @property
+    def finite(self) -> bool:
+        return all(math.isfinite(weight) for _, weight in self.weights)
+
+    @classmethod
+    def of(cls, weights: Mapping[str, float]) -> Linear:
+        """The combination of a mapping symbol -> weight."""
+        return cls(tuple((symbol, float(weight)) for symbol, weight in weights.items()))
+
+    def __str__(self) -> str:
+        return " + ".join(f"{weight:.6g} {symbol}" for symbol, weight in self) or "0"
+
+
+def slot(k: int) -> Linear:
+    """The old content of slot k."""
+    return Linear(((f"S{k}", 1.0),))
+
+
+def normal(m: int) -> Linear:
+    """A fresh standard normal of the row, m = 0 or 1."""
+    return Linear(((f"z{m}", 1.0),))
+
+
+x = slot(0)
+denoised = Linear((("D", 1.0),))
+raw = Linear((("raw", 1.0),))

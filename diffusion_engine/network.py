@@ -1,0 +1,130 @@
+"""`ScoreNetwork`: a user's module plus what the engine has to know to call it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .prediction import PREDICTIONS, F, Prediction
+from .processes import EDM, GaussianProcess, Point
+
+Condition = Tensor | Mapping[str, Tensor]
+
+LABELS: dict[str, Callable[[Point], float]] = {
+    "t": lambda at: at.t,
+    "999t": lambda at: 999.0 * at.t,
+    "1000t": lambda at: 1000.0 * at.t,
+    "sigma": lambda at: at.ratio,
+    "log_sigma": lambda at: math.log(at.ratio),
+    "log_sigma/4": lambda at: math.log(at.ratio) / 4.0,
+    "lam": lambda at: at.lam,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreNetwork:
+    """A trained network, the process it was trained on, and its calling convention.
+
+    module      called as module(x, label) or module(x, label, condition); a condition that is a
+                mapping is passed by keyword. It returns a tensor [N, C, *pixel], or up to four whose
+                channels count on.
+    process     the law its training data followed
+    shape       of one sample, (C, *pixel)
+    prediction  "eps", "x0", "v", "score", "flow", "F" (EDM's inner network), or a function of a Point
+                giving (p, q) with x0 = p x + q output
+    label       what it is told for the time: "t", "999t", "1000t", "sigma" (= sigma/alpha),
+                "log_sigma", "log_sigma/4", "lam", or a function of a Point
+    label_dtype float32, float64 or int64
+    scale       its input is scale x: "one", "sigma" (x / alpha: VE coordinates), "F" (EDM's), or a
+                function of a Point; None is "F" for prediction "F", else "one"
+    null        the condition of the unconditional branch, one sample of it (no batch axis); None
+                where the network has no such branch
+    classes     number of classes, where the condition is a class index
+    name        for recipes
+    memory_format  of the network's input, torch.contiguous_format or torch.channels_last
+    clip        range of `denoised` on pixel data, e.g. (-1, 1); None does not clip
+
+    Raises ValueError where a name is unknown, the shape is not one, or a weight is not finite.
+    """
+
+    module: Callable[..., Any]
+    process: GaussianProcess
+    shape: tuple[int, ...]
+    prediction: str | Prediction = "eps"
+    label: str | Callable[[Point], float] = "t"
+    label_dtype: torch.dtype = torch.float32
+    scale: str | Callable[[Point], float] | None = None
+    null: Condition | int | None = None
+    classes: int | None = None
+    name: str = "network"
+    memory_format: torch.memory_format = torch.contiguous_format
+    clip: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.process, GaussianProcess):
+            raise ValueError(f"process={self.process!r} is no noising process, such as VP() or EDM()")
+        if not self.shape or not all(isinstance(n, int) and n > 0 for n in self.shape):
+            raise ValueError(f"shape={self.shape!r}: one sample's shape is (channels, *pixel)")
+        for kind, table in (("prediction", PREDICTIONS), ("label", LABELS)):
+            value = getattr(self, kind)
+            if isinstance(value, str) and value not in table:
+                raise ValueError(f"unknown {kind} {value!r}; choose {', '.join(table)}, or give a function")
+        if isinstance(self.scale, str) and self.scale not in ("one", "sigma", "F"):
+            raise ValueError(f"unknown scale {self.scale!r}; choose one, sigma or F, or give a function")
+        if self.memory_format is torch.channels_last and len(self.shape) != 3:
+            raise ValueError(f"channels_last needs images (channels, height, width), got {self.shape}")
+        if isinstance(self.module, nn.Module):
+            for name, parameter in self.module.named_parameters():
+                if not bool(torch.isfinite(parameter).all()):
+                    raise ValueError(
+                        f"weight {name!r} of the network holds NaN or infinity; load a sound checkpoint"
+                    )
+
+    @classmethod
+    def from_denoiser(
+        cls, denoiser: Callable[..., Any], shape: tuple[int, ...], process: GaussianProcess | None = None,
+        **options: Any,
+    ) -> ScoreNetwork:  # fmt: skip
+        """A denoiser D(x / alpha, sigma / alpha) that returns x0, as EDM and k-diffusion wrap theirs."""
+        options = {"prediction": "x0", "label": "sigma", "scale": "sigma"} | options
+        return cls(denoiser, process or EDM(), shape, **options)
+
+    def weights(self, at: Point) -> tuple[float, float]:
+        """(p, q) with x0 = p x + q output."""
+        rule = PREDICTIONS[self.prediction] if isinstance(self.prediction, str) else self.prediction
+        return rule(at)
+
+    def c_in(self, at: Point) -> float:
+        """The scale of the network's input."""
+        if callable(self.scale):
+            return float(self.scale(at))
+        prediction = PREDICTIONS["F"] if self.prediction == "F" else self.prediction
+        kind = self.scale or ("F" if isinstance(prediction, F) else "one")
+        if kind == "F":
+            return (prediction if isinstance(prediction, F) else F()).c_in(at)
+        if kind == "sigma":
+            if at.alpha == 0.0:
+                raise ValueError(f"a network in VE coordinates reads x / alpha; alpha is 0 at t={at.t:g}")
+            return 1.0 / at.alpha
+        return 1.0
+
+    def label_of(self, at: Point) -> float:
+        """What the network is told for the time; a whole number for an int64 label."""
+        rule = LABELS[self.label] if isinstance(self.label, str) else self.label
+        label = float(rule(at))
+        return float(round(label)) if self.label_dtype == torch.int64 else label
+
+    def __call__(self, x: Tensor, label: Tensor, condition: Condition | None) -> tuple[Tensor, ...]:
+        """The outputs of one batched call, as a tuple of tensors."""
+        if condition is None:
+            out = self.module(x, label)
+        elif isinstance(condition, Mapping):
+            out = self.module(x, label, **condition)
+        else:
+            out = self.module(x, label, condition)
+        return (out,) if isinstance(out, Tensor) else tuple(out)

@@ -1,0 +1,247 @@
+"""A plan: the table of numbers that a sampler is. Host only, float64, no tensors.
+
+Row 0 makes the first state (the prior draw, or a given x); every other row is one network call and
+one affine update of the slots (ops/step.py has the formula). Rows follow one another.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .linear import Linear
+from .ops import layout
+from .processes import Point
+
+FORMAT = "diffusion-engine-plan/1"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A network call: the law of the state it reads, and what the network is given.
+
+    at     the point (t, alpha, sigma) of the state
+    read   the slots the network reads, at most two, joined on the channel axis
+    c_in   the input scale of each
+    label  the number the network is given for the time
+    """
+
+    at: Point
+    label: float
+    read: tuple[int, ...] = (0,)
+    c_in: tuple[float, ...] = (1.0,)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network call and one update of the slots.
+
+    call      the call whose outputs the row uses; None for a first row
+    new       slot -> its new content in terms of old slots, "D", "raw", "z0", "z1"
+    p         denoised: weight of each slot
+    q         denoised: weight of each output
+    e         raw: weight of each output
+    blocks    the channel block of each output
+    branches  the branch (0 the condition, 1 none, further concepts) whose entry holds each output
+    clip      denoised is clipped to this range, then multiplied by `scale`
+    learned   (v0, v1, j): normals are multiplied by exp(v0 + v1 out[j])
+    known     (u0, u1): the known region of slot 0 becomes u0 known + u1 z
+    key       names the row's normals; independent of the row's position
+    state     the law of slot 0 after the row; None while slot 0 holds a partial sum
+    """
+
+    call: Call | None
+    new: dict[int, Linear]
+    p: tuple[float, ...] = ()
+    q: tuple[float, ...] = ()
+    e: tuple[float, ...] = ()
+    blocks: tuple[int, ...] = ()
+    branches: tuple[int, ...] = ()
+    clip: tuple[float, float] | None = None
+    scale: float = 1.0
+    learned: tuple[float, float, int] | None = None
+    known: tuple[float, float] | None = None
+    key: int = 0
+    state: Point | None = None
+
+    @property
+    def entries(self) -> tuple[int, ...]:
+        """The branches the row calls the network for, each once."""
+        return tuple(sorted(set(self.branches)))
+
+    def draws(self, m: int) -> bool:
+        """Whether the row uses normal m."""
+        return any(update[f"z{m}"] != 0.0 for update in self.new.values())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rows, checked as mathematics when the plan is made.
+
+    rows   the table; rows[0] has no call
+    name   of the solver, for display
+    exact  whether a perfect network is transported exactly: then, if every `denoised` were the true
+           x0, slot 0 would keep alpha x0 + noise at each row's state, and that is verified
+
+    Raises ValueError where a row is malformed, reads a slot that nothing wrote, holds a number that
+    is not finite, or breaks the transport of x0.
+    """
+
+    rows: tuple[Row, ...]
+    name: str = "plan"
+    exact: bool = field(default=True, compare=False)
+
+    def __post_init__(self) -> None:
+        if len(self.rows) < 2:
+            raise ValueError(f"a plan has a first row and at least one call, got {len(self.rows)} rows")
+        written: set[int] = set()
+        for i, row in enumerate(self.rows):
+            _check_row(i, row, written)
+        if self.exact:
+            _check_transport(self.rows)
+
+    @property
+    def slots(self) -> int:
+        """How many slots the plan uses."""
+        return 1 + max(k for row in self.rows for k in row.new)
+
+    @property
+    def outputs(self) -> int:
+        """The most outputs any row reads."""
+        return max(len(row.q) for row in self.rows)
+
+    @property
+    def normals(self) -> int:
+        """How many normals an element may need in one row."""
+        return max((m + 1 for m in range(layout.NORMALS) for r in self.rows if r.draws(m)), default=0)
+
+    @property
+    def inputs(self) -> int:
+        """How many slots the network reads."""
+        return max(len(row.call.read) for row in self.rows if row.call)
+
+    @property
+    def nfe(self) -> int:
+        """Number of rows with a network call."""
+        return sum(row.call is not None for row in self.rows)
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations a sample costs: every branch of every call."""
+        return sum(len(row.entries) for row in self.rows)
+
+    def replace_rows(self, rows: list[Row]) -> Plan:
+        """The same plan with other rows."""
+        return replace(self, rows=tuple(rows))
+
+    def to_json(self) -> str:
+        """The plan as JSON text; numbers round trip exactly."""
+        body = {"format": FORMAT, "name": self.name, "exact": self.exact}
+        return json.dumps({**body, "rows": [_row_to_dict(row) for row in self.rows]}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """The plan of `to_json`; ValueError where the text is not one."""
+        try:
+            body = json.loads(text)
+            if body["format"] != FORMAT:
+                raise ValueError(f"format {body['format']!r}")
+            rows = tuple(_row_from_dict(row) for row in body["rows"])
+            name, exact = str(body["name"]), bool(body["exact"])
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+            raise ValueError(f"this is not a saved plan ({error}); write one with to_json()") from error
+        return cls(rows, name, exact)
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}: {len(self.rows)} rows, {self.nfe} calls, {self.slots} slots"]
+        for i, row in enumerate(self.rows):
+            at = f"t={row.call.at.t:.6g} label={row.call.label:.6g}" if row.call else "start"
+            mixed = " ".join(f"{q:.6g}*out{j}" for j, q in enumerate(row.q))
+            inner = " + ".join(f"{p:.6g} S{k}" for k, p in enumerate(row.p) if p)
+            lines.append(f"{i:4d}  {at}" + (f"  D = {inner} + {mixed}" if row.q else ""))
+            lines += [f"        S{k} <- {update}" for k, update in row.new.items()]
+        return "\n".join(lines)
+
+
+def _check_row(i: int, row: Row, written: set[int]) -> None:
+    if (row.call is None) != (i == 0):
+        raise ValueError(f"row {i}: row 0 alone has no network call")
+    if not row.new or not all(0 <= k < layout.SLOTS for k in row.new):
+        raise ValueError(f"row {i} writes slots {sorted(row.new)}; it has to write some of 0 to 4")
+    if len(row.p) > layout.SLOTS or len(row.q) > layout.OUTPUTS:
+        raise ValueError(f"row {i} has {len(row.p)} slots and {len(row.q)} outputs; 5 and 16 at most")
+    if not len(row.q) == len(row.blocks) == len(row.branches) or len(row.e) not in (0, len(row.q)):
+        raise ValueError(f"row {i}: q, blocks, branches and e need one value for each output")
+    numbers = [*row.p, *row.q, *row.e, row.scale, *(row.known or ()), *(row.learned or ())]
+    if row.call:
+        numbers += [row.call.label, *row.call.c_in]
+        if not 1 <= len(row.call.read) <= layout.INPUTS or len(row.call.c_in) != len(row.call.read):
+            raise ValueError(f"row {i}: the network reads 1 or 2 slots, each with its scale")
+    if not all(map(math.isfinite, numbers)) or not all(u.finite for u in row.new.values()):
+        raise ValueError(f"row {i} of the plan holds a number that is not finite:\n{row}")
+    used = {k for k, p in enumerate(row.p) if p} | set(row.call.read if row.call else ())
+    used |= {int(s[1:]) for u in row.new.values() for s, _ in u if s[0] == "S"}
+    if i and not used <= written:
+        raise ValueError(f"row {i} reads slots {sorted(used - written)} before any row wrote them")
+    written |= set(row.new)
+
+
+def _check_transport(rows: tuple[Row, ...]) -> None:
+    """Follows the coefficient of x0 in every slot, given a network that knows x0."""
+    first = rows[0].state
+    if first is None:
+        raise ValueError("row 0 has to leave a state in slot 0")
+    carried = dict.fromkeys(range(layout.SLOTS), 0.0) | {0: first.alpha}
+    for i, row in enumerate(rows[1:], 1):
+        size = 1.0
+        new = {}
+        for k, update in row.new.items():
+            parts = [w * carried[int(s[1:])] for s, w in update if s[0] == "S"] + [update["D"]]
+            new[k] = sum(parts)
+            size = max(size, *map(abs, parts)) if k == 0 else size
+        carried |= new
+        if row.state is not None and abs(carried[0] - row.state.alpha) > 1e-9 * size:
+            raise ValueError(
+                f"row {i} does not transport x0: slot 0 holds {carried[0]!r} x0, "
+                f"the row says alpha = {row.state.alpha!r}; check its weights, or make the plan "
+                f"with exact=False"
+            )
+
+
+def _row_to_dict(row: Row) -> dict[str, Any]:
+    def point(p: Point | None) -> list[float] | None:
+        return None if p is None else [p.t, p.alpha, p.sigma]
+
+    call = row.call and {
+        "at": point(row.call.at),
+        "label": row.call.label,
+        "read": row.call.read,
+        "c_in": row.call.c_in,
+    }
+    fields = ("p", "q", "e", "blocks", "branches", "clip", "scale", "learned", "known", "key")
+    return {
+        "call": call,
+        "new": {str(k): dict(update.weights) for k, update in row.new.items()},
+        **{name: getattr(row, name) for name in fields},
+        "state": point(row.state),
+    }
+
+
+def _row_from_dict(body: dict[str, Any]) -> Row:
+    call = body["call"] and Call(
+        Point(*body["call"]["at"]),
+        body["call"]["label"],
+        tuple(body["call"]["read"]),
+        tuple(body["call"]["c_in"]),
+    )
+    tuples = ("p", "q", "e", "blocks", "branches", "clip", "learned", "known")
+    return Row(
+        call=call,
+        new={int(k): Linear.of(update) for k, update in body["new"].items()},
+        **{name: None if body[name] is None else tuple(body[name]) for name in tuples},
+        scale=body["scale"],
+        key=body["key"],
+        state=body["state"] and Point(*body["state"]),
+    )

@@ -1,0 +1,78 @@
+"""What a network predicts: x0 = p x + q o for its output o, in float64 on the host.
+
+x = alpha x0 + sigma eps is the state in the process's natural coordinates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .processes import Point
+
+
+def _alpha(at: Point, name: str) -> float:
+    if at.alpha == 0.0:
+        raise ValueError(
+            f"a network that predicts {name} says nothing about x0 at t={at.t:g}, where alpha is 0; "
+            f"start below that time, or use a network that predicts v, x0 or flow"
+        )
+    return at.alpha
+
+
+def eps(at: Point) -> tuple[float, float]:
+    """o = eps."""
+    alpha = _alpha(at, "eps")
+    return 1.0 / alpha, -at.sigma / alpha
+
+
+def x0(at: Point) -> tuple[float, float]:
+    """o = x0."""
+    return 0.0, 1.0
+
+
+def v(at: Point) -> tuple[float, float]:
+    """o = alpha eps - sigma x0 (Salimans & Ho 2022)."""
+    square = at.alpha**2 + at.sigma**2
+    return at.alpha / square, -at.sigma / square
+
+
+def score(at: Point) -> tuple[float, float]:
+    """o = grad log p = -eps / sigma."""
+    alpha = _alpha(at, "score")
+    return 1.0 / alpha, at.sigma**2 / alpha
+
+
+def flow(at: Point) -> tuple[float, float]:
+    """o = eps - x0, the velocity of straight paths."""
+    total = at.alpha + at.sigma
+    return 1.0 / total, -at.sigma / total
+
+
+@dataclass(frozen=True)
+class F:
+    """EDM's inner network: x0 = c_skip x / alpha + c_out o (Karras et al. 2022, table 1)."""
+
+    sigma_data: float = 0.5
+
+    def __call__(self, at: Point) -> tuple[float, float]:
+        g, sd = at.sigma / _alpha(at, "F"), self.sigma_data
+        square = g * g + sd * sd
+        return sd * sd / square / at.alpha, g * sd / math.sqrt(square)
+
+    def c_in(self, at: Point) -> float:
+        """Input scale of the state x: 1 / (alpha sqrt(g^2 + sigma_data^2))."""
+        return 1.0 / math.sqrt(at.sigma**2 + (at.alpha * self.sigma_data) ** 2)
+
+
+Prediction = Callable[[Point], tuple[float, float]]
+
+PREDICTIONS: dict[str, Prediction] = {
+    "eps": eps,
+    "x0": x0,
+    "v": v,
+    "score": score,
+    "flow": flow,
+    "F": F(),
+}

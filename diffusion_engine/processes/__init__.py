@@ -1,0 +1,6 @@
+"""Forward noising laws and the table of their names."""
+
+from .discrete import Discrete
+from .gaussian import EDM, VE, VP, FlowMatching, GaussianProcess, Point, SubVP
+
+__all__ = ["EDM", "VE", "VP", "Discrete", "FlowMatching", "GaussianProcess", "Point", "SubVP"]

@@ -1,0 +1,93 @@
+"""Discrete beta tables: t is the training timestep 0 ... N-1, float64 on the host."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+
+from .gaussian import Array, GaussianProcess, Point
+
+
+@dataclass(frozen=True)
+class Discrete(GaussianProcess):
+    """Variance preserving chain given by its table of alpha_bar = alpha^2 (Ho et al. 2020).
+
+    alpha_bar  the cumulative products, decreasing, alpha_bar[0] belonging to timestep 0.
+    Between timesteps lam is interpolated linearly; timestep -1 is clean data.
+    """
+
+    default_grid: ClassVar[str] = "trailing"
+    alpha_bar: tuple[float, ...] = ()
+    t_min: float = 0.0
+    t_max: float = -1.0
+
+    def __post_init__(self) -> None:
+        table = np.asarray(self.alpha_bar)
+        if table.ndim != 1 or len(table) < 2:
+            raise ValueError(f"alpha_bar needs at least 2 entries, got {len(self.alpha_bar)}")
+        if not (np.all(np.diff(table) < 0) and table[0] < 1 and table[-1] >= 0):
+            raise ValueError("alpha_bar has to fall strictly from below 1 to 0 or above")
+        object.__setattr__(self, "t_max", float(len(table) - 1))
+
+    @classmethod
+    def from_betas(cls, betas: Array) -> Discrete:
+        """The process of a table of betas, alpha_bar = cumprod(1 - beta)."""
+        return cls(alpha_bar=tuple(np.cumprod(1.0 - np.asarray(betas, np.float64)).tolist()))
+
+    @classmethod
+    def linear(cls, n: int = 1000, start: float = 1e-4, end: float = 0.02) -> Discrete:
+        """DDPM's table, linear in beta."""
+        return cls.from_betas(np.linspace(start, end, n))
+
+    @classmethod
+    def scaled_linear(cls, n: int = 1000, start: float = 0.00085, end: float = 0.012) -> Discrete:
+        """Latent diffusion's table, linear in sqrt(beta); the defaults are Stable Diffusion's."""
+        return cls.from_betas(np.linspace(math.sqrt(start), math.sqrt(end), n) ** 2)
+
+    @classmethod
+    def cosine(cls, n: int = 1000, offset: float = 0.008, beta_max: float = 0.999) -> Discrete:
+        """Improved DDPM's table (Nichol & Dhariwal 2021, eq. 17), betas capped at beta_max."""
+        f = np.cos((np.arange(n + 1) / n + offset) / (1.0 + offset) * np.pi / 2.0) ** 2
+        return cls.from_betas(np.minimum(1.0 - f[1:] / f[:-1], beta_max))
+
+    def zero_terminal_snr(self) -> Discrete:
+        """The table rescaled so that its last alpha_bar is 0 (Lin et al. 2024, algorithm 1)."""
+        q = np.sqrt(self.alpha_bar)
+        q = (q - q[-1]) * q[0] / (q[0] - q[-1])
+        return Discrete(alpha_bar=tuple((q**2).tolist()))
+
+    @cached_property
+    def _lam(self) -> Array:
+        table = np.asarray(self.alpha_bar)
+        with np.errstate(divide="ignore"):
+            return 0.5 * (np.log(table) - np.log1p(-table))
+
+    def lam(self, t: Array | float) -> Array:
+        t = np.asarray(t, np.float64)
+        low = np.clip(np.floor(t).astype(int), 0, len(self._lam) - 1)
+        high = np.minimum(low + 1, len(self._lam) - 1)
+        frac = t - low
+        with np.errstate(invalid="ignore"):  # 0 * -inf beside a terminal SNR of zero
+            between = (1.0 - frac) * self._lam[low] + frac * self._lam[high]
+        return np.where(t < 0, math.inf, np.where(frac == 0.0, self._lam[low], between))
+
+    def alpha(self, t: Array | float) -> Array:
+        return np.exp(-0.5 * np.logaddexp(0.0, -2.0 * self.lam(t)))
+
+    def sigma(self, t: Array | float) -> Array:
+        return np.exp(-0.5 * np.logaddexp(0.0, 2.0 * self.lam(t)))
+
+    def t_of_lam(self, lam: Array | float) -> Array:
+        last = len(self._lam) - np.count_nonzero(np.isinf(self._lam))
+        return np.interp(-np.asarray(lam, np.float64), -self._lam[:last], np.arange(float(last)))
+
+    def prior_std(self, t: float) -> float:
+        return 1.0
+
+    @property
+    def clean(self) -> Point:
+        return Point(-1.0, 1.0, 0.0)

@@ -1,0 +1,180 @@
+"""Forward noising laws x_t = alpha(t) x0 + sigma(t) eps, eps ~ N(0, I), in float64 on the host.
+
+Times run from `t_min` (almost data) to `t_max` (noise); `lam` = log(alpha / sigma) falls with t.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Point:
+    """One time of a run: t, and the law x_t = alpha x0 + sigma eps there."""
+
+    t: float
+    alpha: float
+    sigma: float
+
+    @property
+    def lam(self) -> float:
+        """Half log-SNR log(alpha / sigma); +inf at clean data, -inf at pure noise."""
+        if self.sigma == 0.0:
+            return math.inf
+        return math.log(self.alpha / self.sigma) if self.alpha > 0.0 else -math.inf
+
+    @property
+    def ratio(self) -> float:
+        """Noise-to-signal ratio g = sigma / alpha (EDM's sigma); inf at pure noise."""
+        return self.sigma / self.alpha if self.alpha > 0.0 else math.inf
+
+
+@dataclass(frozen=True)
+class GaussianProcess:
+    """A law given by `alpha`, `sigma` and the inverse of lam; subclasses supply the three."""
+
+    default_grid: ClassVar[str] = "lambda"
+    t_min: float
+    t_max: float
+
+    def alpha(self, t: Array | float) -> Array:
+        """Signal scale, float64, same shape as t."""
+        raise NotImplementedError
+
+    def sigma(self, t: Array | float) -> Array:
+        """Noise standard deviation, float64, same shape as t."""
+        raise NotImplementedError
+
+    def t_of_lam(self, lam: Array | float) -> Array:
+        """The time at which log(alpha / sigma) equals lam."""
+        raise NotImplementedError
+
+    def lam(self, t: Array | float) -> Array:
+        """Half log-SNR log(alpha / sigma)."""
+        return np.log(self.alpha(t)) - np.log(self.sigma(t))
+
+    def prior_std(self, t: float) -> float:
+        """Standard deviation of the law that a run starting at t draws its x from."""
+        return float(self.sigma(t))
+
+    def at(self, t: float) -> Point:
+        """The point of time t."""
+        return Point(float(t), float(self.alpha(t)), float(self.sigma(t)))
+
+    @property
+    def clean(self) -> Point:
+        """The end of a run that returns the last `denoised`: alpha 1, sigma 0."""
+        return Point(0.0, 1.0, 0.0)
+
+
+@dataclass(frozen=True)
+class VP(GaussianProcess):
+    """Variance preserving SDE with beta(t) = beta_min + t (beta_max - beta_min).
+
+    log alpha = -t^2 (beta_max - beta_min) / 4 - t beta_min / 2 (Song et al. 2021, eq. 33).
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    t_min: float = 1e-3
+    t_max: float = 1.0
+
+    def log_alpha(self, t: Array | float) -> Array:
+        t = np.asarray(t, np.float64)
+        return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
+
+    def alpha(self, t: Array | float) -> Array:
+        return np.exp(self.log_alpha(t))
+
+    def sigma(self, t: Array | float) -> Array:
+        return np.sqrt(-np.expm1(2.0 * self.log_alpha(t)))
+
+    def t_of_log_alpha(self, log_alpha: Array) -> Array:
+        slope = self.beta_max - self.beta_min
+        return -4.0 * log_alpha / (np.sqrt(self.beta_min**2 - 4.0 * slope * log_alpha) + self.beta_min)
+
+    def t_of_lam(self, lam: Array | float) -> Array:
+        return self.t_of_log_alpha(-0.5 * np.logaddexp(0.0, -2.0 * np.asarray(lam, np.float64)))
+
+    def prior_std(self, t: float) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class SubVP(VP):
+    """Sub-VP SDE: alpha as VP, standard deviation 1 - alpha^2 (Song et al. 2021, eq. 29)."""
+
+    def sigma(self, t: Array | float) -> Array:
+        return -np.expm1(2.0 * self.log_alpha(t))
+
+    def t_of_lam(self, lam: Array | float) -> Array:
+        # alpha = r (1 - alpha^2) with r = e^lam; the root in a form without cancellation.
+        r = np.exp(np.asarray(lam, np.float64))
+        return self.t_of_log_alpha(np.log(2.0 * r / (1.0 + np.hypot(1.0, 2.0 * r))))
+
+
+@dataclass(frozen=True)
+class VE(GaussianProcess):
+    """Variance exploding SDE: alpha = 1, sigma = sigma_min (sigma_max / sigma_min)^t."""
+
+    default_grid: ClassVar[str] = "karras"
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+    t_min: float = 1e-5
+    t_max: float = 1.0
+
+    def alpha(self, t: Array | float) -> Array:
+        return np.ones_like(np.asarray(t, np.float64))
+
+    def sigma(self, t: Array | float) -> Array:
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** np.asarray(t, np.float64)
+
+    def t_of_lam(self, lam: Array | float) -> Array:
+        log_min = math.log(self.sigma_min)
+        return (-np.asarray(lam, np.float64) - log_min) / (math.log(self.sigma_max) - log_min)
+
+    @property
+    def clean(self) -> Point:
+        return Point(-1.0, 1.0, 0.0)  # t = 0 still has sigma_min
+
+
+@dataclass(frozen=True)
+class EDM(GaussianProcess):
+    """alpha = 1, sigma = t (Karras et al. 2022)."""
+
+    default_grid: ClassVar[str] = "karras"
+    t_min: float = 0.002
+    t_max: float = 80.0
+
+    def alpha(self, t: Array | float) -> Array:
+        return np.ones_like(np.asarray(t, np.float64))
+
+    def sigma(self, t: Array | float) -> Array:
+        return np.asarray(t, np.float64)
+
+    def t_of_lam(self, lam: Array | float) -> Array:
+        return np.exp(-np.asarray(lam, np.float64))
+
+
+@dataclass(frozen=True)
+class FlowMatching(GaussianProcess):
+    """Straight paths alpha = 1 - t, sigma = t (Lipman et al. 2023; Liu et al. 2023)."""
+
+    default_grid: ClassVar[str] = "uniform"
+    t_min: float = 1e-3
+    t_max: float = 1.0
+
+    def alpha(self, t: Array | float) -> Array:
+        return 1.0 - np.asarray(t, np.float64)
+
+    def sigma(self, t: Array | float) -> Array:
+        return np.asarray(t, np.float64)
+
+    def t_of_lam(self, lam: Array | float) -> Array:
+        return 1.0 / (1.0 + np.exp(np.asarray(lam, np.float64)))

@@ -1,0 +1,285 @@
+"""What a caller asks of a sampler, checked once, and what comes back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .network import Condition, ScoreNetwork
+from .solvers import Solver
+
+if TYPE_CHECKING:
+    from .executors.run import NoiseSource
+    from .sampler import Sampler
+
+Noise = Tensor | Callable[[int, int, tuple[int, ...]], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Samples and how they were made.
+
+    samples      [n, *shape], the final state
+    seeds        of each sample
+    nfe          rows with a network call: calls a sample sees one after another
+    evaluations  network evaluations of all samples together, guidance branches counted
+    recipe       JSON-able; with the network it makes the same samples again (Sampler.replay)
+    finite       of each sample: False where a value was not finite on the way
+    """
+
+    samples: Tensor
+    seeds: list[int]
+    nfe: int
+    evaluations: int
+    recipe: dict[str, Any]
+    finite: list[bool]
+
+    @classmethod
+    def join(cls, parts: Sequence[Result]) -> Result:
+        """The parts of one request as one result."""
+        recipe = dict(parts[0].recipe)
+        for name in ("seeds", "condition", "guidance"):
+            if isinstance(recipe[name], list):
+                recipe[name] = [value for part in parts for value in part.recipe[name]]
+        return cls(
+            torch.cat([part.samples for part in parts]),
+            [seed for part in parts for seed in part.seeds],
+            parts[0].nfe,
+            sum(part.evaluations for part in parts),
+            recipe,
+            [ok for part in parts for ok in part.finite],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A checked request; every field has one entry a sample. `Sampler.sample` explains the fields."""
+
+    seeds: tuple[int, ...]
+    scales: tuple[float, ...]
+    condition: Condition | None = None
+    x: Tensor | None = None
+    start: float | None = None
+    noised: bool = False
+    mask: Tensor | None = None
+    known: Tensor | None = None
+    noise: Noise | None = None
+    first: int = 0
+
+    @property
+    def n(self) -> int:
+        return len(self.seeds)
+
+    @classmethod
+    def of(
+        cls,
+        sampler: Sampler,
+        n: int | None = None,
+        *,
+        seed: int | None = None,
+        seeds: Sequence[int] | None = None,
+        condition: Any = None,
+        guidance: float | Sequence[float] | None = None,
+        x: Tensor | None = None,
+        start: float | None = None,
+        noised: bool = False,
+        mask: Tensor | None = None,
+        known: Tensor | None = None,
+        noise: Noise | None = None,
+    ) -> Request:
+        """Checks what was given; raises ValueError with what to do."""
+        network, device = sampler.network, sampler.device
+        numbers = _seeds(n, seed, seeds, _implied(condition, x))
+        count = len(numbers)
+        scales = _scales(sampler.guidance if guidance is None else guidance, count)
+        made = _condition(network, condition, count, device)
+        if any(scale != 1.0 for scale in scales):
+            if network.null is None:
+                raise ValueError(
+                    f"guidance={max(scales):g} needs an unconditional branch and the network has none; "
+                    f"give ScoreNetwork its null condition, or sample with guidance=1"
+                )
+            if condition is None:
+                raise ValueError("guidance needs a condition to guide to; give condition=, or guidance=1")
+        if x is None and (start is not None or noised):
+            raise ValueError("start and noised belong to a given x; give x=")
+        if x is not None and start is None and not noised:
+            raise ValueError("x is given: say at which time to start (start=), or that it is noised=True")
+        if (mask is None) != (known is None):
+            raise ValueError("inpainting needs both mask= and known=")
+        return cls(
+            numbers, scales, made,
+            _images("x", x, network, count, device, sampler.state_dtype), start, noised,
+            _images("mask", mask, network, count, device), _images("known", known, network, count, device),
+            noise,
+        )  # fmt: skip
+
+    def part(self, low: int, high: int) -> Request:
+        """Samples low ... high - 1 of the request."""
+
+        def cut(value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return {name: tensor[low:high] for name, tensor in value.items()}
+            return None if value is None else value[low:high]
+
+        names = ("seeds", "scales", "condition", "x", "mask", "known")
+        return dataclasses.replace(self, first=low, **{name: cut(getattr(self, name)) for name in names})
+
+    def seed_tensor(self) -> Tensor:
+        """[n] int64; seeds of 2^63 and above wrap to their bits."""
+        return torch.from_numpy(np.array(self.seeds, np.uint64).view(np.int64))
+
+    def branches(self, network: ScoreNetwork, count: int) -> list[Condition | None]:
+        """The condition of every branch: the given one, then none."""
+        if self.condition is None:
+            return [None]
+        return [self.condition, _null(network, self.condition)][:count]
+
+    def noise_source(self) -> NoiseSource | None:
+        """The given normals of this part, as a function of row and m."""
+        given, low, high = self.noise, self.first, self.first + self.n
+        if given is None:
+            return None
+        if isinstance(given, Tensor):
+            return lambda row, m: given[row, m, low:high]
+        return lambda row, m: given(row, m, self.seeds)
+
+    def recipe(self) -> dict[str, Any]:
+        """The JSON-able part, and the names of what JSON does not hold."""
+        plain = isinstance(self.condition, Tensor) and self.condition.dtype == torch.int64
+        classes = self.condition.tolist() if plain else None  # type: ignore[union-attr]
+        needs = ["condition"] if self.condition is not None and not plain else []
+        needs += [k for k in ("x", "mask", "known", "noise") if getattr(self, k) is not None]
+        return {
+            "seeds": list(self.seeds),
+            "condition": classes,
+            "guidance": list(self.scales),
+            "start": self.start,
+            "noised": self.noised,
+            "needs": needs,
+        }
+
+
+def _implied(condition: Any, x: Tensor | None) -> int | None:
+    """How many samples a condition or x stands for."""
+    if x is not None:
+        return len(x)
+    if isinstance(condition, Mapping):
+        return len(next(iter(condition.values())))
+    if condition is None or isinstance(condition, int):
+        return None
+    return len(condition)
+
+
+def _seeds(
+    n: int | None, seed: int | None, seeds: Sequence[int] | None, implied: int | None
+) -> tuple[int, ...]:
+    if seeds is not None:
+        if seed is not None:
+            raise ValueError("seed and seeds were both given; seeds=[...] names every sample's own")
+        numbers = tuple(int(s) for s in seeds)
+        if n is not None and n != len(numbers):
+            raise ValueError(f"n={n} samples and {len(numbers)} seeds; give one seed a sample, or leave n out")
+    else:
+        count = n if n is not None else implied or 1
+        if count < 1:
+            raise ValueError(f"n={count}: ask for at least 1 sample")
+        numbers = tuple(range(seed or 0, (seed or 0) + count))
+    if not numbers:
+        raise ValueError("seeds is empty; give at least one")
+    if not all(0 <= s < 2**64 for s in numbers):
+        raise ValueError(f"a seed lies in 0 ... 2^64 - 1; got {min(numbers)} ... {max(numbers)}")
+    return numbers
+
+
+def _scales(guidance: float | Sequence[float], n: int) -> tuple[float, ...]:
+    if isinstance(guidance, (int, float)):
+        return (float(guidance),) * n
+    scales = tuple(float(s) for s in guidance)
+    if len(scales) != n:
+        raise ValueError(f"{len(scales)} guidance scales for {n} samples; give one number, or one a sample")
+    return scales
+
+
+def _condition(
+    network: ScoreNetwork, condition: Any, n: int, device: torch.device
+) -> Condition | None:
+    if condition is None:
+        if network.null is None:
+            return None
+        return _null(network, torch.zeros(n, dtype=torch.int64, device=device))
+    if isinstance(condition, Mapping):
+        made = {name: tensor.to(device) for name, tensor in condition.items()}
+        lengths = {len(tensor) for tensor in made.values()}
+        if lengths != {n}:
+            raise ValueError(f"the condition holds {sorted(lengths)} entries for {n} samples")
+        return made
+    if isinstance(condition, int):
+        condition = [condition] * n
+    tensor = torch.as_tensor(condition, device=device)
+    if tensor.ndim == 0 or len(tensor) != n:
+        raise ValueError(f"the condition has shape {list(tensor.shape)} for {n} samples; give one a sample")
+    if network.classes is not None:
+        allowed = network.classes + (network.null == network.classes)
+        low, high = int(tensor.min()), int(tensor.max())
+        if tensor.dtype.is_floating_point or low < 0 or high >= allowed:
+            raise ValueError(
+                f"the network knows classes 0 to {network.classes - 1}; got {tensor.tolist()[:8]}"
+            )
+        return tensor.long()
+    return tensor
+
+
+def _null(network: ScoreNetwork, like: Condition) -> Condition | None:
+    """The null condition once for every sample, shaped like a condition."""
+    null = network.null
+    if null is None:
+        return None
+    if isinstance(null, Mapping):
+        count = len(next(iter(like.values() if isinstance(like, Mapping) else [like])))
+        return {name: _repeat(tensor, count) for name, tensor in null.items()}
+    assert isinstance(like, Tensor)
+    return _repeat(torch.as_tensor(null, device=like.device), len(like))
+
+
+def _repeat(tensor: Tensor, n: int) -> Tensor:
+    return tensor.expand(n, *tensor.shape)
+
+
+def _images(
+    name: str,
+    given: Tensor | None,
+    network: ScoreNetwork,
+    n: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor | None:
+    """[n, *shape] in the network's memory format, broadcast over samples and channels."""
+    if given is None:
+        return None
+    given = torch.as_tensor(given, dtype=dtype, device=device)
+    try:
+        full = given.expand(n, *network.shape)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{name} has shape {list(given.shape)}; it has to fit [{n}, "
+            f"{', '.join(map(str, network.shape))}]"
+        ) from error
+    return full.contiguous(memory_format=network.memory_format)
+
+
+def options(solver: Solver) -> dict[str, Any]:
+    """A solver's options by name; empty for a user's object that is no dataclass."""
+    return dataclasses.asdict(solver) if dataclasses.is_dataclass(solver) else {}  # type: ignore[arg-type]
+
+
+def bar(total: int, shown: bool | None) -> Any:
+    """A progress bar over rows; hidden when not on a terminal unless asked for."""
+    return tqdm(total=total, disable=None if shown is None else not shown, unit="row", leave=False)

@@ -1,0 +1,277 @@
+"""`Sampler`: a network, a solver and the times of a run; `.sample()` makes samples."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import grids, request
+from .executors.eager import execute
+from .executors.run import Run
+from .guidance import classifier_free, inpaint
+from .network import ScoreNetwork
+from .plan import Plan
+from .processes import Point
+from .request import Request, Result
+from .solvers import Solver, solver
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a callback sees after a row that completes a step.
+
+    row       index of the row, of `rows`
+    t         time of x
+    x         [B, *shape], the state; a view, copy it to keep it
+    denoised  [B, *shape], the network's estimate of x0 at that row's call; a view
+    """
+
+    row: int
+    rows: int
+    t: float
+    x: Tensor
+    denoised: Tensor
+
+
+class Sampler:
+    """Samples of a trained network. Immutable: several threads may use one.
+
+    network    a ScoreNetwork
+    solver     a name (see `diffusion-engine solvers`), with its options as keywords, or an object
+    steps      intervals of the grid, 1 or more
+    grid       name of a grid or a function; None is the process's own
+    end        "zero": end at clean data; "t_min": at the process's t_min
+    times      the user's own descending times t, verbatim, in place of steps, grid and end
+    sigmas     the user's own noise-to-signal ratios sigma / alpha, verbatim; a last 0 is clean data
+    guidance   classifier-free scale, 1 for none; a sequence gives each sample its own
+    interval   (low, high] of sigma / alpha in which guidance acts
+    clip       range of `denoised`; None leaves it alone; "network" takes the network's own
+    dtype      of the network's input; another dtype than the module's runs a copy of the module
+    device     where to run; None is the module's device
+    backend    of the step: "auto", "torch", "cpp", "triton" or "cuda"
+    batch_size samples per batched call at most
+
+    Raises ValueError on unknown names, bad steps or times, and a solver that does not suit them.
+    """
+
+    def __init__(
+        self,
+        network: ScoreNetwork,
+        solver: str | Solver = "dpmpp_2m",
+        steps: int = 20,
+        *,
+        grid: str | grids.Grid | None = None,
+        end: str = "zero",
+        times: Sequence[float | Point] | None = None,
+        sigmas: Sequence[float] | None = None,
+        guidance: float | Sequence[float] = 1.0,
+        interval: tuple[float, float] = (0.0, math.inf),
+        clip: tuple[float, float] | str | None = "network",
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        backend: str = "auto",
+        batch_size: int = 64,
+        **options: Any,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: at least 1 sample a batch")
+        if times is not None and sigmas is not None:
+            raise ValueError("times and sigmas both fix the levels of a run; give one of them")
+        self.solver = _solver(solver, options)
+        if sigmas is not None:
+            self.points = grids.from_sigmas(network.process, sigmas)
+        elif times is not None:
+            self.points = grids.from_times(network.process, times)
+        else:
+            self.points = grids.points(network.process, steps, grid, end)
+        self.guidance, self.interval, self.backend = guidance, interval, backend
+        self.clip = network.clip if isinstance(clip, str) else clip
+        self.batch_size = batch_size
+        self.network, self.dtype, self.device = _place(network, dtype, device)
+        self._plans: dict[tuple, Plan] = {}
+        self.plan()  # an unsuitable solver fails here, not at the first sample
+
+    def plan(self, guidance: float | None = None, start: float | None = None, **how: Any) -> Plan:
+        """The table of a run.
+
+        guidance  the classifier-free scale; None is the sampler's own (its first)
+        start     begin at this time with a given image
+        """
+        if guidance is None:
+            own = self.guidance
+            guidance = float(own if isinstance(own, (int, float)) else own[0])
+        return self._plan(float(guidance), start, **how)
+
+    def _plan(
+        self, scale: float, start: float | None, kind: str = "prior", masked: bool = False
+    ) -> Plan:
+        key = (scale, start, kind, masked)
+        if key not in self._plans:
+            points = self.points if start is None else self._points_from(start)
+            plan = self.solver.plan(self.network.process, points, self.network, kind, self.clip)
+            plan = classifier_free(plan, scale, self.interval)
+            self._plans[key] = inpaint(plan) if masked else plan
+        return self._plans[key]
+
+    def _points_from(self, start: float) -> tuple[Point, ...]:
+        first = self.network.process.at(start)
+        rest = tuple(p for p in self.points if p.lam > first.lam)
+        if not rest:
+            raise ValueError(f"start={start:g} lies at or after the last time t={self.points[-1].t:g}")
+        return (first, *rest)
+
+    def sample(self, n: int | None = None, **request: Any) -> Result:
+        """n samples in one Result; sample i depends on the network, the recipe and its seed alone.
+
+        n          how many; None follows seeds, condition or x
+        seed       seeds seed, seed + 1, ...; default 0
+        seeds      one integer below 2^64 a sample, in place of seed
+        condition  a class, one class a sample, a tensor [n, ...], or a mapping of tensors
+        guidance   as in Sampler, for this call
+        x, start   clean images [n, *shape] that are noised to time `start` and sampled from there
+        noised     x is already the state at `start` (default: the first time)
+        mask, known  inpainting: mask is 1 where samples are free, 0 where they follow `known` images
+        noise      normals to use: a tensor [rows, draws, n, *shape], or a function
+                   (row, m, seeds) -> [len(seeds), *shape]; m = 2 is the known region's
+        batch_size at most this many samples a batch
+        on_step    called with a Progress after each completed step
+        progress   True or False; None shows a bar on a terminal
+        Raises ValueError with what was given and what to do.
+        """
+        results = list(self.chunks(n, **request))
+        return results[0] if len(results) == 1 else Result.join(results)
+
+    def chunks(
+        self,
+        n: int | None = None,
+        *,
+        batch_size: int | None = None,
+        on_step: Callable[[Progress], None] | None = None,
+        progress: bool | None = None,
+        **request: Any,
+    ) -> Iterator[Result]:
+        """The same samples as `sample`, a Result for every batch, made as it is asked for."""
+        full = Request.of(self, n, **request)
+        size = self.batch_size if batch_size is None else batch_size
+        if size < 1:
+            raise ValueError(f"batch_size={size}: at least 1 sample a batch")
+        return (
+            self._run(full.part(low, low + size), on_step, progress)
+            for low in range(0, full.n, size)
+        )
+
+    def _run(
+        self, part: Request, on_step: Callable[[Progress], None] | None, progress: bool | None
+    ) -> Result:
+        kind = "prior" if part.x is None else "state" if part.noised else "image"
+        scales = list(dict.fromkeys(part.scales))
+        plans = [self._plan(s, part.start, kind, part.mask is not None) for s in scales]
+        run = Run(
+            network=self.network,
+            plans=plans,
+            plan_of=[scales.index(s) for s in part.scales],
+            seeds=part.seed_tensor(),
+            device=self.device,
+            dtype=self.dtype,
+            state_dtype=self.state_dtype,
+            conditions=part.branches(self.network, max(r.branches[-1] for r in plans[0].rows[1:]) + 1),
+            x=part.x,
+            noise=part.noise_source(),
+            mask=part.mask,
+            known=part.known,
+            want_denoised=on_step is not None,
+        )
+        plan = plans[0]
+        with request.bar(run.length - 1, progress) as bar:
+
+            def after(i: int) -> None:
+                bar.update(1 if i else 0)
+                state = plan.rows[i].state
+                if on_step is not None and i and state is not None:
+                    assert run.args.denoised is not None
+                    on_step(Progress(i, run.length, state.t, run.args.slots[0], run.args.denoised))
+
+            execute(run, self.backend, after)
+        return self._result(part, run, plan)
+
+    def _result(self, part: Request, run: Run, plan: Plan) -> Result:
+        assert run.args.status is not None
+        finite = [bad == 0 for bad in run.args.status.tolist()]
+        if not all(finite):
+            lost = [s for s, ok in zip(part.seeds, finite, strict=True) if not ok]
+            warnings.warn(
+                f"samples of seeds {lost} met a value that is not finite; the network returned it, "
+                f"or the state overflowed: check the weights, the dtype and the guidance scale",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        samples = run.args.slots[0].clone(memory_format=torch.preserve_format)
+        recipe = self.recipe() | part.recipe()
+        return Result(samples, list(part.seeds), plan.nfe, run.evaluations, recipe, finite)
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """float32, or float64 where the network runs in it (the reference step only)."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    def recipe(self) -> dict[str, Any]:
+        """What reproduces the sampler, given the network, as JSON-able values."""
+        return {
+            "format": "diffusion-engine-recipe/1",
+            "rng": "philox4x32-10/1",
+            "network": self.network.name,
+            "solver": {"name": self.solver.name, "options": request.options(self.solver)},
+            "points": [[p.t, p.alpha, p.sigma] for p in self.points],
+            "interval": [self.interval[0], min(self.interval[1], 1e308)],
+            "clip": None if self.clip is None else list(self.clip),
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    @classmethod
+    def replay(cls, network: ScoreNetwork, recipe: Mapping[str, Any], **more: Any) -> Result:
+        """The samples of a recipe, made again; tensors it could not hold come as keywords."""
+        try:
+            low, high = recipe["interval"]
+            sampler = cls(
+                network,
+                solver(recipe["solver"]["name"], **recipe["solver"]["options"]),
+                times=[Point(*p) for p in recipe["points"]],
+                interval=(low, math.inf if high >= 1e308 else high),
+                clip=None if recipe["clip"] is None else tuple(recipe["clip"]),
+                dtype=getattr(torch, recipe["dtype"]),
+            )
+            given = {k: recipe[k] for k in ("seeds", "condition", "guidance", "start", "noised")}
+            needs = [name for name in recipe["needs"] if name not in more]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"this is not a recipe of this engine ({error!r}); use Result.recipe") from error
+        if needs:
+            raise ValueError(f"the recipe was made with {', '.join(needs)}; give them again")
+        return sampler.sample(**{**given, **more})
+
+
+def _solver(given: str | Solver, options: dict[str, Any]) -> Solver:
+    if not isinstance(given, str) and not hasattr(given, "plan"):
+        raise ValueError(f"solver={given!r} is neither a name nor an object with plan(...)")
+    return solver(given, **options)
+
+
+def _place(
+    network: ScoreNetwork, dtype: torch.dtype | None, device: torch.device | str | None
+) -> tuple[ScoreNetwork, torch.dtype, torch.device]:
+    """The network on its device and in its dtype; a changed module is a copy."""
+    module = network.module
+    weights = next(module.parameters(), None) if isinstance(module, nn.Module) else None
+    dtype = dtype or (weights.dtype if weights is not None else torch.float32)
+    place = torch.device(device) if device else weights.device if weights is not None else torch.device("cpu")
+    if weights is None or (weights.dtype == dtype and weights.device == place):
+        return network, dtype, place
+    moved = copy.copy(network)
+    object.__setattr__(moved, "module", copy.deepcopy(module).to(place, dtype))  # type: ignore[union-attr]
+    return moved, dtype, place

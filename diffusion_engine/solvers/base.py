@@ -1,0 +1,178 @@
+"""What every solver shares: updates written with symbols, and how they become a plan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from ..linear import Linear, denoised, normal, slot, x
+from ..plan import Call, Plan, Row
+from ..processes import GaussianProcess, Point
+
+if TYPE_CHECKING:
+    from ..network import ScoreNetwork
+
+Points = Sequence[Point]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One row as a solver writes it: call the network at a point, then renew the slots.
+
+    at      the law of the state the network reads
+    new     slot -> new content, in terms of old slots, `denoised` and normals
+    state   the law of slot 0 afterwards; None while it holds a partial sum
+    read    the slot the network reads
+    churn   standard deviation of noise put into slot 0 before the call
+    """
+
+    at: Point
+    new: dict[int, Linear]
+    state: Point | None
+    read: int = 0
+    churn: float = 0.0
+
+
+class Solver:
+    """A rule that turns the points of a run into a plan. Subclasses are frozen dataclasses.
+
+    order       of convergence in the step size
+    calls       network calls a step
+    stochastic  whether fresh noise enters after the start
+    source      the paper
+    """
+
+    name: ClassVar[str]
+    order: int = 1
+    calls: ClassVar[int] = 1
+    source: ClassVar[str] = ""
+    exact: ClassVar[bool] = True
+
+    @property
+    def stochastic(self) -> bool:
+        return False
+
+    def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
+        """The rows after the first, in order."""
+        raise NotImplementedError
+
+    def objection(self, process: GaussianProcess, points: Points) -> str | None:
+        """Why the solver cannot run these points, as a sentence; None where it can."""
+        return None
+
+    def plan(
+        self,
+        process: GaussianProcess,
+        points: Points,
+        network: ScoreNetwork,
+        start: str = "prior",
+        clip: tuple[float, float] | None = None,
+    ) -> Plan:
+        """The table of a run of `network` over `points`.
+
+        start  "prior" draws the first x, "image" noises a given clean x to points[0], "state" takes a
+               given x as it is
+        clip   range of `denoised`; None leaves it alone
+        Raises ValueError where the solver does not suit the process or the points.
+        """
+        objection = self.objection(process, points)
+        if objection:
+            raise ValueError(f"solver {self.name!r} cannot run this: {objection}")
+        rows = [_first_row(process, points[0], start)]
+        for i, update in enumerate(self.updates(process, points), 1):
+            if update.churn:
+                rows[-1] = _add_noise(rows[-1], update.churn, update.at)
+            p, q = network.weights(update.at)
+            rows.append(
+                Row(
+                    call=Call(
+                        update.at,
+                        network.label_of(update.at),
+                        (update.read,),
+                        (network.c_in(update.at),),
+                    ),
+                    new=update.new,
+                    p=(0.0,) * update.read + (p,),
+                    q=(q,),
+                    blocks=(0,),
+                    branches=(0,),
+                    clip=clip,
+                    key=i,
+                    state=update.state,
+                )
+            )
+        return Plan(tuple(rows), self.name, self.exact)
+
+
+def _first_row(process: GaussianProcess, first: Point, start: str) -> Row:
+    new = {
+        "prior": normal(0) * process.prior_std(first.t),
+        "image": first.alpha * x + first.sigma * normal(0),
+        "state": x,
+    }
+    return Row(call=None, new={0: new[start]}, key=0, state=first)
+
+
+def _add_noise(row: Row, std: float, at: Point) -> Row:
+    """Churn before a call is noise at the end of the row before it, which then leaves the state `at`."""
+    assert row.state is not None, "churn starts from a complete state"
+    m = 1 if row.draws(0) else 0
+    raised = row.new[0] * (at.alpha / row.state.alpha) + std * normal(m)
+    return replace(row, new=row.new | {0: raised}, state=at)
+
+
+class Ring:
+    """Past predictions in slots: a new one takes the place of the oldest, nothing is shifted.
+
+    size   how many are kept
+    first  the first of their slots
+    """
+
+    def __init__(self, size: int, first: int = 1) -> None:
+        self.size, self.first, self.count = size, first, 0
+        self.past: list[tuple[Point, Linear]] = []
+
+    def store(self, at: Point) -> int:
+        """The slot for the prediction made at `at`, which becomes past[0] of the rows to come."""
+        k = self.first + self.count % self.size if self.size else -1
+        self.count += 1
+        # A prediction at infinite lam is no node of an interpolation.
+        newest = [(at, slot(k))] if at.alpha > 0.0 else []
+        self.past = (newest + self.past)[: self.size]
+        return k
+
+
+def steps(points: Points) -> Iterator[tuple[Point, Point]]:
+    """The intervals (s, t), s the noisier end."""
+    return zip(points, points[1:], strict=False)
+
+
+def eps_of(at: Point, state: Linear = x) -> Linear:
+    """eps = (x - alpha x0) / sigma, the noise that `denoised` implies."""
+    return (state - at.alpha * denoised) / at.sigma
+
+
+def transfer(s: Point, t: Point, state: Linear, d: Linear) -> Linear:
+    """DDIM from s to t: sigma_t / sigma_s x + alpha_t (1 - e^-h) x0 (Song et al. 2021, eq. 12).
+
+    Also right at sigma_t = 0 and at alpha_s = 0, where h is infinite.
+    """
+    scale = t.sigma / s.sigma
+    return scale * state + (t.alpha - scale * s.alpha) * d
+
+
+def expm1_h(s: Point, t: Point) -> float:
+    """1 - e^-h for h = lam_t - lam_s; 1 where h is infinite."""
+    return -math.expm1(-(t.lam - s.lam))
+
+
+def finite_start(process: GaussianProcess, points: Points) -> str | None:
+    """The objection of solvers that need a finite noise-to-signal ratio at the first time."""
+    if points[0].alpha == 0.0:
+        return (
+            f"alpha is 0 at its first time t={points[0].t:g}; start at a smaller t, or use 'ddim', "
+            f"'euler' or 'dpmpp_2m'"
+        )
+    return None

@@ -1,0 +1,218 @@
+"""DPM-Solver++: multistep solvers on `denoised`, deterministic and stochastic, and the singlestep SDE.
+
+h = lam_t - lam_s; r0 = (lam_s - lam_s1) / h and r1 = (lam_s1 - lam_s2) / h compare earlier steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..linear import Linear, denoised, normal, x
+from ..processes import GaussianProcess, Point
+from .base import Points, Ring, Solver, Update, steps, transfer
+from .euler import ancestral
+
+
+def first_difference(s: Point, t: Point, past: list[tuple[Point, Linear]]) -> Linear:
+    """D1 = (m0 - m1) / r0."""
+    s1, m1 = past[0]
+    return (denoised - m1) * ((t.lam - s.lam) / (s.lam - s1.lam))
+
+
+def differences(
+    s: Point, t: Point, past: list[tuple[Point, Linear]], kappa: float
+) -> tuple[Linear, Linear]:
+    """D1 = A + r0 / (r0 + r1) (A - B) and D2 = kappa (A - B) / (r0 + r1) of three predictions."""
+    (s1, m1), (s2, m2) = past[:2]
+    h = t.lam - s.lam
+    r0, r1 = (s.lam - s1.lam) / h, (s1.lam - s2.lam) / h
+    a, b = (denoised - m1) / r0, (m1 - m2) / r1
+    return a + (a - b) * (r0 / (r0 + r1)), (a - b) * (kappa / (r0 + r1))
+
+
+def second_weight(h: float, variant: str) -> float:
+    """Weight of alpha_t D1: (1 - e^-h) / 2 (midpoint), or 1 - (1 - e^-h) / h (heun)."""
+    return -math.expm1(-h) / 2.0 if variant == "midpoint" else math.expm1(-h) / h + 1.0
+
+
+def check_variant(variant: str) -> None:
+    if variant not in ("midpoint", "heun"):
+        raise ValueError(f"variant={variant!r}: choose 'midpoint' or 'heun'")
+
+
+def usable_order(order: int, i: int, points: Points, past: int, lower_final: bool) -> int:
+    """Order of step i: as many predictions as there are, falling to 1 at the end."""
+    left = len(points) - 1 - i
+    if points[i + 1].sigma == 0.0 or points[i].alpha == 0.0:
+        return 1
+    return min(order, past + 1, left) if lower_final else min(order, past + 1)
+
+
+@dataclass(frozen=True)
+class DPMpp2M(Solver):
+    """DPM-Solver++(2M): (sigma_t / sigma_s) x + alpha_t (1 - e^-h) (D0 + D1 / 2).
+
+    variant  weight of D1: "midpoint", or "heun", the exact integral of the linear interpolation
+    lower_order_final  the last step is first order
+    """
+
+    name: ClassVar[str] = "dpmpp_2m"
+    source: ClassVar[str] = "Lu et al. 2022 (DPM-Solver++), algorithm 2"
+    order: int = 2
+    variant: str = "midpoint"
+    lower_order_final: bool = True
+
+    def __post_init__(self) -> None:
+        check_variant(self.variant)
+
+    def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
+        ring = Ring(1)
+        for i, (s, t) in enumerate(steps(points)):
+            new = transfer(s, t, x, denoised)
+            if usable_order(2, i, points, len(ring.past), self.lower_order_final) == 2:
+                weight = t.alpha * second_weight(t.lam - s.lam, self.variant)
+                new = new + weight * first_difference(s, t, ring.past)
+            yield Update(s, {0: new} | keep(ring, s, i, points), t)
+
+
+def keep(ring: Ring, s: Point, i: int, points: Points) -> dict[int, Linear]:
+    """Stores `denoised` for the steps to come, if there are any."""
+    return {ring.store(s): denoised} if i + 2 < len(points) else {}
+
+
+@dataclass(frozen=True)
+class DPMpp3M(Solver):
+    """DPM-Solver++(3M): adds alpha_t (p2 D1 - p3 D2), p2 = 1 - (1 - e^-h) / h, p3 = p2 / h - 1 / 2.
+
+    kappa  factor of D2. 2 is the Taylor expansion's and third order; 1 is what the published codes
+           use, second order.
+    lower_order_final  the last steps have orders 2 and 1
+    """
+
+    name: ClassVar[str] = "dpmpp_3m"
+    source: ClassVar[str] = "Lu et al. 2022 (DPM-Solver++), section 4"
+    order: int = 3
+    kappa: float = 2.0
+    lower_order_final: bool = True
+
+    def __post_init__(self) -> None:
+        if self.kappa not in (1.0, 2.0):
+            raise ValueError(f"kappa={self.kappa!r}: 2 is exact, 1 as in the published codes")
+
+    def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
+        ring = Ring(2)
+        for i, (s, t) in enumerate(steps(points)):
+            new, h = transfer(s, t, x, denoised), t.lam - s.lam
+            order = usable_order(3, i, points, len(ring.past), self.lower_order_final)
+            if order == 2:
+                weight = t.alpha * second_weight(h, "midpoint")
+                new = new + weight * first_difference(s, t, ring.past)
+            elif order == 3:
+                d1, d2 = differences(s, t, ring.past, self.kappa)
+                p2 = math.expm1(-h) / h + 1.0
+                new = new + t.alpha * p2 * d1 - t.alpha * (p2 / h - 0.5) * d2
+            yield Update(s, {0: new} | keep(ring, s, i, points), t)
+
+
+@dataclass(frozen=True)
+class Stochastic(Solver):
+    """Options of the solvers of the reverse SDE.
+
+    eta      amount of noise: h becomes (1 + eta) h in the exponent of the drift
+    s_noise  multiplies the noise
+    """
+
+    eta: float = 1.0
+    s_noise: float = 1.0
+
+    @property
+    def stochastic(self) -> bool:
+        return self.eta > 0.0
+
+    def first_order(self, s: Point, t: Point) -> Linear:
+        """sigma_t/sigma_s e^(-eta h) x + alpha_t (1 - e^(-(1+eta) h)) D0 + noise."""
+        h = t.lam - s.lam
+        decay = t.sigma / s.sigma * math.exp(-self.eta * h) if t.sigma > 0.0 else 0.0
+        noise = t.sigma * math.sqrt(-math.expm1(-2.0 * self.eta * h)) * self.s_noise
+        mean = decay * x + (t.alpha - decay * s.alpha) * denoised
+        return mean + noise * normal(0)
+
+
+@dataclass(frozen=True)
+class DPMpp2MSDE(Stochastic):
+    """DPM-Solver++(2M) for the reverse SDE.
+
+    variant  weight of D1, "midpoint" or "heun"
+    """
+
+    name: ClassVar[str] = "dpmpp_2m_sde"
+    source: ClassVar[str] = "Lu et al. 2022 (DPM-Solver++), appendix; k-diffusion"
+    order: int = 2
+    variant: str = "midpoint"
+
+    def __post_init__(self) -> None:
+        check_variant(self.variant)
+
+    def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
+        ring = Ring(1)
+        for i, (s, t) in enumerate(steps(points)):
+            new = self.first_order(s, t)
+            if usable_order(2, i, points, len(ring.past), False) == 2:
+                weight = t.alpha * second_weight((1.0 + self.eta) * (t.lam - s.lam), self.variant)
+                new = new + weight * first_difference(s, t, ring.past)
+            yield Update(s, {0: new} | keep(ring, s, i, points), t)
+
+
+@dataclass(frozen=True)
+class DPMpp3MSDE(Stochastic):
+    """DPM-Solver++(3M) for the reverse SDE, with the published factor 1 on D2."""
+
+    name: ClassVar[str] = "dpmpp_3m_sde"
+    source: ClassVar[str] = "k-diffusion"
+    order: int = 3
+
+    def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
+        ring = Ring(2)
+        for i, (s, t) in enumerate(steps(points)):
+            new, h = self.first_order(s, t), (1.0 + self.eta) * (t.lam - s.lam)
+            order = usable_order(3, i, points, len(ring.past), False)
+            if order > 1:
+                f2 = math.expm1(-h) / h + 1.0
+                if order == 2:
+                    new = new + t.alpha * f2 * first_difference(s, t, ring.past)
+                else:
+                    d1, d2 = differences(s, t, ring.past, 1.0)
+                    new = new + t.alpha * f2 * d1 - t.alpha * (f2 / h - 0.5) * d2
+            yield Update(s, {0: new} | keep(ring, s, i, points), t)
+
+
+@dataclass(frozen=True)
+class DPMppSDE(Stochastic):
+    """DPM-Solver++ for the SDE, singlestep: an ancestral half step in lam, then the full one with
+    the prediction made there.
+    """
+
+    name: ClassVar[str] = "dpmpp_sde"
+    source: ClassVar[str] = "Lu et al. 2022 (DPM-Solver++); k-diffusion"
+    calls: ClassVar[int] = 2
+    order: int = 2
+
+    def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
+        for s, t in steps(points):
+            if t.sigma == 0.0 or s.alpha == 0.0:
+                yield Update(s, {0: self.to(s, t)}, t)
+                continue
+            middle = process.at(float(process.t_of_lam(0.5 * (s.lam + t.lam))))
+            yield Update(s, {1: self.to(s, middle)}, None)
+            yield Update(middle, {0: self.to(s, t)}, t, read=1)
+
+    def to(self, s: Point, t: Point) -> Linear:
+        """An ancestral step of slot 0 from s to t along `denoised`."""
+        down, up = ancestral(s, t, self.eta)
+        lower = Point(t.t, t.alpha, t.alpha * down)
+        return transfer(s, lower, x, denoised) + t.alpha * up * self.s_noise * normal(0)
+
+

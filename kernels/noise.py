@@ -1,0 +1,71 @@
+"""The op `noise` in Triton; ops/noise.py defines it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import triton
+import triton.language as tl
+
+from diffusion_engine.ops.noise import NoiseArgs
+
+from .cover import Cover, cover, objection, on_device, strides
+from .philox import normals
+
+BLOCK = 1024
+
+
+@triton.jit(do_not_specialize=["key", "m"])
+def _noise(out_ptr, seed_ptr, key, m, batch_stride, channel_stride, pixel_stride,
+           channels, pixels, elements, programs,
+           BLOCK: tl.constexpr, CHANNELS: tl.constexpr, ALIGNED: tl.constexpr):  # fmt: skip
+    program = tl.program_id(0) % programs
+    b = (tl.program_id(0) // programs).to(tl.int64)
+    c, px, valid = cover(program, channels, pixels, elements, BLOCK, CHANNELS)
+    z = normals(
+        tl.load(seed_ptr + b), key.to(tl.uint32), m.to(tl.uint32), c, px,
+        program, channels, pixels, BLOCK, CHANNELS, ALIGNED,
+    )  # fmt: skip
+    at = out_ptr + b * batch_stride + c * channel_stride + px * pixel_stride
+    tl.store(at, z, mask=valid)
+
+
+def objection_noise(args: NoiseArgs) -> str | None:
+    """Why this implementation cannot take args, or None."""
+    return objection(_noise, "noise", {"out": (args.out, 1)})
+
+
+def bind_noise(args: NoiseArgs) -> Callable[[int, int], None]:
+    """The launch takes the key and m. Raises ValueError where there is an objection."""
+    if reason := objection_noise(args):
+        raise ValueError(reason)
+    device = on_device(args.out.device)
+    grid, fixed = prepare(args)
+    kernel = _noise[grid]
+
+    def launch(key: int, m: int = 0) -> None:
+        # Always an int32: a key that came as int64 would be compiled as another kernel.
+        signed = ((key + 2**31) & 0xFFFFFFFF) - 2**31
+        with device:
+            kernel(key=signed, m=m, **fixed)
+
+    return launch
+
+
+def prepare(args: NoiseArgs) -> tuple[tuple[int], dict[str, Any]]:
+    """Grid and arguments of a launch, all but `key` and `m`."""
+    layout = strides(args.out, 1)
+    assert layout is not None, "there was no objection"
+    chosen = Cover.choose(args.out.shape[1:], [layout], BLOCK, drawn=True)
+    channel_stride, pixel_stride = chosen.steps(layout)
+    fixed = {
+        "out_ptr": args.out,
+        "seed_ptr": args.seed,
+        "batch_stride": args.out.stride(0),
+        "channel_stride": channel_stride,
+        "pixel_stride": pixel_stride,
+        **chosen.sizes,
+        **chosen.constants,
+    }
+    return (args.out.shape[0] * chosen.programs,), fixed

@@ -1,0 +1,132 @@
+"""DPM-Solver (singlestep, noise prediction) and DPM-Solver++ (multistep, data prediction)."""
+
+import math
+
+from .common import (
+    Array,
+    Denoiser,
+    Noise,
+    at_end,
+    differences,
+    eps_of,
+    first_order,
+    order_at,
+    phi,
+    steps,
+    usable,
+)
+
+
+def dpm_solver_2(
+    denoiser: Denoiser, points, x: Array, noise: Noise | None = None, *, schedule, r1=0.5
+) -> Array:
+    """Singlestep DPM-Solver-2 (Lu et al. 2022a, Alg. 1 and its general r1)."""
+    for _, s, t in steps(points):
+        denoised = denoiser(x, s)
+        if at_end(s, t):
+            x = first_order(x, s, t, denoised)
+            continue
+        h, eps = t.lam - s.lam, eps_of(x, s, denoised)
+        u = schedule.point_at_lam(s.lam + r1 * h)
+        x_u = u.alpha / s.alpha * x - u.sigma * math.expm1(r1 * h) * eps
+        eps_u = eps_of(x_u, u, denoiser(x_u, u))
+        q1 = math.expm1(h)
+        x = t.alpha / s.alpha * x - t.sigma * q1 * eps - t.sigma * q1 / (2 * r1) * (eps_u - eps)
+    return x
+
+
+def dpm_solver_3(
+    denoiser: Denoiser,
+    points,
+    x: Array,
+    noise: Noise | None = None,
+    *,
+    schedule,
+    r1=1 / 3,
+    r2=2 / 3,
+) -> Array:
+    """Singlestep DPM-Solver-3 (Lu et al. 2022a, Alg. 2)."""
+    for _, s, t in steps(points):
+        denoised = denoiser(x, s)
+        if at_end(s, t):
+            x = first_order(x, s, t, denoised)
+            continue
+        h, eps = t.lam - s.lam, eps_of(x, s, denoised)
+
+        u1 = schedule.point_at_lam(s.lam + r1 * h)
+        x1 = u1.alpha / s.alpha * x - u1.sigma * math.expm1(r1 * h) * eps
+        d1 = eps_of(x1, u1, denoiser(x1, u1)) - eps
+
+        u2 = schedule.point_at_lam(s.lam + r2 * h)
+        curve = r2 * h * phi(2, r2 * h)  # expm1(r2 h) / (r2 h) - 1
+        x2 = u2.alpha / s.alpha * x - u2.sigma * math.expm1(r2 * h) * eps
+        x2 = x2 - u2.sigma * r2 / r1 * curve * d1
+        d2 = eps_of(x2, u2, denoiser(x2, u2)) - eps
+
+        x = t.alpha / s.alpha * x - t.sigma * math.expm1(h) * eps
+        x = x - t.sigma / r2 * h * phi(2, h) * d2  # h phi_2 = expm1(h)/h - 1
+    return x
+
+
+def dpmpp_2m(
+    denoiser: Denoiser,
+    points,
+    x: Array,
+    noise: Noise | None = None,
+    *,
+    variant="midpoint",
+    lower_order_final=True,
+) -> Array:
+    """DPM-Solver++(2M) (Lu et al. 2022b, Alg. 2; "heun" is the Taylor form of its appendix)."""
+    history = []
+    for step, s, t in steps(points):
+        denoised = denoiser(x, s)
+        history.insert(0, (s, denoised))
+        order = order_at(step, len(points) - 1, 2, lower_order_final)
+        x = first_order(x, s, t, denoised)
+        nodes = usable(history, order)
+        if len(nodes) == 2 and not at_end(s, t):
+            h = t.lam - s.lam
+            d1, _ = differences(nodes, h)
+            x = x + t.alpha * second_order_weight(variant, h) * d1
+    return x
+
+
+def second_order_weight(variant: str, h: float) -> float:
+    """The factor of alpha_t D1, where D1 is the change of x0 over one h."""
+    if variant == "midpoint":
+        return -math.expm1(-h) / 2
+    if variant == "heun":
+        return h * phi(2, -h)  # expm1(-h)/h + 1
+    raise ValueError(f"variant={variant!r}: use 'midpoint' or 'heun'")
+
+
+def dpmpp_3m(
+    denoiser: Denoiser,
+    points,
+    x: Array,
+    noise: Noise | None = None,
+    *,
+    kappa=1.0,
+    lower_order_final=True,
+) -> Array:
+    """DPM-Solver++(3M); kappa = 1 as everyone runs it, 2 as the Taylor expansion needs it.
+
+    Its order-2 steps (the second and, with lower_order_final, the second last) are 2M's midpoint.
+    """
+    history = []
+    for step, s, t in steps(points):
+        denoised = denoiser(x, s)
+        history.insert(0, (s, denoised))
+        order = order_at(step, len(points) - 1, 3, lower_order_final)
+        x = first_order(x, s, t, denoised)
+        nodes = usable(history, order)
+        if len(nodes) == 1 or at_end(s, t):
+            continue
+        h = t.lam - s.lam
+        d1, d2 = differences(nodes, h, kappa)
+        if len(nodes) == 2:
+            x = x + t.alpha * second_order_weight("midpoint", h) * d1
+        else:  # p2 = h phi_2(-h), -p3 = h phi_3(-h)
+            x = x + t.alpha * h * (phi(2, -h) * d1 + phi(3, -h) * d2)
+    return x

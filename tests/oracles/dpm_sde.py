@@ -1,0 +1,102 @@
+"""DPM-Solver++ for the SDE, as k-diffusion runs it, in natural coordinates.
+
+eta multiplies the exponent in 2M and 3M and the standard deviation in the singlestep solver.
+"""
+
+import math
+
+from .common import Array, Denoiser, Noise, at_end, differences, phi, steps, usable
+from .dpm import second_order_weight
+from .one_step import ancestral_split
+
+
+def dpmpp_sde(
+    denoiser: Denoiser,
+    points,
+    x: Array,
+    noise: Noise | None = None,
+    *,
+    schedule,
+    eta=1.0,
+    s_noise=1.0,
+    r=0.5,
+) -> Array:
+    """k-diffusion's sample_dpmpp_sde: an ancestral sub-step to lam_s + r h, then the full one."""
+
+    def ancestral(x, s, t, denoised, step, stage):
+        down, up = ancestral_split(s.ratio, t.ratio, eta)
+        shrink = 0.0 if s.ratio == math.inf else down / s.ratio
+        x_t = t.alpha * (down / s.sigma * x + (1 - shrink) * denoised)
+        if s_noise * up > 0:
+            x_t = x_t + t.alpha * s_noise * up * noise(step, stage)
+        return x_t
+
+    for step, s, t in steps(points):
+        denoised = denoiser(x, s)
+        if not at_end(s, t):
+            u = schedule.point_at_lam(s.lam + r * (t.lam - s.lam))
+            denoised_u = denoiser(ancestral(x, s, u, denoised, step, 0), u)
+            denoised = (1 - 1 / (2 * r)) * denoised + 1 / (2 * r) * denoised_u
+        x = ancestral(x, s, t, denoised, step, 1)
+    return x
+
+
+def first_order_sde(x, s, t, denoised, eta):
+    """(mean, noise scale) of the exact step for a constant x0 prediction."""
+    h = t.lam - s.lam
+    eta_h = eta * h if eta else 0.0  # h may be infinite
+    mean = t.sigma / s.sigma * math.exp(-eta_h) * x - t.alpha * math.expm1(-h - eta_h) * denoised
+    return mean, t.sigma * math.sqrt(-math.expm1(-2 * eta_h))
+
+
+def dpmpp_2m_sde(
+    denoiser: Denoiser,
+    points,
+    x: Array,
+    noise: Noise | None = None,
+    *,
+    eta=1.0,
+    s_noise=1.0,
+    variant="midpoint",
+) -> Array:
+    """k-diffusion's sample_dpmpp_2m_sde."""
+    history = []
+    for step, s, t in steps(points):
+        denoised = denoiser(x, s)
+        history.insert(0, (s, denoised))
+        x, scale = first_order_sde(x, s, t, denoised, eta)
+        nodes = usable(history, 2)
+        if len(nodes) == 2 and not at_end(s, t):
+            h = t.lam - s.lam
+            d1, _ = differences(nodes, h)
+            x = x + t.alpha * second_order_weight(variant, (1 + eta) * h) * d1
+        if s_noise * scale > 0:
+            x = x + s_noise * scale * noise(step, 0)
+    return x
+
+
+def dpmpp_3m_sde(
+    denoiser: Denoiser,
+    points,
+    x: Array,
+    noise: Noise | None = None,
+    *,
+    eta=1.0,
+    s_noise=1.0,
+    kappa=1.0,
+) -> Array:
+    """k-diffusion's sample_dpmpp_3m_sde (kappa = 1); its second step is 2M's "heun"."""
+    history = []
+    for step, s, t in steps(points):
+        denoised = denoiser(x, s)
+        history.insert(0, (s, denoised))
+        x, scale = first_order_sde(x, s, t, denoised, eta)
+        nodes = usable(history, 3)
+        if len(nodes) > 1 and not at_end(s, t):
+            h = t.lam - s.lam
+            d1, d2 = differences(nodes, h, kappa)
+            h_eta = (1 + eta) * h
+            x = x + t.alpha * h_eta * (phi(2, -h_eta) * d1 + phi(3, -h_eta) * d2)
+        if s_noise * scale > 0:
+            x = x + s_noise * scale * noise(step, 0)
+    return x

@@ -1,0 +1,1 @@
+"""Every solver against its independent oracle, and the published numbers, through a plan."""
