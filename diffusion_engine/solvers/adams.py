@@ -115,7 +115,7 @@ class LMS(Adams):
 class DEIS(Adams):
     """Exponential integrator with eps interpolated over order times (Zhang & Chen 2023).
 
-    variant  "tab" interpolates in time, "rhoab" in g. The step to clean data is first order in "tab".
+    variant  "tab" interpolates in time, "rhoab" in g. The step to clean data is first order.
     """
 
     name: ClassVar[str] = "deis"
@@ -129,11 +129,9 @@ class DEIS(Adams):
             raise ValueError(f"variant={self.variant!r}: DEIS takes 'tab' or 'rhoab'")
 
     def weights(self, process: GaussianProcess, nodes: Points, t: Point) -> list[float]:
-        if self.variant == "rhoab":
-            return rho_weights(process, nodes, t)
         if t.sigma == 0.0:
             return ddim_weights(process, nodes[:1], t)
-        return t_weights(process, nodes, t)
+        return (t_weights if self.variant == "tab" else rho_weights)(process, nodes, t)
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ class PLMS(Adams):
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         s, t = points[0], points[1]
         first, *rest = super().updates(process, points)
-        if t.sigma == 0.0 or self.order == 1:  # no second call at clean data
+        if t.sigma == 0.0:  # no second call at clean data
             yield from (first, *rest)
             return
         # Slot 2 holds the end of the Euler step until the second call has been made there.

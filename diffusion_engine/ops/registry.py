@@ -1,0 +1,83 @@
+"""Which implementation of an op serves which arguments. table.py has the choices.
+
+An implementation "module:bind_x" may have a companion `objection_x(args) -> str | None` in the same
+module: the sentence why it cannot take these arguments. The torch references have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from . import layout
+from .noise import NoiseArgs
+from .step import StepArgs, Table
+from .table import IMPLEMENTATIONS, PREFERENCE
+
+
+def resolve(op: str, backend: str, args: StepArgs | NoiseArgs) -> Callable[..., None]:
+    """The launch of an op, bound to its arguments.
+
+    backend  "auto" for the first of the device's preference list without an objection, or the name
+             of one, which then has to serve
+    Raises ValueError with the reasons where none can.
+    """
+    device = next(t.device.type for t in vars(args).values() if isinstance(t, torch.Tensor))
+    reasons = []
+    for name in PREFERENCE.get(device, ("torch",)) if backend == "auto" else (backend,):
+        reason = objection(op, name, args)
+        if reason is None:
+            return _function(op, name)(args)
+        reasons.append(f"{name}: {reason}")
+    raise ValueError(f"backend={backend!r} cannot run {op}. " + ". ".join(reasons))
+
+
+def objection(op: str, backend: str, args: StepArgs | NoiseArgs) -> str | None:
+    """Why a backend cannot take these arguments, or None."""
+    if (op, backend) not in IMPLEMENTATIONS:
+        known = ", ".join(name for o, name in IMPLEMENTATIONS if o == op)
+        return f"there is no such implementation of {op}; there are: {known}"
+    try:
+        _function(op, backend)
+        object_to = _companion(op, backend)
+    except ImportError as error:
+        return f"its module does not load ({error})"
+    return None if object_to is None else object_to(args)
+
+
+def explain(op: str, device: str | torch.device) -> list[tuple[str, str | None]]:
+    """The preference list of a device for an op, each with the objection to small plain arguments."""
+    device = torch.device(device)
+    try:
+        args = _plain(op, device)
+    except (RuntimeError, AssertionError) as error:
+        reason = f"{device} does not work here: {str(error).splitlines()[0]}"
+        return [(name, reason) for name in PREFERENCE.get(device.type, ("torch",))]
+    names = PREFERENCE.get(device.type, ("torch",))
+    return [(name, objection(op, name, args)) for name in names]
+
+
+def _function(op: str, backend: str) -> Callable[..., Any]:
+    module, name = IMPLEMENTATIONS[op, backend].split(":")
+    return getattr(import_module(module), name)
+
+
+def _companion(op: str, backend: str) -> Callable[[Any], str | None] | None:
+    module, name = IMPLEMENTATIONS[op, backend].split(":")
+    return getattr(import_module(module), name.replace("bind_", "objection_", 1), None)
+
+
+def _plain(op: str, device: torch.device) -> StepArgs | NoiseArgs:
+    state, seed = torch.zeros(1, 1, 2, 2, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    if op == "noise":
+        return NoiseArgs(state, seed)
+    table = Table(
+        torch.zeros(1, layout.COEF, device=device),
+        torch.zeros(1, layout.INDEX, dtype=torch.int32, device=device),
+        torch.zeros(1, dtype=torch.float64, device=device),
+    )
+    row = torch.full((1,), -1, dtype=torch.int32, device=device)
+    return StepArgs(state[None], row, seed, table)
