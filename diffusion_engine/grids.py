@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -72,7 +73,9 @@ def _table(process: GaussianProcess, name: str, n: int) -> int:
         )
     count = len(process.alpha_bar)
     if n > count:
-        raise ValueError(f"{n} steps were asked of a table of {count} timesteps; ask for at most {count}")
+        raise ValueError(
+            f"{n} steps were asked of a table of {count} timesteps; ask for at most {count}"
+        )
     return count
 
 
@@ -134,15 +137,15 @@ def from_times(process: GaussianProcess, times: Sequence[float | Point]) -> tupl
 
     Points are taken as they are.
     """
-    if all(isinstance(t, Point) for t in times):
-        given = tuple(t for t in times if isinstance(t, Point))
-        _check_descending("times", [p.t for p in given])
-        _check_levels(given)
-        return given
-    times = [float(t) for t in times]  # type: ignore[arg-type]
-    _check_descending("times", times)
     clean = process.clean
-    made = tuple(clean if t == clean.t else process.at(t) for t in times)
+
+    def point(t: float | Point) -> Point:
+        if isinstance(t, Point):
+            return t
+        return clean if t == clean.t else process.at(t)
+
+    _check_descending("times", [t.t if isinstance(t, Point) else float(t) for t in times])
+    made = tuple(map(point, times))
     _check_levels(made)
     return made
 
@@ -172,7 +175,7 @@ def _check_descending(name: str, values: list[float]) -> None:
         raise ValueError(f"{name} has {len(values)} entries; a run needs at least 2 (one step)")
     if not all(math.isfinite(v) for v in values):
         raise ValueError(f"{name} holds a number that is not finite: {values}")
-    for i, (a, b) in enumerate(zip(values, values[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(values)):
         if b >= a:
             kind = "repeats" if a == b else "rises"
             raise ValueError(
@@ -182,6 +185,6 @@ def _check_descending(name: str, values: list[float]) -> None:
 
 
 def _check_levels(made: tuple[Point, ...]) -> None:
-    for a, b in zip(made, made[1:], strict=False):
+    for a, b in pairwise(made):
         if not b.lam > a.lam:
             raise ValueError(f"t={a.t:g} and t={b.t:g} have the same noise level; drop one of them")

@@ -24,7 +24,9 @@ def classifier_free(
     if not math.isfinite(scale):
         raise ValueError(f"guidance={scale!r}: the scale is a finite number, 1 for none")
     if not 0.0 <= low < high:
-        raise ValueError(f"interval=({low:g}, {high:g}): give noise-to-signal ratios 0 <= low < high")
+        raise ValueError(
+            f"interval=({low:g}, {high:g}): give noise-to-signal ratios 0 <= low < high"
+        )
     if scale == 1.0:
         return plan
 
@@ -36,9 +38,7 @@ def classifier_free(
         q = [s * w for s in (scale, 1.0 - scale) for w in row.q]
         e = [s * w for s in (scale, 1.0 - scale) for w in row.e]
         branches = [b for b in (CONDITIONAL, UNCONDITIONAL) for _ in row.q]
-        return replace(
-            row, q=tuple(q), e=tuple(e), blocks=row.blocks * 2, branches=tuple(branches)
-        )
+        return replace(row, q=tuple(q), e=tuple(e), blocks=row.blocks * 2, branches=tuple(branches))
 
     return plan.replace_rows([guide(row) for row in plan.rows])
 

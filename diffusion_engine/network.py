@@ -67,17 +67,25 @@ class ScoreNetwork:
 
     def __post_init__(self) -> None:
         if not isinstance(self.process, GaussianProcess):
-            raise ValueError(f"process={self.process!r} is no noising process, such as VP() or EDM()")
+            raise ValueError(
+                f"process={self.process!r} is no noising process, such as VP() or EDM()"
+            )
         if not self.shape or not all(isinstance(n, int) and n > 0 for n in self.shape):
             raise ValueError(f"shape={self.shape!r}: one sample's shape is (channels, *pixel)")
         for kind, table in (("prediction", PREDICTIONS), ("label", LABELS)):
             value = getattr(self, kind)
             if isinstance(value, str) and value not in table:
-                raise ValueError(f"unknown {kind} {value!r}; choose {', '.join(table)}, or give a function")
+                raise ValueError(
+                    f"unknown {kind} {value!r}; choose {', '.join(table)}, or give a function"
+                )
         if isinstance(self.scale, str) and self.scale not in ("one", "sigma", "F"):
-            raise ValueError(f"unknown scale {self.scale!r}; choose one, sigma or F, or give a function")
+            raise ValueError(
+                f"unknown scale {self.scale!r}; choose one, sigma or F, or give a function"
+            )
         if self.memory_format is torch.channels_last and len(self.shape) != 3:
-            raise ValueError(f"channels_last needs images (channels, height, width), got {self.shape}")
+            raise ValueError(
+                f"channels_last needs images (channels, height, width), got {self.shape}"
+            )
         if isinstance(self.module, nn.Module):
             for name, parameter in self.module.named_parameters():
                 if not bool(torch.isfinite(parameter).all()):
@@ -109,7 +117,9 @@ class ScoreNetwork:
             return (prediction if isinstance(prediction, F) else F()).c_in(at)
         if kind == "sigma":
             if at.alpha == 0.0:
-                raise ValueError(f"a network in VE coordinates reads x / alpha; alpha is 0 at t={at.t:g}")
+                raise ValueError(
+                    f"a network in VE coordinates reads x / alpha; alpha is 0 at t={at.t:g}"
+                )
             return 1.0 / at.alpha
         return 1.0
 

@@ -95,7 +95,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         if len(self.rows) < 2:
-            raise ValueError(f"a plan has a first row and at least one call, got {len(self.rows)} rows")
+            raise ValueError(
+                f"a plan has a first row and at least one call, got {len(self.rows)} rows"
+            )
         written: set[int] = set()
         for i, row in enumerate(self.rows):
             _check_row(i, row, written)
@@ -115,7 +117,9 @@ class Plan:
     @property
     def normals(self) -> int:
         """How many normals an element may need in one row."""
-        return max((m + 1 for m in range(layout.NORMALS) for r in self.rows if r.draws(m)), default=0)
+        return max(
+            (m + 1 for m in range(layout.NORMALS) for r in self.rows if r.draws(m)), default=0
+        )
 
     @property
     def inputs(self) -> int:
@@ -151,7 +155,9 @@ class Plan:
             rows = tuple(_row_from_dict(row) for row in body["rows"])
             name, exact = str(body["name"]), bool(body["exact"])
         except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-            raise ValueError(f"this is not a saved plan ({error}); write one with to_json()") from error
+            raise ValueError(
+                f"this is not a saved plan ({error}); write one with to_json()"
+            ) from error
         return cls(rows, name, exact)
 
     def __str__(self) -> str:
@@ -171,7 +177,9 @@ def _check_row(i: int, row: Row, written: set[int]) -> None:
     if not row.new or not all(0 <= k < layout.SLOTS for k in row.new):
         raise ValueError(f"row {i} writes slots {sorted(row.new)}; it has to write some of 0 to 4")
     if len(row.p) > layout.SLOTS or len(row.q) > layout.OUTPUTS:
-        raise ValueError(f"row {i} has {len(row.p)} slots and {len(row.q)} outputs; 5 and 16 at most")
+        raise ValueError(
+            f"row {i} has {len(row.p)} slots and {len(row.q)} outputs; 5 and 16 at most"
+        )
     if not len(row.q) == len(row.blocks) == len(row.branches) or len(row.e) not in (0, len(row.q)):
         raise ValueError(f"row {i}: q, blocks, branches and e need one value for each output")
     numbers = [*row.p, *row.q, *row.e, row.scale, *(row.known or ()), *(row.learned or ())]
@@ -236,11 +244,12 @@ def _row_from_dict(body: dict[str, Any]) -> Row:
         tuple(body["call"]["read"]),
         tuple(body["call"]["c_in"]),
     )
-    tuples = ("p", "q", "e", "blocks", "branches", "clip", "learned", "known")
+    names = ("p", "q", "e", "blocks", "branches", "clip", "learned", "known")
+    tuples: dict[str, Any] = {n: None if body[n] is None else tuple(body[n]) for n in names}
     return Row(
         call=call,
         new={int(k): Linear.of(update) for k, update in body["new"].items()},
-        **{name: None if body[name] is None else tuple(body[name]) for name in tuples},
+        **tuples,
         scale=body["scale"],
         key=body["key"],
         state=body["state"] and Point(*body["state"]),

@@ -107,11 +107,15 @@ class Request:
                     f"give ScoreNetwork its null condition, or sample with guidance=1"
                 )
             if condition is None:
-                raise ValueError("guidance needs a condition to guide to; give condition=, or guidance=1")
+                raise ValueError(
+                    "guidance needs a condition to guide to; give condition=, or guidance=1"
+                )
         if x is None and (start is not None or noised):
             raise ValueError("start and noised belong to a given x; give x=")
         if x is not None and start is None and not noised:
-            raise ValueError("x is given: say at which time to start (start=), or that it is noised=True")
+            raise ValueError(
+                "x is given: say at which time to start (start=), or that it is noised=True"
+            )
         if (mask is None) != (known is None):
             raise ValueError("inpainting needs both mask= and known=")
         return cls(
@@ -130,7 +134,9 @@ class Request:
             return None if value is None else value[low:high]
 
         names = ("seeds", "scales", "condition", "x", "mask", "known")
-        return dataclasses.replace(self, first=low, **{name: cut(getattr(self, name)) for name in names})
+        return dataclasses.replace(
+            self, first=low, **{name: cut(getattr(self, name)) for name in names}
+        )
 
     def seed_tensor(self) -> Tensor:
         """[n] int64; seeds of 2^63 and above wrap to their bits."""
@@ -186,7 +192,9 @@ def _seeds(
             raise ValueError("seed and seeds were both given; seeds=[...] names every sample's own")
         numbers = tuple(int(s) for s in seeds)
         if n is not None and n != len(numbers):
-            raise ValueError(f"n={n} samples and {len(numbers)} seeds; give one seed a sample, or leave n out")
+            raise ValueError(
+                f"n={n} samples and {len(numbers)} seeds; give one seed a sample, or leave n out"
+            )
     else:
         count = n if n is not None else implied or 1
         if count < 1:
@@ -204,7 +212,9 @@ def _scales(guidance: float | Sequence[float], n: int) -> tuple[float, ...]:
         return (float(guidance),) * n
     scales = tuple(float(s) for s in guidance)
     if len(scales) != n:
-        raise ValueError(f"{len(scales)} guidance scales for {n} samples; give one number, or one a sample")
+        raise ValueError(
+            f"{len(scales)} guidance scales for {n} samples; give one number, or one a sample"
+        )
     return scales
 
 
@@ -225,7 +235,9 @@ def _condition(
         condition = [condition] * n
     tensor = torch.as_tensor(condition, device=device)
     if tensor.ndim == 0 or len(tensor) != n:
-        raise ValueError(f"the condition has shape {list(tensor.shape)} for {n} samples; give one a sample")
+        raise ValueError(
+            f"the condition has shape {list(tensor.shape)} for {n} samples; give one a sample"
+        )
     if network.classes is not None:
         allowed = network.classes + (network.null == network.classes)
         low, high = int(tensor.min()), int(tensor.max())

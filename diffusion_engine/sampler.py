@@ -124,7 +124,9 @@ class Sampler:
         first = self.network.process.at(start)
         rest = tuple(p for p in self.points if p.lam > first.lam)
         if not rest:
-            raise ValueError(f"start={start:g} lies at or after the last time t={self.points[-1].t:g}")
+            raise ValueError(
+                f"start={start:g} lies at or after the last time t={self.points[-1].t:g}"
+            )
         return (first, *rest)
 
     def sample(self, n: int | None = None, **request: Any) -> Result:
@@ -181,7 +183,9 @@ class Sampler:
             device=self.device,
             dtype=self.dtype,
             state_dtype=self.state_dtype,
-            conditions=part.branches(self.network, max(r.branches[-1] for r in plans[0].rows[1:]) + 1),
+            conditions=part.branches(
+                self.network, max(r.branches[-1] for r in plans[0].rows[1:]) + 1
+            ),
             x=part.x,
             noise=part.noise_source(),
             mask=part.mask,
@@ -250,7 +254,9 @@ class Sampler:
             given = {k: recipe[k] for k in ("seeds", "condition", "guidance", "start", "noised")}
             needs = [name for name in recipe["needs"] if name not in more]
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"this is not a recipe of this engine ({error!r}); use Result.recipe") from error
+            raise ValueError(
+                f"this is not a recipe of this engine ({error!r}); use Result.recipe"
+            ) from error
         if needs:
             raise ValueError(f"the recipe was made with {', '.join(needs)}; give them again")
         return sampler.sample(**{**given, **more})
@@ -269,9 +275,16 @@ def _place(
     module = network.module
     weights = next(module.parameters(), None) if isinstance(module, nn.Module) else None
     dtype = dtype or (weights.dtype if weights is not None else torch.float32)
-    place = torch.device(device) if device else weights.device if weights is not None else torch.device("cpu")
+    place = (
+        torch.device(device)
+        if device
+        else weights.device
+        if weights is not None
+        else torch.device("cpu")
+    )
     if weights is None or (weights.dtype == dtype and weights.device == place):
         return network, dtype, place
     moved = copy.copy(network)
-    object.__setattr__(moved, "module", copy.deepcopy(module).to(place, dtype))  # type: ignore[union-attr]
+    assert isinstance(module, nn.Module)
+    object.__setattr__(moved, "module", copy.deepcopy(module).to(place, dtype))
     return moved, dtype, place

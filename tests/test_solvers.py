@@ -62,7 +62,9 @@ def name_of(value):
 
 
 def row_id(row):
-    return "-".join([row.solver, name_of(row.options), row.grid if hasattr(row, "grid") else "", str(row[3])])
+    return "-".join(
+        [row.solver, name_of(row.options), row.grid if hasattr(row, "grid") else "", str(row[3])]
+    )
 
 
 def run(solver, options, process, points, x, problem=TM, noise=None):
@@ -88,7 +90,9 @@ def test_end_value(row):
     assert float(end) == pytest.approx(row.value, rel=0, abs=row.tolerance)
 
 
-@pytest.mark.parametrize("row", golden.ERRORS, ids=lambda r: f"{r.solver}-{name_of(r.options)}-{r.x_T}")
+@pytest.mark.parametrize(
+    "row", golden.ERRORS, ids=lambda r: f"{r.solver}-{name_of(r.options)}-{r.x_T}"
+)
 def test_convergence(row):
     errors = []
     for n in golden.ERROR_STEPS:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -33,6 +33,7 @@ BUILD = "python setup.py build_ext --inplace"
 
 # (address, batch stride, channel stride, pixel stride, dtype)
 View = tuple[int, int, int, int, int]
+NoiseLaunch = Callable[..., None]
 
 
 @cache
@@ -177,26 +178,37 @@ def _step_params(loaded: Any, args: StepArgs) -> Any:
     return p
 
 
+def _layouts(args: StepArgs, outs: Sequence[Tensor]) -> tuple[list[tuple], list[int], bool]:
+    """Of outputs that were not seen before: views without addresses, blocks, whether to merge."""
+    args.check_outputs(outs)
+    for i, out in enumerate(outs):
+        if out.device != args.slots.device:
+            raise ValueError(f"network output {i} is on {out.device}, slots on {args.slots.device}")
+        if strides(out) is None:
+            raise ValueError(_scattered(f"network output {i}", out))
+    channels = args.slots.shape[2]
+    views = [_view(out)[1:] for out in outs]
+    return views, [out.shape[1] // channels for out in outs], _merged(args, outs)
+
+
 def _bind_step(args: StepArgs, name: str, run: Callable[[Any], None]) -> Launch:
     loaded = _module(name)
     p = _step_params(loaded, args)
     channels, pixels = args.slots.shape[2], args.slots.shape[3:].numel()
-    known: list[tuple] | None = None
-    views: list[View] = []
+    known: tuple | None = None
+    prepared: dict[tuple, tuple[list[tuple], list[int], bool]] = {}
+    layouts: list[tuple] = []
 
     def launch(outs: Sequence[Tensor] = ()) -> None:
-        nonlocal known, views
-        kinds = [(o.shape, o.dtype, o.stride(), o.device) for o in outs]
+        nonlocal known, layouts
+        kinds = tuple([(o.shape, o.stride(), o.dtype, o.device) for o in outs])
         if kinds != known:
-            args.check_outputs(outs)
-            if any(o.device != args.slots.device for o in outs):
-                raise ValueError(f"the network's outputs are not on {args.slots.device}, like slots")
-            views = [_view(o) for o in outs]
-            p.blocks = [o.shape[1] // channels for o in outs]
-            merged = _merged(args, outs)
+            if kinds not in prepared:
+                prepared[kinds] = _layouts(args, outs)
+            layouts, p.blocks, merged = prepared[kinds]
             p.channels, p.pixels = (1, channels * pixels) if merged else (channels, pixels)
             known = kinds
-        p.out = [(o.data_ptr(), *view[1:]) for o, view in zip(outs, views, strict=True)]
+        p.out = [(o.data_ptr(), *rest) for o, rest in zip(outs, layouts, strict=True)]
         run(p)
 
     return launch
@@ -238,36 +250,35 @@ def objection_noise_cuda(args: NoiseArgs) -> str | None:
     return _objection_noise(args, "_cuda", "cuda")
 
 
-def _noise_params(loaded: Any, args: NoiseArgs) -> Any:
-    p = loaded.NoiseParams()
+def _bind_noise(args: NoiseArgs, name: str, run: Callable[[Any], None]) -> NoiseLaunch:
     batch, channels = args.out.shape[:2]
     pixels = args.out.shape[2:].numel()
-    merged = _dense(args.out, strides(args.out), pixels)
+    p = _module(name).NoiseParams()
     p.batch = batch
+    merged = _dense(args.out, strides(args.out), pixels)
     p.channels, p.pixels = (1, channels * pixels) if merged else (channels, pixels)
-    p.out, p.seed = _view(args.out), args.seed.data_ptr()
-    return p
+    p.out = _view(args.out)
+    p.seed = args.seed.data_ptr()
+    return partial(_launch_noise, run, p, args)
 
 
-def bind_noise_cpp(args: NoiseArgs) -> Callable[..., None]:
-    loaded = _module("_cpu")
-    p = _noise_params(loaded, args)
-
-    def launch(key: int, m: int = 0) -> None:
-        p.key, p.m = key & 0xFFFFFFFF, m
-        loaded.noise(p)
-        _keep(args)
-
-    return launch
+def _launch_noise(
+    run: Callable[[Any], None], p: Any, _args: NoiseArgs, key: int, m: int = 0
+) -> None:
+    """The launch holds `_args` so that the memory behind p lives as long as it does."""
+    p.key, p.m = key & 0xFFFFFFFF, m
+    run(p)
 
 
-def bind_noise_cuda(args: NoiseArgs) -> Callable[..., None]:
-    loaded = _module("_cuda")
-    p, device = _noise_params(loaded, args), args.out.device.index or 0
+def bind_noise_cpp(args: NoiseArgs) -> NoiseLaunch:
+    return _bind_noise(args, "_cpu", _module("_cpu").noise)
 
-    def launch(key: int, m: int = 0) -> None:
-        p.key, p.m = key & 0xFFFFFFFF, m
-        loaded.noise(p, torch.cuda.current_stream(device).cuda_stream, device)
-        _keep(args)
 
-    return launch
+def bind_noise_cuda(args: NoiseArgs) -> NoiseLaunch:
+    """On the current stream of each launch."""
+    launch, device = _module("_cuda").noise, args.out.device.index or 0
+
+    def run(p: Any) -> None:
+        launch(p, torch.cuda.current_stream(device).cuda_stream, device)
+
+    return _bind_noise(args, "_cuda", run)

@@ -101,9 +101,7 @@ class Run:
 
     def packing(self, i: int) -> Packing:
         """The packing of the calls that rows i make; the same object as long as nothing changes."""
-        needs = tuple(
-            plan.rows[i].branches if i < len(plan.rows) else () for plan in self.plans
-        )
+        needs = tuple(plan.rows[i].branches if i < len(plan.rows) else () for plan in self.plans)
         if needs not in self._packings:
             self._packings[needs] = Packing(tuple(needs[p] for p in self.plan_of))
         return self._packings[needs]

@@ -23,7 +23,9 @@ class NoiseArgs:
 
     def __post_init__(self) -> None:
         if self.out.dtype != torch.float32 or self.seed.dtype != torch.int64:
-            raise TypeError(f"noise writes float32 from int64 seeds, got {self.out.dtype}, {self.seed.dtype}")
+            raise TypeError(
+                f"noise writes float32 from int64 seeds, got {self.out.dtype}, {self.seed.dtype}"
+            )
         if self.out.ndim < 2 or self.seed.shape != self.out.shape[:1]:
             raise ValueError(
                 f"noise needs out [batch, channels, *pixel] and one seed a sample, "

@@ -35,10 +35,10 @@ LABEL_DTYPES = (torch.float32, torch.float64, torch.int64)
 
 
 class Table(NamedTuple):
-    """Packed rows on a device: coef [R, COEF] like the slots, index [R, INDEX] int32, label [R] float64."""
+    """Packed rows: coef [R, COEF] like the slots, index [R, INDEX] int32, label [R] float64."""
 
     coef: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]
     label: Tensor
 
 
@@ -123,9 +123,7 @@ class StepArgs:
         if self.net_in is not None:
             if self.dst is None or self.inputs == 0:
                 raise ValueError("net_in is written through dst with inputs >= 1")
-            _check(
-                "net_in", self.net_in, (None, None, *state[2:]), (*NETWORK_DTYPES, slots.dtype)
-            )
+            _check("net_in", self.net_in, (None, None, *state[2:]), (*NETWORK_DTYPES, slots.dtype))
             if self.net_in.shape[1] < self.inputs * state[1]:
                 raise ValueError(
                     f"net_in has {self.net_in.shape[1]} channels; {self.inputs} x {state[1]} are needed"
@@ -134,7 +132,9 @@ class StepArgs:
             _check("label", self.label, (None,), LABEL_DTYPES)
         devices = {t.device for t in self.tensors()}
         if len(devices) > 1:
-            raise ValueError(f"all tensors of a step lie on one device, got {sorted(map(str, devices))}")
+            raise ValueError(
+                f"all tensors of a step lie on one device, got {sorted(map(str, devices))}"
+            )
 
     def tensors(self) -> list[Tensor]:
         """Every tensor that was given."""
@@ -144,7 +144,9 @@ class StepArgs:
     def check_outputs(self, outs: Sequence[Tensor]) -> None:
         """Raises unless the network's outputs have the shapes and dtypes a launch can read."""
         if len(outs) > at.TENSORS:
-            raise ValueError(f"the network returned {len(outs)} tensors; at most {at.TENSORS} are read")
+            raise ValueError(
+                f"the network returned {len(outs)} tensors; at most {at.TENSORS} are read"
+            )
         if outs and self.src is None:
             raise ValueError("the network's outputs are read through src, which is missing")
         channels, pixel = self.slots.shape[2], self.slots.shape[3:]
@@ -161,7 +163,9 @@ def _check(name: str, tensor: Tensor | None, shape: tuple | None, dtypes: tuple)
         return
     if tensor.dtype not in dtypes:
         allowed = ", ".join(str(d).removeprefix("torch.") for d in dtypes)
-        raise TypeError(f"{name} is {str(tensor.dtype).removeprefix('torch.')}; it has to be {allowed}")
+        raise TypeError(
+            f"{name} is {str(tensor.dtype).removeprefix('torch.')}; it has to be {allowed}"
+        )
     if shape is None:
         return
     fits = len(shape) == tensor.ndim and all(
@@ -184,7 +188,7 @@ def bind_reference(args: StepArgs) -> Launch:
 
 def _reference(args: StepArgs, outs: Sequence[Tensor]) -> None:
     slots = args.slots
-    count, batch, channels = slots.shape[:3]
+    count, batch = slots.shape[:2]
     active = args.row >= 0
     r = args.row.clamp(min=0).long()
     coef, index = args.table.coef[r], args.table.index[r]

@@ -97,7 +97,9 @@ class VP(GaussianProcess):
 
     def t_of_log_alpha(self, log_alpha: Array) -> Array:
         slope = self.beta_max - self.beta_min
-        return -4.0 * log_alpha / (np.sqrt(self.beta_min**2 - 4.0 * slope * log_alpha) + self.beta_min)
+        return (
+            -4.0 * log_alpha / (np.sqrt(self.beta_min**2 - 4.0 * slope * log_alpha) + self.beta_min)
+        )
 
     def t_of_lam(self, lam: Array | float) -> Array:
         return self.t_of_log_alpha(-0.5 * np.logaddexp(0.0, -2.0 * np.asarray(lam, np.float64)))

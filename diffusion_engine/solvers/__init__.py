@@ -43,7 +43,9 @@ def solver(name: str | Solver, **options: Any) -> Solver:
     """
     if not isinstance(name, str):
         if options:
-            raise ValueError(f"options {sorted(options)} go with a solver's name, not with an object")
+            raise ValueError(
+                f"options {sorted(options)} go with a solver's name, not with an object"
+            )
         return name
     if name not in SOLVERS:
         raise ValueError(f"unknown solver {name!r}; the solvers are {', '.join(SOLVERS)}")

@@ -6,7 +6,6 @@ Past predictions of eps lie in slots 1 to 3.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -54,7 +53,12 @@ def t_weights(process: GaussianProcess, nodes: Points, t: Point) -> list[float]:
     return [t.alpha * c for c in whole]
 
 
-BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+BASHFORTH = (
+    (1.0,),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
 
 
 def ddim_weights(process: GaussianProcess, nodes: Points, t: Point) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 from ..linear import Linear, denoised, normal, slot, x
@@ -146,7 +147,7 @@ class Ring:
 
 def steps(points: Points) -> Iterator[tuple[Point, Point]]:
     """The intervals (s, t), s the noisier end."""
-    return zip(points, points[1:], strict=False)
+    return pairwise(points)
 
 
 def eps_of(at: Point, state: Linear = x) -> Linear:

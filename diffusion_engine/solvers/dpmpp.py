@@ -214,5 +214,3 @@ class DPMppSDE(Stochastic):
         down, up = ancestral(s, t, self.eta)
         lower = Point(t.t, t.alpha, t.alpha * down)
         return transfer(s, lower, x, denoised) + t.alpha * up * self.s_noise * normal(0)
-
-

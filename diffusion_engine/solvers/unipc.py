@@ -72,7 +72,9 @@ class UniPC(Solver):
             raise ValueError(f"variant={self.variant!r}: UniPC takes 'bh1' or 'bh2'")
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
-        ring = Ring(self.order if self.corrector else self.order - 1, first=2 if self.corrector else 1)
+        ring = Ring(
+            self.order if self.corrector else self.order - 1, first=2 if self.corrector else 1
+        )
         before: tuple[Point, int] | None = None  # start and order of the step to be corrected
         for i, (s, t) in enumerate(steps(points)):
             corrected = x
@@ -103,9 +105,7 @@ class UniPC(Solver):
             base = base - t.alpha * big_b * weight / node * (m - denoised)
         return base
 
-    def correct(
-        self, s: Point, order: int, t: Point, past: list[tuple[Point, Linear]]
-    ) -> Linear:
+    def correct(self, s: Point, order: int, t: Point, past: list[tuple[Point, Linear]]) -> Linear:
         """UniC of the step s -> t, once `denoised` is known at t; slot 1 holds the state at s."""
         h, m0 = t.lam - s.lam, past[0][1]
         nodes = [(at.lam - s.lam) / h for at, _ in past[1:order]]
