@@ -137,4 +137,11 @@ class ScoreNetwork:
             out = self.module(x, label, **condition)
         else:
             out = self.module(x, label, condition)
-        return (out,) if isinstance(out, Tensor) else tuple(out)
+        outs = (out,) if isinstance(out, Tensor) else tuple(out)
+        for tensor in outs:
+            if len(tensor) != len(x):  # a kernel would read past its end
+                raise ValueError(
+                    f"the network returned a batch of {len(tensor)} for one of {len(x)}; "
+                    f"it has to return one entry for each"
+                )
+        return outs

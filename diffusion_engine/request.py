@@ -142,11 +142,11 @@ class Request:
         """[n] int64; seeds of 2^63 and above wrap to their bits."""
         return torch.from_numpy(np.array(self.seeds, np.uint64).view(np.int64))
 
-    def branches(self, network: ScoreNetwork, count: int) -> list[Condition | None]:
+    def branches(self, network: ScoreNetwork) -> list[Condition | None]:
         """The condition of every branch: the given one, then none."""
-        if self.condition is None:
-            return [None]
-        return [self.condition, _null(network, self.condition)][:count]
+        if self.condition is None or network.null is None:
+            return [self.condition]
+        return [self.condition, _null(network, self.condition)]
 
     def noise_source(self) -> NoiseSource | None:
         """The given normals of this part, as a function of row and m."""

@@ -183,9 +183,7 @@ class Sampler:
             device=self.device,
             dtype=self.dtype,
             state_dtype=self.state_dtype,
-            conditions=part.branches(
-                self.network, max(r.branches[-1] for r in plans[0].rows[1:]) + 1
-            ),
+            conditions=part.branches(self.network),
             x=part.x,
             noise=part.noise_source(),
             mask=part.mask,

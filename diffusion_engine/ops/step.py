@@ -152,7 +152,7 @@ class StepArgs:
         channels, pixel = self.slots.shape[2], self.slots.shape[3:]
         for out in outs:
             _check("network output", out, (None, None, *pixel), (*NETWORK_DTYPES, self.slots.dtype))
-            if out.shape[1] % channels:
+            if out.shape[1] % channels or out.shape[1] == 0:
                 raise ValueError(
                     f"a network output has {out.shape[1]} channels; a multiple of {channels} is needed"
                 )
