@@ -1,0 +1,158 @@
+"""The command line: what it writes, what it prints, and that bad input exits with 2."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+from diffusion_engine import Plan, cli, files, zoo
+
+
+def run(capsys, *arguments, code=0):
+    """Runs the command in this process; returns (stdout, stderr)."""
+    argv, sys.argv = sys.argv, ["diffusion-engine", *map(str, arguments)]
+    try:
+        cli.main()
+        exited = 0
+    except SystemExit as stop:
+        exited = stop.code or 0
+    finally:
+        sys.argv = argv
+    out, err = capsys.readouterr()
+    assert exited == code, err
+    return out, err
+
+
+def test_sample_writes_a_grid_with_its_recipe(capsys, tmp_path):
+    out = tmp_path / "x.png"
+    run(capsys, "sample", "--out", out, "--steps", 3, "--seeds", "0-19")
+    with Image.open(out) as image:
+        assert image.size == (10 * 34 + 2, 2 * 34 + 2)  # a column for each digit
+        recipe = json.loads(image.text["diffusion_engine"])
+    assert recipe["seeds"] == list(range(20))
+    assert recipe["condition"] == [i % 10 for i in range(20)]
+    assert recipe["solver"]["name"] == "dpmpp_2m"
+    again = tmp_path / "y.png"
+    run(capsys, "sample", "--out", again, "--recipe", out)
+    assert np.array_equal(np.asarray(Image.open(out)), np.asarray(Image.open(again)))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.png", "y.png"]
+
+
+@pytest.mark.parametrize("ending", ["npz", "safetensors"])
+def test_sample_writes_arrays(capsys, tmp_path, ending):
+    out = tmp_path / f"x.{ending}"
+    text, _ = run(
+        capsys, "sample", "--out", out, "--steps", 2, "--n", 3, "--class", "7", "--json",
+        "--solver", "ddim", "--option", "eta=0.5", "--save-plan", tmp_path / "plan.json",
+    )  # fmt: skip
+    about = json.loads(text)
+    assert about["n"] == 3 and about["nfe"] == 2 and about["evaluations"] == 12
+    assert about["recipe"]["solver"] == {"name": "ddim", "options": {"eta": 0.5, "order": 1}}
+    if ending == "npz":
+        samples = np.load(out, allow_pickle=False)["samples"]
+    else:
+        samples = safetensors.numpy.load_file(out)["samples"]
+    assert samples.shape == (3, 1, 32, 32) and np.isfinite(samples).all()
+    assert files.read_recipe(out) == about["recipe"]
+    assert Plan.from_json((tmp_path / "plan.json").read_text()).nfe == 2
+
+
+def test_solvers_lists_every_solver(capsys):
+    text, _ = run(capsys, "solvers")
+    rows = json.loads(run(capsys, "solvers", "--json")[0])
+    assert len(rows) == len(text.splitlines()) - 1
+    assert {"name": "heun", "order": 2, "nfe_per_step": 2, "stochastic": False}.items() <= rows[2].items()
+
+
+def test_plan_prints_a_table_or_json(capsys):
+    text, _ = run(capsys, "plan", "--solver", "unipc", "--steps", 4)
+    assert "unipc: 5 rows, 4 calls, 5 slots" in text
+    text, _ = run(capsys, "plan", "--solver", "unipc", "--steps", 4, "--json")
+    assert len(Plan.from_json(text).rows) == 5
+
+
+def test_doctor_finds_the_backends_equal(capsys):
+    found = json.loads(run(capsys, "doctor", "--json")[0])
+    assert {"backend": "cpp", "device": "cpu", "ran": True, "ok": True}.items() <= found["self_test"][0].items()
+    chosen = {(row["op"], row["backend"]) for row in found["ops"] if row["chosen"]}
+    assert ("step", "cpp") in chosen and ("noise", "cpp") in chosen
+    assert "cpp" in run(capsys, "doctor")[0]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--solver", "nope"), "unknown solver 'nope'"),
+        (("--steps", "0"), "steps=0"),
+        (("--model", "cats"), "cats"),
+        (("--model", "missing.safetensors"), "does not exist"),
+        (("--class", "12"), "the network knows classes 0 to 9"),
+        (("--class", "cat"), "no list of numbers"),
+        (("--seeds", "9-3"), "runs from 9 to 3"),
+        (("--seeds", "0-3", "--n", "2"), "n=2 samples and 4 seeds"),
+        (("--n", "0"), "n=0"),
+        (("--grid", "trailing"), "VP has none"),
+        (("--option", "eta"), "name=value"),
+        (("--option", "eta=3"), "has no option eta"),
+        (("--backend", "cuda"), "cuda"),
+        (("--device", "gpu7"), "device 'gpu7' does not work here"),
+        (("--recipe", "missing.png"), "holds no recipe"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_no_file(capsys, tmp_path, arguments, message):
+    out, err = run(capsys, "sample", "--out", tmp_path / "x.png", *arguments, code=2)
+    assert message in err and "Traceback" not in err and err.count("\n") == 1
+    assert out == "" and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name, message", [("x.gif", "choose a name ending in"), ("no/x.png", "does not exist")])
+def test_bad_output_name(capsys, tmp_path, name, message):
+    _, err = run(capsys, "sample", "--out", tmp_path / name, code=2)
+    assert message in err
+
+
+@pytest.mark.parametrize("damage", ["cut", "header", "nan", "json"])
+def test_damaged_model(capsys, tmp_path, damage):
+    source = zoo.HERE / "digits.safetensors"
+    model = tmp_path / "digits.safetensors"
+    content, about = source.read_bytes(), json.loads(source.with_suffix(".json").read_text())
+    if damage == "cut":
+        content = content[: len(content) // 2]
+    elif damage == "header":
+        content = b"\xff" * 8 + content[8:]
+    elif damage == "nan":
+        arrays = dict(safetensors.numpy.load(content))
+        first = next(iter(arrays))
+        arrays[first] = arrays[first] * np.float16(np.nan)
+        content = safetensors.numpy.save(arrays)
+        about["sha256"] = __import__("hashlib").sha256(content).hexdigest()
+    model.write_bytes(content)
+    model.with_suffix(".json").write_text("{" if damage == "json" else json.dumps(about))
+    _, err = run(capsys, "sample", "--out", tmp_path / "x.png", "--model", model, code=2)
+    assert "Traceback" not in err and err.startswith("diffusion-engine: ")
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        files.atomically(tmp_path / "x.png", b"content")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_import_is_light():
+    """Importing the package loads neither triton nor a compiled module, and starts no CUDA."""
+    code = (
+        "import sys, torch, diffusion_engine; "
+        "loaded = [m for m in sys.modules if m.startswith('triton') or m.endswith(('_cpu', '_cuda'))"
+        " and m.startswith('diffusion_engine')]; "
+        "assert not loaded, loaded; assert not torch.cuda.is_initialized()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
