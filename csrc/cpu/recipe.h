@@ -47,6 +47,7 @@ struct Recipe {
   Terms estimate, heads, region, state[SLOTS];  // denoised, raw, the known region, new slots
   uint32_t written;                             // bit k: slot k is written
   uint32_t used;                                // bit s: source s is read
+  int variance;                                 // the output that holds the learned log-variance
   bool estimated, headed, clipped, masked, learned;
 
   // present: bit j says that the sample has output j.
@@ -62,7 +63,8 @@ struct Recipe {
     if (masked) build_region();
     learned = p.learned && p.outputs > 0 && p.tensors > 0 && (index[FLAGS] & LEARNED) &&
               used >> DRAW & ((1u << NORMALS) - 1);
-    if (learned && present >> index[JV] & 1) used |= 1u << (OUT + index[JV]);
+    variance = index[JV] > 0 ? index[JV] : 0;
+    if (learned && present >> variance & 1) used |= 1u << (OUT + variance);
   }
 
  private:

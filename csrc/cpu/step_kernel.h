@@ -163,8 +163,8 @@ class Sample {
   // z exp(V0 + V1 out[JV]); an absent output counts as 0.
   void scale_normals(const Source* sources, int64_t n) const {
     const Float v0 = splat(recipe_.coef[V0]), v1 = splat(recipe_.coef[V1]);
-    const int jv = recipe_.index[JV];
-    const bool present = used_ >> (OUT + jv) & 1;
+    const int jv = recipe_.variance;
+    const bool present = present_ >> jv & 1;
     for (int64_t i = 0; i < n; i += TILE) {
       const Tile variance = present ? sources[OUT + jv].tile(i) : Tile{};
       for (int u = 0; u < U; ++u) {

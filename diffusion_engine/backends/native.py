@@ -134,19 +134,10 @@ def objection_step_cuda(args: StepArgs) -> str | None:
 
 
 def _merged(args: StepArgs, outs: Sequence[Tensor]) -> bool:
-    """Whether (channel, pixel) may be handed over as (1, channel * pixel).
-
-    It may where every tensor lies densely in logical order. Where every tensor lies channels last
-    with the same channels, too, as long as no normal is drawn, since that counts elements.
-    """
-    channels, pixels = args.slots.shape[2], args.slots.shape[3:].numel()
-    drawn = args.noise is None and (args.normals > 0 or args.mask is not None)
-    images = [*_images(args).values(), *outs]
-    flat = [strides(t) for t in images]
-    if all(_dense(t, s, pixels) for t, s in zip(images, flat, strict=True)):
-        return True
-    same = all(t.shape[1] == channels for t in images)
-    return same and not drawn and all(s is not None and s[1:] == (1, channels) for s in flat)
+    """Whether every tensor lies densely in (channel, pixel) order, so that the two are one axis."""
+    pixels = args.slots.shape[3:].numel()
+    images = (*_images(args).values(), *outs)
+    return all(_dense(tensor, strides(tensor), pixels) for tensor in images)
 
 
 def _dense(tensor: Tensor, found: tuple[int, int, int] | None, pixels: int) -> bool:

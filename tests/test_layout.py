@@ -1,0 +1,39 @@
+"""The packed row means the same in Python, C++ and CUDA, and every op has all that it needs."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from diffusion_engine.backends import native
+from diffusion_engine.ops import layout
+from diffusion_engine.ops.table import IMPLEMENTATIONS, PREFERENCE
+
+
+@pytest.mark.parametrize("name", ["_cpu", "_cuda"])
+def test_native_layout(name):
+    module = native.module(name)
+    if name == "_cuda" and isinstance(module, str):
+        pytest.skip(f"no nvcc when this was built: {module}")
+    assert module.abi() == layout.ABI
+
+
+def test_every_op_has_a_reference_and_four_backends():
+    ops = {op for op, _ in IMPLEMENTATIONS}
+    for op in ops:
+        assert {name for o, name in IMPLEMENTATIONS if o == op} == {"torch", "cpp", "triton", "cuda"}
+    assert set(PREFERENCE["cuda"]) | set(PREFERENCE["cpu"]) == {"torch", "cpp", "triton", "cuda"}
+
+
+def test_every_implementation_exists_and_takes_the_same_arguments():
+    for (op, _), where in IMPLEMENTATIONS.items():
+        module, function = where.split(":")
+        found = getattr(__import__(module, fromlist=[function]), function)
+        names = list(inspect.signature(found).parameters)
+        assert names == ["args"], f"{op}: {where} takes {names}"
+
+
+def test_headers_are_free_of_torch():
+    for path in (Path(__file__).parent.parent / "csrc").rglob("*"):
+        if path.is_file():
+            assert "#include <torch" not in path.read_text() and "ATen" not in path.read_text()
