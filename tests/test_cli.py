@@ -65,7 +65,8 @@ def test_solvers_lists_every_solver(capsys):
     text, _ = run(capsys, "solvers")
     rows = json.loads(run(capsys, "solvers", "--json")[0])
     assert len(rows) == len(text.splitlines()) - 1
-    assert {"name": "heun", "order": 2, "nfe_per_step": 2, "stochastic": False}.items() <= rows[2].items()
+    heun = {"name": "heun", "order": 2, "nfe_per_step": 2, "stochastic": False}
+    assert heun.items() <= rows[2].items()
 
 
 def test_plan_prints_a_table_or_json(capsys):
@@ -77,7 +78,8 @@ def test_plan_prints_a_table_or_json(capsys):
 
 def test_doctor_finds_the_backends_equal(capsys):
     found = json.loads(run(capsys, "doctor", "--json")[0])
-    assert {"backend": "cpp", "device": "cpu", "ran": True, "ok": True}.items() <= found["self_test"][0].items()
+    cpp = {"backend": "cpp", "device": "cpu", "ran": True, "ok": True}
+    assert cpp.items() <= found["self_test"][0].items()
     chosen = {(row["op"], row["backend"]) for row in found["ops"] if row["chosen"]}
     assert ("step", "cpp") in chosen and ("noise", "cpp") in chosen
     assert "cpp" in run(capsys, "doctor")[0]
@@ -109,7 +111,9 @@ def test_bad_input_is_one_sentence_and_no_file(capsys, tmp_path, arguments, mess
     assert out == "" and list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name, message", [("x.gif", "choose a name ending in"), ("no/x.png", "does not exist")])
+@pytest.mark.parametrize(
+    "name, message", [("x.gif", "choose a name ending in"), ("no/x.png", "does not exist")]
+)
 def test_bad_output_name(capsys, tmp_path, name, message):
     _, err = run(capsys, "sample", "--out", tmp_path / name, code=2)
     assert message in err

@@ -31,7 +31,10 @@ def net(process=None, **options):
         ({"grid": "karas"}, "unknown grid 'karas'"),
         ({"grid": "trailing"}, "picks timesteps of a discrete table, and VP has none"),
         ({"end": "middle"}, "end='middle'"),
-        ({"sigmas": [1.0, 2.0, 0.0]}, "sigmas has to fall strictly.*rises at entry 1 \\(1, then 2\\)"),
+        (
+            {"sigmas": [1.0, 2.0, 0.0]},
+            "sigmas has to fall strictly.*rises at entry 1 \\(1, then 2\\)",
+        ),
         ({"sigmas": [2.0, 2.0, 0.0]}, "repeats at entry 1"),
         ({"sigmas": [2.0, -1.0]}, "sigmas end at -1"),
         ({"sigmas": [float("nan"), 0.0]}, "not finite"),
@@ -72,7 +75,10 @@ def test_sampler_options(options, message):
         ({"n": 1, "guidance": 2.0}, "guidance needs a condition"),
         ({"x": torch.zeros(1, *SHAPE)}, "say at which time to start"),
         ({"n": 1, "start": 0.5}, "belong to a given x"),
-        ({"x": torch.zeros(2, 3, 9, 9), "start": 0.5}, "x has shape \\[2, 3, 9, 9\\]; it has to fit"),
+        (
+            {"x": torch.zeros(2, 3, 9, 9), "start": 0.5},
+            "x has shape \\[2, 3, 9, 9\\]; it has to fit",
+        ),
         ({"n": 1, "mask": torch.zeros(SHAPE)}, "needs both mask= and known="),
         ({"x": torch.zeros(1, *SHAPE), "start": 1e-9}, "at or after the last time"),
         ({"n": 1, "batch_size": 0}, "batch_size=0"),
@@ -93,7 +99,9 @@ def test_guidance_without_an_unconditional_branch():
 @pytest.mark.parametrize("name", ["lms", "heun", "dpm_solver_2", "deis", "ipndm", "plms", "dpm_2"])
 def test_solver_that_does_not_suit_the_process(name):
     process = Discrete.scaled_linear().zero_terminal_snr()
-    with pytest.raises(ValueError, match=f"solver '{name}' cannot run this: alpha is 0 at its first"):
+    with pytest.raises(
+        ValueError, match=f"solver '{name}' cannot run this: alpha is 0 at its first"
+    ):
         Sampler(net(process, prediction="v"), name, 10)
     assert Sampler(net(process, prediction="v"), "dpmpp_2m", 10).sample().finite == [True]
 
@@ -164,7 +172,10 @@ def row(new, call=True, **fields):
     [
         ((row({0: normal(0)}, call=False),), "a first row and at least one call"),
         ((row({0: x}), row({0: x})), "row 0 alone has no network call"),
-        ((row({0: x}, call=False), row({0: slot(3)})), "reads slots \\[3\\] before any row wrote them"),
+        (
+            (row({0: x}, call=False), row({0: slot(3)})),
+            "reads slots \\[3\\] before any row wrote them",
+        ),
         ((row({0: x}, call=False), row({0: x, 7: x})), "it has to write some of 0 to 4"),
         ((row({0: x}, call=False), row({0: x * float("inf")})), "not finite"),
         ((row({0: x}, call=False), row({0: x}, q=(1.0, 2.0))), "one value for each output"),

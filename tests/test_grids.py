@@ -1,5 +1,7 @@
 """Processes and grids: the constants of the papers, and that every map has its inverse."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from oracles import golden, problems
@@ -85,7 +87,9 @@ def test_exponential_grid_is_uniform_in_lam():
 
 def test_quadratic_grid():
     made = [p.t for p in grids.points(VP(), 5, "quadratic", end="t_min")]
-    assert made == pytest.approx([1, 0.65015929, 0.37533893, 0.17553893, 0.05075929, 0.001], abs=1e-8)
+    assert made == pytest.approx(
+        [1, 0.65015929, 0.37533893, 0.17553893, 0.05075929, 0.001], abs=1e-8
+    )
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
@@ -103,7 +107,7 @@ def test_default_grid_falls_to_clean_data(name, steps):
     made = grids.points(ALL[name], steps)
     assert len(made) == steps + 1
     assert made[-1].sigma == 0.0 and made[-1].alpha == 1.0
-    assert all(a.lam < b.lam for a, b in zip(made, made[1:], strict=False))
+    assert all(a.lam < b.lam for a, b in pairwise(made))
 
 
 def test_users_sigmas_are_verbatim():

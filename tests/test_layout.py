@@ -21,7 +21,12 @@ def test_native_layout(name):
 def test_every_op_has_a_reference_and_four_backends():
     ops = {op for op, _ in IMPLEMENTATIONS}
     for op in ops:
-        assert {name for o, name in IMPLEMENTATIONS if o == op} == {"torch", "cpp", "triton", "cuda"}
+        assert {name for o, name in IMPLEMENTATIONS if o == op} == {
+            "torch",
+            "cpp",
+            "triton",
+            "cuda",
+        }
     assert set(PREFERENCE["cuda"]) | set(PREFERENCE["cpu"]) == {"torch", "cpp", "triton", "cuda"}
 
 

@@ -9,7 +9,18 @@ from diffusion_engine.ops.registry import resolve
 from diffusion_engine.ops.step import StepArgs
 
 register()
-OPTIONAL = ("src", "dst", "net_in", "label", "noise", "mask", "known", "denoised", "status", "ticket")
+OPTIONAL = (
+    "src",
+    "dst",
+    "net_in",
+    "label",
+    "noise",
+    "mask",
+    "known",
+    "denoised",
+    "status",
+    "ticket",
+)
 
 
 def arguments(seed):

@@ -56,7 +56,9 @@ def test_a_sample_is_independent_of_its_batch():
 
 
 def test_key_m_and_seed_all_count():
-    made = [fill("cpp", (1, 64), [s], key, m) for s in (0, 1 << 32) for key in (0, 1) for m in (0, 1)]
+    made = [
+        fill("cpp", (1, 64), [s], key, m) for s in (0, 1 << 32) for key in (0, 1) for m in (0, 1)
+    ]
     assert len({tuple(z.flatten().tolist()) for z in made}) == len(made)
 
 

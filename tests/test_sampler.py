@@ -100,7 +100,9 @@ def test_guidance_is_a_combination_and_scale_one_makes_no_extra_call():
     plain = ScoreNetwork(classes, VP(), SHAPE)
     y = torch.tensor([3.0 * 3 - 20, 3.0 * 4 - 20])
     expected = Sampler(plain, "ddim", 2).sample(2, condition=y)
-    assert torch.allclose(made.samples, expected.samples, rtol=0, atol=1e-4 * made.samples.abs().max())
+    assert torch.allclose(
+        made.samples, expected.samples, rtol=0, atol=1e-4 * made.samples.abs().max()
+    )
 
 
 def test_each_sample_has_its_own_guidance():
@@ -125,7 +127,11 @@ def test_guidance_interval_saves_calls():
 
 def test_tensor_and_mapping_conditions():
     def module(x, label, *, context, bias):
-        return elementwise(x, label) + context.mean(dim=(1, 2)).view(-1, 1, 1, 1) + bias.view(-1, 1, 1, 1)
+        return (
+            elementwise(x, label)
+            + context.mean(dim=(1, 2)).view(-1, 1, 1, 1)
+            + bias.view(-1, 1, 1, 1)
+        )
 
     null = {"context": torch.zeros(2, 4), "bias": torch.zeros(())}
     net = ScoreNetwork(module, VP(), SHAPE, null=null)
@@ -194,7 +200,9 @@ def test_noise_from_a_tensor_and_from_a_function():
 @pytest.mark.parametrize("options", [{}, {"solver": "ddpm"}, {"solver": "ddim", "eta": 0.3}])
 def test_recipe_makes_the_samples_again(options):
     net = ScoreNetwork(classes, VP(), SHAPE, null=10, classes=10)
-    made = Sampler(net, **options, steps=4, guidance=2.0, clip=(-3, 3)).sample(3, condition=[1, 2, 3])
+    made = Sampler(net, **options, steps=4, guidance=2.0, clip=(-3, 3)).sample(
+        3, condition=[1, 2, 3]
+    )
     recipe = json.loads(json.dumps(made.recipe))
     assert torch.equal(Sampler.replay(net, recipe).samples, made.samples)
 

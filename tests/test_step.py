@@ -107,7 +107,9 @@ def test_the_definition_element_by_element(seed):
             draws = [n[b].reshape(channels, pixels).numpy() for n in fields["noise"]]
         for c, px in np.ndindex(channels, pixels):
             out = outputs_of(blocks, fields, index, b, c, px)
-            want = element(coef, index, state[:, b, c, px], out, [z[c, px] for z in draws], fields, b, c, px)
+            want = element(
+                coef, index, state[:, b, c, px], out, [z[c, px] for z in draws], fields, b, c, px
+            )
             np.testing.assert_array_equal(result[:, b, c, px], want)
 
 
@@ -199,7 +201,9 @@ def test_wrong_arguments(fields, error, message):
 def test_objections_are_sentences():
     double = args(slots=torch.zeros(1, 2, 3, 4, 4).double(), table=args().table._replace(
         coef=torch.zeros(1, at.COEF).double()))  # fmt: skip
-    with pytest.raises(ValueError, match=r"backend='cpp' cannot run step. cpp: .*float32 slots; got float64"):
+    with pytest.raises(
+        ValueError, match=r"backend='cpp' cannot run step. cpp: .*float32 slots; got float64"
+    ):
         resolve("step", "cpp", double)
     assert resolve("step", "auto", double) is not None  # the reference takes it
     scattered = torch.zeros(1, 2, 3, 4, 8)[..., ::2].transpose(3, 4)

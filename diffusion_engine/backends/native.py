@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops import layout as at
 from ..ops.noise import NoiseArgs
 from ..ops.step import Launch, StepArgs
 

@@ -71,7 +71,10 @@ def _companion(op: str, backend: str) -> Callable[[Any], str | None] | None:
 
 
 def _plain(op: str, device: torch.device) -> StepArgs | NoiseArgs:
-    state, seed = torch.zeros(1, 1, 2, 2, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    state, seed = (
+        torch.zeros(1, 1, 2, 2, device=device),
+        torch.zeros(1, dtype=torch.int64, device=device),
+    )
     if op == "noise":
         return NoiseArgs(state, seed)
     table = Table(
