@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -164,16 +163,16 @@ def transfer(s: Point, t: Point, state: Linear, d: Linear) -> Linear:
     return scale * state + (t.alpha - scale * s.alpha) * d
 
 
-def expm1_h(s: Point, t: Point) -> float:
-    """1 - e^-h for h = lam_t - lam_s; 1 where h is infinite."""
-    return -math.expm1(-(t.lam - s.lam))
+def first_order_only(s: Point, t: Point) -> bool:
+    """Whether lam is infinite at an end of the step, so that no expansion in it exists."""
+    return s.alpha == 0.0 or t.sigma == 0.0
 
 
 def finite_start(process: GaussianProcess, points: Points) -> str | None:
     """The objection of solvers that need a finite noise-to-signal ratio at the first time."""
     if points[0].alpha == 0.0:
         return (
-            f"alpha is 0 at its first time t={points[0].t:g}; start at a smaller t, or use 'ddim', "
-            f"'euler' or 'dpmpp_2m'"
+            f"alpha is 0 at its first time t={points[0].t:g}; start at a smaller t, or use 'dpmpp_2m', "
+            f"'heun' or 'unipc'"
         )
     return None

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from ..linear import denoised, slot, x
 from ..processes import GaussianProcess, Point
-from .base import Points, Solver, Update, eps_of, finite_start, steps, transfer
+from .base import Points, Solver, Update, eps_of, first_order_only, steps, transfer
 
 
 def between(process: GaussianProcess, s: Point, t: Point, r: float) -> Point:
@@ -21,7 +21,8 @@ def between(process: GaussianProcess, s: Point, t: Point, r: float) -> Point:
 class DPMSolver2(Solver):
     """The midpoint rule in lam: x_t = alpha_t/alpha_s x - sigma_t (e^h - 1) eps(u) (Lu et al. 2022).
 
-    u is reached at half the step in lam by a first-order step. The step to clean data is first order.
+    u is reached at half the step in lam by a first-order step. Steps from pure noise and to clean
+    data are first order.
     """
 
     name: ClassVar[str] = "dpm_solver_2"
@@ -29,12 +30,9 @@ class DPMSolver2(Solver):
     calls: ClassVar[int] = 2
     order: int = 2
 
-    def objection(self, process: GaussianProcess, points: Points) -> str | None:
-        return finite_start(process, points)
-
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         for s, t in steps(points):
-            if t.sigma == 0.0:
+            if first_order_only(s, t):
                 yield Update(s, {0: transfer(s, t, x, denoised)}, t)
                 continue
             u = between(process, s, t, 0.5)
@@ -46,20 +44,20 @@ class DPMSolver2(Solver):
 
 @dataclass(frozen=True)
 class DPMSolver3(Solver):
-    """DPM-Solver-3 with r1 = 1/3, r2 = 2/3 (Lu et al. 2022). The step to clean data is first order."""
+    """DPM-Solver-3 with r1 = 1/3 and r2 = 2/3 (Lu et al. 2022).
+
+    Steps from pure noise and to clean data are first order.
+    """
 
     name: ClassVar[str] = "dpm_solver_3"
     source: ClassVar[str] = "Lu et al. 2022 (DPM-Solver), algorithm 2"
     calls: ClassVar[int] = 3
     order: int = 3
 
-    def objection(self, process: GaussianProcess, points: Points) -> str | None:
-        return finite_start(process, points)
-
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         r1, r2 = 1.0 / 3.0, 2.0 / 3.0
         for s, t in steps(points):
-            if t.sigma == 0.0:
+            if first_order_only(s, t):
                 yield Update(s, {0: transfer(s, t, x, denoised)}, t)
                 continue
             h, e0 = t.lam - s.lam, eps_of(s)

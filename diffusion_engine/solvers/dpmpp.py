@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from ..linear import Linear, denoised, normal, x
 from ..processes import GaussianProcess, Point
-from .base import Points, Ring, Solver, Update, steps, transfer
+from .base import Points, Ring, Solver, Update, first_order_only, steps, transfer
 from .euler import ancestral
 
 
@@ -46,7 +46,7 @@ def check_variant(variant: str) -> None:
 def usable_order(order: int, i: int, points: Points, past: int, lower_final: bool) -> int:
     """Order of step i: as many predictions as there are, falling to 1 at the end."""
     left = len(points) - 1 - i
-    if points[i + 1].sigma == 0.0 or points[i].alpha == 0.0:
+    if first_order_only(points[i], points[i + 1]):
         return 1
     return min(order, past + 1, left) if lower_final else min(order, past + 1)
 
@@ -202,7 +202,7 @@ class DPMppSDE(Stochastic):
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         for s, t in steps(points):
-            if t.sigma == 0.0 or s.alpha == 0.0:
+            if first_order_only(s, t):
                 yield Update(s, {0: self.to(s, t)}, t)
                 continue
             middle = process.at(float(process.t_of_lam(0.5 * (s.lam + t.lam))))

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from ..linear import Linear, denoised, slot, x
 from ..processes import GaussianProcess, Point
-from .base import Points, Solver, Update, finite_start, steps, transfer
+from .base import Points, Solver, Update, first_order_only, steps, transfer
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,9 @@ class Churned(Solver):
     def stochastic(self) -> bool:
         return self.s_churn > 0.0
 
-    def objection(self, process: GaussianProcess, points: Points) -> str | None:
-        return finite_start(process, points)
-
     def churn(self, process: GaussianProcess, s: Point, count: int) -> tuple[Point, float]:
         """The raised point and the noise that leads to it, for one of `count` steps."""
-        if self.s_churn <= 0.0 or not self.s_tmin <= s.ratio <= self.s_tmax:
+        if self.s_churn <= 0.0 or s.alpha == 0.0 or not self.s_tmin <= s.ratio <= self.s_tmax:
             return s, 0.0
         gamma = min(self.s_churn / count, math.sqrt(2.0) - 1.0)
         raised = process.at(float(process.t_of_lam(-math.log(s.ratio * (1.0 + gamma)))))
@@ -62,7 +59,7 @@ class Heun(Churned):
         for s, t in steps(points):
             s, churn = self.churn(process, s, len(points) - 1)
             end = transfer(s, t, x, denoised)
-            if t.sigma == 0.0:
+            if first_order_only(s, t):
                 yield Update(s, {0: end}, t, churn=churn)
                 continue
             half = (t.ratio - s.ratio) / 2.0
@@ -83,7 +80,7 @@ class DPM2(Churned):
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         for s, t in steps(points):
             s, churn = self.churn(process, s, len(points) - 1)
-            if t.sigma == 0.0:
+            if first_order_only(s, t):
                 yield Update(s, {0: transfer(s, t, x, denoised)}, t, churn=churn)
                 continue
             middle = process.at(float(process.t_of_lam(0.5 * (s.lam + t.lam))))
