@@ -9,7 +9,7 @@
 #ifdef __CUDACC__
 #define DE_HD __host__ __device__ __forceinline__
 #else
-#define DE_HD inline
+#define DE_HD inline __attribute__((always_inline))
 #endif
 
 namespace de {

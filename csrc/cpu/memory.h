@@ -8,7 +8,7 @@ namespace {
 
 constexpr int CHUNK = 1024;  // elements worked on at a time: the buffers stay in the first cache
 constexpr int U = 4;         // vectors of a tile
-constexpr int TILE = U * W;
+constexpr int TILE = U * W;  // every pass works on whole tiles
 
 DE_INLINE int64_t size_of(int32_t dtype) { return dtype == F32 ? 4 : 2; }
 
@@ -64,30 +64,57 @@ struct Order {
   }
 };
 
+// Where a pass reads or writes a vector, converting on the way.
+template <int32_t dtype>
+DE_INLINE Float load_as(const char* p) {
+  if (dtype == F32) return load<Float>(p);
+  return dtype == BF16 ? from_bfloat(load<Half>(p)) : from_half(load<Half>(p));
+}
+
+template <int32_t dtype>
+DE_INLINE void store_as(char* p, Float value) {
+  if (dtype == F32) return store(p, value);
+  store(p, dtype == BF16 ? to_bfloat(value) : to_half(value));
+}
+
 template <int32_t dtype>
 void gather(const Order& order, const View& v, int64_t first, int64_t n, float* to) {
+  const int64_t size = size_of(dtype);
+  const char* data = (const char*)v.data;
+  if (order.flat(v) && n % TILE == 0) {
+    for (int64_t i = 0; i < n; i += W) store(to + i, load_as<dtype>(data + (first + i) * size));
+    return;
+  }
   order.runs(first, n, [&](int64_t c, int64_t px, int64_t count, int64_t at, int64_t by) {
-    const int64_t size = size_of(dtype), step = v.pixel * size;
-    const char* from = (const char*)v.data + (c * v.channel + px * v.pixel) * size;
+    const char* from = data + (c * v.channel + px * v.pixel) * size;
+    const int64_t step = v.pixel * size;
     for (int64_t i = 0; i < count; ++i) to[at + i * by] = element(from + i * step, dtype);
   });
 }
 
 template <int32_t dtype>
 void scatter(const Order& order, const View& v, int64_t first, int64_t n, const float* from) {
+  const int64_t size = size_of(dtype);
+  char* data = (char*)v.data;
+  if (order.flat(v) && n % TILE == 0) {
+    for (int64_t i = 0; i < n; i += W) store_as<dtype>(data + (first + i) * size, load<Float>(from + i));
+    return;
+  }
   order.runs(first, n, [&](int64_t c, int64_t px, int64_t count, int64_t at, int64_t by) {
-    const int64_t size = size_of(dtype), step = v.pixel * size;
-    char* to = (char*)v.data + (c * v.channel + px * v.pixel) * size;
+    char* to = data + (c * v.channel + px * v.pixel) * size;
+    const int64_t step = v.pixel * size;
     for (int64_t i = 0; i < count; ++i) set_element(to + i * step, dtype, from[at + i * by]);
   });
 }
 
+// Elements [first, first + n) of the walk as floats in a buffer.
 inline void gather(const Order& order, const View& v, int64_t first, int64_t n, float* to) {
   if (v.dtype == F32) return gather<F32>(order, v, first, n, to);
   if (v.dtype == BF16) return gather<BF16>(order, v, first, n, to);
   gather<F16>(order, v, first, n, to);
 }
 
+// And back.
 inline void scatter(const Order& order, const View& v, int64_t first, int64_t n, const float* from) {
   if (v.dtype == F32) return scatter<F32>(order, v, first, n, from);
   if (v.dtype == BF16) return scatter<BF16>(order, v, first, n, from);
@@ -99,47 +126,6 @@ inline void scatter(const Order& order, const View& v, int64_t first, int64_t n,
 inline void pad(float* values, int64_t n) {
   for (int64_t i = n; i % TILE; ++i) values[i] = values[n - 1];
 }
-
-struct Tile {
-  Float v[U];
-};
-
-// Elements [i, i + TILE) of a run. step is the size of an element, or 0 for a tile that stays.
-struct Source {
-  const char* data;
-  int64_t step;
-  int32_t dtype;
-
-  DE_INLINE Tile tile(int64_t i) const {
-    const char* at = data + i * step;
-    Tile t;
-    if (__builtin_expect(dtype == F32, 1)) {
-      for (int u = 0; u < U; ++u) t.v[u] = load<Float>(at + u * sizeof(Float));
-    } else if (dtype == BF16) {
-      for (int u = 0; u < U; ++u) t.v[u] = from_bfloat(load<Half>(at + u * sizeof(Half)));
-    } else {
-      for (int u = 0; u < U; ++u) t.v[u] = from_half(load<Half>(at + u * sizeof(Half)));
-    }
-    return t;
-  }
-};
-
-struct Target {
-  char* data = nullptr;
-  int64_t step = 0;
-  int32_t dtype = F32;
-
-  DE_INLINE void set(int64_t i, const Tile& t) const {
-    char* at = data + i * step;
-    if (__builtin_expect(dtype == F32, 1)) {
-      for (int u = 0; u < U; ++u) store(at + u * sizeof(Float), t.v[u]);
-    } else if (dtype == BF16) {
-      for (int u = 0; u < U; ++u) store(at + u * sizeof(Half), to_bfloat(t.v[u]));
-    } else {
-      for (int u = 0; u < U; ++u) store(at + u * sizeof(Half), to_half(t.v[u]));
-    }
-  }
-};
 
 }  // namespace
 }  // namespace de

@@ -8,7 +8,7 @@
 namespace de {
 namespace {
 
-// Where a term comes from: memory, normals, or the two estimates of the tile at hand.
+// Where a term comes from: memory, normals, or the two estimates of the chunk at hand.
 constexpr int SLOT = 0, OUT = SLOT + SLOTS, DRAW = OUT + OUTPUTS, MASK = DRAW + NORMALS + 1,
               KNOWN = MASK + 1, MEMORY = KNOWN + 1, ESTIMATE = MEMORY, HEADS = ESTIMATE + 1,
               SOURCES = HEADS + 1;
@@ -27,12 +27,6 @@ struct Terms {
     if (weight != 0) term[count++] = Term{weight, source};
   }
 
-  bool has(int source) const {
-    for (int t = 0; t < count; ++t)
-      if (term[t].source == source) return true;
-    return false;
-  }
-
   uint32_t sources() const {
     uint32_t bits = 0;
     for (int t = 0; t < count; ++t)
@@ -47,6 +41,7 @@ struct Recipe {
   Terms estimate, heads, region, state[SLOTS];  // denoised, raw, the known region, new slots
   uint32_t written;                             // bit k: slot k is written
   uint32_t used;                                // bit s: source s is read
+  uint32_t held;                                // bit k: a later sum reads the old slot k
   int variance;                                 // the output that holds the learned log-variance
   bool estimated, headed, clipped, masked, learned;
 
@@ -56,9 +51,12 @@ struct Recipe {
     index = p.index + (int64_t)row * INDEX;
     written = (uint32_t)index[WRITES] & ((1u << p.slots) - 1);
     masked = (index[FLAGS] & MASKED) && p.mask.data && (written & 1);
-    used = 0;
-    for (int k = 0; k < p.slots; ++k)
-      if (written >> k & 1) build_state(p, k);
+    used = held = 0;
+    for (int k = 0; k < p.slots; ++k) {
+      if (!(written >> k & 1)) continue;
+      build_state(p, k);
+      held |= state[k].sources() & ((1u << k) - 1);
+    }
     build_estimates(p, present);
     if (masked) build_region();
     learned = p.learned && p.outputs > 0 && p.tensors > 0 && (index[FLAGS] & LEARNED) &&

@@ -1,26 +1,11 @@
 // The op `step` on some elements of some samples: the same source for every instruction set.
 #pragma once
-#include "memory.h"
-#include "random.h"
 #include "noise.h"
-#include "recipe.h"
+#include "random.h"
+#include "passes.h"
 
 namespace de {
 namespace {
-
-constexpr int STATE = 0, SHOWN = STATE + SLOTS, INPUT = SHOWN + 1, TARGETS = INPUT + INPUTS;
-
-// A term list over one tile, from +0 in the written order.
-DE_INLINE Tile sum(const Terms& terms, const Source* sources, int64_t i) {
-  Tile total = {};
-  for (int t = 0; t < terms.count; ++t) {
-    const Term term = terms.term[t];
-    const Float weight = splat(term.weight);
-    const Tile x = sources[term.source].tile(i);
-    for (int u = 0; u < U; ++u) total.v[u] += weight * x.v[u];
-  }
-  return total;
-}
 
 class Sample {
  public:
@@ -29,15 +14,16 @@ class Sample {
   // Elements [first, last) of sample b; returns whether a value that is not finite was written.
   bool step(int64_t b, int64_t first, int64_t last) {
     locate(b);
-    bad_ = Float{};
+    for (Float& bad : bad_) bad = Float{};
     for (int64_t f = first; f < last; f += CHUNK) {
       const int64_t n = last - f < CHUNK ? last - f : CHUNK, full = n - n % TILE;
-      if (full) chunk(f, full, false);
-      if (n > full) chunk(f + full, n - full, true);
+      if (full) chunk(f, full);
+      if (n > full) chunk(f + full, n - full);
     }
-    for (int i = 0; i < W; ++i)
-      if (bad_[i] != bad_[i]) return true;
-    return false;
+    bool found = false;
+    for (const Float& bad : bad_)
+      for (int i = 0; i < W; ++i) found |= bad[i] != bad[i];
+    return found;
   }
 
  private:
@@ -101,168 +87,143 @@ class Sample {
     return moved(p_.net_in, entry * p_.net_in.batch + i * p_.block * p_.net_in.channel);
   }
 
-  void chunk(int64_t first, int64_t n, bool tail) {
-    Source sources[SOURCES];
-    Target targets[TARGETS];
-    View written[TARGETS];
+  // Elements [first, first + n) of the walk: whole tiles, or fewer than one at the end of a sample.
+  void chunk(int64_t first, int64_t n) {
+    first_ = first;
+    n_ = n;
+    padded_ = (n + TILE - 1) / TILE * TILE;
     buffers_ = 0;
     for (int s = 0; s < MEMORY; ++s)
-      if (used_ >> s & 1) sources[s] = source(s, first, n, tail);
-    if (recipe_.learned) scale_normals(sources, n);
-
+      if (used_ >> s & 1) sources_[s] = source(s);
+    if (recipe_.learned) scale_normals();
+    if (recipe_.estimated) make_estimate();
+    if (recipe_.headed) {
+      float* to = buffer();
+      sum(recipe_.heads, sources_, padded_, to, Keep{});
+      sources_[HEADS] = to;
+    }
+    for (int k = 0; k < p_.slots; ++k) {
+      if (!(recipe_.written >> k & 1)) continue;
+      const bool held = recipe_.held >> k & 1;
+      made_[k] = in_place(views_[SLOT + k]) && !held ? address(views_[SLOT + k]) : buffer();
+      if (p_.status)
+        make_state(k, made_[k], Watch{bad_});
+      else
+        make_state(k, made_[k], Keep{});
+    }
+    // Only now: until here every sum read the old slots.
     for (int k = 0; k < p_.slots; ++k)
-      if (recipe_.written >> k & 1) written[STATE + k] = views_[SLOT + k];
-    if (p_.denoised.data) written[SHOWN] = at_sample(p_.denoised);
-    int32_t leader = -1;
-    for (int g = 0; inputs_ && leader < 0; ++g) leader = destinations()[g];
-    for (int i = 0; i < inputs_; ++i) written[INPUT + i] = input(leader, i);
-    for (int t = 0; t < TARGETS; ++t)
-      if (writes(t)) targets[t] = target(written[t], first, tail);
-
-    tiles(sources, targets, n);
-
-    for (int t = 0; t < TARGETS; ++t)
-      if (writes(t) && staged(written[t], tail))
-        scatter(order_, written[t], first, n, (const float*)targets[t].data);
-    for (int i = 0; i < inputs_; ++i) copy_input(i, leader, targets[INPUT + i], first, n, tail);
+      if (recipe_.written >> k & 1) put(views_[SLOT + k], made_[k]);
+    for (int i = 0; i < inputs_; ++i) make_input(i);
   }
 
-  bool writes(int t) const {
-    if (t < SHOWN) return recipe_.written >> t & 1;
-    return t == SHOWN ? p_.denoised.data != nullptr : t - INPUT < inputs_;
-  }
+  // Whether a pass may read or write the view where it lies.
+  bool in_place(const View& v) const { return v.dtype == F32 && n_ == padded_ && order_.flat(v); }
 
-  bool staged(const View& v, bool tail) const { return tail || !order_.flat(v); }
+  float* address(const View& v) const { return (float*)v.data + first_; }
 
   float* buffer() { return buffer_[buffers_++]; }
 
-  Source source(int s, int64_t first, int64_t n, bool tail) {
-    const View& v = views_[s];
-    const bool drawn = s >= DRAW && s <= DRAW + NORMALS;
-    const bool scaled = drawn && recipe_.learned && s < DRAW + NORMALS;
-    if (!(drawn && !p_.noise.data) && !scaled && !staged(v, tail)) {
-      const int64_t size = size_of(v.dtype);
-      return Source{(const char*)v.data + first * size, size, v.dtype};
-    }
-    float* to = buffer();
-    if (drawn && !p_.noise.data)
-      draw(s - DRAW, first, n, to);
-    else
-      gather(order_, v, first, n, to);
-    pad(to, n);
-    return Source{(const char*)to, 4, F32};
+  void put(const View& v, const float* made) const {
+    if (!(in_place(v) && made == address(v))) scatter(order_, v, first_, n_, made);
   }
 
-  void draw(int m, int64_t first, int64_t n, float* to) const {
+  const float* source(int s) {
+    const bool drawn = s >= DRAW && s <= DRAW + NORMALS;
+    const bool scaled = drawn && recipe_.learned && s < DRAW + NORMALS;
+    const bool stored = !drawn || p_.noise.data;
+    if (stored && !scaled && in_place(views_[s])) return address(views_[s]);
+    float* to = buffer();
+    if (stored)
+      gather(order_, views_[s], first_, n_, to);
+    else
+      draw(s - DRAW, to);
+    pad(to, n_);
+    return to;
+  }
+
+  void draw(int m, float* to) const {
     const Normals normals((uint64_t)p_.seed[b_], (uint32_t)recipe_.index[KEY], (uint32_t)m);
-    order_.runs(first, n, [&](int64_t c, int64_t px, int64_t count, int64_t at, int64_t by) {
+    order_.runs(first_, n_, [&](int64_t c, int64_t px, int64_t count, int64_t at, int64_t by) {
       fill_normals(normals, c * p_.pixels + px, count, to + at, by);
     });
   }
 
   // z exp(V0 + V1 out[JV]); an absent output counts as 0.
-  void scale_normals(const Source* sources, int64_t n) const {
+  void scale_normals() const {
     const Float v0 = splat(recipe_.coef[V0]), v1 = splat(recipe_.coef[V1]);
-    const int jv = recipe_.variance;
-    const bool present = present_ >> jv & 1;
-    for (int64_t i = 0; i < n; i += TILE) {
-      const Tile variance = present ? sources[OUT + jv].tile(i) : Tile{};
-      for (int u = 0; u < U; ++u) {
-        const Float scale = exponential(v0 + v1 * variance.v[u]);
-        for (int m = 0; m < NORMALS; ++m) {
-          if (!(used_ >> (DRAW + m) & 1)) continue;
-          float* z = (float*)sources[DRAW + m].data + i + u * W;
-          store(z, load<Float>(z) * scale);
-        }
+    const bool present = present_ >> recipe_.variance & 1;
+    for (int64_t i = 0; i < padded_; i += W) {
+      const Float x = present ? load<Float>(sources_[OUT + recipe_.variance] + i) : Float{};
+      const Float scale = exponential(v0 + v1 * x);
+      for (int m = 0; m < NORMALS; ++m) {
+        if (!(used_ >> (DRAW + m) & 1)) continue;
+        float* z = const_cast<float*>(sources_[DRAW + m]) + i;  // a buffer: see source()
+        store(z, load<Float>(z) * scale);
       }
     }
   }
 
-  Target target(const View& v, int64_t first, bool tail) {
-    Target t;
-    t.dtype = v.dtype;
-    t.step = size_of(v.dtype);
-    t.data = (char*)v.data + first * t.step;
-    if (staged(v, tail)) {
-      t.data = (char*)buffer();
-      t.step = 4;
-      t.dtype = F32;
+  void make_estimate() {
+    const View shown = p_.denoised.data ? at_sample(p_.denoised) : View{};
+    float* to = shown.data && in_place(shown) ? address(shown) : buffer();
+    const Float scale = splat(recipe_.coef[SCALE]);
+    if (recipe_.clipped) {
+      const Clip clip{splat(recipe_.coef[LO]), splat(recipe_.coef[HI]), scale};
+      sum(recipe_.estimate, sources_, padded_, to, clip);
+    } else {
+      sum(recipe_.estimate, sources_, padded_, to, Scale{scale});
     }
-    return t;
+    if (shown.data) put(shown, to);
+    sources_[ESTIMATE] = to;
   }
 
-  void tiles(Source* sources, const Target* targets, int64_t n) {
-    const Recipe& r = recipe_;
-    Tile estimate, heads, state[SLOTS];
-    sources[ESTIMATE] = Source{(const char*)&estimate, 0, F32};
-    sources[HEADS] = Source{(const char*)&heads, 0, F32};
-    for (int64_t i = 0; i < n; i += TILE) {
-      if (r.estimated) estimate = estimated(sources, i);
-      if (r.headed) heads = sum(r.heads, sources, i);
-      for (int k = 0; k < p_.slots; ++k)
-        if (r.written >> k & 1) state[k] = sum(r.state[k], sources, i);
-      if (r.masked) state[0] = blended(state[0], sources, i);
-
-      for (int k = 0; k < p_.slots; ++k) {
-        if (!(r.written >> k & 1)) continue;
-        targets[STATE + k].set(i, state[k]);
-        if (p_.status)  // 0 * x is 0 for a finite x and NaN for the others
-          for (int u = 0; u < U; ++u) bad_ += state[k].v[u] * 0.0f;
-      }
-      if (p_.denoised.data) targets[SHOWN].set(i, estimate);
-      for (int j = 0; j < inputs_; ++j) {
-        const int read = r.index[READ + j];
-        Tile x = r.written >> read & 1 ? state[read] : sources[SLOT + read].tile(i);
-        for (int u = 0; u < U; ++u) x.v[u] *= splat(r.coef[C_IN + j]);
-        targets[INPUT + j].set(i, x);
-      }
-    }
+  template <class Finish>
+  void make_state(int k, float* to, Finish finish) {
+    if (!recipe_.masked || k > 0) return sum(recipe_.state[k], sources_, padded_, to, finish);
+    float *free = buffer(), *region = buffer();
+    sum(recipe_.state[0], sources_, padded_, free, Keep{});
+    sum(recipe_.region, sources_, padded_, region, Keep{});
+    blend(sources_[MASK], free, region, padded_, to, finish);
   }
 
-  DE_INLINE Tile estimated(const Source* sources, int64_t i) const {
-    Tile x = sum(recipe_.estimate, sources, i);
-    if (recipe_.clipped)
-      for (int u = 0; u < U; ++u)
-        x.v[u] = at_most(at_least(x.v[u], splat(recipe_.coef[LO])), splat(recipe_.coef[HI]));
-    for (int u = 0; u < U; ++u) x.v[u] *= splat(recipe_.coef[SCALE]);
-    return x;
-  }
-
-  DE_INLINE Tile blended(Tile x, const Source* sources, int64_t i) const {
-    const Tile mask = sources[MASK].tile(i), region = sum(recipe_.region, sources, i);
-    for (int u = 0; u < U; ++u)
-      x.v[u] = mask.v[u] * x.v[u] + (1.0f - mask.v[u]) * region.v[u];
-    return x;
-  }
-
-  // The sample's other entries get what the leader got, while it is still in the cache.
-  void copy_input(int i, int32_t leader, const Target& made, int64_t first, int64_t n, bool tail) const {
-    bool led = false;
+  // The next network input i, into every entry that the sample fills.
+  void make_input(int i) {
+    const int read = recipe_.index[READ + i];
+    const float* x = recipe_.written >> read & 1 ? made_[read] : sources_[SLOT + read];
+    const float scale = recipe_.coef[C_IN + i];
+    const int64_t size = size_of(p_.net_in.dtype);
+    const char* copied = nullptr;
+    float* staged = nullptr;
     for (int g = 0; g < p_.entries; ++g) {
-      const int32_t entry = destinations()[g];
-      if (entry == leader && !led) {
-        led = true;
-      } else if (entry >= 0 && entry != leader) {
-        const View v = input(entry, i);
-        if (staged(v, tail))
-          scatter(order_, v, first, n, (const float*)made.data);
-        else
-          std::memcpy((char*)v.data + first * made.step, made.data, n * made.step);
+      if (destinations()[g] < 0) continue;
+      const View v = input(destinations()[g], i);
+      char* to = (char*)v.data + first_ * size;
+      if (n_ < padded_ || !order_.flat(v)) {
+        if (!staged) cast<F32>(scale, x, padded_, (char*)(staged = buffer()));
+        scatter(order_, v, first_, n_, staged);
+      } else if (!copied) {
+        cast(scale, x, n_, v.dtype, to);
+        copied = to;
+      } else if (to != copied) {
+        std::memcpy(to, copied, n_ * size);
       }
     }
   }
 
   const StepParams& p_;
   const Order order_;
-  int64_t b_ = 0;
+  int64_t b_ = 0, first_ = 0, n_ = 0, padded_ = 0;
   int32_t row_ = -1;
   uint32_t present_ = 0, used_ = 0;
   int inputs_ = 0, buffers_ = 0;
-  Float bad_ = {};
+  Float bad_[U];
   Recipe recipe_;
   View views_[MEMORY];
-  // Every source and every target may need one.
-  alignas(64) float buffer_[MEMORY + TARGETS][CHUNK];
+  const float* sources_[SOURCES];
+  float* made_[SLOTS];
+  // One for every source, estimate, new slot and input, and two for the blend.
+  alignas(64) float buffer_[SOURCES + SLOTS + INPUTS + 2][CHUNK];
 };
 
 void step(const StepParams& p, int64_t b0, int64_t b1, int64_t first, int64_t last) {

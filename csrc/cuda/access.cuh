@@ -83,51 +83,55 @@ DE_HD void for_each(const Grid& g, const Place& at, const View& v, Use use) {
   }
 }
 
+DE_HD void load_wide(const char* at, int32_t dtype, float x[WIDTH]) {
+  if (dtype == F32) {
+    const float4 f = *reinterpret_cast<const float4*>(at);
+    x[0] = f.x, x[1] = f.y, x[2] = f.z, x[3] = f.w;
+  } else {
+    const uint2 u = *reinterpret_cast<const uint2*>(at);
+    x[0] = widen(u.x & 0xFFFF, dtype), x[1] = widen(u.x >> 16, dtype);
+    x[2] = widen(u.y & 0xFFFF, dtype), x[3] = widen(u.y >> 16, dtype);
+  }
+}
+
+DE_HD void store_wide(char* at, int32_t dtype, const float x[WIDTH]) {
+  if (dtype == F32)
+    *reinterpret_cast<float4*>(at) = float4{x[0], x[1], x[2], x[3]};
+  else
+    *reinterpret_cast<uint2*>(at) = uint2{narrow(x[0], dtype) | narrow(x[1], dtype) << 16,
+                                          narrow(x[2], dtype) | narrow(x[3], dtype) << 16};
+}
+
 // Reads the group from a tensor whose element (0, 0) is at `base`. VEC: the four are adjacent and
 // aligned. Elements past the end of the sample become 0.
 template <bool VEC>
 DE_HD void load(const Grid& g, const Place& at, const View& v, const char* base, float x[WIDTH]) {
-  if (VEC) {
-    const int64_t offset = at.channel * v.channel + at.pixel;
-    if (v.dtype == F32) {
-      const float4 f = *reinterpret_cast<const float4*>(base + offset * 4);
-      x[0] = f.x, x[1] = f.y, x[2] = f.z, x[3] = f.w;
-    } else {
-      const uint2 u = *reinterpret_cast<const uint2*>(base + offset * 2);
-      x[0] = widen(u.x & 0xFFFF, v.dtype), x[1] = widen(u.x >> 16, v.dtype);
-      x[2] = widen(u.y & 0xFFFF, v.dtype), x[3] = widen(u.y >> 16, v.dtype);
-    }
-    return;
-  }
+  if constexpr (VEC) {
+    load_wide(base + (at.channel * v.channel + at.pixel) * bytes_of(v.dtype), v.dtype, x);
+  } else {
 #pragma unroll
-  for (int i = 0; i < WIDTH; ++i) x[i] = 0.0f;
-  for_each(g, at, v, [&](int i, int64_t offset) {
-    if (v.dtype == F32)
-      x[i] = reinterpret_cast<const float*>(base)[offset];
-    else
-      x[i] = widen(reinterpret_cast<const uint16_t*>(base)[offset], v.dtype);
-  });
+    for (int i = 0; i < WIDTH; ++i) x[i] = 0.0f;
+    for_each(g, at, v, [&](int i, int64_t offset) {
+      if (v.dtype == F32)
+        x[i] = reinterpret_cast<const float*>(base)[offset];
+      else
+        x[i] = widen(reinterpret_cast<const uint16_t*>(base)[offset], v.dtype);
+    });
+  }
 }
 
 template <bool VEC>
 DE_HD void store(const Grid& g, const Place& at, const View& v, char* base, const float x[WIDTH]) {
-  if (VEC) {
-    const int64_t offset = at.channel * v.channel + at.pixel;
-    if (v.dtype == F32) {
-      *reinterpret_cast<float4*>(base + offset * 4) = float4{x[0], x[1], x[2], x[3]};
-    } else {
-      *reinterpret_cast<uint2*>(base + offset * 2) =
-          uint2{narrow(x[0], v.dtype) | narrow(x[1], v.dtype) << 16,
-                narrow(x[2], v.dtype) | narrow(x[3], v.dtype) << 16};
-    }
-    return;
+  if constexpr (VEC) {
+    store_wide(base + (at.channel * v.channel + at.pixel) * bytes_of(v.dtype), v.dtype, x);
+  } else {
+    for_each(g, at, v, [&](int i, int64_t offset) {
+      if (v.dtype == F32)
+        reinterpret_cast<float*>(base)[offset] = x[i];
+      else
+        reinterpret_cast<uint16_t*>(base)[offset] = (uint16_t)narrow(x[i], v.dtype);
+    });
   }
-  for_each(g, at, v, [&](int i, int64_t offset) {
-    if (v.dtype == F32)
-      reinterpret_cast<float*>(base)[offset] = x[i];
-    else
-      reinterpret_cast<uint16_t*>(base)[offset] = (uint16_t)narrow(x[i], v.dtype);
-  });
 }
 
 }  // namespace de

@@ -9,10 +9,8 @@ namespace {
 
 using Stream = uintptr_t;
 
-std::array<uint32_t, 4> philox(const std::array<uint32_t, 4>& counter,
-                               const std::array<uint32_t, 2>& key) {
-  const de::Words r =
-      de::philox(de::Words{{counter[0], counter[1], counter[2], counter[3]}}, key[0], key[1]);
+std::array<uint32_t, 4> philox(const std::array<uint32_t, 4>& c, uint32_t k0, uint32_t k1) {
+  const de::Words r = de::philox(de::Words{{c[0], c[1], c[2], c[3]}}, k0, k1);
   return {r.w[0], r.w[1], r.w[2], r.w[3]};
 }
 
@@ -41,7 +39,7 @@ PYBIND11_MODULE(_cuda, m) {
         "Runs the kernel's code on the CPU, as the grid of a GPU of that size would. For tests.");
   m.def("noise_on_host", &de::noise_on_host, py::arg("params"), py::arg("multiprocessors") = 132,
         "Runs the kernel's code on the CPU, as the grid of a GPU of that size would. For tests.");
-  m.def("philox", &philox, py::arg("counter"), py::arg("key"),
-        "The four words of Philox4x32-10 of a counter and a key, computed on the CPU.");
+  m.def("philox", &philox, py::arg("counter"), py::arg("k0"), py::arg("k1"),
+        "Philox4x32-10 of a counter and a key, computed on the CPU.");
   m.def("abi", &de::abi, "The numbers of csrc/common/step.h, to compare with ops/layout.py.");
 }

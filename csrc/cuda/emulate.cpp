@@ -1,5 +1,5 @@
-// The kernels' code on a CPU, block by block and thread by thread, so that tests can check indexing,
-// strides, masks and the hand-over of rows where there is no GPU. Slow, and only for tests.
+// The kernels' code on a CPU, block by block and thread by thread: tests check indexing, strides,
+// masks and the hand-over of rows with it where there is no GPU. Slow, and only for tests.
 #include "grid.cuh"
 #include "launch.h"
 #include "noise_group.cuh"

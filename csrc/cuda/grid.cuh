@@ -25,8 +25,8 @@ inline Grid grid_of(int64_t batch, int64_t channels, int64_t pixels, bool interl
   return Grid{channels, pixels, groups, (int32_t)blocks, interleave && pixels % WIDTH == 0};
 }
 
-// Whether every group of a tensor is WIDTH adjacent elements at a multiple of their total size, also
-// after `step` elements, the distance of its channel blocks or draws.
+// Whether every group of a tensor is WIDTH adjacent elements at a multiple of their total size,
+// also after `step` elements, the distance of its channel blocks or draws.
 inline bool is_wide(const View& v, int64_t channels, int64_t step = 0) {
   if (!v.data) return true;
   return v.pixel == 1 && reinterpret_cast<uintptr_t>(v.data) % (WIDTH * bytes_of(v.dtype)) == 0 &&

@@ -7,13 +7,34 @@
 
 namespace de {
 
+[[noreturn]] inline void refuse(const char* op, cudaError_t error) {
+  const char* advice =
+      "If an earlier kernel of this process failed, CUDA_LAUNCH_BLOCKING=1 shows which one.";
+  if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorUnsupportedPtxVersion)
+    advice = "This build has no code for this GPU: rebuild with TORCH_CUDA_ARCH_LIST set to its "
+             "compute capability, or use backend='triton'.";
+  else if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver)
+    advice = "Check with nvidia-smi that a GPU is visible and that its driver is as new as the "
+             "toolkit that built this module, or use backend='torch'.";
+  throw std::runtime_error(std::string(op) + ": CUDA refused the launch: " +
+                           cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + "). " +
+                           advice);
+}
+
+inline void check(const char* op, cudaError_t error) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // forgets it: the next launch is judged on its own
+  refuse(op, error);
+}
+
 // Makes `device` current for a launch; torch may have left another one so.
 class OnDevice {
  public:
-  explicit OnDevice(int device) {
-    cudaGetDevice(&before_);
-    if (before_ != device) cudaSetDevice(device);
-    changed_ = before_ != device;
+  OnDevice(const char* op, int device) {
+    check(op, cudaGetDevice(&before_));
+    if (before_ == device) return;
+    check(op, cudaSetDevice(device));
+    changed_ = true;
   }
   ~OnDevice() {
     if (changed_) cudaSetDevice(before_);
@@ -25,27 +46,11 @@ class OnDevice {
   bool changed_ = false;
 };
 
-inline int multiprocessors_of(int device) {
+// The driver's answer comes from memory: no synchronisation, allowed during a graph's capture.
+inline int multiprocessors_of(const char* op, int device) {
   int count = 0;
-  // The driver's answer comes from memory: no synchronisation, allowed during a graph's capture.
-  const cudaError_t error = cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
-  return error == cudaSuccess ? count : 1;
-}
-
-inline void check_launch(const char* op) {
-  const cudaError_t error = cudaGetLastError();
-  if (error == cudaSuccess) return;
-  const char* advice =
-      "If an earlier kernel of this process failed, CUDA_LAUNCH_BLOCKING=1 shows which one.";
-  if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorUnsupportedPtxVersion)
-    advice = "This build has no code for this GPU: rebuild with TORCH_CUDA_ARCH_LIST set to its "
-             "compute capability, or use backend='triton'.";
-  else if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver)
-    advice = "Check with nvidia-smi that a GPU is visible and its driver is new enough for the "
-             "toolkit that built this module, or use backend='torch'.";
-  throw std::runtime_error(std::string(op) + ": CUDA refused the launch: " +
-                           cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + "). " +
-                           advice);
+  check(op, cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+  return count;
 }
 
 }  // namespace de

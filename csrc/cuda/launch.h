@@ -1,5 +1,5 @@
-// What the kernels' files offer to bind.cpp. Launchers throw std::invalid_argument for parameters that
-// no kernel takes and std::runtime_error where CUDA refuses; the message says what to do.
+// What the kernels' files offer to bind.cpp. Launchers throw std::invalid_argument for parameters
+// that no kernel takes and std::runtime_error where CUDA refuses; the message says what to do.
 #pragma once
 #include "noise.h"
 #include "step.h"

@@ -17,12 +17,12 @@ __global__ void __launch_bounds__(THREADS)
 
 void noise(const NoiseParams& p, void* stream, int device) {
   if (p.batch == 0) return;
-  const OnDevice on(device);
-  const Grid g = grid_of(p, multiprocessors_of(device));
+  const OnDevice on("noise", device);
+  const Grid g = grid_of(p, multiprocessors_of("noise", device));
   const uint32_t blocks = g.blocks * (uint32_t)p.batch;
   const auto kernel = all_wide(p) ? noise_kernel<true> : noise_kernel<false>;
   kernel<<<blocks, THREADS, 0, static_cast<cudaStream_t>(stream)>>>(p, g);
-  check_launch("noise");
+  check("noise", cudaGetLastError());
 }
 
 }  // namespace de

@@ -1,5 +1,4 @@
-// A thread's share of the op `noise` (diffusion_engine/ops/noise.py): the normals of one Philox block at
-// a time.
+// A thread's share of the op `noise` (diffusion_engine/ops/noise.py): one Philox block at a time.
 #pragma once
 #include "access.cuh"
 

@@ -1,6 +1,6 @@
 // One row of one sample: the part that a block shares, and the update of four elements.
-// diffusion_engine/ops/step.py is the definition. Products and sums are plain operators: -fmad=false
-// (-ffp-contract=off on the host) keeps each rounded on its own.
+// diffusion_engine/ops/step.py is the definition. Products and sums are plain operators:
+// -fmad=false (-ffp-contract=off on the host) keeps each rounded on its own.
 #pragma once
 #include "access.cuh"
 
@@ -13,9 +13,9 @@ struct Source {
   int32_t tensor;
 };
 
-// A row, copied into shared memory once per block: every thread reads every coefficient, all the
-// same one at a time, which shared memory serves as one broadcast. In constant memory they would have to be
-// known at the launch, which replays of a CUDA graph do not change.
+// A row, copied into shared memory once per block: all threads read the same coefficient at a
+// time, which shared memory serves as one broadcast. Kernel parameters would do as well, but the
+// host does not know the row: a CUDA graph replays one launch for all rows.
 struct Row {
   float coef[COEF];
   int32_t index[INDEX];
@@ -30,6 +30,7 @@ DE_HD Source source_of(const StepParams& p, int64_t b, int64_t r, int j) {
   if (entry < 0 || (coef[Q + j] == 0.0f && coef[RAW + j] == 0.0f && !variance))
     return Source{nullptr, 0};
   int32_t block = index[H + j];
+#pragma unroll 1
   for (int t = 0; t < p.tensors; ++t) {
     const View& v = p.out[t];
     if (block >= 0 && block < p.blocks[t])
@@ -52,6 +53,7 @@ DE_HD void load_row(const StepParams& p, Row& row, int64_t b, int64_t r, int thr
 DE_HD void write_labels(const StepParams& p, int64_t b, int64_t r, int thread) {
   if (!p.label || !p.dst) return;
   const double label = p.labels[r];
+#pragma unroll 1
   for (int g = thread; g < p.entries; g += THREADS) {
     const int32_t entry = p.dst[b * p.entries + g];
     if (entry < 0) continue;
@@ -136,13 +138,21 @@ DE_HD void add_normals(const StepParams& p, const Grid& g, const Row& row, int64
 template <int K, bool VEC>
 DE_HD void write_inputs(const StepParams& p, const Grid& g, const Row& row, int64_t b,
                         const Place& at, const float fresh[K][WIDTH]) {
+#pragma unroll 1
   for (int i = 0; i < p.inputs; ++i) {
-    float x[WIDTH] = {};
+    // Picked with masks: of comparisons the compiler makes an index, and the slots leave the
+    // registers for local memory (measured: 16 bytes of stack for each, 20 registers more).
+    uint32_t bits[WIDTH] = {};
 #pragma unroll
-    for (int k = 0; k < K; ++k)
-      if (row.index[READ + i] == k) copy(x, fresh[k]);
+    for (int k = 0; k < K; ++k) {
+      const uint32_t picked = row.index[READ + i] == k ? 0xFFFFFFFFu : 0u;
 #pragma unroll
-    for (int e = 0; e < WIDTH; ++e) x[e] = row.coef[C_IN + i] * x[e];
+      for (int e = 0; e < WIDTH; ++e) bits[e] |= picked & as_bits(fresh[k][e]);
+    }
+    float x[WIDTH];
+#pragma unroll
+    for (int e = 0; e < WIDTH; ++e) x[e] = row.coef[C_IN + i] * as_float(bits[e]);
+#pragma unroll 1
     for (int e = 0; e < p.entries; ++e) {
       const int32_t entry = p.dst[b * p.entries + e];
       if (entry < 0) continue;
@@ -156,6 +166,7 @@ DE_HD void write_inputs(const StepParams& p, const Grid& g, const Row& row, int6
 DE_HD int32_t reads_of(const StepParams& p, const Row& row) {
   int32_t reads = row.index[READS];
   if (p.net_in.data)
+#pragma unroll 1
     for (int i = 0; i < p.inputs; ++i) reads |= 1 << row.index[READ + i] & ~row.index[WRITES];
   return reads;
 }
@@ -209,9 +220,10 @@ DE_HD bool step_group(const StepParams& p, const Grid& g, const Row& row, int64_
     add(fresh[k], row.coef[D + k], denoised);
     add(fresh[k], row.coef[E + k], raw);
   }
-  if (EXTRAS) {
+  if constexpr (EXTRAS) {
     add_normals<K, VEC>(p, g, row, b, at, variance, fresh);
-    if (p.mask.data && row.index[FLAGS] & MASKED && writes & 1) blend<VEC>(p, g, row, b, at, fresh[0]);
+    if (p.mask.data && row.index[FLAGS] & MASKED && writes & 1)
+      blend<VEC>(p, g, row, b, at, fresh[0]);
   }
 
   bool bad = false;
@@ -252,6 +264,7 @@ template <int K, bool VEC, bool EXTRAS>
 DE_HD void step_thread(const StepParams& p, const Grid& g, const Row& row, int64_t b, int block,
                        int thread) {
   bool bad = false;
+#pragma unroll 1
   for (int64_t turn = (int64_t)block * THREADS + thread; turn < g.groups;
        turn += (int64_t)g.blocks * THREADS)
     bad |= step_group<K, VEC, EXTRAS>(p, g, row, b, turn);

@@ -212,6 +212,8 @@ def bind_step_cpp(args: StepArgs) -> Launch:
 def bind_step_cuda(args: StepArgs) -> Launch:
     """The CUDA step, on the current stream of each launch."""
     launch, device = _module("_cuda").step, args.slots.device.index or 0
+    if args.ticket is None:
+        args = replace(args, ticket=torch.zeros_like(args.row))
 
     def run(p: Any) -> None:
         launch(p, torch.cuda.current_stream(device).cuda_stream, device)

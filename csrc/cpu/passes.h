@@ -1,0 +1,106 @@
+// The arithmetic of a step as passes over a chunk that lies in the first cache. A pass is a loop with
+// its weights in registers: 0.2 ns an element, where interpreting the row's terms for every few
+// vectors took 1.0 (AVX2).
+#pragma once
+#include "memory.h"
+#include "recipe.h"
+
+namespace de {
+namespace {
+
+// What becomes of a sum before it is stored.
+struct Keep {
+  DE_INLINE Float operator()(Float x, int) { return x; }
+};
+
+struct Clip {
+  Float lo, hi, scale;
+  DE_INLINE Float operator()(Float x, int) { return at_most(at_least(x, lo), hi) * scale; }
+};
+
+struct Scale {
+  Float scale;
+  DE_INLINE Float operator()(Float x, int) { return x * scale; }
+};
+
+// 0 * x is 0 for a finite x and NaN for the others.
+struct Watch {
+  Float (&bad)[U];
+  DE_INLINE Float operator()(Float x, int u) {
+    bad[u] += x * 0.0f;
+    return x;
+  }
+};
+
+// N terms, added to +0 or to `before`.
+template <int N, class Finish>
+void add_terms(const Term* terms, const float* const* sources, const float* before, int64_t n,
+               float* to, Finish finish) {
+  Float weight[N ? N : 1];
+  const float* x[N ? N : 1];
+  for (int t = 0; t < N; ++t) {
+    weight[t] = splat(terms[t].weight);
+    x[t] = sources[terms[t].source];
+  }
+  for (int64_t i = 0; i < n; i += TILE) {
+    Float total[U];
+    for (int u = 0; u < U; ++u) total[u] = before ? load<Float>(before + i + u * W) : Float{};
+    for (int t = 0; t < N; ++t)
+      for (int u = 0; u < U; ++u) total[u] += weight[t] * load<Float>(x[t] + i + u * W);
+    for (int u = 0; u < U; ++u) store(to + i + u * W, finish(total[u], u));
+  }
+}
+
+template <class Finish>
+void add_up(const Term* terms, int count, const float* const* sources, const float* before, int64_t n,
+            float* to, Finish finish) {
+  switch (count) {
+    case 0: return add_terms<0>(terms, sources, before, n, to, finish);
+    case 1: return add_terms<1>(terms, sources, before, n, to, finish);
+    case 2: return add_terms<2>(terms, sources, before, n, to, finish);
+    case 3: return add_terms<3>(terms, sources, before, n, to, finish);
+    default: return add_terms<4>(terms, sources, before, n, to, finish);
+  }
+}
+
+// All terms of a list in the written order, into `to`, which may be one of the sources.
+template <class Finish>
+void sum(const Terms& terms, const float* const* sources, int64_t n, float* to, Finish finish) {
+  alignas(64) float partial[CHUNK];
+  const float* before = nullptr;
+  int done = 0;
+  for (; terms.count - done > 4; done += 4) {
+    add_up(terms.term + done, 4, sources, before, n, partial, Keep{});
+    before = partial;
+  }
+  add_up(terms.term + done, terms.count - done, sources, before, n, to, finish);
+}
+
+// mask x + (1 - mask) region
+template <class Finish>
+void blend(const float* mask, const float* x, const float* region, int64_t n, float* to, Finish finish) {
+  for (int64_t i = 0; i < n; i += TILE)
+    for (int u = 0; u < U; ++u) {
+      const int64_t at = i + u * W;
+      const Float free = load<Float>(mask + at);
+      const Float total =
+          free * load<Float>(x + at) + (1.0f - free) * load<Float>(region + at);
+      store(to + at, finish(total, u));
+    }
+}
+
+// scale x, in the dtype of the network.
+template <int32_t dtype>
+void cast(float scale, const float* x, int64_t n, char* to) {
+  const Float weight = splat(scale);
+  for (int64_t i = 0; i < n; i += W) store_as<dtype>(to + i * size_of(dtype), weight * load<Float>(x + i));
+}
+
+inline void cast(float scale, const float* x, int64_t n, int32_t dtype, char* to) {
+  if (dtype == F32) return cast<F32>(scale, x, n, to);
+  if (dtype == BF16) return cast<BF16>(scale, x, n, to);
+  cast<F16>(scale, x, n, to);
+}
+
+}  // namespace
+}  // namespace de
