@@ -4,22 +4,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from analytic import BY_SCHEDULE as ALL
 from oracles import golden, problems
 from oracles.problems import SCHEDULES
 
 from diffusion_engine import grids
-from diffusion_engine.processes import EDM, VE, VP, Discrete, FlowMatching, SubVP
-
-ALL = {
-    "vp": VP(),
-    "subvp": SubVP(),
-    "ve": VE(),
-    "edm": EDM(),
-    "flow": FlowMatching(),
-    "ddpm": Discrete.linear(),
-    "sd": Discrete.scaled_linear(),
-    "cosine": Discrete.cosine(),
-}
+from diffusion_engine.processes import EDM, VP, Discrete, SubVP
 
 
 def test_vp_constants():
