@@ -9,7 +9,6 @@ channels of every cache line, and C programs to fetch it. CHANNELS = 0 says run.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +17,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from diffusion_engine.backends.native import strides
+
 MOST_CHANNELS = 64  # of a tile
-WARPS = 4
+# Four elements to a thread: a 16-byte access of float32 and one block of Philox. With eight, bfloat16
+# would be loaded by eights and float32 by fours, and go through shared memory in between.
+LEAST_BLOCK = 128
 
 
 @triton.jit
@@ -39,26 +42,18 @@ def cover(program, channels, pixels, elements, BLOCK: tl.constexpr, CHANNELS: tl
         return c.to(tl.int64), px.to(tl.int64), (c < channels) & (px < pixels)
 
 
-def strides(tensor: Tensor, axis: int) -> tuple[int, int] | None:
-    """Channel and pixel stride of a tensor with its channels at `axis`; None without a single one."""
-    pixel = step = 0
-    sizes = tensor.shape[axis + 1 :]
-    for size, stride in zip(reversed(sizes), reversed(tensor.stride()[axis + 1 :]), strict=True):
-        if size == 1:
-            continue
-        pixel = pixel or stride
-        if step not in (0, stride):
-            return None
-        step = stride * size
-    pixel = pixel or 1
-    # The strides of axes of size 1 are arbitrary in torch.
-    channel = tensor.stride(axis) if tensor.shape[axis] > 1 else pixel * sizes.numel()
-    return channel, pixel
+def channel_pixel(tensor: Tensor) -> tuple[int, int]:
+    """Channel and pixel stride of a tensor [B, C, *pixel] that the objection let pass."""
+    found = strides(tensor)
+    assert found is not None, "there was no objection"
+    _, channel, pixel = found
+    # The stride of an axis of size 1 is arbitrary in torch.
+    return (channel if tensor.shape[1] > 1 else pixel * tensor.shape[2:].numel()), pixel
 
 
 @dataclass(frozen=True)
 class Cover:
-    """The choice for one launch. `tile` is the kernel's CHANNELS."""
+    """The choice for one launch. `block` and `tile` are the kernel's BLOCK and CHANNELS."""
 
     channels: int
     pixels: int
@@ -67,17 +62,21 @@ class Cover:
 
     @classmethod
     def choose(
-        cls, state: torch.Size, layouts: Iterable[tuple[int, int]], block: int, drawn: bool
+        cls, state: torch.Size, layouts: Iterable[tuple[int, int]], drawn: bool, most: int = 1024
     ) -> Cover:
         """For samples [C, *pixel] in tensors with these (channel, pixel) strides.
 
         drawn: whether elements need their logical number. If not, one dense order is as good as
         another, as long as all tensors have it.
+        most: the largest block, at least 256.
         """
         channels, pixels = state[0], state[1:].numel()
         found = set(layouts)
         run = found == {(pixels, 1)} or (found == {(1, channels)} and not drawn)
         tile = 0 if run else min(triton.next_power_of_2(channels), MOST_CHANNELS)
+        lanes = tile * triton.next_power_of_2(pixels) or channels * pixels
+        smallest = max(LEAST_BLOCK, 4 * tile)
+        block = min(most, max(smallest, triton.next_power_of_2(lanes)))
         return cls(channels, pixels, block, tile)
 
     @property
@@ -104,39 +103,10 @@ class Cover:
             "BLOCK": self.block,
             "CHANNELS": self.tile,
             "ALIGNED": self.pixels % 4 == 0,
-            "num_warps": WARPS,
+            "num_warps": self.block // LEAST_BLOCK,
             "enable_fp_fusion": False,
         }
 
     def steps(self, layout: tuple[int, int]) -> tuple[int, int]:
         """What the kernel multiplies the two results of `cover` with, to address a tensor."""
         return layout if self.tile else (1, 1)
-
-
-def interpreted(kernel: object) -> bool:
-    """Whether TRITON_INTERPRET was set when the kernel's file was imported."""
-    return not isinstance(kernel, triton.runtime.JITFunction)
-
-
-def objection(kernel: object, name: str, tensors: dict[str, tuple[Tensor | None, int]]) -> str | None:
-    """Why a kernel cannot take these tensors, given as name: (tensor, its channel axis)."""
-    given = [(label, t, axis) for label, (t, axis) in tensors.items() if t is not None]
-    device = given[0][1].device
-    if device.type != "cuda" and not interpreted(kernel):
-        return (
-            f"{name}: Triton runs on CUDA devices and the tensors are on {device}; "
-            "TRITON_INTERPRET=1, set before the start, interprets it anywhere"
-        )
-    for label, tensor, axis in given:
-        if strides(tensor, axis) is None:
-            return (
-                f"{name}: the pixels of {label} {list(tensor.shape)} with strides "
-                f"{list(tensor.stride())} have no single stride; make it contiguous or channels last"
-            )
-    return None
-
-
-def on_device(device: torch.device) -> AbstractContextManager[Any]:
-    """Triton launches on the current device, which is another one at most on a machine with several."""
-    several = device.type == "cuda" and torch.cuda.device_count() > 1
-    return torch.cuda.device(device) if several else nullcontext()

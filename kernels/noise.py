@@ -10,14 +10,13 @@ import triton.language as tl
 
 from diffusion_engine.ops.noise import NoiseArgs
 
-from .cover import Cover, cover, objection, on_device, strides
+from .cover import Cover, channel_pixel, cover
+from .launch import objection, on_device, start
 from .philox import normals
-
-BLOCK = 1024
 
 
 @triton.jit(do_not_specialize=["key", "m"])
-def _noise(out_ptr, seed_ptr, key, m, batch_stride, channel_stride, pixel_stride,
+def _noise(key, m, out_ptr, seed_ptr, batch_stride, channel_stride, pixel_stride,
            channels, pixels, elements, programs,
            BLOCK: tl.constexpr, CHANNELS: tl.constexpr, ALIGNED: tl.constexpr):  # fmt: skip
     program = tl.program_id(0) % programs
@@ -33,7 +32,7 @@ def _noise(out_ptr, seed_ptr, key, m, batch_stride, channel_stride, pixel_stride
 
 def objection_noise(args: NoiseArgs) -> str | None:
     """Why this implementation cannot take args, or None."""
-    return objection(_noise, "noise", {"out": (args.out, 1)})
+    return objection(_noise, {"out": args.out}, {"seed": args.seed})
 
 
 def bind_noise(args: NoiseArgs) -> Callable[[int, int], None]:
@@ -41,24 +40,25 @@ def bind_noise(args: NoiseArgs) -> Callable[[int, int], None]:
     if reason := objection_noise(args):
         raise ValueError(reason)
     device = on_device(args.out.device)
-    grid, fixed = prepare(args)
-    kernel = _noise[grid]
+    run: Callable[..., None] | None = None
 
     def launch(key: int, m: int = 0) -> None:
+        nonlocal run
         # Always an int32: a key that came as int64 would be compiled as another kernel.
-        signed = ((key + 2**31) & 0xFFFFFFFF) - 2**31
+        key = ((key + 2**31) & 0xFFFFFFFF) - 2**31
         with device:
-            kernel(key=signed, m=m, **fixed)
+            if run is None:
+                run = start(_noise, *prepare(args, key, m))
+            else:
+                run(key, m)
 
     return launch
 
 
-def prepare(args: NoiseArgs) -> tuple[tuple[int], dict[str, Any]]:
-    """Grid and arguments of a launch, all but `key` and `m`."""
-    layout = strides(args.out, 1)
-    assert layout is not None, "there was no objection"
-    chosen = Cover.choose(args.out.shape[1:], [layout], BLOCK, drawn=True)
-    channel_stride, pixel_stride = chosen.steps(layout)
+def prepare(args: NoiseArgs, key: int, m: int) -> tuple[tuple[int], dict[str, Any], dict[str, Any]]:
+    """What `start` takes after the kernel."""
+    chosen = Cover.choose(args.out.shape[1:], [channel_pixel(args.out)], drawn=True)
+    channel_stride, pixel_stride = chosen.steps(channel_pixel(args.out))
     fixed = {
         "out_ptr": args.out,
         "seed_ptr": args.seed,
@@ -68,4 +68,4 @@ def prepare(args: NoiseArgs) -> tuple[tuple[int], dict[str, Any]]:
         **chosen.sizes,
         **chosen.constants,
     }
-    return (args.out.shape[0] * chosen.programs,), fixed
+    return (args.out.shape[0] * chosen.programs,), {"key": key, "m": m}, fixed

@@ -42,9 +42,9 @@ def philox(c0, c1, c2, c3, k0, k1):
 
 
 @triton.jit
-def horner(x, COEFFICIENTS: tl.constexpr):
+def horner(x, COEFFICIENTS: tl.constexpr, COUNT: tl.constexpr):
     y = x * COEFFICIENTS[0] + COEFFICIENTS[1]
-    for i in tl.static_range(2, len(COEFFICIENTS)):
+    for i in tl.static_range(2, COUNT):
         y = y * x + COEFFICIENTS[i]
     return y
 
@@ -57,10 +57,10 @@ def log_uniform(word):
     exponent = (bits >> 23).to(tl.float32)
     x = ((bits & 0x7FFFFF) + SQRT_HALF).to(tl.float32, bitcast=True) - 1.0
     # Near 1 the float32 u has lost the digits of 1 - u; the integer still has them.
-    complement = (~word).to(tl.int32, bitcast=True).to(tl.float32) * -WORD - HALF_WORD
+    complement = (word ^ 0xFFFFFFFF).to(tl.int32, bitcast=True).to(tl.float32) * -WORD - HALF_WORD
     x = tl.where(u >= 0.75, complement, x)
     z = x * x
-    y = horner(x, LOG) * x * z + exponent * LN2_LOW
+    y = horner(x, LOG, 9) * x * z + exponent * LN2_LOW
     y = y - z * 0.5
     return (x + y) + exponent * LN2_HIGH
 
@@ -74,8 +74,8 @@ def sincos_turn(word):
     rest = (shifted & 0x3FFFFFFF).to(tl.int32, bitcast=True) - 0x20000000
     a = rest.to(tl.float32) * TURN
     z = a * a
-    s = horner(z, SIN) * z * a + a
-    c = horner(z, COS) * z * z - z * 0.5 + 1.0
+    s = horner(z, SIN, 3) * z * a + a
+    c = horner(z, COS, 3) * z * z - z * 0.5 + 1.0
     odd = (quadrant & 1) == 1
     sine, cosine = tl.where(odd, c, s), tl.where(odd, s, c)
     sine = tl.where(quadrant >= 2, -sine, sine)
@@ -91,7 +91,7 @@ def exponential(x):
     n = (x * 1.44269504088896341 + 12582912.0) - 12582912.0  # nearest integer
     r = x - n * LN2_HIGH
     r = r - n * LN2_LOW
-    y = horner(r, EXP) * (r * r) + r + 1.0
+    y = horner(r, EXP, 6) * (r * r) + r + 1.0
     power = tl.where(n == n, n, 0.0).to(tl.int32)
     return y * ((power + 127) << 23).to(tl.float32, bitcast=True)
 
@@ -114,9 +114,7 @@ def normals(seed, key, m, c, px, program, channels, pixels,
     if CHANNELS > 0 and not ALIGNED:
         # The four elements of a word block may lie in two channels, so every lane makes its own.
         e = c * pixels + px
-        w0, w1, w2, w3 = philox(
-            (e >> 2).to(tl.uint32), (e >> 34).to(tl.uint32), key, m, k0, k1
-        )
+        w0, w1, w2, w3 = philox((e >> 2).to(tl.uint32), (e >> 34).to(tl.uint32), key, m, k0, k1)
         second = (e & 2) != 0
         even, odd = box_muller(tl.where(second, w2, w0), tl.where(second, w3, w1))
         return tl.where((e & 1) != 0, odd, even)

@@ -14,10 +14,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from diffusion_engine.backends.native import strides
 from diffusion_engine.ops import layout
 from diffusion_engine.ops.step import Launch, StepArgs
 
-from .cover import Cover, cover, objection, on_device, strides
+from .cover import Cover, channel_pixel, cover
+from .launch import objection, on_device, scattered, start
 from .philox import exponential, normals
 
 SLOTS, NORMALS = tl.constexpr(layout.SLOTS), tl.constexpr(layout.NORMALS)
@@ -42,11 +44,46 @@ def add(total, weight, value):
 
 
 @triton.jit
+def only(valid, condition):
+    # Not `valid & condition`: the interpreter makes integers of a scalar condition.
+    return tl.where(condition, valid, False)
+
+
+@triton.jit
+def report(flag_ptr, bad, BLOCK: tl.constexpr):
+    """Sets the flag if a lane is bad. Four lanes are one thread's, which needs no shared memory."""
+    bad = tl.max(bad.to(tl.int32).reshape(BLOCK // 4, 4), axis=1)
+    tl.store(flag_ptr + tl.zeros([BLOCK // 4], tl.int32), 1, mask=bad != 0)
+
+
+@triton.jit
+def fetch(j, outputs, src, coef, index, jv, outs, outs_at, c, px, valid):
+    """Output j of a sample: zeros where it is absent or the row has no use for it."""
+    exists = j < outputs
+    entry = tl.load(src + j, mask=exists, other=-1).to(tl.int64)
+    block = tl.load(index + H + j, mask=exists, other=0).to(tl.int64)
+    q = tl.load(coef + Q + j, mask=exists, other=0.0)
+    e = tl.load(coef + RAW + j, mask=exists, other=0.0)
+    needed = (entry >= 0) & ((q != 0) | (e != 0) | (j == jv))
+    out = 0.0
+    for t in tl.static_range(len(outs)):
+        inside = needed & (block >= 0) & (block < outs_at[5 * t + 4])
+        at = entry * outs_at[5 * t] + block * outs_at[5 * t + 1]
+        at += c * outs_at[5 * t + 2] + px * outs_at[5 * t + 3]
+        loaded = tl.load(outs[t] + at, mask=only(valid, inside), other=0.0)
+        # A single tensor's as it is: to convert it here would be to wait for it.
+        out = loaded if len(outs) == 1 else tl.where(inside, loaded.to(tl.float32), out)
+        block -= outs_at[5 * t + 4]
+    return out
+
+
+@triton.jit
 def _step(
+    outs,  # a pointer for each tensor
+    outs_at,  # for each its strides of (entry, block, c, px) and its number of blocks
     slots, slots_at,  # K pointers; strides of (sample, c, px)
     row_ptr, seed_ptr, coef_ptr, index_ptr, labels_ptr,
     src_ptr, dst_ptr, ticket_ptr, status_ptr, label_ptr,
-    outs, outs_at,  # a pointer for each tensor; for each (entry, block, c, px, number of blocks)
     net_in_ptr, net_in_at,  # (entry, block, c, px)
     noise, noise_at,  # a pointer for each draw
     mask_ptr, mask_at, known_ptr, known_at, denoised_ptr, denoised_at,
@@ -62,23 +99,32 @@ def _step(
         return
     coef, index = coef_ptr + r * COEF, index_ptr + r * INDEX
     reads, writes = tl.load(index + READS), tl.load(index + WRITES)
-    flags, next_row = tl.load(index + FLAGS), tl.load(index + NEXT)
-    key, seed = tl.load(index + KEY).to(tl.uint32), tl.load(seed_ptr + b)
+    flags, key = tl.load(index + FLAGS), tl.load(index + KEY).to(tl.uint32)
     c, px, valid = cover(program, channels, pixels, elements, BLOCK, CHANNELS)
     offset = b * slots_at[0] + c * slots_at[1] + px * slots_at[2]
 
     state = ()
     for k in tl.static_range(K):
         needed = ((reads >> k) & 1) != 0
-        state = state + (tl.load(slots[k] + offset, mask=valid & needed, other=0.0),)
+        state = state + (tl.load(slots[k] + offset, mask=only(valid, needed), other=0.0),)
 
-    # Every program of the sample reads row[b]; the last one to come here replaces it. The barrier
-    # holds the ticket back until all warps have read, and the loads above are still on their way.
+    # Every program of the sample reads row[b], and the last of them to pass here replaces it. The
+    # barrier: all warps have read. One lane takes the ticket and looks at it at the very end, so that
+    # nothing waits for it; a scalar atomic would hold up the whole block.
     tl.debug_barrier()
-    if tl.atomic_add(ticket_ptr + b, 1) == programs - 1:
-        tl.store(row_ptr + b, next_row)
-        tl.store(ticket_ptr + b, 0)
+    lane = tl.arange(0, BLOCK // 4)
+    ticket = ticket_ptr + b + tl.zeros_like(lane)
+    arrived = tl.atomic_add(ticket, 1, mask=lane == 0, sem="relaxed")
 
+    jv = -1
+    if LEARNED:
+        jv = tl.where((flags & IS_LEARNED) != 0, tl.maximum(tl.load(index + JV), 0), -1)
+    if outs is not None:
+        # Two outputs ahead of the sum, or it would wait for memory once for the slots and again for
+        # every output.
+        src = src_ptr + b * outputs
+        ahead = fetch(0, outputs, src, coef, index, jv, outs, outs_at, c, px, valid)
+        ahead2 = fetch(1, outputs, src, coef, index, jv, outs, outs_at, c, px, valid)
     denoised = tl.zeros([BLOCK], tl.float32)
     raw = tl.zeros([BLOCK], tl.float32)
     for k in tl.static_range(K):
@@ -86,27 +132,16 @@ def _step(
     scale = tl.full([BLOCK], 1.0, tl.float32)  # of the normals
     if outs is not None:
         variance = tl.zeros([BLOCK], tl.float32)
-        jv = tl.maximum(tl.load(index + JV), 0)
-        learned = LEARNED and (flags & IS_LEARNED) != 0
         for j in range(outputs):
-            entry = tl.load(src_ptr + b * outputs + j).to(tl.int64)
-            block = tl.load(index + H + j).to(tl.int64)
-            q, e = tl.load(coef + Q + j), tl.load(coef + RAW + j)
-            needed = (entry >= 0) & ((q != 0) | (e != 0) | (learned & (j == jv)))
-            out = tl.zeros([BLOCK], tl.float32)
-            for t in tl.static_range(len(outs)):
-                inside = needed & (block >= 0) & (block < outs_at[5 * t + 4])
-                at = entry * outs_at[5 * t] + block * outs_at[5 * t + 1]
-                at += c * outs_at[5 * t + 2] + px * outs_at[5 * t + 3]
-                loaded = tl.load(outs[t] + at, mask=valid & inside, other=0.0)
-                out = tl.where(inside, loaded.to(tl.float32), out)
-                block -= outs_at[5 * t + 4]
-            denoised = add(denoised, q, out)
-            raw = add(raw, e, out)
+            out = ahead.to(tl.float32)
+            ahead = ahead2
+            ahead2 = fetch(j + 2, outputs, src, coef, index, jv, outs, outs_at, c, px, valid)
+            denoised = add(denoised, tl.load(coef + Q + j), out)
+            raw = add(raw, tl.load(coef + RAW + j), out)
             if LEARNED:
                 variance = tl.where(j == jv, out, variance)
         if LEARNED:
-            if learned:
+            if jv >= 0:
                 scale = exponential(tl.load(coef + V0) + tl.load(coef + V1) * variance)
     # By comparisons, so that a nan passes.
     lo, hi = tl.load(coef + LO), tl.load(coef + HI)
@@ -121,12 +156,12 @@ def _step(
         used = (flags & (NORMAL << m)) != 0
         if noise is not None:
             at = b * noise_at[0] + c * noise_at[1] + px * noise_at[2]
-            normal = tl.load(noise[m] + at, mask=valid & used, other=0.0)
+            normal = tl.load(noise[m] + at, mask=only(valid, used), other=0.0)
         else:
             normal = tl.zeros([BLOCK], tl.float32)
             if used:
                 normal = normals(
-                    seed, key, tl.full((), m, tl.uint32), c, px,
+                    tl.load(seed_ptr + b), key, tl.full((), m, tl.uint32), c, px,
                     program, channels, pixels, BLOCK, CHANNELS, ALIGNED,
                 )  # fmt: skip
         z = z + (normal * scale,)
@@ -147,23 +182,21 @@ def _step(
                     u0, u1 = tl.load(coef + U0), tl.load(coef + U1)
                     if noise is not None:
                         at = b * noise_at[0] + c * noise_at[1] + px * noise_at[2]
-                        normal = tl.load(noise[NORMALS] + at, mask=valid & (u1 != 0), other=0.0)
+                        normal = tl.load(noise[NORMALS] + at, mask=only(valid, u1 != 0), other=0.0)
                     else:
                         normal = normals(
-                            seed, key, tl.full((), NORMALS, tl.uint32), c, px,
+                            tl.load(seed_ptr + b), key, tl.full((), NORMALS, tl.uint32), c, px,
                             program, channels, pixels, BLOCK, CHANNELS, ALIGNED,
                         )  # fmt: skip
                     at = b * known_at[0] + c * known_at[1] + px * known_at[2]
-                    known = tl.load(known_ptr + at, mask=valid & (u0 != 0), other=0.0)
+                    known = tl.load(known_ptr + at, mask=only(valid, u0 != 0), other=0.0)
                     region = add(add(tl.zeros([BLOCK], tl.float32), u0, known), u1, normal)
                     at = b * mask_at[0] + c * mask_at[1] + px * mask_at[2]
                     mask = tl.load(mask_ptr + at, mask=valid, other=0.0)
                     total = mask * total + (1.0 - mask) * region
             tl.store(slots[k] + offset, total, mask=valid)
             if status_ptr is not None:
-                bad = ~(tl.abs(total) < float("inf"))
-                flag = status_ptr + b + tl.zeros([BLOCK], tl.int32)
-                tl.store(flag, 1, mask=valid & bad)  # several lanes may write the same 1
+                report(status_ptr + b, valid & ~(tl.abs(total) < float("inf")), BLOCK)
         new = new + (total,)
 
     if net_in_ptr is not None:
@@ -177,7 +210,7 @@ def _step(
             for g in range(entries):
                 entry = tl.load(dst_ptr + b * entries + g).to(tl.int64)
                 pointer = net_in_ptr + entry * net_in_at[0] + at
-                tl.store(pointer, value, mask=valid & (entry >= 0))
+                tl.store(pointer, value, mask=only(valid, entry >= 0))
     if label_ptr is not None:
         if program == 0:
             label = tl.load(labels_ptr + r).to(label_ptr.dtype.element_ty)
@@ -185,13 +218,19 @@ def _step(
                 entry = tl.load(dst_ptr + b * entries + g).to(tl.int64)
                 if entry >= 0:
                     tl.store(label_ptr + entry, label)
+    last = (lane == 0) & (arrived == programs - 1)
+    tl.store(row_ptr + b + tl.zeros_like(lane), tl.load(index + NEXT), mask=last)
+    tl.store(ticket, 0, mask=last)
 
 
 def objection_step(args: StepArgs) -> str | None:
     """Why this implementation cannot take args, or None."""
     if args.slots.dtype != torch.float32:
-        return f"step: Triton keeps slots in float32 and these are {args.slots.dtype}"
-    return objection(_step, "step", {name: (t, axis) for name, (t, axis) in _buffers(args).items()})
+        kind = str(args.slots.dtype).removeprefix("torch.")
+        return f"the Triton kernel keeps float32 slots; got {kind}"
+    fields = ("row", "seed", "src", "dst", "label", "status", "ticket")
+    small = {name: t for name in fields if (t := getattr(args, name)) is not None}
+    return objection(_step, _images(args), small | args.table._asdict())
 
 
 def bind_step(args: StepArgs) -> Launch:
@@ -200,56 +239,57 @@ def bind_step(args: StepArgs) -> Launch:
         raise ValueError(reason)
     ticket = torch.zeros_like(args.row) if args.ticket is None else args.ticket
     device = on_device(args.slots.device)
-    prepared: dict[tuple, tuple[Callable, dict[str, Any]]] = {}
+    prepared: dict[tuple, Callable[..., None]] = {}
 
     def launch(outs: Sequence[Tensor] = ()) -> None:
-        # Outputs alike in type and layout share everything but their addresses.
-        alike = tuple([(out.dtype, out.shape, out.stride()) for out in outs])
-        if alike not in prepared:
-            grid, fixed = prepare(args, ticket, outs)
-            prepared[alike] = _step[grid], fixed
-        kernel, fixed = prepared[alike]
+        alike = tuple([(o.dtype, o.shape, o.stride(), o.data_ptr() % 16 == 0) for o in outs])
+        run = prepared.get(alike)
         with device:
-            kernel(outs=tuple(outs) or None, **fixed)
+            if run is None:
+                prepared[alike] = start(_step, *prepare(args, ticket, outs))
+            else:
+                run(tuple(outs) or None)
 
     return launch
 
 
 def prepare(
     args: StepArgs, ticket: Tensor, outs: Sequence[Tensor]
-) -> tuple[tuple[int], dict[str, Any]]:
-    """Grid and arguments of a launch with such outputs, all but `outs` themselves.
+) -> tuple[tuple[int], dict[str, Any], dict[str, Any]]:
+    """What `start` takes after the kernel.
 
     Raises ValueError or TypeError where the outputs cannot be read.
     """
     args.check_outputs(outs)
-    slots, channels = args.slots, args.slots.shape[2]
-    layouts = {name: strides(t, axis) for name, (t, axis) in _buffers(args).items() if t is not None}
-    layouts |= {t: strides(out, 1) for t, out in enumerate(outs)}
+    images = _images(args)
     for t, out in enumerate(outs):
-        if layouts[t] is None:
-            raise ValueError(
-                f"the pixels of network output {t} {list(out.shape)} with strides "
-                f"{list(out.stride())} have no single stride; make it contiguous or channels last"
-            )
+        if strides(out) is None:
+            raise ValueError(scattered(f"network output {t}", out))
+        images[f"output {t}"] = out
+    slots, channels = args.slots, args.slots.shape[2]
     drawn = args.noise is None and (args.normals > 0 or args.mask is not None)
-    # Every slot takes a register per element.
-    block = 1024 if len(slots) <= 2 else 512
-    chosen = Cover.choose(slots.shape[2:], layouts.values(), block, drawn)
+    # Many slots take many registers; smaller blocks then leave fewer of a multiprocessor's unused.
+    most = 1024 if len(slots) <= 2 else 512
+    chosen = Cover.choose(slots.shape[2:], map(channel_pixel, images.values()), drawn, most)
 
-    def at(name: str | int, tensor: Tensor | None, axis: int = 0, blocks: bool = False) -> Any:
+    def at(name: str, blocks: bool = False) -> tuple[int, ...] | None:
         """Strides of (sample or entry, channel block if asked for, c, px)."""
-        if tensor is None:
+        if name not in images:
             return None
-        block_stride = (channels * layouts[name][0],) if blocks else ()
-        return tensor.stride(axis), *block_stride, *chosen.steps(layouts[name])
+        image = images[name]
+        channel, pixel = channel_pixel(image)
+        return (
+            image.stride(0),
+            *((channels * channel,) if blocks else ()),
+            *chosen.steps((channel, pixel)),
+        )
 
     outs_at: tuple[int, ...] = ()
     for t, out in enumerate(outs):
-        outs_at += (*at(t, out, blocks=True), out.shape[1] // channels)
+        outs_at += (*at(f"output {t}", blocks=True), out.shape[1] // channels)
     fixed = {
         "slots": tuple(slots),
-        "slots_at": at("slots", slots, 1),
+        "slots_at": at("slots"),
         "row_ptr": args.row,
         "seed_ptr": args.seed,
         "coef_ptr": args.table.coef,
@@ -262,15 +302,15 @@ def prepare(
         "label_ptr": args.label,
         "outs_at": outs_at or None,
         "net_in_ptr": args.net_in,
-        "net_in_at": at("net_in", args.net_in, blocks=True),
-        "noise": None if args.noise is None else tuple(args.noise),
-        "noise_at": at("noise", args.noise, 1),
+        "net_in_at": at("net_in", blocks=True),
+        "noise": None if args.noise is None else tuple(args.noise) or None,
+        "noise_at": at("noise"),
         "mask_ptr": args.mask,
-        "mask_at": at("mask", args.mask),
+        "mask_at": at("mask"),
         "known_ptr": args.known,
-        "known_at": at("known", args.known),
+        "known_at": at("known"),
         "denoised_ptr": args.denoised,
-        "denoised_at": at("denoised", args.denoised),
+        "denoised_at": at("denoised"),
         **chosen.sizes,
         "outputs": 0 if args.src is None else args.src.shape[1],
         "entries": 0 if args.dst is None else args.dst.shape[1],
@@ -279,16 +319,14 @@ def prepare(
         "LEARNED": args.learned,
         **chosen.constants,
     }
-    return (slots.shape[1] * chosen.programs,), fixed
+    return (slots.shape[1] * chosen.programs,), {"outs": tuple(outs) or None}, fixed
 
 
-def _buffers(args: StepArgs) -> dict[str, tuple[Tensor | None, int]]:
-    """The tensors that have pixels, each with its channel axis."""
-    return {
-        "slots": (args.slots, 2),
-        "net_in": (args.net_in, 1),
-        "noise": (args.noise, 2),
-        "mask": (args.mask, 1),
-        "known": (args.known, 1),
-        "denoised": (args.denoised, 1),
-    }
+def _images(args: StepArgs) -> dict[str, Tensor]:
+    """The tensors [B, C, *pixel] of a step except the outputs; equal layouts are given once."""
+    names = ("net_in", "mask", "known", "denoised")
+    images = {"slots": args.slots[0]}
+    images |= {name: t for name in names if (t := getattr(args, name)) is not None}
+    if args.noise is not None and len(args.noise):
+        images["noise"] = args.noise[0]
+    return images

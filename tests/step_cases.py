@@ -13,7 +13,18 @@ from diffusion_engine.ops import layout as at
 from diffusion_engine.ops.registry import resolve
 from diffusion_engine.ops.step import LABEL_DTYPES, NETWORK_DTYPES, StepArgs, Table
 
-SHAPES = [(1,), (3,), (2, 1), (1, 3, 5), (3, 5, 7), (4, 8, 8), (3, 16, 12), (2, 33, 31), (5, 9), (8, 130)]
+SHAPES = [
+    (1,),
+    (3,),
+    (2, 1),
+    (1, 3, 5),
+    (3, 5, 7),
+    (4, 8, 8),
+    (3, 16, 12),
+    (2, 33, 31),
+    (5, 9),
+    (8, 130),
+]
 INF = float("inf")
 
 
@@ -223,7 +234,9 @@ class _Maker:
             dst = entries.reshape(self.batch, self.entries).astype(np.int32)
             fields["dst"] = torch.from_numpy(dst)
             if self.inputs:
-                net_in = self.tensor(network, blocks=self.inputs, dtype=self.dtype(), fill=torch.nan)
+                net_in = self.tensor(
+                    network, blocks=self.inputs, dtype=self.dtype(), fill=torch.nan
+                )
                 if self.chance(0.3):  # channels that belong to somebody else
                     net_in = torch.cat([net_in, net_in[:, :1]], dim=1)
                 fields["net_in"] = net_in
@@ -240,7 +253,9 @@ class _Maker:
         if self.chance(0.5):
             fields["denoised"] = self.tensor(self.batch, fill=torch.nan)
         if self.chance(0.7):
-            fields["status"] = torch.from_numpy(self.rng.integers(0, 2, self.batch).astype(np.int32))
+            fields["status"] = torch.from_numpy(
+                self.rng.integers(0, 2, self.batch).astype(np.int32)
+            )
         if self.chance(0.7):
             fields["ticket"] = torch.zeros(self.batch, dtype=torch.int32)
         return fields
