@@ -1,3 +1,5 @@
+#include <array>
+
 #include "bind_step.h"
 #include "philox.h"
 #include "run.h"
@@ -19,10 +21,9 @@ std::vector<std::string> isas() {
   return names;
 }
 
-std::vector<uint32_t> philox(std::tuple<uint32_t, uint32_t, uint32_t, uint32_t> c, uint32_t k0, uint32_t k1) {
-  const auto [c0, c1, c2, c3] = c;
-  const de::Words words = de::philox(de::Words{{c0, c1, c2, c3}}, k0, k1);
-  return {words.w, words.w + 4};
+std::array<uint32_t, 4> philox(const std::array<uint32_t, 4>& c, const std::array<uint32_t, 2>& k) {
+  const de::Words words = de::philox(de::Words{{c[0], c[1], c[2], c[3]}}, k[0], k[1]);
+  return {words.w[0], words.w[1], words.w[2], words.w[3]};
 }
 
 std::vector<float> normals(uint64_t seed, uint32_t key, uint32_t m, int64_t first, int64_t count) {
@@ -44,8 +45,8 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("isas", &isas, "The instruction sets of this machine, best first.");
   m.def("isa", [] { return de::kernels().isa; }, "The instruction set in use.");
   m.def("set_isa", &set_isa, "Uses another instruction set, one of isas(), from now on.");
-  m.def("philox", &philox, "Philox4x32-10 of a counter and a key.", py::arg("counter"), py::arg("k0"),
-        py::arg("k1"));
+  m.def("philox", &philox, "Philox4x32-10 of a counter and a key.", py::arg("counter"),
+        py::arg("key"));
   m.def("normals", &normals, "Elements first ... first + count - 1 of one sample.", py::arg("seed"),
         py::arg("key"), py::arg("m"), py::arg("first"), py::arg("count"));
 }

@@ -71,10 +71,11 @@ DE_INLINE Float load_as(const char* p) {
   return dtype == BF16 ? from_bfloat(load<Half>(p)) : from_half(load<Half>(p));
 }
 
-template <int32_t dtype>
+template <int32_t dtype, bool past_caches = false>
 DE_INLINE void store_as(char* p, Float value) {
-  if (dtype == F32) return store(p, value);
-  store(p, dtype == BF16 ? to_bfloat(value) : to_half(value));
+  const auto write = [p](auto v) { past_caches ? stream(p, v) : store(p, v); };
+  if (dtype == F32) return write(value);
+  write(dtype == BF16 ? to_bfloat(value) : to_half(value));
 }
 
 template <int32_t dtype>

@@ -25,7 +25,7 @@ struct Scale {
 
 // 0 * x is 0 for a finite x and NaN for the others.
 struct Watch {
-  Float (&bad)[U];
+  Float bad[U];
   DE_INLINE Float operator()(Float x, int u) {
     bad[u] += x * 0.0f;
     return x;
@@ -35,7 +35,8 @@ struct Watch {
 // N terms, added to +0 or to `before`.
 template <int N, class Finish>
 void add_terms(const Term* terms, const float* const* sources, const float* before, int64_t n,
-               float* to, Finish finish) {
+               float* to, Finish& after) {
+  Finish finish = after;  // a copy that no store can alias stays in registers
   Float weight[N ? N : 1];
   const float* x[N ? N : 1];
   for (int t = 0; t < N; ++t) {
@@ -49,11 +50,12 @@ void add_terms(const Term* terms, const float* const* sources, const float* befo
       for (int u = 0; u < U; ++u) total[u] += weight[t] * load<Float>(x[t] + i + u * W);
     for (int u = 0; u < U; ++u) store(to + i + u * W, finish(total[u], u));
   }
+  after = finish;
 }
 
 template <class Finish>
 void add_up(const Term* terms, int count, const float* const* sources, const float* before, int64_t n,
-            float* to, Finish finish) {
+            float* to, Finish& finish) {
   switch (count) {
     case 0: return add_terms<0>(terms, sources, before, n, to, finish);
     case 1: return add_terms<1>(terms, sources, before, n, to, finish);
@@ -65,12 +67,13 @@ void add_up(const Term* terms, int count, const float* const* sources, const flo
 
 // All terms of a list in the written order, into `to`, which may be one of the sources.
 template <class Finish>
-void sum(const Terms& terms, const float* const* sources, int64_t n, float* to, Finish finish) {
+void sum(const Terms& terms, const float* const* sources, int64_t n, float* to, Finish& finish) {
   alignas(64) float partial[CHUNK];
+  Keep keep;
   const float* before = nullptr;
   int done = 0;
   for (; terms.count - done > 4; done += 4) {
-    add_up(terms.term + done, 4, sources, before, n, partial, Keep{});
+    add_up(terms.term + done, 4, sources, before, n, partial, keep);
     before = partial;
   }
   add_up(terms.term + done, terms.count - done, sources, before, n, to, finish);
@@ -78,7 +81,8 @@ void sum(const Terms& terms, const float* const* sources, int64_t n, float* to, 
 
 // mask x + (1 - mask) region
 template <class Finish>
-void blend(const float* mask, const float* x, const float* region, int64_t n, float* to, Finish finish) {
+void blend(const float* mask, const float* x, const float* region, int64_t n, float* to, Finish& after) {
+  Finish finish = after;
   for (int64_t i = 0; i < n; i += TILE)
     for (int u = 0; u < U; ++u) {
       const int64_t at = i + u * W;
@@ -87,19 +91,29 @@ void blend(const float* mask, const float* x, const float* region, int64_t n, fl
           free * load<Float>(x + at) + (1.0f - free) * load<Float>(region + at);
       store(to + at, finish(total, u));
     }
+  after = finish;
 }
 
 // scale x, in the dtype of the network.
-template <int32_t dtype>
+template <int32_t dtype, bool past_caches>
 void cast(float scale, const float* x, int64_t n, char* to) {
   const Float weight = splat(scale);
-  for (int64_t i = 0; i < n; i += W) store_as<dtype>(to + i * size_of(dtype), weight * load<Float>(x + i));
+  const int64_t size = size_of(dtype);
+  for (int64_t i = 0; i < n; i += TILE)
+    for (int u = 0; u < U; ++u)
+      store_as<dtype, past_caches>(to + (i + u * W) * size, weight * load<Float>(x + i + u * W));
 }
 
-inline void cast(float scale, const float* x, int64_t n, int32_t dtype, char* to) {
-  if (dtype == F32) return cast<F32>(scale, x, n, to);
-  if (dtype == BF16) return cast<BF16>(scale, x, n, to);
-  cast<F16>(scale, x, n, to);
+template <int32_t dtype>
+void cast(float scale, const float* x, int64_t n, char* to, bool past_caches) {
+  if (past_caches && (uintptr_t)to % (W * size_of(dtype)) == 0) return cast<dtype, true>(scale, x, n, to);
+  cast<dtype, false>(scale, x, n, to);
+}
+
+inline void cast(float scale, const float* x, int64_t n, int32_t dtype, char* to, bool past_caches) {
+  if (dtype == F32) return cast<F32>(scale, x, n, to, past_caches);
+  if (dtype == BF16) return cast<BF16>(scale, x, n, to, past_caches);
+  cast<F16>(scale, x, n, to, past_caches);
 }
 
 }  // namespace

@@ -6,8 +6,11 @@
 
 namespace de {
 
-// Elements of a work item: a few microseconds, and a multiple of the kernels' chunk.
+// Elements of a work item, a multiple of the kernels' chunk.
 constexpr int64_t GRAIN = 16384;
+// Another thread is worth its waking, some 20 microseconds, from so many elements on; an element
+// with a normal takes as long as 8 without.
+constexpr int64_t PER_THREAD = 131072, NORMAL_COST = 8;
 
 std::vector<const Kernels*> supported() {
   std::vector<const Kernels*> found;
@@ -39,15 +42,16 @@ bool choose(const std::string& isa) {
 
 // Calls work(b0, b1, first, last) until every element of every sample is covered: several samples
 // at a time where they are small, parts of one where they are large. Items are handed out one by
-// one, because idle samples and busy machines make their times differ.
+// one, because idle samples and busy machines make their times differ. cost is that of an element.
 template <class Work>
-static void spread(int64_t batch, int64_t size, Work work) {
+static void spread(int64_t batch, int64_t size, int64_t cost, Work work) {
   if (batch <= 0 || size <= 0) return;
   const int64_t parts = std::max<int64_t>(1, size / GRAIN);
   const int64_t part = ((size + parts - 1) / parts + GRAIN / 16 - 1) / (GRAIN / 16) * (GRAIN / 16);
   const int64_t group = std::max<int64_t>(1, GRAIN / size);
   const int64_t groups = (batch + group - 1) / group, items = groups * parts;
-  const int threads = (int)std::min<int64_t>(omp_get_max_threads(), items / 2);
+  const int64_t wanted = std::min(batch * size * cost / PER_THREAD, items);
+  const int threads = (int)std::min<int64_t>(omp_get_max_threads(), wanted);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
   for (int64_t item = 0; item < items; ++item) {
     const int64_t b0 = item / parts * group, first = item % parts * part;
@@ -79,14 +83,15 @@ static void advance(const StepParams& p) {
 
 void run_step(const StepParams& p) {
   const auto step = kernels().step;
-  spread(p.batch, p.channels * p.pixels,
+  const int64_t cost = p.noise.data ? 1 : 1 + NORMAL_COST * (p.normals + (p.mask.data != nullptr));
+  spread(p.batch, p.channels * p.pixels, cost,
          [&](int64_t b0, int64_t b1, int64_t first, int64_t last) { step(p, b0, b1, first, last); });
   advance(p);
 }
 
 void run_noise(const NoiseParams& p) {
   const auto noise = kernels().noise;
-  spread(p.batch, p.channels * p.pixels,
+  spread(p.batch, p.channels * p.pixels, NORMAL_COST,
          [&](int64_t b0, int64_t b1, int64_t first, int64_t last) { noise(p, b0, b1, first, last); });
 }
 

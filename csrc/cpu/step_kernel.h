@@ -7,21 +7,28 @@
 namespace de {
 namespace {
 
+// A network input of at least so many bytes is written past the caches, which do not hold it and the
+// slots and outputs together: 16 x 3 x 256 x 256 took 0.7 instead of 1.0 ns an element. At 4 MiB there
+// was no difference.
+constexpr int64_t PAST_CACHES = 8 << 20;
+
 class Sample {
  public:
-  explicit Sample(const StepParams& p) : p_(p), order_(p.channels, p.pixels, p.slot[0]) {}
+  explicit Sample(const StepParams& p)
+      : p_(p), order_(p.channels, p.pixels, p.slot[0]),
+        past_caches_(p.batch * p.channels * p.pixels * p.inputs * size_of(p.net_in.dtype) >= PAST_CACHES) {}
 
   // Elements [first, last) of sample b; returns whether a value that is not finite was written.
   bool step(int64_t b, int64_t first, int64_t last) {
     locate(b);
-    for (Float& bad : bad_) bad = Float{};
+    watch_ = Watch{};
     for (int64_t f = first; f < last; f += CHUNK) {
       const int64_t n = last - f < CHUNK ? last - f : CHUNK, full = n - n % TILE;
       if (full) chunk(f, full);
       if (n > full) chunk(f + full, n - full);
     }
     bool found = false;
-    for (const Float& bad : bad_)
+    for (const Float& bad : watch_.bad)
       for (int i = 0; i < W; ++i) found |= bad[i] != bad[i];
     return found;
   }
@@ -93,13 +100,15 @@ class Sample {
     n_ = n;
     padded_ = (n + TILE - 1) / TILE * TILE;
     buffers_ = 0;
-    for (int s = 0; s < MEMORY; ++s)
-      if (used_ >> s & 1) sources_[s] = source(s);
+    for (uint32_t left = used_; left; left &= left - 1) {
+      const int s = __builtin_ctz(left);
+      sources_[s] = source(s);
+    }
     if (recipe_.learned) scale_normals();
     if (recipe_.estimated) make_estimate();
     if (recipe_.headed) {
       float* to = buffer();
-      sum(recipe_.heads, sources_, padded_, to, Keep{});
+      sum(recipe_.heads, sources_, padded_, to, keep_);
       sources_[HEADS] = to;
     }
     for (int k = 0; k < p_.slots; ++k) {
@@ -107,9 +116,9 @@ class Sample {
       const bool held = recipe_.held >> k & 1;
       made_[k] = in_place(views_[SLOT + k]) && !held ? address(views_[SLOT + k]) : buffer();
       if (p_.status)
-        make_state(k, made_[k], Watch{bad_});
+        make_state(k, made_[k], watch_);
       else
-        make_state(k, made_[k], Keep{});
+        make_state(k, made_[k], keep_);
     }
     // Only now: until here every sum read the old slots.
     for (int k = 0; k < p_.slots; ++k)
@@ -169,21 +178,22 @@ class Sample {
     float* to = shown.data && in_place(shown) ? address(shown) : buffer();
     const Float scale = splat(recipe_.coef[SCALE]);
     if (recipe_.clipped) {
-      const Clip clip{splat(recipe_.coef[LO]), splat(recipe_.coef[HI]), scale};
+      Clip clip{splat(recipe_.coef[LO]), splat(recipe_.coef[HI]), scale};
       sum(recipe_.estimate, sources_, padded_, to, clip);
     } else {
-      sum(recipe_.estimate, sources_, padded_, to, Scale{scale});
+      Scale finish{scale};
+      sum(recipe_.estimate, sources_, padded_, to, finish);
     }
     if (shown.data) put(shown, to);
     sources_[ESTIMATE] = to;
   }
 
   template <class Finish>
-  void make_state(int k, float* to, Finish finish) {
+  void make_state(int k, float* to, Finish& finish) {
     if (!recipe_.masked || k > 0) return sum(recipe_.state[k], sources_, padded_, to, finish);
     float *free = buffer(), *region = buffer();
-    sum(recipe_.state[0], sources_, padded_, free, Keep{});
-    sum(recipe_.region, sources_, padded_, region, Keep{});
+    sum(recipe_.state[0], sources_, padded_, free, keep_);
+    sum(recipe_.region, sources_, padded_, region, keep_);
     blend(sources_[MASK], free, region, padded_, to, finish);
   }
 
@@ -200,10 +210,10 @@ class Sample {
       const View v = input(destinations()[g], i);
       char* to = (char*)v.data + first_ * size;
       if (n_ < padded_ || !order_.flat(v)) {
-        if (!staged) cast<F32>(scale, x, padded_, (char*)(staged = buffer()));
+        if (!staged) cast<F32, false>(scale, x, padded_, (char*)(staged = buffer()));
         scatter(order_, v, first_, n_, staged);
       } else if (!copied) {
-        cast(scale, x, n_, v.dtype, to);
+        cast(scale, x, n_, v.dtype, to, past_caches_);
         copied = to;
       } else if (to != copied) {
         std::memcpy(to, copied, n_ * size);
@@ -213,11 +223,13 @@ class Sample {
 
   const StepParams& p_;
   const Order order_;
+  const bool past_caches_;
   int64_t b_ = 0, first_ = 0, n_ = 0, padded_ = 0;
   int32_t row_ = -1;
   uint32_t present_ = 0, used_ = 0;
   int inputs_ = 0, buffers_ = 0;
-  Float bad_[U];
+  Keep keep_;
+  Watch watch_;
   Recipe recipe_;
   View views_[MEMORY];
   const float* sources_[SOURCES];
@@ -231,6 +243,7 @@ void step(const StepParams& p, int64_t b0, int64_t b1, int64_t first, int64_t la
   for (int64_t b = b0; b < b1; ++b)
     if (p.row[b] >= 0 && sample.step(b, first, last) && p.status)
       __atomic_store_n(&p.status[b], 1, __ATOMIC_RELAXED);  // threads share samples
+  fence();
 }
 
 // The op `noise` on elements [first, last), counted (channel, pixel) whatever the layout.

@@ -51,6 +51,33 @@ DE_INLINE void store(void* p, V v) {
   std::memcpy(p, &v, sizeof v);
 }
 
+// A store past the caches; `p` is aligned to the vector. fence() makes such stores visible.
+DE_INLINE void stream(void* p, Float v) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps((float*)p, (__m512)v);
+#elif defined(__AVX2__)
+  _mm256_stream_ps((float*)p, (__m256)v);
+#else
+  store(p, v);
+#endif
+}
+
+DE_INLINE void stream(void* p, Half v) {
+#if defined(__AVX512F__)
+  _mm256_stream_si256((__m256i*)p, (__m256i)v);
+#elif defined(__AVX2__)
+  _mm_stream_si128((__m128i*)p, (__m128i)v);
+#else
+  store(p, v);
+#endif
+}
+
+DE_INLINE void fence() {
+#if defined(__AVX2__)
+  _mm_sfence();
+#endif
+}
+
 // Correctly rounded: each half converts exactly, their sum is rounded once.
 DE_INLINE Float from_word(Word w) {
 #if defined(__AVX512F__)

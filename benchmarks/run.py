@@ -1,0 +1,54 @@
+"""Times an op against its alternatives in one process: python -m benchmarks.run --op step."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    made.add_argument("--op", choices=("step", "noise"), default="step")
+    made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    made.add_argument(
+        "--rows", default="", help="words of a case, shape or layout, all of which have to match"
+    )
+    made.add_argument("--repeats", type=int, default=50)
+    made.add_argument("--threads", type=int, help="default: 2 for step, 1 for noise")
+    made.add_argument("--no-save", action="store_true", help="print only")
+    return made
+
+
+def settle_environment(threads: int) -> None:
+    """OpenMP reads its settings once, when it is loaded: starts over where they are not set."""
+    wanted = {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str(threads)}
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        again = [sys.executable, "-m", "benchmarks.run", *sys.argv[1:]]
+        os.execve(sys.executable, again, os.environ | wanted)
+
+
+def main() -> None:
+    given = parser().parse_args()
+    threads = given.threads or (2 if given.op == "step" else 1)
+    settle_environment(threads)
+
+    import torch
+
+    from . import noise, results, step
+
+    torch.set_num_threads(threads)
+    measure = {"step": step.measure, "noise": noise.measure}[given.op]
+    rows: list[results.Row] = []
+    with torch.no_grad():
+        for row in measure(torch.device(given.device), given.repeats, given.rows.split()):
+            rows.append(row)
+            results.show(row, header=len(rows) == 1)
+    if not rows:
+        sys.exit(f"nothing to time: no case, shape and layout hold {given.rows!r}")
+    if not given.no_save:
+        print(f"{len(rows)} rows appended to {results.save(rows)}")
+
+
+if __name__ == "__main__":
+    main()

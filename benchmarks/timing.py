@@ -1,0 +1,151 @@
+"""How times are taken: interleaved, by the median, over rotated buffers."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+Call = Callable[[], object]
+Clock = Callable[[Call], float]
+
+WARM_UP = 3
+REFRESH = 16  # rounds after which the buffers get their first contents back
+
+
+def nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something to time: calls[s] works on buffer set s; `before` and `after` are not timed."""
+
+    name: str
+    calls: list[Call]
+    before: Callable[[], None] = nothing
+    after: Callable[[], None] = nothing
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and the 20th and 80th percentile, in microseconds."""
+
+    median: float
+    p20: float
+    p80: float
+
+    @classmethod
+    def of(cls, seconds: list[float]) -> Spread:
+        p20, median, p80 = (float(v) * 1e6 for v in np.percentile(seconds, (20, 50, 80)))
+        return cls(median, p20, p80)
+
+
+def interleave(
+    tasks: list[Task], rounds: int, clock: Clock, refresh: Callable[[], None] = nothing
+) -> dict[str, Spread]:
+    """Times every task once a round, forwards and backwards in turn.
+
+    Each call takes the next buffer set, so that a set comes back only after all the others.
+    refresh  gives all sets their first contents back; not timed
+    """
+    seconds: dict[str, list[float]] = {task.name: [] for task in tasks}
+    turn = itertools.count()
+    for i in range(-WARM_UP, rounds):
+        if (i + WARM_UP) % REFRESH == 0:
+            refresh()
+        for task in tasks if i % 2 else reversed(tasks):
+            call = task.calls[next(turn) % len(task.calls)]
+            task.before()
+            taken = clock(call)
+            task.after()
+            if i >= 0:
+                seconds[task.name].append(taken)
+    return {name: Spread.of(values) for name, values in seconds.items()}
+
+
+def cpu_clock(call: Call) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def cuda_clock(call: Call) -> float:
+    """Between two events; a filler kernel first, so that the launch itself is not waited for."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(200_000)
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) * 1e-3
+
+
+def clock(device: torch.device) -> Clock:
+    return cuda_clock if device.type == "cuda" else cpu_clock
+
+
+class Others:
+    """How busy other processes kept the cores since this was made, 0 to 1; None where unknown."""
+
+    def __init__(self) -> None:
+        self.before = self._now()
+
+    def share(self) -> float | None:
+        passed = [b - a for a, b in zip(self.before, self._now(), strict=True)]
+        busy, idle, own = passed
+        return max(0.0, round((busy - own) / (busy + idle), 3)) if busy + idle > 0 else None
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        """Seconds of all cores busy and idle, and of this process."""
+        path = Path("/proc/stat")
+        if not path.exists():
+            return 0.0, 0.0, 0.0
+        ticks = [int(n) / os.sysconf("SC_CLK_TCK") for n in path.read_text().split()[1:9]]
+        idle = ticks[3] + ticks[4]
+        return sum(ticks) - idle, idle, time.process_time()
+
+
+def cache_bytes(device: torch.device) -> int:
+    """The last cache before memory."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).L2_cache_size
+    sizes = [
+        _size(p.read_text()) for p in Path("/sys/devices/system/cpu/cpu0/cache").glob("*/size")
+    ]
+    return max(sizes, default=32 << 20)
+
+
+def _size(text: str) -> int:
+    units = {"K": 1 << 10, "M": 1 << 20}
+    text = text.strip()
+    return int(text[:-1]) * units[text[-1]] if text[-1:] in units else int(text)
+
+
+def sets_needed(set_bytes: int, cache: int) -> int:
+    """1, and so hot, where a set fits well into the cache; else enough to go around it twice."""
+    return 1 if set_bytes < cache // 4 else 1 + -(-2 * cache // set_bytes)
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    path = Path("/proc/cpuinfo")
+    return cpu_name(path.read_text().splitlines() if path.exists() else [])
+
+
+def cpu_name(lines: Iterable[str]) -> str:
+    """The model, with family and number, because a virtual machine may hide the rest."""
+    found: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        found.setdefault(name.strip(), value.strip())
+    model = found.get("model name", "CPU").split(" @")[0]
+    return f"{model} {found.get('cpu family', '?')}.{found.get('model', '?')}"
