@@ -1,13 +1,23 @@
-"""A sampling engine for diffusion models: every sampler is a table, one fused kernel runs it."""
+"""A sampling engine for diffusion models: every sampler is a table, one fused kernel runs it.
 
-from . import processes
-from .grids import GRIDS
-from .guidance import classifier_free, inpaint
-from .network import ScoreNetwork
-from .plan import Call, Plan, Row
-from .request import Result
-from .sampler import Progress, Sampler
-from .solvers import SOLVERS, Solver
+Names are loaded when they are first used, so that the command line can settle OpenMP's waiting
+policy before torch reads it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import processes
+    from .grids import GRIDS
+    from .guidance import classifier_free, inpaint
+    from .network import ScoreNetwork
+    from .plan import Call, Plan, Row
+    from .request import Result
+    from .sampler import Progress, Sampler
+    from .solvers import SOLVERS, Solver
 
 __version__ = "0.1.0"
 
@@ -26,3 +36,22 @@ __all__ = [
     "inpaint",
     "processes",
 ]
+
+_MODULES = {
+    "grids": ("GRIDS",),
+    "guidance": ("classifier_free", "inpaint"),
+    "network": ("ScoreNetwork",),
+    "plan": ("Call", "Plan", "Row"),
+    "request": ("Result",),
+    "sampler": ("Progress", "Sampler"),
+    "solvers": ("SOLVERS", "Solver"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "processes":
+        return import_module(".processes", __name__)
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -256,6 +257,9 @@ def _table(head: tuple[str, ...], rows: list[tuple]) -> None:
 
 def main() -> None:
     """Runs a command; what a user can put right is one sentence on stderr and exit code 2."""
+    # Read when torch is first imported, below. Threads that spin while they wait make a busy machine
+    # several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
     except (ValueError, TypeError, OSError) as error:

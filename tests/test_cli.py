@@ -151,10 +151,15 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_command_line_settles_openmp_before_torch():
+    code = "import sys, diffusion_engine.cli; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_import_is_light():
     """Importing the package loads neither triton nor a compiled module, and starts no CUDA."""
     code = (
-        "import sys, torch, diffusion_engine; "
+        "import sys, torch, diffusion_engine; from diffusion_engine import Sampler; "
         "loaded = [m for m in sys.modules if m.startswith('triton') or m.endswith(('_cpu', '_cuda'))"
         " and m.startswith('diffusion_engine')]; "
         "assert not loaded, loaded; assert not torch.cuda.is_initialized()"

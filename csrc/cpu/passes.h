@@ -13,14 +13,10 @@ struct Keep {
   DE_INLINE Float operator()(Float x, int) { return x; }
 };
 
+// Infinite limits change nothing.
 struct Clip {
   Float lo, hi, scale;
   DE_INLINE Float operator()(Float x, int) { return at_most(at_least(x, lo), hi) * scale; }
-};
-
-struct Scale {
-  Float scale;
-  DE_INLINE Float operator()(Float x, int) { return x * scale; }
 };
 
 // 0 * x is 0 for a finite x and NaN for the others.
@@ -77,6 +73,64 @@ void sum(const Terms& terms, const float* const* sources, int64_t n, float* to, 
     before = partial;
   }
   add_up(terms.term + done, terms.count - done, sources, before, n, to, finish);
+}
+
+// The estimate of x0 and the new slot made from it in one pass: E terms of the estimate; of the slot, B
+// terms before the estimate and A after it. `kept` is null, or where the estimate is kept for others.
+template <int E, int B, int A>
+void add_fused(const Terms& estimate, Clip clip, const Terms& state, const float* const* sources,
+               int64_t n, float* kept, float* to, Watch& after) {
+  Watch watch = after;
+  Float weight[E + B + 1 + A];
+  const float* x[E + B + 1 + A];
+  for (int t = 0; t < E + B + 1 + A; ++t) {
+    const Term& term = t < E ? estimate.term[t] : state.term[t - E];
+    weight[t] = splat(term.weight);
+    x[t] = sources[term.source];
+  }
+  for (int64_t i = 0; i < n; i += TILE) {
+    Float total[U];
+    for (int u = 0; u < U; ++u) {
+      const int64_t at = i + u * W;
+      const auto term = [&](int t) { return weight[t] * load<Float>(x[t] + at); };
+      Float made = {};
+      for (int t = 0; t < E; ++t) made += term(t);
+      made = clip(made, u);
+      if (kept) store(kept + at, made);
+      total[u] = Float{};
+      for (int t = E; t < E + B; ++t) total[u] += term(t);
+      total[u] += weight[E + B] * made;
+      for (int t = E + B + 1; t < E + B + 1 + A; ++t) total[u] += term(t);
+    }
+    for (int u = 0; u < U; ++u) store(to + i + u * W, watch(total[u], u));
+  }
+  after = watch;
+}
+
+template <int E, int B>
+void add_fused(const Terms& estimate, Clip clip, const Terms& state, const float* const* sources,
+               int64_t n, float* kept, float* to, Watch& watch) {
+  if (state.count == B + 1) return add_fused<E, B, 0>(estimate, clip, state, sources, n, kept, to, watch);
+  add_fused<E, B, 1>(estimate, clip, state, sources, n, kept, to, watch);
+}
+
+template <int E>
+void add_fused(const Terms& estimate, Clip clip, const Terms& state, const float* const* sources,
+               int64_t n, float* kept, float* to, Watch& watch) {
+  switch (state.position(ESTIMATE)) {
+    case 0: return add_fused<E, 0>(estimate, clip, state, sources, n, kept, to, watch);
+    case 1: return add_fused<E, 1>(estimate, clip, state, sources, n, kept, to, watch);
+    default: return add_fused<E, 2>(estimate, clip, state, sources, n, kept, to, watch);
+  }
+}
+
+inline void add_fused(const Terms& estimate, Clip clip, const Terms& state, const float* const* sources,
+                      int64_t n, float* kept, float* to, Watch& watch) {
+  switch (estimate.count) {
+    case 1: return add_fused<1>(estimate, clip, state, sources, n, kept, to, watch);
+    case 2: return add_fused<2>(estimate, clip, state, sources, n, kept, to, watch);
+    default: return add_fused<3>(estimate, clip, state, sources, n, kept, to, watch);
+  }
 }
 
 // mask x + (1 - mask) region

@@ -1,8 +1,6 @@
 // One row as lists of terms: what a sample's step reads and adds up, with everything whose
 // coefficient is zero left out.
 #pragma once
-#include <cmath>
-
 #include "step.h"
 
 namespace de {
@@ -27,6 +25,13 @@ struct Terms {
     if (weight != 0) term[count++] = Term{weight, source};
   }
 
+  // Of a source among the terms, -1 where it is not.
+  int position(int source) const {
+    for (int t = 0; t < count; ++t)
+      if (term[t].source == source) return t;
+    return -1;
+  }
+
   uint32_t sources() const {
     uint32_t bits = 0;
     for (int t = 0; t < count; ++t)
@@ -43,7 +48,9 @@ struct Recipe {
   uint32_t used;                                // bit s: source s is read
   uint32_t held;                                // bit k: a later sum reads the old slot k
   int variance;                                 // the output that holds the learned log-variance
-  bool estimated, headed, clipped, masked, learned;
+  int fused;                                    // the new slot made along with the estimate, or -1
+  bool estimated, headed, masked, learned;
+  bool kept;  // other new slots use the estimate as well
 
   // present: bit j says that the sample has output j.
   void build(const StepParams& p, int32_t row, uint32_t present) {
@@ -58,6 +65,7 @@ struct Recipe {
       held |= state[k].sources() & ((1u << k) - 1);
     }
     build_estimates(p, present);
+    fuse(p);
     if (masked) build_region();
     learned = p.learned && p.outputs > 0 && p.tensors > 0 && (index[FLAGS] & LEARNED) &&
               used >> DRAW & ((1u << NORMALS) - 1);
@@ -91,8 +99,24 @@ struct Recipe {
       if (estimated) estimate.add(coef[Q + j], OUT + j);
       if (headed) heads.add(coef[RAW + j], OUT + j);
     }
-    clipped = coef[LO] > -HUGE_VALF || coef[HI] < HUGE_VALF;
     used |= estimate.sources() | heads.sources();
+  }
+
+  // DDIM and its like are one pass then: in memory beyond the caches 0.38 instead of 0.44 ns an
+  // element, in the first cache 0.16 instead of 0.22 (AVX2).
+  void fuse(const StepParams& p) {
+    fused = -1;
+    kept = false;
+    for (int k = 0; k < p.slots; ++k) {
+      if (!(written >> k & 1) || state[k].position(ESTIMATE) < 0) continue;
+      kept |= fused >= 0;
+      if (fused < 0) fused = k;
+    }
+    if (fused < 0) return;
+    const int before = state[fused].position(ESTIMATE), after = state[fused].count - before - 1;
+    const bool fits = estimate.count >= 1 && estimate.count <= 3 && before <= 2 && after <= 1;
+    if (!fits || p.denoised.data || (masked && fused == 0)) fused = -1;
+    if (fused >= 0) held |= estimate.sources() & ((1u << fused) - 1);
   }
 
   void build_region() {

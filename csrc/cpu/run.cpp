@@ -51,7 +51,7 @@ static void spread(int64_t batch, int64_t size, int64_t cost, Work work) {
   const int64_t group = std::max<int64_t>(1, GRAIN / size);
   const int64_t groups = (batch + group - 1) / group, items = groups * parts;
   const int64_t wanted = std::min(batch * size * cost / PER_THREAD, items);
-  const int threads = (int)std::min<int64_t>(omp_get_max_threads(), wanted);
+  const int threads = (int)std::max<int64_t>(1, std::min<int64_t>(omp_get_max_threads(), wanted));
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
   for (int64_t item = 0; item < items; ++item) {
     const int64_t b0 = item / parts * group, first = item % parts * part;

@@ -105,7 +105,7 @@ class Sample {
       sources_[s] = source(s);
     }
     if (recipe_.learned) scale_normals();
-    if (recipe_.estimated) make_estimate();
+    if (recipe_.estimated && recipe_.fused < 0) make_estimate();
     if (recipe_.headed) {
       float* to = buffer();
       sum(recipe_.heads, sources_, padded_, to, keep_);
@@ -115,7 +115,9 @@ class Sample {
       if (!(recipe_.written >> k & 1)) continue;
       const bool held = recipe_.held >> k & 1;
       made_[k] = in_place(views_[SLOT + k]) && !held ? address(views_[SLOT + k]) : buffer();
-      if (p_.status)
+      if (k == recipe_.fused)
+        make_fused(k, made_[k]);
+      else if (p_.status)
         make_state(k, made_[k], watch_);
       else
         make_state(k, made_[k], keep_);
@@ -173,17 +175,21 @@ class Sample {
     }
   }
 
+  Clip clip() const {
+    return Clip{splat(recipe_.coef[LO]), splat(recipe_.coef[HI]), splat(recipe_.coef[SCALE])};
+  }
+
+  void make_fused(int k, float* to) {
+    float* kept = recipe_.kept ? buffer() : nullptr;
+    sources_[ESTIMATE] = kept;
+    add_fused(recipe_.estimate, clip(), recipe_.state[k], sources_, padded_, kept, to, watch_);
+  }
+
   void make_estimate() {
     const View shown = p_.denoised.data ? at_sample(p_.denoised) : View{};
     float* to = shown.data && in_place(shown) ? address(shown) : buffer();
-    const Float scale = splat(recipe_.coef[SCALE]);
-    if (recipe_.clipped) {
-      Clip clip{splat(recipe_.coef[LO]), splat(recipe_.coef[HI]), scale};
-      sum(recipe_.estimate, sources_, padded_, to, clip);
-    } else {
-      Scale finish{scale};
-      sum(recipe_.estimate, sources_, padded_, to, finish);
-    }
+    Clip finish = clip();
+    sum(recipe_.estimate, sources_, padded_, to, finish);
     if (shown.data) put(shown, to);
     sources_[ESTIMATE] = to;
   }
