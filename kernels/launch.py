@@ -10,7 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
-from diffusion_engine.backends.native import strides
+from diffusion_engine.backends.native import scattered, strides
 
 
 def interpreted(kernel: object) -> bool:
@@ -33,13 +33,6 @@ def objection(kernel: object, images: dict[str, Tensor], small: dict[str, Tensor
         if not tensor.is_contiguous():
             return f"{name} is not contiguous: strides {list(tensor.stride())}"
     return None
-
-
-def scattered(name: str, tensor: Tensor) -> str:
-    return (
-        f"the pixels of {name} have no single stride: shape {list(tensor.shape)}, "
-        f"strides {list(tensor.stride())}; make it contiguous or channels last"
-    )
 
 
 def on_device(device: torch.device) -> AbstractContextManager[Any]:

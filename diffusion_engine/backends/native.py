@@ -54,7 +54,8 @@ def module(name: str) -> ModuleType | str:
             del os.environ["OMP_WAIT_POLICY"]
 
 
-def _module(name: str) -> Any:
+def loaded(name: str) -> Any:
+    """The compiled module. Raises ImportError with the sentence why it is missing."""
     found = module(name)
     if isinstance(found, str):
         raise ImportError(found)
@@ -80,7 +81,7 @@ def _view(tensor: Tensor | None) -> View:
         return 0, 0, 0, 0, 0
     found = strides(tensor)
     if found is None:
-        raise ValueError(_scattered("a tensor", tensor))
+        raise ValueError(scattered("a tensor", tensor))
     return tensor.data_ptr(), *found, DTYPE[tensor.dtype]
 
 
@@ -88,7 +89,8 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _scattered(name: str, tensor: Tensor) -> str:
+def scattered(name: str, tensor: Tensor) -> str:
+    """The objection to a tensor whose pixels are no single dimension."""
     return (
         f"the pixels of {name} have no single stride: shape {list(tensor.shape)}, "
         f"strides {list(tensor.stride())}; make it contiguous or channels last"
@@ -106,9 +108,9 @@ def _images(args: StepArgs) -> dict[str, Tensor]:
 
 
 def _objection_step(args: StepArgs, name: str, device: str) -> str | None:
-    loaded = module(name)
-    if isinstance(loaded, str):
-        return loaded
+    found = module(name)
+    if isinstance(found, str):
+        return found
     if args.slots.device.type != device:
         return f"{name} works on {device} tensors; slots are on {args.slots.device}"
     if args.slots.dtype != torch.float32:
@@ -116,7 +118,7 @@ def _objection_step(args: StepArgs, name: str, device: str) -> str | None:
         return f"the kernels of {name} keep float32 slots; got {kind}"
     for field, tensor in _images(args).items():
         if strides(tensor) is None:
-            return _scattered(field, tensor)
+            return scattered(field, tensor)
     plain = ("row", "seed", "src", "dst", "label", "status", "ticket")
     small = {field: getattr(args, field) for field in plain} | args.table._asdict()
     for field, tensor in small.items():
@@ -147,9 +149,9 @@ def _dense(tensor: Tensor, found: tuple[int, int, int] | None, pixels: int) -> b
     return (pixel == 1 or pixels == 1) and (channel == pixels or tensor.shape[1] == 1)
 
 
-def _step_params(loaded: Any, args: StepArgs) -> Any:
+def _step_params(name: str, args: StepArgs) -> Any:
     """Everything of StepParams that does not change from call to call."""
-    p = loaded.StepParams()
+    p = loaded(name).StepParams()
     slots = args.slots
     p.batch, p.block = slots.shape[1:3]
     p.slot = [_view(slots[k]) for k in range(slots.shape[0])]
@@ -176,15 +178,14 @@ def _layouts(args: StepArgs, outs: Sequence[Tensor]) -> tuple[list[tuple], list[
         if out.device != args.slots.device:
             raise ValueError(f"network output {i} is on {out.device}, slots on {args.slots.device}")
         if strides(out) is None:
-            raise ValueError(_scattered(f"network output {i}", out))
+            raise ValueError(scattered(f"network output {i}", out))
     channels = args.slots.shape[2]
     views = [_view(out)[1:] for out in outs]
     return views, [out.shape[1] // channels for out in outs], _merged(args, outs)
 
 
 def _bind_step(args: StepArgs, name: str, run: Callable[[Any], None]) -> Launch:
-    loaded = _module(name)
-    p = _step_params(loaded, args)
+    p = _step_params(name, args)
     channels, pixels = args.slots.shape[2], args.slots.shape[3:].numel()
     known: tuple | None = None
     prepared: dict[tuple, tuple[list[tuple], list[int], bool]] = {}
@@ -207,12 +208,12 @@ def _bind_step(args: StepArgs, name: str, run: Callable[[Any], None]) -> Launch:
 
 def bind_step_cpp(args: StepArgs) -> Launch:
     """The C++ step. Its tensors are kept; a launch changes the addresses of the outputs alone."""
-    return _bind_step(args, "_cpu", _module("_cpu").step)
+    return _bind_step(args, "_cpu", loaded("_cpu").step)
 
 
 def bind_step_cuda(args: StepArgs) -> Launch:
     """The CUDA step, on the current stream of each launch."""
-    launch, device = _module("_cuda").step, args.slots.device.index or 0
+    launch, device = loaded("_cuda").step, args.slots.device.index or 0
     if args.ticket is None:
         args = replace(args, ticket=torch.zeros_like(args.row))
 
@@ -223,13 +224,13 @@ def bind_step_cuda(args: StepArgs) -> Launch:
 
 
 def _objection_noise(args: NoiseArgs, name: str, device: str) -> str | None:
-    loaded = module(name)
-    if isinstance(loaded, str):
-        return loaded
+    found = module(name)
+    if isinstance(found, str):
+        return found
     if args.out.device.type != device:
         return f"{name} works on {device} tensors; out is on {args.out.device}"
     if strides(args.out) is None:
-        return _scattered("out", args.out)
+        return scattered("out", args.out)
     if not args.seed.is_contiguous():
         return f"seed is not contiguous: strides {list(args.seed.stride())}"
     return None
@@ -246,7 +247,7 @@ def objection_noise_cuda(args: NoiseArgs) -> str | None:
 def _bind_noise(args: NoiseArgs, name: str, run: Callable[[Any], None]) -> NoiseLaunch:
     batch, channels = args.out.shape[:2]
     pixels = args.out.shape[2:].numel()
-    p = _module(name).NoiseParams()
+    p = loaded(name).NoiseParams()
     p.batch = batch
     merged = _dense(args.out, strides(args.out), pixels)
     p.channels, p.pixels = (1, channels * pixels) if merged else (channels, pixels)
@@ -264,12 +265,12 @@ def _launch_noise(
 
 
 def bind_noise_cpp(args: NoiseArgs) -> NoiseLaunch:
-    return _bind_noise(args, "_cpu", _module("_cpu").noise)
+    return _bind_noise(args, "_cpu", loaded("_cpu").noise)
 
 
 def bind_noise_cuda(args: NoiseArgs) -> NoiseLaunch:
     """On the current stream of each launch."""
-    launch, device = _module("_cuda").noise, args.out.device.index or 0
+    launch, device = loaded("_cuda").noise, args.out.device.index or 0
 
     def run(p: Any) -> None:
         launch(p, torch.cuda.current_stream(device).cuda_stream, device)

@@ -1,4 +1,4 @@
-"""The ops as torch operators, `torch.ops.diffusion_engine.step` and `.noise`.
+"""The ops as torch operators, `torch.ops.diffusion_engine.step` and so on.
 
 torch.compile and torch.export see them as one node each. `register()` defines them; importing the
 package does not.
@@ -12,6 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from . import attention, functional, group_norm
 from .noise import NoiseArgs
 from .registry import resolve
 from .step import StepArgs, Table
@@ -24,6 +25,15 @@ STEP = (
     "int inputs=1, bool learned=False) -> ()"
 )
 NOISE = "noise(Tensor(a!) out, Tensor seed, int key, int m=0) -> ()"
+GROUP_NORM = (
+    "group_norm(Tensor x, int groups, Tensor? weight=None, Tensor? bias=None, float eps=1e-05, *, "
+    "bool silu=False, Tensor? scale=None, Tensor? shift=None, Tensor? residual=None) -> Tensor"
+)
+ADD_GROUP_NORM = (
+    "add_group_norm(Tensor x, Tensor residual, int groups, Tensor? weight=None, Tensor? bias=None, "
+    "float eps=1e-05, *, bool silu=False, Tensor? scale=None, Tensor? shift=None) -> (Tensor, Tensor)"
+)
+ATTENTION = "attention(Tensor q, Tensor k, Tensor v, float? scale=None) -> Tensor"
 
 
 def _step_args(
@@ -51,11 +61,36 @@ def _fake_noise(out: Tensor, seed: Tensor, key: int, m: int = 0) -> None:
     NoiseArgs(out, seed)
 
 
+def _fake_group_norm(x: Tensor, groups: int, *rest: object, **others: object) -> Tensor:
+    group_norm.check(x, groups)
+    return torch.empty_like(x)
+
+
+def _fake_add_group_norm(
+    x: Tensor, residual: Tensor, groups: int, *rest: object, **others: object
+) -> tuple[Tensor, Tensor]:
+    group_norm.check(x, groups)
+    return torch.empty_like(x), torch.empty_like(x)
+
+
+def _fake_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+    attention.check(q, k, v)
+    batch, heads, queries, dim = q.shape
+    return q.new_empty(batch, queries, heads, dim).transpose(1, 2)
+
+
 @cache
 def register() -> torch.library.Library:
     """Defines the operators once; keep nothing, the library lives as long as the process."""
     library = torch.library.Library("diffusion_engine", "DEF")
-    for schema, run, fake in ((STEP, _step, _fake_step), (NOISE, _noise, _fake_noise)):
+    operators = (
+        (STEP, _step, _fake_step),
+        (NOISE, _noise, _fake_noise),
+        (GROUP_NORM, functional.group_norm, _fake_group_norm),
+        (ADD_GROUP_NORM, functional.add_group_norm, _fake_add_group_norm),
+        (ATTENTION, functional.attention, _fake_attention),
+    )
+    for schema, run, fake in operators:
         name = library.define(schema)
         library.impl(name, run, "CompositeExplicitAutograd")
         torch.library.register_fake(f"diffusion_engine::{name}", fake, lib=library)

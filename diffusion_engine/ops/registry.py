@@ -13,12 +13,16 @@ from typing import Any
 import torch
 
 from . import layout
+from .attention import AttentionArgs
+from .group_norm import GroupNormArgs
 from .noise import NoiseArgs
 from .step import StepArgs, Table
 from .table import IMPLEMENTATIONS, PREFERENCE
 
+Args = StepArgs | NoiseArgs | GroupNormArgs | AttentionArgs
 
-def resolve(op: str, backend: str, args: StepArgs | NoiseArgs) -> Callable[..., None]:
+
+def resolve(op: str, backend: str, args: Args) -> Callable[..., None]:
     """The launch of an op, bound to its arguments.
 
     backend  "auto" for the first of the device's preference list without an objection, or the name
@@ -35,7 +39,7 @@ def resolve(op: str, backend: str, args: StepArgs | NoiseArgs) -> Callable[..., 
     raise ValueError(f"backend={backend!r} cannot run {op}. " + ". ".join(reasons))
 
 
-def objection(op: str, backend: str, args: StepArgs | NoiseArgs) -> str | None:
+def objection(op: str, backend: str, args: Args) -> str | None:
     """Why a backend cannot take these arguments, or None."""
     if (op, backend) not in IMPLEMENTATIONS:
         known = ", ".join(name for o, name in IMPLEMENTATIONS if o == op)
@@ -70,13 +74,18 @@ def _companion(op: str, backend: str) -> Callable[[Any], str | None] | None:
     return getattr(import_module(module), name.replace("bind_", "objection_", 1), None)
 
 
-def _plain(op: str, device: torch.device) -> StepArgs | NoiseArgs:
+def _plain(op: str, device: torch.device) -> Args:
     state, seed = (
         torch.zeros(1, 1, 2, 2, device=device),
         torch.zeros(1, dtype=torch.int64, device=device),
     )
     if op == "noise":
         return NoiseArgs(state, seed)
+    if op == "group_norm":
+        return GroupNormArgs(state, torch.empty_like(state))
+    if op == "attention":
+        q, k, v, out = torch.zeros(4, 1, 1, 8, 8, device=device)
+        return AttentionArgs(q, k, v, out)
     table = Table(
         torch.zeros(1, layout.COEF, device=device),
         torch.zeros(1, layout.INDEX, dtype=torch.int32, device=device),

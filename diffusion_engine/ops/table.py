@@ -9,6 +9,14 @@ IMPLEMENTATIONS = {
     ("noise", "cpp"): "diffusion_engine.backends.native:bind_noise_cpp",
     ("noise", "triton"): "diffusion_engine.kernels.noise:bind_noise",
     ("noise", "cuda"): "diffusion_engine.backends.native:bind_noise_cuda",
+    ("group_norm", "torch"): "diffusion_engine.ops.group_norm:bind_reference",
+    ("group_norm", "cpp"): "diffusion_engine.backends.layers:bind_group_norm_cpp",
+    ("group_norm", "triton"): "diffusion_engine.kernels.group_norm:bind_group_norm",
+    ("group_norm", "cuda"): "diffusion_engine.backends.layers:bind_group_norm_cuda",
+    ("attention", "torch"): "diffusion_engine.ops.attention:bind_reference",
+    ("attention", "cpp"): "diffusion_engine.backends.layers:bind_attention_cpp",
+    ("attention", "triton"): "diffusion_engine.kernels.attention:bind_attention",
+    ("attention", "cuda"): "diffusion_engine.backends.layers:bind_attention_cuda",
 }
 
 PREFERENCE = {

@@ -1,0 +1,199 @@
+"""Hands the pointers of `group_norm` and `attention` to the compiled modules, as native.py does the step's.
+
+A launch takes the tensors of each call, which are like the ones it was bound to in everything but
+their addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..ops.attention import AttentionArgs
+from ..ops.attention import Launch as AttentionLaunch
+from ..ops.group_norm import GroupNormArgs
+from ..ops.group_norm import Launch as GroupNormLaunch
+from .native import DTYPE, View, loaded, module, scattered, strides
+
+KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+# Runs params on the device that the tensor is on; the tensor is one of the call's.
+Run = Callable[[Any, Tensor], None]
+
+
+def _on_cpu(op: str) -> Run:
+    run = getattr(loaded("_cpu"), op)
+    return lambda p, _: run(p)
+
+
+def _on_cuda(op: str) -> Run:
+    """On the current stream of each launch. Scratch comes from torch's allocator, which knows the
+    stream and a capture's pool."""
+    found = loaded("_cuda")
+    run, workspace = getattr(found, op), getattr(found, f"{op}_workspace")
+
+    def launch(p: Any, tensor: Tensor) -> None:
+        size = workspace(p)
+        scratch = tensor.new_empty(size, dtype=torch.uint8) if size else None
+        p.workspace = 0 if scratch is None else scratch.data_ptr()
+        device = tensor.device.index or 0
+        run(p, torch.cuda.current_stream(device).cuda_stream, device)
+
+    return launch
+
+
+def _objection(name: str, device: str, tensors: dict[str, Tensor]) -> str | None:
+    found = module(name)
+    if isinstance(found, str):
+        return found
+    for field, tensor in tensors.items():
+        if tensor.device.type != device:
+            return f"{name} works on {device} tensors; {field} is on {tensor.device}"
+        if tensor.dtype not in KERNEL_DTYPES:
+            return f"the kernels of {name} take float32, bfloat16 and float16; {field} is {tensor.dtype}"
+    return None
+
+
+def _group_norm_views(args: GroupNormArgs) -> dict[str, tuple[int, int, int] | None]:
+    """(batch, channel, pixel) strides by name."""
+    found: dict[str, tuple[int, int, int] | None] = {}
+    for name in ("x", "out", "residual", "summed"):
+        tensor = getattr(args, name)
+        if tensor is not None:
+            plain = tensor.ndim == 2 < args.x.ndim
+            found[name] = (*tensor.stride(), 0) if plain else strides(tensor)
+    for name in ("weight", "bias"):
+        if (tensor := getattr(args, name)) is not None:
+            found[name] = (0, tensor.stride(0), 0)
+    for name in ("scale", "shift"):
+        if (tensor := getattr(args, name)) is not None:
+            found[name] = (*tensor.stride(), 0)
+    return found
+
+
+def objection_images(args: GroupNormArgs) -> str | None:
+    """Why the images of a group norm are laid out as no kernel takes them, or None."""
+    views = _group_norm_views(args)
+    pixels = args.x.shape[2:].numel()
+    dense = [name for name in ("x", "out", "residual", "summed") if name in views]
+    for name in dense:
+        if views[name] is None:
+            return scattered(name, getattr(args, name))
+    if args.residual is not None and args.residual.ndim == 2 < args.x.ndim:
+        dense.remove("residual")
+    for axis, size in ((2, pixels), (1, args.x.shape[1])):
+        if all(size == 1 or views[name][axis] == 1 for name in dense):  # type: ignore[index]
+            return None
+    return (
+        "the images are neither all contiguous in their pixels nor all in their channels: "
+        + ", ".join(f"{name} has strides {list(getattr(args, name).stride())}" for name in dense)
+        + "; give them one memory format"
+    )
+
+
+def _objection_group_norm(args: GroupNormArgs, name: str, device: str) -> str | None:
+    given = {field: t for field, t in vars(args).items() if isinstance(t, Tensor)}
+    return _objection(name, device, given) or objection_images(args)
+
+
+def objection_group_norm_cpp(args: GroupNormArgs) -> str | None:
+    return _objection_group_norm(args, "_cpu", "cpu")
+
+
+def objection_group_norm_cuda(args: GroupNormArgs) -> str | None:
+    return _objection_group_norm(args, "_cuda", "cuda")
+
+
+def bind_group_norm(args: GroupNormArgs, name: str, run: Run) -> GroupNormLaunch:
+    """A launch by `run` of the params of the module `name`."""
+    p = loaded(name).GroupNormParams()
+    p.batch, p.channels = args.x.shape[:2]
+    p.pixels = args.x.shape[2:].numel()
+    p.groups, p.silu, p.eps = args.groups, int(args.silu), args.eps
+    found = _group_norm_views(args)
+    order = ("x", "out", "weight", "bias", "scale", "shift", "residual", "summed")
+    views: list[View] = []
+    for field in order:
+        steps = found.get(field)
+        none = steps is None
+        views.append((0, 0, 0, 0, 0) if none else (0, *steps, DTYPE[getattr(args, field).dtype]))  # type: ignore[misc]
+    p.at(views)
+
+    def launch(tensors: Sequence[Tensor | None]) -> None:
+        p.move([0 if t is None else t.data_ptr() for t in tensors])
+        run(p, tensors[0])  # type: ignore[arg-type]
+
+    return launch
+
+
+def bind_group_norm_cpp(args: GroupNormArgs) -> GroupNormLaunch:
+    return bind_group_norm(args, "_cpu", _on_cpu("group_norm"))
+
+
+def bind_group_norm_cuda(args: GroupNormArgs) -> GroupNormLaunch:
+    return bind_group_norm(args, "_cuda", _on_cuda("group_norm"))
+
+
+def objection_tokens(args: AttentionArgs) -> str | None:
+    """Why q, k, v and out are laid out as no kernel takes them, or None."""
+    for name in ("q", "k", "v", "out"):
+        tensor = getattr(args, name)
+        if tensor.stride(3) != 1:
+            return (
+                f"the head dim of {name} has stride {tensor.stride(3)}; kernels need 1: "
+                "make it contiguous"
+            )
+    return None
+
+
+def _objection_attention(args: AttentionArgs, name: str, device: str) -> str | None:
+    given = {field: t for field, t in vars(args).items() if isinstance(t, Tensor)}
+    return _objection(name, device, given) or objection_tokens(args)
+
+
+def objection_attention_cpp(args: AttentionArgs) -> str | None:
+    return _objection_attention(args, "_cpu", "cpu")
+
+
+def objection_attention_cuda(args: AttentionArgs) -> str | None:
+    """The tensor cores take 16-bit numbers; loads are 16 bytes wide."""
+    if reason := _objection_attention(args, "_cuda", "cuda"):
+        return reason
+    if args.q.dtype == torch.float32:
+        return "the CUDA kernel works on bfloat16 and float16; backend='triton' takes float32"
+    if args.q.shape[3] % 8:
+        return f"head dim {args.q.shape[3]} is no multiple of 8, which backend='triton' takes"
+    for name in ("q", "k", "v", "out"):
+        tensor = getattr(args, name)
+        if tensor.data_ptr() % 16 or any(step % 8 for step in tensor.stride()[:3]):
+            return (
+                f"the rows of {name} do not start at multiples of 16 bytes, strides "
+                f"{list(tensor.stride())}; make it contiguous, or use backend='triton'"
+            )
+    return None
+
+
+def bind_attention(args: AttentionArgs, name: str, run: Run) -> AttentionLaunch:
+    """A launch by `run` of the params of the module `name`."""
+    p = loaded(name).AttentionParams()
+    p.batch, p.heads, p.queries, p.dim = args.q.shape
+    p.keys = args.k.shape[2]
+    p.dtype, p.scale = DTYPE[args.q.dtype], args.factor
+    p.at([tensor.stride()[:3] for tensor in args.tensors()])
+
+    def launch(tensors: Sequence[Tensor]) -> None:
+        p.move([t.data_ptr() for t in tensors])
+        run(p, tensors[0])
+
+    return launch
+
+
+def bind_attention_cpp(args: AttentionArgs) -> AttentionLaunch:
+    return bind_attention(args, "_cpu", _on_cpu("attention"))
+
+
+def bind_attention_cuda(args: AttentionArgs) -> AttentionLaunch:
+    return bind_attention(args, "_cuda", _on_cuda("attention"))
