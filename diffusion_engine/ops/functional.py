@@ -70,7 +70,7 @@ def attention(
 def _run_group_norm(
     tensors: tuple[Tensor | None, ...], groups: int, eps: float, silu: bool, backend: str
 ) -> None:
-    make = partial(GroupNormArgs, *tensors, groups, eps, silu)  # type: ignore[arg-type]
+    make = partial(GroupNormArgs, *tensors, groups, eps, silu)  # type: ignore[arg-type, call-arg]
     _run("group_norm", backend, tensors, (groups, eps, silu), make)
 
 
