@@ -26,8 +26,8 @@ DEFAULT_ARCHS = "8.0 9.0+PTX"
 # Files that are called only after a check of the running machine, by the end of their names. There
 # is no -march=native: a wheel runs on other machines than the one that built it.
 ISA_FLAGS = {
-    "_avx2.cpp": "-mavx2 -mf16c",
-    "_avx512.cpp": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mf16c",
+    "_avx2.cpp": "-mavx2 -mfma -mf16c",
+    "_avx512.cpp": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c",
 }
 
 NINJA_RULES = """\

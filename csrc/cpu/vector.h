@@ -78,6 +78,18 @@ DE_INLINE void fence() {
 #endif
 }
 
+// a b + c, rounded once where the machine has it. For the layers' kernels alone: the step's bits are
+// those of separate roundings.
+DE_INLINE Float multiply_add(Float a, Float b, Float c) {
+#if defined(__AVX512F__)
+  return (Float)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+  return (Float)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return a * b + c;
+#endif
+}
+
 // Correctly rounded: each half converts exactly, their sum is rounded once.
 DE_INLINE Float from_word(Word w) {
 #if defined(__AVX512F__)
