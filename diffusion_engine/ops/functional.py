@@ -25,14 +25,15 @@ _launches: dict[tuple, Callable[[Sequence[Tensor | None]], None]] = {}
 def group_norm(
     x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *,
     silu: bool = False, scale: Tensor | None = None, shift: Tensor | None = None,
-    residual: Tensor | None = None, backend: str = "auto",
+    residual: Tensor | None = None, out: Tensor | None = None, backend: str = "auto",
 ) -> Tensor:  # fmt: skip
     """silu(GroupNorm(x + residual) (1 + scale) + shift); shapes and equation in ops/group_norm.py.
 
-    The result is dense, in the memory format and dtype of x. There is no derivative.
+    The result is `out`, or else new and dense, in the memory format and dtype of x. There is no
+    derivative.
     Raises ValueError or TypeError on arguments that do not go together.
     """
-    out = torch.empty_like(x)
+    out = torch.empty_like(x) if out is None else out
     _run_group_norm(
         (x, out, weight, bias, scale, shift, residual, None), groups, eps, silu, backend
     )

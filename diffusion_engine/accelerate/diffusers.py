@@ -1,0 +1,124 @@
+"""The sites of diffusers' blocks: ResnetBlock2D and Attention. diffusers itself is not imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .layers import Conv2dSite, attend, normalize
+from .site import Site, wants_original
+
+
+class ResnetBlockSite(Site):
+    """norm + SiLU, conv, norm of (x + time) or with its scale and shift + SiLU, conv + skip."""
+
+    kind = "resnet block"
+    module: Any
+
+    def covers(self) -> Iterable[nn.Module]:
+        m = self.module
+        return m.norm1, m.norm2, m.nonlinearity, m.dropout, m.conv2
+
+    def objection(self) -> str | None:
+        m = self.module
+        if not isinstance(m.nonlinearity, nn.SiLU):
+            return f"its activation is {type(m.nonlinearity).__name__}, not SiLU"
+        if m.time_embedding_norm not in ("default", "scale_shift"):
+            return f"its time_embedding_norm is {m.time_embedding_norm!r}"
+        for norm in (m.norm1, m.norm2):
+            if type(norm) is not nn.GroupNorm:
+                return f"its norm is a {type(norm).__name__}"
+        return super().objection()
+
+    def forward(
+        self, input_tensor: Tensor, temb: Tensor | None = None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        m, x = self.module, input_tensor
+        if args or kwargs.get("scale") is not None or wants_original(m, x):
+            return self.original(input_tensor, temb, *args, **kwargs)
+        h = normalize(m.norm1, x, silu=True)
+        resample = m.upsample if m.upsample is not None else m.downsample
+        if resample is not None:
+            x, h = resample(x), resample(h)
+        h = normalize(m.norm2, m.conv1(h), silu=True, **self._time(temb))
+        if m.conv_shortcut is not None:
+            x = m.conv_shortcut(x)
+        y = self._conv2(h, x)
+        return y if m.output_scale_factor == 1.0 else y / m.output_scale_factor
+
+    def _time(self, temb: Tensor | None) -> dict[str, Tensor]:
+        """What the time embedding [B, C or 2C] is to the second norm."""
+        m = self.module
+        if m.time_emb_proj is not None and temb is not None:
+            temb = m.time_emb_proj(temb if m.skip_time_act else F.silu(temb))
+        if m.time_embedding_norm == "scale_shift":
+            if temb is None:
+                raise ValueError(
+                    f"{self.name}: time_embedding_norm='scale_shift' needs temb, got None"
+                )
+            scale, shift = temb.chunk(2, dim=1)
+            return {"scale": scale, "shift": shift}
+        return {} if temb is None else {"residual": temb}
+
+    def _conv2(self, h: Tensor, x: Tensor) -> Tensor:
+        site = getattr(self.module.conv2.forward, "__self__", None)
+        return site.add(h, x) if isinstance(site, Conv2dSite) else self.module.conv2(h) + x
+
+
+class AttentionSite(Site):
+    """diffusers' Attention with its default processor, self or cross, without masks."""
+
+    kind = "attention"
+    module: Any
+
+    def covers(self) -> Iterable[nn.Module]:
+        return () if self.module.group_norm is None else (self.module.group_norm,)
+
+    def objection(self) -> str | None:
+        m = self.module
+        processor = type(m.processor).__name__
+        if processor != "AttnProcessor2_0":
+            return f"its processor is {processor}, which computes something else"
+        if m.spatial_norm is not None or m.norm_q is not None or m.norm_k is not None:
+            return "it normalises its queries, keys or positions"
+        if m.group_norm is not None and type(m.group_norm) is not nn.GroupNorm:
+            return f"its norm is a {type(m.group_norm).__name__}"
+        return super().objection()
+
+    def forward(
+        self, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None, **kwargs: Any,
+    ) -> Tensor:  # fmt: skip
+        m, x = self.module, hidden_states
+        others = any(value is not None for name, value in kwargs.items() if name != "temb")
+        if attention_mask is not None or others or wants_original(m, x):
+            return self.original(hidden_states, encoder_hidden_states, attention_mask, **kwargs)
+        tokens = x.flatten(2).transpose(1, 2) if x.ndim == 4 else x
+        if m.group_norm is not None:
+            tokens = normalize(m.group_norm, tokens.transpose(1, 2)).transpose(1, 2)
+        context = tokens if encoder_hidden_states is None else encoder_hidden_states
+        if encoder_hidden_states is not None and m.norm_cross:
+            context = m.norm_encoder_hidden_states(context)
+        q, k, v = (
+            self._heads(f(t)) for f, t in ((m.to_q, tokens), (m.to_k, context), (m.to_v, context))
+        )
+        h = attend(q, k, v).transpose(1, 2).flatten(2)
+        for layer in m.to_out:
+            h = layer(h)
+        if x.ndim == 4:
+            h = h.transpose(1, 2).unflatten(2, x.shape[2:])
+        if m.residual_connection:
+            h = h + x
+        return h if m.rescale_output_factor == 1.0 else h / m.rescale_output_factor
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.module.heads, -1)).transpose(1, 2)
+
+
+CLASSES: dict[str, Callable[[str, nn.Module], Site]] = {
+    "diffusers.models.resnet.ResnetBlock2D": ResnetBlockSite,
+    "diffusers.models.attention_processor.Attention": AttentionSite,
+}

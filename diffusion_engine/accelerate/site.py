@@ -1,0 +1,81 @@
+"""`Site`: a module of a network whose forward is replaced; its type, name and parameters stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+
+class Site:
+    """One place where a fused form stands in for a module's own forward.
+
+    name    of the module in the network, "" for the network itself
+    kind    what stands in, for the report
+    covers  modules whose own call is skipped, so that their hooks would be
+    """
+
+    kind = ""
+
+    def __init__(self, name: str, module: nn.Module) -> None:
+        self.name, self.module = name, module
+
+    def covers(self) -> Iterable[nn.Module]:
+        return ()
+
+    def objection(self) -> str | None:
+        """Why the module cannot be replaced, or None."""
+        if "forward" in vars(self.module):
+            return "its forward was replaced before; undo that first"
+        if nn.utils.parametrize.is_parametrized(self.module):
+            return "it is parametrized; torch.nn.utils.parametrize.remove_parametrizations it first"
+        for covered in self.covers():
+            if has_hooks(covered):
+                return (
+                    f"a hook on its {type(covered).__name__} would not be called; remove the hook"
+                )
+            if nn.utils.parametrize.is_parametrized(covered):
+                return f"its {type(covered).__name__} is parametrized; remove the parametrization"
+        return None
+
+    def original(self, *args: Any, **kwargs: Any) -> Any:
+        return type(self.module).forward(self.module, *args, **kwargs)
+
+    def expected(self, result: Any) -> Any:
+        """What `forward` returns where the module's own returned `result`."""
+        return result
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    def install(self) -> None:
+        self.module.forward = self.forward  # type: ignore[method-assign]
+
+    def remove(self) -> None:
+        vars(self.module).pop("forward", None)
+
+    def refresh(self) -> None:
+        """Takes over weights that changed since."""
+
+
+def has_hooks(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+def wants_original(module: nn.Module, x: Tensor) -> bool:
+    """Whether a call needs what the fused forms lack: derivatives, autocast, dropout."""
+    return (
+        module.training
+        or (torch.is_grad_enabled() and x.requires_grad)
+        or forward_ad._current_level >= 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.is_autocast_enabled(x.device.type)
+    )
