@@ -249,6 +249,11 @@ def _condition(
     return tensor
 
 
+def example(network: ScoreNetwork, device: torch.device) -> Condition | None:
+    """A condition for one sample, where the network says what they look like."""
+    return _condition(network, None if network.classes is None else 0, 1, device)
+
+
 def _null(network: ScoreNetwork, like: Condition) -> Condition | None:
     """The null condition once for every sample, shaped like a condition."""
     null = network.null

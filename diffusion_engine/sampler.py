@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from . import grids, request
+from .accelerate.network import Accelerated
+from .accelerate.twin import handle, twin
 from .executors.eager import execute
 from .executors.run import Run
 from .guidance import classifier_free, inpaint
@@ -57,6 +59,8 @@ class Sampler:
     device     where to run; None is the module's device
     backend    of the step: "auto", "torch", "cpp", "triton" or "cuda"
     batch_size samples per batched call at most
+    accelerate run the network with fused ops in it (diffusion_engine.accelerate): a copy of the
+               module over the same weights; `sampler.accelerated` says what was done
 
     Raises ValueError on unknown names, bad steps or times, and a solver that does not suit them.
     """
@@ -78,6 +82,7 @@ class Sampler:
         device: torch.device | str | None = None,
         backend: str = "auto",
         batch_size: int = 64,
+        accelerate: bool = False,
         **options: Any,
     ) -> None:
         if batch_size < 1:
@@ -95,8 +100,16 @@ class Sampler:
         self.clip = network.clip if isinstance(clip, str) else clip
         self.batch_size = batch_size
         self.network, self.dtype, self.device = _place(network, dtype, device)
+        if accelerate:
+            label = network.label_of(self.points[0])
+            self.network = twin(self.network, label, request.example(network, self.device))
         self._plans: dict[tuple, Plan] = {}
         self.plan()  # an unsuitable solver fails here, not at the first sample
+
+    @property
+    def accelerated(self) -> Accelerated | None:
+        """What accelerate=True did to the network; print it."""
+        return handle(self.network)
 
     def plan(self, guidance: float | None = None, start: float | None = None, **how: Any) -> Plan:
         """The table of a run.
@@ -172,6 +185,8 @@ class Sampler:
     def _run(
         self, part: Request, on_step: Callable[[Progress], None] | None, progress: bool | None
     ) -> Result:
+        if self.accelerated is not None:
+            self.accelerated.refresh()  # the weights are the user's, who may have changed them
         kind = "prior" if part.x is None else "state" if part.noised else "image"
         scales = list(dict.fromkeys(part.scales))
         plans = [self._plan(s, part.start, kind, part.mask is not None) for s in scales]

@@ -107,7 +107,7 @@ class Conv2dSite(Site):
         weight = self.module.weight
         if torch.compiler.is_compiling():
             return weight if self.packed is None else self.packed
-        now = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        now = self._now()
         if self.packed is None:
             conv = self.module
             self.packed = torch.ops.mkldnn._reorder_convolution_weight(
@@ -121,8 +121,14 @@ class Conv2dSite(Site):
             )
         return self.packed
 
+    def _now(self) -> tuple[int, int]:
+        """What changes with the weight; inference tensors do not count their versions."""
+        weight = self.module.weight
+        return weight.data_ptr(), 0 if weight.is_inference() else weight._version
+
     def refresh(self) -> None:
-        self.packed = None
+        if self._now() != self.packed_from:
+            self.packed = None
 
     def _geometry(self) -> tuple[Any, ...]:
         conv = self.module

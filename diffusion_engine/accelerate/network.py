@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from ..ops.library import register
 from .check import compared, difference, tensors
 from .find import Watch, find
+from .functional import FunctionalSite
 from .layers import Conv2dSite
 from .site import Site, has_hooks
 
-FORMATS = {"as given": None, "channels_last": torch.channels_last}
-BUDGET = 3.0  # seconds of timing, after one call of each candidate
+BUDGET = 3.0  # seconds of timing, at least one call of each candidate
+ROUNDS = 15
 
 
 class Accelerated:
@@ -38,7 +39,8 @@ class Accelerated:
         self.module, self.sites, self.refused = module, sites, refused
         self.errors: dict[str, float] = {}
         self.times: dict[str, float] = {}
-        self.chosen = "as given"
+        self.chosen = "original"
+        self._channels_last = False
         self._inner: Callable[..., Any] | None = None
         self._strided: list[tuple[Tensor, tuple[int, ...]]] = []
 
@@ -55,7 +57,7 @@ class Accelerated:
                         f"a hook was put on a {type(covered).__name__} of {site.name!r} after accelerate(), "
                         "which would not call it: restore(), then accelerate() again"
                     )
-        if FORMATS[self.chosen] is not None:
+        if self._channels_last:
             args = tuple(_channels_last(arg) for arg in args)
             kwargs = {name: _channels_last(arg) for name, arg in kwargs.items()}
         return self._forward(*args, **kwargs)
@@ -64,14 +66,14 @@ class Accelerated:
         inner = self._inner or type(self.module).forward.__get__(self.module)
         return inner(*args, **kwargs)
 
-    def _install(self, candidate: str) -> None:
-        for site in self.sites:
+    def _install(self, sites: list[Site], channels_last: bool) -> None:
+        self.sites, self._channels_last = sites, channels_last
+        for site in sites:
             site.install()
         # The network may be a site itself.
         self._inner = vars(self.module).get("forward")
         self.module.forward = self._entry
-        self.chosen = candidate
-        if FORMATS[candidate] is not None:
+        if channels_last:
             self._restride()
 
     def _entry(self, *args: Any, **kwargs: Any) -> Any:
@@ -193,8 +195,17 @@ def _check_sites(handle: Accelerated, args: tuple, kwargs: dict[str, Any]) -> No
             handle.errors[site.name] = found[site][0]
 
 
+def _candidates(sites: list[Site]) -> dict[str, tuple[list[Site], bool]]:
+    """What to time: name -> (sites, channels_last). Functional sites cost Python time, so that small
+    networks may be faster without them."""
+    modules = [site for site in sites if not isinstance(site, FunctionalSite)]
+    sets = {"fused": sites} if len(modules) == len(sites) else {"fused": sites, "modules": modules}
+    found = {name: (chosen, False) for name, chosen in sets.items()}
+    return found | {f"{name}, channels_last": (chosen, True) for name, chosen in sets.items()}
+
+
 def _choose(handle: Accelerated, want: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-    """Times the network as it was and with the sites in each memory format, and leaves the fastest."""
+    """Times the network as it was and with each candidate, and leaves the fastest."""
 
     def call() -> Any:
         out = handle.module(*args, **kwargs)
@@ -202,25 +213,29 @@ def _choose(handle: Accelerated, want: Any, args: tuple, kwargs: dict[str, Any])
             torch.cuda.synchronize(device)
         return out
 
-    spent: dict[str, list[float]] = {}
+    everything = handle.sites
+    candidates = _candidates(everything)
+    spent: dict[str, list[float]] = {name: [] for name in ("original", *candidates)}
     start = time.perf_counter()
-    while not spent or (time.perf_counter() - start < BUDGET and len(spent["original"]) < 15):
-        for candidate in ("original", *FORMATS):
-            if candidate != "original":
-                handle._install(candidate)
-            if not spent.get(candidate):
+    while not spent["original"] or (
+        time.perf_counter() - start < BUDGET and len(spent["original"]) < ROUNDS
+    ):
+        for name, seconds in spent.items():
+            if name != "original":
+                handle._install(*candidates[name])
+            if not seconds:
                 _agree(call(), want)
             begin = time.perf_counter()
             call()
-            spent.setdefault(candidate, []).append(time.perf_counter() - begin)
+            seconds.append(time.perf_counter() - begin)
             handle.restore()
-    handle.times = {candidate: median(seconds) for candidate, seconds in spent.items()}
-    best = min(handle.times, key=lambda candidate: handle.times[candidate])
-    if best == "original":
-        for site in handle.sites:
-            handle.refused[site.name] = (site.kind, "the network as it was is faster")
-        handle.sites, best = [], "as given"
-    handle._install(best)
+    handle.times = {name: median(seconds) for name, seconds in spent.items()}
+    handle.chosen = min(handle.times, key=lambda name: handle.times[name])
+    sites, channels_last = candidates.get(handle.chosen, ([], False))
+    for site in everything:
+        if site not in sites:
+            handle.refused[site.name] = (site.kind, "the network is faster without")
+    handle._install(sites, channels_last)
 
 
 def _agree(got: Any, want: Any) -> None:
