@@ -1,6 +1,9 @@
 #include <array>
 
+#include "attention.h"
+#include "bind_layers.h"
 #include "bind_step.h"
+#include "group_norm.h"
 #include "philox.h"
 #include "run.h"
 
@@ -38,9 +41,13 @@ PYBIND11_MODULE(_cpu, m) {
   m.doc() = "CPU kernels. Called by diffusion_engine.backends.native only.";
   de::bind_step_params(m);
   de::bind_noise_params(m);
+  de::bind_group_norm_params(m);
+  de::bind_attention_params(m);
   const auto release = py::call_guard<py::gil_scoped_release>();
   m.def("step", &de::run_step, release);
   m.def("noise", &de::run_noise, release);
+  m.def("group_norm", &de::run_group_norm, release);
+  m.def("attention", &de::run_attention, release);
   m.def("abi", &de::abi, "The layout of a row, to compare with diffusion_engine/ops/layout.py.");
   m.def("isas", &isas, "The instruction sets of this machine, best first.");
   m.def("isa", [] { return de::kernels().isa; }, "The instruction set in use.");

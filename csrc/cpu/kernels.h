@@ -1,5 +1,7 @@
 // What every instruction set offers.
 #pragma once
+#include "attention.h"
+#include "group_norm.h"
 #include "noise.h"
 #include "step.h"
 
@@ -12,6 +14,13 @@ struct Kernels {
   void (*noise)(const NoiseParams&, int64_t b0, int64_t b1, int64_t first, int64_t last);
   // Elements first ... first + count - 1 of one sample.
   void (*normals)(uint64_t seed, uint32_t key, uint32_t m, int64_t first, int64_t count, float* out);
+  // Groups [first, last) of sample b.
+  void (*group_norm)(const GroupNormParams&, int64_t b, int64_t first, int64_t last);
+  // Pixels [row, last) of sample b where rows are pixels: moments[2][channel], then the result.
+  void (*column_moments)(const GroupNormParams&, int64_t b, int64_t row, int64_t last, float* moments);
+  void (*normalize_rows)(const GroupNormParams&, int64_t b, int64_t row, int64_t last, const Affine&);
+  // One of blocks.items(params), with blocks.scratch(params) floats of its own.
+  void (*attention)(const AttentionParams&, const AttentionBlocks& blocks, int64_t item, float* scratch);
 };
 
 extern const Kernels scalar;

@@ -1,0 +1,206 @@
+// One work item of attention: see ops/attention.py for the definition and tile.h for the layout.
+#pragma once
+#include <limits>
+
+#include "attention.h"
+#include "tile.h"
+
+namespace de {
+namespace {
+
+// 2^x for x <= 0 in float: a polynomial of degree 5 on [-1/2, 1/2], within 7.5e-8 before rounding, times
+// 2^n. Below 2^-100 it stays there: products with smaller weights would be subnormal, which is slow, and
+// add nothing to a total that is 1 at least. NaN stays.
+DE_INLINE Float power_of_two(Float x) {
+  const Float magic = splat(12583039.0f);  // 1.5 * 2^23 + 127: its sum's low bits are n + 127
+  const Float inside = at_least(x, splat(-100.0f)), shifted = inside + magic;
+  const Float f = inside - (shifted - magic);
+  Float p = splat(1.327647129e-3f);
+  p = multiply_add(p, f, splat(9.675540961e-3f));
+  p = multiply_add(p, f, splat(5.550713092e-2f));
+  p = multiply_add(p, f, splat(2.402212024e-1f));
+  p = multiply_add(p, f, splat(6.931469440e-1f));
+  p = multiply_add(p, f, splat(1.000000119f));
+  return p * (Float)((Int)shifted << 23);
+}
+
+// The rows of one head.
+struct Tokens {
+  char* data;
+  int64_t row;  // bytes
+
+  Tokens(const Heads& h, int64_t b, int64_t head, int64_t first, int64_t size)
+      : data((char*)h.data + (b * h.batch + head * h.head + first * h.token) * size),
+        row(h.token * size) {}
+};
+
+// Columns of W rows at a time, scaled: panels [dim][PANEL]. Lanes without a query are 0.
+template <int32_t dtype>
+void pack_panels(const Tokens& from, int64_t rows, int64_t dim, float scale, float* panels) {
+  const int64_t size = size_of(dtype);
+  for (int64_t first = 0; first < rows; first += W) {
+    float* to = panels + first / PANEL * PANEL * dim + first % PANEL;
+    const char* at = from.data + first * from.row;
+    const bool whole = rows - first >= W;
+    const int64_t vectors = whole ? dim / W * W : 0;
+    for (int64_t d = 0; d < vectors; d += W) {
+      Float t[W];
+      for (int i = 0; i < W; ++i) t[i] = load_as<dtype>(at + i * from.row + d * size) * scale;
+      transpose(t);
+      for (int i = 0; i < W; ++i) store(to + (d + i) * PANEL, t[i]);
+    }
+    for (int64_t d = vectors; d < dim; ++d)
+      for (int64_t i = 0; i < W; ++i)
+        to[d * PANEL + i] =
+            first + i < rows ? element(at + i * from.row + d * size, dtype) * scale : 0.0f;
+  }
+}
+
+// And back, each row divided by its total.
+template <int32_t dtype>
+void unpack_panels(const float* panels, const float* totals, int64_t rows, int64_t dim, const Tokens& to) {
+  const int64_t size = size_of(dtype);
+  for (int64_t first = 0; first < rows; first += W) {
+    const float* from = panels + first / PANEL * PANEL * dim + first % PANEL;
+    char* at = to.data + first * to.row;
+    const int64_t count = rows - first < W ? rows - first : W;
+    const int64_t vectors = count == W ? dim / W * W : 0;
+    const Float inverse = 1.0f / load<Float>(totals + first);
+    for (int64_t d = 0; d < vectors; d += W) {
+      Float t[W];
+      for (int i = 0; i < W; ++i) t[i] = load<Float>(from + (d + i) * PANEL) * inverse;
+      transpose(t);
+      for (int i = 0; i < W; ++i) store_as<dtype>(at + i * to.row + d * size, t[i]);
+    }
+    for (int64_t d = vectors; d < dim; ++d)
+      for (int64_t i = 0; i < count; ++i)
+        set_element(at + i * to.row + d * size, dtype, from[d * PANEL + i] * inverse[i]);
+  }
+}
+
+// Keys or values as floats in rows that do not share the cache's sets.
+template <int32_t dtype>
+void pack_rows(const Tokens& from, int64_t rows, int64_t dim, int64_t row, float* to) {
+  const int64_t size = size_of(dtype), vectors = dim / W * W;
+  for (int64_t i = 0; i < rows; ++i) {
+    const char* at = from.data + i * from.row;
+    for (int64_t d = 0; d < vectors; d += W) store(to + i * row + d, load_as<dtype>(at + d * size));
+    for (int64_t d = vectors; d < dim; ++d) to[i * row + d] = element(at + d * size, dtype);
+  }
+}
+
+// A panel's queries and what is known of them so far.
+struct Panel {
+  const float* q;
+  float *sums, *top, *total;
+};
+
+// A block of keys: [keys] rows of `row` floats.
+struct Block {
+  const float *k, *v;
+  int64_t row, keys, dim;
+};
+
+// scores [keys][PANEL] and their maxima, which begin with those in `top`.
+template <int V>
+DE_INLINE void score(const Block& block, const float* q, float* scores, Float (&top)[V]) {
+  evenly(block.keys, ROWS, [&](int64_t first, int64_t count) {
+    constant<ROWS>(count, [&](auto rows) {
+      Float sum[rows][V] = {};
+      multiply(block.k + first * block.row, block.row, 1, q, block.dim, sum);
+      for (int r = 0; r < rows; ++r)
+        for (int v = 0; v < V; ++v) {
+          store(scores + (first + r) * PANEL + v * W, sum[r][v]);
+          top[v] = at_least(sum[r][v], top[v]);
+        }
+    });
+  });
+}
+
+// scores becomes 2^(scores - top), whose sums over the keys are added to `total`.
+template <int V>
+DE_INLINE void weigh(int64_t keys, float* scores, const Float (&top)[V], Float (&total)[V]) {
+  for (int64_t i = 0; i < keys; ++i)
+    for (int v = 0; v < V; ++v) {
+      float* at = scores + i * PANEL + v * W;
+      const Float weight = power_of_two(load<Float>(at) - top[v]);
+      store(at, weight);
+      total[v] += weight;
+    }
+}
+
+// sums = sums decay + weights v. The block's sum is made on its own: the error of 16,384 keys added
+// one by one would be some ten times larger.
+template <int V>
+DE_INLINE void add_values(const Block& block, const float* weights, const Float (&decay)[V], float* sums) {
+  evenly(block.dim, ROWS, [&](int64_t first, int64_t count) {
+    constant<ROWS>(count, [&](auto rows) {
+      Float sum[rows][V] = {};
+      multiply(block.v + first, 1, block.row, weights, block.keys, sum);
+      for (int r = 0; r < rows; ++r)
+        for (int v = 0; v < V; ++v) {
+          float* at = sums + (first + r) * PANEL + v * W;
+          store(at, multiply_add(load<Float>(at), decay[v], sum[r][v]));
+        }
+    });
+  });
+}
+
+// A panel of V vectors meets a block of keys.
+template <int V>
+void attend(const Block& block, const Panel& panel, float* scores) {
+  Float top[V], decay[V], total[V] = {};
+  for (int v = 0; v < V; ++v) top[v] = load<Float>(panel.top + v * W);
+  score(block, panel.q, scores, top);
+  weigh(block.keys, scores, top, total);
+  for (int v = 0; v < V; ++v) {
+    decay[v] = power_of_two(load<Float>(panel.top + v * W) - top[v]);
+    store(panel.top + v * W, top[v]);
+    float* at = panel.total + v * W;
+    store(at, multiply_add(load<Float>(at), decay[v], total[v]));
+  }
+  add_values(block, scores, decay, panel.sums);
+}
+
+template <int32_t dtype>
+void attention(const AttentionParams& p, const AttentionBlocks& blocks, int64_t item, float* scratch) {
+  const int64_t size = size_of(dtype), dim = p.dim;
+  const int64_t parts = (p.queries + blocks.queries - 1) / blocks.queries;
+  const int64_t b = item / parts / p.heads, head = item / parts % p.heads;
+  const int64_t first = item % parts * blocks.queries;
+  const int64_t rows = p.queries - first < blocks.queries ? p.queries - first : blocks.queries;
+
+  float* q = scratch;
+  float* sums = q + blocks.queries * dim;
+  float* top = sums + blocks.queries * dim;
+  float* total = top + blocks.queries;
+  float* scores = total + blocks.queries;
+  float* k = scores + blocks.keys * PANEL;
+  float* v = k + blocks.keys * blocks.row;
+
+  // The logarithm of e to the base 2 makes powers of 2 of those of e.
+  pack_panels<dtype>(Tokens(p.q, b, head, first, size), rows, dim, p.scale * 1.44269504f, q);
+  std::memset(sums, 0, sizeof(float) * (size_t)(blocks.queries * dim));
+  std::memset(total, 0, sizeof(float) * (size_t)blocks.queries);
+  for (int64_t i = 0; i < blocks.queries; ++i) top[i] = std::numeric_limits<float>::lowest();
+
+  evenly(p.keys, blocks.keys, [&](int64_t key, int64_t count) {
+    pack_rows<dtype>(Tokens(p.k, b, head, key, size), count, dim, blocks.row, k);
+    pack_rows<dtype>(Tokens(p.v, b, head, key, size), count, dim, blocks.row, v);
+    const Block block = {k, v, blocks.row, count, dim};
+    for (int64_t i = 0; i < rows; i += PANEL) {
+      const Panel panel = {q + i * dim, sums + i * dim, top + i, total + i};
+      rows - i > W ? attend<2>(block, panel, scores) : attend<1>(block, panel, scores);
+    }
+  });
+  unpack_panels<dtype>(sums, total, rows, dim, Tokens(p.out, b, head, first, size));
+}
+
+inline void attention(const AttentionParams& p, const AttentionBlocks& blocks, int64_t item, float* scratch) {
+  if (p.dtype == F32) return attention<F32>(p, blocks, item, scratch);
+  if (p.dtype == BF16) return attention<BF16>(p, blocks, item, scratch);
+  attention<F16>(p, blocks, item, scratch);
+}
+
+}  // namespace
+}  // namespace de

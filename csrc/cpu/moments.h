@@ -1,0 +1,80 @@
+// Means and squared deviations of rows that lie in the cache, in float32: the mean of a part first,
+// then the deviations from it, so that a large mean cancels nothing. Parts merge in order.
+#pragma once
+#include "group_norm.h"
+#include "vector.h"
+
+namespace de {
+namespace {
+
+DE_INLINE float sum(Float v) {
+  float total = 0.0f;
+  for (int i = 0; i < W; ++i) total += v[i];
+  return total;
+}
+
+// Sum of f over n values, in four chains.
+template <class F>
+DE_INLINE float sum_row(const float* row, int64_t n, F f) {
+  constexpr int CHAINS = 4;
+  Float sums[CHAINS] = {};
+  int64_t i = 0;
+  for (; i + CHAINS * W <= n; i += CHAINS * W)
+    for (int u = 0; u < CHAINS; ++u) sums[u] = f(load<Float>(row + i + u * W), sums[u]);
+  for (; i + W <= n; i += W) sums[0] = f(load<Float>(row + i), sums[0]);
+  float total = sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  for (; i < n; ++i) total += f(splat(row[i]), Float{})[0];
+  return total;
+}
+
+// The moments of n values.
+inline void add_moments(Moments& moments, const float* row, int64_t n, float residual) {
+  const float mean = sum_row(row, n, [](Float x, Float total) { return total + x; }) / (float)n;
+  const float m2 = sum_row(row, n, [mean](Float x, Float total) {
+    const Float d = x - mean;
+    return multiply_add(d, d, total);
+  });
+  moments.merge((double)n, (double)mean + residual, m2);
+}
+
+// One vector of columns of `rows` rows that start `step` floats apart: merges its moments into
+// mean[] and m2[], which hold those of `before` rows.
+template <int U>
+DE_INLINE void add_columns(const float* x, int64_t rows, int64_t step, int64_t before, float* mean, float* m2) {
+  Float part[U] = {}, squares[U] = {};
+  for (int64_t r = 0; r < rows; ++r)
+    for (int u = 0; u < U; ++u) part[u] += load<Float>(x + r * step + u * W);
+  for (int u = 0; u < U; ++u) part[u] *= 1.0f / (float)rows;
+  for (int64_t r = 0; r < rows; ++r)
+    for (int u = 0; u < U; ++u) {
+      const Float d = load<Float>(x + r * step + u * W) - part[u];
+      squares[u] = multiply_add(d, d, squares[u]);
+    }
+  const float total = (float)(before + rows);
+  const float share = (float)rows / total, cross = (float)before * (float)rows / total;
+  for (int u = 0; u < U; ++u) {
+    const Float old = load<Float>(mean + u * W), delta = part[u] - old;
+    store(mean + u * W, old + delta * share);
+    store(m2 + u * W, load<Float>(m2 + u * W) + (squares[u] + delta * delta * cross));
+  }
+}
+
+// The moments of each of n columns; mean and m2 hold at least n + W floats.
+inline void add_columns(const float* x, int64_t n, int64_t rows, int64_t step, int64_t before, float* mean,
+                        float* m2) {
+  int64_t c = 0;
+  for (; c + 4 * W <= n; c += 4 * W) add_columns<4>(x + c, rows, step, before, mean + c, m2 + c);
+  for (; c + W <= n; c += W) add_columns<1>(x + c, rows, step, before, mean + c, m2 + c);
+  for (; c < n; ++c) {
+    float part = 0.0f, squares = 0.0f;
+    for (int64_t r = 0; r < rows; ++r) part += x[r * step + c];
+    part /= (float)rows;
+    for (int64_t r = 0; r < rows; ++r) squares += (x[r * step + c] - part) * (x[r * step + c] - part);
+    const float total = (float)(before + rows), delta = part - mean[c];
+    mean[c] += delta * ((float)rows / total);
+    m2[c] += squares + delta * delta * ((float)before * (float)rows / total);
+  }
+}
+
+}  // namespace
+}  // namespace de
