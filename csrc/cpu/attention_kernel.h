@@ -8,21 +8,31 @@
 namespace de {
 namespace {
 
-// 2^x for x <= 0 in float: a polynomial of degree 5 on [-1/2, 1/2], within 7.5e-8 before rounding, times
-// 2^n. Below 2^-100 it stays there: products with smaller weights would be subnormal, which is slow, and
-// add nothing to a total that is 1 at least. NaN stays.
-DE_INLINE Float power_of_two(Float x) {
-  const Float magic = splat(12583039.0f);  // 1.5 * 2^23 + 127: its sum's low bits are n + 127
-  const Float inside = at_least(x, splat(-100.0f)), shifted = inside + magic;
-  const Float f = inside - (shifted - magic);
-  Float p = splat(1.327647129e-3f);
-  p = multiply_add(p, f, splat(9.675540961e-3f));
-  p = multiply_add(p, f, splat(5.550713092e-2f));
-  p = multiply_add(p, f, splat(2.402212024e-1f));
-  p = multiply_add(p, f, splat(6.931469440e-1f));
-  p = multiply_add(p, f, splat(1.000000119f));
-  return p * (Float)((Int)shifted << 23);
-}
+// exp(scale x) for scale >= 0, x <= 0. The products are exact inside the additions, so that of large
+// scores only the difference is rounded.
+struct Exponential {
+  Float factor, least;
+
+  explicit Exponential(float scale)
+      : factor(splat(scale * 1.44269504f)),
+        least(at_least(-100.0f / factor, splat(std::numeric_limits<float>::lowest()))) {}
+
+  // 2^n 2^f: a polynomial of degree 5 on [-1/2, 1/2], within 7.5e-8 before rounding. Below 2^-100 it
+  // stays there: products with smaller weights would be subnormal, which is slow, and add nothing to a
+  // total that is 1 at least. NaN stays.
+  DE_INLINE Float operator()(Float x) const {
+    const Float magic = splat(12583039.0f);  // 1.5 * 2^23 + 127: its sum's low bits are n + 127
+    const Float inside = at_least(x, least), shifted = multiply_add(inside, factor, magic);
+    const Float f = multiply_add(inside, factor, magic - shifted);
+    Float p = splat(1.327647129e-3f);
+    p = multiply_add(p, f, splat(9.675540961e-3f));
+    p = multiply_add(p, f, splat(5.550713092e-2f));
+    p = multiply_add(p, f, splat(2.402212024e-1f));
+    p = multiply_add(p, f, splat(6.931469440e-1f));
+    p = multiply_add(p, f, splat(1.000000119f));
+    return p * (Float)((Int)shifted << 23);
+  }
+};
 
 // The rows of one head.
 struct Tokens {
@@ -34,9 +44,9 @@ struct Tokens {
         row(h.token * size) {}
 };
 
-// Columns of W rows at a time, scaled: panels [dim][PANEL]. Lanes without a query are 0.
+// Columns of W rows at a time, times a sign: panels [dim][PANEL]. Lanes without a query are 0.
 template <int32_t dtype>
-void pack_panels(const Tokens& from, int64_t rows, int64_t dim, float scale, float* panels) {
+void pack_panels(const Tokens& from, int64_t rows, int64_t dim, float sign, float* panels) {
   const int64_t size = size_of(dtype);
   for (int64_t first = 0; first < rows; first += W) {
     float* to = panels + first / PANEL * PANEL * dim + first % PANEL;
@@ -45,14 +55,14 @@ void pack_panels(const Tokens& from, int64_t rows, int64_t dim, float scale, flo
     const int64_t vectors = whole ? dim / W * W : 0;
     for (int64_t d = 0; d < vectors; d += W) {
       Float t[W];
-      for (int i = 0; i < W; ++i) t[i] = load_as<dtype>(at + i * from.row + d * size) * scale;
+      for (int i = 0; i < W; ++i) t[i] = load_as<dtype>(at + i * from.row + d * size) * sign;
       transpose(t);
       for (int i = 0; i < W; ++i) store(to + (d + i) * PANEL, t[i]);
     }
     for (int64_t d = vectors; d < dim; ++d)
       for (int64_t i = 0; i < W; ++i)
         to[d * PANEL + i] =
-            first + i < rows ? element(at + i * from.row + d * size, dtype) * scale : 0.0f;
+            first + i < rows ? element(at + i * from.row + d * size, dtype) * sign : 0.0f;
   }
 }
 
@@ -117,13 +127,14 @@ DE_INLINE void score(const Block& block, const float* q, float* scores, Float (&
   });
 }
 
-// scores becomes 2^(scores - top), whose sums over the keys are added to `total`.
+// scores becomes exp(scale (scores - top)), whose sums over the keys are added to `total`.
 template <int V>
-DE_INLINE void weigh(int64_t keys, float* scores, const Float (&top)[V], Float (&total)[V]) {
+DE_INLINE void weigh(const Exponential& power, int64_t keys, float* scores, const Float (&top)[V],
+                     Float (&total)[V]) {
   for (int64_t i = 0; i < keys; ++i)
     for (int v = 0; v < V; ++v) {
       float* at = scores + i * PANEL + v * W;
-      const Float weight = power_of_two(load<Float>(at) - top[v]);
+      const Float weight = power(load<Float>(at) - top[v]);
       store(at, weight);
       total[v] += weight;
     }
@@ -148,13 +159,13 @@ DE_INLINE void add_values(const Block& block, const float* weights, const Float 
 
 // A panel of V vectors meets a block of keys.
 template <int V>
-void attend(const Block& block, const Panel& panel, float* scores) {
+void attend(const Exponential& power, const Block& block, const Panel& panel, float* scores) {
   Float top[V], decay[V], total[V] = {};
   for (int v = 0; v < V; ++v) top[v] = load<Float>(panel.top + v * W);
   score(block, panel.q, scores, top);
-  weigh(block.keys, scores, top, total);
+  weigh(power, block.keys, scores, top, total);
   for (int v = 0; v < V; ++v) {
-    decay[v] = power_of_two(load<Float>(panel.top + v * W) - top[v]);
+    decay[v] = power(load<Float>(panel.top + v * W) - top[v]);
     store(panel.top + v * W, top[v]);
     float* at = panel.total + v * W;
     store(at, multiply_add(load<Float>(at), decay[v], total[v]));
@@ -178,8 +189,9 @@ void attention(const AttentionParams& p, const AttentionBlocks& blocks, int64_t 
   float* k = scores + blocks.keys * PANEL;
   float* v = k + blocks.keys * blocks.row;
 
-  // The logarithm of e to the base 2 makes powers of 2 of those of e.
-  pack_panels<dtype>(Tokens(p.q, b, head, first, size), rows, dim, p.scale * 1.44269504f, q);
+  // Scores of the sign that makes the largest the heaviest, not yet scaled.
+  const Exponential power(std::fabs(p.scale));
+  pack_panels<dtype>(Tokens(p.q, b, head, first, size), rows, dim, p.scale < 0 ? -1.0f : 1.0f, q);
   std::memset(sums, 0, sizeof(float) * (size_t)(blocks.queries * dim));
   std::memset(total, 0, sizeof(float) * (size_t)blocks.queries);
   for (int64_t i = 0; i < blocks.queries; ++i) top[i] = std::numeric_limits<float>::lowest();
@@ -190,7 +202,7 @@ void attention(const AttentionParams& p, const AttentionBlocks& blocks, int64_t 
     const Block block = {k, v, blocks.row, count, dim};
     for (int64_t i = 0; i < rows; i += PANEL) {
       const Panel panel = {q + i * dim, sums + i * dim, top + i, total + i};
-      rows - i > W ? attend<2>(block, panel, scores) : attend<1>(block, panel, scores);
+      rows - i > W ? attend<2>(power, block, panel, scores) : attend<1>(power, block, panel, scores);
     }
   });
   unpack_panels<dtype>(sums, total, rows, dim, Tokens(p.out, b, head, first, size));

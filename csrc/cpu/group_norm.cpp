@@ -30,7 +30,7 @@ bool rows_are_pixels(const GroupNormParams& p) {
 }
 
 int64_t rows_of_tile(const GroupNormParams& p) {
-  return std::max<int64_t>(4096 / p.channels, 8);
+  return std::min<int64_t>(std::max<int64_t>(4096 / p.channels, 8), 64);
 }
 
 static float value(const View& v, int64_t b, int64_t c, float absent) {
@@ -41,28 +41,33 @@ static float value(const View& v, int64_t b, int64_t c, float absent) {
 void Affine::reset(const GroupNormParams& p, int64_t b, int64_t first, int64_t count) {
   this->first = first;
   for (auto* v : {&center, &factor, &offset, &residual}) v->assign(count, 0.0f);
-  if (p.residual.data && p.residual.pixel == 0)
+  if (residual_per_channel(p))
     for (int64_t c = 0; c < count; ++c) residual[c] = value(p.residual, b, first + c, 0.0f);
 }
 
 void Affine::fill(const GroupNormParams& p, int64_t b, int64_t group, const Moments& moments) {
   const int64_t channels = p.channels / p.groups;
-  const float mean = (float)moments.mean;
-  const float rstd = (float)(1.0 / std::sqrt(moments.m2 / moments.n + (double)p.eps));
+  const double rstd = 1.0 / std::sqrt(moments.m2 / moments.n + (double)p.eps);
+  // Each is rounded once, and what the center loses the offset makes good: every element of the
+  // channel inherits their errors.
+  const double lost = moments.mean - (float)moments.mean;
   for (int64_t c = group * channels; c < (group + 1) * channels; ++c) {
-    const float scale = 1.0f + value(p.scale, b, c, 0.0f);
-    factor[c - first] = rstd * value(p.weight, 0, c, 1.0f) * scale;
-    offset[c - first] = value(p.bias, 0, c, 0.0f) * scale + value(p.shift, b, c, 0.0f);
-    center[c - first] = mean - residual[c - first];
+    const double scale = 1.0 + value(p.scale, b, c, 0.0f);
+    const double gain = rstd * value(p.weight, 0, c, 1.0f) * scale;
+    const double shift = value(p.bias, 0, c, 0.0f) * scale + value(p.shift, b, c, 0.0f);
+    factor[c - first] = (float)gain;
+    offset[c - first] = (float)(shift - lost * gain);
+    center[c - first] = (float)moments.mean;
   }
 }
 
-void Affine::fill(const GroupNormParams& p, int64_t b, const float* mean, const float* m2) {
+void Affine::fill(const GroupNormParams& p, int64_t b, const float* columns) {
+  const float *mean = columns, *m2 = mean + center.size(), *pivot = m2 + center.size();
   const int64_t channels = p.channels / p.groups, count = (int64_t)center.size();
   for (int64_t c = 0; c < count; c += channels) {
     Moments moments;
     for (int64_t i = c; i < c + channels; ++i)
-      moments.merge((double)p.pixels, (double)mean[i] + residual[i], m2[i]);
+      moments.merge((double)p.pixels, (double)pivot[i] + mean[i] + residual[i], m2[i]);
     fill(p, b, (first + c) / channels, moments);
   }
 }
@@ -84,19 +89,20 @@ static void run_groups(const GroupNormParams& p) {
   }
   const int64_t parts = (p.groups + step - 1) / step, items = p.batch * parts;
   const int threads = threads_for(elements, items);
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
+  const int64_t grain = std::max<int64_t>(1, PER_THREAD / 4 * items / elements);
+#pragma omp parallel for schedule(dynamic, grain) num_threads(threads) if (threads > 1)
   for (int64_t item = 0; item < items; ++item) {
     const int64_t first = item % parts * step;
     normalize(p, item / parts, first, std::min<int64_t>(first + step, p.groups));
   }
 }
 
-// Merges the moments [part][2][channel] of parts of `rows` pixels, in order, into the first part's.
+// Merges the moments [part][3][channel] of parts of `rows` pixels, in order, into the first part's.
 static void merge_parts(float* moments, int64_t parts, int64_t rows, const GroupNormParams& p) {
   const int64_t channels = p.channels;
   float *mean = moments, *m2 = moments + channels;
   for (int64_t part = 1; part < parts; ++part) {
-    const float* more = moments + part * 2 * channels;
+    const float* more = moments + part * 3 * channels;
     const int64_t before = part * rows, count = std::min(rows, p.pixels - before);
     const float share = (float)count / (float)(before + count), cross = (float)before * share;
     for (int64_t c = 0; c < channels; ++c) {
@@ -112,7 +118,7 @@ static void run_parts(const GroupNormParams& p) {
   const Kernels& k = kernels();
   const int64_t tile = rows_of_tile(p);
   const int64_t rows = std::max(PART / p.channels / tile, (int64_t)1) * tile;
-  const int64_t parts = (p.pixels + rows - 1) / rows, size = 2 * p.channels;
+  const int64_t parts = (p.pixels + rows - 1) / rows, size = 3 * p.channels;
   std::vector<float> moments(p.batch * parts * size);
   const int threads = threads_for(p.batch * p.channels * p.pixels, p.batch * parts);
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -131,7 +137,7 @@ static void run_parts(const GroupNormParams& p) {
         std::copy_n(moments.begin() + b * parts * size, parts * size, own.begin());
         merge_parts(own.data(), parts, rows, p);
         affine.reset(p, b, 0, p.channels);
-        affine.fill(p, b, own.data(), own.data() + p.channels);
+        affine.fill(p, b, own.data());
         sample = b;
       }
       k.normalize_rows(p, b, first, std::min(first + rows, p.pixels), affine);

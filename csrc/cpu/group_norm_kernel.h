@@ -15,29 +15,47 @@ namespace {
 constexpr int64_t PART_FLOATS = 4096;  // of a row, 16 KiB: half of the first cache
 constexpr int64_t SHORT = 64;          // pixels of a channel that are too few for a loop of their own
 
-template <bool SILU>
-DE_INLINE Float finish(Float x, Float center, Float factor, Float offset) {
-  const Float y = multiply_add(x - center, factor, offset);
+// What a channel does to its values: silu((x + residual - center) factor + offset).
+struct Coefficients {
+  const float *residual, *center, *factor, *offset;
+};
+
+template <bool SILU, bool RESIDUAL>
+DE_INLINE Float finish(Float x, Float residual, Float center, Float factor, Float offset) {
+  const Float y = multiply_add((RESIDUAL ? x + residual : x) - center, factor, offset);
   return SILU ? silu(y) : y;
 }
 
-// out = finish(x) of n values whose coefficients are vectors, or one number each.
-template <bool SILU, bool VECTORS>
-inline void finish_row(const float* x, float* out, int64_t n, const float* center, const float* factor,
-                       const float* offset) {
+// n values whose coefficients are vectors, or one number each.
+template <bool SILU, bool RESIDUAL, bool VECTORS>
+void finish_row(const float* x, float* out, int64_t n, const Coefficients& k) {
   const auto of = [](const float* v, int64_t i) { return VECTORS ? load<Float>(v + i) : splat(*v); };
   int64_t i = 0;
   for (; i + W <= n; i += W)
-    store(out + i, finish<SILU>(load<Float>(x + i), of(center, i), of(factor, i), of(offset, i)));
+    store(out + i, finish<SILU, RESIDUAL>(load<Float>(x + i), RESIDUAL ? of(k.residual, i) : Float{}, of(k.center, i),
+                                          of(k.factor, i), of(k.offset, i)));
   for (; i < n; ++i) {
-    const int64_t k = VECTORS ? i : 0;
-    out[i] = finish<SILU>(splat(x[i]), splat(center[k]), splat(factor[k]), splat(offset[k]))[0];
+    const int64_t j = VECTORS ? i : 0;
+    out[i] = finish<SILU, RESIDUAL>(splat(x[i]), splat(RESIDUAL ? k.residual[j] : 0.0f), splat(k.center[j]),
+                                    splat(k.factor[j]), splat(k.offset[j]))[0];
   }
+}
+
+typedef void (*FinishRow)(const float*, float*, int64_t, const Coefficients&);
+
+inline FinishRow finish_row(bool silu, bool residual, bool vectors) {
+  static const FinishRow rows[2][2][2] = {
+      {{finish_row<false, false, false>, finish_row<false, false, true>},
+       {finish_row<false, true, false>, finish_row<false, true, true>}},
+      {{finish_row<true, false, false>, finish_row<true, false, true>},
+       {finish_row<true, true, false>, finish_row<true, true, true>}},
+  };
+  return rows[silu][residual][vectors];
 }
 
 // A thread's own; small maps would spend more time on allocating it than on their elements.
 struct Scratch {
-  std::vector<float> in, out, mean, m2;
+  std::vector<float> in, out, columns;
 };
 
 // The channels [first, first + channels) of sample b, as rows: pixels of channels, or channels of
@@ -47,14 +65,15 @@ struct Item {
   const int64_t b, first, channels;
   const bool by_pixel;
   const int64_t count, length;  // of the rows
-  std::vector<float>&in, &out, &mean, &m2;
+  const FinishRow run;
+  std::vector<float>&in, &out, &columns;
 
   Item(const GroupNormParams& p, int64_t b, int64_t first, int64_t channels, Scratch& s)
       : p(p), b(b), first(first), channels(channels), by_pixel(rows_are_pixels(p)),
         count(by_pixel ? p.pixels : channels), length(by_pixel ? channels : p.pixels),
-        in(s.in), out(s.out), mean(s.mean), m2(s.m2) {}
+        run(finish_row(p.silu, residual_per_channel(p), by_pixel)), in(s.in), out(s.out), columns(s.columns) {}
 
-  bool full_residual() const { return p.residual.data && p.residual.pixel != 0; }
+  bool full_residual() const { return p.residual.data && !residual_per_channel(p); }
   bool direct() const { return p.x.dtype == F32 && !full_residual(); }
   int64_t step() const { return by_pixel ? p.x.pixel : p.x.channel; }  // of the rows of x
 
@@ -78,12 +97,10 @@ struct Item {
     if (last) write_sum(x, row, column, n, affine);
   }
 
-  void write_norm(const float* x, int64_t row, int64_t column, int64_t n, const Affine& affine) {
+  void write_norm(const float* x, int64_t row, int64_t column, int64_t n, const Affine& a) {
     const int64_t c = by_pixel ? column : row;
-    const auto run = by_pixel ? (p.silu ? finish_row<true, true> : finish_row<false, true>)
-                              : (p.silu ? finish_row<true, false> : finish_row<false, false>);
     float* to = p.out.dtype == F32 ? (float*)at(p.out, row, column) : out.data();
-    run(x, to, n, &affine.center[c], &affine.factor[c], &affine.offset[c]);
+    run(x, to, n, {&a.residual[c], &a.center[c], &a.factor[c], &a.offset[c]});
     if (to == out.data()) write_row(at(p.out, row, column), p.out.dtype, n, to);
   }
 
@@ -115,25 +132,29 @@ struct Item {
   }
 
   // All channels as one row, each coefficient repeated for its pixels.
-  void write_repeated(const Affine& affine) {
+  void write_repeated(const Affine& a) {
     const int64_t n = count * length;
-    for (auto [to, from] : {std::pair{&in, &affine.center}, {&mean, &affine.factor}, {&m2, &affine.offset}}) {
-      to->resize(n);
-      for (int64_t c = 0; c < count; ++c) std::fill_n(to->begin() + c * length, length, (*from)[c]);
-    }
-    const auto run = p.silu ? finish_row<true, true> : finish_row<false, true>;
-    run((const float*)at(p.x, 0, 0), (float*)at(p.out, 0, 0), n, in.data(), mean.data(), m2.data());
+    columns.resize(3 * n);
+    float* to = columns.data();
+    for (const auto* from : {&a.center, &a.factor, &a.offset})
+      for (int64_t c = 0; c < count; ++c, to += length) std::fill_n(to, length, (*from)[c]);
+    const float* k = columns.data();
+    finish_row(p.silu, false, true)((const float*)at(p.x, 0, 0), (float*)at(p.out, 0, 0), n,
+                                    {nullptr, k, k + n, k + 2 * n});
   }
 
-  // Rows are pixels: the moments of each channel over the rows [row, last), tile by tile.
-  void add_rows(int64_t row, int64_t last, float* mean, float* m2) {
+  // Rows are pixels: the moments [3][length] of each channel over the rows [row, last), tile by tile.
+  // The pivots are the sample's first pixel.
+  void add_rows(int64_t row, int64_t last, float* columns) {
     const int64_t tile = rows_of_tile(p), begin = row;
+    std::fill_n(columns, 2 * length, 0.0f);
+    copy(0, columns + 2 * length);
     in.resize(direct() ? 0 : tile * length);
     for (; row < last; row += tile) {
       const int64_t rows = std::min(tile, last - row);
       for (int64_t r = 0; r < rows && !direct(); ++r) copy(row + r, in.data() + r * length);
       const float* x = direct() ? (const float*)at(p.x, row, 0) : in.data();
-      add_columns(x, length, rows, direct() ? step() : length, row - begin, mean, m2);
+      add_columns(x, length, rows, direct() ? step() : length, row - begin, columns);
     }
   }
 
@@ -143,9 +164,9 @@ struct Item {
   }
 
   void normalize_pixels(Affine& affine) {
-    mean.assign(channels, 0.0f), m2.assign(channels, 0.0f);
-    add_rows(0, count, mean.data(), m2.data());
-    affine.fill(p, b, mean.data(), m2.data());
+    columns.resize(3 * length);
+    add_rows(0, count, columns.data());
+    affine.fill(p, b, columns.data());
     write_rows(0, count, affine);
   }
 
@@ -168,11 +189,9 @@ void group_norm(const GroupNormParams& p, int64_t b, int64_t first, int64_t last
     item.normalize_channels(affine);
 }
 
-// The mean and m2 of every channel over the pixels [row, last) of sample b, to moments[2][channel].
-void column_moments(const GroupNormParams& p, int64_t b, int64_t row, int64_t last, float* moments) {
+void column_moments(const GroupNormParams& p, int64_t b, int64_t row, int64_t last, float* columns) {
   static thread_local Scratch scratch;
-  std::fill_n(moments, 2 * p.channels, 0.0f);
-  Item(p, b, 0, p.channels, scratch).add_rows(row, last, moments, moments + p.channels);
+  Item(p, b, 0, p.channels, scratch).add_rows(row, last, columns);
 }
 
 void normalize_rows(const GroupNormParams& p, int64_t b, int64_t row, int64_t last, const Affine& affine) {

@@ -16,8 +16,8 @@ struct Kernels {
   void (*normals)(uint64_t seed, uint32_t key, uint32_t m, int64_t first, int64_t count, float* out);
   // Groups [first, last) of sample b.
   void (*group_norm)(const GroupNormParams&, int64_t b, int64_t first, int64_t last);
-  // Pixels [row, last) of sample b where rows are pixels: moments[2][channel], then the result.
-  void (*column_moments)(const GroupNormParams&, int64_t b, int64_t row, int64_t last, float* moments);
+  // Pixels [row, last) of sample b where rows are pixels: moments [3][channel], then the result.
+  void (*column_moments)(const GroupNormParams&, int64_t b, int64_t row, int64_t last, float* columns);
   void (*normalize_rows)(const GroupNormParams&, int64_t b, int64_t row, int64_t last, const Affine&);
   // One of blocks.items(params), with blocks.scratch(params) floats of its own.
   void (*attention)(const AttentionParams&, const AttentionBlocks& blocks, int64_t item, float* scratch);

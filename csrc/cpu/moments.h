@@ -1,5 +1,6 @@
 // Means and squared deviations of rows that lie in the cache, in float32: the mean of a part first,
-// then the deviations from it, so that a large mean cancels nothing. Parts merge in order.
+// as a distance from its first value, then the deviations from it, so that a large mean costs no
+// digits. Parts merge in order.
 #pragma once
 #include "group_norm.h"
 #include "vector.h"
@@ -29,7 +30,9 @@ DE_INLINE float sum_row(const float* row, int64_t n, F f) {
 
 // The moments of n values.
 inline void add_moments(Moments& moments, const float* row, int64_t n, float residual) {
-  const float mean = sum_row(row, n, [](Float x, Float total) { return total + x; }) / (float)n;
+  const float pivot = row[0];
+  const auto shifted = [pivot](Float x, Float total) { return total + (x - pivot); };
+  const float mean = pivot + sum_row(row, n, shifted) / (float)n;
   const float m2 = sum_row(row, n, [mean](Float x, Float total) {
     const Float d = x - mean;
     return multiply_add(d, d, total);
@@ -37,21 +40,23 @@ inline void add_moments(Moments& moments, const float* row, int64_t n, float res
   moments.merge((double)n, (double)mean + residual, m2);
 }
 
-// One vector of columns of `rows` rows that start `step` floats apart: merges its moments into
-// mean[] and m2[], which hold those of `before` rows.
+// U vectors of columns of `rows` rows that start `step` floats apart: merges their moments into mean[]
+// and m2[], which hold those of `before` rows. Means are distances from pivot[], a value of the
+// column, so that their rounding is one of the deviations' size.
 template <int U>
-DE_INLINE void add_columns(const float* x, int64_t rows, int64_t step, int64_t before, float* mean, float* m2) {
-  Float part[U] = {}, squares[U] = {};
+DE_INLINE void add_columns(const float* x, int64_t rows, int64_t step, int64_t before, float* mean, float* m2,
+                           const float* pivot) {
+  Float from[U], part[U] = {}, squares[U] = {};
+  for (int u = 0; u < U; ++u) from[u] = load<Float>(pivot + u * W);
   for (int64_t r = 0; r < rows; ++r)
-    for (int u = 0; u < U; ++u) part[u] += load<Float>(x + r * step + u * W);
+    for (int u = 0; u < U; ++u) part[u] += load<Float>(x + r * step + u * W) - from[u];
   for (int u = 0; u < U; ++u) part[u] *= 1.0f / (float)rows;
   for (int64_t r = 0; r < rows; ++r)
     for (int u = 0; u < U; ++u) {
-      const Float d = load<Float>(x + r * step + u * W) - part[u];
+      const Float d = (load<Float>(x + r * step + u * W) - from[u]) - part[u];
       squares[u] = multiply_add(d, d, squares[u]);
     }
-  const float total = (float)(before + rows);
-  const float share = (float)rows / total, cross = (float)before * (float)rows / total;
+  const float share = (float)rows / (float)(before + rows), cross = (float)before * share;
   for (int u = 0; u < U; ++u) {
     const Float old = load<Float>(mean + u * W), delta = part[u] - old;
     store(mean + u * W, old + delta * share);
@@ -59,21 +64,29 @@ DE_INLINE void add_columns(const float* x, int64_t rows, int64_t step, int64_t b
   }
 }
 
-// The moments of each of n columns; mean and m2 hold at least n + W floats.
-inline void add_columns(const float* x, int64_t n, int64_t rows, int64_t step, int64_t before, float* mean,
-                        float* m2) {
-  int64_t c = 0;
-  for (; c + 4 * W <= n; c += 4 * W) add_columns<4>(x + c, rows, step, before, mean + c, m2 + c);
-  for (; c + W <= n; c += W) add_columns<1>(x + c, rows, step, before, mean + c, m2 + c);
-  for (; c < n; ++c) {
-    float part = 0.0f, squares = 0.0f;
-    for (int64_t r = 0; r < rows; ++r) part += x[r * step + c];
-    part /= (float)rows;
-    for (int64_t r = 0; r < rows; ++r) squares += (x[r * step + c] - part) * (x[r * step + c] - part);
-    const float total = (float)(before + rows), delta = part - mean[c];
-    mean[c] += delta * ((float)rows / total);
-    m2[c] += squares + delta * delta * ((float)before * (float)rows / total);
+// The same for one column.
+inline void add_column(const float* x, int64_t rows, int64_t step, int64_t before, float* mean, float* m2,
+                       float pivot) {
+  double part = 0.0, squares = 0.0;
+  for (int64_t r = 0; r < rows; ++r) part += x[r * step] - pivot;
+  part /= (double)rows;
+  for (int64_t r = 0; r < rows; ++r) {
+    const double d = (x[r * step] - pivot) - part;
+    squares += d * d;
   }
+  const double share = (double)rows / (double)(before + rows), delta = part - *mean;
+  *mean = (float)(*mean + delta * share);
+  *m2 = (float)(*m2 + squares + delta * delta * (double)before * share);
+}
+
+// The moments [3][n] of n columns: means, squared deviations, pivots.
+inline void add_columns(const float* x, int64_t n, int64_t rows, int64_t step, int64_t before, float* columns) {
+  float *mean = columns, *m2 = mean + n, *pivot = m2 + n;
+  int64_t c = 0;
+  for (; c + 4 * W <= n; c += 4 * W)
+    add_columns<4>(x + c, rows, step, before, mean + c, m2 + c, pivot + c);
+  for (; c + W <= n; c += W) add_columns<1>(x + c, rows, step, before, mean + c, m2 + c, pivot + c);
+  for (; c < n; ++c) add_column(x + c, rows, step, before, mean + c, m2 + c, pivot[c]);
 }
 
 }  // namespace

@@ -121,7 +121,8 @@ def bind_reference(args: GroupNormArgs) -> Launch:
         h = wide(x)
         if residual is not None:
             h = h + per_channel(residual)
-        y = F.group_norm(
+        # F.group_norm refuses groups of one element, which are their bias.
+        y = torch.group_norm(
             h,
             groups,
             None if weight is None else wide(weight),

@@ -1,0 +1,250 @@
+"""The op group_norm on every backend: accuracy, equal bits, untouched neighbours, refusals."""
+
+from dataclasses import replace
+
+import group_norm_cases as cases
+import pytest
+import torch
+from accuracy import assert_accurate
+
+from diffusion_engine.backends import native
+from diffusion_engine.ops.functional import add_group_norm, group_norm
+from diffusion_engine.ops.group_norm import GroupNormArgs
+from diffusion_engine.ops.registry import objection, resolve
+
+SMALL = [(), (1,), (5,), (3, 5), (8, 8), (2, 3, 4)]
+
+
+@pytest.fixture(params=["scalar", "avx2", "avx512"])
+def cpp(request):
+    module = native.module("_cpu")
+    if request.param not in module.isas():
+        pytest.skip(f"this processor has no {request.param}")
+    before = module.isa()
+    module.set_isa(request.param)
+    yield "cpp"
+    module.set_isa(before)
+
+
+def same(a, b):
+    """Equal bits, NaN included."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    a, b = (t.clone(memory_format=torch.contiguous_format).flatten() for t in (a, b))
+    return torch.equal(a.view(torch.uint8), b.view(torch.uint8))
+
+
+def untouched(got, args):
+    """The memory around what a launch writes, and all that it only reads."""
+    for name, tensor in vars(args).items():
+        if not isinstance(tensor, torch.Tensor):
+            continue
+        mine, theirs = getattr(got, name).cpu(), tensor
+        if name in ("out", "summed"):
+            mine, theirs = (t.clone() for t in (_whole(mine), _whole(theirs)))
+            for memory, view in ((mine, tensor), (theirs, tensor)):
+                torch.as_strided(memory, view.shape, view.stride(), view.storage_offset()).zero_()
+        else:
+            mine, theirs = _whole(mine), _whole(theirs)
+        assert same(mine, theirs), name
+
+
+def _whole(view):
+    return cases.base_of(view)
+
+
+def check(backend, seed, device="cpu", **how):
+    args = cases.make(seed, **how)
+    got, again = cases.run(backend, args, device), cases.run(backend, args, device)
+    exact, theirs = cases.by_torch(args, torch.float64), cases.by_torch(args)
+    assert_accurate(got.out.cpu(), theirs[0], exact[0])
+    assert same(got.out, again.out)
+    if args.summed is not None:
+        assert_accurate(got.summed.cpu(), theirs[1], exact[1])
+    if device == "cpu":
+        untouched(got, args)
+    first = cases.run(backend, _sample(args, -1), device)
+    assert same(first.out[0], got.out[-1]), "a sample alone has other bits"
+
+
+def _sample(args, b):
+    """The same call for one sample, at its place in memory."""
+    batch = args.x.shape[0]
+    sliced = {
+        name: t[b % batch : b % batch + 1]
+        for name, t in vars(args).items()
+        if isinstance(t, torch.Tensor) and name not in ("weight", "bias")
+    }
+    return replace(args, **sliced)
+
+
+@pytest.mark.parametrize("part", range(10))
+def test_cpp(cpp, part):
+    for seed in range(20 * part, 20 * part + 20):
+        check(cpp, seed)
+
+
+@pytest.mark.slow
+def test_cpp_at_length(cpp):
+    for seed in range(1000, 3000):
+        check(cpp, seed)
+
+
+@pytest.mark.parametrize("part", range(6))
+def test_triton(part):
+    for seed in range(10 * part, 10 * part + 10):
+        check("triton", seed, pixels=SMALL, batches=(1, 2))
+
+
+@pytest.mark.slow
+def test_triton_at_length():
+    for seed in range(1000, 3000):
+        check("triton", seed, pixels=SMALL, batches=(1, 2))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+def test_on_a_gpu(backend):
+    for seed in range(400):
+        check(backend, seed, "cuda")
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 64, 96, 96), (1, 32, 200, 131), (1, 6, 120, 120), (9, 40, 13, 9)]
+)
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+def test_large_maps_and_threads(cpp, shape, last):
+    torch.manual_seed(0)
+    x = torch.randn(shape) * 3 + 100
+    x = x.to(memory_format=torch.channels_last) if last else x
+    groups, weight = shape[1] // 2, torch.randn(shape[1])
+    args = GroupNormArgs(x, torch.full_like(x, float("nan")), weight, groups=groups, silu=True)
+    threads = torch.get_num_threads()
+    got = cases.run(cpp, args).out
+    torch.set_num_threads(1)
+    try:
+        assert same(cases.run(cpp, args).out, got)
+    finally:
+        torch.set_num_threads(threads)
+    assert_accurate(got, cases.by_torch(args)[0], cases.by_torch(args, torch.float64)[0])
+    assert same(cases.run(cpp, _sample(args, 0)).out[0], got[0])
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+def test_a_mean_far_from_zero(cpp, last):
+    """Squares of the values would cancel: the mean is 10^4 deviations."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 8, 40, 40) + 1e4
+    x = x.to(memory_format=torch.channels_last) if last else x
+    got = group_norm(x, 2, backend=cpp).double()
+    exact = torch.nn.functional.group_norm(x.double(), 2)
+    # The mean itself is known to half a unit of 10^4.
+    assert (got - exact).abs().max() < 1e4 * torch.finfo(torch.float32).eps
+    assert (got.std() - 1).abs() < 1e-4
+
+
+def test_out_may_be_x_and_summed_a_residual(cpp):
+    torch.manual_seed(0)
+    for last in (False, True):
+        x, r = torch.randn(2, 2, 6, 5, 7)
+        if last:
+            x, r = (t.to(memory_format=torch.channels_last) for t in (x, r))
+        want, total = add_group_norm(x, r, 3, silu=True, backend="torch")
+        out, residual = (
+            x.clone(memory_format=torch.preserve_format),
+            r.clone(memory_format=torch.preserve_format),
+        )
+        args = GroupNormArgs(out, out, residual=residual, summed=residual, groups=3, silu=True)
+        resolve("group_norm", cpp, args)(args.tensors())
+        torch.testing.assert_close(out, want)
+        assert same(residual, total)
+        into, channel = x.clone(memory_format=torch.preserve_format), torch.randn(2, 6)
+        want, total = add_group_norm(x, channel, 3, backend="torch")
+        args = GroupNormArgs(into, torch.empty_like(into), residual=channel, summed=into, groups=3)
+        resolve("group_norm", cpp, args)(args.tensors())
+        torch.testing.assert_close(args.out, want)
+        assert same(into, total)
+
+
+def test_nan_stays_in_its_group(cpp):
+    x = torch.randn(2, 6, 5, 5)
+    x[1, 2, 0, 0] = float("nan")
+    got = group_norm(x, 3, silu=True, backend=cpp)
+    bad = torch.isnan(got)
+    assert bad[1, 2:4].all() and bad.sum() == 50
+
+
+def test_large_values_do_not_overflow_silu(cpp):
+    """1 + exp(100) is infinite in float32, silu(-100) is not."""
+    weight = torch.tensor([100.0, 1.0])
+    x = torch.tensor([[[-1.0, 1.0, -1.0, 1.0], [2.0, -2.0, 2.0, -2.0]]])
+    got = group_norm(x, 2, weight, silu=True, backend=cpp)
+    want = torch.nn.functional.silu(torch.nn.functional.group_norm(x.double(), 2, weight.double()))
+    torch.testing.assert_close(got.double(), want, rtol=1e-6, atol=1e-30)
+
+
+# The function, as layers call it
+
+
+def test_result_has_the_format_of_x():
+    x = torch.randn(2, 8, 4, 4).to(memory_format=torch.channels_last)
+    assert group_norm(x, 2).stride() == x.stride()
+    assert group_norm(x[:, :4], 2).is_contiguous(memory_format=torch.channels_last)
+    assert group_norm(x.bfloat16(), 2).dtype == torch.bfloat16
+
+
+def test_a_launch_is_kept_for_tensors_of_a_kind():
+    from diffusion_engine.ops import functional
+
+    x = torch.randn(3, 8, 5)
+    first = group_norm(x, 2)
+    count = len(functional._launches)
+    assert same(group_norm(x.clone(), 2), first) and len(functional._launches) == count
+    group_norm(x, 4)
+    assert len(functional._launches) == count + 1
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    "change, error, match",
+    [
+        ({"groups": 3}, ValueError, "groups=3 does not divide the 8 channels"),
+        ({"groups": 0}, ValueError, "groups=0 does not divide"),
+        ({"eps": 0.0}, ValueError, "eps=0.0: .* above 0"),
+        ({"x": torch.zeros(2, 8, 3, dtype=torch.int32)}, TypeError, "x is torch.int32; cast it"),
+        ({"x": torch.zeros(8)}, ValueError, r"needs x \[batch, channels, \*pixel\] .* got \[8\]"),
+        ({"x": torch.zeros(0, 8, 3)}, ValueError, "with elements"),
+        ({"weight": torch.zeros(7)}, ValueError, r"needs weight \[8\], got \[7\]"),
+        ({"scale": torch.zeros(8)}, ValueError, r"needs scale \[2, 8\], got \[8\]"),
+        ({"residual": torch.zeros(2, 8, 4)}, ValueError, r"\[2, 8, 3\] or \[2, 8\], got \[2, 8, 4\]"),
+        ({"bias": torch.zeros(8, dtype=torch.int64)}, TypeError, "bias is torch.int64"),
+        ({"weight": torch.zeros(8, device="meta")}, ValueError, "weight on meta; move one"),
+    ],
+)  # fmt: skip
+def test_bad_arguments(change, error, match):
+    given = {"x": torch.zeros(2, 8, 3), "groups": 2} | change
+    with pytest.raises(error, match=match):
+        group_norm(**given)
+
+
+def test_a_named_backend_is_strict():
+    x = torch.zeros(2, 8, 4, 4)
+    mixed = GroupNormArgs(x, torch.empty_like(x, memory_format=torch.channels_last), groups=2)
+    reason = objection("group_norm", "cpp", mixed)
+    assert "neither all contiguous in their pixels nor all in their channels" in reason
+    with pytest.raises(
+        ValueError, match=r"backend='cpp' cannot run group_norm\. cpp: the images are"
+    ):
+        resolve("group_norm", "cpp", mixed)
+    resolve("group_norm", "auto", mixed)(mixed.tensors())
+    assert "take float32, bfloat16 and float16; x is torch.float64" in objection(
+        "group_norm", "cpp", GroupNormArgs(x.double(), x.double(), groups=2)
+    )
+    scattered = x.permute(0, 1, 3, 2)[:, :, ::2]
+    assert "have no single stride" in objection(
+        "group_norm", "cpp", GroupNormArgs(scattered, torch.empty_like(scattered), groups=2)
+    )
+    with pytest.raises(ValueError, match="no such implementation of group_norm"):
+        group_norm(x, 2, backend="metal")
