@@ -52,8 +52,9 @@ def start(
     took 5.
     """
     compiled = kernel[grid](**changing, **fixed)
+    names = tuple(changing)  # and no values: the launch would keep the first tensors alive
     if interpreted(kernel):
-        return lambda *values: kernel[grid](**dict(zip(changing, values, strict=True)), **fixed)
+        return lambda *values: kernel[grid](**dict(zip(names, values, strict=True)), **fixed)
     run = compiled[(*grid, 1, 1)]
-    rest = [fixed[name] for name in kernel.arg_names[len(changing) :]]
+    rest = [fixed[name] for name in kernel.arg_names[len(names) :]]
     return lambda *values: run(*values, *rest)

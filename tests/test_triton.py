@@ -236,8 +236,12 @@ def test_machine_code(capsys):
     with capsys.disabled():
         print()
         for f in figures:
-            print("  {kernel:28} sm_{arch}  {registers:3} registers  {spilled} bytes spilled  "
+            print("  {kernel:56} sm_{arch}  {registers:3} registers  {spilled} bytes spilled  "
                   "{shared} bytes shared".format(**f))  # fmt: skip
     for f in figures:
-        assert f["spilled"] == 0 and f["inexact"] == 0, f
-        assert f["registers"] <= (40 if f["kernel"] == "step ddim" else 168), f
+        assert f["spilled"] == 0, f
+        # The most that a block may have on sm_80 and sm_90.
+        assert f["registers"] <= 255 and f["shared"] <= (163 if f["arch"] == 80 else 227) * 1024, f
+        if f["kernel"].startswith(("step", "noise")):
+            assert f["inexact"] == 0, f
+            assert f["registers"] <= (40 if f["kernel"] == "step ddim" else 168), f

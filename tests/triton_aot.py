@@ -5,11 +5,13 @@ Runs as a program of its own, since TRITON_INTERPRET of the tests decides when t
     python tests/triton_aot.py
 """
 
+import itertools
 import json
 import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -17,8 +19,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 
-from diffusion_engine.kernels import noise, step
+from diffusion_engine.kernels import group_norm, noise, step
 from diffusion_engine.ops import layout as at
+from diffusion_engine.ops.group_norm import GroupNormArgs
 from diffusion_engine.ops.noise import NoiseArgs
 from diffusion_engine.ops.step import StepArgs, Table
 
@@ -112,6 +115,32 @@ def launches():
         yield name, noise._noise, grid, changing | fixed
 
 
+def norms() -> Iterator[tuple[str, object, tuple[int], dict[str, object]]]:
+    """group_norm on small and large maps, plain and with all that it may have."""
+    for (name, shape), dtype, last, full in itertools.product(
+        (("small", (2, 256, 16, 16)), ("large", (1, 128, 256, 256)), ("odd", (1, 320, 62, 62))),
+        (torch.bfloat16, torch.float32),
+        (False, True),
+        (False, True),
+    ):
+        layout = torch.channels_last if last else torch.contiguous_format
+        x = torch.empty(shape, dtype=dtype).contiguous(memory_format=layout)
+        line, column = torch.empty(shape[1], dtype=dtype), torch.empty(shape[:2], dtype=dtype)
+        if full and (name == "odd" or dtype == torch.float32):
+            continue
+        more = {"scale": column, "shift": column, "residual": x, "summed": x} if full else {}
+        args = GroupNormArgs(x, x, line, line, **more, groups=32, silu=True)
+        tensors = dict(zip(group_norm.TENSORS, args.tensors(), strict=True))
+        about = (
+            f"{name} {str(dtype)[6:]}{', channels last' if last else ''}{', full' if full else ''}"
+        )
+        for stage in group_norm.stages(args):
+            tensors |= stage.scratch(x)
+            given = {key: tensors[key] for key in stage.changing}
+            kernel = stage.kernel.__name__.strip("_")
+            yield f"group_norm {kernel} {about}", stage.kernel, stage.grid, given | stage.fixed
+
+
 def assembled(ptx: str, arch: int) -> dict[str, int]:
     """Registers, spilled bytes and shared memory of one kernel."""
     with tempfile.TemporaryDirectory() as folder:
@@ -136,7 +165,7 @@ def main() -> None:
     figures = []
     for arch in ARCHS:
         triton.runtime.driver.set_active(Elsewhere(arch))
-        for name, kernel, grid, arguments in launches():
+        for name, kernel, grid, arguments in itertools.chain(launches(), norms()):
             compiled = kernel.warmup(grid=grid, **arguments)
             ptx = compiled.asm["ptx"]
             figures.append(

@@ -57,7 +57,7 @@ def _objection(name: str, device: str, tensors: dict[str, Tensor]) -> str | None
     return None
 
 
-def _group_norm_views(args: GroupNormArgs) -> dict[str, tuple[int, int, int] | None]:
+def group_norm_views(args: GroupNormArgs) -> dict[str, tuple[int, int, int] | None]:
     """(batch, channel, pixel) strides by name."""
     found: dict[str, tuple[int, int, int] | None] = {}
     for name in ("x", "out", "residual", "summed"):
@@ -76,7 +76,7 @@ def _group_norm_views(args: GroupNormArgs) -> dict[str, tuple[int, int, int] | N
 
 def objection_images(args: GroupNormArgs) -> str | None:
     """Why the images of a group norm are laid out as no kernel takes them, or None."""
-    views = _group_norm_views(args)
+    views = group_norm_views(args)
     pixels = args.x.shape[2:].numel()
     dense = [name for name in ("x", "out", "residual", "summed") if name in views]
     for name in dense:
@@ -113,7 +113,7 @@ def bind_group_norm(args: GroupNormArgs, name: str, run: Run) -> GroupNormLaunch
     p.batch, p.channels = args.x.shape[:2]
     p.pixels = args.x.shape[2:].numel()
     p.groups, p.silu, p.eps = args.groups, int(args.silu), args.eps
-    found = _group_norm_views(args)
+    found = group_norm_views(args)
     order = ("x", "out", "weight", "bias", "scale", "shift", "residual", "summed")
     views: list[View] = []
     for field in order:

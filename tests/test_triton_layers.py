@@ -1,0 +1,67 @@
+"""The Triton kernels of group_norm and attention: what the cases of the ops do not reach."""
+
+import gc
+import weakref
+
+import group_norm_cases
+import pytest
+import torch
+from test_group_norm import SMALL, check
+
+from diffusion_engine.kernels import group_norm
+from diffusion_engine.ops.group_norm import GroupNormArgs
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Large maps at sizes that the interpreter can do: several parts, tiles and blocks."""
+    monkeypatch.setattr(group_norm, "HELD", 0)
+    monkeypatch.setattr(group_norm, "TILE", 64)
+    monkeypatch.setattr(group_norm, "CHANNELS", 8)
+    monkeypatch.setattr(group_norm, "PROGRAMS", 6)
+
+
+@pytest.mark.parametrize("part", range(3))
+def test_large_maps_of_group_norm(small_tiles, part):
+    for seed in range(500 + 5 * part, 505 + 5 * part):
+        check("triton", seed, pixels=SMALL, batches=(1, 2))
+
+
+def test_one_sample_fills_a_gpu():
+    """At least 132 programs, of every layout, for one sample of 1 MB and more."""
+    for channels, pixels in (
+        (128, 64 * 64),
+        (320, 64 * 64),
+        (128, 256 * 256),
+        (512, 64 * 64),
+        (32, 512 * 512),
+    ):
+        for last in (False, True):
+            shape = group_norm.Shape(32, channels // 32, pixels, last)
+            if shape.held:
+                continue
+            parts = -(-shape.tiles // shape.tiles_of_part)
+            assert shape.blocks * parts >= 132 and shape.blocks * shape.tiles >= 132
+            assert shape.blocks * parts <= 4 * group_norm.PROGRAMS
+
+
+def test_a_launch_takes_other_tensors_and_keeps_none():
+    def call():
+        x = torch.randn(2, 6, 5)
+        return GroupNormArgs(x, torch.empty_like(x), groups=3, silu=True)
+
+    first, second = call(), call()
+    launch = group_norm.bind_group_norm(first)
+    launch(first.tensors())
+    launch(second.tensors())
+    torch.testing.assert_close(second.out, group_norm_cases.by_torch(second)[0])
+    kept = [weakref.ref(t) for t in (first.x, first.out, second.x)]
+    del first, second
+    gc.collect()
+    assert not any(ref() is not None for ref in kept)
+
+
+def test_float64_is_refused():
+    x = torch.zeros(1, 2, 3, dtype=torch.float64)
+    reason = group_norm.objection_group_norm(GroupNormArgs(x, x))
+    assert reason == "Triton works in float32; x is float64"
