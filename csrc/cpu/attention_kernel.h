@@ -8,8 +8,8 @@
 namespace de {
 namespace {
 
-// exp(scale x) for scale >= 0, x <= 0. The products are exact inside the additions, so that of large
-// scores only the difference is rounded.
+// exp(scale x) for scale >= 0, x <= 0. Scores are scaled here, after the maximum is subtracted: scaled
+// queries would round every score by its own size, this only the differences that still count.
 struct Exponential {
   Float factor, least;
 
@@ -119,17 +119,18 @@ DE_INLINE void score(const Block& block, const float* q, float* scores, Float (&
       Float sum[rows][V] = {};
       multiply(block.k + first * block.row, block.row, 1, q, block.dim, sum);
       for (int r = 0; r < rows; ++r)
-        for (int v = 0; v < V; ++v) {
-          store(scores + (first + r) * PANEL + v * W, sum[r][v]);
-          top[v] = at_least(sum[r][v], top[v]);
-        }
+        for (int v = 0; v < V; ++v) store(scores + (first + r) * PANEL + v * W, sum[r][v]);
+      for (int v = 0; v < V; ++v) {
+        for (int r = 1; r < rows; ++r) sum[0][v] = at_least(sum[r][v], sum[0][v]);
+        top[v] = at_least(sum[0][v], top[v]);
+      }
     });
   });
 }
 
 // scores becomes exp(scale (scores - top)), whose sums over the keys are added to `total`.
 template <int V>
-DE_INLINE void weigh(const Exponential& power, int64_t keys, float* scores, const Float (&top)[V],
+DE_INLINE void weigh(Exponential power, int64_t keys, float* scores, const Float (&top)[V],
                      Float (&total)[V]) {
   for (int64_t i = 0; i < keys; ++i)
     for (int v = 0; v < V; ++v) {
@@ -159,7 +160,7 @@ DE_INLINE void add_values(const Block& block, const float* weights, const Float 
 
 // A panel of V vectors meets a block of keys.
 template <int V>
-void attend(const Exponential& power, const Block& block, const Panel& panel, float* scores) {
+void attend(Exponential power, const Block& block, const Panel& panel, float* scores) {
   Float top[V], decay[V], total[V] = {};
   for (int v = 0; v < V; ++v) top[v] = load<Float>(panel.top + v * W);
   score(block, panel.q, scores, top);

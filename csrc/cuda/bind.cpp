@@ -1,6 +1,7 @@
 // The Python module `_cuda`. Importing it calls nothing of CUDA.
 #include <array>
 
+#include "bind_layers.h"
 #include "bind_step.h"
 #include "launch.h"
 #include "philox.h"
@@ -21,6 +22,7 @@ PYBIND11_MODULE(_cuda, m) {
   m.doc() = "CUDA kernels. Called by diffusion_engine.backends.native only.";
   de::bind_step_params(m);
   de::bind_noise_params(m);
+  de::bind_group_norm_params(m);
   m.def(
       "step",
       [](const de::StepParams& p, Stream stream, int device) {
@@ -35,6 +37,16 @@ PYBIND11_MODULE(_cuda, m) {
       },
       py::arg("params"), py::arg("stream"), py::arg("device"),
       "Launches the op noise on a stream of a device; does not wait.");
+  m.def(
+      "group_norm",
+      [](const de::GroupNormParams& p, Stream stream, int device) {
+        de::group_norm(p, reinterpret_cast<void*>(stream), device);
+      },
+      py::arg("params"), py::arg("stream"), py::arg("device"),
+      "Launches the op group_norm on a stream of a device; does not wait.");
+  m.def("group_norm_workspace", &de::group_norm_workspace, py::arg("params"));
+  m.def("group_norm_on_host", &de::group_norm_on_host, py::arg("params"),
+        "Runs the kernel's code on the CPU. For tests.");
   m.def("step_on_host", &de::step_on_host, py::arg("params"), py::arg("multiprocessors") = 132,
         "Runs the kernel's code on the CPU, as the grid of a GPU of that size would. For tests.");
   m.def("noise_on_host", &de::noise_on_host, py::arg("params"), py::arg("multiprocessors") = 132,

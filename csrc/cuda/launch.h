@@ -1,6 +1,7 @@
 // What the kernels' files offer to bind.cpp. Launchers throw std::invalid_argument for parameters
 // that no kernel takes and std::runtime_error where CUDA refuses; the message says what to do.
 #pragma once
+#include "layers.h"
 #include "noise.h"
 #include "step.h"
 
@@ -9,10 +10,15 @@ namespace de {
 // `stream` is a cudaStream_t of `device`. Nothing is waited for.
 void step(const StepParams& p, void* stream, int device);
 void noise(const NoiseParams& p, void* stream, int device);
+void group_norm(const GroupNormParams& p, void* stream, int device);
+
+// Bytes that `workspace` of the parameters has to hold.
+int64_t group_norm_workspace(const GroupNormParams& p);
 
 // The kernels' code, block by block and thread by thread, on the CPU and on memory of the host; the
 // grid is that of a GPU with so many multiprocessors. For tests of indexing where there is no GPU.
 void step_on_host(const StepParams& p, int multiprocessors);
 void noise_on_host(const NoiseParams& p, int multiprocessors);
+void group_norm_on_host(const GroupNormParams& p);
 
 }  // namespace de
