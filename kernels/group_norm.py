@@ -20,7 +20,7 @@ from torch import Tensor
 from diffusion_engine.backends.layers import group_norm_views, objection_images
 from diffusion_engine.ops.group_norm import GroupNormArgs, Launch
 
-from .launch import objection, on_device, start
+from .launch import on_device, out_of_place, start
 
 HELD = 8192  # elements of a group, padded, that one program keeps in registers
 TILE = 2048  # elements of a tile
@@ -213,7 +213,7 @@ def objection_group_norm(args: GroupNormArgs) -> str | None:
     for name, tensor in vars(args).items():
         if isinstance(tensor, Tensor) and tensor.dtype == torch.float64:
             return f"Triton works in float32; {name} is float64"
-    return objection(_group, {"x": args.x}, {}) or objection_images(args)
+    return out_of_place(_group, args.x.device) or objection_images(args)
 
 
 @dataclass(frozen=True)

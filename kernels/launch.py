@@ -18,14 +18,21 @@ def interpreted(kernel: object) -> bool:
     return not isinstance(kernel, triton.runtime.JITFunction)
 
 
+def out_of_place(kernel: object, device: torch.device) -> str | None:
+    """Why a kernel cannot run on tensors of a device; or None."""
+    if device.type == "cuda" or interpreted(kernel):
+        return None
+    return (
+        f"Triton works on CUDA tensors and these are on {device}; it interprets its kernels on "
+        "any device where TRITON_INTERPRET=1 is set before the start"
+    )
+
+
 def objection(kernel: object, images: dict[str, Tensor], small: dict[str, Tensor]) -> str | None:
     """Why a kernel cannot take images [B, C, *pixel] and small, contiguous tensors; or None."""
     device = next(iter(images.values())).device
-    if device.type != "cuda" and not interpreted(kernel):
-        return (
-            f"Triton works on CUDA tensors and these are on {device}; it interprets its kernels on "
-            "any device where TRITON_INTERPRET=1 is set before the start"
-        )
+    if reason := out_of_place(kernel, device):
+        return reason
     for name, tensor in images.items():
         if strides(tensor) is None:
             return scattered(name, tensor)

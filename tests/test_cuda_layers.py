@@ -76,7 +76,9 @@ def test_group_norm_refusals(cuda):  # noqa: F811
     with pytest.raises(ValueError, match="4 groups do not divide 6 channels"):
         cuda.group_norm_on_host(p)
     p.channels, p.groups = 5000, 1
-    with pytest.raises(ValueError, match="groups of 5000 channels; the CUDA kernel takes at most 4096"):
+    with pytest.raises(
+        ValueError, match="groups of 5000 channels; the CUDA kernel takes at most 4096"
+    ):
         cuda.group_norm_workspace(p)
     p.channels, p.pixels = 8, 64 * 64
     with pytest.raises(ValueError, match="a large map needs `workspace`"):

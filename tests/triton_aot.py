@@ -19,8 +19,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 
-from diffusion_engine.kernels import group_norm, noise, step
+from diffusion_engine.kernels import attention, group_norm, noise, step
 from diffusion_engine.ops import layout as at
+from diffusion_engine.ops.attention import AttentionArgs
 from diffusion_engine.ops.group_norm import GroupNormArgs
 from diffusion_engine.ops.noise import NoiseArgs
 from diffusion_engine.ops.step import StepArgs, Table
@@ -141,6 +142,16 @@ def norms() -> Iterator[tuple[str, object, tuple[int], dict[str, object]]]:
             yield f"group_norm {kernel} {about}", stage.kernel, stage.grid, given | stage.fixed
 
 
+def attentions() -> Iterator[tuple[str, object, tuple[int], dict[str, object]]]:
+    """attention of the head dims of real networks and of the extremes."""
+    dims = (8, 40, 64, 72, 80, 128, 160, 256)
+    for dtype, dim in itertools.product((torch.bfloat16, torch.float32), dims):
+        q = torch.empty(2, 4096, 8, dim, dtype=dtype).transpose(1, 2)
+        grid, fixed = attention.prepare(AttentionArgs(q, q, q, q))
+        given = dict.fromkeys(attention.TENSORS, q)
+        yield f"attention {str(dtype)[6:]} {dim}", attention._attention, grid, given | fixed
+
+
 def assembled(ptx: str, arch: int) -> dict[str, int]:
     """Registers, spilled bytes and shared memory of one kernel."""
     with tempfile.TemporaryDirectory() as folder:
@@ -165,7 +176,7 @@ def main() -> None:
     figures = []
     for arch in ARCHS:
         triton.runtime.driver.set_active(Elsewhere(arch))
-        for name, kernel, grid, arguments in itertools.chain(launches(), norms()):
+        for name, kernel, grid, arguments in itertools.chain(launches(), norms(), attentions()):
             compiled = kernel.warmup(grid=grid, **arguments)
             ptx = compiled.asm["ptx"]
             figures.append(
