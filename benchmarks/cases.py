@@ -27,6 +27,14 @@ PROVIDERS = {
     ("noise", "cpp"): ("cpu",),
     ("noise", "triton"): ("cuda",),
     ("noise", "cuda"): ("cuda",),
+    ("group_norm", "torch"): ("cpu", "cuda"),
+    ("group_norm", "cpp"): ("cpu",),
+    ("group_norm", "triton"): ("cuda",),
+    ("group_norm", "cuda"): ("cuda",),
+    ("attention", "torch"): ("cpu", "cuda"),
+    ("attention", "cpp"): ("cpu",),
+    ("attention", "triton"): ("cuda",),
+    ("attention", "cuda"): ("cuda",),
 }
 
 STEPS = 50

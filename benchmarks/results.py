@@ -19,16 +19,17 @@ KEYS = (
     "op", "case", "provider", "device", "dtype", "shape", "layout", "cache",
     "median_us", "p20_us", "p80_us", "bytes_per_element", "gb_s", "copy_share",
     "vs_best_torch", "vs_mul_add", "vs_diffusers", "ns_per_element", "max_error",
-    "repeats", "threads", "others", "torch", "diffusers", "commit", "date",
+    "repeats", "threads", "others", "torch", "diffusers", "commit", "date", "gflop_s", "ceiling_share",
 )  # fmt: skip
 SHOWN = {
-    "case": 10, "provider": 18, "dtype": 8, "shape": 13, "layout": 13, "cache": 6,
+    "case": 12, "provider": 18, "dtype": 8, "shape": 18, "layout": 13, "cache": 6,
     "median_us": 10, "p20_us": 10, "p80_us": 10, "bytes_per_element": 5, "gb_s": 6, "copy_share": 6,
+    "gflop_s": 7, "ceiling_share": 6,
     "vs_best_torch": 7, "vs_mul_add": 7, "vs_diffusers": 7, "ns_per_element": 8, "max_error": 9, "others": 6,
 }  # fmt: skip
 TITLES = {
     "bytes_per_element": "B/el", "copy_share": "/copy", "vs_best_torch": "/torch",
-    "vs_mul_add": "/mul+", "vs_diffusers": "/diffu", "ns_per_element": "ns/el",
+    "vs_mul_add": "/mul+", "vs_diffusers": "/diffu", "ns_per_element": "ns/el", "ceiling_share": "/peak",
 }  # fmt: skip
 
 Row = dict[str, str | int | float | None]

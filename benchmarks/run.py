@@ -6,16 +6,18 @@ import argparse
 import os
 import sys
 
+OPS = ("step", "noise", "group_norm", "attention", "accelerate")
+
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    made.add_argument("--op", choices=("step", "noise"), default="step")
+    made.add_argument("--op", choices=OPS, default="step")
     made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     made.add_argument(
         "--rows", default="", help="words of a case, shape or layout, all of which have to match"
     )
     made.add_argument("--repeats", type=int, default=50)
-    made.add_argument("--threads", type=int, help="default: 2 for step, 1 for noise")
+    made.add_argument("--threads", type=int, help="default: 1 for noise, 2 for all else")
     made.add_argument("--no-save", action="store_true", help="print only")
     return made
 
@@ -30,15 +32,21 @@ def settle_environment(threads: int) -> None:
 
 def main() -> None:
     given = parser().parse_args()
-    threads = given.threads or (2 if given.op == "step" else 1)
+    threads = given.threads or (1 if given.op == "noise" else 2)
     settle_environment(threads)
 
     import torch
 
-    from . import noise, results, step
+    from . import accelerate, layers, noise, results, step
 
     torch.set_num_threads(threads)
-    measure = {"step": step.measure, "noise": noise.measure}[given.op]
+    measure = {
+        "step": step.measure,
+        "noise": noise.measure,
+        "group_norm": layers.group_norm,
+        "attention": layers.attention,
+        "accelerate": accelerate.measure,
+    }[given.op]
     rows: list[results.Row] = []
     with torch.no_grad():
         for row in measure(torch.device(given.device), given.repeats, given.rows.split()):
@@ -46,6 +54,9 @@ def main() -> None:
             results.show(row, header=len(rows) == 1)
     if not rows:
         sys.exit(f"nothing to time: no case, shape and layout hold {given.rows!r}")
+    ratios = sorted(float(r["vs_best_torch"]) for r in rows if r["vs_best_torch"])
+    if ratios:
+        print(f"vs the best torch: worst {ratios[0]:.2f}, median {ratios[len(ratios) // 2]:.2f}")
     if not given.no_save:
         print(f"{len(rows)} rows appended to {results.save(rows)}")
 

@@ -133,7 +133,7 @@ def sizes(dim: int, dtype: torch.dtype, queries: int) -> dict[str, int]:
     first, second = split(dim)
     width = first + second
     if dtype == torch.float32:
-        rows, part = (64, 0) if width <= 64 else (16 if second or width > 128 else 32, 32)
+        rows, part = (64, 0) if width <= 64 else (32 if width <= 128 else 16, 16 if second else 32)
         return {"M": rows, "N": 16, "SLICE": part, "num_warps": 4, "num_stages": 1}
     if width > 128:
         return {"M": 64, "N": 32, "SLICE": 64, "num_warps": 8, "num_stages": 2}

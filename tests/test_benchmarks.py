@@ -11,9 +11,12 @@ import torch
 from diffusion_engine.ops.table import IMPLEMENTATIONS
 
 sys.path.append(str(Path(__file__).parents[1]))
-cases, gate, noise, peers, results, run, step, timing = (
-    importlib.import_module(f"benchmarks.{name}")
-    for name in ("cases", "gate", "noise", "peers", "results", "run", "step", "timing")
+NAMES = (
+    "cases", "gate", "layers", "noise", "peers", "results", "run", "shapes", "step", "timing",
+    "workloads",
+)  # fmt: skip
+cases, gate, layers, noise, peers, results, run, shapes, step, timing, workloads = (
+    importlib.import_module(f"benchmarks.{name}") for name in NAMES
 )
 CPU = torch.device("cpu")
 SHAPE = (2, 3, 4, 4)
@@ -35,7 +38,7 @@ def test_every_implementation_has_a_provider():
 def test_every_provider_is_timed_somewhere():
     timed = {
         (op, name)
-        for op in ("step", "noise")
+        for op in ("step", "noise", "group_norm", "attention")
         for device in ("cpu", "cuda")
         for name in cases.backends(op, device, elements=1)
     }
@@ -111,3 +114,50 @@ def test_committed_rows_have_todays_columns():
 def test_the_command_line_takes_its_options():
     given = run.parser().parse_args(["--op", "noise", "--rows", "1x3", "--no-save"])
     assert (given.op, given.rows, given.repeats, given.no_save) == ("noise", "1x3", 50, True)
+
+
+# The ops of networks
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_rows_of_group_norm(layout, monkeypatch):
+    monkeypatch.setattr(layers, "_compiled_norm", lambda: layers._norm)
+    rows = layers.compare_norm("W1", (2, 64, 4, 4), True, layout, torch.float32, CPU, repeats=2)
+    assert [r["provider"] for r in rows] == ["torch", "compile", "ours:cpp", "copy"]
+    for row in rows:
+        assert tuple(row) == results.KEYS and row["bytes_per_element"] == 8
+        assert row["gb_s"] > 0 and row["copy_share"] > 0
+    assert rows[2]["vs_best_torch"] > 0 and rows[2]["max_error"] < 1e-5
+
+
+@pytest.mark.parametrize("layout", ["tokens", "heads"])
+def test_rows_of_attention(layout, monkeypatch):
+    monkeypatch.setattr(layers, "ceiling", lambda *_: 100.0)
+    rows = layers.compare_attention("W5", (2, 3, 8, 5, 16), layout, torch.float32, CPU, repeats=2)
+    assert [r["provider"] for r in rows] == ["torch", "ours:cpp"]
+    for row in rows:
+        expected = 4 * 2 * 3 * 8 * 5 * 16 / row["median_us"] * 1e-3
+        assert row["gflop_s"] == expected and row["ceiling_share"] == expected / 100.0
+
+
+def test_a_wrong_layer_is_refused(monkeypatch):
+    monkeypatch.setattr(layers.functional, "attention", lambda q, k, v, backend: q * 0.99)
+    with pytest.raises(gate.GateError, match="ours:cpp: attention has the error"):
+        layers.compare_attention("W5", (1, 1, 4, 4, 8), "heads", torch.float32, CPU, repeats=1)
+
+
+def test_the_shapes_of_w1_are_those_of_diffusers():
+    pytest.importorskip("diffusers", reason="diffusers is not installed")
+    with torch.device("meta"):
+        network, x = workloads.ddpm_cifar10(), torch.empty(1, 3, 32, 32)
+        found = workloads.calls(network, x, torch.zeros(1, dtype=torch.int64))
+    norms = {(key[1], key[3]) for key in found if key[0] == "group_norm"}
+    attentions = {key[1:] for key in found if key[0] == "attention"}
+    assert norms == set(shapes.NORMS["W1"]) and attentions == set(shapes.ATTENTIONS["W1"])
+
+
+def test_random_weights_keep_the_size_of_values():
+    torch.manual_seed(0)
+    network = workloads.weights(torch.nn.Sequential(*(torch.nn.Linear(64, 64) for _ in range(6))))
+    out = network(torch.randn(512, 64))
+    assert 0.5 < float(out.std()) < 2.0

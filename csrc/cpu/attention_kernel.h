@@ -111,13 +111,28 @@ struct Block {
   int64_t row, keys, dim;
 };
 
-// scores [keys][PANEL] and their maxima, which begin with those in `top`.
+// scores [keys][PANEL] and their maxima, which begin with those in `top`. Long products are summed in
+// pieces of at most DEPTH: the error of 256 terms added one by one would be twice as large.
 template <int V>
 DE_INLINE void score(const Block& block, const float* q, float* scores, Float (&top)[V]) {
   evenly(block.keys, ROWS, [&](int64_t first, int64_t count) {
     constant<ROWS>(count, [&](auto rows) {
       Float sum[rows][V] = {};
-      multiply(block.k + first * block.row, block.row, 1, q, block.dim, sum);
+      const float* k = block.k + first * block.row;
+      evenly(block.dim, DEPTH, [&](int64_t d, int64_t depth) {
+        if (d > 0) {
+          for (int r = 0; r < rows; ++r)
+            for (int v = 0; v < V; ++v) {
+              store(scores + (first + r) * PANEL + v * W, sum[r][v]);
+              sum[r][v] = Float{};
+            }
+        }
+        multiply(k + d, block.row, 1, q + d * PANEL, depth, sum);
+        if (d > 0) {
+          for (int r = 0; r < rows; ++r)
+            for (int v = 0; v < V; ++v) sum[r][v] += load<Float>(scores + (first + r) * PANEL + v * W);
+        }
+      });
       for (int r = 0; r < rows; ++r)
         for (int v = 0; v < V; ++v) store(scores + (first + r) * PANEL + v * W, sum[r][v]);
       for (int v = 0; v < V; ++v) {

@@ -11,6 +11,7 @@ namespace {
 
 constexpr int VECTORS = 2;          // of a panel
 constexpr int PANEL = VECTORS * W;  // queries next to each other in memory
+constexpr int DEPTH = 80;           // of a product's sums, before they are added to others
 constexpr int ROWS = 6;             // of a tile: 12 of AVX2's 16 registers hold sums
 
 // Calls run(first, count) for parts of at most `most` that differ by one at most: a tile of a row or

@@ -1,0 +1,85 @@
+"""The norms and attentions of one call of the workloads, of one sample.
+
+W1, W4, W5 and W6 as `workloads.calls` finds them in diffusers' networks (a test does it again for W1); W2
+and W3 from the configurations of Karras et al. 2022 (DDPM++: 128 channels x [2, 2, 2], 4 blocks) and
+Dockhorn et al. 2022 (NCSN++: 128 x [1, 2, 2, 2], 8 blocks), attention at 16x16 with one head. Left out
+is W6's attention, whose head dim of 512 is none of the op's.
+"""
+
+from __future__ import annotations
+
+# (shape [C, *pixel], SiLU) in 32 groups
+NORMS: dict[str, tuple[tuple[tuple[int, ...], bool], ...]] = {
+    "W1": (
+        ((128, 32, 32), True), ((256, 32, 32), True), ((384, 32, 32), True), ((128, 16, 16), True),
+        ((256, 16, 16), True), ((384, 16, 16), True), ((512, 16, 16), True), ((256, 256), False),
+        ((256, 8, 8), True), ((512, 8, 8), True), ((256, 16), False), ((256, 4, 4), True),
+        ((512, 4, 4), True),
+    ),
+    "W2": (
+        ((128, 32, 32), True), ((256, 32, 32), True), ((512, 32, 32), True), ((256, 16, 16), True),
+        ((512, 16, 16), True), ((256, 16, 16), False), ((256, 8, 8), True), ((512, 8, 8), True),
+    ),
+    "W3": (
+        ((128, 32, 32), True), ((256, 32, 32), True), ((384, 32, 32), True), ((256, 16, 16), True),
+        ((512, 16, 16), True), ((256, 8, 8), True), ((512, 8, 8), True), ((256, 4, 4), True),
+    ),
+    "W4": (
+        ((320, 64, 64), False), ((320, 64, 64), True), ((640, 64, 64), True), ((960, 64, 64), True),
+        ((320, 32, 32), True), ((640, 32, 32), False), ((640, 32, 32), True), ((960, 32, 32), True),
+        ((1280, 32, 32), True), ((1920, 32, 32), True), ((640, 16, 16), True),
+        ((1280, 16, 16), False), ((1280, 16, 16), True), ((1920, 16, 16), True),
+        ((2560, 16, 16), True), ((1280, 8, 8), False), ((1280, 8, 8), True), ((2560, 8, 8), True),
+    ),
+    "W6": (
+        ((512, 4096), False), ((512, 64, 64), True), ((512, 128, 128), True), ((512, 256, 256), True),
+        ((256, 256, 256), True), ((256, 512, 512), True), ((128, 512, 512), True),
+    ),
+}  # fmt: skip
+
+# (heads, queries, keys, head dim)
+ATTENTIONS: dict[str, tuple[tuple[int, int, int, int], ...]] = {
+    "W1": ((1, 256, 256, 256), (1, 16, 16, 256)),
+    "W2": ((1, 256, 256, 256),),
+    "W3": ((1, 256, 256, 256),),
+    "W4": (
+        (8, 4096, 4096, 40), (8, 4096, 77, 40), (8, 1024, 1024, 80), (8, 1024, 77, 80),
+        (8, 256, 256, 160), (8, 256, 77, 160), (8, 64, 64, 160), (8, 64, 77, 160),
+    ),
+    "W5": ((16, 256, 256, 72),),
+    # No workload has such narrow heads; small networks of one's own do.
+    "narrow": ((32, 256, 256, 8), (16, 256, 256, 16), (8, 1024, 1024, 8), (8, 1024, 1024, 16)),
+}  # fmt: skip
+
+# Samples in a call of the network: W4 and W6 take 2 entries a guided image and single images.
+BATCHES = {
+    "cpu": {"W1": (1, 8), "W2": (1, 8), "W3": (1, 8), "W4": (2,), "W5": (1, 8), "W6": (1,), "narrow": (1, 8)},
+    "cuda": {"W1": (1, 64), "W2": (1, 64), "W3": (1, 64), "W4": (2, 16), "W5": (1, 16), "W6": (1, 8),
+             "narrow": (1, 64)},
+}  # fmt: skip
+
+
+def norms(device: str) -> list[tuple[str, tuple[int, ...], bool]]:
+    """(workload, shape [B, C, *pixel], SiLU), and the shapes that the targets name, each once."""
+    named = [("target", shape, True) for shape in ((8, 128, 32, 32), (1, 256, 64, 64))]
+    if device == "cuda":
+        named = [("target", (1, 128, side, side), True) for side in (256, 512, 1024)]
+    seen: dict[tuple, tuple[str, tuple[int, ...], bool]] = {}
+    for entry in named + [
+        (workload, (batch, *shape), silu)
+        for workload, found in NORMS.items()
+        for shape, silu in found
+        for batch in BATCHES[device][workload]
+    ]:
+        seen.setdefault(entry[1:], entry)
+    return list(seen.values())
+
+
+def attentions(device: str) -> list[tuple[str, tuple[int, int, int, int, int]]]:
+    """(workload, (B, heads, queries, keys, dim)), each once."""
+    seen: dict[tuple, tuple[str, tuple[int, int, int, int, int]]] = {}
+    for workload, found in ATTENTIONS.items():
+        for shape in found:
+            for batch in BATCHES[device][workload]:
+                seen.setdefault((batch, *shape), (workload, (batch, *shape)))
+    return list(seen.values())
