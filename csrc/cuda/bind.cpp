@@ -23,6 +23,7 @@ PYBIND11_MODULE(_cuda, m) {
   de::bind_step_params(m);
   de::bind_noise_params(m);
   de::bind_group_norm_params(m);
+  de::bind_attention_params(m);
   m.def(
       "step",
       [](const de::StepParams& p, Stream stream, int device) {
@@ -51,6 +52,17 @@ PYBIND11_MODULE(_cuda, m) {
         "Runs the kernel's code on the CPU, as the grid of a GPU of that size would. For tests.");
   m.def("noise_on_host", &de::noise_on_host, py::arg("params"), py::arg("multiprocessors") = 132,
         "Runs the kernel's code on the CPU, as the grid of a GPU of that size would. For tests.");
+  m.def(
+      "attention",
+      [](const de::AttentionParams& p, Stream stream, int device) {
+        de::attention(p, reinterpret_cast<void*>(stream), device);
+      },
+      py::arg("params"), py::arg("stream"), py::arg("device"),
+      "Launches the op attention on a stream of a device; does not wait.");
+  m.def("attention_workspace", &de::attention_workspace, py::arg("params"),
+        "Bytes that params.workspace has to have.");
+  m.def("attention_on_host", &de::attention_on_host, py::arg("params"),
+        "Runs the kernel's code on the CPU, the threads of a block as fibers. For tests.");
   m.def("philox", &philox, py::arg("counter"), py::arg("k0"), py::arg("k1"),
         "Philox4x32-10 of a counter and a key, computed on the CPU.");
   m.def("abi", &de::abi, "The numbers of csrc/common/step.h, to compare with ops/layout.py.");

@@ -165,13 +165,14 @@ template <class Team>
 DE_HD void norm_coefficients(Team& team, const GroupNormParams& p, const NormGrid& g, int64_t b, int64_t group,
                              const NormShared& shared, float* coefficients) {
   team.each([&](int thread, NormThread&) {
-    const float rstd = 1.0f / sqrtf(shared.all.m2 / shared.all.count + p.eps);
+    // In double and rounded once: every element of the channel inherits these errors.
+    const double rstd = 1.0 / sqrt((double)shared.all.m2 / (double)shared.all.count + (double)p.eps);
     for (int64_t c = thread; c < g.size; c += TEAM) {
       const int64_t channel = group * g.size + c;
-      const float scale = 1.0f + norm_value(p.scale, b, channel, 0, 0.0f);
-      coefficients[c] = rstd * norm_value(p.weight, 0, channel, 0, 1.0f) * scale;
-      coefficients[g.size + c] =
-          fmaf(norm_value(p.bias, 0, channel, 0, 0.0f), scale, norm_value(p.shift, b, channel, 0, 0.0f));
+      const double scale = 1.0 + norm_value(p.scale, b, channel, 0, 0.0f);
+      const double offset = norm_value(p.bias, 0, channel, 0, 0.0f) * scale;
+      coefficients[c] = (float)(rstd * norm_value(p.weight, 0, channel, 0, 1.0f) * scale);
+      coefficients[g.size + c] = (float)(offset + norm_value(p.shift, b, channel, 0, 0.0f));
     }
   });
 }

@@ -11,14 +11,17 @@ namespace de {
 void step(const StepParams& p, void* stream, int device);
 void noise(const NoiseParams& p, void* stream, int device);
 void group_norm(const GroupNormParams& p, void* stream, int device);
+void attention(const AttentionParams& p, void* stream, int device);
 
 // Bytes that `workspace` of the parameters has to hold.
 int64_t group_norm_workspace(const GroupNormParams& p);
+int64_t attention_workspace(const AttentionParams& p);
 
 // The kernels' code, block by block and thread by thread, on the CPU and on memory of the host; the
 // grid is that of a GPU with so many multiprocessors. For tests of indexing where there is no GPU.
 void step_on_host(const StepParams& p, int multiprocessors);
 void noise_on_host(const NoiseParams& p, int multiprocessors);
 void group_norm_on_host(const GroupNormParams& p);
+void attention_on_host(const AttentionParams& p);
 
 }  // namespace de
