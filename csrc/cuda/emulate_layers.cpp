@@ -1,24 +1,37 @@
-// The layers' kernels on a CPU, block by block, for tests: emulate.cpp does the same for the step.
-#include "group_norm_grid.h"
+// The group_norm on a CPU, block by block, the threads of each as fibers (fibers.h).
 #include "launch.h"
+#include "norm_grid.cuh"
 
 namespace de {
 namespace {
 
 struct OnHost {
-  template <int N, bool MOMENTS, bool APPLY>
-  void run(const GroupNormParams& p, const NormGrid& g) const {
-    std::vector<float> coefficients(2 * g.size);
-    NormShared shared;
-    for (int64_t block = 0; block < p.batch * p.groups * g.parts; ++block) {
-      Played<NormThread> team(TEAM);
-      norm_block<N, MOMENTS, APPLY>(team, shared, coefficients.data(), p, g, block);
-    }
+  template <int WIDTH_>
+  void small(const GroupNormParams& p, const NormGrid& g) const {
+    blocks(p, g, kept_of(g), norm_small<WIDTH_>);
+  }
+  template <int WIDTH_>
+  void moments(const GroupNormParams& p, const NormGrid& g) const {
+    blocks(p, g, kept_of(g), norm_moments<WIDTH_>);
+  }
+  template <int WIDTH_>
+  void apply(const GroupNormParams& p, const NormGrid& g) const {
+    const auto without = [](const GroupNormParams& p, const NormGrid& g, int64_t turn, int thread,
+                            NormShared& s, float*) { norm_apply<WIDTH_>(p, g, turn, thread, s); };
+    blocks(p, g, 0, without);
+  }
+  template <class Body>
+  static void blocks(const GroupNormParams& p, const NormGrid& g, size_t kept, Body body) {
+    for (uint32_t turn = 0; turn < blocks_of(p, g); ++turn)
+      fibers::run(NORM_THREADS, sizeof(NormShared) + kept, [&](int thread, char* shared) {
+        float* floats = reinterpret_cast<float*>(shared + sizeof(NormShared));
+        body(p, g, turn, thread, *reinterpret_cast<NormShared*>(shared), floats);
+      });
   }
 };
 
 }  // namespace
 
-void group_norm_on_host(const GroupNormParams& p) { launch_norm(OnHost{}, p); }
+void group_norm_on_host(const GroupNormParams& p) { choose(OnHost{}, p); }
 
 }  // namespace de
