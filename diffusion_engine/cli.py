@@ -86,6 +86,9 @@ def sample(
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda; the GPU where there is one")
     ] = None,
+    accelerate: Annotated[
+        bool, typer.Option(help="put fused ops into the network, where that is faster")
+    ] = False,
     recipe: Annotated[Path | None, typer.Option(help="make the samples of this file again")] = None,
     save_plan: Annotated[Path | None, typer.Option(help="write the plan as JSON")] = None,
     as_json: Json = False,
@@ -107,7 +110,7 @@ def sample(
         scale = guidance if condition is not None else 1.0
         sampler = Sampler(
             network, solver, steps, grid=grid, end=end, guidance=scale, backend=backend,
-            batch_size=batch_size, **options(option),
+            batch_size=batch_size, accelerate=accelerate, **options(option),
         )  # fmt: skip
         if save_plan is not None:
             text = sampler.plan().to_json().encode()
