@@ -130,6 +130,25 @@ def test_large_maps_and_threads(cpp, shape, last):
     assert same(cases.run(cpp, _sample(args, 0)).out[0], got[0])
 
 
+@pytest.mark.parametrize("channels, groups", [(320, 32), (960, 32), (72, 24), (33, 11), (201, 3)])
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+def test_bits_do_not_depend_on_how_channels_are_split(cpp, channels, groups, last):
+    """Groups that do not fill vectors: batch and threads decide which channels are left over."""
+    torch.manual_seed(0)
+    x = torch.randn(8, channels, 8, 8) * 3 + 1
+    x = x.to(memory_format=torch.channels_last) if last else x
+    args = GroupNormArgs(x, torch.full_like(x, float("nan")), groups=groups, silu=True)
+    got, threads = cases.run(cpp, args).out, torch.get_num_threads()
+    try:
+        for count in (2, 1):
+            torch.set_num_threads(count)
+            for b in range(8):
+                assert same(cases.run(cpp, _sample(args, b)).out[0], got[b]), (count, b)
+            assert same(cases.run(cpp, args).out, got), count
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
 def test_a_mean_far_from_zero(cpp, last):
     """Squares of the values would cancel: the mean is 10^4 deviations."""

@@ -64,19 +64,22 @@ DE_INLINE void add_columns(const float* x, int64_t rows, int64_t step, int64_t b
   }
 }
 
-// The same for one column.
+// The same for one column, by the same operations: which columns of an item are left over from whole
+// vectors depends on how the channels were split for the threads, and the bits may not.
 inline void add_column(const float* x, int64_t rows, int64_t step, int64_t before, float* mean, float* m2,
                        float pivot) {
-  double part = 0.0, squares = 0.0;
+  float part = 0.0f;
+  Float squares = {};
   for (int64_t r = 0; r < rows; ++r) part += x[r * step] - pivot;
-  part /= (double)rows;
+  part *= 1.0f / (float)rows;
   for (int64_t r = 0; r < rows; ++r) {
-    const double d = (x[r * step] - pivot) - part;
-    squares += d * d;
+    const Float d = splat((x[r * step] - pivot) - part);
+    squares = multiply_add(d, d, squares);
   }
-  const double share = (double)rows / (double)(before + rows), delta = part - *mean;
-  *mean = (float)(*mean + delta * share);
-  *m2 = (float)(*m2 + squares + delta * delta * (double)before * share);
+  const float share = (float)rows / (float)(before + rows), cross = (float)before * share;
+  const float delta = part - *mean;
+  *mean += delta * share;
+  *m2 += squares[0] + delta * delta * cross;
 }
 
 // The moments [3][n] of n columns: means, squared deviations, pivots.
