@@ -229,10 +229,10 @@ def test_objections_of_the_kernel():
     assert torch.equal(attention(q, across, q), attention(q, across, q, backend="torch"))
 
 
-def test_many_keys_weigh_alike(cpp):
+def test_many_keys_weigh_alike(isa):
     """16,384 keys, 256 blocks: were exp(0) not exactly 1, early blocks would weigh less than late ones."""
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, 1, n, 40) for n in (32, 16384, 16384))
-    got, own = attention(q, k, v, backend=cpp), F.scaled_dot_product_attention(q, k, v)
+    got, own = attention(q, k, v, backend="cpp"), F.scaled_dot_product_attention(q, k, v)
     exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
     assert_accurate(got, own, exact, scale=v.abs().max().item() / 16384**0.5)

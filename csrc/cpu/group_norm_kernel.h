@@ -32,8 +32,9 @@ void finish_row(const float* x, float* out, int64_t n, const Coefficients& k) {
   const auto of = [](const float* v, int64_t i) { return VECTORS ? load<Float>(v + i) : splat(*v); };
   int64_t i = 0;
   for (; i + W <= n; i += W)
-    store(out + i, finish<SILU, RESIDUAL>(load<Float>(x + i), RESIDUAL ? of(k.residual, i) : Float{}, of(k.center, i),
-                                          of(k.factor, i), of(k.offset, i)));
+    store(out + i,
+          finish<SILU, RESIDUAL>(load<Float>(x + i), RESIDUAL ? of(k.residual, i) : Float{},
+                                 of(k.center, i), of(k.factor, i), of(k.offset, i)));
   for (; i < n; ++i) {
     const int64_t j = VECTORS ? i : 0;
     out[i] = finish<SILU, RESIDUAL>(splat(x[i]), splat(RESIDUAL ? k.residual[j] : 0.0f), splat(k.center[j]),
@@ -71,7 +72,8 @@ struct Item {
   Item(const GroupNormParams& p, int64_t b, int64_t first, int64_t channels, Scratch& s)
       : p(p), b(b), first(first), channels(channels), by_pixel(rows_are_pixels(p)),
         count(by_pixel ? p.pixels : channels), length(by_pixel ? channels : p.pixels),
-        run(finish_row(p.silu, residual_per_channel(p), by_pixel)), in(s.in), out(s.out), columns(s.columns) {}
+        run(finish_row(p.silu, residual_per_channel(p), by_pixel)), in(s.in), out(s.out),
+        columns(s.columns) {}
 
   bool full_residual() const { return p.residual.data && !residual_per_channel(p); }
   bool direct() const { return p.x.dtype == F32 && !full_residual(); }

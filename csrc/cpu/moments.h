@@ -83,7 +83,8 @@ inline void add_column(const float* x, int64_t rows, int64_t step, int64_t befor
 }
 
 // The moments [3][n] of n columns: means, squared deviations, pivots.
-inline void add_columns(const float* x, int64_t n, int64_t rows, int64_t step, int64_t before, float* columns) {
+inline void add_columns(const float* x, int64_t n, int64_t rows, int64_t step, int64_t before,
+                        float* columns) {
   float *mean = columns, *m2 = mean + n, *pivot = m2 + n;
   int64_t c = 0;
   for (; c + 4 * W <= n; c += 4 * W)
