@@ -98,9 +98,11 @@ class Others:
         self.before = self._now()
 
     def share(self) -> float | None:
-        passed = [b - a for a, b in zip(self.before, self._now(), strict=True)]
-        busy, idle, own = passed
-        return max(0.0, round((busy - own) / (busy + idle), 3)) if busy + idle > 0 else None
+        """None, too, after less than half a second: the kernel counts in hundredths of one."""
+        busy, idle, own = (b - a for a, b in zip(self.before, self._now(), strict=True))
+        if busy + idle < 0.5:
+            return None
+        return max(0.0, round((busy - own) / (busy + idle), 3))
 
     @staticmethod
     def _now() -> tuple[float, float, float]:
