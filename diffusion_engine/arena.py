@@ -24,10 +24,8 @@ class Arena:
     @classmethod
     def of(cls, plans: Sequence[Plan], dtype: torch.dtype, device: torch.device) -> Arena:
         """Packs the plans; float32 (or float64 for the reference) tables on the device."""
-        count = sum(len(plan.rows) for plan in plans)
-        coef = np.zeros((count, at.COEF), np.float64 if dtype == torch.float64 else np.float32)
-        index = np.zeros((count, at.INDEX), np.int32)
-        label = np.zeros(count, np.float64)
+        table = cls.empty(sum(len(plan.rows) for plan in plans), dtype, torch.device("cpu"))
+        coef, index, label = (tensor.numpy() for tensor in table)
         first, r = [], 0
         for plan in plans:
             first.append(r)
@@ -37,8 +35,16 @@ class Arena:
                 index[r, at.NEXT] = r + 1 if after else -1
                 label[r] = after.call.label if after and after.call else 0.0
                 r += 1
-        tensors = (torch.from_numpy(a).to(device) for a in (coef, index, label))
-        return cls(tuple(plans), Table(*tensors), tuple(first))
+        return cls(tuple(plans), Table(*(tensor.to(device) for tensor in table)), tuple(first))
+
+    @staticmethod
+    def empty(rows: int, dtype: torch.dtype, device: torch.device) -> Table:
+        """Tables with room for so many rows."""
+        return Table(
+            torch.zeros(rows, at.COEF, dtype=dtype, device=device),
+            torch.zeros(rows, at.INDEX, dtype=torch.int32, device=device),
+            torch.zeros(rows, dtype=torch.float64, device=device),
+        )
 
 
 def pack_row(row: Row, after: Row | None, coef: np.ndarray, index: np.ndarray) -> None:

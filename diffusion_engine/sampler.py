@@ -12,13 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import grids, request
+from . import executors, grids, request
 from .accelerate.network import Accelerated
 from .accelerate.twin import handle, twin
-from .executors.eager import execute
+from .executors import Executor, Graph
+from .executors.compiled import compiled
 from .executors.run import Run
 from .guidance import classifier_free, inpaint
 from .network import ScoreNetwork
+from .ops.step import StepArgs
 from .plan import Plan
 from .processes import Point
 from .request import Request, Result
@@ -61,8 +63,11 @@ class Sampler:
     batch_size samples per batched call at most
     accelerate run the network with fused ops in it (diffusion_engine.accelerate): a copy of the
                module over the same weights; `sampler.accelerated` says what was done
+    executor   "eager", or "graph" to replay CUDA graphs; or an Executor, which several samplers may share
+    compile    run the network through torch.compile, within the graph where there is one
 
-    Raises ValueError on unknown names, bad steps or times, and a solver that does not suit them.
+    Raises ValueError on unknown names, bad steps or times, and a solver that does not suit them;
+    GraphError where a graph cannot run on the device.
     """
 
     def __init__(
@@ -83,6 +88,8 @@ class Sampler:
         backend: str = "auto",
         batch_size: int = 64,
         accelerate: bool = False,
+        executor: str | Executor = "eager",
+        compile: bool = False,
         **options: Any,
     ) -> None:
         if batch_size < 1:
@@ -96,13 +103,17 @@ class Sampler:
             self.points = grids.from_times(network.process, times)
         else:
             self.points = grids.points(network.process, steps, grid, end)
-        self.guidance, self.interval, self.backend = guidance, interval, backend
+        self.guidance, self.interval = guidance, interval
+        self.executor = executors.executor(executor, backend)
         self.clip = network.clip if isinstance(clip, str) else clip
         self.batch_size = batch_size
         self.network, self.dtype, self.device = _place(network, dtype, device)
         if accelerate:
             label = network.label_of(self.points[0])
             self.network = twin(self.network, label, request.example(network, self.device))
+        if compile:
+            self.network = compiled(self.network)
+        self.executor.check(self.device)
         self._plans: dict[tuple, Plan] = {}
         self.plan()  # an unsuitable solver fails here, not at the first sample
 
@@ -153,6 +164,7 @@ class Sampler:
         x, start   clean images [n, *shape] that are noised to time `start` and sampled from there
         noised     x is already the state at `start` (default: the first time)
         mask, known  inpainting: mask is 1 where samples are free, 0 where they follow `known` images
+        every      call on_step after every so many steps, and after the last
         noise      normals to use: a tensor [rows, draws, n, *shape], or a function
                    (row, m, seeds) -> [len(seeds), *shape]; m = 2 is the known region's
         batch_size at most this many samples a batch
@@ -169,6 +181,7 @@ class Sampler:
         *,
         batch_size: int | None = None,
         on_step: Callable[[Progress], None] | None = None,
+        every: int = 1,
         progress: bool | None = None,
         **request: Any,
     ) -> Iterator[Result]:
@@ -177,13 +190,19 @@ class Sampler:
         size = self.batch_size if batch_size is None else batch_size
         if size < 1:
             raise ValueError(f"batch_size={size}: at least 1 sample a batch")
+        if every < 1:
+            raise ValueError(f"every={every}: call on_step after every 1 step or more")
         return (
-            self._run(full.part(low, low + size), on_step, progress)
+            self._run(full.part(low, low + size), on_step, every, progress)
             for low in range(0, full.n, size)
         )
 
     def _run(
-        self, part: Request, on_step: Callable[[Progress], None] | None, progress: bool | None
+        self,
+        part: Request,
+        on_step: Callable[[Progress], None] | None,
+        every: int,
+        progress: bool | None,
     ) -> Result:
         if self.accelerated is not None:
             self.accelerated.refresh()  # the weights are the user's, who may have changed them
@@ -205,33 +224,45 @@ class Sampler:
             known=part.known,
             want_denoised=on_step is not None,
         )
-        plan = plans[0]
         with request.bar(run.length - 1, progress) as bar:
+            shown = None if on_step is None else _shown(run, on_step, every)
 
-            def after(i: int) -> None:
+            def after(i: int, args: StepArgs) -> None:
                 bar.update(1 if i else 0)
-                state = plan.rows[i].state
-                if on_step is not None and i and state is not None:
-                    assert run.args.denoised is not None
-                    on_step(Progress(i, run.length, state.t, run.args.slots[0], run.args.denoised))
+                if shown is not None:
+                    shown(i, args)
 
-            execute(run, self.backend, after)
-        return self._result(part, run, plan)
-
-    def _result(self, part: Request, run: Run, plan: Plan) -> Result:
-        assert run.args.status is not None
-        finite = [bad == 0 for bad in run.args.status.tolist()]
+            idle = shown is None and bar.disable
+            samples, finite = self.executor.execute(run, None if idle else after)
         if not all(finite):
-            lost = [s for s, ok in zip(part.seeds, finite, strict=True) if not ok]
-            warnings.warn(
-                f"samples of seeds {lost} met a value that is not finite; the network returned it, "
-                f"or the state overflowed: check the weights, the dtype and the guidance scale",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-        samples = run.args.slots[0].clone(memory_format=torch.preserve_format)
+            _warn(part, finite)
         recipe = self.recipe() | part.recipe()
-        return Result(samples, list(part.seeds), plan.nfe, run.evaluations, recipe, finite)
+        return Result(samples, list(part.seeds), plans[0].nfe, run.evaluations, recipe, finite)
+
+    def update_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Copies weights into the network this sampler runs, in place, so that captured graphs see them.
+
+        weights  as in `state_dict`: every name and shape of the module
+        Raises ValueError where names or shapes differ; nothing is then changed.
+        """
+        module = self.network.module
+        if not isinstance(module, nn.Module):
+            raise ValueError(f"{type(module).__name__} is no torch.nn.Module and has no weights")
+        module: nn.Module = getattr(module, "_orig_mod", module)  # of torch.compile
+        own = {name: tensor.shape for name, tensor in module.state_dict().items()}
+        given = {name: tensor.shape for name, tensor in weights.items()}
+        if own != given:
+            wrong = sorted(n for n in own.keys() | given.keys() if own.get(n) != given.get(n))
+            raise ValueError(
+                f"the weights do not fit the network: {wrong[:4]} are missing, unknown or of another shape; "
+                "give the state_dict of the same architecture"
+            )
+        module.load_state_dict(weights)
+
+    def recapture(self) -> None:
+        """Drops the captured graphs of the network: after its weights were moved or replaced."""
+        if isinstance(self.executor, Graph):
+            self.executor.recapture(self.network)
 
     @property
     def state_dtype(self) -> torch.dtype:
@@ -273,6 +304,33 @@ class Sampler:
         if needs:
             raise ValueError(f"the recipe was made with {', '.join(needs)}; give them again")
         return sampler.sample(**{**given, **more})
+
+
+def _shown(
+    run: Run, on_step: Callable[[Progress], None], every: int
+) -> Callable[[int, StepArgs], None]:
+    """Calls on_step after every so many rows that complete a step, and after the last."""
+    states = [row.state if i else None for i, row in enumerate(run.plans[0].rows)]
+    complete = [i for i, state in enumerate(states) if state is not None]
+    chosen = {*complete[every - 1 :: every], *complete[-1:]}
+
+    def show(i: int, args: StepArgs) -> None:
+        if i in chosen:
+            state, n = states[i], run.samples
+            assert state is not None and args.denoised is not None
+            on_step(Progress(i, run.length, state.t, args.slots[0][:n], args.denoised[:n]))
+
+    return show
+
+
+def _warn(part: Request, finite: list[bool]) -> None:
+    lost = [s for s, ok in zip(part.seeds, finite, strict=True) if not ok]
+    warnings.warn(
+        f"samples of seeds {lost} met a value that is not finite; the network returned it, "
+        f"or the state overflowed: check the weights, the dtype and the guidance scale",
+        RuntimeWarning,
+        stacklevel=5,
+    )
 
 
 def _solver(given: str | Solver, options: dict[str, Any]) -> Solver:

@@ -1,1 +1,23 @@
-"""Executors: they run a plan."""
+"""Executors: they run a plan. `Eager` calls the network row by row, `Graph` replays a captured step."""
+
+from __future__ import annotations
+
+from .base import Executor
+from .capture import GraphError
+from .eager import Eager
+from .graph import Graph
+
+__all__ = ["Eager", "Executor", "Graph", "GraphError", "executor"]
+
+
+def executor(given: str | Executor, backend: str = "auto") -> Executor:
+    """An executor by its name, "eager" or "graph", or the object itself.
+
+    backend  of the step: "auto", "torch", "cpp", "triton" or "cuda"
+    """
+    if isinstance(given, Executor):
+        return given
+    kinds: dict[str, type[Eager] | type[Graph]] = {"eager": Eager, "graph": Graph}
+    if given not in kinds:
+        raise ValueError(f"executor={given!r}; choose eager or graph, or give an Executor")
+    return kinds[given](backend)

@@ -28,19 +28,26 @@ class Packing:
     def count(self) -> int:
         return len(self.entries)
 
-    def src(self, outputs: int) -> np.ndarray:
-        """[B, outputs] int32: the entry of each output, -1 where a row has fewer."""
+    def src(self, samples: int, outputs: int) -> np.ndarray:
+        """[samples, outputs] int32: the entry of each output, -1 where a row has fewer."""
         where = {entry: i for i, entry in enumerate(self.entries)}
-        table = np.full((len(self.needs), outputs), -1, np.int32)
+        table = np.full((samples, outputs), -1, np.int32)
         for b, need in enumerate(self.needs):
             table[b, : len(need)] = [where[branch, b] for branch in need]
         return table
 
-    def dst(self, entries: int) -> np.ndarray:
-        """[B, entries] int32: the entries each sample fills, -1 beyond them."""
-        table = np.full((len(self.needs), entries), -1, np.int32)
+    def dst(self, samples: int, entries: int) -> np.ndarray:
+        """[samples, entries] int32: the entries each sample fills, -1 beyond them."""
+        table = np.full((samples, entries), -1, np.int32)
         filled = [0] * len(self.needs)
         for i, (_, b) in enumerate(self.entries):
             table[b, filled[b]] = i
             filled[b] += 1
         return table
+
+
+def bucket(count: int) -> int:
+    """The size that `count` is padded to: four sizes an octave, so that at most a fifth is padding
+    beyond 8 (1 to 8, 10, 12, 14, 16, 20, ...)."""
+    step = max(1, 1 << max(0, (count - 1).bit_length() - 3))
+    return -(-count // step) * step

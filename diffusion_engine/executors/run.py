@@ -1,30 +1,68 @@
-"""The buffers of one run: everything that changes while samples are made."""
+"""What a batch of samples asks of an executor: plans, seeds and conditions, host only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..arena import Arena
 from ..network import Condition, ScoreNetwork
-from ..ops.step import StepArgs
+from ..ops import layout
 from ..plan import Plan
-from .packing import Packing
+from .packing import Packing, bucket
 
 # (row index, m) -> normals [B, *shape], in place of the engine's own
 NoiseSource = Callable[[int, int], Tensor]
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
+class Signature:
+    """Everything that decides buffers and kernels: two runs of one signature differ in data alone.
+
+    samples, rows      how many there is room for
+    slots, outputs, entries, inputs, normals, learned   as in StepArgs; entries of one sample
+    draws              normals that are given instead of drawn
+    masked, denoised   whether a known region is kept, whether `denoised` is written
+    condition          (name, shape, dtype) of its tensors, one sample each; a tensor's name is ""
+    """
+
+    samples: int
+    rows: int
+    slots: int
+    outputs: int
+    entries: int
+    inputs: int
+    normals: int
+    draws: int
+    learned: bool
+    masked: bool
+    denoised: bool
+    shape: tuple[int, ...]
+    memory_format: torch.memory_format
+    dtype: torch.dtype
+    state_dtype: torch.dtype
+    label_dtype: torch.dtype
+    device: torch.device
+    condition: tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
+
+    ROWS = 256  # room for rows comes in powers of two from here on
+
+    def padded(self) -> Signature:
+        """The signature of a bucket: with room for more samples and rows, so that runs share it."""
+        rows = max(self.ROWS, 1 << (self.rows - 1).bit_length())
+        return replace(self, samples=bucket(self.samples), rows=rows)
+
+
+@dataclass(frozen=True, eq=False)
 class Run:
-    """State of a batch of samples under their plans.
+    """A batch of samples under their plans.
 
     plans       the distinct plans
     plan_of     the plan of each sample
+    seeds       [B] int64
     conditions  of each branch: [B, ...] tensors, or a mapping of them; None without conditions
     x           given first states, [B, *shape]; None draws them
     noise       normals to use in place of the engine's own
@@ -44,90 +82,82 @@ class Run:
     mask: Tensor | None = None
     known: Tensor | None = None
     want_denoised: bool = False
-    args: StepArgs = field(init=False)
-    evaluations: int = field(init=False, default=0)
-    _packings: dict[tuple, Packing] = field(init=False, default_factory=dict)
 
-    def __post_init__(self) -> None:
-        batch, plans = len(self.plan_of), self.plans
-        arena = Arena.of(plans, self.state_dtype, self.device)
-        entries = max(len(row.entries) for plan in plans for row in plan.rows)
-        normals = max(plan.normals for plan in plans)
-        inputs = max(plan.inputs for plan in plans)
-        channels, *pixel = self.network.shape
-
-        def ints(values: object) -> Tensor:
-            return torch.as_tensor(np.asarray(values, np.int32), device=self.device)
-
-        def state(*lead: int, dtype: torch.dtype | None = None, width: int = 1) -> Tensor:
-            return self._dense((*lead, channels * width, *pixel), dtype or self.state_dtype)
-
-        slots = state(max(plan.slots for plan in plans), batch)
-        if self.x is not None:
-            slots[0].copy_(self.x)
-        draws = 3 if self.mask is not None else normals
-        self.args = StepArgs(
-            slots=slots,
-            row=ints([arena.first[p] for p in self.plan_of]),
-            seed=self.seeds.to(self.device),
-            table=arena.table,
-            src=ints(np.full((batch, max(plan.outputs for plan in plans)), -1)),
-            dst=ints(np.full((batch, entries), -1)),
-            net_in=state(batch * entries, dtype=self.dtype, width=inputs),
-            label=torch.zeros(batch * entries, dtype=self.network.label_dtype, device=self.device),
-            noise=state(draws, batch, dtype=torch.float32) if self.noise and draws else None,
-            mask=self.mask,
-            known=self.known,
-            denoised=state(batch) if self.want_denoised else None,
-            status=ints(np.zeros(batch)),
-            ticket=ints(np.zeros(batch)),
-            normals=normals,
-            inputs=inputs,
-            learned=any(row.learned for plan in plans for row in plan.rows),
-        )
-
-    def _dense(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Zeros in the network's memory format."""
-        if self.network.memory_format is not torch.channels_last:
-            return torch.zeros(shape, dtype=dtype, device=self.device)
-        *lead, channels, height, width = shape
-        made = torch.zeros((*lead, height, width, channels), dtype=dtype, device=self.device)
-        return made.movedim(-1, -3)
+    @property
+    def samples(self) -> int:
+        return len(self.plan_of)
 
     @property
     def length(self) -> int:
         """Rows of the longest plan."""
         return max(len(plan.rows) for plan in self.plans)
 
-    def packing(self, i: int) -> Packing:
-        """The packing of the calls that rows i make; the same object as long as nothing changes."""
-        needs = tuple(plan.rows[i].branches if i < len(plan.rows) else () for plan in self.plans)
-        if needs not in self._packings:
-            self._packings[needs] = Packing(tuple(needs[p] for p in self.plan_of))
-        return self._packings[needs]
+    @cached_property
+    def calls(self) -> list[Packing | None]:
+        """The packing of the calls that rows i make, None for rows 0, and an empty one after the last.
 
-    def condition_of(self, packing: Packing) -> Condition | None:
-        """The condition of every entry, in order."""
-        if all(c is None for c in self.conditions):
-            return None
-        where = torch.tensor([list(e) for e in packing.entries], device=self.device)
-        branches, samples = where[:, 0], where[:, 1]
+        Equal packings are one object.
+        """
+        known: dict[tuple, Packing] = {}
 
-        def pick(tensors: list[Tensor]) -> Tensor:
-            return torch.stack(tensors)[branches, samples]
+        def packing(i: int) -> Packing:
+            needs = tuple(p.rows[i].branches if i < len(p.rows) else () for p in self.plans)
+            if needs not in known:
+                known[needs] = Packing(tuple(needs[p] for p in self.plan_of))
+            return known[needs]
 
-        first = self.conditions[0]
-        if isinstance(first, Tensor):
-            return pick(list(self.conditions))  # type: ignore[arg-type]
-        assert first is not None
-        return {name: pick([c[name] for c in self.conditions]) for name in first}  # type: ignore[index]
+        return [None, *(packing(i) for i in range(1, self.length + 1))]
 
-    def fill_noise(self, i: int) -> None:
-        """Puts the given normals of rows i into the noise buffer."""
-        if self.noise is None or self.args.noise is None:
-            return
-        rows = [plan.rows[i] for plan in self.plans if i < len(plan.rows)]
-        for m in range(self.args.noise.shape[0]):
-            used = any(row.draws(m) if m < 2 else row.known and row.known[1] for row in rows)
-            if used:
-                self.args.noise[m].copy_(self.noise(i, m))
+    @property
+    def packings(self) -> list[Packing]:
+        """The distinct packings of the run's calls."""
+        return [p for p in dict.fromkeys(self.calls[1:]) if p is not None]
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations of all samples together."""
+        return sum(call.count for call in self.calls[1:] if call is not None)
+
+    @property
+    def draws(self) -> int:
+        """How many normals of a row may be given: index 2 is the known region's."""
+        return layout.NORMALS + 1 if self.mask is not None else max(p.normals for p in self.plans)
+
+    @cached_property
+    def signature(self) -> Signature:
+        plans, network = self.plans, self.network
+        return Signature(
+            samples=self.samples,
+            rows=sum(len(plan.rows) for plan in plans),
+            slots=max(plan.slots for plan in plans),
+            outputs=max(plan.outputs for plan in plans),
+            entries=max(len(row.entries) for plan in plans for row in plan.rows),
+            inputs=max(plan.inputs for plan in plans),
+            normals=max(plan.normals for plan in plans),
+            draws=self.draws if self.noise is not None else 0,
+            learned=any(row.learned for plan in plans for row in plan.rows),
+            masked=self.mask is not None,
+            denoised=self.want_denoised,
+            shape=network.shape,
+            memory_format=network.memory_format,
+            dtype=self.dtype,
+            state_dtype=self.state_dtype,
+            label_dtype=network.label_dtype,
+            device=self.device,
+            condition=tuple((n, tuple(t.shape[1:]), t.dtype) for n, t in named(self.conditions[0])),
+        )
+
+    def condition_of(self, packing: Packing) -> list[Tensor]:
+        """The tensors of the condition, [entries, ...], in the order of the signature."""
+        branches = [[t for _, t in named(condition)] for condition in self.conditions]
+        if not branches[0]:
+            return []
+        where = torch.tensor(packing.entries or [(0, 0)], device=self.device)[: packing.count]
+        return [torch.stack(tensors)[where[:, 0], where[:, 1]] for tensors in zip(*branches)]  # noqa: B905
+
+
+def named(condition: Condition | None) -> list[tuple[str, Tensor]]:
+    """The tensors of a condition with their names, sorted; that of a plain tensor is ""."""
+    if condition is None:
+        return []
+    return sorted(condition.items()) if isinstance(condition, Mapping) else [("", condition)]

@@ -1,0 +1,155 @@
+"""The buffers of runs of one signature, at addresses that never change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..arena import Arena
+from ..network import Condition
+from ..ops.step import StepArgs
+from .packing import Packing
+from .run import Run, Signature
+
+# What a ScoreNetwork is called with: input, label, condition.
+Inputs = tuple[Tensor, Tensor, Condition | None]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A packing on the device: src and dst of the step, and the condition of each entry."""
+
+    src: Tensor
+    dst: Tensor
+    condition: list[Tensor]
+
+
+class Space:
+    """Buffers with room for a signature; `load` puts a run into them.
+
+    static     whether calls find their conditions in buffers that stay
+    args       what the step works on
+    condition  those buffers, [entries, ...] each
+    """
+
+    def __init__(self, signature: Signature, static: bool = False) -> None:
+        self.signature = s = signature
+        self.tables: dict[Packing, Tables] = {}
+        kept = s.condition if static else ()
+        self.condition = [self._zeros(self.room, *shape, dtype=dtype) for _, shape, dtype in kept]
+        state = (s.samples, *s.shape)
+        self.args = StepArgs(
+            slots=self._images(s.slots, *state),
+            row=self._zeros(s.samples),
+            seed=self._zeros(s.samples, dtype=torch.int64),
+            table=Arena.empty(s.rows, s.state_dtype, s.device),
+            src=self._zeros(s.samples, s.outputs),
+            dst=self._zeros(s.samples, s.entries),
+            net_in=self._images(self.room, s.shape[0] * s.inputs, *s.shape[1:], dtype=s.dtype),
+            label=self._zeros(self.room, dtype=s.label_dtype),
+            noise=self._images(s.draws, *state, dtype=torch.float32) if s.draws else None,
+            mask=self._images(*state, dtype=torch.float32) if s.masked else None,
+            known=self._images(*state, dtype=torch.float32) if s.masked else None,
+            denoised=self._images(*state) if s.denoised else None,
+            status=self._zeros(s.samples),
+            ticket=self._zeros(s.samples),
+            normals=s.normals,
+            inputs=s.inputs,
+            learned=s.learned,
+        )
+
+    @property
+    def room(self) -> int:
+        """Entries of the network's batch at most."""
+        return self.signature.samples * self.signature.entries
+
+    @property
+    def bytes(self) -> int:
+        tables = [t for kept in self.tables.values() for t in (kept.src, kept.dst, *kept.condition)]
+        return sum(t.nbytes for t in (*self.args.tensors(), *self.condition, *tables))
+
+    def _zeros(self, *shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, device=self.signature.device)
+
+    def _images(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Zeros [..., C, *pixel] in the network's memory format."""
+        s = self.signature
+        dtype = dtype or s.state_dtype
+        if s.memory_format is not torch.channels_last:
+            return self._zeros(*shape, dtype=dtype)
+        *lead, channels, height, width = shape
+        return self._zeros(*lead, height, width, channels, dtype=dtype).movedim(-1, -3)
+
+    def load(self, run: Run) -> None:
+        """Puts a run in front of its first row. Samples beyond the run's are left alone by every row."""
+        args, n = self.args, run.samples
+        arena = Arena.of(run.plans, self.signature.state_dtype, self.signature.device)
+        for kept, new in zip(args.table, arena.table, strict=True):
+            kept[: len(new)].copy_(new)
+        first = np.full(self.signature.samples, -1, np.int32)
+        first[:n] = [arena.first[p] for p in run.plan_of]
+        args.row.copy_(torch.from_numpy(first))
+        args.seed[:n].copy_(run.seeds)
+        assert args.status is not None and args.net_in is not None
+        args.status.zero_()
+        args.net_in.zero_()  # padded entries are computed too: not with what a run before left there
+        given = ((args.slots[0], run.x), (args.mask, run.mask), (args.known, run.known))
+        for kept_images, images in given:
+            if images is not None and kept_images is not None:
+                kept_images[:n].copy_(images)
+        for packing in run.packings:
+            self._place(run, packing)
+
+    def _place(self, run: Run, packing: Packing) -> None:
+        condition = run.condition_of(packing)
+        if packing in self.tables:
+            for kept, new in zip(self.tables[packing].condition, condition, strict=True):
+                kept.copy_(new)
+            return
+        s = self.signature
+        src = torch.from_numpy(packing.src(s.samples, s.outputs)).to(s.device)
+        dst = torch.from_numpy(packing.dst(s.samples, s.entries)).to(s.device)
+        self.tables[packing] = Tables(src, dst, condition)
+
+    def read(self, call: Packing) -> None:
+        """Puts in place what a call and its step read: the conditions, and which entries are whose."""
+        tables = self.tables[call]
+        assert self.args.src is not None
+        self.args.src.copy_(tables.src)
+        for kept, new in zip(self.condition, tables.condition, strict=bool(self.condition)):
+            kept[: len(new)].copy_(new)
+
+    def write(self, call: Packing | None) -> None:
+        """The next step fills the entries of this call."""
+        assert self.args.dst is not None and call is not None
+        self.args.dst.copy_(self.tables[call].dst)
+
+    def fill_noise(self, run: Run, i: int) -> None:
+        """Puts the given normals of rows i into the noise buffer."""
+        noise, given = self.args.noise, run.noise
+        assert noise is not None and given is not None
+        rows = [plan.rows[i] for plan in run.plans if i < len(plan.rows)]
+        for m in range(len(noise)):
+            if any(row.draws(m) if m < 2 else row.known and row.known[1] for row in rows):
+                noise[m, : run.samples].copy_(given(i, m))
+
+    def entries(self, call: Packing) -> Inputs:
+        """Input, label and condition of exactly a call's entries."""
+        return self._entries(call.count, self.tables[call].condition)
+
+    def bucket(self, count: int) -> Inputs:
+        """Input, label and condition of the first `count` entries, at addresses that stay."""
+        return self._entries(count, [kept[:count] for kept in self.condition])
+
+    def _entries(self, count: int, tensors: list[Tensor]) -> Inputs:
+        assert self.args.net_in is not None and self.args.label is not None
+        condition: Condition | None = None
+        names = [name for name, _, _ in self.signature.condition]
+        if names == [""]:
+            condition = tensors[0]
+        elif names:
+            condition = dict(zip(names, tensors, strict=True))
+        return self.args.net_in[:count], self.args.label[:count], condition
