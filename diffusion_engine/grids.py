@@ -97,6 +97,12 @@ def linspace(process: GaussianProcess, n: int) -> Array:
     return np.round(np.linspace(0.0, count - 1.0, n))[::-1] if n > 1 else np.array([count - 1.0])
 
 
+def shifted(process: GaussianProcess, n: int, shift: float = 3.0) -> Array:
+    """shift t / (1 + (shift - 1) t) of n uniform times of flow matching (Esser et al. 2024, eq. 23)."""
+    t = np.linspace(process.t_max, process.t_min, n)
+    return shift * t / (1.0 + (shift - 1.0) * t)
+
+
 GRIDS: dict[str, Grid] = {
     "uniform": uniform,
     "quadratic": quadratic,

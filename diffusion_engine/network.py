@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import grids
 from .prediction import PREDICTIONS, F, Prediction
 from .processes import EDM, GaussianProcess, Point
 
@@ -48,6 +49,7 @@ class ScoreNetwork:
     name        for recipes
     memory_format  of the network's input, torch.contiguous_format or torch.channels_last
     clip        range of `denoised` on pixel data, e.g. (-1, 1); None does not clip
+    grid        the times to visit where a sampler is given none, as in Sampler
 
     Raises ValueError where a name is unknown, the shape is not one, or a weight is not finite.
     """
@@ -64,6 +66,7 @@ class ScoreNetwork:
     name: str = "network"
     memory_format: torch.memory_format = torch.contiguous_format
     clip: tuple[float, float] | None = None
+    grid: str | grids.Grid | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.process, GaussianProcess):
@@ -101,6 +104,24 @@ class ScoreNetwork:
         """A denoiser D(x / alpha, sigma / alpha) that returns x0, as EDM and k-diffusion wrap theirs."""
         options = {"prediction": "x0", "label": "sigma", "scale": "sigma"} | options
         return cls(denoiser, process or EDM(), shape, **options)
+
+    @classmethod
+    def from_diffusers(cls, module: nn.Module, scheduler: Any, **options: Any) -> ScoreNetwork:
+        """A network of diffusers: UNet2DModel, UNet2DConditionModel, DiTTransformer2DModel and the like.
+
+        module     called as module(x, t, ..., return_dict=False); its config says shape and classes. Twice
+                   as many channels out as in are a learned variance behind the prediction
+        scheduler  of any kind, or its config: the noise, prediction, clipping and times
+        options    of ScoreNetwork, in place of what the two say; `null` is the condition of the
+                   unconditional branch, e.g. {"encoder_hidden_states": embedding of ""}
+
+        A condition that is one tensor is `class_labels`, or `encoder_hidden_states` where the network attends
+        to text; a mapping is passed by its names, those of SDXL within added_cond_kwargs. A run ends at
+        clean data, as with set_alpha_to_one. Raises ValueError where a configuration is not understood.
+        """
+        from .adapters.diffusers import score_network
+
+        return score_network(module, scheduler, **options)
 
     def weights(self, at: Point) -> tuple[float, float]:
         """(p, q) with x0 = p x + q output."""

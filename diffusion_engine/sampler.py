@@ -50,7 +50,7 @@ class Sampler:
     network    a ScoreNetwork
     solver     a name (see `diffusion-engine solvers`), with its options as keywords, or an object
     steps      intervals of the grid, 1 or more
-    grid       name of a grid or a function; None is the process's own
+    grid       name of a grid or a function; None is the network's, or else the process's own
     end        "zero": end at clean data; "t_min": at the process's t_min
     times      the user's own descending times t, verbatim, in place of steps, grid and end
     sigmas     the user's own noise-to-signal ratios sigma / alpha, verbatim; a last 0 is clean data
@@ -102,7 +102,7 @@ class Sampler:
         elif times is not None:
             self.points = grids.from_times(network.process, times)
         else:
-            self.points = grids.points(network.process, steps, grid, end)
+            self.points = grids.points(network.process, steps, grid or network.grid, end)
         self.guidance, self.interval = guidance, interval
         self.executor = executors.executor(executor, backend)
         self.clip = network.clip if isinstance(clip, str) else clip
@@ -248,8 +248,8 @@ class Sampler:
         module = self.network.module
         if not isinstance(module, nn.Module):
             raise ValueError(f"{type(module).__name__} is no torch.nn.Module and has no weights")
-        module: nn.Module = getattr(module, "_orig_mod", module)  # of torch.compile
-        own = {name: tensor.shape for name, tensor in module.state_dict().items()}
+        inner: nn.Module = getattr(module, "_orig_mod", module)  # of torch.compile
+        own = {name: tensor.shape for name, tensor in inner.state_dict().items()}
         given = {name: tensor.shape for name, tensor in weights.items()}
         if own != given:
             wrong = sorted(n for n in own.keys() | given.keys() if own.get(n) != given.get(n))
@@ -257,7 +257,7 @@ class Sampler:
                 f"the weights do not fit the network: {wrong[:4]} are missing, unknown or of another shape; "
                 "give the state_dict of the same architecture"
             )
-        module.load_state_dict(weights)
+        inner.load_state_dict(weights)
 
     def recapture(self) -> None:
         """Drops the captured graphs of the network: after its weights were moved or replaced."""
