@@ -89,18 +89,26 @@ def sample(
     accelerate: Annotated[
         bool, typer.Option(help="put fused ops into the network, where that is faster")
     ] = False,
+    executor: Annotated[
+        str, typer.Option(help="eager, or graph: replay CUDA graphs of a step")
+    ] = "eager",
+    compile: Annotated[bool, typer.Option(help="the network through torch.compile")] = False,
     recipe: Annotated[Path | None, typer.Option(help="make the samples of this file again")] = None,
     save_plan: Annotated[Path | None, typer.Option(help="write the plan as JSON")] = None,
     as_json: Json = False,
 ) -> None:
-    """Makes samples and writes them to a file."""
+    """Makes samples and writes them to a file. Under torchrun every process makes a part of them."""
     from . import files
+    from .ranks import Ranks, sample_shared
     from .sampler import Sampler
 
     files.check_path(out)
-    network = _network(model, device)
+    ranks = Ranks.of_environment()
+    network = _network(model, device, ranks.local)
     began = time.perf_counter()
     if recipe is not None:
+        if ranks.world > 1:
+            raise ValueError("--recipe makes its samples in one process; start it without torchrun")
         saved = files.read_recipe(recipe)
         result, columns = Sampler.replay(network, saved), _columns(saved.get("condition"))
     else:
@@ -110,12 +118,16 @@ def sample(
         scale = guidance if condition is not None else 1.0
         sampler = Sampler(
             network, solver, steps, grid=grid, end=end, guidance=scale, backend=backend,
-            batch_size=batch_size, accelerate=accelerate, **options(option),
+            batch_size=batch_size, accelerate=accelerate, executor=executor, compile=compile,
+            **options(option),
         )  # fmt: skip
         if save_plan is not None:
             text = sampler.plan().to_json().encode()
             files.atomically(save_plan, text)
-        result = sampler.sample(count, seeds=wanted, condition=condition)
+        made = sample_shared(ranks, sampler, count, wanted, condition)
+        if made is None:  # rank 0 has all samples, and writes them
+            return
+        result = made
         columns = _columns(condition)
     if not all(result.finite):
         bad = [s for s, ok in zip(result.seeds, result.finite, strict=True) if not ok]
@@ -134,13 +146,16 @@ def sample(
         typer.echo(f"{out}: {len(result.seeds)} samples, {result.nfe} calls each, {seconds:.2f} s")
 
 
-def _network(model: str, device: str | None) -> Any:
+def _network(model: str, device: str | None, number: int = 0) -> Any:
+    """The network on a device, the GPU of that number where there are several."""
     import torch
 
     from .zoo.network import network
 
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        device = f"cuda:{number}"
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
@@ -268,3 +283,7 @@ def main() -> None:
     except (ValueError, TypeError, OSError) as error:
         sys.stderr.write(f"diffusion-engine: {error}\n")
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -59,8 +59,8 @@ def score_network(module: nn.Module, scheduler: Any, **options: Any) -> ScoreNet
     if outputs not in (channels, 2 * channels):
         raise ValueError(
             f"{type(module).__name__} takes {channels} channels and returns {outputs}; a network returns "
-            "as many as its state has, or twice as many with a learned variance. Wrap one that also reads a mask or "
-            "another image in a module that adds those channels"
+            "as many as its state has, or twice as many with a learned variance. Wrap one that also reads a "
+            "mask or another image in a module that adds those channels"
         )
     process, label = _process(config)
     kind = config.get("prediction_type", "flow_prediction" if label != "t" else "epsilon")

@@ -13,7 +13,7 @@ Body = Callable[[], None]
 WARM_UPS = 3  # cuDNN, cuBLAS and Triton choose, compile and allocate in the first calls
 
 
-class GraphError(RuntimeError):
+class GraphError(ValueError):
     """Why a run cannot be captured or replayed, and what to do."""
 
 

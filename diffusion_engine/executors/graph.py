@@ -199,8 +199,6 @@ class Graph(Executor):
         prepare(False)
         try:
             graph = self._retry(key, lambda: self._recorder.record(body))
-        except GraphError:
-            raise
         except RuntimeError as error:
             reason = str(error.__context__ or error).strip().splitlines()[0]
             raise GraphError(
