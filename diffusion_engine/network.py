@@ -160,9 +160,9 @@ class ScoreNetwork:
             out = self.module(x, label, condition)
         outs = (out,) if isinstance(out, Tensor) else tuple(out)
         for tensor in outs:
-            if len(tensor) != len(x):  # a kernel would read past its end
+            if tensor.shape[0] != x.shape[0]:  # a kernel would read past its end
                 raise ValueError(
-                    f"the network returned a batch of {len(tensor)} for one of {len(x)}; "
+                    f"the network returned a batch of {tensor.shape[0]} for one of {x.shape[0]}; "
                     f"it has to return one entry for each"
                 )
         return outs

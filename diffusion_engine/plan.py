@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from .linear import Linear
@@ -103,6 +104,11 @@ class Plan:
             _check_row(i, row, written)
         if self.exact:
             _check_transport(self.rows)
+
+    @cached_property
+    def packed(self) -> dict[Any, Any]:
+        """By dtype, what arena.pack made of the plan."""
+        return {}
 
     @property
     def slots(self) -> int:

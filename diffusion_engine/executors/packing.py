@@ -20,6 +20,13 @@ class Packing:
     needs: tuple[tuple[int, ...], ...]
 
     @cached_property
+    def _hash(self) -> int:
+        return hash(self.needs)
+
+    def __hash__(self) -> int:  # looked up for every row, and hashing the needs takes a while
+        return self._hash
+
+    @cached_property
     def entries(self) -> list[tuple[int, int]]:
         """(branch, sample) of every entry."""
         return sorted({(branch, b) for b, need in enumerate(self.needs) for branch in need})

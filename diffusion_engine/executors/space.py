@@ -20,11 +20,13 @@ Inputs = tuple[Tensor, Tensor, Condition | None]
 
 @dataclass(frozen=True)
 class Tables:
-    """A packing on the device: src and dst of the step, and the condition of each entry."""
+    """A packing on the device: src and dst of the step, the condition of each entry, and what exactly
+    its entries are called with."""
 
     src: Tensor
     dst: Tensor
     condition: list[Tensor]
+    inputs: Inputs
 
 
 class Space:
@@ -112,7 +114,7 @@ class Space:
         s = self.signature
         src = torch.from_numpy(packing.src(s.samples, s.outputs)).to(s.device)
         dst = torch.from_numpy(packing.dst(s.samples, s.entries)).to(s.device)
-        self.tables[packing] = Tables(src, dst, condition)
+        self.tables[packing] = Tables(src, dst, condition, self._inputs(packing.count, condition))
 
     def read(self, call: Packing) -> None:
         """Puts in place what a call and its step read: the conditions, and which entries are whose."""
@@ -138,13 +140,13 @@ class Space:
 
     def entries(self, call: Packing) -> Inputs:
         """Input, label and condition of exactly a call's entries."""
-        return self._entries(call.count, self.tables[call].condition)
+        return self.tables[call].inputs
 
     def bucket(self, count: int) -> Inputs:
         """Input, label and condition of the first `count` entries, at addresses that stay."""
-        return self._entries(count, [kept[:count] for kept in self.condition])
+        return self._inputs(count, [kept[:count] for kept in self.condition])
 
-    def _entries(self, count: int, tensors: list[Tensor]) -> Inputs:
+    def _inputs(self, count: int, tensors: list[Tensor]) -> Inputs:
         assert self.args.net_in is not None and self.args.label is not None
         condition: Condition | None = None
         names = [name for name, _, _ in self.signature.condition]
