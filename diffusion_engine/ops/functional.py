@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import trace
 from .attention import AttentionArgs
 from .group_norm import GroupNormArgs
 from .registry import resolve
@@ -20,6 +21,7 @@ from .registry import resolve
 KEPT = 4096  # launches; a network on one shape needs as many as it has kinds of layers
 
 _launches: dict[tuple, Callable[[Sequence[Tensor | None]], None]] = {}
+trace.watch(_launches.clear)  # they are bound with or without their ranges
 
 
 def group_norm(
@@ -91,5 +93,5 @@ def _run(
     if launch is None:
         if len(_launches) >= KEPT:
             _launches.clear()
-        launch = _launches[key] = resolve(op, backend, make())
+        launch = _launches[key] = trace.traced(op, resolve(op, backend, make()))
     launch(tensors)
