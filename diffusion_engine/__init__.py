@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .guidance import classifier_free, inpaint
     from .network import ScoreNetwork
     from .plan import Call, Plan, Row
+    from .profiling import Profile, profile
     from .request import Result
     from .sampler import Progress, Sampler
     from .solvers import SOLVERS, Solver
@@ -26,6 +27,7 @@ __all__ = [
     "SOLVERS",
     "Call",
     "Plan",
+    "Profile",
     "Progress",
     "Result",
     "Row",
@@ -35,6 +37,7 @@ __all__ = [
     "classifier_free",
     "inpaint",
     "processes",
+    "profile",
 ]
 
 _MODULES = {
@@ -42,6 +45,7 @@ _MODULES = {
     "guidance": ("classifier_free", "inpaint"),
     "network": ("ScoreNetwork",),
     "plan": ("Call", "Plan", "Row"),
+    "profiling": ("Profile", "profile"),
     "request": ("Result",),
     "sampler": ("Progress", "Sampler"),
     "solvers": ("SOLVERS", "Solver"),

@@ -1,16 +1,31 @@
-"""The command line: sample, solvers, plan, doctor."""
+"""The command line: sample, solvers, plan, profile, doctor."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from .cli_options import (
+    End,
+    Grid,
+    Guidance,
+    Json,
+    Model,
+    Option,
+    SolverName,
+    Steps,
+    classes_of,
+    network_of,
+    numbers,
+    options,
+)  # fmt: skip
+from .cli_profile import profile
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,49 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Samples from trained diffusion models.",
 )
-
-Model = Annotated[
-    str, typer.Option(help="a shipped network, or a .safetensors file with its .json")
-]
-SolverName = Annotated[str, typer.Option("--solver", help="a name of `diffusion-engine solvers`")]
-Steps = Annotated[int, typer.Option(help="intervals of the grid")]
-Grid = Annotated[str | None, typer.Option(help="uniform, quadratic, karras, lambda, trailing, ...")]
-End = Annotated[
-    str, typer.Option(help="zero: end at clean data; t_min: at the process's first time")
-]
-Guidance = Annotated[float, typer.Option(help="classifier-free scale, 1 for none")]
-Option = Annotated[list[str] | None, typer.Option(help="a solver's option, as eta=0.5; repeatable")]
-Json = Annotated[bool, typer.Option("--json", help="print JSON")]
-
-
-def numbers(text: str) -> list[int]:
-    """The integers of "0-3,7": [0, 1, 2, 3, 7]."""
-    made: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if not match:
-            raise ValueError(f"{text!r} is no list of numbers; write it as 3, 0-9 or 1,4,7")
-        low, high = int(match[1]), int(match[2] or match[1])
-        if high < low or high - low >= 1_000_000:
-            raise ValueError(
-                f"{part!r} runs from {low} to {high}; give a range of at most a million, low first"
-            )
-        made += range(low, high + 1)
-    return made
-
-
-def options(given: list[str] | None) -> dict[str, Any]:
-    """eta=0.5 as {"eta": 0.5}; values are JSON where they can be, else text."""
-    made: dict[str, Any] = {}
-    for item in given or []:
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise ValueError(f"--option {item!r}: write it as name=value")
-        try:
-            made[name] = json.loads(value)
-        except json.JSONDecodeError:
-            made[name] = value
-    return made
+app.command()(profile)
 
 
 @app.command()
@@ -104,7 +77,7 @@ def sample(
 
     files.check_path(out)
     ranks = Ranks.of_environment()
-    network = _network(model, device, ranks.local)
+    network = network_of(model, device, ranks.local)
     began = time.perf_counter()
     if recipe is not None:
         if ranks.world > 1:
@@ -114,7 +87,7 @@ def sample(
     else:
         wanted = numbers(seeds) if seeds is not None else None
         count = len(wanted) if wanted is not None and n is None else 50 if n is None else n
-        condition = _classes(network, classes, count)
+        condition = classes_of(network, classes, count)
         scale = guidance if condition is not None else 1.0
         sampler = Sampler(
             network, solver, steps, grid=grid, end=end, guidance=scale, backend=backend,
@@ -144,35 +117,6 @@ def sample(
         typer.echo(json.dumps(about | {"evaluations": result.evaluations, "recipe": result.recipe}))
     else:
         typer.echo(f"{out}: {len(result.seeds)} samples, {result.nfe} calls each, {seconds:.2f} s")
-
-
-def _network(model: str, device: str | None, number: int = 0) -> Any:
-    """The network on a device, the GPU of that number where there are several."""
-    import torch
-
-    from .zoo.network import network
-
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        device = f"cuda:{number}"
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {device!r} does not work here ({reason}); try cpu") from error
-    return network(model, device)
-
-
-def _classes(network: Any, text: str, n: int) -> list[int] | None:
-    """A class for each sample, taken in turn; None without any."""
-    if n < 1:
-        raise ValueError(f"n={n}: ask for at least 1 sample")
-    if text == "none" or network.classes is None:
-        return None
-    chosen = list(range(network.classes)) if text == "all" else numbers(text)
-    return [chosen[i % len(chosen)] for i in range(n)]
 
 
 def _columns(condition: list[int] | None) -> int | None:
@@ -216,7 +160,7 @@ def plan(
     from .sampler import Sampler
 
     sampler = Sampler(
-        _network(model, "cpu"),
+        network_of(model, "cpu"),
         solver,
         steps,
         grid=grid,

@@ -19,11 +19,16 @@ def report() -> dict[str, Any]:
     devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": versions(),
         "devices": {device: _describe(device) for device in devices},
         "ops": [row for device in devices for row in _choices(device)],
         "self_test": [row for device in devices for row in _agreement(device)],
     }
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that decide what runs."""
+    return {name: _version(name) for name in PACKAGES}
 
 
 def _version(name: str) -> str:

@@ -26,6 +26,11 @@ def check_path(path: Path) -> None:
     """Raises ValueError where nothing could be written under this name."""
     if path.suffix not in WRITERS:
         raise ValueError(f"{path.name}: choose a name ending in {', '.join(WRITERS)}")
+    check_folder(path)
+
+
+def check_folder(path: Path) -> None:
+    """Raises ValueError where no file can have this name."""
     if not path.parent.is_dir():
         raise ValueError(f"the folder {path.parent} does not exist; make it first")
     if path.is_dir():

@@ -1,0 +1,90 @@
+"""What several commands ask for: their options' types, and how the text of one is read."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any
+
+import typer
+
+Model = Annotated[
+    str, typer.Option(help="a shipped network, or a .safetensors file with its .json")
+]
+SolverName = Annotated[str, typer.Option("--solver", help="a name of `diffusion-engine solvers`")]
+Steps = Annotated[int, typer.Option(help="intervals of the grid")]
+Grid = Annotated[str | None, typer.Option(help="uniform, quadratic, karras, lambda, trailing, ...")]
+End = Annotated[
+    str, typer.Option(help="zero: end at clean data; t_min: at the process's first time")
+]
+Guidance = Annotated[float, typer.Option(help="classifier-free scale, 1 for none")]
+Option = Annotated[list[str] | None, typer.Option(help="a solver's option, as eta=0.5; repeatable")]
+Classes = Annotated[
+    str, typer.Option("--class", help="class of the samples, taken in turn: 3, 0-9, all or none")
+]
+BatchSize = Annotated[int, typer.Option(help="samples a network call at most")]
+Backend = Annotated[str, typer.Option(help="auto, torch, cpp, triton or cuda")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; the GPU where there is one")]
+Accelerate = Annotated[
+    bool, typer.Option(help="put fused ops into the network, where that is faster")
+]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+def numbers(text: str) -> list[int]:
+    """The integers of "0-3,7": [0, 1, 2, 3, 7]."""
+    made: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if not match:
+            raise ValueError(f"{text!r} is no list of numbers; write it as 3, 0-9 or 1,4,7")
+        low, high = int(match[1]), int(match[2] or match[1])
+        if high < low or high - low >= 1_000_000:
+            raise ValueError(
+                f"{part!r} runs from {low} to {high}; give a range of at most a million, low first"
+            )
+        made += range(low, high + 1)
+    return made
+
+
+def options(given: list[str] | None) -> dict[str, Any]:
+    """eta=0.5 as {"eta": 0.5}; values are JSON where they can be, else text."""
+    made: dict[str, Any] = {}
+    for item in given or []:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(f"--option {item!r}: write it as name=value")
+        try:
+            made[name] = json.loads(value)
+        except json.JSONDecodeError:
+            made[name] = value
+    return made
+
+
+def network_of(model: str, device: str | None, number: int = 0) -> Any:
+    """The network on a device, the GPU of that number where there are several."""
+    import torch
+
+    from .zoo.network import network
+
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        device = f"cuda:{number}"
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {device!r} does not work here ({reason}); try cpu") from error
+    return network(model, device)
+
+
+def classes_of(network: Any, text: str, n: int) -> list[int] | None:
+    """A class for each sample, taken in turn; None without any."""
+    if n < 1:
+        raise ValueError(f"n={n}: ask for at least 1 sample")
+    if text == "none" or network.classes is None:
+        return None
+    chosen = list(range(network.classes)) if text == "all" else numbers(text)
+    return [chosen[i % len(chosen)] for i in range(n)]

@@ -1,0 +1,189 @@
+"""`profile`: totals from a clock in runs without a profiler, the classes' shares from one with it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, record_function
+
+from .. import trace
+from ..doctor import versions
+from .classes import BETWEEN, CLASSES
+from .events import PREFIX, device_ops, host_ops, moves
+from .report import GAPS, NETWORK, STEP, Op, Part, Profile
+
+if TYPE_CHECKING:
+    from ..request import Result
+    from ..sampler import Sampler
+
+WARM_UP = 2  # runs: the second replays what the first one captured
+
+Run = Callable[[], "Result"]
+
+
+class Clock:
+    """Counts and seconds of the ranges, by name; two readings of the clock each."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def __call__(self, name: str, payload: int | None) -> AbstractContextManager[None]:
+        return _Reading(self, name)
+
+
+class _Reading(AbstractContextManager[None]):
+    def __init__(self, clock: Clock, name: str) -> None:
+        self.clock, self.name = clock, name
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self.clock.seconds[self.name] += time.perf_counter() - self.start
+        self.clock.calls[self.name] += 1
+
+
+def profile(
+    sampler: Sampler, n: int | None = None, condition: Any = None, runs: int = 5
+) -> Profile:
+    """Where the time of `sampler.sample(n, condition=condition)` goes.
+
+    runs  timed by the clock, 1 or more; two before them and two with torch.profiler are not
+
+    The total is the median of the clock. On a CPU so are network, step and what lies between them;
+    the classes share the network's time as the profiler, which makes short operators longer, saw
+    it. On a GPU the parts are its kernels' times, and host gaps what the GPU did not work.
+
+    Raises ValueError where runs or the request cannot be, OSError where the profiler sees no kernel.
+    """
+    if runs < 1:
+        raise ValueError(f"runs={runs}: time at least 1 run")
+    device = sampler.device
+
+    def run() -> Result:
+        result = sampler.sample(n, condition=condition, progress=False)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return result
+
+    walls, clock, result = _clocked(run, runs)
+    rows = (clock.calls["row"] or clock.calls[STEP]) // runs
+    if not rows:
+        raise RuntimeError("the executor of this sampler marks no rows (diffusion_engine.trace)")
+    events = _profiled(run, device)
+    total = float(np.median(walls))
+    kernels = host_us = None
+    if device.type == "cuda":
+        parts, ops = _device_parts(events, total)
+        kernels = sum(op.calls for op in ops if not moves(op)) / rows
+        host_us = clock.seconds["row"] / clock.calls["row"] * 1e6 if clock.calls["row"] else None
+    else:
+        parts, ops = _host_parts(events, clock, total, sum(walls), runs)
+    low, high = (float(q) for q in np.percentile(walls, (20, 80)))
+    return Profile(
+        total, (low, high), runs, len(result.seeds), sampler.batch_size, rows, tuple(parts), tuple(ops),
+        machine(device), versions(), result.recipe, kernels, host_us,
+    )  # fmt: skip
+
+
+def _clocked(run: Run, runs: int) -> tuple[list[float], Clock, Result]:
+    """Seconds of every run, and the ranges of all of them together."""
+    clock = Clock()
+    with trace.listening("clock", clock):
+        for _ in range(WARM_UP):
+            result = run()
+        clock.calls.clear()
+        clock.seconds.clear()
+        walls = []
+        for _ in range(runs):
+            start = time.perf_counter()
+            run()
+            walls.append(time.perf_counter() - start)
+    return walls, clock, result
+
+
+def _profiled(run: Run, device: torch.device) -> list[Any]:
+    activities = [ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    with trace.listening("profiler", lambda name, payload: record_function(PREFIX + name)):
+        run()  # not timed: executors that were bound to the clock are made anew
+        with torch.profiler.profile(activities=activities, acc_events=True) as profiler:
+            run()
+    return list(profiler.events())
+
+
+def _host_parts(
+    events: Sequence[Any], clock: Clock, total: float, elapsed: float, runs: int
+) -> tuple[list[Part], list[Op]]:
+    """Parts of a CPU's run: ranges by the clock, the network's classes by the profiler."""
+    scale = total / elapsed
+    network, step = (clock.seconds[name] * scale for name in (NETWORK, STEP))
+    ops, calls = host_ops(events)
+    seen = sum(op.seconds for op in ops) or 1.0
+    ops = [Op(op.name, op.kind, op.calls, op.seconds / seen * network) for op in ops]
+    parts = [Part(NETWORK, None, clock.calls[NETWORK] / runs, network)]
+    parts += _classes(ops, calls)
+    parts.append(Part(STEP, None, clock.calls[STEP] / runs, step))
+    parts.append(Part(GAPS, None, None, total - network - step))
+    return parts, [op for op in ops if op.kind != BETWEEN]
+
+
+def _device_parts(events: Sequence[Any], total: float) -> tuple[list[Part], list[Op]]:
+    """Parts of a GPU's run: its kernels' own times. All but the step's are the network's."""
+    ops, busy = device_ops(events)
+    seen = sum(op.seconds for op in ops)
+    if not seen:
+        raise OSError(
+            "the profiler saw no kernel of the GPU: end other profilers of this process, and let the "
+            "driver give its counters to every user"
+        )
+    # Kernels that overlap share the time in which any ran, and the clock's run may have been shorter.
+    scale = min(busy, total) / seen
+    ops = [Op(op.name, op.kind, op.calls, op.seconds * scale) for op in ops]
+    calls: Counter[str] = Counter()
+    for op in ops:
+        calls[op.kind] += op.calls
+    step, rest = ([op for op in ops if (op.kind == STEP) is own] for own in (True, False))
+    parts = [Part(NETWORK, None, sum(op.calls for op in rest), sum(op.seconds for op in rest))]
+    parts += _classes(rest, calls)
+    parts.append(Part(STEP, None, calls[STEP], sum(op.seconds for op in step)))
+    parts.append(Part(GAPS, None, None, total - sum(op.seconds for op in ops)))
+    return parts, ops
+
+
+def _classes(ops: Sequence[Op], calls: Counter[str]) -> list[Part]:
+    """The network's parts, without the classes that nothing belongs to."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for op in ops:
+        seconds[op.kind] += op.seconds
+    return [
+        Part(kind, NETWORK, None if kind == BETWEEN else calls[kind], seconds[kind])
+        for kind in CLASSES
+        if kind in seconds
+    ]
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the times are of."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    threads = torch.get_num_threads()
+    about = {"name": name, "device": str(device), "threads": threads, "cores": os.cpu_count()}
+    return about | {"system": platform.platform()}
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
