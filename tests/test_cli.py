@@ -76,6 +76,37 @@ def test_plan_prints_a_table_or_json(capsys):
     assert len(Plan.from_json(text).rows) == 5
 
 
+def test_profile_prints_a_table_and_writes_json(capsys, tmp_path):
+    out = tmp_path / "perf.json"
+    few = ("--steps", 2, "--n", 2, "--runs", 1, "--class", "3-4")
+    text, _ = run(capsys, "profile", "--out", out, *few)
+    assert "\nnetwork " in text and "\n  convolution " in text and "\ntotal " in text
+    saved = json.loads(out.read_text())
+    assert saved["rows"] == 3 and saved["recipe"]["condition"] == [3, 4]
+    text, _ = run(capsys, "profile", "--out", out, *few, "--solver", "ddim", "--json")
+    assert json.loads(text)["recipe"]["solver"]["name"] == "ddim"
+    assert text == out.read_text() and list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--out", "no/perf.json"), "the folder no does not exist; make it first"),
+        (("--out", "."), "is a folder; give a file's name"),
+        (("--runs", "0"), "runs=0"),
+        (("--n", "0"), "n=0"),
+        (("--device", "gpu7"), "device 'gpu7' does not work here"),
+    ],
+)
+def test_bad_profiles_are_one_sentence_and_no_file(
+    capsys, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    _, err = run(capsys, "profile", *arguments, code=2)
+    assert message in err and "Traceback" not in err and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_doctor_finds_the_backends_equal(capsys):
     found = json.loads(run(capsys, "doctor", "--json")[0])
     cpp = {"backend": "cpp", "device": "cpu", "ran": True, "ok": True}
