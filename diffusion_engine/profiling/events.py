@@ -38,6 +38,7 @@ def device_ops(events: Iterable[FunctionEvent]) -> tuple[list[Op], float]:
     events = list(events)
     roots = (e for e in events if e.device_type == DeviceType.CPU and e.cpu_parent is None)
     launchers = {event.id: kind for event, kind, _ in _walk(roots) if kind != BETWEEN}
+    launchers.pop(0, None)  # links to 0 are links to nothing
     seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
     counts: Counter[tuple[str, str]] = Counter()
     spans = []

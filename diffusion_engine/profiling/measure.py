@@ -37,11 +37,13 @@ class Clock:
         self.calls: Counter[str] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
-    def __call__(self, name: str, payload: int | None) -> AbstractContextManager[None]:
+    def __call__(self, name: str, payload: int | None) -> AbstractContextManager[Any]:
         return _Reading(self, name)
 
 
-class _Reading(AbstractContextManager[None]):
+class _Reading:
+    __slots__ = ("clock", "name", "start")
+
     def __init__(self, clock: Clock, name: str) -> None:
         self.clock, self.name = clock, name
 
