@@ -13,8 +13,10 @@ from .cli_options import (
     Backend,
     BatchSize,
     Classes,
+    Compile,
     Device,
     End,
+    Executor,
     Grid,
     Guidance,
     Json,
@@ -43,6 +45,8 @@ def profile(
     backend: Backend = "auto",
     device: Device = None,
     accelerate: Accelerate = False,
+    executor: Executor = "eager",
+    compiled: Compile = False,
     runs: Annotated[int, typer.Option(help="runs timed by the clock")] = 5,
     as_json: Json = False,
 ) -> None:
@@ -58,7 +62,8 @@ def profile(
     scale = guidance if condition is not None else 1.0
     sampler = Sampler(
         network, solver, steps, grid=grid, end=end, guidance=scale, backend=backend,
-        batch_size=batch_size, accelerate=accelerate, **options(option),
+        batch_size=batch_size, accelerate=accelerate, executor=executor,
+        compile=compiled, **options(option),
     )  # fmt: skip
     found = profiling.profile(sampler, n, condition, runs)
     text = found.to_json()

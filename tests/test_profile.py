@@ -9,6 +9,7 @@ from torch import nn
 from torch.autograd import DeviceType
 
 from diffusion_engine import Sampler, ScoreNetwork, profile, trace
+from diffusion_engine.executors import Eager, Graph
 from diffusion_engine.ops import functional
 from diffusion_engine.processes import VP
 from diffusion_engine.profiling import measure
@@ -37,6 +38,7 @@ class Loop:
     """What `profile` needs of a sampler, with the ranges an executor makes."""
 
     device, batch_size = torch.device("cpu"), 2
+    executor, accelerated, network = Eager(), None, None
 
     def __init__(self):
         self.module = Network()
@@ -114,6 +116,7 @@ def test_a_sampler_is_profiled():
     assert made.part("elementwise").calls == 2 * sampler.plan().nfe
     assert made.part("step").calls == made.rows
     assert made.recipe["solver"]["name"] == "heun"
+    assert made.how == {"executor": "eager", "accelerated": False, "compiled": False}
 
 
 @pytest.mark.parametrize("runs", [0, -1])
@@ -156,6 +159,7 @@ def test_classes_of_operators(name, caller, kind):
         ("sm90_xmma_fprop_implicit_gemm_f16f16", None, "convolution"),
         ("void cudnn::engines_precompiled::nchwToNhwcKernel<float>", "convolution", "copies, layout"),
         ("nvjet_hsh_128x64_NNT", None, "linear"),
+        ("triton_tem_fused_addmm_2", None, "linear"),
         ("nvjet_hsh_128x64_NNT", "convolution", "convolution"),  # 1x1, as a matrix product
         ("void norm_apply_kernel<4>(GroupNormParams, NormGrid)", None, "normalisation"),
         ("_apply", None, "normalisation"),
@@ -180,12 +184,14 @@ def event(name, start, end, device=DeviceType.CUDA, linked=0, annotation=False, 
 
 
 def gpu_events():
-    """A convolution of the network that multiplies matrices, a replayed norm, a step and a copy."""
+    """A convolution that multiplies matrices, a norm of a replay, a step and a copy."""
     conv = event("aten::conv2d", 0, 5, DeviceType.CPU)
     gemm = event("aten::mm", 1, 4, DeviceType.CPU)
+    launch = event("cudaLaunchKernel", 2, 3, DeviceType.CPU, linked=7)
     conv.cpu_children, gemm.cpu_parent, gemm.id = [gemm], conv, 7
+    gemm.cpu_children, launch.cpu_parent, launch.id = [launch], gemm, 9
     return [
-        conv, gemm,
+        conv, gemm, launch,
         event("diffusion_engine::network", 10, 80, annotation=True),
         event("ampere_sgemm_128x64_nn", 10, 40, linked=7),
         event("norm_apply_kernel", 40, 60),
@@ -221,10 +227,32 @@ def test_a_blind_profiler_is_an_error():
         measure._device_parts([], 1.0)
 
 
+class Replays:
+    """An executor's ranges where a graph holds a whole run."""
+
+    def __init__(self, network):
+        self.sampler = Sampler(network, "ddim", 4)
+
+    def __getattr__(self, name):
+        return getattr(self.sampler, name)
+
+    def sample(self, n, condition=None, progress=None):
+        with trace.span("replay"):
+            return self.sampler.sample(n, progress=False)
+
+
+def test_rows_of_whole_runs_are_the_plans(monkeypatch):
+    monkeypatch.setattr(trace, "traced", lambda name, call, indexed=False: call)
+    network = ScoreNetwork(lambda x, label: torch.tanh(x), VP(), (3, 8, 8))
+    assert profile(Replays(network), 2, runs=2).rows == 5
+
+
 @pytest.mark.gpu
-def test_on_a_gpu():
+@pytest.mark.parametrize("executor", ["eager", "graph", Graph(whole_run=True)])
+def test_on_a_gpu(executor):
     network = ScoreNetwork(lambda x, label: torch.tanh(x), VP(), (3, 64, 64))
-    made = profile(Sampler(network, steps=4, device="cuda"), 8, runs=2)
+    made = profile(Sampler(network, steps=4, device="cuda", executor=executor), 8, runs=2)
+    assert made.rows == 5
     top = [part.seconds for part in made.parts if part.within is None]
     assert sum(top) == pytest.approx(made.seconds)
     assert made.part("step").calls == made.rows

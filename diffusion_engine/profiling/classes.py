@@ -46,7 +46,7 @@ _KERNELS = (
     (CONVOLUTION, re.compile("conv|fprop|dgrad|winograd|im2col")),
     (ATTENTION, re.compile("attention|flash|fmha|softmax")),
     (NORMALISATION, re.compile(r"norm|moments|fusedparams|\b_(group|merge|apply)\b")),
-    (LINEAR, re.compile("gemm|gemv|cutlass|nvjet|cublas|splitk|matmul")),
+    (LINEAR, re.compile(r"gemm|gemv|cutlass|nvjet|cublas|splitk|matmul|triton_tem\w*mm")),
     (ELEMENTWISE, re.compile("elementwise|pointwise")),
 )
 

@@ -36,9 +36,11 @@ def host_ops(events: Iterable[FunctionEvent]) -> tuple[list[Op], Counter[str]]:
 def device_ops(events: Iterable[FunctionEvent]) -> tuple[list[Op], float]:
     """The kernels and copies of the GPU, and the seconds in which at least one of them ran."""
     events = list(events)
+    launchers: dict[int, str | None]
     roots = (e for e in events if e.device_type == DeviceType.CPU and e.cpu_parent is None)
-    launchers = {event.id: kind for event, kind, _ in _walk(roots) if kind != BETWEEN}
-    launchers.pop(0, None)  # links to 0 are links to nothing
+    # Calls of CUDA's runtime stand in the tree, too: their numbers are CUDA's, not those of a link.
+    launchers = {event.id: kind for event, kind, _ in _walk(roots) if "::" in event.name}
+    launchers[0] = None  # a link to nothing
     seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
     counts: Counter[tuple[str, str]] = Counter()
     spans = []

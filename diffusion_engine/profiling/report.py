@@ -60,6 +60,7 @@ class Profile:
     ops: tuple[Op, ...]
     machine: dict[str, Any]
     versions: dict[str, str]
+    how: dict[str, Any]
     recipe: dict[str, Any]
     kernels_per_row: float | None = None
     host_us_per_row: float | None = None
@@ -84,10 +85,12 @@ class Profile:
 
     def __str__(self) -> str:
         low, high = self.spread
+        where = (self.machine["name"], self.machine["device"], f"{self.machine['threads']} threads")
+        how = (self.how["executor"], *(name for name, on in self.how.items() if on is True))
         lines = [
             f"{self.recipe['network']}, {self.recipe['solver']['name']}: {self.rows} rows of "
             f"{self.samples} samples, at most {self.batch_size} a batch",
-            f"{self.machine['name']}, {self.machine['device']}, {self.machine['threads']} threads",
+            ", ".join((*where, *how)),
             f"{self.seconds:.4g} s a run ({low:.4g} to {high:.4g}, {self.runs} runs), "
             f"{self.samples / self.seconds:.4g} samples/s",
         ]
