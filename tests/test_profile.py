@@ -145,6 +145,8 @@ def test_no_runs(runs):
         ("aten::view", "linear", "linear"),
         ("aten::copy_", "step", "step"),
         ("aten::embedding", None, "other"),
+        ("## Call CompiledFxGraph fabc ##", None, "compiled loops"),
+        ("aten::convolution", "compiled loops", "convolution"),
     ],
 )
 def test_classes_of_operators(name, caller, kind):

@@ -6,10 +6,15 @@ import re
 
 CONVOLUTION, LINEAR, NORMALISATION = "convolution", "linear", "normalisation"
 ATTENTION, ELEMENTWISE = "attention", "elementwise"
-COPIES, OTHER, BETWEEN = "copies, layout", "other", "between ops"
+COPIES, COMPILED, OTHER, BETWEEN = "copies, layout", "compiled loops", "other", "between ops"
 STEP = "step"
 
-CLASSES = (CONVOLUTION, LINEAR, NORMALISATION, ATTENTION, ELEMENTWISE, COPIES, OTHER, BETWEEN)
+CLASSES = (
+    CONVOLUTION, LINEAR, NORMALISATION, ATTENTION, ELEMENTWISE, COPIES, COMPILED, OTHER, BETWEEN,
+)  # fmt: skip
+
+# The call of what torch.compile made, whose own time on a CPU is its loops, fused across classes.
+INDUCTOR = "CompiledFxGraph"
 
 # What these call, they call for their own sake: a matrix product inside attention is attention's.
 _OWNERS = (CONVOLUTION, LINEAR, NORMALISATION, ATTENTION, COPIES)
@@ -56,6 +61,8 @@ def op_class(name: str, caller: str | None = None) -> str:
 
     caller  class of the operator that called it, None where the network did
     """
+    if INDUCTOR in name:
+        return COMPILED
     plain = name.rpartition("::")[2].partition(".")[0].lower()
     if STEP in (plain, caller):
         return STEP

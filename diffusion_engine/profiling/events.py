@@ -9,10 +9,11 @@ from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 
 from ..trace import DOMAIN
-from .classes import BETWEEN, COPIES, kernel_class, op_class
+from .classes import BETWEEN, COPIES, INDUCTOR, kernel_class, op_class
 from .report import Op
 
 PREFIX = f"{DOMAIN}::"
+# Fused ops and the step, which are ranges to the profiler.
 OPERATORS = tuple(PREFIX + name for name in ("group_norm", "attention", "step"))
 
 
@@ -65,11 +66,16 @@ def _walk(roots: Iterable[FunctionEvent]) -> Iterator[tuple[FunctionEvent, str, 
     waiting: list[tuple[FunctionEvent, str | None]] = [(event, None) for event in roots]
     while waiting:
         event, caller = waiting.pop()
-        # A range is no operator, but the fused ops are; the profiler sees them as ranges alone.
-        operator = not event.is_user_annotation or event.name in OPERATORS
-        kind = op_class(event.name, caller) if operator else caller
+        kind = op_class(event.name, caller) if _is_operator(event) else caller
         yield event, kind or BETWEEN, kind is not None and kind != caller
         waiting += [(child, kind) for child in event.cpu_children]
+
+
+def _is_operator(event: FunctionEvent) -> bool:
+    """Whether this is more than a named stretch of time, such as a user's or torch.compile's."""
+    if event.is_user_annotation:
+        return event.name in OPERATORS
+    return " " not in event.name or INDUCTOR in event.name
 
 
 def _ops(seconds: dict[tuple[str, str], float], counts: Counter[tuple[str, str]]) -> list[Op]:
