@@ -12,7 +12,14 @@ from typing import Annotated
 import typer
 
 from .cli_options import (
+    Accelerate,
+    Backend,
+    BatchSize,
+    Classes,
+    Compile,
+    Device,
     End,
+    Executor,
     Grid,
     Guidance,
     Json,
@@ -24,7 +31,7 @@ from .cli_options import (
     network_of,
     numbers,
     options,
-)  # fmt: skip
+)
 from .cli_profile import profile
 
 app = typer.Typer(
@@ -46,26 +53,17 @@ def sample(
         int | None, typer.Option("--n", help="how many samples; 50 without --seeds")
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="one seed a sample: 0-63 or 1,5,9")] = None,
-    classes: Annotated[
-        str,
-        typer.Option("--class", help="class of the samples, taken in turn: 3, 0-9, all or none"),
-    ] = "all",
+    classes: Classes = "all",
     guidance: Guidance = 2.0,
     grid: Grid = None,
     end: End = "zero",
     option: Option = None,
-    batch_size: Annotated[int, typer.Option(help="samples a network call at most")] = 64,
-    backend: Annotated[str, typer.Option(help="auto, torch, cpp, triton or cuda")] = "auto",
-    device: Annotated[
-        str | None, typer.Option(help="cpu or cuda; the GPU where there is one")
-    ] = None,
-    accelerate: Annotated[
-        bool, typer.Option(help="put fused ops into the network, where that is faster")
-    ] = False,
-    executor: Annotated[
-        str, typer.Option(help="eager, or graph: replay CUDA graphs of a step")
-    ] = "eager",
-    compile: Annotated[bool, typer.Option(help="the network through torch.compile")] = False,
+    batch_size: BatchSize = 64,
+    backend: Backend = "auto",
+    device: Device = None,
+    accelerate: Accelerate = False,
+    executor: Executor = "eager",
+    compile: Compile = False,
     recipe: Annotated[Path | None, typer.Option(help="make the samples of this file again")] = None,
     save_plan: Annotated[Path | None, typer.Option(help="write the plan as JSON")] = None,
     as_json: Json = False,

@@ -28,8 +28,8 @@ Device = Annotated[str | None, typer.Option(help="cpu or cuda; the GPU where the
 Accelerate = Annotated[
     bool, typer.Option(help="put fused ops into the network, where that is faster")
 ]
-Executor = Annotated[str, typer.Option(help="eager, or graph to replay CUDA graphs")]
-Compile = Annotated[bool, typer.Option("--compile", help="run the network through torch.compile")]
+Executor = Annotated[str, typer.Option(help="eager, or graph: replay CUDA graphs of a step")]
+Compile = Annotated[bool, typer.Option(help="the network through torch.compile")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 

@@ -27,7 +27,7 @@ from .cli_options import (
     classes_of,
     network_of,
     options,
-)  # fmt: skip
+)
 
 
 def profile(
@@ -46,7 +46,7 @@ def profile(
     device: Device = None,
     accelerate: Accelerate = False,
     executor: Executor = "eager",
-    compiled: Compile = False,
+    compile: Compile = False,
     runs: Annotated[int, typer.Option(help="runs timed by the clock")] = 5,
     as_json: Json = False,
 ) -> None:
@@ -62,8 +62,8 @@ def profile(
     scale = guidance if condition is not None else 1.0
     sampler = Sampler(
         network, solver, steps, grid=grid, end=end, guidance=scale, backend=backend,
-        batch_size=batch_size, accelerate=accelerate, executor=executor,
-        compile=compiled, **options(option),
+        batch_size=batch_size, accelerate=accelerate, executor=executor, compile=compile,
+        **options(option),
     )  # fmt: skip
     found = profiling.profile(sampler, n, condition, runs)
     text = found.to_json()
