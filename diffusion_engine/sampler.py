@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import executors, grids, request
+from . import executors, grids, request, trace
 from .accelerate.network import Accelerated
 from .accelerate.twin import handle, twin
 from .executors import Executor, Graph
@@ -138,10 +138,11 @@ class Sampler:
     ) -> Plan:
         key = (scale, start, kind, masked)
         if key not in self._plans:
-            points = self.points if start is None else self._points_from(start)
-            plan = self.solver.plan(self.network.process, points, self.network, kind, self.clip)
-            plan = classifier_free(plan, scale, self.interval)
-            self._plans[key] = inpaint(plan) if masked else plan
+            with trace.span("plan"):
+                points = self.points if start is None else self._points_from(start)
+                plan = self.solver.plan(self.network.process, points, self.network, kind, self.clip)
+                plan = classifier_free(plan, scale, self.interval)
+                self._plans[key] = inpaint(plan) if masked else plan
         return self._plans[key]
 
     def _points_from(self, start: float) -> tuple[Point, ...]:

@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from .. import trace
 from ..ops.step import StepArgs
 from .packing import Packing
 from .run import Run
@@ -38,7 +39,9 @@ class Executor(ABC):
 def walk(run: Run, space: Space, advance: Advance, after: After | None = None) -> None:
     """The loop over rows: put in place what the row reads, make its call and its step."""
     read = write = None
-    for i, (call, following) in enumerate(pairwise(run.calls)):
+
+    def row(i: int, call: Packing | None, following: Packing | None) -> None:
+        nonlocal read, write
         if call is not None and call is not read:
             space.read(call)
             read = call
@@ -50,6 +53,10 @@ def walk(run: Run, space: Space, advance: Advance, after: After | None = None) -
         advance(call)
         if after is not None:
             after(i, space.args)
+
+    row = trace.traced("row", row, indexed=True)
+    for i, (call, following) in enumerate(pairwise(run.calls)):
+        row(i, call, following)
 
 
 def result(run: Run, space: Space) -> tuple[Tensor, list[bool]]:

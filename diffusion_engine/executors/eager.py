@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .. import trace
 from ..ops.registry import resolve
 from .base import Advance, After, Executor, result, walk
 from .packing import Packing
@@ -36,7 +37,8 @@ class Eager(Executor):
 
 def caller(run: Run, space: Space, backend: str) -> Advance:
     """`advance` of `walk`: the call of exactly a packing's entries, then the step."""
-    step, network = resolve("step", backend, space.args), run.network
+    step = trace.traced("step", resolve("step", backend, space.args))
+    network = trace.traced("network", run.network)
 
     def advance(call: Packing | None) -> None:
         step(() if call is None else network(*space.entries(call)))

@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from .. import trace
 from ..network import ScoreNetwork
 from ..ops.registry import resolve
 from .base import After, Executor, result, walk
@@ -110,11 +111,11 @@ class Graph(Executor):
             if self.whole_run:
                 graph = self._whole(kept, run)
                 kept.space.load(run)
-                graph.replay()
+                trace.traced("replay", graph.replay)()
             else:
                 self._capture_steps(kept, run)
                 kept.space.load(run)
-                walk(run, kept.space, kept.replay, after)
+                walk(run, kept.space, trace.traced("replay", kept.replay), after)
             return result(run, kept.space)
 
     def recapture(self, network: ScoreNetwork | None = None) -> None:
@@ -198,7 +199,8 @@ class Graph(Executor):
         self._retry(key, lambda: self._recorder.warm_up(body))
         prepare(False)
         try:
-            graph = self._retry(key, lambda: self._recorder.record(body))
+            with trace.span("capture"):
+                graph = self._retry(key, lambda: self._recorder.record(body))
         except RuntimeError as error:
             reason = str(error.__context__ or error).strip().splitlines()[0]
             raise GraphError(
