@@ -37,7 +37,7 @@ class ScoreNetwork:
     process     the law its training data followed
     shape       of one sample, (C, *pixel)
     prediction  "eps", "x0", "v", "score", "flow", "F" (EDM's inner network), or a function of a Point
-                giving (p, q) with x0 = p x + q output
+                giving (p, q) with x0 = p x + q output; p is a tuple where it reads several slots
     label       what it is told for the time: "t", "999t", "1000t", "sigma" (= sigma/alpha),
                 "log_sigma", "log_sigma/4", "lam", or a function of a Point
     label_dtype float32, float64 or int64
@@ -123,10 +123,11 @@ class ScoreNetwork:
 
         return score_network(module, scheduler, **options)
 
-    def weights(self, at: Point) -> tuple[float, float]:
-        """(p, q) with x0 = p x + q output."""
+    def weights(self, at: Point) -> tuple[tuple[float, ...], float]:
+        """(p, q) with x0 = sum_i p[i] x_i + q output, x_i being the slots that the network reads."""
         rule = PREDICTIONS[self.prediction] if isinstance(self.prediction, str) else self.prediction
-        return rule(at)
+        p, q = rule(at)
+        return (p if isinstance(p, tuple) else (p,)), q
 
     def c_in(self, at: Point) -> float:
         """The scale of the network's input."""

@@ -66,7 +66,8 @@ class F:
         return 1.0 / math.sqrt(at.sigma**2 + (at.alpha * self.sigma_data) ** 2)
 
 
-Prediction = Callable[[Point], tuple[float, float]]
+# (p, q) with x0 = p x + q o; p has a number for every slot that the network reads.
+Prediction = Callable[[Point], tuple[float | tuple[float, ...], float]]
 
 PREDICTIONS: dict[str, Prediction] = {
     "eps": eps,

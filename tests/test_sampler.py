@@ -284,7 +284,7 @@ def test_predictions_agree_on_one_distribution(prediction, process):
         scale = ScoreNetwork(module, process, (1,), prediction=prediction).c_in(at)
         state = x / scale
         x0 = exact.module(state, label)
-        p, q = ScoreNetwork(module, process, (1,), prediction=prediction).weights(at)
+        (p,), q = ScoreNetwork(module, process, (1,), prediction=prediction).weights(at)
         return (x0 - p * state) / q
 
     net = ScoreNetwork(module, process, (1,), prediction=prediction, label_dtype=torch.float64)

@@ -175,5 +175,5 @@ class PLMS(Adams):
         yield Update(s, {1: kept, 2: transfer(s, t, x, denoised)}, None)
         half = 0.5 * (t.sigma - t.alpha / s.alpha * s.sigma)
         improved = t.alpha / s.alpha * x + half * slot(1) + half * eps_of(t, slot(2))
-        yield Update(t, {0: improved}, t, read=2)
+        yield Update(t, {0: improved}, t, read=(2,))
         yield from rest

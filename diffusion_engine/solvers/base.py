@@ -21,18 +21,27 @@ Points = Sequence[Point]
 class Update:
     """One row as a solver writes it: call the network at a point, then renew the slots.
 
-    at      the law of the state the network reads
-    new     slot -> new content, in terms of old slots, `denoised` and normals
-    state   the law of slot 0 afterwards; None while it holds a partial sum
-    read    the slot the network reads
-    churn   standard deviation of noise put into slot 0 before the call
+    at       the law of the state the network reads
+    new      slot -> new content, in terms of old slots, `denoised`, `raw` and normals
+    state    the law of slot 0 afterwards; None while it holds a partial sum
+    read     the slots the network reads, one or two
+    churn    standard deviation of noise put into slot 0 before the call
+    raw      `raw` is the sum of these weights times the network's channel blocks 0, 1, ...
+    learned  (v0, v1, block): normals are multiplied by exp(v0 + v1 times that channel block)
     """
 
     at: Point
     new: dict[int, Linear]
     state: Point | None
-    read: int = 0
+    read: tuple[int, ...] = (0,)
     churn: float = 0.0
+    raw: tuple[float, ...] = ()
+    learned: tuple[float, float, int] | None = None
+
+    @property
+    def blocks(self) -> int:
+        """How many channel blocks the row takes from the network; block 0 is its prediction."""
+        return max(1, len(self.raw), 1 + self.learned[2] if self.learned else 0)
 
 
 class Solver:
@@ -84,26 +93,30 @@ class Solver:
         for i, update in enumerate(self.updates(process, points), 1):
             if update.churn:
                 rows[-1] = _add_noise(rows[-1], update.churn, update.at)
-            p, q = network.weights(update.at)
-            rows.append(
-                Row(
-                    call=Call(
-                        update.at,
-                        network.label_of(update.at),
-                        (update.read,),
-                        (network.c_in(update.at),),
-                    ),
-                    new=update.new,
-                    p=(0.0,) * update.read + (p,),
-                    q=(q,),
-                    blocks=(0,),
-                    branches=(0,),
-                    clip=clip,
-                    key=i,
-                    state=update.state,
-                )
-            )
+            rows.append(_row(update, network, clip, i))
         return Plan(tuple(rows), self.name, self.exact)
+
+
+def _row(update: Update, network: ScoreNetwork, clip: tuple[float, float] | None, key: int) -> Row:
+    """The row of an update: the network's parameterisation becomes weights of slots and outputs."""
+    at, read, count = update.at, update.read, update.blocks
+    weights, q = network.weights(at)
+    p = [0.0] * (1 + max(read))
+    for k, weight in zip(read, weights, strict=True):
+        p[k] = weight
+    return Row(
+        call=Call(at, network.label_of(at), read, (network.c_in(at),) * len(read)),
+        new=update.new,
+        p=tuple(p),
+        q=(q,) + (0.0,) * (count - 1),
+        e=update.raw and (*update.raw, *(0.0,) * (count - len(update.raw))),
+        blocks=tuple(range(count)),
+        branches=(0,) * count,
+        clip=clip,
+        learned=update.learned,
+        key=key,
+        state=update.state,
+    )
 
 
 def _first_row(process: GaussianProcess, first: Point, start: str) -> Row:

@@ -39,7 +39,7 @@ class DPMSolver2(Solver):
             weight = t.sigma * math.expm1(t.lam - s.lam)
             yield Update(s, {1: transfer(s, u, x, denoised)}, None)
             end = t.alpha / s.alpha * x - weight * eps_of(u, slot(1))
-            yield Update(u, {0: end}, t, read=1)
+            yield Update(u, {0: end}, t, read=(1,))
 
 
 @dataclass(frozen=True)
@@ -72,5 +72,5 @@ class DPMSolver3(Solver):
                 2: u2.alpha / s.alpha * x - (u2.sigma * math.expm1(r2 * h) - c2) * e0,
             }
             yield Update(s, first, None)
-            yield Update(u1, {2: slot(2) - c2 * eps_of(u1, slot(1))}, None, read=1)
-            yield Update(u2, {0: x - c3 * eps_of(u2, slot(2))}, t, read=2)
+            yield Update(u1, {2: slot(2) - c2 * eps_of(u1, slot(1))}, None, read=(1,))
+            yield Update(u2, {0: x - c3 * eps_of(u2, slot(2))}, t, read=(2,))

@@ -207,7 +207,7 @@ class DPMppSDE(Stochastic):
                 continue
             middle = process.at(float(process.t_of_lam(0.5 * (s.lam + t.lam))))
             yield Update(s, {1: self.to(s, middle)}, None)
-            yield Update(middle, {0: self.to(s, t)}, t, read=1)
+            yield Update(middle, {0: self.to(s, t)}, t, read=(1,))
 
     def to(self, s: Point, t: Point) -> Linear:
         """An ancestral step of slot 0 from s to t along `denoised`."""

@@ -65,7 +65,7 @@ class Heun(Churned):
             half = (t.ratio - s.ratio) / 2.0
             partial = t.alpha * (x / s.alpha + half * slope(s, x))
             yield Update(s, {0: partial, 1: end}, None, churn=churn)
-            yield Update(t, {0: x + t.alpha * half * slope(t, slot(1))}, t, read=1)
+            yield Update(t, {0: x + t.alpha * half * slope(t, slot(1))}, t, read=(1,))
 
 
 @dataclass(frozen=True)
@@ -86,4 +86,4 @@ class DPM2(Churned):
             middle = process.at(float(process.t_of_lam(0.5 * (s.lam + t.lam))))
             yield Update(s, {1: transfer(s, middle, x, denoised)}, None, churn=churn)
             end = t.alpha * (x / s.alpha + (t.ratio - s.ratio) * slope(middle, slot(1)))
-            yield Update(middle, {0: end}, t, read=1)
+            yield Update(middle, {0: end}, t, read=(1,))
