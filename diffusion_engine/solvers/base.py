@@ -50,13 +50,15 @@ class Solver:
     order       of convergence in the step size
     calls       network calls a step
     stochastic  whether fresh noise enters after the start
-    source      the paper
+    source      the paper, and the equation
+    differs     what it does otherwise than the published code, and why; "" where nothing
     """
 
     name: ClassVar[str]
     order: int = 1
     calls: ClassVar[int] = 1
     source: ClassVar[str] = ""
+    differs: ClassVar[str] = ""
     exact: ClassVar[bool] = True
 
     @property
