@@ -110,34 +110,34 @@ class Plan:
         """By dtype, what arena.pack made of the plan."""
         return {}
 
-    @property
+    @cached_property
     def slots(self) -> int:
         """How many slots the plan uses."""
         return 1 + max(k for row in self.rows for k in row.new)
 
-    @property
+    @cached_property
     def outputs(self) -> int:
         """The most outputs any row reads."""
         return max(len(row.q) for row in self.rows)
 
-    @property
+    @cached_property
     def normals(self) -> int:
         """How many normals an element may need in one row."""
         return max(
             (m + 1 for m in range(layout.NORMALS) for r in self.rows if r.draws(m)), default=0
         )
 
-    @property
+    @cached_property
     def inputs(self) -> int:
         """How many slots the network reads."""
         return max(len(row.call.read) for row in self.rows if row.call)
 
-    @property
+    @cached_property
     def nfe(self) -> int:
         """Number of rows with a network call."""
         return sum(row.call is not None for row in self.rows)
 
-    @property
+    @cached_property
     def evaluations(self) -> int:
         """Network evaluations a sample costs: every branch of every call."""
         return sum(len(row.entries) for row in self.rows)

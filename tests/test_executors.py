@@ -342,7 +342,7 @@ def test_the_loop_allocates_nothing():
     run = replace(run, network=ScoreNetwork(lambda x, label: ready, VP(), SHAPE))
     space = Space(run.signature)
     space.load(run)
-    advance = caller(run, space, "cpp")
+    advance = caller(run.network, space, "cpp")
     with Operations() as seen:
         walk(run, space, advance)
     assert run.length == 9

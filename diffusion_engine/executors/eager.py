@@ -2,43 +2,58 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from .. import trace
+from ..network import ScoreNetwork
 from ..ops.registry import resolve
 from .base import Advance, After, Executor, result, walk
+from .lru import Lru
 from .packing import Packing
 from .run import Run
 from .space import Space
 
+# Bytes of buffers that wait for the next run. Larger ones take longer to fill than to make.
+KEPT = 16 << 20
+
 
 @dataclass(frozen=True)
 class Eager(Executor):
-    """Row by row from Python, on any device; buffers are made once a run.
+    """Row by row from Python, on any device; small buffers are kept from run to run.
 
     backend  of the step: "auto", "torch", "cpp", "triton" or "cuda"
     """
 
     backend: str = "auto"
+    _idle: Lru[tuple, tuple[Space, Advance]] = field(
+        default_factory=lambda: Lru(KEPT), init=False, repr=False, compare=False
+    )
 
     def check(self, device: torch.device) -> None:
         pass  # it runs where torch runs
 
     def execute(self, run: Run, after: After | None = None) -> tuple[Tensor, list[bool]]:
+        key = (run.network, run.signature, trace.active())
         with torch.no_grad():
-            space = Space(run.signature)
+            idle = self._idle.take(key)
+            if idle is None:
+                space = Space(run.signature)
+                idle = space, caller(run.network, space, self.backend)
+            space, advance = idle
             space.load(run)
-            walk(run, space, caller(run, space, self.backend), after)
-            return result(run, space)
+            walk(run, space, advance, after)
+            made = result(run, space)
+        self._idle.put(key, idle, space.bytes)
+        return made
 
 
-def caller(run: Run, space: Space, backend: str) -> Advance:
+def caller(network: ScoreNetwork, space: Space, backend: str) -> Advance:
     """`advance` of `walk`: the call of exactly a packing's entries, then the step."""
     step = trace.traced("step", resolve("step", backend, space.args))
-    network = trace.traced("network", run.network)
+    network = trace.traced("network", network)
 
     def advance(call: Packing | None) -> None:
         step(() if call is None else network(*space.entries(call)))

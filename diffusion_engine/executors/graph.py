@@ -18,10 +18,9 @@ from .capture import Body, CudaRecorder, GraphError, Recorder, Recording
 from .lru import Lru
 from .packing import Packing, bucket
 from .run import Run, Signature
-from .space import Space
+from .space import PACKINGS, Space
 
 BUDGET = 8 << 30
-PACKINGS = 256  # kept on the device for runs to come
 
 
 class Captures:
@@ -140,8 +139,7 @@ class Graph(Executor):
                 "where they were: call recapture() of the sampler, and from then on change weights in "
                 "place with update_weights(state_dict)"
             )
-        if len(kept.space.tables) > PACKINGS:
-            kept.space.tables.clear()
+        if len(kept.space.tables) > PACKINGS:  # the space is about to drop them, and runs use them
             kept.runs.clear()
         return kept
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
+from threading import RLock
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -11,7 +12,7 @@ V = TypeVar("V")
 
 
 class Lru(Generic[K, V]):
-    """A mapping whose values have sizes.
+    """A mapping whose values have sizes. Threads may share it.
 
     budget  bytes that all values may take together
     """
@@ -19,42 +20,53 @@ class Lru(Generic[K, V]):
     def __init__(self, budget: int) -> None:
         self.budget = budget
         self._kept: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self._lock = RLock()
 
     @property
     def bytes(self) -> int:
-        return sum(size for _, size in self._kept.values())
+        with self._lock:
+            return sum(size for _, size in self._kept.values())
 
     def __len__(self) -> int:
         return len(self._kept)
 
+    def __iter__(self) -> Iterator[K]:
+        """The keys, least recently used first."""
+        with self._lock:
+            return iter(list(self._kept))
+
     def get(self, key: K) -> V | None:
         """The value, which is now the most recently used; None where there is none."""
-        if key not in self._kept:
-            return None
-        self._kept.move_to_end(key)
-        return self._kept[key][0]
+        with self._lock:
+            if key not in self._kept:
+                return None
+            self._kept.move_to_end(key)
+            return self._kept[key][0]
+
+    def take(self, key: K) -> V | None:
+        """The value, which is no longer kept; None where there is none."""
+        with self._lock:
+            return self._kept.pop(key, (None, 0))[0]
 
     def put(self, key: K, value: V, size: int) -> bool:
         """Keeps a value, or its new size, and drops others until all fit. False, and the value is
         dropped too, where it alone is over the budget."""
-        self._kept[key] = (value, size)
-        self._kept.move_to_end(key)
-        while self.bytes > self.budget and len(self._kept) > 1:
-            self._kept.popitem(last=False)
-        if self.bytes > self.budget:
-            del self._kept[key]
-            return False
-        return True
+        with self._lock:
+            self._kept[key] = (value, size)
+            self._kept.move_to_end(key)
+            while self.bytes > self.budget and len(self._kept) > 1:
+                self._kept.popitem(last=False)
+            if self.bytes > self.budget:
+                del self._kept[key]
+                return False
+            return True
 
     def keep_only(self, key: K) -> None:
         """Drops every other value."""
-        for other in [k for k in self._kept if k != key]:
-            del self._kept[other]
+        with self._lock:
+            for other in [k for k in self._kept if k != key]:
+                del self._kept[other]
 
     def drop(self, key: K) -> None:
         """Drops a value, where it is kept."""
-        self._kept.pop(key, None)
-
-    def __iter__(self) -> Iterator[K]:
-        """The keys, least recently used first."""
-        return iter(list(self._kept))
+        self.take(key)
