@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Protocol
 
 import torch
 
 Body = Callable[[], None]
 
+_capturing = Lock()  # a process captures one graph at a time
 WARM_UPS = 3  # cuDNN, cuBLAS and Triton choose, compile and allocate in the first calls
 
 
@@ -63,17 +65,21 @@ class CudaRecorder:
         graph, device = torch.cuda.CUDAGraph(), self._device()
         if device not in self._pools:
             self._pools[device] = torch.cuda.graph_pool_handle()
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()  # torch.cuda.graph does so too: here, so that it is not counted
-        before = torch.cuda.memory_reserved()
-        # Other threads may use the device meanwhile.
-        with torch.cuda.graph(
-            graph,
-            pool=self._pools[device],
-            stream=self._stream(),
-            capture_error_mode="thread_local",
-        ):
-            body()
+        current = torch.cuda.current_stream()
+        with _capturing:
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()  # torch.cuda.graph does so too: here, so that it is not counted
+            before = torch.cuda.memory_reserved()
+            try:
+                with torch.cuda.graph(
+                    graph,
+                    pool=self._pools[device],
+                    stream=self._stream(),
+                    capture_error_mode="thread_local",  # other threads may use the device meanwhile
+                ):
+                    body()
+            finally:  # a capture that fails would leave its own stream in place
+                torch.cuda.set_stream(current)
         return Recording(graph.replay, max(0, torch.cuda.memory_reserved() - before))
 
     def _device(self) -> torch.device:
