@@ -151,10 +151,16 @@ def _by_backend(kind: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 @cache
 def ceiling(device: torch.device, dtype: torch.dtype) -> float:
     """GFLOP/s of a large matrix product: what the arithmetic reaches at its best."""
+    flop, run = product(device, dtype)
+    spread = timing.interleave([Task("matmul", [run])], 9, timing.clock(device))
+    return flop / spread["matmul"].median * 1e-3
+
+
+def product(device: torch.device, dtype: torch.dtype) -> tuple[int, Contender]:
+    """A large matrix product, and its floating-point operations."""
     n = 2048 if device.type == "cpu" else 8192
     a, b = torch.randn(2, n, n, device=device, dtype=dtype)
-    spread = timing.interleave([Task("matmul", [lambda: a @ b])], 9, timing.clock(device))
-    return 2 * n**3 / spread["matmul"].median * 1e-3
+    return 2 * n**3, lambda: a @ b
 
 
 def check(

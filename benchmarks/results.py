@@ -7,11 +7,12 @@ import datetime
 import re
 import subprocess
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import torch
 
-from . import peers, timing
+from . import timing
 
 FOLDER = Path(__file__).parent / "results"
 
@@ -26,6 +27,18 @@ SHOWN = {
     "median_us": 10, "p20_us": 10, "p80_us": 10, "bytes_per_element": 5, "gb_s": 6, "copy_share": 6,
     "gflop_s": 7, "ceiling_share": 6,
     "vs_best_torch": 7, "vs_mul_add": 7, "vs_diffusers": 7, "ns_per_element": 8, "max_error": 9, "others": 6,
+}  # fmt: skip
+# Whole runs, in files of their own.
+RUNS = "-runs.csv"
+RUN_KEYS = (
+    "workload", "contender", "device", "dtype", "shape", "steps", "ms_per_image", "p20_ms", "p80_ms",
+    "first_s", "peak_mb", "outside_us", "kernels", "vs_best_peer", "floor_share", "max_error",
+    "repeats", "threads", "others", "version", "torch", "diffusers", "commit", "date",
+)  # fmt: skip
+RUN_SHOWN = {
+    "workload": 8, "contender": 25, "dtype": 8, "shape": 11, "ms_per_image": 12, "p20_ms": 8, "p80_ms": 8,
+    "first_s": 7, "peak_mb": 7, "outside_us": 10, "kernels": 7, "vs_best_peer": 12, "floor_share": 11,
+    "max_error": 9, "others": 6,
 }  # fmt: skip
 TITLES = {
     "bytes_per_element": "B/el", "copy_share": "/copy", "vs_best_torch": "/torch",
@@ -50,38 +63,52 @@ def commit() -> str:
     return (git("rev-parse", "--short", "HEAD") or "unknown") + ("-dirty" if changed else "")
 
 
-def row(device: torch.device, **known: str | int | float | None) -> Row:
+def version(package: str) -> str | None:
+    """None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def row(
+    device: torch.device, keys: tuple[str, ...] = KEYS, **known: str | int | float | None
+) -> Row:
     """A row with what every measurement of this process shares."""
     shared: Row = {
         "device": timing.device_name(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "diffusers": peers.diffusers_version(),
+        "diffusers": version("diffusers"),
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M"),
     }
-    return {key: (shared | known).get(key) for key in KEYS}
+    return {key: (shared | known).get(key) for key in keys}
 
 
-def save(rows: list[Row]) -> Path:
-    """Appends to the device's file."""
-    name = re.sub(r"[^a-z0-9.]+", "-", str(rows[0]["device"]).lower()).strip("-")
-    path = FOLDER / f"{name}.csv"
+def device_file(device: object, end: str) -> Path:
+    """The file of a device: its name in small letters, and `end`."""
+    return FOLDER / (re.sub(r"[^a-z0-9.]+", "-", str(device).lower()).strip("-") + end)
+
+
+def save(rows: list[Row], end: str = ".csv") -> Path:
+    """Appends to the device's file, whose columns are those of the rows."""
+    path = device_file(rows[0]["device"], end)
     FOLDER.mkdir(exist_ok=True)
     new = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, KEYS, lineterminator="\n")
+        writer = csv.DictWriter(file, tuple(rows[0]), lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerows({k: _text(v) for k, v in r.items()} for r in rows)
     return path
 
 
-def show(row: Row, header: bool) -> None:
+def show(row: Row, header: bool, shown: dict[str, int] = SHOWN) -> None:
     if header:
         print(f"{row['device']}, {row['threads']} threads, torch {row['torch']}, {row['commit']}")
-        print(" ".join(TITLES.get(k, k).rjust(w) for k, w in SHOWN.items()))
-    print(" ".join(_text(row[k]).rjust(w) for k, w in SHOWN.items()), flush=True)
+        print(" ".join(TITLES.get(k, k).rjust(w) for k, w in shown.items()))
+    print(" ".join(_text(row[k]).rjust(w) for k, w in shown.items()), flush=True)
 
 
 def _text(value: str | int | float | None) -> str:

@@ -1,4 +1,5 @@
-"""Times an op against its alternatives in one process: python -m benchmarks.run --op step."""
+"""Times an op, or whole runs of a sampler, against the alternatives in one process:
+python -m benchmarks.run --op step, python -m benchmarks.run --workload W1."""
 
 from __future__ import annotations
 
@@ -7,18 +8,29 @@ import os
 import sys
 
 OPS = ("step", "noise", "group_norm", "attention", "accelerate")
+WORKLOADS = ("W1", "W4", "W5", "digits")
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    made.add_argument("--op", choices=OPS, default="step")
+    what = made.add_mutually_exclusive_group()
+    what.add_argument("--op", choices=OPS, default="step")
+    what.add_argument("--workload", choices=WORKLOADS, help="whole runs of DDIM, end to end")
     made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     made.add_argument(
         "--rows", default="", help="words of a case, shape or layout, all of which have to match"
     )
-    made.add_argument("--repeats", type=int, default=50)
+    made.add_argument("--repeats", type=int, help="default: 50; of whole runs 5, on a GPU 20")
     made.add_argument("--threads", type=int, help="default: 1 for noise, 2 for all else")
     made.add_argument("--no-save", action="store_true", help="print only")
+    runs = made.add_argument_group("with --workload")
+    runs.add_argument("--peers", default="all", help="all, none, or names separated by commas")
+    runs.add_argument("--steps", type=int, default=20)
+    runs.add_argument("--batch", type=int, nargs="+", help="batches of the network's calls")
+    runs.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"),
+        help="of the network; default: float32, on a GPU bfloat16",
+    )  # fmt: skip
     return made
 
 
@@ -37,9 +49,21 @@ def main() -> None:
 
     import torch
 
+    torch.set_num_threads(threads)
+    if given.workload:
+        from . import sampling
+
+        with torch.no_grad():
+            sampling.main(given)
+    else:
+        measure_op(given)
+
+
+def measure_op(given: argparse.Namespace) -> None:
+    import torch
+
     from . import accelerate, layers, noise, results, step
 
-    torch.set_num_threads(threads)
     measure = {
         "step": step.measure,
         "noise": noise.measure,
@@ -49,7 +73,7 @@ def main() -> None:
     }[given.op]
     rows: list[results.Row] = []
     with torch.no_grad():
-        for row in measure(torch.device(given.device), given.repeats, given.rows.split()):
+        for row in measure(torch.device(given.device), given.repeats or 50, given.rows.split()):
             rows.append(row)
             results.show(row, header=len(rows) == 1)
     if not rows:

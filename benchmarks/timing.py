@@ -48,17 +48,19 @@ class Spread:
 
 
 def interleave(
-    tasks: list[Task], rounds: int, clock: Clock, refresh: Callable[[], None] = nothing
-) -> dict[str, Spread]:
+    tasks: list[Task], rounds: int, clock: Clock, refresh: Callable[[], None] = nothing,
+    warm_up: int = WARM_UP,
+) -> dict[str, Spread]:  # fmt: skip
     """Times every task once a round, forwards and backwards in turn.
 
     Each call takes the next buffer set, so that a set comes back only after all the others.
     refresh  gives all sets their first contents back; not timed
+    warm_up  rounds before those that count
     """
     seconds: dict[str, list[float]] = {task.name: [] for task in tasks}
     turn = itertools.count()
-    for i in range(-WARM_UP, rounds):
-        if (i + WARM_UP) % REFRESH == 0:
+    for i in range(-warm_up, rounds):
+        if (i + warm_up) % REFRESH == 0:
             refresh()
         for task in tasks if i % 2 else reversed(tasks):
             call = task.calls[next(turn) % len(task.calls)]
@@ -85,6 +87,21 @@ def cuda_clock(call: Call) -> float:
     end.record()
     end.synchronize()
     return start.elapsed_time(end) * 1e-3
+
+
+def wall_clock(device: torch.device) -> Clock:
+    """From a device at rest to a device at rest, so that waiting of either side counts."""
+    if device.type == "cpu":
+        return cpu_clock
+
+    def taken(call: Call) -> float:
+        torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        call()
+        torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    return taken
 
 
 def clock(device: torch.device) -> Clock:

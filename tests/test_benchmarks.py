@@ -12,7 +12,7 @@ from diffusion_engine.ops.table import IMPLEMENTATIONS
 
 sys.path.append(str(Path(__file__).parents[1]))
 NAMES = (
-    "cases", "gate", "layers", "noise", "peers", "results", "run", "shapes", "step", "timing",
+    "cases", "gate", "layers", "noise", "peers.step", "results", "run", "shapes", "step", "timing",
     "workloads",
 )  # fmt: skip
 cases, gate, layers, noise, peers, results, run, shapes, step, timing, workloads = (
@@ -108,12 +108,13 @@ def test_a_large_case_goes_around_the_cache():
 
 def test_committed_rows_have_todays_columns():
     for path in results.FOLDER.glob("*.csv"):
-        assert tuple(path.read_text().splitlines()[0].split(",")) == results.KEYS, path
+        keys = results.RUN_KEYS if path.stem.endswith("-runs") else results.KEYS
+        assert tuple(path.read_text().splitlines()[0].split(",")) == keys, path
 
 
 def test_the_command_line_takes_its_options():
     given = run.parser().parse_args(["--op", "noise", "--rows", "1x3", "--no-save"])
-    assert (given.op, given.rows, given.repeats, given.no_save) == ("noise", "1x3", 50, True)
+    assert (given.op, given.rows, given.repeats, given.no_save) == ("noise", "1x3", None, True)
 
 
 # The ops of networks

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .cases import SCALE, STEPS, Buffers, Case, flat
+from ..cases import SCALE, STEPS, Buffers, Case, flat
 
 Call = Callable[[], Any]
 Mix = Callable[[Tensor, Tensor, float, float, Tensor], None]
@@ -127,12 +127,3 @@ class Diffusers:
             return x.to(eps.dtype) if self.case.net else x
 
         return call
-
-
-def diffusers_version() -> str | None:
-    """None where it is not installed."""
-    try:
-        import diffusers
-    except ImportError:
-        return None
-    return diffusers.__version__

@@ -1,0 +1,30 @@
+"""OpenVINO: the network converted once at its shape, the DDIM update in NumPy, in place."""
+
+from __future__ import annotations
+
+import numpy as np
+import openvino
+import torch
+
+from ..problem import Problem
+from . import Contender
+from .host import Loop
+
+
+def compiled(problem: Problem) -> Contender:
+    loop = Loop(problem)
+    shapes = [(list(problem.noise.shape), openvino.Type.f32), ([], openvino.Type.i64)]
+    model = openvino.convert_model(
+        problem.network(), example_input=(problem.noise, loop.example), input=shapes
+    )
+    settings = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    request = openvino.compile_model(model, "CPU", settings).create_infer_request()
+
+    def network(x: np.ndarray, t: np.ndarray) -> np.ndarray:
+        return request.infer([x, t], share_inputs=True, share_outputs=True)[0]
+
+    return loop.contender(network, openvino.__version__)
