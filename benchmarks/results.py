@@ -71,6 +71,10 @@ def version(package: str) -> str | None:
         return None
 
 
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M")
+
+
 def row(
     device: torch.device, keys: tuple[str, ...] = KEYS, **known: str | int | float | None
 ) -> Row:
@@ -81,7 +85,7 @@ def row(
         "torch": torch.__version__,
         "diffusers": version("diffusers"),
         "commit": commit(),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M"),
+        "date": now(),
     }
     return {key: (shared | known).get(key) for key in keys}
 

@@ -89,7 +89,7 @@ def compare(
     shared: dict[str, Any] = {
         "workload": workload, "dtype": str(problem.dtype).removeprefix("torch."),
         "shape": "x".join(map(str, problem.noise.shape)), "steps": problem.steps,
-        "repeats": repeats, "others": others.share(),
+        "repeats": repeats, "others": others.share(), "date": results.now(),
     }  # fmt: skip
     outside = timing.interleave(idle, IDLE, clock)
     rate = flop / times["product"].median if flop else None
