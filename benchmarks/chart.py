@@ -12,25 +12,28 @@ from .peers import PEERS
 Row = Mapping[str, str]
 
 WIDTH, LEFT, RIGHT, EDGE = 1800, 520, 330, 40  # pixels; names stand left of the bars, times right
-TITLE, BAR, GAP = 84, 44, 16
+TITLE, LEGEND, BAR, GAP = 84, 40, 44, 16
 OURS, PEER, BEST, INK, PALE = "#1f6f8b", "#b9c0c7", "#7d8893", "#22272b", "#e6e9ec"
 
 
 def draw(title: str, panels: Mapping[str, Sequence[Row]], path: Path) -> None:
-    """Writes a PNG of the rows of each panel, in their order.
-
-    Blue is ours, dark grey the best peer of a panel; whiskers are the 20th and 80th percentile.
-    """
+    """Writes a PNG of the rows of each panel, in their order; whiskers are the percentiles."""
     bars = sum(len(rows) for rows in panels.values())
-    height = 2 * EDGE + TITLE * (1 + len(panels)) + (BAR + GAP) * bars
+    height = 2 * EDGE + LEGEND + TITLE * (1 + len(panels)) + (BAR + GAP) * bars
     image = Image.new("RGB", (WIDTH, height), "white")
     pen = ImageDraw.Draw(image)
     pen.text((EDGE, EDGE), title, INK, _font(40))
-    y = EDGE + TITLE
+    x = EDGE
+    for color, name in ((OURS, "ours"), (BEST, "best peer"), (PEER, "peer")):
+        pen.rectangle((x, EDGE + 70, x + 26, EDGE + 96), color)
+        pen.text((x + 38, EDGE + 83), name, INK, _font(26), anchor="lm")
+        x += 110 + round(pen.textlength(name, _font(26)))
+    pen.text((x, EDGE + 83), "whiskers: 20th to 80th percentile", INK, _font(26), anchor="lm")
+    y = EDGE + TITLE + LEGEND
     for name, rows in panels.items():
         pen.text((EDGE, y + 14), name, INK, _font(32))
         y = _panel(pen, rows, y + TITLE)
-    image.save(path, optimize=True)
+    image.quantize(64).save(path, optimize=True)
 
 
 def _panel(pen: ImageDraw.ImageDraw, rows: Sequence[Row], y: int) -> int:

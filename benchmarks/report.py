@@ -28,14 +28,16 @@ OP_COLUMNS = {
 INTRO = """\
 # Measured
 
-Written by `python -m benchmarks.report` from the rows in [benchmarks/results](../benchmarks/results), which hold more
-columns and everybody's rows. [benchmarks/README.md](../benchmarks/README.md) says who takes part, what is checked before
-anything is timed, and how times are taken. "Over" says how many times faster ours is."""
+Written by `python -m benchmarks.report` from the rows in [benchmarks/results](../benchmarks/results), which
+hold more columns and everybody's rows. [benchmarks/README.md](../benchmarks/README.md) says who takes part,
+what is checked before anything is timed, and how times are taken. "Over" says how many times faster ours is.
+"""
 RUNS = """\
-The same DDIM run by everybody: the same weights, noise and timesteps, samples compared before anything is timed.
-`floor / time` is the least time the machine allows over what it took, `us a step outside` the loop around a network that
-returns a ready tensor, `memory` what making the contender and its first run added, `difference` of the samples from the
-formula's, relative to the largest element."""
+The same DDIM run by everybody: the same weights, noise and timesteps, samples compared before anything is
+timed. `floor / time` is the least time the machine allows over what it took; `us a step outside` the loop
+around a network that returns a ready tensor; `memory` what making the contender and its first run added;
+`difference` that of the samples from the formula's, relative to the largest element.
+"""
 
 
 def main() -> None:
@@ -48,10 +50,10 @@ def main() -> None:
 
 def page(folder: Path) -> str:
     """The text of docs/benchmarks.md."""
-    parts = [INTRO]
+    parts = [INTRO.rstrip()]
     for path in sorted(folder.glob(f"*{results.RUNS}")):
         for (device, workload), rows in grouped(latest_runs(read(path)), "device", "workload"):
-            parts.append(f"## {workload} on {device}\n\n{RUNS}")
+            parts.append(f"## {workload} on {device}\n\n{RUNS.rstrip()}")
             parts.append(f"![milliseconds of an image]({_picture(path, workload)})")
             for _, batch in grouped(rows, "dtype", "shape"):
                 parts.append(_about(batch[0]) + "\n\n" + table(batch, RUN_COLUMNS))

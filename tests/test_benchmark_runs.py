@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
 sys.path.append(str(Path(__file__).parents[1]))
-NAMES = ("gate", "ours", "peers", "problem", "results", "run", "sampling")
-gate, ours, peers, problem, results, run, sampling = (
+NAMES = ("gate", "ours", "peers", "problem", "report", "results", "run", "sampling")
+gate, ours, peers, problem, report, results, run, sampling = (
     importlib.import_module(f"benchmarks.{name}") for name in NAMES
 )
 CPU = torch.device("cpu")
@@ -44,6 +45,25 @@ def unet():
     )
 
 
+def transformer():
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+    network = diffusers.DiTTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=16, in_channels=3, out_channels=6, num_layers=1,
+        sample_size=8, num_embeds_ada_norm=10,
+    )  # fmt: skip
+    return problem.Eps(network, class_labels=torch.tensor([3]))
+
+
+def text_unet():
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+    network = diffusers.UNet2DConditionModel(
+        sample_size=8, in_channels=3, out_channels=3, block_out_channels=(32, 64), layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), cross_attention_dim=16,
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), attention_head_dim=4,
+    )  # fmt: skip
+    return problem.Eps(network, encoder_hidden_states=torch.randn(1, 5, 16))
+
+
 def made(module, schedule=problem.linear, dtype=torch.float32, batch=2):
     torch.manual_seed(0)
     workload = problem.Workload(lambda: module, (3, 8, 8), schedule, {"cpu": (batch,)})
@@ -62,6 +82,11 @@ def test_everybody_samples_the_same(schedule, everybody):
     ready = sampling.prepare(made(unet(), schedule), everybody)
     assert list(ready) == ["ours", "ours:accelerate", "diffusers", "diffusers:channels_last"]
     assert all(it.max_error < 1e-4 and it.first_s > 0 for it in ready.values())
+
+
+@pytest.mark.parametrize("network", [transformer, text_unet])
+def test_networks_with_conditions(network, everybody):
+    assert len(sampling.prepare(made(network()), everybody)) == 4
 
 
 def test_half_precision_is_held_against_float32(everybody):
@@ -146,3 +171,33 @@ def test_the_command_line_names_every_workload():
     assert set(run.WORKLOADS) == set(problem.WORKLOADS)
     given = run.parser().parse_args(["--workload", "W1", "--batch", "1", "8"])
     assert (given.batch, given.steps, given.peers) == ([1, 8], 20, "all")
+
+
+def row(**known):
+    about = {"workload": "W1", "dtype": "float32", "shape": "2x3x8x8", "steps": 4, "max_error": 0.0}
+    times = {"ms_per_image": 10.0, "p20_ms": 9.0, "p80_ms": 12.0, "date": "2026-01-02T03:04"}
+    return results.row(CPU, results.RUN_KEYS, **(about | times | known))
+
+
+def test_the_report_shows_the_last_run_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    old = [row(contender="ours", ms_per_image=99.0), row(contender="k-diffusion")]
+    new = [
+        row(contender=name, ms_per_image=time, date="2026-01-03T00:00")
+        for name, time in (("ours", 10.0), ("diffusers", 11.5))
+    ]
+    stem = results.save(old + new, results.RUNS).name.removesuffix(results.RUNS)
+    text = report.page(tmp_path)
+    assert "| ours | 10 |" in text and "| diffusers | 11.5 |" in text
+    assert "k-diffusion" not in text and "99" not in text
+    assert "python -m benchmarks.run --workload W1 --device cpu --dtype float32 --steps 4" in text
+    (picture,) = report.charts(tmp_path)
+    assert picture.name == f"W1-{stem}.png" and picture.name in text
+    with PIL.Image.open(picture) as image:
+        assert image.width == 1800
+
+
+def test_the_committed_report_is_that_of_the_rows():
+    assert report.PAGE.read_text() == report.page(report.results.FOLDER), (
+        "docs/benchmarks.md is not what the rows say: python -m benchmarks.report"
+    )

@@ -8,6 +8,7 @@ from typing import Any
 import diffusers
 import torch
 from torch import Tensor, nn
+from torch._inductor import list_mode_options
 
 from ..problem import Problem
 from . import Contender
@@ -71,7 +72,7 @@ def _channels_last(problem: Problem) -> nn.Module:
 
 
 def compiled(problem: Problem) -> Contender:
-    return Loop(problem).contender(torch.compile(problem.network()))
+    return Loop(problem).contender(torch.compile(problem.network(), dynamic=False))
 
 
 def reduce_overhead(problem: Problem) -> Contender:
@@ -79,14 +80,15 @@ def reduce_overhead(problem: Problem) -> Contender:
 
 
 def max_autotune(problem: Problem) -> Contender:
-    options = torch._inductor.list_mode_options("max-autotune")
+    options = list_mode_options("max-autotune")
     return _compiled(problem, {"options": options | TUNED})
 
 
 def _compiled(problem: Problem, how: dict[str, Any]) -> Contender:
     loop = Loop(problem)
     loop.noise = loop.noise.contiguous(memory_format=torch.channels_last)
-    return loop.contender(torch.compile(_channels_last(problem), fullgraph=True, **how))
+    network = torch.compile(_channels_last(problem), fullgraph=True, dynamic=False, **how)
+    return loop.contender(network)
 
 
 def graphed(problem: Problem) -> Contender:
