@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from diffusion_engine.processes import VP, Discrete
 
 from . import workloads
+from .ddpmpp import DDPMpp
 
 TRAINED = 1000  # timesteps of every table below
 
@@ -116,6 +117,10 @@ def _w1() -> nn.Module:
     return Eps(workloads.weights(workloads.ddpm_cifar10()))
 
 
+def _w2() -> nn.Module:
+    return workloads.weights(DDPMpp())
+
+
 def _w4() -> nn.Module:
     prompt = torch.randn(1, 77, 768, generator=torch.Generator().manual_seed(2))
     return Eps(workloads.weights(workloads.stable_diffusion()), encoder_hidden_states=prompt)
@@ -127,6 +132,7 @@ def _w5() -> nn.Module:
 
 WORKLOADS = {
     "W1": Workload(_w1, (3, 32, 32), linear, {"cpu": (1, 8), "cuda": (1, 64)}),
+    "W2": Workload(_w2, (3, 32, 32), vp, {"cpu": (1,), "cuda": (1, 64)}),
     "W4": Workload(_w4, (4, 64, 64), stable_diffusion, {"cpu": (2,), "cuda": (2, 16)}),
     "W5": Workload(_w5, (4, 32, 32), linear, {"cpu": (1,), "cuda": (1, 16)}),
     "digits": Workload(DigitEps, (1, 32, 32), vp, {"cpu": (1, 16), "cuda": (1, 16)}),

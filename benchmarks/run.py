@@ -8,7 +8,7 @@ import os
 import sys
 
 OPS = ("step", "noise", "group_norm", "attention", "accelerate")
-WORKLOADS = ("W1", "W4", "W5", "digits")
+WORKLOADS = ("W1", "W2", "W4", "W5", "digits")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import sys
+import textwrap
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -138,8 +139,8 @@ def prepare(problem: Problem, makers: dict[str, Make]) -> dict[str, Ready]:
                 contender = make(problem)
                 got = contender.run()
         except Exception as error:
-            reason = str(error).strip().splitlines() or [""]
-            print(f"{name} is left out: {type(error).__name__}: {reason[0]}", flush=True)
+            reason = textwrap.shorten(str(error), 400)
+            print(f"{name} is left out: {type(error).__name__}: {reason}", flush=True)
             continue
         first = time.perf_counter() - start
         far = difference(got, want)

@@ -1,8 +1,8 @@
 """The norms and attentions of one call of the workloads, of one sample.
 
-W1, W4, W5 and W6 as `workloads.calls` finds them in diffusers' networks (a test does it again for W1); W2
-and W3 from the configurations of Karras et al. 2022 (DDPM++: 128 channels x [2, 2, 2], 4 blocks) and
-Dockhorn et al. 2022 (NCSN++: 128 x [1, 2, 2, 2], 8 blocks), attention at 16x16 with one head. Left out
+W1, W4, W5 and W6 as `workloads.calls` finds them in diffusers' networks and W2 in `ddpmpp.py` (a test does
+it again for W1 and W2); W3 from the configuration of Dockhorn et al. 2022 (NCSN++: 128 channels x [1, 2, 2,
+2], 8 blocks), attention at 16x16 with one head. Left out
 is W6's attention, whose head dim of 512 is none of the op's.
 """
 
@@ -17,8 +17,9 @@ NORMS: dict[str, tuple[tuple[tuple[int, ...], bool], ...]] = {
         ((512, 4, 4), True),
     ),
     "W2": (
-        ((128, 32, 32), True), ((256, 32, 32), True), ((512, 32, 32), True), ((256, 16, 16), True),
-        ((512, 16, 16), True), ((256, 16, 16), False), ((256, 8, 8), True), ((512, 8, 8), True),
+        ((128, 32, 32), True), ((256, 32, 32), True), ((384, 32, 32), True), ((512, 32, 32), True),
+        ((256, 16, 16), True), ((512, 16, 16), True), ((256, 16, 16), False), ((256, 8, 8), True),
+        ((512, 8, 8), True), ((256, 8, 8), False),
     ),
     "W3": (
         ((128, 32, 32), True), ((256, 32, 32), True), ((384, 32, 32), True), ((256, 16, 16), True),
@@ -40,7 +41,7 @@ NORMS: dict[str, tuple[tuple[tuple[int, ...], bool], ...]] = {
 # (heads, queries, keys, head dim)
 ATTENTIONS: dict[str, tuple[tuple[int, int, int, int], ...]] = {
     "W1": ((1, 256, 256, 256), (1, 16, 16, 256)),
-    "W2": ((1, 256, 256, 256),),
+    "W2": ((1, 256, 256, 256), (1, 64, 64, 256)),
     "W3": ((1, 256, 256, 256),),
     "W4": (
         (8, 4096, 4096, 40), (8, 4096, 77, 40), (8, 1024, 1024, 80), (8, 1024, 77, 80),

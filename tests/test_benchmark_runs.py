@@ -9,10 +9,14 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.append(str(Path(__file__).parents[1]))
-NAMES = ("gate", "ours", "peers", "problem", "report", "results", "run", "sampling")
-gate, ours, peers, problem, report, results, run, sampling = (
+NAMES = (
+    "ddpmpp", "gate", "ours", "peers", "problem", "report", "results", "run", "sampling", "shapes",
+    "workloads",
+)  # fmt: skip
+ddpmpp, gate, ours, peers, problem, report, results, run, sampling, shapes, workloads = (
     importlib.import_module(f"benchmarks.{name}") for name in NAMES
 )
 CPU = torch.device("cpu")
@@ -140,7 +144,7 @@ def test_what_cannot_be_made_is_named(capsys):
         raise ImportError("no such package\nsecond line")
 
     assert not sampling.prepare(made(Tiny()), {"absent": absent})
-    assert capsys.readouterr().out == "absent is left out: ImportError: no such package\n"
+    assert capsys.readouterr().out == "absent is left out: ImportError: no such package second line\n"
 
 
 def test_rows_are_whole(everybody, tmp_path, monkeypatch):
@@ -171,6 +175,19 @@ def test_the_command_line_names_every_workload():
     assert set(run.WORKLOADS) == set(problem.WORKLOADS)
     given = run.parser().parse_args(["--workload", "W1", "--batch", "1", "8"])
     assert (given.batch, given.steps, given.peers) == ([1, 8], 20, "all")
+
+
+def test_w2_is_the_network_of_the_paper():
+    """Its 55.73 M parameters, 42.4 GFLOP, and the shapes that its ops are timed at."""
+    with torch.device("meta"):
+        network, x, t = ddpmpp.DDPMpp(), torch.empty(1, 3, 32, 32), torch.tensor(0)
+        found = workloads.calls(network, x, t)
+        with FlopCounterMode(display=False) as counter:
+            network(x, t)
+    assert round(sum(p.numel() for p in network.parameters()) / 1e6, 2) == 55.73
+    assert round(counter.get_total_flops() / 1e9, 1) == 42.4
+    assert {(k[1], k[3]) for k in found if k[0] == "group_norm"} == set(shapes.NORMS["W2"])
+    assert {k[1:] for k in found if k[0] == "attention"} == set(shapes.ATTENTIONS["W2"])
 
 
 def row(**known):
