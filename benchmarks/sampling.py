@@ -51,8 +51,11 @@ def main(given: Namespace) -> None:
         makers = contenders(given.peers, device.type)
     except ValueError as error:
         sys.exit(f"--peers: {error}")
+    batches = given.batch or workload.batches.get(device.type)
+    if not batches:
+        sys.exit(f"{given.workload} is large for a {device.type}: say how many samples, --batch 1")
     module, rows = workload.network(), []
-    for batch in given.batch or workload.batches[device.type]:
+    for batch in batches:
         problem = Problem.of(module, workload, batch, given.steps, device, dtype)
         found = compare(given.workload, problem, makers, given.repeats or REPEATS[device.type])
         for row in found:
@@ -138,6 +141,7 @@ def prepare(problem: Problem, makers: dict[str, Make]) -> dict[str, Ready]:
             with memory.growth(problem.device) as peak:
                 contender = make(problem)
                 got = contender.run()
+                timing.settle(problem.device)
         except Exception as error:
             reason = textwrap.shorten(str(error), 400)
             print(f"{name} is left out: {type(error).__name__}: {reason}", flush=True)
@@ -173,5 +177,6 @@ def ratios(rows: list[results.Row]) -> list[str]:
     if best["floor_share"] is not None:
         lines.append(f"  {100 * best['floor_share']:.0f} % of the floor")
     kernels = "" if best["kernels"] is None else f"{best['kernels']:.1f} kernels a step, "
-    lines.append(f"  {kernels}{best['outside_us']:.0f} us a step outside the network")
+    outside = [f"{row['contender']} {row['outside_us']:.0f}" for row in rows]
+    lines.append(f"  {kernels}us a step outside the network: {', '.join(outside)}")
     return lines

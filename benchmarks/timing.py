@@ -89,16 +89,20 @@ def cuda_clock(call: Call) -> float:
     return start.elapsed_time(end) * 1e-3
 
 
+def settle(device: torch.device) -> None:
+    """Waits until the device is at rest."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def wall_clock(device: torch.device) -> Clock:
     """From a device at rest to a device at rest, so that waiting of either side counts."""
-    if device.type == "cpu":
-        return cpu_clock
 
     def taken(call: Call) -> float:
-        torch.cuda.synchronize(device)
+        settle(device)
         start = time.perf_counter()
         call()
-        torch.cuda.synchronize(device)
+        settle(device)
         return time.perf_counter() - start
 
     return taken

@@ -144,7 +144,9 @@ def test_what_cannot_be_made_is_named(capsys):
         raise ImportError("no such package\nsecond line")
 
     assert not sampling.prepare(made(Tiny()), {"absent": absent})
-    assert capsys.readouterr().out == "absent is left out: ImportError: no such package second line\n"
+    assert (
+        capsys.readouterr().out == "absent is left out: ImportError: no such package second line\n"
+    )
 
 
 def test_rows_are_whole(everybody, tmp_path, monkeypatch):
@@ -159,6 +161,13 @@ def test_rows_are_whole(everybody, tmp_path, monkeypatch):
     lines = sampling.ratios(rows)
     assert "x the best peer, diffusers" in lines[1] and "% of the floor" in lines[2]
     assert results.save(rows, results.RUNS).name.endswith("-runs.csv")
+
+
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_peers_are_where_the_table_says(name):
+    module, function = peers.PEERS[name][0].split(":")
+    text = (Path(peers.__file__).parent / f"{module}.py").read_text()
+    assert f"def {function}(problem: Problem) -> Contender:" in text
 
 
 def test_peers_are_chosen_by_name():
