@@ -35,6 +35,8 @@ PROVIDERS = {
     ("attention", "cpp"): ("cpu",),
     ("attention", "triton"): ("cuda",),
     ("attention", "cuda"): ("cuda",),
+    ("conv3x3", "torch"): ("cpu",),
+    ("conv3x3", "cpp"): ("cpu",),
 }
 
 STEPS = 50

@@ -38,7 +38,7 @@ def test_every_implementation_has_a_provider():
 def test_every_provider_is_timed_somewhere():
     timed = {
         (op, name)
-        for op in ("step", "noise", "group_norm", "attention")
+        for op in ("step", "noise", "group_norm", "attention", "conv3x3")
         for device in ("cpu", "cuda")
         for name in cases.backends(op, device, elements=1)
     }

@@ -1,9 +1,10 @@
-"""group_norm and attention as torch operators: opcheck, torch.compile and torch.export."""
+"""group_norm, attention and conv3x3 as torch operators: opcheck, torch.compile and torch.export."""
 
 import pytest
 import torch
 
-from diffusion_engine.ops.functional import add_group_norm, attention, group_norm
+from diffusion_engine.ops.conv3x3 import pack
+from diffusion_engine.ops.functional import add_group_norm, attention, conv3x3, group_norm
 from diffusion_engine.ops.library import register
 
 register()
@@ -50,6 +51,17 @@ def test_opcheck_attention(first, dtype):
     )
     torch.library.opcheck(OPS.attention.default, given)
     torch.library.opcheck(OPS.attention.default, (*given, 0.3))
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+def test_opcheck_conv3x3(last):
+    x, residual = images(last)
+    weight, bias = torch.randn(6, 6, 3, 3), torch.randn(6)
+    packed = pack(weight, 2)
+    torch.library.opcheck(OPS.conv3x3.default, (x, weight, packed))
+    torch.library.opcheck(OPS.conv3x3.default, (x, weight, packed, bias, residual))
+    compiled = torch.compile(OPS.conv3x3, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x, weight, packed, bias), conv3x3(x, weight, packed, bias))
 
 
 class Layers(torch.nn.Module):

@@ -3,9 +3,9 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <memory>
 
 #include "run.h"
+#include "scratch.h"
 
 namespace de {
 
@@ -15,19 +15,6 @@ constexpr int64_t PER_THREAD = 1 << 20;
 // into a second cache of 512 KiB. Of 16,384 to 131,072 and 64 to 256 these were the fastest, by 8 %
 // over 32,768 and 128 at head dim 256.
 constexpr int64_t QUERY_FLOATS = 65536, KEYS = 64;
-
-// Scratch of this thread, kept between calls.
-static float* scratch(int64_t floats) {
-  constexpr size_t LINE = 64 / sizeof(float);
-  static thread_local std::unique_ptr<float[]> kept;
-  static thread_local size_t size = 0, start = 0;
-  if (size < (size_t)floats + LINE) {
-    size = (size_t)floats + LINE;
-    kept.reset(new float[size]);
-    start = (LINE - (uintptr_t)kept.get() / sizeof(float) % LINE) % LINE;
-  }
-  return kept.get() + start;
-}
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 

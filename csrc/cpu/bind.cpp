@@ -6,6 +6,7 @@
 #include "group_norm.h"
 #include "philox.h"
 #include "run.h"
+#include "winograd.h"
 
 namespace {
 
@@ -16,6 +17,36 @@ void set_isa(const std::string& name) {
   std::string names;
   for (const de::Kernels* k : de::supported()) names += std::string(names.empty() ? "" : ", ") + k->isa;
   throw py::value_error("this machine cannot run '" + name + "' kernels; it has: " + names);
+}
+
+//     p = Conv3x3Params(); p.batch = ...     once for tensors of a kind
+//     p.at([view of x, out, residual])       (0, 0, 0, 0, 0) for an absent one
+//     p.move([address, ...])                 x, weight, bias, residual and out of each launch
+void bind_conv3x3_params(py::module_& m) {
+  using de::Conv3x3Params;
+  py::class_<Conv3x3Params>(m, "Conv3x3Params", py::module_local())
+      .def(py::init([] { return Conv3x3Params{}; }))
+      .def_readwrite("batch", &Conv3x3Params::batch)
+      .def_readwrite("channels", &Conv3x3Params::channels)
+      .def_readwrite("out_channels", &Conv3x3Params::out_channels)
+      .def_readwrite("height", &Conv3x3Params::height)
+      .def_readwrite("width", &Conv3x3Params::width)
+      .def_readwrite("tile", &Conv3x3Params::tile)
+      .def_readwrite("x_last", &Conv3x3Params::x_last)
+      .def_readwrite("out_last", &Conv3x3Params::out_last)
+      .def("at",
+           [](Conv3x3Params& p, const std::array<de::ViewTuple, 3>& views) {
+             p.x = de::view_of(views[0]);
+             p.out = de::view_of(views[1]);
+             p.residual = de::view_of(views[2]);
+           })
+      .def("move", [](Conv3x3Params& p, const std::array<uintptr_t, 5>& addresses) {
+        p.x.data = reinterpret_cast<void*>(addresses[0]);
+        p.weight = reinterpret_cast<const float*>(addresses[1]);
+        p.bias = reinterpret_cast<const float*>(addresses[2]);
+        p.residual.data = reinterpret_cast<void*>(addresses[3]);
+        p.out.data = reinterpret_cast<void*>(addresses[4]);
+      });
 }
 
 std::vector<std::string> isas() {
@@ -43,11 +74,13 @@ PYBIND11_MODULE(_cpu, m) {
   de::bind_noise_params(m);
   de::bind_group_norm_params(m);
   de::bind_attention_params(m);
+  bind_conv3x3_params(m);
   const auto release = py::call_guard<py::gil_scoped_release>();
   m.def("step", &de::run_step, release);
   m.def("noise", &de::run_noise, release);
   m.def("group_norm", &de::run_group_norm, release);
   m.def("attention", &de::run_attention, release);
+  m.def("conv3x3", &de::run_conv3x3, release);
   m.def("abi", &de::abi, "The layout of a row, to compare with diffusion_engine/ops/layout.py.");
   m.def("isas", &isas, "The instruction sets of this machine, best first.");
   m.def("isa", [] { return de::kernels().isa; }, "The instruction set in use.");

@@ -4,6 +4,7 @@
 #include "group_norm.h"
 #include "noise.h"
 #include "step.h"
+#include "winograd.h"
 
 namespace de {
 
@@ -21,6 +22,8 @@ struct Kernels {
   void (*normalize_rows)(const GroupNormParams&, int64_t b, int64_t row, int64_t last, const Affine&);
   // One of blocks.items(params), with blocks.scratch(params) floats of its own.
   void (*attention)(const AttentionParams&, const AttentionBlocks& blocks, int64_t item, float* scratch);
+  // The same of a convolution.
+  void (*conv3x3)(const Conv3x3Params&, const WinogradBlocks& blocks, int64_t item, float* scratch);
 };
 
 extern const Kernels scalar;

@@ -2,6 +2,7 @@
 #include "group_norm_kernel.h"
 #include "kernels.h"
 #include "step_kernel.h"
+#include "winograd_kernel.h"
 
 namespace de {
 
@@ -10,6 +11,6 @@ static void normals(uint64_t seed, uint32_t key, uint32_t m, int64_t first, int6
 }
 
 const Kernels avx2 = {"avx2", step, noise, normals, group_norm, column_moments, normalize_rows,
-                      attention};
+                      attention, conv3x3};
 
 }  // namespace de

@@ -1,4 +1,4 @@
-"""The ops of networks as functions of tensors: `group_norm`, `add_group_norm` and `attention`.
+"""The ops of networks as functions of tensors: `group_norm`, `add_group_norm`, `attention` and `conv3x3`.
 
 A layer calls them with new tensors each time, so the launch that was resolved for tensors of this
 kind is kept. Under torch.compile they are one node each (library.py).
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import trace
 from .attention import AttentionArgs
+from .conv3x3 import Conv3x3Args
 from .group_norm import GroupNormArgs
 from .registry import resolve
 
@@ -68,6 +69,31 @@ def attention(
     make = partial(AttentionArgs, *tensors, scale)
     _run("attention", backend, tensors, (scale,), make)
     return out
+
+
+def conv3x3(
+    x: Tensor, weight: Tensor, packed: Tensor, bias: Tensor | None = None,
+    residual: Tensor | None = None, *, backend: str = "auto",
+) -> Tensor:  # fmt: skip
+    """conv2d(x, weight, bias, padding=1) + residual; shapes and equation in ops/conv3x3.py.
+
+    packed  ops.conv3x3.pack(weight, tile): the tile decides the bits of the result
+
+    The result is new and dense, in the memory format of x. There is no derivative.
+    Raises ValueError or TypeError on arguments that do not go together.
+    """
+    out = like(x, weight.shape[0])
+    tensors = (x, weight, packed, bias, residual, out)
+    _run("conv3x3", backend, tensors, (), partial(Conv3x3Args, *tensors))
+    return out
+
+
+def like(x: Tensor, channels: int) -> Tensor:
+    """An uninitialised [B, channels, H, W] in the memory format of x."""
+    last = x.ndim == 4 and x.stride(1) == 1
+    form = torch.channels_last if last else torch.contiguous_format
+    shape = (*x.shape[:1], channels, *x.shape[2:])
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=form)
 
 
 def _run_group_norm(

@@ -12,7 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from . import attention, functional, group_norm
+from . import attention, conv3x3, functional, group_norm
 from .noise import NoiseArgs
 from .registry import resolve
 from .step import StepArgs, Table
@@ -34,6 +34,10 @@ ADD_GROUP_NORM = (
     "float eps=1e-05, *, bool silu=False, Tensor? scale=None, Tensor? shift=None) -> (Tensor, Tensor)"
 )
 ATTENTION = "attention(Tensor q, Tensor k, Tensor v, float? scale=None) -> Tensor"
+CONV3X3 = (
+    "conv3x3(Tensor x, Tensor weight, Tensor packed, Tensor? bias=None, "
+    "Tensor? residual=None) -> Tensor"
+)
 
 
 def _step_args(
@@ -79,6 +83,11 @@ def _fake_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None)
     return q.new_empty(batch, queries, heads, dim).transpose(1, 2)
 
 
+def _fake_conv3x3(x: Tensor, weight: Tensor, packed: Tensor, *rest: object) -> Tensor:
+    conv3x3.check(x, weight, packed)
+    return functional.like(x, weight.shape[0])
+
+
 @cache
 def register() -> torch.library.Library:
     """Defines the operators once; keep nothing, the library lives as long as the process."""
@@ -89,6 +98,7 @@ def register() -> torch.library.Library:
         (GROUP_NORM, functional.group_norm, _fake_group_norm),
         (ADD_GROUP_NORM, functional.add_group_norm, _fake_add_group_norm),
         (ATTENTION, functional.attention, _fake_attention),
+        (CONV3X3, functional.conv3x3, _fake_conv3x3),
     )
     for schema, run, fake in operators:
         name = library.define(schema)

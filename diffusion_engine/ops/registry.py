@@ -14,12 +14,13 @@ import torch
 
 from . import layout
 from .attention import AttentionArgs
+from .conv3x3 import Conv3x3Args, pack
 from .group_norm import GroupNormArgs
 from .noise import NoiseArgs
 from .step import StepArgs, Table
 from .table import IMPLEMENTATIONS, PREFERENCE
 
-Args = StepArgs | NoiseArgs | GroupNormArgs | AttentionArgs
+Args = StepArgs | NoiseArgs | GroupNormArgs | AttentionArgs | Conv3x3Args
 
 
 def resolve(op: str, backend: str, args: Args) -> Callable[..., None]:
@@ -86,6 +87,9 @@ def _plain(op: str, device: torch.device) -> Args:
     if op == "attention":
         q, k, v, out = torch.zeros(4, 1, 1, 8, 8, device=device)
         return AttentionArgs(q, k, v, out)
+    if op == "conv3x3":
+        weight = torch.zeros(1, 1, 3, 3, device=device)
+        return Conv3x3Args(state, weight, pack(weight, 2), None, None, torch.empty_like(state))
     table = Table(
         torch.zeros(1, layout.COEF, device=device),
         torch.zeros(1, layout.INDEX, dtype=torch.int32, device=device),

@@ -17,6 +17,8 @@ IMPLEMENTATIONS = {
     ("attention", "cpp"): "diffusion_engine.backends.layers:bind_attention_cpp",
     ("attention", "triton"): "diffusion_engine.kernels.attention:bind_attention",
     ("attention", "cuda"): "diffusion_engine.backends.layers:bind_attention_cuda",
+    ("conv3x3", "torch"): "diffusion_engine.ops.conv3x3:bind_reference",
+    ("conv3x3", "cpp"): "diffusion_engine.backends.conv3x3:bind_conv3x3_cpp",
 }
 
 PREFERENCE = {

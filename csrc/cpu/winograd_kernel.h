@@ -1,0 +1,125 @@
+// One work item of conv3x3: see ops/conv3x3.py for the definition. A block of tiles is transformed to
+// rows of input channels, one set of rows for each point; every point is a matrix product of its own;
+// the products of a tile become its pixels.
+#pragma once
+#include "winograd.h"
+#include "winograd_points.h"
+#include "winograd_window.h"
+
+namespace de {
+namespace {
+
+constexpr int MOST_TILES = W == 16 ? 12 : 6;  // of a product in registers
+constexpr int SUMMED = 32;                    // input channels that are summed before they are added to others
+
+// products [R][PANEL] = rows of R tiles times a panel of a weight [channels][PANEL].
+template <int R, int V>
+DE_INLINE void product(const float* a, int64_t row, const float* panel, int64_t channels, float* to,
+                       int64_t to_row) {
+  constexpr int64_t PANEL = WinogradBlocks::PANEL;
+  evenly(channels, SUMMED, [&](int64_t first, int64_t count) {
+    Float sum[R][V] = {};
+    for (int64_t c = first; c < first + count; ++c) {
+      Float x[V];
+      for (int v = 0; v < V; ++v) x[v] = load<Float>(panel + c * PANEL + v * W);
+      for (int r = 0; r < R; ++r) {
+        const Float factor = splat(a[r * row + c]);
+        for (int v = 0; v < V; ++v) sum[r][v] = multiply_add(factor, x[v], sum[r][v]);
+      }
+    }
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < V; ++v) {
+        float* at = to + r * to_row + v * W;
+        store(at, first ? load<Float>(at) + sum[r][v] : sum[r][v]);
+      }
+  });
+}
+
+template <int M>
+struct WinogradItem {
+  static constexpr int N = M + 2;
+  static constexpr int64_t PANEL = WinogradBlocks::PANEL;
+
+  const Conv3x3Params& p;
+  const WinogradBlocks& blocks;
+  const int64_t first, tiles;        // of the block
+  const int64_t row, point;          // of the transformed input
+  const int64_t to_row, to_point;    // of the products
+  float *const input, *const products, *const zeros;
+
+  WinogradItem(const Conv3x3Params& p, const WinogradBlocks& blocks, int64_t block, float* scratch)
+      : p(p), blocks(blocks), first(block * blocks.tiles),
+        tiles(std::min(blocks.tiles, WinogradBlocks::all_tiles(p) - first)),
+        row(WinogradBlocks::row(p.channels)), point(blocks.point(row)),
+        to_row(WinogradBlocks::row(blocks.chunk)), to_point(blocks.point(to_row)), input(scratch),
+        products(input + N * N * point), zeros(products + N * N * to_point) {}
+
+  void read() {
+    std::memset(zeros, 0, sizeof(float) * (size_t)row);
+    for (int64_t t = 0; t < tiles; ++t) {
+      const Window<N> window(p, Tile(p, first + t), zeros);
+      for (int64_t c = 0; c < p.channels; c += W) {
+        const int n = (int)std::min<int64_t>(W, p.channels - c);
+        Float d[N][N];
+        p.x_last ? window.read_last(c, n, d) : window.read_first(c, n, d);
+        float* to = input + t * row + c;
+        transform_input<M>(d, [&](int64_t i, Float v) { store(to + i * point, v); });
+      }
+    }
+  }
+
+  // Of the output channels [from, from + count).
+  void multiply(int64_t from, int64_t count) {
+    const int64_t panels = WinogradBlocks::across(p.out_channels, PANEL);
+    for (int64_t i = 0; i < N * N; ++i)
+      for (int64_t k = 0; k < count; k += PANEL) {
+        const float* panel = p.weight + (i * panels + (from + k) / PANEL) * p.channels * PANEL;
+        evenly(tiles, MOST_TILES, [&](int64_t t, int64_t many) {
+          const float* a = input + i * point + t * row;
+          float* to = products + i * to_point + t * to_row + k;
+          constant<MOST_TILES>(many, [&](auto rows) {
+            constexpr int V = PANEL / W > 2 ? 2 : PANEL / W;
+            for (int64_t v = 0; v < PANEL; v += V * W)
+              product<rows, V>(a, row, panel + v, p.channels, to + v, to_row);
+          });
+        });
+      }
+  }
+
+  void write(int64_t from, int64_t count) {
+    count = std::min(count, p.out_channels - from);
+    for (int64_t t = 0; t < tiles; ++t) {
+      const Target<M> target(p, Tile(p, first + t));
+      for (int64_t k = 0; k < count; k += W) {
+        const int n = (int)std::min<int64_t>(W, count - k);
+        const float* at = products + t * to_row + k;
+        Float y[M][M], bias = {};
+        if (p.bias) bias = n == W ? load<Float>(p.bias + from + k) : load_lanes(p.bias + from + k, 0, n);
+        transform_output<M>([&](int64_t i) { return load<Float>(at + i * to_point); }, y);
+        for (auto& line : y)
+          for (Float& value : line) value += bias;
+        p.out_last ? target.write_last(from + k, n, y) : target.write_first(from + k, n, y);
+      }
+    }
+  }
+
+  void run(int64_t part) {
+    read();
+    const int64_t all = WinogradBlocks::round_up(p.out_channels, PANEL);
+    const int64_t end = std::min((part + 1) * blocks.channels, all);
+    for (int64_t from = part * blocks.channels; from < end; from += blocks.chunk) {
+      const int64_t count = std::min(blocks.chunk, end - from);
+      multiply(from, count);
+      write(from, count);
+    }
+  }
+};
+
+inline void conv3x3(const Conv3x3Params& p, const WinogradBlocks& blocks, int64_t item, float* scratch) {
+  const int64_t parts = blocks.parts(p), block = item / parts, part = item % parts;
+  if (p.tile == 2) return WinogradItem<2>(p, blocks, block, scratch).run(part);
+  WinogradItem<4>(p, blocks, block, scratch).run(part);
+}
+
+}  // namespace
+}  // namespace de
