@@ -1,6 +1,8 @@
 """accelerate(): what it finds, that results agree, what it refuses, and that restore() undoes it."""
 
 import copy
+import time
+from functools import partial
 
 import pytest
 import torch
@@ -8,22 +10,32 @@ from torch import nn
 from torch.nn import functional as F
 
 from diffusion_engine import Sampler, ScoreNetwork
-from diffusion_engine.accelerate import accelerate, accelerated, network
+from diffusion_engine.accelerate import accelerate, accelerated, conv3x3, network
 from diffusion_engine.accelerate.check import difference
+from diffusion_engine.accelerate.conv3x3 import fastest
+from diffusion_engine.accelerate.layers import Conv2dSite
 from diffusion_engine.processes import VP
 from diffusion_engine.zoo.network import network as shipped
 
 
 @pytest.fixture(autouse=True)
 def choose_fused(monkeypatch):
-    """Times decide what stays, which a test cannot rely on: the fused network does."""
+    """Times decide what stays, which a test cannot rely on: the fused network does, with our own
+    convolutions."""
     monkeypatch.setattr(network, "BUDGET", 0.0)
+    choose_form(monkeypatch, max)
     monkeypatch.setattr(
         network,
         "min",
         lambda times, key: "fused" if "fused" in times else "original",
         raising=False,
     )
+
+
+def choose_form(monkeypatch, choice):
+    """choice of {0: oneDNN's convolution, 2 or 4: Winograd's with such tiles}."""
+    monkeypatch.setattr(conv3x3, "_fastest", {})
+    monkeypatch.setattr(conv3x3, "fastest", lambda forms, x: choice(forms))
 
 
 class Block(nn.Module):
@@ -89,14 +101,14 @@ def test_finds_every_kind_of_place(net, example):
     done = accelerate(net, *example)
     kinds = {site.name: site.kind for site in done.sites}
     assert kinds == {
-        "stem": "packed conv2d",
+        "stem": "winograd conv2d",
         "block": "functional attention, group_norm + SiLU",
-        "block.conv1": "packed conv2d",
-        "block.conv2": "packed conv2d",
+        "block.conv1": "winograd conv2d",
+        "block.conv2": "winograd conv2d",
         "block.qkv": "packed conv2d",
         "tokens": "attention",
         "head.0": "group_norm + SiLU",
-        "head.2": "packed conv2d",
+        "head.2": "winograd conv2d",
     }
     assert set(done.errors) == set(kinds) and not done.refused
     with torch.no_grad():
@@ -150,7 +162,7 @@ def test_a_network_that_is_faster_as_it_was_is_left(net, example, monkeypatch):
 def test_a_wrong_place_is_left_alone(net, example, monkeypatch):
     """A fused form that computes something else does not get in."""
     monkeypatch.setattr(
-        "diffusion_engine.accelerate.layers.Conv2dSite.forward",
+        "diffusion_engine.accelerate.conv3x3.Conv3x3Site.forward",
         lambda self, x: self.original(x) * (1.001 if self.name == "block.conv1" else 1.0),
     )
     done = accelerate(net, *example)
@@ -223,6 +235,91 @@ def test_traced_by_torch_compile(net, example):
     close(got, want)
 
 
+# 3x3 convolutions
+
+
+def conv_site(channels=97, out_channels=20, **options):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(channels, out_channels, 3, padding=1, **options).eval()
+    return conv3x3.conv_site("conv", conv)
+
+
+def image(channels, last, batch=2):
+    form = torch.channels_last if last else torch.contiguous_format
+    return torch.randn(batch, channels, 16, 15).contiguous(memory_format=form)
+
+
+@pytest.mark.parametrize("form", [0, 2, 4])
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("bias", [False, True])
+@torch.no_grad()
+def test_forms_of_a_convolution(form, last, bias, monkeypatch):
+    choose_form(monkeypatch, lambda forms: form)
+    site = conv_site(bias=bias)
+    x, residual = image(97, last), image(20, last)
+    close(site.forward(x), want := site.original(x))
+    assert list(site.packed) == [form]
+    close(site.add(x, residual), want + residual)
+    other = image(20, not last)
+    close(site.add(x, other), want + other)
+    close(site.add(x, residual[:1, :, :1, :1]), want + residual[:1, :, :1, :1])
+    site.install()
+    close(site.module(x[:0]), want[:0])
+
+
+@torch.no_grad()
+def test_a_form_serves_every_batch(monkeypatch):
+    choose_form(monkeypatch, max)
+    site, x = conv_site(), image(97, True, batch=5)
+    alone = site.forward(x[:1])
+    assert torch.equal(site.forward(x)[:1], alone) and site.tiles == {True: 4}
+    choose_form(monkeypatch, min)
+    assert torch.equal(site.forward(x)[:1], alone)
+    site.forward(x.contiguous())
+    assert site.tiles == {True: 4, False: 0} and set(site.packed) == {0, 4}
+    made = copy.deepcopy(site)
+    assert made.tiles == site.tiles and not made.packed
+    assert torch.equal(made.forward(x), site.forward(x))
+
+
+def test_the_fastest_form_is_that_of_the_least_time():
+    waits = {0: 0.02, 2: 0.001, 4: 0.02}
+    forms = {form: partial(time.sleep, seconds) for form, seconds in waits.items()}
+    assert fastest(forms, torch.ones(1)) == 2
+
+
+@torch.no_grad()
+def test_a_form_is_chosen_once_for_a_kind(monkeypatch):
+    asked = []
+    choose_form(monkeypatch, lambda forms: asked.append(set(forms)) or 2)
+    x = image(97, True)
+    for site in (conv_site(), conv_site()):
+        site.forward(x)
+    assert asked == [{0, 2, 4}]
+    conv_site(8).forward(image(8, True))
+    assert asked[1:] == [{0, 2}]
+
+
+def test_other_convolutions_stay_with_onednn():
+    for options in (
+        {"stride": 2},
+        {"dilation": 2},
+        {"groups": 2},
+        {"padding": 0},
+        {"kernel_size": 5},
+    ):
+        conv = nn.Conv2d(4, 4, **{"kernel_size": 3, "padding": 1} | options)
+        assert type(conv3x3.conv_site("conv", conv)) is Conv2dSite
+
+
+@torch.no_grad()
+def test_without_the_native_module(monkeypatch):
+    monkeypatch.setattr(conv3x3, "module", lambda name: f"{name} is not built")
+    site, x = conv_site(), image(97, True)
+    close(site.forward(x), site.original(x))
+    assert site.kind == "packed conv2d"
+
+
 # Refusals
 
 
@@ -255,7 +352,9 @@ def test_a_failing_example_leaves_the_network_as_it_was(net):
     assert not any("forward" in vars(m) for m in net.modules())
 
 
-def test_changed_weights(net, example):
+@pytest.mark.parametrize("form", [0, 2])
+def test_changed_weights(net, example, form, monkeypatch):
+    choose_form(monkeypatch, lambda forms: form)
     done = accelerate(net, *example)
     with torch.no_grad():
         net.block.conv1.weight.mul_(2.0)
@@ -349,7 +448,8 @@ def test_diffusers_unet(diffusers, options):
         done = accelerate(made, x, t)
         close(made(x, t).sample, want)
     kinds = [site.kind for site in done.sites]
-    assert {"resnet block", "attention", "packed conv2d", "group_norm + SiLU"} == set(kinds)
+    fused = {"resnet block", "attention", "winograd conv2d", "packed conv2d", "group_norm + SiLU"}
+    assert fused == set(kinds)
     assert kinds.count("resnet block") >= 7 and not done.refused
 
 

@@ -13,9 +13,10 @@ from torch.nn import functional as F
 from torch.nn.modules import module as nn_module
 from torch.overrides import TorchFunctionMode
 
+from .conv3x3 import conv_site
 from .diffusers import CLASSES
 from .functional import FunctionalSite
-from .layers import Conv2dSite, GroupNormSite, MultiheadAttentionSite, SiluSite
+from .layers import GroupNormSite, MultiheadAttentionSite, SiluSite
 from .site import Site
 
 # A functional site costs some 2 us for every call of a torch function inside it.
@@ -103,7 +104,7 @@ def by_class(name: str, module: nn.Module) -> Site | None:
     elif type(module).forward is nn.GroupNorm.forward:
         kind = GroupNormSite
     elif type(module).forward is nn.Conv2d.forward:
-        kind = Conv2dSite
+        kind = conv_site
     elif type(module).forward is nn.MultiheadAttention.forward:
         kind = MultiheadAttentionSite
     return None if kind is None else kind(name, module)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -84,11 +84,11 @@ class Conv2dSite(Site):
 
     def __init__(self, name: str, module: nn.Conv2d) -> None:
         super().__init__(name, module)
-        self.packed: Tensor | None = None
+        self.packed: dict[int, Tensor] = {}  # oneDNN's at 0
         self.packed_from: tuple[int, int] = (0, 0)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Conv2dSite:
-        made = memo[id(self)] = Conv2dSite(self.name, copy.deepcopy(self.module, memo))
+        made = memo[id(self)] = type(self)(self.name, copy.deepcopy(self.module, memo))
         return made  # packs its own weight at its first call
 
     def objection(self) -> str | None:
@@ -104,22 +104,25 @@ class Conv2dSite(Site):
         return None
 
     def _weight(self, x: Tensor) -> Tensor:
+        conv, padding = self.module, self.module.padding
+        return self._kept(0, lambda weight: torch.ops.mkldnn._reorder_convolution_weight(
+            weight, padding, conv.stride, conv.dilation, conv.groups, x.shape
+        ))  # fmt: skip
+
+    def _kept(self, key: int, pack: Callable[[Tensor], Tensor]) -> Tensor:
+        """A packed form of the weight, made at its first use."""
         weight = self.module.weight
         if torch.compiler.is_compiling():
-            return weight if self.packed is None else self.packed
+            return self.packed.get(key, weight)
         now = self._now()
-        if self.packed is None:
-            conv = self.module
-            self.packed = torch.ops.mkldnn._reorder_convolution_weight(
-                weight.detach(), conv.padding, conv.stride, conv.dilation, conv.groups, x.shape
-            )
-            self.packed_from = now
-        elif now != self.packed_from:
+        if self.packed and now != self.packed_from:
             raise RuntimeError(
                 f"the weight of {self.name!r} changed after accelerate(), which packed it: call "
                 "refresh() of the result of accelerate(), or restore() and accelerate() again"
             )
-        return self.packed
+        if key not in self.packed:
+            self.packed[key], self.packed_from = pack(weight.detach()), now
+        return self.packed[key]
 
     def _now(self) -> tuple[int, int]:
         """What changes with the weight; inference tensors do not count their versions."""
@@ -128,7 +131,7 @@ class Conv2dSite(Site):
 
     def refresh(self) -> None:
         if self._now() != self.packed_from:
-            self.packed = None
+            self.packed.clear()
 
     def _geometry(self) -> tuple[Any, ...]:
         conv = self.module
