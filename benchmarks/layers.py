@@ -185,9 +185,9 @@ def check(
 
 def times_of(
     device: torch.device, repeats: int, contenders: dict[str, Contender], errors: dict[str, float],
-    shared: results.Row,
+    shared: results.Row, before: Callable[[], None] = timing.nothing,
 ) -> list[results.Row]:  # fmt: skip
-    tasks = [Task(name, [run]) for name, run in contenders.items()]
+    tasks = [Task(name, [run], before) for name, run in contenders.items()]
     others = timing.Others()
     found = timing.interleave(tasks, repeats, timing.clock(device))
     bar = min(s.median for name, s in found.items() if name.startswith(("torch", "compile")))

@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 
-OPS = ("step", "noise", "group_norm", "attention", "accelerate")
+OPS = ("step", "noise", "group_norm", "attention", "conv3x3", "accelerate")
 WORKLOADS = ("W1", "W2", "W4", "W5", "digits")
 
 
@@ -62,13 +62,14 @@ def main() -> None:
 def measure_op(given: argparse.Namespace) -> None:
     import torch
 
-    from . import accelerate, layers, noise, results, step
+    from . import accelerate, convolutions, layers, noise, results, step
 
     measure = {
         "step": step.measure,
         "noise": noise.measure,
         "group_norm": layers.group_norm,
         "attention": layers.attention,
+        "conv3x3": convolutions.measure,
         "accelerate": accelerate.measure,
     }[given.op]
     rows: list[results.Row] = []

@@ -1,4 +1,4 @@
-"""The norms and attentions of one call of the workloads, of one sample.
+"""The norms, attentions and 3x3 convolutions of one call of the workloads, of one sample.
 
 W1, W4, W5 and W6 as `workloads.calls` finds them in diffusers' networks and W2 in `ddpmpp.py` (a test does
 it again for W1 and W2); W3 from the configuration of Dockhorn et al. 2022 (NCSN++: 128 channels x [1, 2, 2,
@@ -52,6 +52,23 @@ ATTENTIONS: dict[str, tuple[tuple[int, int, int, int], ...]] = {
     "narrow": ((32, 256, 256, 8), (16, 256, 256, 16), (8, 1024, 1024, 8), (8, 1024, 1024, 16)),
 }  # fmt: skip
 
+# (C, output channels, H, W) of stride 1
+CONVOLUTIONS: dict[str, tuple[tuple[int, int, int, int], ...]] = {
+    "W1": (
+        (3, 128, 32, 32), (128, 128, 32, 32), (256, 128, 32, 32), (384, 128, 32, 32),
+        (256, 256, 32, 32), (128, 3, 32, 32), (128, 256, 16, 16), (256, 256, 16, 16),
+        (384, 256, 16, 16), (512, 256, 16, 16), (256, 256, 8, 8), (512, 256, 8, 8), (256, 256, 4, 4),
+        (512, 256, 4, 4),
+    ),
+    "W4": (
+        (4, 320, 64, 64), (320, 320, 64, 64), (640, 320, 64, 64), (960, 320, 64, 64),
+        (640, 640, 64, 64), (320, 4, 64, 64), (320, 640, 32, 32), (640, 640, 32, 32),
+        (960, 640, 32, 32), (1280, 640, 32, 32), (1920, 640, 32, 32), (1280, 1280, 32, 32),
+        (640, 1280, 16, 16), (1280, 1280, 16, 16), (1920, 1280, 16, 16), (2560, 1280, 16, 16),
+        (1280, 1280, 8, 8), (2560, 1280, 8, 8),
+    ),
+}  # fmt: skip
+
 # Samples in a call of the network: W4 and W6 take 2 entries a guided image and single images.
 BATCHES = {
     "cpu": {"W1": (1, 8), "W2": (1, 8), "W3": (1, 8), "W4": (2,), "W5": (1, 8), "W6": (1,), "narrow": (1, 8)},
@@ -84,3 +101,13 @@ def attentions(device: str) -> list[tuple[str, tuple[int, int, int, int, int]]]:
             for batch in BATCHES[device][workload]:
                 seen.setdefault((batch, *shape), (workload, (batch, *shape)))
     return list(seen.values())
+
+
+def convolutions() -> list[tuple[str, tuple[int, int, int, int, int]]]:
+    """(workload, (B, C, output channels, H, W)) on a CPU."""
+    return [
+        (workload, (batch, *shape))
+        for workload, found in CONVOLUTIONS.items()
+        for shape in found
+        for batch in BATCHES["cpu"][workload]
+    ]

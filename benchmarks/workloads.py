@@ -72,8 +72,8 @@ def weights(network: nn.Module, seed: int = 0) -> nn.Module:
 
 
 class Calls(TorchFunctionMode):
-    """Counts the norms and attentions of a call: ("group_norm", shape, groups, silu) and
-    ("attention", heads, queries, keys, dim), each of one sample."""
+    """Counts what a call computes: ("group_norm", shape, groups, silu), ("attention", heads, queries, keys,
+    dim) and ("conv3x3", C, output channels, H, W) of stride 1, each of one sample."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,6 +93,10 @@ class Calls(TorchFunctionMode):
         elif func is F.scaled_dot_product_attention:
             q, k = args[:2]
             self.counts["attention", q.shape[1], q.shape[2], k.shape[2], q.shape[3]] += 1
+        elif (
+            func is F.conv2d and args[1].shape[2:] == (3, 3) and out.shape[2:] == args[0].shape[2:]
+        ):
+            self.counts["conv3x3", args[0].shape[1], *out.shape[1:]] += 1
         return out
 
 

@@ -12,10 +12,10 @@ from diffusion_engine.ops.table import IMPLEMENTATIONS
 
 sys.path.append(str(Path(__file__).parents[1]))
 NAMES = (
-    "cases", "gate", "layers", "noise", "peers.step", "results", "run", "shapes", "step", "timing",
+    "cases", "convolutions", "gate", "layers", "noise", "peers.step", "results", "run", "shapes", "step", "timing",
     "workloads",
 )  # fmt: skip
-cases, gate, layers, noise, peers, results, run, shapes, step, timing, workloads = (
+cases, convolutions, gate, layers, noise, peers, results, run, shapes, step, timing, workloads = (
     importlib.import_module(f"benchmarks.{name}") for name in NAMES
 )
 CPU = torch.device("cpu")
@@ -141,6 +141,24 @@ def test_rows_of_attention(layout, monkeypatch):
         assert row["gflop_s"] == expected and row["ceiling_share"] == expected / 100.0
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_rows_of_convolutions(layout, monkeypatch):
+    monkeypatch.setattr(layers, "ceiling", lambda *_: 100.0)
+    monkeypatch.setattr(timing, "cache_bytes", lambda device: 1 << 10)
+    rows = convolutions.compare("W1", (1, 96, 8, 15, 16), layout, repeats=2)
+    assert [r["provider"] for r in rows] == [
+        "torch",
+        "torch:packed",
+        "ours:cpp:4x4",
+        "ours:cpp:2x2",
+    ]
+    for row in rows:
+        expected = 18 * 96 * 8 * 15 * 16 / row["median_us"] * 1e-3
+        assert tuple(row) == results.KEYS
+        assert row["gflop_s"] == expected and row["ceiling_share"] == expected / 100.0
+    assert list(convolutions.measure(torch.device("cuda"), 1, [])) == []
+
+
 def test_a_wrong_layer_is_refused(monkeypatch):
     monkeypatch.setattr(layers.functional, "attention", lambda q, k, v, backend: q * 0.99)
     with pytest.raises(gate.GateError, match="ours:cpp: attention has the error"):
@@ -152,6 +170,8 @@ def test_the_shapes_of_w1_are_those_of_diffusers():
     with torch.device("meta"):
         network, x = workloads.ddpm_cifar10(), torch.empty(1, 3, 32, 32)
         found = workloads.calls(network, x, torch.zeros(1, dtype=torch.int64))
+    convolved = {key[1:] for key in found if key[0] == "conv3x3"}
+    assert convolved == set(shapes.CONVOLUTIONS["W1"])
     norms = {(key[1], key[3]) for key in found if key[0] == "group_norm"}
     attentions = {key[1:] for key in found if key[0] == "attention"}
     assert norms == set(shapes.NORMS["W1"]) and attentions == set(shapes.ATTENTIONS["W1"])
