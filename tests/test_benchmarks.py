@@ -12,8 +12,8 @@ from diffusion_engine.ops.table import IMPLEMENTATIONS
 
 sys.path.append(str(Path(__file__).parents[1]))
 NAMES = (
-    "cases", "convolutions", "gate", "layers", "noise", "peers.step", "results", "run", "shapes", "step", "timing",
-    "workloads",
+    "cases", "convolutions", "gate", "layers", "noise", "peers.step", "results", "run", "shapes", "step",
+    "timing", "workloads",
 )  # fmt: skip
 cases, convolutions, gate, layers, noise, peers, results, run, shapes, step, timing, workloads = (
     importlib.import_module(f"benchmarks.{name}") for name in NAMES
