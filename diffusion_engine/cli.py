@@ -81,7 +81,11 @@ def sample(
         if ranks.world > 1:
             raise ValueError("--recipe makes its samples in one process; start it without torchrun")
         saved = files.read_recipe(recipe)
-        result, columns = Sampler.replay(network, saved), _columns(saved.get("condition"))
+        result = Sampler.replay(
+            network, saved, {"backend": backend, "batch_size": batch_size, "accelerate": accelerate,
+                             "executor": executor, "compile": compile},
+        )  # fmt: skip
+        columns = _columns(saved.get("condition"))
     else:
         wanted = numbers(seeds) if seeds is not None else None
         count = len(wanted) if wanted is not None and n is None else 50 if n is None else n

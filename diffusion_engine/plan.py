@@ -133,6 +133,21 @@ class Plan:
         return max(len(row.call.read) for row in self.rows if row.call)
 
     @cached_property
+    def entries(self) -> int:
+        """The most entries of the network's batch that a call of one sample takes."""
+        return max(len(row.entries) for row in self.rows)
+
+    @cached_property
+    def branches(self) -> tuple[tuple[int, ...], ...]:
+        """Of every row."""
+        return tuple(row.branches for row in self.rows)
+
+    @cached_property
+    def learned(self) -> bool:
+        """Whether any row scales its normals by a learned variance."""
+        return any(row.learned for row in self.rows)
+
+    @cached_property
     def nfe(self) -> int:
         """Number of rows with a network call."""
         return sum(row.call is not None for row in self.rows)

@@ -43,7 +43,8 @@ class Ranks:
         """The samples of this rank, or of another: consecutive whole batches, one more at most.
 
         The batches are those of a single process: torch picks other algorithms for other batch sizes, and
-        so the samples are the same, to the last bit, for any number of ranks.
+        so the samples are the same, to the last bit, for any number of ranks. Where the network was chosen by
+        timing it (accelerate, compile on a GPU), every process times its own.
         """
         rank = self.rank if rank is None else rank
         size, longer = divmod(-(-n // batch), self.world)
@@ -99,7 +100,10 @@ def sample_shared(
         samples = torch.zeros(0, *sampler.network.shape, dtype=sampler.state_dtype)
         finite = torch.zeros(0, dtype=torch.uint8)
         if own:
-            made = sampler.sample(seeds=seeds[part], condition=condition and condition[part])
+            shown = None if ranks.rank == 0 else False
+            made = sampler.sample(
+                seeds=seeds[part], condition=condition and condition[part], progress=shown
+            )
             samples, finite = made.samples, torch.tensor(made.finite, dtype=torch.uint8)
         gathered = [ranks.gather(rows, n, batch) for rows in (samples, finite)]
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -127,6 +128,8 @@ class Request:
 
     def part(self, low: int, high: int) -> Request:
         """Samples low ... high - 1 of the request."""
+        if low == 0 and high >= self.n:
+            return self
 
         def cut(value: Any) -> Any:
             if isinstance(value, Mapping):
@@ -146,7 +149,14 @@ class Request:
         """The condition of every branch: the given one, then none."""
         if self.condition is None or network.null is None:
             return [self.condition]
-        return [self.condition, _null(network, self.condition)]
+        none = _null(network, self.condition)
+        names = [sorted(c) if isinstance(c, Mapping) else None for c in (self.condition, none)]
+        if names[0] != names[1]:
+            raise ValueError(
+                f"the condition has the names {names[0]} and the network's null condition {names[1]}; "
+                "give both the same"
+            )
+        return [self.condition, none]
 
     def noise_source(self) -> NoiseSource | None:
         """The given normals of this part, as a function of row and m."""
@@ -260,8 +270,10 @@ def _null(network: ScoreNetwork, like: Condition) -> Condition | None:
     if null is None:
         return None
     if isinstance(null, Mapping):
-        count = len(next(iter(like.values() if isinstance(like, Mapping) else [like])))
-        return {name: _repeat(tensor, count) for name, tensor in null.items()}
+        first = next(iter(like.values() if isinstance(like, Mapping) else [like]))
+        return {
+            n: _repeat(torch.as_tensor(t, device=first.device), len(first)) for n, t in null.items()
+        }
     assert isinstance(like, Tensor)
     return _repeat(torch.as_tensor(null, device=like.device), len(like))
 
@@ -297,6 +309,8 @@ def options(solver: Solver) -> dict[str, Any]:
     return dataclasses.asdict(solver) if dataclasses.is_dataclass(solver) else {}  # type: ignore[arg-type]
 
 
-def bar(total: int, shown: bool | None) -> Any:
-    """A progress bar over rows; hidden when not on a terminal unless asked for."""
-    return tqdm(total=total, disable=None if shown is None else not shown, unit="row", leave=False)
+def bar(total: int, shown: bool | None) -> tqdm | None:
+    """A progress bar over rows; None where it is not wanted, or nobody asked and this is no terminal."""
+    if shown is None:
+        shown = sys.stderr.isatty()
+    return tqdm(total=total, unit="row", leave=False) if shown else None

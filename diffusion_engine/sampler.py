@@ -6,6 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from . import executors, grids, request, trace
-from .accelerate.network import Accelerated
-from .accelerate.twin import handle, twin
+from .accelerate.network import Accelerated, accelerated
+from .accelerate.twin import twin
+from .adapters.diffusers import Model
 from .executors import Executor, Graph
-from .executors.compiled import compiled
+from .executors.compiled import Compiled, compiled
 from .executors.run import Run
 from .guidance import classifier_free, inpaint
 from .network import ScoreNetwork
@@ -112,7 +114,7 @@ class Sampler:
             label = network.label_of(self.points[0])
             self.network = twin(self.network, label, request.example(network, self.device))
         if compile:
-            self.network = compiled(self.network)
+            self.network = compiled(self.network, self.device)
         self.executor.check(self.device)
         self._plans: dict[tuple, Plan] = {}
         self.plan()  # an unsuitable solver fails here, not at the first sample
@@ -120,7 +122,10 @@ class Sampler:
     @property
     def accelerated(self) -> Accelerated | None:
         """What accelerate=True did to the network; print it."""
-        return handle(self.network)
+        module = self.network.module
+        if isinstance(module, Compiled):
+            module = module.module
+        return accelerated(module) if isinstance(module, nn.Module) else None
 
     def plan(self, guidance: float | None = None, start: float | None = None, **how: Any) -> Plan:
         """The table of a run.
@@ -225,15 +230,19 @@ class Sampler:
             known=part.known,
             want_denoised=on_step is not None,
         )
-        with request.bar(run.length - 1, progress) as bar:
-            shown = None if on_step is None else _shown(run, on_step, every)
+        if progress is None and not self.executor.between_rows:
+            progress = False
+        shown = None if on_step is None else _shown(run, on_step, every)
+        bar = request.bar(run.length - 1, progress)
 
-            def after(i: int, args: StepArgs) -> None:
+        def after(i: int, args: StepArgs) -> None:
+            if bar is not None:
                 bar.update(1 if i else 0)
-                if shown is not None:
-                    shown(i, args)
+            if shown is not None:
+                shown(i, args)
 
-            idle = shown is None and bar.disable
+        idle = shown is None and bar is None
+        with bar or nullcontext():
             samples, finite = self.executor.execute(run, None if idle else after)
         if not all(finite):
             _warn(part, finite)
@@ -243,13 +252,12 @@ class Sampler:
     def update_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Copies weights into the network this sampler runs, in place, so that captured graphs see them.
 
-        weights  as in `state_dict`: every name and shape of the module
-        Raises ValueError where names or shapes differ; nothing is then changed.
+        weights  as in the module's `state_dict`: every name and shape
+        Not while a thread samples. Raises ValueError where names or shapes differ; nothing is then changed.
         """
-        module = self.network.module
-        if not isinstance(module, nn.Module):
-            raise ValueError(f"{type(module).__name__} is no torch.nn.Module and has no weights")
-        inner: nn.Module = getattr(module, "_orig_mod", module)  # of torch.compile
+        inner = unwrapped(self.network.module)
+        if not isinstance(inner, nn.Module):
+            raise ValueError(f"{type(inner).__name__} is no torch.nn.Module and has no weights")
         own = {name: tensor.shape for name, tensor in inner.state_dict().items()}
         given = {name: tensor.shape for name, tensor in weights.items()}
         if own != given:
@@ -284,8 +292,17 @@ class Sampler:
         }
 
     @classmethod
-    def replay(cls, network: ScoreNetwork, recipe: Mapping[str, Any], **more: Any) -> Result:
-        """The samples of a recipe, made again; tensors it could not hold come as keywords."""
+    def replay(
+        cls,
+        network: ScoreNetwork,
+        recipe: Mapping[str, Any],
+        how: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> Result:
+        """The samples of a recipe, made again; tensors it could not hold come as keywords.
+
+        how  arguments of Sampler that a recipe does not fix: backend, batch_size, executor and the like
+        """
         try:
             low, high = recipe["interval"]
             sampler = cls(
@@ -295,6 +312,7 @@ class Sampler:
                 interval=(low, math.inf if high >= 1e308 else high),
                 clip=None if recipe["clip"] is None else tuple(recipe["clip"]),
                 dtype=getattr(torch, recipe["dtype"]),
+                **(how or {}),
             )
             given = {k: recipe[k] for k in ("seeds", "condition", "guidance", "start", "noised")}
             needs = [name for name in recipe["needs"] if name not in more]
@@ -340,6 +358,13 @@ def _solver(given: str | Solver, options: dict[str, Any]) -> Solver:
     return solver(given, **options)
 
 
+def unwrapped(module: Any) -> Any:
+    """A user's own module, within those that the engine calls it through."""
+    while isinstance(module, (Compiled, Model)):
+        module = module.module
+    return module
+
+
 def _place(
     network: ScoreNetwork, dtype: torch.dtype | None, device: torch.device | str | None
 ) -> tuple[ScoreNetwork, torch.dtype, torch.device]:
@@ -354,6 +379,8 @@ def _place(
         if weights is not None
         else torch.device("cpu")
     )
+    if place.type == "cuda" and place.index is None:
+        place = torch.device("cuda", torch.cuda.current_device())
     if weights is None or (weights.dtype == dtype and weights.device == place):
         return network, dtype, place
     moved = copy.copy(network)

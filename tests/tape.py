@@ -1,11 +1,13 @@
 """A stand-in for CUDA graphs on the CPU: it records what torch computes and computes it again.
 
 Like a graph it keeps addresses and the order of operations and nothing else: Python does not run again,
-a branch stays as it was taken, and reading a value back fails.
+a branch stays as it was taken, reading a value back fails, and tensors from before the capture are not
+kept alive.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from diffusion_engine.executors.capture import Recording
-
-READS_BACK = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select")
+from diffusion_engine.executors.waits import refuse_waits
 
 
 class Tape(TorchDispatchMode):
@@ -27,17 +28,28 @@ class Tape(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.operations: list[Callable[[], None]] = []
+        self.own: set[int] = set()  # storages that were made during the capture
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket.__name__ in READS_BACK:
-            raise RuntimeError("operation not permitted when stream is capturing")
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        given = self.hold((args, kwargs))
         if not any(a.alias_info for a in func._schema.returns):
-            self.operations.append(lambda: _again(func, args, kwargs, out))
+            self.own |= {t.untyped_storage().data_ptr() for t in tensors(out)}
+            self.operations.append(lambda: _again(func, given(), out))
         elif func._schema.is_mutable:
-            self.operations.append(lambda: func(*args, **kwargs))
+            self.operations.append(lambda: func(*given()[0], **given()[1]))
         return out  # of the rest, views: they have no work
+
+    def hold(self, values: Any) -> Callable[[], Any]:
+        """The values, later; as a graph it knows the addresses of tensors from outside, no more."""
+
+        def kept(t: Any) -> Any:
+            outside = isinstance(t, Tensor) and t.untyped_storage().data_ptr() not in self.own
+            return _Address(t) if outside else t
+
+        held = tree_map(kept, values)
+        return lambda: tree_map(lambda t: t.tensor() if isinstance(t, _Address) else t, held)
 
     def replay(self) -> None:
         with torch.no_grad():
@@ -45,31 +57,48 @@ class Tape(TorchDispatchMode):
                 operation()
 
 
-def _again(func: Any, args: Any, kwargs: Any, out: Any) -> None:
-    for kept, new in zip(tree_leaves(out), tree_leaves(func(*args, **kwargs)), strict=True):
-        if isinstance(kept, Tensor):
-            kept.copy_(new)
+class _Address:
+    """Where a tensor was."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.storage = weakref.ref(tensor.untyped_storage())
+        self.about = tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype
+
+    def tensor(self) -> Tensor:
+        storage = self.storage()
+        assert storage is not None, "a replay read memory that was freed"
+        shape, stride, offset, dtype = self.about
+        return torch.empty(0, dtype=dtype).set_(storage, offset, shape, stride)
+
+
+def tensors(values: Any) -> list[Tensor]:
+    return [t for t in tree_leaves(values) if isinstance(t, Tensor)]
+
+
+def _again(func: Any, given: Any, out: Any) -> None:
+    args, kwargs = given
+    for kept, new in zip(tensors(out), tensors(func(*args, **kwargs)), strict=True):
+        kept.copy_(new)
 
 
 class TapeRecorder:
-    """Records tapes. Each costs `bytes`; `failures` are raised by the next records, in turn."""
+    """Records tapes, each of `bytes`. An error in `failures` under "warm_up" or "record" is raised there,
+    one at a call, in turn."""
 
-    def __init__(self, bytes: int = 1000, failures: tuple[BaseException, ...] = ()) -> None:
-        self.bytes, self.failures = bytes, list(failures)
+    def __init__(self, bytes: int = 1000, **failures: list[BaseException]) -> None:
+        self.bytes, self.failures = bytes, failures
         self.recorded = 0
-        self.sizes: list[int] = []
 
     def objection(self, device: torch.device) -> str | None:
         return None
 
     def warm_up(self, body: Callable[[], None]) -> None:
-        body()
+        self._fail("warm_up")
+        refuse_waits(body)
 
     def record(self, body: Callable[[], None]) -> Recording:
-        if self.failures:
-            raise self.failures.pop(0)
-        tape = Tape()
-        Tape.current = tape
+        self._fail("record")
+        Tape.current = tape = Tape()
         try:
             with tape:
                 body()
@@ -78,6 +107,10 @@ class TapeRecorder:
         self.recorded += 1
         return Recording(tape.replay, self.bytes)
 
+    def _fail(self, where: str) -> None:
+        if self.failures.get(where):
+            raise self.failures[where].pop(0)
+
 
 def taped(resolve: Callable[..., Any]) -> Callable[..., Any]:
     """`resolve` whose launches, which torch does not see, are recorded too."""
@@ -85,12 +118,11 @@ def taped(resolve: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any) -> Callable[..., None]:
         launch = resolve(*args)
 
-        def call(*given: Any) -> None:
-            if Tape.current is None:
-                launch(*given)
-                return
-            given = tree_map(lambda t: t, given)
-            Tape.current.operations.append(lambda: launch(*given))
+        def call(outs: Any) -> None:
+            launch(outs)
+            if Tape.current is not None:
+                given = Tape.current.hold(tuple(outs))
+                Tape.current.operations.append(lambda: launch(given()))
 
         return call
 

@@ -12,12 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from diffusion_engine import SOLVERS, Sampler, ScoreNetwork
 from diffusion_engine.executors import Graph, GraphError, executor, graph
 from diffusion_engine.executors.base import walk
+from diffusion_engine.executors.capture import Unrecordable
 from diffusion_engine.executors.eager import Eager, caller
 from diffusion_engine.executors.lru import Lru
 from diffusion_engine.executors.packing import bucket
 from diffusion_engine.executors.run import Run
 from diffusion_engine.executors.space import Space
-from diffusion_engine.processes import VP
+from diffusion_engine.executors.waits import refuse_waits
+from diffusion_engine.processes import VP, Discrete
 
 SHAPE = (3, 5, 7)
 
@@ -254,8 +256,8 @@ def test_whole_run_has_no_moment_between_rows():
     assert same(Sampler(PLAIN, steps=3).sample(2), made.sample(2))
 
 
-def of_budget(budget, bytes=1000, failures=()):
-    return Graph(recorder=TapeRecorder(bytes, failures), budget=budget)
+def of_budget(budget, bytes=1000):
+    return Graph(recorder=TapeRecorder(bytes), budget=budget)
 
 
 def test_the_least_recently_used_graphs_go_first():
@@ -291,12 +293,26 @@ def test_out_of_memory_drops_other_graphs_and_tries_once_more():
     shared = Graph(recorder=recorder)
     made = Sampler(PLAIN, "ddim", 3, executor=shared)
     made.sample(1)
-    recorder.failures = [full]
-    assert same(Sampler(PLAIN, "ddim", 3).sample(4), made.sample(4))
-    assert [key[1].samples for key in shared._kept] == [4]
-    recorder.failures = [full, full]
+    for n, where in ((4, "record"), (5, "warm_up")):
+        recorder.failures[where] = [full]
+        assert same(Sampler(PLAIN, "ddim", 3).sample(n), made.sample(n))
+        assert [key[1].samples for key in shared._kept] == [n]
+    recorder.failures["record"] = [full, full]
     with pytest.raises(GraphError, match=r"ran out of memory while 2 samples.*lower batch_size"):
         made.sample(2)
+    assert same(Sampler(PLAIN, "ddim", 3).sample(2), made.sample(2))
+
+
+def test_out_of_memory_in_the_comparison():
+    calls = []
+
+    def module(x, label):
+        calls.append(len(x))
+        if len(calls) == 3:  # after a warm-up and the capture: the eager step to compare with
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return elementwise(x, label)
+
+    made = Sampler(ScoreNetwork(module, VP(), SHAPE), "ddim", 3, executor=taping())
     assert same(Sampler(PLAIN, "ddim", 3).sample(2), made.sample(2))
 
 
@@ -358,8 +374,10 @@ def test_lru():
     assert list(kept) == ["a", "c"] and kept.get("b") is None
     assert kept.put("a", 1, 90)  # grown
     assert list(kept) == ["a"]
-    assert not kept.put("d", 4, 101)
-    assert len(kept) == 0 and kept.bytes == 0
+    assert not kept.put("d", 4, 101)  # the others stay
+    assert list(kept) == ["a"] and kept.bytes == 90
+    assert not kept.put("a", 1, 101)
+    assert len(kept) == 0 and kept.take("a") is None
 
 
 def test_buckets_pad_by_a_fifth_at_most():
@@ -369,17 +387,155 @@ def test_buckets_pad_by_a_fifth_at_most():
     assert [bucket(n) for n in (1, 8, 9, 17, 33, 64, 65)] == [1, 8, 10, 20, 40, 64, 80]
 
 
+@pytest.mark.parametrize("whole_run", [False, True])
+def test_more_samples_than_a_batch_and_channels_last(whole_run):
+    network = ScoreNetwork(elementwise, VP(), SHAPE, memory_format=torch.channels_last)
+    eager = Sampler(network, "dpmpp_2m_sde", 4, batch_size=3)
+    captured = Sampler(
+        network, "dpmpp_2m_sde", 4, batch_size=3, executor=taping(whole_run=whole_run)
+    )
+    made = captured.sample(7)
+    assert same(eager.sample(7), made)
+    assert made.samples.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_integer_labels():
+    def module(x, label):
+        assert label.dtype == torch.int64
+        return elementwise(x, label)
+
+    network = ScoreNetwork(module, Discrete.linear(), SHAPE, label_dtype=torch.int64)
+    eager, captured = pair(network)
+    assert same(eager.sample(3), captured.sample(3))
+
+
+@pytest.mark.parametrize("kind", [lambda: Eager(), taping])
+def test_inference_mode_leaves_buffers_usable(kind):
+    made = Sampler(PLAIN, steps=3, executor=kind())
+    with torch.inference_mode():
+        inside = made.sample(2, x=torch.randn(2, *SHAPE), start=0.5)
+    assert inside.samples.shape == (2, *SHAPE) and not inside.samples.is_inference()
+    assert same(Sampler(PLAIN, steps=3).sample(2), made.sample(2))
+
+
+@pytest.mark.parametrize("kind", [lambda: Eager(), taping, lambda: taping(whole_run=True)])
+def test_more_packings_than_are_kept(kind, monkeypatch):
+    """Tables of former runs go, and with them the graphs that read them."""
+    for module in ("eager", "graph"):
+        monkeypatch.setattr(f"diffusion_engine.executors.{module}.PACKINGS", 3)
+    made = Sampler(CONDITIONAL, "ddim", 3, executor=kind())
+    eager = Sampler(CONDITIONAL, "ddim", 3)
+    scales = [[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [1.0, 2.0], [2.0, 1.0]]
+    for scale in scales + scales:
+        how = {"condition": [1, 2], "guidance": scale}
+        assert same(eager.sample(2, **how), made.sample(2, **how))
+
+
+def test_autocast_and_float64_are_refused():
+    made = Sampler(PLAIN, steps=3, executor=taping())
+    with torch.autocast("cpu"), pytest.raises(GraphError, match=r"autocast is on.*dtype="):
+        made.sample(2)
+    with pytest.raises(GraphError, match="float64, reads values back"):
+        Sampler(PLAIN, steps=3, executor=taping(), dtype=torch.float64).sample(2)
+    assert same(Sampler(PLAIN, steps=3).sample(2), made.sample(2))
+
+
+def test_training_mode_after_the_capture():
+    network = ScoreNetwork(Convolution().eval(), VP(), SHAPE)
+    captured = Sampler(network, steps=3, executor=taping())
+    captured.sample(2)
+    network.module.train()
+    with pytest.raises(GraphError, match="training mode changed"):
+        captured.sample(2)
+
+
+def test_a_callback_that_samples():
+    shared = taping()
+    made = Sampler(PLAIN, steps=3, executor=shared)
+    with pytest.raises(GraphError, match="an executor of its own"):
+        made.sample(2, on_step=lambda step: made.sample(1))
+    other = Sampler(PLAIN, steps=3)
+    seen = []
+    again = made.sample(2, on_step=lambda step: seen.append(other.sample(1)))
+    assert len(seen) == 3 and same(Sampler(PLAIN, steps=3).sample(2), again)
+
+
+def test_whole_runs_of_one_signature_make_room_for_each_other():
+    need = Space(_run(4).signature.padded(), static=True).bytes
+    shared = Graph(recorder=TapeRecorder(6000), budget=need + 17000, whole_run=True)
+    for steps in (3, 4, 5, 6, 7, 3):
+        made = Sampler(PLAIN, "ddim", steps, executor=shared).sample(4)
+        assert same(Sampler(PLAIN, "ddim", steps).sample(4), made)
+        assert shared._kept.bytes <= shared._kept.budget
+
+
+def test_a_recording_holds_nothing_alive():
+    """The stand-in shows a replay that reads memory which was freed."""
+    kept = {"bias": torch.ones(1)}
+    recorder = TapeRecorder()
+    x = torch.zeros(3)
+    recording = recorder.record(lambda: x.add_(kept["bias"] * 2.0))
+    recording.replay()
+    assert x.tolist() == [4.0] * 3
+    kept.clear()
+    with pytest.raises(AssertionError, match="memory that was freed"):
+        recording.replay()
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda x: x[x > 0], lambda x: x.nonzero(), lambda x: x.sum().item(), lambda x: torch.unique(x),
+        lambda x: x.masked_select(x > 0), lambda x: x.index_put_((x > 0,), torch.zeros(())),
+        lambda x: x.to("meta"),
+    ],
+)  # fmt: skip
+def test_operations_that_wait(work):
+    with pytest.raises(Unrecordable, match="waits for the device"):
+        refuse_waits(lambda: work(torch.randn(4)))
+
+
+def test_operations_that_do_not_wait():
+    index = torch.tensor([0, 2])
+    refuse_waits(lambda: torch.randn(4)[index].clamp(0).sum().add_(1.0))
+
+
+def test_names_of_conditions_have_to_agree():
+    null = {"context": torch.zeros(2, 4), "bias": torch.zeros(())}
+    network = ScoreNetwork(of_context, VP(), SHAPE, null=null)
+    wrong = {"context": torch.randn(3, 2, 4), "basis": torch.randn(3)}
+    with pytest.raises(ValueError, match=r"names \['basis', 'context'\].*\['bias', 'context'\]"):
+        Sampler(network, steps=3, guidance=2.0).sample(condition=wrong)
+
+
+def test_backend_of_an_executor_object():
+    with pytest.raises(ValueError, match=r"give it to the executor: Eager\('cpp'\)"):
+        Sampler(PLAIN, executor=Eager(), backend="cpp")
+
+
 def test_compiled_networks(monkeypatch):
-    """The same samples, flags of torch as they were, and no limit on batch sizes that passes unnoticed."""
+    """The same samples, flags of torch as they were, and a sentence at the limit of batch sizes."""
     from torch._dynamo import config
 
-    before = config.recompile_limit
-    compiled_to = []
-    monkeypatch.setattr(
-        torch, "compile", lambda module, **options: compiled_to.append(options) or module
-    )
-    made = Sampler(PLAIN, steps=3, compile=True)
+    before = config.recompile_limit, config.fail_on_recompile_limit_hit
+    real, given = torch.compile, []
+    torch.compiler.reset()
+
+    def by_eager(module, dynamic, options):
+        given.append((dynamic, options))
+        return real(module, dynamic=dynamic, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", by_eager)
+    monkeypatch.setattr("diffusion_engine.executors.compiled.KINDS", 3)
+    network = ScoreNetwork(Convolution().eval(), VP(), SHAPE)
+    made = Sampler(network, steps=3, compile=True)
+    assert given == [(False, None)]
     for n in (1, 2, 2, 3):
-        assert same(Sampler(PLAIN, steps=3).sample(n), made.sample(n))
-    assert compiled_to[0]["dynamic"] is False
-    assert config.recompile_limit == before
+        assert same(Sampler(network, steps=3).sample(n), made.sample(n))
+    with pytest.raises(ValueError, match=r"kernels for 3 kinds of calls.*compile=False"):
+        made.sample(5)
+    assert same(Sampler(network, steps=3).sample(2), made.sample(2))
+    assert (config.recompile_limit, config.fail_on_recompile_limit_hit) == before
+    made.update_weights(Convolution().state_dict())  # its names are the module's own
+    assert same(Sampler(network, steps=3).sample(2), made.sample(2))
+    assert Sampler(made.network, steps=3, compile=True).network is made.network

@@ -147,6 +147,26 @@ def test_sdxl_conditions_are_added():
     assert seen["text_embeds"].shape == (2, 5) and set(seen) == {"text_embeds", "time_ids"}
 
 
+def test_noise_levels_of_a_scheduler():
+    karras = diffusers.DPMSolverMultistepScheduler(use_karras_sigmas=True)
+    network = ScoreNetwork.from_diffusers(UNET, karras)
+    karras.set_timesteps(8)
+    points = Sampler(network, "ddim", 8).points
+    got = [p.ratio for p in points[:-1]]
+    # diffusers rounds the ends' timesteps; both run from the table's largest to its smallest ratio.
+    assert got == pytest.approx(karras.sigmas[:-1].tolist(), rel=1e-3)
+    with pytest.raises(ValueError, match="asks for thresholding=True"):
+        ScoreNetwork.from_diffusers(UNET, diffusers.DDIMScheduler(thresholding=True))
+    with pytest.raises(ValueError, match="asks for use_dynamic_shifting=True"):
+        config = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True).config
+        ScoreNetwork.from_diffusers(UNET, config)
+
+
+def test_weights_have_the_names_of_the_users_module():
+    made = Sampler(ScoreNetwork.from_diffusers(UNET, diffusers.DDIMScheduler()), "ddim", 2)
+    made.update_weights(UNET.state_dict())
+
+
 def test_what_is_not_understood():
     with pytest.raises(ValueError, match="give a network of diffusers"):
         ScoreNetwork.from_diffusers(torch.nn.Conv2d(3, 3, 1), diffusers.DDIMScheduler())

@@ -38,7 +38,8 @@ class Loop:
     """What `profile` needs of a sampler, with the ranges an executor makes."""
 
     device, batch_size = torch.device("cpu"), 2
-    executor, accelerated, network = Eager(), None, None
+    executor, accelerated = Eager(), None
+    network = SimpleNamespace(module=None)
 
     def __init__(self):
         self.module = Network()

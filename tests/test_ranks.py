@@ -1,5 +1,6 @@
 """Several processes share the samples of a request, and make the same ones as a single process."""
 
+import os
 import subprocess
 import sys
 
@@ -42,7 +43,9 @@ def sample(tmp_path, processes, *more):
     if processes > 1:
         start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     command = [*start, "diffusion_engine.cli", "sample", "--out", out, "--steps", "2", *more]
-    return out, subprocess.run(command, capture_output=True, text=True, check=False)
+    # torchrun gives each process one thread, and torch's bits may depend on their number.
+    alike = os.environ | {"OMP_NUM_THREADS": "1"}
+    return out, subprocess.run(command, capture_output=True, text=True, check=False, env=alike)
 
 
 def test_any_number_of_processes_makes_the_same_samples(tmp_path):

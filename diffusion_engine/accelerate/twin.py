@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..network import Condition, ScoreNetwork
-from .network import Accelerated, accelerate, accelerated
+from .network import accelerate, accelerated
 
 
 def twin(network: ScoreNetwork, label: float, condition: Condition | None) -> ScoreNetwork:
@@ -47,8 +47,3 @@ def twin(network: ScoreNetwork, label: float, condition: Condition | None) -> Sc
     other = copy.copy(network)
     object.__setattr__(other, "module", made)
     return other
-
-
-def handle(network: ScoreNetwork) -> Accelerated | None:
-    """The handle of an accelerated network, None of another."""
-    return accelerated(network.module) if isinstance(network.module, nn.Module) else None

@@ -20,6 +20,19 @@ PREDICTIONS = {
     "sample": "x0",
     "flow_prediction": "flow",
 }
+# Flags of a scheduler that choose its noise levels, and our name for them.
+SIGMAS = {
+    "use_karras_sigmas": "karras",
+    "use_exponential_sigmas": "exponential",
+    "use_lu_lambdas": "lambda",
+}
+OTHERS = (
+    "use_beta_sigmas",
+    "use_flow_sigmas",
+    "use_dynamic_shifting",
+    "thresholding",
+    "shift_terminal",
+)
 # Keywords of UNet2DConditionModel.forward; other tensors of a condition are added_cond_kwargs (SDXL).
 OWN = ("encoder_hidden_states", "class_labels", "timestep_cond")
 
@@ -61,6 +74,11 @@ def score_network(module: nn.Module, scheduler: Any, **options: Any) -> ScoreNet
             f"{type(module).__name__} takes {channels} channels and returns {outputs}; a network returns "
             "as many as its state has, or twice as many with a learned variance. Wrap one that also reads a "
             "mask or another image in a module that adds those channels"
+        )
+    if unknown := [flag for flag in OTHERS if config.get(flag)]:
+        raise ValueError(
+            f"the scheduler's configuration asks for {unknown[0]}={config[unknown[0]]!r}, which is not taken "
+            "over: give a configuration without it, and the times you want as the sampler's times= or sigmas="
         )
     process, label = _process(config)
     kind = config.get("prediction_type", "flow_prediction" if label != "t" else "epsilon")
@@ -137,7 +155,12 @@ def _grid(config: Mapping[str, Any], label: str) -> grids.Grid | str | None:
     if label != "t":
         shift = float(config.get("shift", 1.0))
         return None if shift == 1.0 else partial(grids.shifted, shift=shift)
-    spacing = config.get("timestep_spacing", "leading")
+    for flag, grid in SIGMAS.items():
+        if config.get(flag):
+            return grid
+    kind = str(config.get("_class_name", ""))
+    usual = "leading" if not kind or kind[:4] in ("DDIM", "DDPM", "PNDM") else "linspace"
+    spacing = config.get("timestep_spacing", usual)
     if spacing == "leading":
         return partial(grids.leading, offset=int(config.get("steps_offset", 0)))
     return spacing

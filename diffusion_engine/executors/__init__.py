@@ -16,6 +16,11 @@ def executor(given: str | Executor, backend: str = "auto") -> Executor:
     backend  of the step: "auto", "torch", "cpp", "triton" or "cuda"
     """
     if isinstance(given, Executor):
+        if backend != "auto":
+            raise ValueError(
+                f"backend={backend!r} goes with an executor's name; give it to the executor: "
+                f"{type(given).__name__}({backend!r})"
+            )
         return given
     kinds: dict[str, type[Eager] | type[Graph]] = {"eager": Eager, "graph": Graph}
     if given not in kinds:

@@ -22,7 +22,12 @@ Advance = Callable[[Packing | None], None]
 
 
 class Executor(ABC):
-    """Runs the plans of a batch of samples to their ends. Objects are safe to share between threads."""
+    """Runs the plans of a batch of samples to their ends. Objects are safe to share between threads.
+
+    between_rows  whether something can be done between rows: callbacks, a progress bar
+    """
+
+    between_rows: bool = True
 
     @abstractmethod
     def execute(self, run: Run, after: After | None = None) -> tuple[Tensor, list[bool]]:

@@ -2,39 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import copy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..network import Condition, ScoreNetwork
 
-KINDS = 64  # batch sizes that torch.compile makes kernels for; its own limit is 8
+KINDS = 64  # kinds of calls that torch.compile makes kernels for; its own limit is 8
 
 
-@dataclass(frozen=True, eq=False)
-class Compiled(ScoreNetwork):
-    """A ScoreNetwork whose module is compiled, anew for every batch size."""
+class Compiled(nn.Module):
+    """A module that is compiled, anew for every batch size and kind of condition.
 
-    _met: set[int] = field(init=False, default_factory=set)
+    module   what is compiled; its weights are this one's
+    options  of torch.compile
+    """
 
-    def __call__(self, x: Tensor, label: Tensor, condition: Condition | None) -> tuple[Tensor, ...]:
-        if len(x) in self._met:
-            return super().__call__(x, label, condition)
+    def __init__(self, module: Any, options: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.module = module
+        self._call = [torch.compile(module, dynamic=False, options=options)]  # no submodule
+        self._met: set[tuple] = set()
+        self.train(getattr(module, "training", False))
+
+    def forward(self, x: Tensor, label: Tensor, *given: Condition, **named: Tensor) -> Any:
+        kind = (len(x), len(given), *sorted(named))
+        if kind in self._met:
+            return self._call[0](x, label, *given, **named)
         from torch._dynamo import config
+        from torch._dynamo.exc import FailOnRecompileLimitHit
 
-        # Past its limit torch.compile would run eagerly without a word.
-        with config.patch(recompile_limit=KINDS, fail_on_recompile_limit_hit=True):
-            outs = super().__call__(x, label, condition)
-        self._met.add(len(x))
-        return outs
+        try:  # past its limit torch.compile would run eagerly without a word
+            with config.patch(recompile_limit=KINDS, fail_on_recompile_limit_hit=True):
+                out = self._call[0](x, label, *given, **named)
+        except FailOnRecompileLimitHit as error:
+            raise ValueError(
+                f"torch.compile has made kernels for {KINDS} kinds of calls and met another one, of batch "
+                f"size {len(x)}: sample in fewer sizes (batch_size), or with compile=False"
+            ) from error
+        self._met.add(kind)
+        return out
 
 
-def compiled(network: ScoreNetwork) -> ScoreNetwork:
+def compiled(network: ScoreNetwork, device: torch.device) -> ScoreNetwork:
     """The network through torch.compile; on a GPU max-autotune, without CUDA graphs of its own."""
-    options: dict[str, Any] = {}
-    if torch.cuda.is_available():
+    if isinstance(network.module, Compiled):
+        return network
+    options: dict[str, Any] | None = None
+    if device.type == "cuda":
         from torch._inductor import list_mode_options
 
         # What diffusers' own guide to fast inference turns on beside the mode.
@@ -44,5 +61,6 @@ def compiled(network: ScoreNetwork) -> ScoreNetwork:
             "coordinate_descent_check_all_directions": True,
             "epilogue_fusion": False,
         }
-    module = torch.compile(network.module, dynamic=False, options=options or None)
-    return Compiled(**{**vars(network), "module": module})
+    made = copy.copy(network)
+    object.__setattr__(made, "module", Compiled(network.module, options))
+    return made

@@ -14,7 +14,7 @@ from .base import Advance, After, Executor, result, walk
 from .lru import Lru
 from .packing import Packing
 from .run import Run
-from .space import Space
+from .space import PACKINGS, Space
 
 # Bytes of buffers that wait for the next run. Larger ones take longer to fill than to make.
 KEPT = 16 << 20
@@ -28,7 +28,7 @@ class Eager(Executor):
     """
 
     backend: str = "auto"
-    _idle: Lru[tuple, tuple[Space, Advance]] = field(
+    _idle: Lru[tuple, tuple[Space, Advance, int]] = field(
         default_factory=lambda: Lru(KEPT), init=False, repr=False, compare=False
     )
 
@@ -37,16 +37,19 @@ class Eager(Executor):
 
     def execute(self, run: Run, after: After | None = None) -> tuple[Tensor, list[bool]]:
         key = (run.network, run.signature, trace.active())
-        with torch.no_grad():
+        # Buffers that are kept may not become inference tensors.
+        with torch.inference_mode(False), torch.no_grad():
             idle = self._idle.take(key)
             if idle is None:
                 space = Space(run.signature)
-                idle = space, caller(run.network, space, self.backend)
-            space, advance = idle
+                idle = space, caller(run.network, space, self.backend), space.bytes
+            space, advance, size = idle
+            if len(space.tables.keys() | set(run.packings)) > PACKINGS:
+                space.tables.clear()
             space.load(run)
             walk(run, space, advance, after)
             made = result(run, space)
-        self._idle.put(key, idle, space.bytes)
+        self._idle.put(key, idle, size)
         return made
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +16,17 @@ from .. import trace
 from ..network import ScoreNetwork
 from ..ops.registry import resolve
 from .base import After, Executor, result, walk
-from .capture import Body, CudaRecorder, GraphError, Recorder, Recording
+from .capture import Body, CudaRecorder, GraphError, Recorder, Recording, Unrecordable
 from .lru import Lru
 from .packing import Packing, bucket
 from .run import Run, Signature
 from .space import PACKINGS, Space
 
 BUDGET = 8 << 30
+
+Made = TypeVar("Made")
+# Puts the buffers in front of what is captured; True: with other inputs than those of the capture.
+Prepare = Callable[[bool], None]
 
 
 class Captures:
@@ -32,10 +38,11 @@ class Captures:
     """
 
     def __init__(self, network: ScoreNetwork, signature: Signature, backend: str) -> None:
+        self.key = (network, signature)
         self.network = network
         self.space = Space(signature, static=True)
         self.step = resolve("step", backend, self.space.args)
-        self.weights = addresses(network)
+        self.weights = weights_of(network)
         self.steps: dict[int, Recording] = {}
         self.runs: dict[tuple[Packing | None, ...], Recording] = {}
 
@@ -43,6 +50,13 @@ class Captures:
     def bytes(self) -> int:
         graphs = (*self.steps.values(), *self.runs.values())
         return self.space.bytes + sum(graph.bytes for graph in graphs)
+
+    def make_room(self, run: Run) -> None:
+        """Drops the packings of former runs where there would be too many, and what was captured over
+        their tables."""
+        if len(self.space.tables.keys() | set(run.packings)) > PACKINGS:
+            self.space.tables.clear()
+            self.runs.clear()
 
     def entries(self, call: Packing) -> int:
         """The bucket of a call."""
@@ -63,23 +77,25 @@ class Captures:
             self.steps[self.entries(call)].replay()
 
     def state(self) -> list[Tensor]:
-        """Copies of everything that a step writes, as bits."""
+        """Copies of everything that a step writes, as bytes."""
         a = self.space.args
         written = (a.slots, a.row, a.net_in, a.label, a.status, a.denoised)
-        return [t.clone().view(torch.uint8) for t in written if t is not None]
+        return [t.contiguous().view(torch.uint8).clone() for t in written if t is not None]
 
 
 class Graph(Executor):
-    """Replays captured steps: no Python, no allocation and no launch overhead within a row.
+    """Replays captured steps: within a row there is no Python, no allocation and no launch but one.
 
     backend    of the step: "auto", "cpp", "triton" or "cuda"; the reference reads back and cannot be captured
-    budget     bytes that buffers and graphs may keep; those of signatures not used for longest go first
+    budget     bytes that buffers and graphs may keep, as far as torch's allocator tells them; those of
+               signatures not used for longest go first
     whole_run  capture all rows of a run in one graph: the least work for the host and steady times, for
                a capture of every step count and sequence of batch sizes
     recorder   what records; CUDA graphs when None
 
     Weights are read where they were: change them in place (`Sampler.update_weights`), which the next
-    replay sees. A step is compared with an eager one, bit for bit and on two inputs, before it is trusted.
+    replay sees. Moved ones are found in a torch.nn.Module; of another callable nothing is known. A step is
+    compared with an eager one, bit for bit and on two inputs, before it is trusted.
     """
 
     def __init__(
@@ -91,128 +107,162 @@ class Graph(Executor):
         recorder: Recorder | None = None,
     ) -> None:
         self.backend, self.whole_run = backend, whole_run
+        self.between_rows = not whole_run
         self._recorder = recorder or CudaRecorder()
-        self._kept: Lru[tuple[int, Signature], Captures] = Lru(budget)
-        self._lock = threading.Lock()
+        self._kept: Lru[tuple[ScoreNetwork, Signature], Captures] = Lru(budget)
+        self._lock = threading.RLock()
+        self._busy = False
 
     def check(self, device: torch.device) -> None:
         if reason := self._recorder.objection(device):
             raise GraphError(f"{reason}; use executor='eager'")
 
     def execute(self, run: Run, after: After | None = None) -> tuple[Tensor, list[bool]]:
-        if self.whole_run and (after is not None or run.noise is not None):
-            raise GraphError(
-                "whole_run=True has no moment between rows, for on_step, a progress bar or given noise: "
-                "leave those out, or use Graph(whole_run=False)"
-            )
-        with self._lock, torch.no_grad(), _on(run.device):
-            kept = self._captures(run)
+        self._check_run(run, after)
+        with self._alone(), torch.inference_mode(False), torch.no_grad(), _on(run.device):
+            captures = self._captures(run)
             if self.whole_run:
-                graph = self._whole(kept, run)
-                kept.space.load(run)
+                graph = self._whole(captures, run)
+                captures.space.load(run)
                 trace.traced("replay", graph.replay)()
             else:
-                self._capture_steps(kept, run)
-                kept.space.load(run)
-                walk(run, kept.space, trace.traced("replay", kept.replay), after)
-            return result(run, kept.space)
+                self._capture_steps(captures, run)
+                captures.space.load(run)
+                walk(run, captures.space, trace.traced("replay", captures.replay), after)
+            self._keep(captures)
+            return result(run, captures.space)
 
     def recapture(self, network: ScoreNetwork | None = None) -> None:
         """Drops the graphs of a network, or all; the next run captures again."""
-        with self._lock:
+        with self._alone():
             for key in self._kept:
-                if network is None or key[0] == id(network):
-                    self._kept.drop(key)
+                if network is None or key[0] is network:
+                    self._kept.take(key)
+
+    def _check_run(self, run: Run, after: After | None) -> None:
+        if self.whole_run and (after is not None or run.noise is not None):
+            raise GraphError(
+                "whole_run=True has no moment between rows, for on_step, progress or given noise: leave "
+                "those out, or use Graph(whole_run=False)"
+            )
+        if torch.is_autocast_enabled(run.device.type):
+            raise GraphError(
+                "autocast is on, whose casts of the weights do not outlive it while a graph would read them: "
+                "give the Sampler dtype= instead, or use executor='eager'"
+            )
+        if self.backend == "torch" or run.state_dtype == torch.float64:
+            raise GraphError(
+                "the reference step, which alone runs float64, reads values back and cannot be captured: use "
+                "float32 and another backend, or executor='eager'"
+            )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One run at a time: its buffers are those of all. Other threads wait."""
+        with self._lock:
+            if self._busy:
+                raise GraphError(
+                    "a callback or the network itself samples with the executor that runs it, whose buffers "
+                    "are in use: give that sampler an executor of its own"
+                )
+            self._busy = True
+            try:
+                yield
+            finally:
+                self._busy = False
 
     def _captures(self, run: Run) -> Captures:
         """The graphs of a run's signature. Raises GraphError where the weights were moved."""
-        signature = run.signature.padded()
-        key = (id(run.network), signature)
-        kept = self._kept.get(key)
-        if kept is None:
-            self._check_size(signature)
-            kept = self._retry(key, lambda: Captures(run.network, signature, self.backend))
-            self._keep(key, kept)
-        if kept.weights != addresses(run.network):
+        key = (run.network, run.signature.padded())
+        captures = self._kept.get(key)
+        if captures is None:
+            self._check_size(key[1])
+            captures = self._retry(key, partial(Captures, *key, self.backend))
+            self._keep(captures)
+        if captures.weights != weights_of(run.network):
             raise GraphError(
-                "the weights of the network were moved or replaced after the capture, and graphs read them "
-                "where they were: call recapture() of the sampler, and from then on change weights in "
-                "place with update_weights(state_dict)"
+                "the weights of the network were moved or replaced after the capture, or its training mode "
+                "changed, and graphs read weights where they were: call recapture() of the sampler, and from "
+                "then on change weights in place with update_weights(state_dict)"
             )
-        if len(kept.space.tables) > PACKINGS:  # the space is about to drop them, and runs use them
-            kept.runs.clear()
-        return kept
+        captures.make_room(run)
+        return captures
 
     def _check_size(self, signature: Signature) -> None:
         need = Space(replace(signature, device=torch.device("meta")), static=True).bytes
         if need > self._kept.budget:
-            raise GraphError(
-                f"the buffers of {signature.samples} samples take {need / 2**20:.1f} MiB and the budget is "
-                f"{self._kept.budget / 2**20:.1f} MiB: give Graph(budget=...) more, or lower batch_size"
-            )
+            raise GraphError(_too_large("buffers", signature.samples, need, self._kept.budget))
 
-    def _keep(self, key: tuple[int, Signature], kept: Captures) -> None:
-        if not self._kept.put(key, kept, kept.bytes):
-            raise GraphError(
-                f"the graphs of {key[1].samples} samples take {kept.bytes / 2**20:.1f} MiB and the budget is "
-                f"{self._kept.budget / 2**20:.1f} MiB: give Graph(budget=...) more, or lower batch_size"
-            )
+    def _keep(self, captures: Captures, graph: Recording | None = None) -> None:
+        """Counts what the captures take now. Of a signature that alone is over the budget, captured runs
+        other than `graph` go first."""
+        for calls in list(captures.runs):
+            if captures.bytes <= self._kept.budget:
+                break
+            if captures.runs[calls] is not graph:
+                del captures.runs[calls]
+        size, samples = captures.bytes, captures.space.signature.samples
+        if not self._kept.put(captures.key, captures, size):
+            raise GraphError(_too_large("graphs", samples, size, self._kept.budget))
 
-    def _capture_steps(self, kept: Captures, run: Run) -> None:
+    def _capture_steps(self, captures: Captures, run: Run) -> None:
         """Captures the buckets that a run needs, the largest first: the others fit into its memory."""
-        calls = {kept.entries(call): call for call in run.packings if call.count}
-        for entries in sorted(calls.keys() - kept.steps.keys(), reverse=True):
-            call = calls[entries]
+        calls = {captures.entries(call): call for call in run.packings if call.count}
+        for entries in sorted(calls.keys() - captures.steps.keys(), reverse=True):
+            call, space = calls[entries], captures.space
 
-            def prepare(vary: bool, call: Packing = call) -> None:
-                kept.space.load(run)
-                kept.advance(None)
-                kept.space.read(call)
-                kept.space.write(call)
+            def prepare(vary: bool, call: Packing = call, space: Space = space) -> None:
+                space.load(run)
+                space.write(call)
+                captures.advance(None)
+                space.read(call)
                 if vary:
-                    _vary_inputs(kept.space, run)
+                    _vary_inputs(space, run)
 
-            body = _call(kept.advance, call)
-            kept.steps[entries] = self._capture(kept, body, prepare)
-            self._keep((id(run.network), kept.space.signature), kept)
+            captures.steps[entries] = self._capture(
+                captures, partial(captures.advance, call), prepare
+            )
+            self._keep(captures)
 
-    def _whole(self, kept: Captures, run: Run) -> Recording:
-        calls = tuple(run.calls)
-        if calls not in kept.runs:
+    def _whole(self, captures: Captures, run: Run) -> Recording:
+        calls = run.calls
+        if calls not in captures.runs:
 
             def prepare(vary: bool) -> None:
-                kept.space.load(run)
-                kept.space.args.seed.add_(int(vary))
+                captures.space.load(run)
+                captures.space.args.seed.add_(int(vary))
                 if run.x is not None and vary:
-                    kept.space.args.slots[0].mul_(-0.5)
+                    captures.space.args.slots[0].mul_(-0.5)
 
-            body: Body = lambda: walk(run, kept.space, kept.advance)  # noqa: E731
-            kept.runs[calls] = self._capture(kept, body, prepare)
-            self._keep((id(run.network), kept.space.signature), kept)
-        return kept.runs[calls]
+            body = partial(walk, run, captures.space, captures.advance)
+            captures.runs[calls] = self._capture(captures, body, prepare)
+            self._keep(captures, captures.runs[calls])
+        return captures.runs[calls]
 
-    def _capture(self, kept: Captures, body: Body, prepare: Callable[[bool], None]) -> Recording:
-        key = (id(kept.network), kept.space.signature)
-        prepare(False)
-        self._retry(key, lambda: self._recorder.warm_up(body))
-        prepare(False)
+    def _capture(self, captures: Captures, body: Body, prepare: Prepare) -> Recording:
+        """Records the work and holds it against the work itself. Raises GraphError with the reason."""
         try:
-            with trace.span("capture"):
-                graph = self._retry(key, lambda: self._recorder.record(body))
-        except RuntimeError as error:
-            reason = str(error.__context__ or error).strip().splitlines()[0]
+            return self._retry(captures.key, partial(self._recorded, captures, body, prepare))
+        except Unrecordable as error:
             raise GraphError(
-                f"the network cannot be captured ({reason}). A captured network may not wait for the device, "
+                f"the network cannot be captured ({error}). A captured network may not wait for the device, "
                 "copy to the host (item(), tolist(), printing a tensor) or branch on values: change that, or "
                 "use executor='eager'"
             ) from error
+
+    def _recorded(self, captures: Captures, body: Body, prepare: Prepare) -> Recording:
+        prepare(False)
+        self._recorder.warm_up(body)
+        prepare(False)
+        with trace.span("capture"):
+            graph = self._recorder.record(body)
         for vary in (False, True):
             prepare(vary)
             body()
-            want = kept.state()
+            want = captures.state()
             prepare(vary)
             graph.replay()
-            if not all(map(torch.equal, kept.state(), want)):
+            if not all(map(torch.equal, captures.state(), want)):
                 raise GraphError(
                     "a replay of the captured network differs from an eager call: it draws random numbers "
                     "(dropout), branches on values, keeps state between calls or uses kernels that are not "
@@ -220,7 +270,7 @@ class Graph(Executor):
                 )
         return graph
 
-    def _retry(self, key: tuple[int, Signature], work: Callable[[], Captures | Recording | None]):  # type: ignore[no-untyped-def]
+    def _retry(self, key: tuple[ScoreNetwork, Signature], work: Callable[[], Made]) -> Made:
         """Does the work; out of memory, drops all other graphs and tries once more."""
         try:
             return work()
@@ -229,12 +279,19 @@ class Graph(Executor):
         try:
             return work()
         except torch.OutOfMemoryError as error:
-            self._kept.drop(key)
+            self._kept.take(key)
             raise GraphError(
                 f"the device ran out of memory while {key[1].samples} samples were captured, even after all "
                 f"other graphs were dropped ({str(error).splitlines()[0]}): lower batch_size, or use "
                 "executor='eager'"
             ) from error
+
+
+def _too_large(what: str, samples: int, need: int, budget: int) -> str:
+    return (
+        f"the {what} of {samples} samples take {need / 2**20:.1f} MiB and the budget is "
+        f"{budget / 2**20:.1f} MiB: give Graph(budget=...) more, or lower batch_size"
+    )
 
 
 def _vary_inputs(space: Space, run: Run) -> None:
@@ -245,18 +302,14 @@ def _vary_inputs(space: Space, run: Run) -> None:
     args.label.fill_(last.label)
 
 
-def _call(advance: Callable[[Packing | None], None], call: Packing) -> Body:
-    return lambda: advance(call)
-
-
 def _on(device: torch.device) -> AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-def addresses(network: ScoreNetwork) -> tuple[int, ...]:
-    """Where the weights lie."""
+def weights_of(network: ScoreNetwork) -> tuple[int, ...]:
+    """What a captured network depends on beside its input: where the weights lie, and training mode."""
     module = network.module
-    tensors: Iterable[Tensor] = ()
-    if isinstance(module, nn.Module):
-        tensors = (*module.parameters(), *module.buffers())
-    return tuple(t.data_ptr() for t in tensors)
+    if not isinstance(module, nn.Module):
+        return ()
+    tensors = (*module.parameters(), *module.buffers())
+    return (sum(m.training for m in module.modules()), *(t.data_ptr() for t in tensors))

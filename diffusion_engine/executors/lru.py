@@ -49,16 +49,15 @@ class Lru(Generic[K, V]):
             return self._kept.pop(key, (None, 0))[0]
 
     def put(self, key: K, value: V, size: int) -> bool:
-        """Keeps a value, or its new size, and drops others until all fit. False, and the value is
-        dropped too, where it alone is over the budget."""
+        """Keeps a value, or its new size, and drops others until all fit. False where it alone is over
+        the budget: it is then not kept, and the others stay."""
         with self._lock:
-            self._kept[key] = (value, size)
-            self._kept.move_to_end(key)
-            while self.bytes > self.budget and len(self._kept) > 1:
-                self._kept.popitem(last=False)
-            if self.bytes > self.budget:
-                del self._kept[key]
+            self._kept.pop(key, None)
+            if size > self.budget:
                 return False
+            self._kept[key] = (value, size)
+            while self.bytes > self.budget:
+                self._kept.popitem(last=False)
             return True
 
     def keep_only(self, key: K) -> None:
@@ -66,7 +65,3 @@ class Lru(Generic[K, V]):
         with self._lock:
             for other in [k for k in self._kept if k != key]:
                 del self._kept[other]
-
-    def drop(self, key: K) -> None:
-        """Drops a value, where it is kept."""
-        self.take(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -93,30 +93,22 @@ class Run:
         return max(len(plan.rows) for plan in self.plans)
 
     @cached_property
-    def calls(self) -> list[Packing | None]:
+    def calls(self) -> tuple[Packing | None, ...]:
         """The packing of the calls that rows i make, None for rows 0, and an empty one after the last.
 
         Equal packings are one object.
         """
-        known: dict[tuple, Packing] = {}
+        return _calls(tuple(plan.branches for plan in self.plans), tuple(self.plan_of))
 
-        def packing(i: int) -> Packing:
-            needs = tuple(p.rows[i].branches if i < len(p.rows) else () for p in self.plans)
-            if needs not in known:
-                known[needs] = Packing(tuple(needs[p] for p in self.plan_of))
-            return known[needs]
-
-        return [None, *(packing(i) for i in range(1, self.length + 1))]
-
-    @property
-    def packings(self) -> list[Packing]:
+    @cached_property
+    def packings(self) -> tuple[Packing, ...]:
         """The distinct packings of the run's calls."""
-        return [p for p in dict.fromkeys(self.calls[1:]) if p is not None]
+        return tuple(p for p in dict.fromkeys(self.calls) if p is not None)
 
     @property
     def evaluations(self) -> int:
         """Network evaluations of all samples together."""
-        return sum(call.count for call in self.calls[1:] if call is not None)
+        return sum(self.plans[p].evaluations for p in self.plan_of)
 
     @property
     def draws(self) -> int:
@@ -131,11 +123,11 @@ class Run:
             rows=sum(len(plan.rows) for plan in plans),
             slots=max(plan.slots for plan in plans),
             outputs=max(plan.outputs for plan in plans),
-            entries=max(len(row.entries) for plan in plans for row in plan.rows),
+            entries=max(plan.entries for plan in plans),
             inputs=max(plan.inputs for plan in plans),
             normals=max(plan.normals for plan in plans),
             draws=self.draws if self.noise is not None else 0,
-            learned=any(row.learned for plan in plans for row in plan.rows),
+            learned=any(plan.learned for plan in plans),
             masked=self.mask is not None,
             denoised=self.want_denoised,
             shape=network.shape,
@@ -154,6 +146,22 @@ class Run:
             return []
         where = torch.tensor(packing.entries or [(0, 0)], device=self.device)[: packing.count]
         return [torch.stack(tensors)[where[:, 0], where[:, 1]] for tensors in zip(*branches)]  # noqa: B905
+
+
+@lru_cache(64)
+def _calls(
+    branches: tuple[tuple[tuple[int, ...], ...], ...], plan_of: tuple[int, ...]
+) -> tuple[Packing | None, ...]:
+    """Run.calls of plans whose rows have these branches."""
+    known: dict[tuple, Packing] = {}
+
+    def packing(i: int) -> Packing:
+        needs = tuple(rows[i] if i < len(rows) else () for rows in branches)
+        if needs not in known:
+            known[needs] = Packing(tuple(needs[p] for p in plan_of))
+        return known[needs]
+
+    return (None, *(packing(i) for i in range(1, max(map(len, branches)) + 1)))
 
 
 def named(condition: Condition | None) -> list[tuple[str, Tensor]]:

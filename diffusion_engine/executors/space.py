@@ -92,18 +92,18 @@ class Space:
         """Puts a run in front of its first row. Samples beyond the run's are left alone by every row."""
         args, n = self.args, run.samples
         if self._loaded is None or [*map(id, self._loaded.plans)] != [*map(id, run.plans)]:
-            self._loaded = Arena.of(run.plans, self.signature.state_dtype, self.signature.device)
-            for kept, new in zip(args.table, self._loaded.table, strict=True):
+            arena = Arena.of(run.plans, self.signature.state_dtype, self.signature.device)
+            for kept, new in zip(args.table, arena.table, strict=True):
                 kept[: len(new)].copy_(new)
-        if len(self.tables) > PACKINGS:
-            self.tables.clear()
+            self._loaded = arena
         first = np.full(self.signature.samples, -1, np.int32)
         first[:n] = [self._loaded.first[p] for p in run.plan_of]
         args.row.copy_(torch.from_numpy(first))
         args.seed[:n].copy_(run.seeds)
         assert args.status is not None and args.net_in is not None
         args.status.zero_()
-        args.net_in.zero_()  # padded entries are computed too: not with what a run before left there
+        # Padded entries are computed too: not with what a run before left there, which may be NaN.
+        args.net_in.zero_()
         given = ((args.slots[0], run.x), (args.mask, run.mask), (args.known, run.known))
         for kept_images, images in given:
             if images is not None and kept_images is not None:

@@ -190,7 +190,7 @@ def how(sampler: Sampler) -> dict[str, Any]:
     return {
         "executor": type(sampler.executor).__name__.lower(),
         "accelerated": sampler.accelerated is not None,
-        "compiled": isinstance(sampler.network, Compiled),
+        "compiled": isinstance(sampler.network.module, Compiled),
     }
 
 
