@@ -15,9 +15,9 @@ Row = dict[str, str]
 # column -> its head; those without a value are left out
 RUN_COLUMNS = {
     "contender": "contender", "ms_per_image": "ms an image", "p20_ms": "20 %", "p80_ms": "80 %",
-    "vs_best_peer": "over the best peer", "floor_share": "floor / time", "outside_us": "us a step outside",
-    "kernels": "kernels a step", "first_s": "first run, s", "peak_mb": "memory, MB",
-    "max_error": "difference", "version": "version",
+    "least_ms": "least", "vs_best_peer": "over the best peer", "floor_share": "floor / time",
+    "outside_us": "us a step outside", "kernels": "kernels a step", "first_s": "first run, s",
+    "peak_mb": "memory, MB", "max_error": "difference", "version": "version",
 }  # fmt: skip
 OP_COLUMNS = {
     "case": "case", "shape": "shape", "layout": "layout", "dtype": "dtype", "provider": "provider",

@@ -25,6 +25,7 @@ from .timing import Spread, Task
 
 REPEATS = {"cpu": 5, "cuda": 20}
 IDLE = 30  # repeats of a loop without its network
+QUIET = 0.1  # share of the cores that others may take
 LIMIT = 1e-3  # of the largest element, in float32
 
 Make = Callable[[Problem], Contender]
@@ -62,7 +63,7 @@ def main(given: Namespace) -> None:
             results.show(row, header=not rows, shown=results.RUN_SHOWN)
             rows.append(row)
         print("\n".join(ratios(found)), flush=True)
-    if not given.no_save:
+    if rows and not given.no_save:
         print(f"{len(rows)} rows appended to {results.save(rows, results.RUNS)}")
 
 
@@ -118,7 +119,12 @@ def compare(
 def figures(run: Spread, images: int) -> dict[str, float]:
     """Microseconds of a run as milliseconds of an image."""
     scale = 1e-3 / images
-    times = {"ms_per_image": run.median, "p20_ms": run.p20, "p80_ms": run.p80}
+    times = {
+        "ms_per_image": run.median,
+        "p20_ms": run.p20,
+        "p80_ms": run.p80,
+        "least_ms": run.least,
+    }
     return {name: time * scale for name, time in times.items()}
 
 
@@ -179,4 +185,6 @@ def ratios(rows: list[results.Row]) -> list[str]:
     kernels = "" if best["kernels"] is None else f"{best['kernels']:.1f} kernels a step, "
     outside = [f"{row['contender']} {row['outside_us']:.0f}" for row in rows]
     lines.append(f"  {kernels}us a step outside the network: {', '.join(outside)}")
+    if (best["others"] or 0.0) > QUIET:
+        lines.append(f"  others kept {best['others']:.0%} of the cores busy: not to be committed")
     return lines

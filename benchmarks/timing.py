@@ -35,16 +35,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Spread:
-    """Median and the 20th and 80th percentile, in microseconds."""
+    """Median, the 20th and 80th percentile, and the least, in microseconds."""
 
     median: float
     p20: float
     p80: float
+    least: float
 
     @classmethod
     def of(cls, seconds: list[float]) -> Spread:
         p20, median, p80 = (float(v) * 1e6 for v in np.percentile(seconds, (20, 50, 80)))
-        return cls(median, p20, p80)
+        return cls(median, p20, p80, 1e6 * min(seconds))
 
 
 def interleave(
