@@ -12,7 +12,7 @@ from diffusion_engine.ops.registry import resolve
 
 # Around the vectors and panels of the kernels, primes, one.
 CHANNELS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40, 64, 67]
-MANY = [96, 97, 100, 127, 128, 131, 160, 200]  # enough for tiles of 4 x 4
+MANY = [96, 97, 100, 127, 128, 131, 160, 200, 256, 259]  # enough for tiles of 4 x 4
 SIDES = [1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 16, 17]
 RESULTS = 200  # at least: of a few, the largest error of torch's is a matter of luck
 LARGE = [10, 12, 13, 15, 16, 17, 18, 20, 23, 33]

@@ -20,7 +20,8 @@ constexpr int64_t CHUNK = 128;
 // weight, which is larger than a small map, is read twice.
 static WinogradBlocks blocks_of(const Conv3x3Params& p, int64_t threads) {
   constexpr int64_t PANEL = WinogradBlocks::PANEL;
-  const int64_t tiles = WinogradBlocks::all_tiles(p), panels = WinogradBlocks::across(p.out_channels, PANEL);
+  const int64_t tiles = WinogradBlocks::all_tiles(p);
+  const int64_t panels = WinogradBlocks::across(p.out_channels, PANEL);
   int64_t blocks = WinogradBlocks::across(tiles, TILES), parts = 1;
   if (blocks < threads)
     parts = WinogradBlocks::across(threads, blocks);

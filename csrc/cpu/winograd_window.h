@@ -11,8 +11,9 @@ DE_INLINE Float load_lanes(const float* p, int lo, int hi) {
   return (Float)_mm512_maskz_loadu_ps((__mmask16)((1u << hi) - (1u << lo)), p);
 #elif defined(__AVX2__)
   const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  const __m256i below = _mm256_cmpgt_epi32(_mm256_set1_epi32(hi), lane);
-  return (Float)_mm256_maskload_ps(p, _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(lo), lane), below));
+  const __m256i below = _mm256_cmpgt_epi32(_mm256_set1_epi32(lo), lane);
+  const __m256i mask = _mm256_andnot_si256(below, _mm256_cmpgt_epi32(_mm256_set1_epi32(hi), lane));
+  return (Float)_mm256_maskload_ps(p, mask);
 #else
   Float v = {};
   for (int i = lo; i < hi; ++i) v[i] = p[i];
