@@ -21,7 +21,8 @@ struct WeightPanel {
   static constexpr bool SHARED = W < SIZE;
 
   const float* data;
-  const int64_t channels, vector, next;  // distances to the next vector, and to what is read after this
+  const int64_t channels;
+  const int64_t vector, next;  // distances to the next vector, and to what is read after these
 
   WeightPanel(const float* point, int64_t channels, int64_t from, int vectors)
       : data(point + from / SIZE * channels * SIZE + from % SIZE), channels(channels),
