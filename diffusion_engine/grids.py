@@ -28,6 +28,11 @@ def quadratic(process: GaussianProcess, n: int) -> Array:
     return np.linspace(math.sqrt(process.t_max), math.sqrt(process.t_min), n) ** 2
 
 
+def quadratic_striding(process: GaussianProcess, n: int) -> Array:
+    """n times evenly spaced in sqrt(t - t_min): CLD's quadratic striding (Dockhorn et al. 2022, B.2)."""
+    return process.t_min + (process.t_max - process.t_min) * np.linspace(1.0, 0.0, n) ** 2
+
+
 def _ratio_ends(process: GaussianProcess) -> tuple[float, float]:
     start, end = process.at(process.t_max), process.at(process.t_min)
     if not math.isfinite(start.lam):
@@ -106,6 +111,7 @@ def shifted(process: GaussianProcess, n: int, shift: float = 3.0) -> Array:
 GRIDS: dict[str, Grid] = {
     "uniform": uniform,
     "quadratic": quadratic,
+    "quadratic_striding": quadratic_striding,
     "karras": karras,
     "exponential": exponential,
     "lambda": lam_uniform,

@@ -45,7 +45,15 @@ def classifier_free(
 
 def inpaint(plan: Plan) -> Plan:
     """Keeps the known region on its own law: after a row that leaves a state (alpha, sigma) in slot 0,
-    the region is alpha known + sigma z (Song et al. 2021, appendix I.2)."""
+    the region is alpha known + sigma z (Song et al. 2021, appendix I.2).
+
+    Raises ValueError where the state has a velocity, of which the rule says nothing.
+    """
+    if plan.inputs > 1:
+        raise ValueError(
+            f"inpainting keeps the known region of x on its law, and {plan.name!r} moves a velocity too, of "
+            f"which that says nothing; sample without mask and known"
+        )
 
     def keep(row: Row) -> Row:
         return row if row.state is None else replace(row, known=(row.state.alpha, row.state.sigma))

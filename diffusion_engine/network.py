@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from . import grids
-from .prediction import PREDICTIONS, F, Prediction
-from .processes import EDM, GaussianProcess, Point
+from .prediction import PREDICTIONS, F, Prediction, Velocity
+from .processes import CLD, EDM, GaussianProcess, Point
 
 Condition = Tensor | Mapping[str, Tensor]
 
@@ -27,6 +27,10 @@ LABELS: dict[str, Callable[[Point], float]] = {
 }
 
 
+# What torch says where a layer meets another number of channels than its own.
+SHAPE_ERRORS = ("channels", "shapes cannot be multiplied")
+
+
 @dataclass(frozen=True, eq=False)
 class ScoreNetwork:
     """A trained network, the process it was trained on, and its calling convention.
@@ -35,9 +39,10 @@ class ScoreNetwork:
                 mapping is passed by keyword. It returns a tensor [N, C, *pixel], or up to four whose
                 channels count on.
     process     the law its training data followed
-    shape       of one sample, (C, *pixel)
+    shape       of one sample, (C, *pixel); a network of CLD reads [x, v], 2C channels
     prediction  "eps", "x0", "v", "score", "flow", "F" (EDM's inner network), or a function of a Point
-                giving (p, q) with x0 = p x + q output; p is a tuple where it reads several slots
+                giving (p, q) with x0 = p x + q output; p is a tuple where it reads several slots.
+                Of CLD "velocity", "mixed_velocity" or a Velocity
     label       what it is told for the time: "t", "999t", "1000t", "sigma" (= sigma/alpha),
                 "log_sigma", "log_sigma/4", "lam", or a function of a Point
     label_dtype float32, float64 or int64
@@ -57,7 +62,7 @@ class ScoreNetwork:
     module: Callable[..., Any]
     process: GaussianProcess
     shape: tuple[int, ...]
-    prediction: str | Prediction = "eps"
+    prediction: str | Prediction | Velocity = "eps"
     label: str | Callable[[Point], float] = "t"
     label_dtype: torch.dtype = torch.float32
     scale: str | Callable[[Point], float] | None = None
@@ -81,6 +86,11 @@ class ScoreNetwork:
                 raise ValueError(
                     f"unknown {kind} {value!r}; choose {', '.join(table)}, or give a function"
                 )
+        if isinstance(self.process, CLD) != isinstance(self.rule, Velocity):
+            raise ValueError(
+                f"prediction={self.prediction!r} of {type(self.process).__name__}: a network of CLD predicts "
+                f"'velocity' or 'mixed_velocity' (or a Velocity), and no other network does"
+            )
         if isinstance(self.scale, str) and self.scale not in ("one", "sigma", "F"):
             raise ValueError(
                 f"unknown scale {self.scale!r}; choose one, sigma or F, or give a function"
@@ -123,9 +133,17 @@ class ScoreNetwork:
 
         return score_network(module, scheduler, **options)
 
+    @property
+    def rule(self) -> Prediction | Velocity:
+        """What the network predicts, an object where `prediction` may be a name."""
+        return PREDICTIONS[self.prediction] if isinstance(self.prediction, str) else self.prediction
+
     def weights(self, at: Point) -> tuple[tuple[float, ...], float]:
         """(p, q) with x0 = sum_i p[i] x_i + q output, x_i being the slots that the network reads."""
-        rule = PREDICTIONS[self.prediction] if isinstance(self.prediction, str) else self.prediction
+        rule = self.rule
+        if isinstance(rule, Velocity):
+            assert isinstance(self.process, CLD), "checked when the network was made"
+            return rule.weights(self.process, at.t)
         p, q = rule(at)
         return (p if isinstance(p, tuple) else (p,)), q
 
@@ -153,17 +171,32 @@ class ScoreNetwork:
 
     def __call__(self, x: Tensor, label: Tensor, condition: Condition | None) -> tuple[Tensor, ...]:
         """The outputs of one batched call, as a tuple of tensors."""
-        if condition is None:
-            out = self.module(x, label)
-        elif isinstance(condition, Mapping):
-            out = self.module(x, label, **condition)
-        else:
-            out = self.module(x, label, condition)
+        try:
+            if condition is None:
+                out = self.module(x, label)
+            elif isinstance(condition, Mapping):
+                out = self.module(x, label, **condition)
+            else:
+                out = self.module(x, label, condition)
+        except RuntimeError as error:
+            if self.process.blocks == 1 or not any(word in str(error) for word in SHAPE_ERRORS):
+                raise
+            raise ValueError(
+                f"the network does not take {x.shape[1]} channels, and CLD's reads [x, v] of {self.shape[0]} "
+                f"each; give the shape of x alone and a module that takes {x.shape[1]} channels ({error})"
+            ) from error
         outs = (out,) if isinstance(out, Tensor) else tuple(out)
         for tensor in outs:
             if tensor.shape[0] != x.shape[0]:  # a kernel would read past its end
                 raise ValueError(
                     f"the network returned a batch of {tensor.shape[0]} for one of {x.shape[0]}; "
                     f"it has to return one entry for each"
+                )
+        if isinstance(self.rule, Velocity):
+            channels, wanted = sum(t.shape[1] for t in outs), self.rule.outputs * self.shape[0]
+            if channels != wanted:  # a score of x and v would be read as that of v
+                raise ValueError(
+                    f"the network returned {channels} channels for [x, v] of {self.shape[0]} each, and "
+                    f"{self.rule} has {wanted}: the score of v alone, and its products"
                 )
         return outs

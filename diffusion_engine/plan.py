@@ -1,7 +1,7 @@
 """A plan: the table of numbers that a sampler is. Host only, float64, no tensors.
 
-Row 0 makes the first state (the prior draw, or a given x); every other row is one network call and
-one affine update of the slots (ops/step.py has the formula). Rows follow one another.
+Row 0 makes the first state (the prior draw, or a given x); every other row is one network call (few
+have none) and one affine update of the slots (ops/step.py has the formula). Rows follow one another.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Call:
 class Row:
     """One network call and one update of the slots.
 
-    call      the call whose outputs the row uses; None for a first row
+    call      the call whose outputs the row uses; None for a first row, or one that moves slots alone
     new       slot -> its new content in terms of old slots, "D", "raw", "z0", "z1"
     p         denoised: weight of each slot
     q         denoised: weight of each output
@@ -81,7 +81,7 @@ class Row:
 class Plan:
     """Rows, checked as mathematics when the plan is made.
 
-    rows   the table; rows[0] has no call
+    rows   the table; rows[0] has no call, the last has one
     name   of the solver, for display
     exact  whether a perfect network is transported exactly: then, if every `denoised` were the true
            x0, slot 0 would keep alpha x0 + noise at each row's state, and that is verified
@@ -99,6 +99,8 @@ class Plan:
             raise ValueError(
                 f"a plan has a first row and at least one call, got {len(self.rows)} rows"
             )
+        if self.rows[-1].call is None:
+            raise ValueError(f"row {len(self.rows) - 1}: the last row has a network call")
         written: set[int] = set()
         for i, row in enumerate(self.rows):
             _check_row(i, row, written)
@@ -193,8 +195,12 @@ class Plan:
 
 
 def _check_row(i: int, row: Row, written: set[int]) -> None:
-    if (row.call is None) != (i == 0):
-        raise ValueError(f"row {i}: row 0 alone has no network call")
+    if row.call is not None and i == 0:
+        raise ValueError(
+            "row 0: it makes the state that the first call reads, and has no call itself"
+        )
+    if row.call is None and (row.q or row.e or row.p):
+        raise ValueError(f"row {i} has no network call and takes outputs of one")
     if not row.new or not all(0 <= k < layout.SLOTS for k in row.new):
         raise ValueError(f"row {i} writes slots {sorted(row.new)}; it has to write some of 0 to 4")
     if len(row.p) > layout.SLOTS or len(row.q) > layout.OUTPUTS:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .processes import Point
+from .processes import CLD, Point
 
 
 def _alpha(at: Point, name: str) -> float:
@@ -66,14 +66,51 @@ class F:
         return 1.0 / math.sqrt(at.sigma**2 + (at.alpha * self.sigma_data) ** 2)
 
 
+@dataclass(frozen=True)
+class Velocity:
+    """CLD's score of the velocity: s_v = -ell o, or -v / Svv - ell o (Dockhorn et al. 2022, section 3.1).
+
+    Svv is v's variance given x0, and 1 / ell its standard deviation given x0 and x.
+
+    mixed   whether the network predicts what is left beside -v / Svv, as all released networks do
+    powers  Jacobian products that the network returns behind o (see `linearized`): D v, D o, D^2 v,
+            D^2 o, ... with D = do/dv
+    """
+
+    mixed: bool = False
+    powers: int = 0
+
+    @property
+    def outputs(self) -> int:
+        """How many channel blocks the network returns."""
+        return 1 + 2 * self.powers
+
+    def score(self, process: CLD, t: float) -> tuple[float, float]:
+        """The weights of v and o in s_v."""
+        covariance = process.covariance(t)
+        base = -1.0 / float(covariance.vv) if self.mixed else 0.0
+        return base, -1.0 / float(covariance.cholesky[2])
+
+    def weights(self, process: CLD, t: float) -> tuple[tuple[float, float], float]:
+        """((p_x, p_v), q) with x0 = p_x x + p_v v + q o: the x0 whose kernel has this score."""
+        l11, l21, l22 = map(float, process.covariance(t).cholesky)
+        mean_x, mean_v = map(float, process.mean(t))
+        on_v, on_o = self.score(process, t)
+        slope = l21 / l11
+        size = mean_v - slope * mean_x
+        return (-slope / size, (1.0 + l22**2 * on_v) / size), l22**2 * on_o / size
+
+
 # (p, q) with x0 = p x + q o; p has a number for every slot that the network reads.
 Prediction = Callable[[Point], tuple[float | tuple[float, ...], float]]
 
-PREDICTIONS: dict[str, Prediction] = {
+PREDICTIONS: dict[str, Prediction | Velocity] = {
     "eps": eps,
     "x0": x0,
     "v": v,
     "score": score,
     "flow": flow,
     "F": F(),
+    "velocity": Velocity(),
+    "mixed_velocity": Velocity(mixed=True),
 }

@@ -3,7 +3,7 @@
 import torch
 from oracles import problems
 
-from diffusion_engine import ScoreNetwork
+from diffusion_engine import SOLVERS, ScoreNetwork
 from diffusion_engine.processes import EDM, VE, VP, Discrete, FlowMatching, Point, SubVP
 
 PROCESSES = {
@@ -15,6 +15,7 @@ PROCESSES = {
     "trailing": Discrete.linear(),
     "linspace": Discrete.linear(),
 }
+OF_X = [name for name, kind in SOLVERS.items() if kind.blocks == 1]  # CLD's have tests of their own
 BY_SCHEDULE = {
     "vp": VP(),
     "subvp": SubVP(),

@@ -1,13 +1,15 @@
 """Bad input is one sentence that says what was given and what to do."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from analytic import OF_X
 from torch import nn
 
-from diffusion_engine import SOLVERS, Plan, Row, Sampler, ScoreNetwork, classifier_free, grids
+from diffusion_engine import Plan, Row, Sampler, ScoreNetwork, classifier_free, grids
 from diffusion_engine.linear import denoised, normal, slot, x
 from diffusion_engine.plan import Call
 from diffusion_engine.processes import EDM, VP, Discrete, FlowMatching, Point
@@ -105,7 +107,7 @@ def test_solver_that_does_not_suit_the_process(name):
         Sampler(net(process, prediction="v"), name, 10)
 
 
-@pytest.mark.parametrize("name", [n for n in SOLVERS if n not in ("lms", "deis", "ipndm", "plms")])
+@pytest.mark.parametrize("name", [n for n in OF_X if n not in ("lms", "deis", "ipndm", "plms")])
 def test_solvers_that_start_from_pure_noise(name):
     flow = net(FlowMatching(), prediction="flow")
     assert Sampler(flow, name, 4).sample().finite == [True]
@@ -178,7 +180,12 @@ def row(new, call=True, **fields):
     "rows, message",
     [
         ((row({0: normal(0)}, call=False),), "a first row and at least one call"),
-        ((row({0: x}), row({0: x})), "row 0 alone has no network call"),
+        ((row({0: x}), row({0: x})), "row 0: it makes the state"),
+        ((row({0: x}, call=False), row({0: x}, call=False)), "the last row has a network call"),
+        (
+            (row({0: x}, call=False), replace(row({0: x}), call=None), row({0: x})),
+            "row 1 has no network call and takes outputs of one",
+        ),
         (
             (row({0: x}, call=False), row({0: slot(3)})),
             "reads slots \\[3\\] before any row wrote them",

@@ -5,17 +5,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from analytic import BY_SCHEDULE, PROCESSES, network, points_of
+from analytic import BY_SCHEDULE, OF_X, PROCESSES, network, points_of
 from oracles import golden, problems
 from oracles.moments import output_moments
 from oracles.problems import SCHEDULES, TG, TM
 from oracles.solvers import sample as oracle
 
-from diffusion_engine import SOLVERS, Sampler
+from diffusion_engine import Sampler
 from diffusion_engine.solvers.unipc import corrector_weights, predictor_weights
 
 CONFIGURATIONS = [
-    *((name, {}) for name in SOLVERS),
+    *((name, {}) for name in OF_X),
     ("ddim", {"eta": 0.5}),
     ("ddpm", {"variance": "fixed_large"}),
     ("euler_ancestral", {"eta": 0.5, "s_noise": 1.1}),

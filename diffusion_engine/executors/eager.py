@@ -59,6 +59,6 @@ def caller(network: ScoreNetwork, space: Space, backend: str) -> Advance:
     network = trace.traced("network", network)
 
     def advance(call: Packing | None) -> None:
-        step(() if call is None else network(*space.entries(call)))
+        step(network(*space.entries(call)) if call is not None and call.count else ())
 
     return advance

@@ -64,14 +64,14 @@ class Captures:
 
     def advance(self, call: Packing | None) -> None:
         """A row as it is captured: padded entries are computed, and no sample reads them."""
-        if call is None:
+        if call is None or not call.count:
             self.step(())
         else:
             self.step(self.network(*self.space.bucket(self.entries(call))))
 
     def replay(self, call: Packing | None) -> None:
-        """A row from its graph. Row 0 makes no call and is launched alone."""
-        if call is None:
+        """A row from its graph. Rows without a call, as row 0, are launched alone."""
+        if call is None or not call.count:
             self.step(())
         else:
             self.steps[self.entries(call)].replay()

@@ -37,9 +37,13 @@ class Point:
 
 @dataclass(frozen=True)
 class GaussianProcess:
-    """A law given by `alpha`, `sigma` and the inverse of lam; subclasses supply the three."""
+    """A law given by `alpha`, `sigma` and the inverse of lam; subclasses supply the three.
+
+    `blocks` is how many parts of x's shape the state and the network's input have: 1, x alone, or 2, [x, v].
+    """
 
     default_grid: ClassVar[str] = "lambda"
+    blocks: ClassVar[int] = 1
     t_min: float
     t_max: float
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from .adams import DEIS, IPNDM, LMS, PLMS
 from .base import Solver, Update
+from .cld import CLDEulerMaruyama, CLDHeun
+from .cld_sscs import SSCS, SSCS2, SSCSExact, SSCSMid, SSCSMixed
 from .ddim import DDIM, DDPM
 from .dpm_solver import DPMSolver2, DPMSolver3
 from .dpmpp import DPMpp2M, DPMpp2MSDE, DPMpp3M, DPMpp3MSDE, DPMppSDE
@@ -33,6 +35,13 @@ SOLVERS: dict[str, type[Solver]] = {
     "ipndm": IPNDM,
     "plms": PLMS,
     "lms": LMS,
+    "cld_em": CLDEulerMaruyama,
+    "cld_ode": CLDHeun,
+    "sscs": SSCS,
+    "sscs_mid": SSCSMid,
+    "sscs_mixed": SSCSMixed,
+    "sscs2": SSCS2,
+    "sscs_exact": SSCSExact,
 }
 
 

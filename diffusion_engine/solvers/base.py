@@ -52,6 +52,7 @@ class Solver:
     stochastic  whether fresh noise enters after the start
     source      the paper, and the equation
     differs     what it does otherwise than the published code, and why; "" where nothing
+    blocks      parts of the state that it moves: 1, x, or 2, [x, v] of CLD
     """
 
     name: ClassVar[str]
@@ -60,6 +61,7 @@ class Solver:
     source: ClassVar[str] = ""
     differs: ClassVar[str] = ""
     exact: ClassVar[bool] = True
+    blocks: ClassVar[int] = 1
 
     @property
     def stochastic(self) -> bool:
@@ -72,6 +74,19 @@ class Solver:
     def objection(self, process: GaussianProcess, points: Points) -> str | None:
         """Why the solver cannot run these points, as a sentence; None where it can."""
         return None
+
+    def check(self, process: GaussianProcess, points: Points) -> None:
+        """Raises ValueError where the solver does not suit the process or the points."""
+        objection = self.objection(process, points)
+        if self.blocks != process.blocks:
+            parts = {1: "x alone", 2: "[x, v]"}
+            other = {1: "'dpmpp_2m'", 2: "'sscs' or 'cld_ode'"}[process.blocks]
+            objection = (
+                f"it moves {parts[self.blocks]} and {type(process).__name__} has a state of "
+                f"{parts[process.blocks]}; use a solver such as {other}"
+            )
+        if objection:
+            raise ValueError(f"solver {self.name!r} cannot run this: {objection}")
 
     def plan(
         self,
@@ -88,9 +103,7 @@ class Solver:
         clip   range of `denoised`; None leaves it alone
         Raises ValueError where the solver does not suit the process or the points.
         """
-        objection = self.objection(process, points)
-        if objection:
-            raise ValueError(f"solver {self.name!r} cannot run this: {objection}")
+        self.check(process, points)
         rows = [_first_row(process, points[0], start)]
         for i, update in enumerate(self.updates(process, points), 1):
             if update.churn:

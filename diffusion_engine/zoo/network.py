@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..network import ScoreNetwork
-from ..processes import EDM, VE, VP, FlowMatching, GaussianProcess, SubVP
+from ..processes import CLD, EDM, VE, VP, FlowMatching, GaussianProcess, SubVP
 from . import config, load
 
 PROCESSES: dict[str, type[GaussianProcess]] = {
@@ -17,6 +17,7 @@ PROCESSES: dict[str, type[GaussianProcess]] = {
     "ve": VE,
     "edm": EDM,
     "flow": FlowMatching,
+    "cld": CLD,
 }
 
 

@@ -1,0 +1,154 @@
+"""CLD in float64 from its equations: kernels by integration, samplers as loops (Dockhorn et al. 2022).
+
+A score is a function (x, v, t) -> s_v. Times fall; with `denoise` the last step is that to t = 0.
+"""
+
+import itertools
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Law(NamedTuple):
+    """mass M, gamma (v0's variance in units of M), beta(t) = beta0 + beta1 t, numerical eps."""
+
+    mass: float = 0.25
+    gamma: float = 0.04
+    beta0: float = 4.0
+    beta1: float = 0.0
+    eps: float = 0.0
+
+    @property
+    def friction(self):
+        return 2.0 * math.sqrt(self.mass)
+
+    def beta(self, t):
+        return self.beta0 + self.beta1 * t
+
+    @property
+    def drift(self):
+        """The forward drift of (x, v) in units of beta."""
+        return np.array([[0.0, 1.0 / self.mass], [-1.0, -self.friction / self.mass]])
+
+
+def runge_kutta(rate, value, start, end, steps=1000):
+    """Classical RK4 of d value / dt = rate(t, value)."""
+    h = (end - start) / steps
+    for i in range(steps):
+        t = start + i * h
+        a = rate(t, value)
+        b = rate(t + h / 2, value + h / 2 * a)
+        c = rate(t + h / 2, value + h / 2 * b)
+        value = value + h / 6 * (a + 2 * b + 2 * c + rate(t + h, value + h * c))
+    return value
+
+
+def forward(law, t, x0_variance=0.0):
+    """Weights of x0 in the means of (x, v), and the covariance, by integrating the moment equations."""
+    noise = np.diag([0.0, 2.0 * law.friction])
+
+    def rate(s, moments):
+        mean, covariance = moments[:, 0], moments[:, 1:]
+        f = law.beta(s) * law.drift
+        spread = f @ covariance + covariance @ f.T + law.beta(s) * noise
+        return np.column_stack([f @ mean, spread])
+
+    first = np.diag([x0_variance, law.gamma * law.mass])
+    moments = runge_kutta(rate, np.column_stack([[1.0, 0.0], first]), 0.0, t)
+    return moments[:, 0], moments[:, 1:] + law.eps * np.eye(2)
+
+
+def half_step(law, b):
+    """Matrix and covariance of dx = -v / M, dv = x - Gamma v / M + sqrt(2 Gamma) dw over a time b."""
+    a = np.array([[0.0, -1.0 / law.mass], [1.0, -law.friction / law.mass]])
+    noise = np.diag([0.0, 2.0 * law.friction])
+
+    def rate(_, both):
+        mean, covariance = both[:, :2], both[:, 2:]
+        return np.column_stack([a @ mean, a @ covariance + covariance @ a.T + noise])
+
+    both = runge_kutta(rate, np.column_stack([np.eye(2), np.zeros((2, 2))]), 0.0, b, 300)
+    return both[:, :2], both[:, 2:]
+
+
+def integral(law, high, low):
+    return (high - low) * law.beta(0.5 * (high + low))
+
+
+def denoised(law, x, v, t):
+    return x - t * law.beta(t) * v / law.mass
+
+
+def euler_maruyama(law, score, times, x, v, noise, denoise=False):
+    for step, (s, t) in enumerate(itertools.pairwise(times)):
+        d, beta = s - t, law.beta(s)
+        pull = x + law.friction * v / law.mass + 2.0 * law.friction * score(x, v, s)
+        kick = math.sqrt(2.0 * law.friction * beta * d) * noise(step, 0)
+        x, v = x - d * beta * v / law.mass, v + d * beta * pull + kick
+    return (denoised(law, x, v, times[-1]) if denoise else x), v
+
+
+def heun(law, score, times, x, v, denoise=False):
+    def rate(x, v, t):
+        pull = x + law.friction * (v / law.mass + score(x, v, t))
+        return -law.beta(t) * v / law.mass, law.beta(t) * pull
+
+    for s, t in itertools.pairwise(times):
+        d = s - t
+        a, b = rate(x, v, s)
+        c, e = rate(x + d * a, v + d * b, t)
+        x, v = x + d / 2 * (a + c), v + d / 2 * (b + e)
+    return (denoised(law, x, v, times[-1]) if denoise else x), v
+
+
+def euler_kick(law, score, s, t, x, v):
+    """The score part as published: beta and score at the start."""
+    return v + 2.0 * law.friction * law.beta(s) * (s - t) * (score(x, v, s) + v / law.mass)
+
+
+def mid_kick(law, score, s, t, x, v):
+    a = 2.0 * law.friction * integral(law, s, t)
+    return v + a * (score(x, v, 0.5 * (s + t)) + v / law.mass)
+
+
+def mixed_kick(law, score, s, t, x, v):
+    """-v / Svv + v / M by its exponential, what is left of the score frozen."""
+    middle = 0.5 * (s + t)
+    svv = forward(law, middle)[1][1, 1]
+    z = 2.0 * law.friction * integral(law, s, t) * (1.0 / law.mass - 1.0 / svv)
+    left = (score(x, v, middle) + v / svv) / (1.0 / law.mass - 1.0 / svv)
+    return math.exp(z) * v + math.expm1(z) * left
+
+
+def midpoint_kick(law, score, s, t, x, v):
+    """The same with what is left at the midpoint of the score part."""
+    middle = 0.5 * (s + t)
+    svv = forward(law, middle)[1][1, 1]
+    kappa = 1.0 / law.mass - 1.0 / svv
+    z = 2.0 * law.friction * integral(law, s, t) * kappa
+    left = (score(x, v, middle) + v / svv) / kappa
+    half = math.exp(z / 2) * v + math.expm1(z / 2) * left
+    left = (score(x, half, middle) + half / svv) / kappa
+    return math.exp(z) * v + math.expm1(z) * left
+
+
+KICKS = {"sscs": euler_kick, "sscs_mid": mid_kick, "sscs_mixed": mixed_kick, "sscs2": midpoint_kick}
+
+
+def splitting(law, score, times, x, v, noise, kick, published=False, denoise=False):
+    """Half flow, kick, half flow; `published` integrates beta over the first half twice."""
+
+    def flow(x, v, b, z):
+        a, covariance = half_step(law, b)
+        lower = np.linalg.cholesky(covariance)
+        x, v = a[0, 0] * x + a[0, 1] * v, a[1, 0] * x + a[1, 1] * v
+        return x + lower[0, 0] * z[0], v + lower[1, 0] * z[0] + lower[1, 1] * z[1]
+
+    for step, (s, t) in enumerate(itertools.pairwise(times)):
+        middle = 0.5 * (s + t)
+        x, v = flow(x, v, integral(law, s, middle), [noise(2 * step, m) for m in range(2)])
+        v = kick(law, score, s, t, x, v)
+        b = integral(law, s, middle) if published else integral(law, middle, t)
+        x, v = flow(x, v, b, [noise(2 * step + 1, m) for m in range(2)])
+    return (denoised(law, x, v, times[-1]) if denoise else x), v
