@@ -197,11 +197,11 @@ def test_second_order(solver, powers, process):
 def test_order_of_the_ode(solver, order, process):
     """From the law at t = 1, which an ODE does not forget, to t = 0.1."""
     errors = []
-    for n in (100, 200, 400):
+    for n in (800, 1600):
         made = cases.plan(solver, np.linspace(1.0, 0.1, n + 1), process)
         spread = cases.covariance(made, process, first=cases.target(process, 1.0))[:2, :2]
         errors.append(np.abs(spread - cases.target(process, 0.1)).max())
-    assert math.log2(errors[1] / errors[2]) == pytest.approx(order, abs=0.1)
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1)
 
 
 def test_target():

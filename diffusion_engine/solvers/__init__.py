@@ -8,6 +8,7 @@ from typing import Any
 from .adams import DEIS, IPNDM, LMS, PLMS
 from .base import Solver, Update
 from .cld import CLDEulerMaruyama, CLDHeun
+from .cld_exp import CLDExponential
 from .cld_sscs import SSCS, SSCS2, SSCSExact, SSCSMid, SSCSMixed
 from .ddim import DDIM, DDPM
 from .dpm_solver import DPMSolver2, DPMSolver3
@@ -37,6 +38,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "lms": LMS,
     "cld_em": CLDEulerMaruyama,
     "cld_ode": CLDHeun,
+    "cld_exp": CLDExponential,
     "sscs": SSCS,
     "sscs_mid": SSCSMid,
     "sscs_mixed": SSCSMixed,
