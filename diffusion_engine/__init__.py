@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import processes
+    from .decoder import Decoder
     from .grids import GRIDS
     from .guidance import classifier_free, inpaint
     from .network import ScoreNetwork
@@ -26,6 +27,7 @@ __all__ = [
     "GRIDS",
     "SOLVERS",
     "Call",
+    "Decoder",
     "Plan",
     "Profile",
     "Progress",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "decoder": ("Decoder",),
     "grids": ("GRIDS",),
     "guidance": ("classifier_free", "inpaint"),
     "network": ("ScoreNetwork",),

@@ -108,6 +108,34 @@ def shifted(process: GaussianProcess, n: int, shift: float = 3.0) -> Array:
     return shift * t / (1.0 + (shift - 1.0) * t)
 
 
+def karras_at(
+    process: GaussianProcess, n: int, indices: Sequence[int] | None = None, scales: int = 40
+) -> Array:
+    """Places of a Karras grid of `scales` levels, but for the last, its cleanest: consistency models'.
+
+    None takes n levels of a grid of n + 1.
+    """
+    if indices is None:
+        return karras(process, n + 1)[:-1]
+    if n != len(indices) - 1:
+        raise ValueError(
+            f"indices={list(indices)} are {len(indices) - 1} steps to clean data and {n} were asked for; "
+            f"give steps={len(indices) - 1}"
+        )
+    return karras(process, scales)[list(indices[:-1])]
+
+
+def distilled(process: GaussianProcess, n: int, original: int = 50) -> Array:
+    """n of the `original` timesteps k, 2 k, ... less 1, k = count // original: diffusers' for LCM."""
+    stride = _table(process, "distilled", max(n, original)) // original
+    if n > original:
+        raise ValueError(
+            f"{n} steps were asked of {original} distilled ones; ask for at most {original}"
+        )
+    own = np.arange(original, 0.0, -1.0) * stride - 1.0
+    return own[np.floor(np.linspace(0, original, n, endpoint=False)).astype(int)]
+
+
 GRIDS: dict[str, Grid] = {
     "uniform": uniform,
     "quadratic": quadratic,

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Linear:
-    """sum of weight x symbol; symbols are "S0" ... "S4", "D" (denoised), "raw", "z0", "z1"."""
+    """sum of weight x symbol; symbols are "S0" ... "S4", "D" (denoised), "raw", "z0", "z1";
+    in a solver's update also "eps", which the network's parameterisation turns into S and raw."""
 
     weights: tuple[tuple[str, float], ...] = ()
 
@@ -73,3 +74,4 @@ def normal(m: int) -> Linear:
 x = slot(0)
 denoised = Linear((("D", 1.0),))
 raw = Linear((("raw", 1.0),))
+unclipped_eps = Linear((("eps", 1.0),))  # what the network says, where clipping changes `denoised`

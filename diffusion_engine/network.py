@@ -24,11 +24,23 @@ LABELS: dict[str, Callable[[Point], float]] = {
     "log_sigma": lambda at: math.log(at.ratio),
     "log_sigma/4": lambda at: math.log(at.ratio) / 4.0,
     "lam": lambda at: at.lam,
+    "gamma": lambda at: -2.0 * at.lam,
 }
 
 
 # What torch says where a layer meets another number of channels than its own.
 SHAPE_ERRORS = ("channels", "shapes cannot be multiplied")
+
+
+def arguments(condition: Condition | None) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """What follows (x, label) in a call of the module. In a mapping "" names the tensor without a name,
+    which stands there beside what scale_input made."""
+    if condition is None:
+        return (), {}
+    if not isinstance(condition, Mapping):
+        return (condition,), {}
+    named = dict(condition)
+    return ((named.pop(""),) if "" in named else ()), named
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +56,11 @@ class ScoreNetwork:
                 giving (p, q) with x0 = p x + q output; p is a tuple where it reads several slots.
                 Of CLD "velocity", "mixed_velocity" or a Velocity
     label       what it is told for the time: "t", "999t", "1000t", "sigma" (= sigma/alpha),
-                "log_sigma", "log_sigma/4", "lam", or a function of a Point
+                "log_sigma", "log_sigma/4", "lam", "gamma" (VDM's), or a function of a Point, such as the
+                c_noise of a prediction that has one (prediction.py)
     label_dtype float32, float64 or int64
     scale       its input is scale x: "one", "sigma" (x / alpha: VE coordinates), "F" (EDM's), or a
-                function of a Point; None is "F" for prediction "F", else "one"
+                function of a Point; None is the prediction's c_in where it has one, else "one"
     null        the condition of the unconditional branch, one sample of it (no batch axis); None
                 where the network has no such branch
     classes     number of classes, where the condition is a class index
@@ -55,6 +68,9 @@ class ScoreNetwork:
     memory_format  of the network's input, torch.contiguous_format or torch.channels_last
     clip        range of `denoised` on pixel data, e.g. (-1, 1); None does not clip
     grid        the times to visit where a sampler is given none, as in Sampler
+    variance    of 'ddpm' in a second block of as many channels: "learned" (its log), "learned_range"
+    scale_input  of a network that is told its guidance scale and so needs no unconditional branch: scales
+                [n] -> tensors [n, ...] that it is given by keyword, e.g. condition.ScaleEmbedding
 
     Raises ValueError where a name is unknown, the shape is not one, or a weight is not finite.
     """
@@ -72,6 +88,8 @@ class ScoreNetwork:
     memory_format: torch.memory_format = torch.contiguous_format
     clip: tuple[float, float] | None = None
     grid: str | grids.Grid | None = None
+    variance: str | None = None
+    scale_input: Callable[[Tensor], Mapping[str, Tensor]] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.process, GaussianProcess):
@@ -94,6 +112,10 @@ class ScoreNetwork:
         if isinstance(self.scale, str) and self.scale not in ("one", "sigma", "F"):
             raise ValueError(
                 f"unknown scale {self.scale!r}; choose one, sigma or F, or give a function"
+            )
+        if self.variance not in (None, "learned", "learned_range"):
+            raise ValueError(
+                f"variance={self.variance!r}: choose 'learned', 'learned_range' or, without one, None"
             )
         if self.memory_format is torch.channels_last and len(self.shape) != 3:
             raise ValueError(
@@ -152,9 +174,10 @@ class ScoreNetwork:
         if callable(self.scale):
             return float(self.scale(at))
         prediction = PREDICTIONS["F"] if self.prediction == "F" else self.prediction
-        kind = self.scale or ("F" if isinstance(prediction, F) else "one")
+        own = getattr(prediction, "c_in", None)
+        kind = self.scale or ("F" if own else "one")
         if kind == "F":
-            return (prediction if isinstance(prediction, F) else F()).c_in(at)
+            return float((own or F().c_in)(at))
         if kind == "sigma":
             if at.alpha == 0.0:
                 raise ValueError(
@@ -171,13 +194,9 @@ class ScoreNetwork:
 
     def __call__(self, x: Tensor, label: Tensor, condition: Condition | None) -> tuple[Tensor, ...]:
         """The outputs of one batched call, as a tuple of tensors."""
+        unnamed, named = arguments(condition)
         try:
-            if condition is None:
-                out = self.module(x, label)
-            elif isinstance(condition, Mapping):
-                out = self.module(x, label, **condition)
-            else:
-                out = self.module(x, label, condition)
+            out = self.module(x, label, *unnamed, **named)
         except RuntimeError as error:
             if self.process.blocks == 1 or not any(word in str(error) for word in SHAPE_ERRORS):
                 raise
@@ -186,6 +205,11 @@ class ScoreNetwork:
                 f"each; give the shape of x alone and a module that takes {x.shape[1]} channels ({error})"
             ) from error
         outs = (out,) if isinstance(out, Tensor) else tuple(out)
+        if self.variance and sum(t.shape[1] for t in outs) < 2 * self.shape[0]:
+            raise ValueError(
+                f"the network returned {sum(t.shape[1] for t in outs)} channels; with variance="
+                f"{self.variance!r} it returns {2 * self.shape[0]} or more"
+            )
         for tensor in outs:
             if tensor.shape[0] != x.shape[0]:  # a kernel would read past its end
                 raise ValueError(

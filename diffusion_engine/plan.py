@@ -234,6 +234,10 @@ def _check_transport(rows: tuple[Row, ...]) -> None:
         new = {}
         for k, update in row.new.items():
             parts = [w * carried[int(s[1:])] for s, w in update if s[0] == "S"] + [update["D"]]
+            if row.e == row.q:  # raw is then denoised before the slots are added and clipped
+                parts.append(
+                    update["raw"] * (1.0 - sum(p * carried[j] for j, p in enumerate(row.p)))
+                )
             new[k] = sum(parts)
             size = max(size, *map(abs, parts)) if k == 0 else size
         carried |= new

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .processes import CLD, Point
+from .processes import CLD, VP, Point
 
 
 def _alpha(at: Point, name: str) -> float:
@@ -64,6 +64,90 @@ class F:
     def c_in(self, at: Point) -> float:
         """Input scale of the state x: 1 / (alpha sqrt(g^2 + sigma_data^2))."""
         return 1.0 / math.sqrt(at.sigma**2 + (at.alpha * self.sigma_data) ** 2)
+
+    def c_noise(self, at: Point) -> float:
+        """The label log(g) / 4."""
+        return math.log(at.ratio) / 4.0
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """A consistency model's inner network, with f(x, sigma_min) = x (Song et al. 2023, appendix C)."""
+
+    sigma_data: float = 0.5
+    sigma_min: float = 0.002
+
+    def __call__(self, at: Point) -> tuple[float, float]:
+        g, sd = at.sigma / _alpha(at, "a consistency function"), self.sigma_data
+        gap = g - self.sigma_min
+        return sd * sd / (gap * gap + sd * sd) / at.alpha, gap * sd / math.hypot(g, sd)
+
+    def c_in(self, at: Point) -> float:
+        """Input scale of the state; sigma_min is not in it."""
+        return F(self.sigma_data).c_in(at)
+
+    def c_noise(self, at: Point) -> float:
+        """The label 250 log(g + 1e-44)."""
+        return 250.0 * math.log(at.ratio + 1e-44)
+
+
+@dataclass(frozen=True)
+class VEScale:
+    """The denoiser "vesde": x0 = x / alpha + g o, told log(g / 2) (Karras et al. 2022, table 1)."""
+
+    def __call__(self, at: Point) -> tuple[float, float]:
+        return 1.0 / _alpha(at, "vesde's F"), at.ratio
+
+    def c_in(self, at: Point) -> float:
+        return 1.0 / _alpha(at, "vesde's F")
+
+    def c_noise(self, at: Point) -> float:
+        return math.log(at.ratio / 2.0)
+
+
+@dataclass(frozen=True)
+class VPScale:
+    """The denoiser "vpsde": x0 = x / alpha - g o, told the time of g on VP, times `last` (ibid.)."""
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    last: float = 999.0
+
+    def __call__(self, at: Point) -> tuple[float, float]:
+        return 1.0 / _alpha(at, "vpsde's F"), -at.ratio
+
+    def c_in(self, at: Point) -> float:
+        return 1.0 / math.hypot(at.alpha, at.sigma)
+
+    def c_noise(self, at: Point) -> float:
+        return self.last * float(
+            VP(beta_min=self.beta_min, beta_max=self.beta_max).t_of_lam(at.lam)
+        )
+
+
+@dataclass(frozen=True)
+class MinusV:
+    """DPDM's "v": x0 = x / (alpha (1 + g^2)) + g / sqrt(1 + g^2) o, o being minus v, told an angle."""
+
+    def __call__(self, at: Point) -> tuple[float, float]:
+        square = at.alpha**2 + at.sigma**2
+        return at.alpha / square, at.sigma / math.sqrt(square)
+
+    def c_in(self, at: Point) -> float:
+        return 1.0 / math.hypot(at.alpha, at.sigma)
+
+    def c_noise(self, at: Point) -> float:
+        """(2 / pi) arccos(1 / sqrt(1 + g^2))."""
+        return math.atan2(at.sigma, at.alpha) * 2.0 / math.pi
+
+
+# DPDM's denoisers (Dockhorn et al. 2023), by its names: prediction=DPDM["v"], label=DPDM["v"].c_noise.
+DPDM = {
+    "edm": F(sigma_data=math.sqrt(1.0 / 3.0)),
+    "v": MinusV(),
+    "vesde": VEScale(),
+    "vpsde": VPScale(),
+}
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,13 @@ Noise = Tensor | Callable[[int, int, tuple[int, ...]], Tensor]
 class Result:
     """Samples and how they were made.
 
-    samples      [n, *shape], the final state
+    samples      [n, *shape], the final state; with a decoder the images it makes of them
     seeds        of each sample
     nfe          rows with a network call: calls a sample sees one after another
     evaluations  network evaluations of all samples together, guidance branches counted
     recipe       JSON-able; with the network it makes the same samples again (Sampler.replay)
     finite       of each sample: False where a value was not finite on the way
+    latents      [n, *shape], the final state where a decoder made images of it, else None
     """
 
     samples: Tensor
@@ -41,6 +42,7 @@ class Result:
     evaluations: int
     recipe: dict[str, Any]
     finite: list[bool]
+    latents: Tensor | None = None
 
     @classmethod
     def join(cls, parts: Sequence[Result]) -> Result:
@@ -56,6 +58,7 @@ class Result:
             sum(part.evaluations for part in parts),
             recipe,
             [ok for part in parts for ok in part.finite],
+            None if parts[0].latents is None else torch.cat([p.latents for p in parts]),  # type: ignore[misc]
         )
 
 
@@ -101,7 +104,7 @@ class Request:
         count = len(numbers)
         scales = _scales(sampler.guidance if guidance is None else guidance, count)
         made = _condition(network, condition, count, device)
-        if any(scale != 1.0 for scale in scales):
+        if any(scale != 1.0 for scale in scales) and network.scale_input is None:
             if network.null is None:
                 raise ValueError(
                     f"guidance={max(scales):g} needs an unconditional branch and the network has none; "
@@ -145,8 +148,13 @@ class Request:
         """[n] int64; seeds of 2^63 and above wrap to their bits."""
         return torch.from_numpy(np.array(self.seeds, np.uint64).view(np.int64))
 
-    def branches(self, network: ScoreNetwork) -> list[Condition | None]:
-        """The condition of every branch: the given one, then none."""
+    def branches(
+        self, network: ScoreNetwork, device: torch.device, dtype: torch.dtype
+    ) -> list[Condition | None]:
+        """The condition of every branch: the given one, then none. A network that reads its guidance
+        scale has the first alone, with the scale in it in `dtype`."""
+        if network.scale_input is not None:
+            return [_with_scale(network, self.condition, self.scales, device, dtype)]
         if self.condition is None or network.null is None:
             return [self.condition]
         none = _null(network, self.condition)
@@ -259,9 +267,33 @@ def _condition(
     return tensor
 
 
-def example(network: ScoreNetwork, device: torch.device) -> Condition | None:
+def example(network: ScoreNetwork, device: torch.device, dtype: torch.dtype) -> Condition | None:
     """A condition for one sample, where the network says what they look like."""
-    return _condition(network, None if network.classes is None else 0, 1, device)
+    made = _condition(network, None if network.classes is None else 0, 1, device)
+    if network.scale_input is None:
+        return made
+    return _with_scale(network, made, (1.0,), device, dtype)
+
+
+def _with_scale(
+    network: ScoreNetwork,
+    condition: Condition | None,
+    scales: Sequence[float],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Condition:
+    """The condition, and what tells the network its guidance scale; a tensor without a name is ""'s."""
+    assert network.scale_input is not None
+    made = network.scale_input(torch.tensor(scales, dtype=torch.float64))
+    told = {name: tensor.to(device, dtype) for name, tensor in made.items()}
+    wrong = [f"{name} {list(t.shape)}" for name, t in told.items() if len(t) != len(scales)]
+    if wrong:
+        raise ValueError(
+            f"scale_input made {', '.join(wrong)} of {len(scales)} scales; it makes [n, ...] of n"
+        )
+    if condition is None:
+        return told
+    return (dict(condition) if isinstance(condition, Mapping) else {"": condition}) | told
 
 
 def _null(network: ScoreNetwork, like: Condition) -> Condition | None:

@@ -17,6 +17,7 @@ from . import executors, grids, request, trace
 from .accelerate.network import Accelerated, accelerated
 from .accelerate.twin import twin
 from .adapters.diffusers import Model
+from .decoder import Decoder
 from .executors import Executor, Graph
 from .executors.compiled import Compiled, compiled
 from .executors.run import Run
@@ -52,7 +53,7 @@ class Sampler:
     network    a ScoreNetwork
     solver     a name (see `diffusion-engine solvers`), with its options as keywords, or an object
     steps      intervals of the grid, 1 or more
-    grid       name of a grid or a function; None is the network's, or else the process's own
+    grid       name of a grid or a function; None is the solver's, the network's, or else the process's own
     end        "zero": end at clean data; "t_min": at the process's t_min
     times      the user's own descending times t, verbatim, in place of steps, grid and end
     sigmas     the user's own noise-to-signal ratios sigma / alpha, verbatim; a last 0 is clean data
@@ -67,6 +68,7 @@ class Sampler:
                module over the same weights; `sampler.accelerated` says what was done
     executor   "eager", or "graph" to replay CUDA graphs; or an Executor, which several samplers may share
     compile    run the network through torch.compile, within the graph where there is one
+    decoder    makes images of the final latents: a Decoder. A recipe makes the latents again
 
     Raises ValueError on unknown names, bad steps or times, and a solver that does not suit them;
     GraphError where a graph cannot run on the device.
@@ -92,6 +94,7 @@ class Sampler:
         accelerate: bool = False,
         executor: str | Executor = "eager",
         compile: bool = False,
+        decoder: Decoder | None = None,
         **options: Any,
     ) -> None:
         if batch_size < 1:
@@ -104,7 +107,12 @@ class Sampler:
         elif times is not None:
             self.points = grids.from_times(network.process, times)
         else:
-            self.points = grids.points(network.process, steps, grid or network.grid, end)
+            grid = grid or _own_grid(self.solver, network) or network.grid
+            self.points = grids.points(network.process, steps, grid, end)
+        if network.scale_input is not None and interval != (0.0, math.inf):
+            raise ValueError(
+                f"interval={interval}: this network reads its guidance scale, which is one for all times"
+            )
         self.guidance, self.interval = guidance, interval
         self.executor = executors.executor(executor, backend)
         self.clip = network.clip if isinstance(clip, str) else clip
@@ -112,10 +120,13 @@ class Sampler:
         self.network, self.dtype, self.device = _place(network, dtype, device)
         if accelerate:
             label = network.label_of(self.points[0])
-            self.network = twin(self.network, label, request.example(network, self.device))
+            self.network = twin(
+                self.network, label, request.example(network, self.device, self.dtype)
+            )
         if compile:
             self.network = compiled(self.network, self.device)
         self.executor.check(self.device)
+        self.decoder = None if decoder is None else decoder.placed(network.shape, self.device)
         self._plans: dict[tuple, Plan] = {}
         self.plan()  # an unsuitable solver fails here, not at the first sample
 
@@ -141,6 +152,8 @@ class Sampler:
     def _plan(
         self, scale: float, start: float | None, kind: str = "prior", masked: bool = False
     ) -> Plan:
+        # A network that reads its scale makes the calls of an unguided one.
+        scale = 1.0 if self.network.scale_input is not None else scale
         key = (scale, start, kind, masked)
         if key not in self._plans:
             with trace.span("plan"):
@@ -223,7 +236,7 @@ class Sampler:
             device=self.device,
             dtype=self.dtype,
             state_dtype=self.state_dtype,
-            conditions=part.branches(self.network),
+            conditions=part.branches(self.network, self.device, self.dtype),
             x=part.x,
             noise=part.noise_source(),
             mask=part.mask,
@@ -247,7 +260,12 @@ class Sampler:
         if not all(finite):
             _warn(part, finite)
         recipe = self.recipe() | part.recipe()
-        return Result(samples, list(part.seeds), plans[0].nfe, run.evaluations, recipe, finite)
+        latents = None
+        if self.decoder is not None:
+            with torch.no_grad():
+                latents, samples = samples, trace.traced("decode", self.decoder)(samples)
+        made = samples, list(part.seeds), plans[0].nfe, run.evaluations, recipe, finite
+        return Result(*made, latents)
 
     def update_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Copies weights into the network this sampler runs, in place, so that captured graphs see them.
@@ -363,6 +381,13 @@ def unwrapped(module: Any) -> Any:
     while isinstance(module, (Compiled, Model)):
         module = module.module
     return module
+
+
+def _own_grid(solver: Solver, network: ScoreNetwork) -> str | grids.Grid | None:
+    """The grid that a solver was published with; a user's own object may know of none."""
+    if not isinstance(solver, Solver) or solver.blocks != network.process.blocks:
+        return None
+    return solver.default_grid(network.process)
 
 
 def _place(

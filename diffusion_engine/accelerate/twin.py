@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 
 import torch
 from torch import nn
 
-from ..network import Condition, ScoreNetwork
+from ..network import Condition, ScoreNetwork, arguments
 from .network import accelerate, accelerated
 
 
@@ -41,8 +40,7 @@ def twin(network: ScoreNetwork, label: float, condition: Condition | None) -> Sc
     x = torch.randn(1, *network.shape, generator=generator, device=first.device, dtype=first.dtype)
     x = x.contiguous(memory_format=network.memory_format)
     labels = torch.full((1,), label, dtype=network.label_dtype, device=first.device)
-    named = dict(condition) if isinstance(condition, Mapping) else {}
-    unnamed = () if condition is None or named else (condition,)
+    unnamed, named = arguments(condition)
     accelerate(made, x, labels, *unnamed, **named)
     other = copy.copy(network)
     object.__setattr__(other, "module", made)

@@ -11,6 +11,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from .. import grids
+from ..condition import ScaleEmbedding
+from ..decoder import Decoder
 from ..network import ScoreNetwork
 from ..processes import Discrete, FlowMatching, GaussianProcess
 
@@ -35,6 +37,12 @@ OTHERS = (
 )
 # Keywords of UNet2DConditionModel.forward; other tensors of a condition are added_cond_kwargs (SDXL).
 OWN = ("encoder_hidden_states", "class_labels", "timestep_cond")
+
+SOUGHT = {
+    "module": "a network of diffusers",
+    "scheduler": "a scheduler, or its config",
+    "vae": "an autoencoder of diffusers",
+}
 
 
 class Model(nn.Module):
@@ -97,6 +105,9 @@ def score_network(module: nn.Module, scheduler: Any, **options: Any) -> ScoreNet
         "clip": _clip(config),
         "grid": _grid(config, label),
         "name": type(module).__name__,
+        "variance": _variance(config, about) if outputs != channels else None,
+        # Students of guidance distillation, such as LCM's, read the scale.
+        "scale_input": ScaleEmbedding(dim) if (dim := about.get("time_cond_proj_dim")) else None,
     }
     model = Model(module, "encoder_hidden_states" if text else "class_labels")
     model.train(module.training)
@@ -107,8 +118,7 @@ def _config(name: str, given: Any) -> Mapping[str, Any]:
     config = getattr(given, "config", given)
     if not isinstance(config, Mapping):
         raise ValueError(
-            f"{name}={type(given).__name__} has no configuration: give "
-            + ("a network of diffusers" if name == "module" else "a scheduler, or its config")
+            f"{name}={type(given).__name__} has no configuration: give " + SOUGHT[name]
         )
     return config
 
@@ -150,6 +160,14 @@ def _clip(config: Mapping[str, Any]) -> tuple[float, float] | None:
     return -size, size
 
 
+def _variance(config: Mapping[str, Any], about: Mapping[str, Any]) -> str | None:
+    """What the second half of the channels is; DiT's is a range, whatever its scheduler says."""
+    kind = config.get("variance_type")
+    if kind in ("learned", "learned_range"):
+        return kind
+    return "learned_range" if about.get("num_embeds_ada_norm") else None
+
+
 def _grid(config: Mapping[str, Any], label: str) -> grids.Grid | str | None:
     """The times a scheduler would visit."""
     if label != "t":
@@ -164,3 +182,31 @@ def _grid(config: Mapping[str, Any], label: str) -> grids.Grid | str | None:
     if spacing == "leading":
         return partial(grids.leading, offset=int(config.get("steps_offset", 0)))
     return spacing
+
+
+class VAE(nn.Module):
+    """The decoder of an autoencoder of diffusers, called as module(z)."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.module.decode(z, return_dict=False)[0]  # type: ignore[operator]
+
+
+def decoder(vae: nn.Module, **options: Any) -> Decoder:
+    """What `Decoder.from_diffusers` returns."""
+    about = _config("vae", vae)
+    if not hasattr(vae, "decode") or "latent_channels" not in about:
+        raise ValueError(
+            f"{type(vae).__name__} is no autoencoder of diffusers: give an AutoencoderKL"
+        )
+    found: dict[str, Any] = {
+        "scale_factor": about.get("scaling_factor") or 1.0,
+        "shift": about.get("shift_factor") or 0.0,
+        "channels": about["latent_channels"],
+    }
+    model = VAE(vae)
+    model.train(vae.training)
+    return Decoder(model, **{**found, **options})

@@ -3,7 +3,8 @@
 from .cld import CLD
 from .discrete import Discrete
 from .gaussian import EDM, VE, VP, FlowMatching, GaussianProcess, Point, SubVP
+from .vdm import VDM
 
 __all__ = [
-    "CLD", "EDM", "VE", "VP", "Discrete", "FlowMatching", "GaussianProcess", "Point", "SubVP",
+    "CLD", "EDM", "VDM", "VE", "VP", "Discrete", "FlowMatching", "GaussianProcess", "Point", "SubVP",
 ]  # fmt: skip

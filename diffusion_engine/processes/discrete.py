@@ -81,6 +81,22 @@ class Discrete(GaussianProcess):
     def sigma(self, t: Array | float) -> Array:
         return np.exp(-0.5 * np.logaddexp(0.0, 2.0 * self.lam(t)))
 
+    @cached_property
+    def _betas(self) -> Array:
+        table = np.asarray(self.alpha_bar)
+        return 1.0 - table / np.concatenate(([1.0], table[:-1]))
+
+    def beta(self, t: Array | float) -> Array:
+        """The chain's beta, a rate a timestep; interpolated linearly between timesteps."""
+        t = np.asarray(t, np.float64)
+        return np.interp(t, np.arange(float(len(self._betas))), self._betas)
+
+    def drift(self, t: Array | float) -> Array:
+        return -0.5 * self.beta(t)
+
+    def diffusion(self, t: Array | float) -> Array:
+        return self.beta(t)
+
     def t_of_lam(self, lam: Array | float) -> Array:
         last = len(self._lam) - np.count_nonzero(np.isinf(self._lam))
         return np.interp(-np.asarray(lam, np.float64), -self._lam[:last], np.arange(float(last)))

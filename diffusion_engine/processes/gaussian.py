@@ -63,6 +63,17 @@ class GaussianProcess:
         """Half log-SNR log(alpha / sigma)."""
         return np.log(self.alpha(t)) - np.log(self.sigma(t))
 
+    def drift(self, t: Array | float) -> Array:
+        """f(t) of the forward SDE dx = f(t) x dt + G(t) dw, which is d log alpha / dt.
+
+        A process that says neither this nor `diffusion` is none that SDE solvers run on.
+        """
+        raise NotImplementedError
+
+    def diffusion(self, t: Array | float) -> Array:
+        """G(t)^2 of that SDE, d sigma^2 / dt - 2 f(t) sigma^2."""
+        raise NotImplementedError
+
     def prior_std(self, t: float) -> float:
         """Standard deviation of the law that a run starting at t draws its x from."""
         return float(self.sigma(t))
@@ -99,6 +110,16 @@ class VP(GaussianProcess):
     def sigma(self, t: Array | float) -> Array:
         return np.sqrt(-np.expm1(2.0 * self.log_alpha(t)))
 
+    def beta(self, t: Array | float) -> Array:
+        """The rate of noise."""
+        return self.beta_min + np.asarray(t, np.float64) * (self.beta_max - self.beta_min)
+
+    def drift(self, t: Array | float) -> Array:
+        return -0.5 * self.beta(t)
+
+    def diffusion(self, t: Array | float) -> Array:
+        return self.beta(t)
+
     def t_of_log_alpha(self, log_alpha: Array) -> Array:
         slope = self.beta_max - self.beta_min
         return (
@@ -118,6 +139,9 @@ class SubVP(VP):
 
     def sigma(self, t: Array | float) -> Array:
         return -np.expm1(2.0 * self.log_alpha(t))
+
+    def diffusion(self, t: Array | float) -> Array:
+        return -np.expm1(4.0 * self.log_alpha(t)) * self.beta(t)
 
     def t_of_lam(self, lam: Array | float) -> Array:
         # alpha = r (1 - alpha^2) with r = e^lam; the root in a form without cancellation.
@@ -140,6 +164,12 @@ class VE(GaussianProcess):
 
     def sigma(self, t: Array | float) -> Array:
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** np.asarray(t, np.float64)
+
+    def drift(self, t: Array | float) -> Array:
+        return np.zeros_like(np.asarray(t, np.float64))
+
+    def diffusion(self, t: Array | float) -> Array:
+        return 2.0 * math.log(self.sigma_max / self.sigma_min) * self.sigma(t) ** 2
 
     def t_of_lam(self, lam: Array | float) -> Array:
         log_min = math.log(self.sigma_min)
@@ -164,6 +194,12 @@ class EDM(GaussianProcess):
     def sigma(self, t: Array | float) -> Array:
         return np.asarray(t, np.float64)
 
+    def drift(self, t: Array | float) -> Array:
+        return np.zeros_like(np.asarray(t, np.float64))
+
+    def diffusion(self, t: Array | float) -> Array:
+        return 2.0 * np.asarray(t, np.float64)
+
     def t_of_lam(self, lam: Array | float) -> Array:
         return np.exp(-np.asarray(lam, np.float64))
 
@@ -181,6 +217,13 @@ class FlowMatching(GaussianProcess):
 
     def sigma(self, t: Array | float) -> Array:
         return np.asarray(t, np.float64)
+
+    def drift(self, t: Array | float) -> Array:
+        return -1.0 / (1.0 - np.asarray(t, np.float64))
+
+    def diffusion(self, t: Array | float) -> Array:
+        t = np.asarray(t, np.float64)
+        return 2.0 * t / (1.0 - t)
 
     def t_of_lam(self, lam: Array | float) -> Array:
         return 1.0 / (1.0 + np.exp(np.asarray(lam, np.float64)))

@@ -7,7 +7,7 @@ import re
 CONVOLUTION, LINEAR, NORMALISATION = "convolution", "linear", "normalisation"
 ATTENTION, ELEMENTWISE = "attention", "elementwise"
 COPIES, COMPILED, OTHER, BETWEEN = "copies, layout", "compiled loops", "other", "between ops"
-STEP = "step"
+STEP, DECODE = "step", "decode"
 
 CLASSES = (
     CONVOLUTION, LINEAR, NORMALISATION, ATTENTION, ELEMENTWISE, COPIES, COMPILED, OTHER, BETWEEN,
@@ -64,8 +64,9 @@ def op_class(name: str, caller: str | None = None) -> str:
     if INDUCTOR in name:
         return COMPILED
     plain = name.rpartition("::")[2].partition(".")[0].lower()
-    if STEP in (plain, caller):
-        return STEP
+    for whole in (STEP, DECODE):  # ranges to the profiler, and all that is in them
+        if whole in (plain, caller):
+            return whole
     if _MOVES.fullmatch(plain):
         return COPIES
     if caller in _OWNERS:
@@ -79,6 +80,8 @@ def kernel_class(name: str, launcher: str | None = None) -> str:
 
     launcher  class of the operator that launched it, None where a CUDA graph or the step did
     """
+    if launcher == DECODE:
+        return DECODE
     plain = name.lower()
     found = next((kind for kind, pattern in _KERNELS if pattern.search(plain)), None)
     if launcher is None or launcher == OTHER:

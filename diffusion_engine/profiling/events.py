@@ -13,8 +13,8 @@ from .classes import BETWEEN, COPIES, INDUCTOR, kernel_class, op_class
 from .report import Op
 
 PREFIX = f"{DOMAIN}::"
-# Fused ops and the step, which are ranges to the profiler.
-OPERATORS = tuple(PREFIX + name for name in ("group_norm", "attention", "step"))
+# Fused ops, the step and the decoder, which are ranges to the profiler.
+OPERATORS = tuple(PREFIX + name for name in ("group_norm", "attention", "step", "decode"))
 
 
 def host_ops(events: Iterable[FunctionEvent]) -> tuple[list[Op], Counter[str]]:

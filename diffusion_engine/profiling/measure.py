@@ -20,7 +20,7 @@ from ..doctor import versions
 from ..executors.compiled import Compiled
 from .classes import BETWEEN, CLASSES
 from .events import PREFIX, device_ops, host_ops, moves
-from .report import GAPS, NETWORK, STEP, Op, Part, Profile
+from .report import DECODE, GAPS, NETWORK, STEP, Op, Part, Profile
 
 if TYPE_CHECKING:
     from ..request import Result
@@ -146,12 +146,16 @@ def _host_parts(
     parts = [Part(NETWORK, None, clock.calls[NETWORK] / runs, network)]
     parts += _classes(ops, calls)
     parts.append(Part(STEP, None, clock.calls[STEP] / runs, step))
-    parts.append(Part(GAPS, None, None, total - network - step))
+    decode = clock.seconds[DECODE] * scale
+    if clock.calls[DECODE]:
+        parts.append(Part(DECODE, None, clock.calls[DECODE] / runs, decode))
+    parts.append(Part(GAPS, None, None, total - network - step - decode))
     return parts, [op for op in ops if op.kind != BETWEEN]
 
 
 def _device_parts(events: Sequence[Any], total: float) -> tuple[list[Part], list[Op]]:
-    """Parts of a GPU's run: its kernels' own times. All but the step's are the network's."""
+    """Parts of a GPU's run: its kernels' own times. All but the step's and the decoder's are the
+    network's."""
     ops, busy = device_ops(events)
     seen = sum(op.seconds for op in ops)
     if not seen:
@@ -165,10 +169,13 @@ def _device_parts(events: Sequence[Any], total: float) -> tuple[list[Part], list
     calls: Counter[str] = Counter()
     for op in ops:
         calls[op.kind] += op.calls
-    step, rest = ([op for op in ops if (op.kind == STEP) is own] for own in (True, False))
+    step, decode = ([op for op in ops if op.kind == kind] for kind in (STEP, DECODE))
+    rest = [op for op in ops if op.kind not in (STEP, DECODE)]
     parts = [Part(NETWORK, None, sum(op.calls for op in rest), sum(op.seconds for op in rest))]
     parts += _classes(rest, calls)
     parts.append(Part(STEP, None, calls[STEP], sum(op.seconds for op in step)))
+    if decode:
+        parts.append(Part(DECODE, None, calls[DECODE], sum(op.seconds for op in decode)))
     parts.append(Part(GAPS, None, None, total - sum(op.seconds for op in ops)))
     return parts, ops
 

@@ -6,16 +6,20 @@ import dataclasses
 from typing import Any
 
 from .adams import DEIS, IPNDM, LMS, PLMS
+from .ald import ALD
 from .base import Solver, Update
 from .cld import CLDEulerMaruyama, CLDHeun
 from .cld_exp import CLDExponential
 from .cld_sscs import SSCS, SSCS2, SSCSExact, SSCSMid, SSCSMixed
+from .consistency import LCM, Consistency
 from .ddim import DDIM, DDPM
 from .dpm_solver import DPMSolver2, DPMSolver3
 from .dpmpp import DPMpp2M, DPMpp2MSDE, DPMpp3M, DPMpp3MSDE, DPMppSDE
 from .euler import Euler, EulerAncestral
 from .heun import DPM2, Heun
+from .sde import DPDMSDE, Ancestral, EulerMaruyama, ReverseDiffusion
 from .unipc import UniPC
+from .vdm import VDM
 
 SOLVERS: dict[str, type[Solver]] = {
     "euler": Euler,
@@ -44,6 +48,14 @@ SOLVERS: dict[str, type[Solver]] = {
     "sscs_mixed": SSCSMixed,
     "sscs2": SSCS2,
     "sscs_exact": SSCSExact,
+    "euler_maruyama": EulerMaruyama,
+    "reverse_diffusion": ReverseDiffusion,
+    "ancestral": Ancestral,
+    "ald": ALD,
+    "dpdm_sde": DPDMSDE,
+    "consistency": Consistency,
+    "lcm": LCM,
+    "vdm": VDM,
 }
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
-from ..linear import Linear, denoised, normal, slot, x
+from ..linear import Linear, denoised, normal, raw, slot, x
 from ..plan import Call, Plan, Row
 from ..processes import GaussianProcess, Point
 
 if TYPE_CHECKING:
+    from ..grids import Grid
     from ..network import ScoreNetwork
 
 Points = Sequence[Point]
@@ -53,6 +54,8 @@ class Solver:
     source      the paper, and the equation
     differs     what it does otherwise than the published code, and why; "" where nothing
     blocks      parts of the state that it moves: 1, x, or 2, [x, v] of CLD
+    exact       whether a row that completes a step transports x0 exactly, given a perfect network
+    keeps_noise whether it then also leaves the noise level of its state, where a paper lets it
     """
 
     name: ClassVar[str]
@@ -62,6 +65,7 @@ class Solver:
     differs: ClassVar[str] = ""
     exact: ClassVar[bool] = True
     blocks: ClassVar[int] = 1
+    keeps_noise: ClassVar[bool] = True
 
     @property
     def stochastic(self) -> bool:
@@ -88,6 +92,14 @@ class Solver:
         if objection:
             raise ValueError(f"solver {self.name!r} cannot run this: {objection}")
 
+    def misfit(self, network: ScoreNetwork) -> str | None:
+        """Why the solver cannot use the network, as a sentence; None where it can."""
+        return None
+
+    def default_grid(self, process: GaussianProcess) -> str | Grid | None:
+        """The times a run has where none are given; None are the network's or the process's own."""
+        return None
+
     def plan(
         self,
         process: GaussianProcess,
@@ -101,9 +113,11 @@ class Solver:
         start  "prior" draws the first x, "image" noises a given clean x to points[0], "state" takes a
                given x as it is
         clip   range of `denoised`; None leaves it alone
-        Raises ValueError where the solver does not suit the process or the points.
+        Raises ValueError where the solver does not suit the process, the points or the network.
         """
         self.check(process, points)
+        if misfit := self.misfit(network):
+            raise ValueError(f"solver {self.name!r} cannot run this: {misfit}")
         rows = [_first_row(process, points[0], start)]
         for i, update in enumerate(self.updates(process, points), 1):
             if update.churn:
@@ -116,6 +130,7 @@ def _row(update: Update, network: ScoreNetwork, clip: tuple[float, float] | None
     """The row of an update: the network's parameterisation becomes weights of slots and outputs."""
     at, read, count = update.at, update.read, update.blocks
     weights, q = network.weights(at)
+    update = _without_eps(update, weights, q)
     p = [0.0] * (1 + max(read))
     for k, weight in zip(read, weights, strict=True):
         p[k] = weight
@@ -132,6 +147,24 @@ def _row(update: Update, network: ScoreNetwork, clip: tuple[float, float] | None
         key=key,
         state=update.state,
     )
+
+
+def _without_eps(update: Update, p: Sequence[float], q: float) -> Update:
+    """Writes eps = (x - alpha (p x + q out)) / sigma, x what the network read, with slots and raw."""
+    if not any(new["eps"] for new in update.new.values()):
+        return update
+    if update.raw:
+        raise ValueError("an update with weights of its own for `raw` has no room for eps")
+    at = update.at
+    eps = slot(update.read[0]) - sum(
+        (at.alpha * weight * slot(k) for k, weight in zip(update.read, p, strict=True)), Linear()
+    )
+    eps = (eps - at.alpha * raw) / at.sigma
+    new = {
+        k: Linear.of({s: w for s, w in content if s != "eps"}) + content["eps"] * eps
+        for k, content in update.new.items()
+    }
+    return replace(update, new=new, raw=(q,))
 
 
 def _first_row(process: GaussianProcess, first: Point, start: str) -> Row:
@@ -189,6 +222,11 @@ def transfer(s: Point, t: Point, state: Linear, d: Linear) -> Linear:
     """
     scale = t.sigma / s.sigma
     return scale * state + (t.alpha - scale * s.alpha) * d
+
+
+def score_of(at: Point) -> Linear:
+    """grad log p = (alpha x0 - x) / sigma^2, the score that `denoised` implies."""
+    return (at.alpha * denoised - x) / at.sigma**2
 
 
 def first_order_only(s: Point, t: Point) -> bool:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from ..linear import denoised, normal, x
+from ..linear import denoised, normal, unclipped_eps, x
 from ..processes import GaussianProcess, Point
 from .base import Points, Solver, Update, steps, transfer
+
+if TYPE_CHECKING:
+    from ..network import ScoreNetwork
+
+
+VARIANCES = ("fixed_small", "fixed_large", "learned", "learned_range")
 
 
 def posterior_std(s: Point, t: Point) -> float:
@@ -32,13 +38,20 @@ def toward(s: Point, t: Point, noise: float) -> dict:
 class DDIM(Solver):
     """x_t = alpha_t x0 + sqrt(sigma_t^2 - c^2) eps + c z, c = eta sigma_t sqrt(1 - e^-2h).
 
-    eta  0 is deterministic, 1 is DDPM with the small variance (Song et al. 2021, eq. 12 and 16)
+    eta          0 is deterministic, 1 is DDPM with the small variance (Song et al. 2021, eq. 12 and 16)
+    clipped_eps  eps follows from the clipped `denoised` (GLIDE's use_clipped_model_output); False keeps
+                 the network's own. The same without a clip
     """
 
     name: ClassVar[str] = "ddim"
     source: ClassVar[str] = "Song et al. 2021 (DDIM), eq. 12"
+    differs: ClassVar[str] = (
+        "a clipped estimate has its own eps; the paper's code does not clip, and diffusers' keeps the "
+        "network's: clipped_eps=False"
+    )
     order: int = 1
     eta: float = 0.0
+    clipped_eps: bool = True
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.eta <= 1.0:
@@ -51,8 +64,12 @@ class DDIM(Solver):
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         for s, t in steps(points):
             c = self.eta * posterior_std(s, t)
-            new = toward(s, t, c)
-            yield Update(s, {0: new[0] + c * normal(0)}, t)
+            if self.clipped_eps:
+                new = toward(s, t, c)[0]
+            else:
+                rest = math.sqrt(max(t.sigma**2 - c**2, 0.0))
+                new = t.alpha * denoised + rest * unclipped_eps
+            yield Update(s, {0: new + c * normal(0)}, t)
 
 
 @dataclass(frozen=True)
@@ -60,7 +77,9 @@ class DDPM(Solver):
     """Ancestral sampling: the posterior mean of x_t given x_s and x0, plus noise.
 
     variance  "fixed_small", the posterior's own, or "fixed_large", that of the forward step
-              (Ho et al. 2020, section 3.2). No noise goes into the last, clean x.
+              (Ho et al. 2020, section 3.2); "learned", the network's log variance, or "learned_range",
+              its place between the two on a log scale (Nichol & Dhariwal 2021, eq. 15), both of its second
+              block of channels, of the conditional branch. No noise goes into the last, clean x.
     """
 
     name: ClassVar[str] = "ddpm"
@@ -69,10 +88,8 @@ class DDPM(Solver):
     variance: str = "fixed_small"
 
     def __post_init__(self) -> None:
-        if self.variance not in ("fixed_small", "fixed_large"):
-            raise ValueError(
-                f"variance={self.variance!r}: DDPM takes 'fixed_small' or 'fixed_large'"
-            )
+        if self.variance not in VARIANCES:
+            raise ValueError(f"variance={self.variance!r}: DDPM takes {', '.join(VARIANCES)}")
 
     @property
     def stochastic(self) -> bool:
@@ -80,9 +97,29 @@ class DDPM(Solver):
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         for s, t in steps(points):
-            small = posterior_std(s, t)
-            noise = small if self.variance == "fixed_small" else forward_std(s, t)
+            small, large = posterior_std(s, t), forward_std(s, t)
             new = toward(s, t, small)
-            if t.sigma > 0.0:
-                new[0] = new[0] + noise * normal(0)
-            yield Update(s, new, t)
+            if t.sigma == 0.0:
+                yield Update(s, new, t)
+                continue
+            noise = {"fixed_small": small, "fixed_large": large}.get(self.variance, 1.0)
+            new[0] = new[0] + noise * normal(0)
+            yield Update(s, new, t, learned=self._exponent(small, large))
+
+    def _exponent(self, small: float, large: float) -> tuple[float, float, int] | None:
+        """log std = v0 + v1 out of channel block 1."""
+        if self.variance == "learned":
+            return 0.0, 0.5, 1
+        if self.variance == "learned_range":  # the output runs from -1, small, to 1, large
+            small, large = math.log(max(small, 1e-10)), math.log(large)
+            return 0.5 * (small + large), 0.5 * (large - small), 1
+        return None
+
+    def misfit(self, network: ScoreNetwork) -> str | None:
+        if self.variance in ("learned", "learned_range") and network.variance != self.variance:
+            has = "none" if network.variance is None else f"a {network.variance!r} one"
+            return (
+                f"variance={self.variance!r} is read from the network, which has {has}; say so with "
+                "ScoreNetwork(variance=...), or use 'fixed_small'"
+            )
+        return None

@@ -16,15 +16,21 @@ from .base import Points, Solver, Update, first_order_only, steps, transfer
 class Churned(Solver):
     """What EDM's stochastic samplers share: noise added before a step (Karras et al. 2022, alg. 2).
 
-    s_churn  total amount; each of N steps raises g by min(s_churn / N, sqrt(2) - 1)
+    s_churn  total amount; each of N steps raises g by min(s_churn / N, churn_limit)
     s_tmin, s_tmax  range of g in which noise is added, ends included
     s_noise  multiplies the noise
+    churn_limit  of a step; DPDM's is 1
     """
 
     s_churn: float = 0.0
     s_tmin: float = 0.0
     s_tmax: float = math.inf
     s_noise: float = 1.0
+    churn_limit: float = math.sqrt(2.0) - 1.0
+
+    def __post_init__(self) -> None:
+        if not self.churn_limit >= 0.0:
+            raise ValueError(f"churn_limit={self.churn_limit:g}: a limit of churn is 0 or above")
 
     @property
     def stochastic(self) -> bool:
@@ -34,7 +40,7 @@ class Churned(Solver):
         """The raised point and the noise that leads to it, for one of `count` steps."""
         if self.s_churn <= 0.0 or s.alpha == 0.0 or not self.s_tmin <= s.ratio <= self.s_tmax:
             return s, 0.0
-        gamma = min(self.s_churn / count, math.sqrt(2.0) - 1.0)
+        gamma = min(self.s_churn / count, self.churn_limit)
         raised = process.at(float(process.t_of_lam(-math.log(s.ratio * (1.0 + gamma)))))
         if raised.ratio <= s.ratio:  # a discrete table ends at its last timestep
             return s, 0.0

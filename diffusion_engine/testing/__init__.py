@@ -1,5 +1,8 @@
 """Networks with a closed form, to check solvers and samplers against."""
 
 from .cld import cld_gaussian, cld_mixture
+from .consistency import ConsistencyFunction
+from .gaussian import Gaussian
+from .mixture import Mixture
 
-__all__ = ["cld_gaussian", "cld_mixture"]
+__all__ = ["ConsistencyFunction", "Gaussian", "Mixture", "cld_gaussian", "cld_mixture"]

@@ -1,0 +1,139 @@
+"""From latents to images, after the loop: x = module(z / scale_factor + shift)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class Decoder:
+    """An autoencoder's second half, for Sampler(network, decoder=...) or by itself.
+
+    module        called as module(z) with z [n, C, H, W] or other pixels; returns [n, channels, f H, f W]
+                  with a whole factor f, as a tensor
+    scale_factor  of the latents, not 0; shift is added after the division (Rombach et al. 2022)
+    tile          latents a side that are decoded at once, overlapping; None decodes all of them
+    overlap       part of a tile that it shares with the next, 0 to 0.5. The blend takes place in the
+                  overlap's middle half: a module whose output at a place depends on no latent farther
+                  than overlap x tile / 4 away makes the same image as without tiles
+    channels      C, where known
+    batch_size    latents decoded in one call at most
+
+    Raises ValueError where a number makes no sense.
+    """
+
+    module: Callable[[Tensor], Tensor]
+    scale_factor: float = 1.0
+    shift: float = 0.0
+    tile: int | None = None
+    overlap: float = 0.25
+    channels: int | None = None
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.scale_factor) or self.scale_factor == 0.0:
+            raise ValueError(
+                f"scale_factor={self.scale_factor}: latents are divided by it; give the autoencoder's, such "
+                "as Stable Diffusion's 0.18215"
+            )
+        if not math.isfinite(self.shift):
+            raise ValueError(f"shift={self.shift}: it is a finite number")
+        if self.tile is not None and self.tile < 2:
+            raise ValueError(f"tile={self.tile}: at least 2 latents a side, or None")
+        if not 0.0 <= self.overlap <= 0.5:
+            raise ValueError(f"overlap={self.overlap:g}: between 0 and 0.5 of a tile")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}: at least 1 latent a call")
+
+    @classmethod
+    def from_diffusers(cls, vae: nn.Module, **options: Any) -> Decoder:
+        """The decoder of diffusers' AutoencoderKL and its like, by its config; options as in Decoder."""
+        from .adapters.diffusers import decoder
+
+        return decoder(vae, **options)
+
+    def placed(self, shape: tuple[int, ...], device: torch.device) -> Decoder:
+        """The decoder on a device, a copy where it lies elsewhere, for latents of a shape (C, *pixel).
+
+        Raises ValueError where it takes latents of another number of channels.
+        """
+        if self.channels is not None and self.channels != shape[0]:
+            raise ValueError(
+                f"the decoder takes latents of {self.channels} channels and the network makes {shape[0]}; "
+                "give the autoencoder that the network was trained with"
+            )
+        weights = _first(self.module)
+        if weights is None or weights.device == device:
+            return self
+        assert isinstance(self.module, nn.Module)
+        return replace(self, module=copy.deepcopy(self.module).to(device))
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        """[n, C, *pixel] to images [n, channels, *pixel], in the latents' type; reckoned in the module's."""
+        weights = _first(self.module)
+        z = latents / self.scale_factor + self.shift
+        z = z if weights is None else z.to(weights.dtype)
+        return torch.cat([self._whole(part) for part in z.split(self.batch_size)]).to(latents.dtype)
+
+    def _whole(self, z: Tensor) -> Tensor:
+        if self.tile is None:
+            return self._decode(z)
+        return self._joined(z, 2)
+
+    def _joined(self, z: Tensor, axis: int) -> Tensor:
+        """Tiles along an axis, each joined along those after it."""
+        assert self.tile is not None
+        if axis == z.ndim:
+            return self._decode(z)
+        size = z.shape[axis]
+        made = self._joined(z.narrow(axis, 0, min(self.tile, size)), axis + 1)
+        factor, low = made.shape[axis] // min(self.tile, size), 0
+        stride = max(1, self.tile - int(self.overlap * self.tile))
+        while low + self.tile < size:
+            low = min(low + stride, size - self.tile)
+            tile = self._joined(z.narrow(axis, low, self.tile), axis + 1)
+            made = _blend(made, tile, axis, low * factor)
+        return made
+
+    def _decode(self, z: Tensor) -> Tensor:
+        image = self.module(z)
+        fits = (
+            isinstance(image, Tensor)
+            and image.ndim == z.ndim
+            and len(image) == len(z)
+            and len({b / a for a, b in zip(z.shape[2:], image.shape[2:], strict=True)}) == 1
+            and image.shape[-1] % z.shape[-1] == 0
+        )
+        if not fits:
+            got = list(image.shape) if isinstance(image, Tensor) else type(image).__name__
+            raise ValueError(
+                f"the decoder made {got} of latents {list(z.shape)}; it has to return a tensor of as many "
+                "images, every side a whole number of times as long"
+            )
+        return image
+
+
+def _blend(made: Tensor, tile: Tensor, axis: int, low: int) -> Tensor:
+    """`made` with a tile laid on from `low` on; where both are, it passes from one to the other."""
+    shared = made.shape[axis] - low
+    if shared <= 0:
+        return torch.cat([made, tile], dim=axis)
+    before, after = made.narrow(axis, low, shared), tile.narrow(axis, 0, shared)
+    place = (torch.arange(shared, device=made.device, dtype=made.dtype) + 0.5) / shared
+    # What lies near the edge of a tile was decoded without its surroundings: it has no weight.
+    weight = (2.0 * place - 0.5).clamp(0.0, 1.0)
+    weight = weight.view([-1 if i == axis else 1 for i in range(made.ndim)])
+    both = torch.lerp(before, after, weight)
+    rest = tile.narrow(axis, shared, tile.shape[axis] - shared)
+    return torch.cat([made.narrow(axis, 0, low), both, rest], dim=axis)
+
+
+def _first(module: Callable[[Tensor], Tensor]) -> Tensor | None:
+    return next(module.parameters(), None) if isinstance(module, nn.Module) else None

@@ -1,0 +1,118 @@
+"""Multistep sampling of consistency models, and of latent consistency models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, ClassVar
+
+from ..linear import denoised, normal, x
+from ..processes import Discrete, GaussianProcess, Point
+from .base import Points, Solver, Update, steps
+
+if TYPE_CHECKING:
+    from ..grids import Grid
+
+
+@dataclass(frozen=True)
+class Consistency(Solver):
+    """x' = f(x, s) + sqrt(g_t^2 - g_min^2) z, f being `denoised`; the last x is f itself.
+
+    The network's prediction is prediction.Consistency. With clip=(-1, 1), as published, f is clipped.
+
+    indices  places of the run's levels on a Karras grid of `scales` levels, the last one scales - 1, e.g.
+             (0, 22, 39) of 40 for 2 steps; None spaces the levels evenly on it
+    scales   how many levels that grid has
+    """
+
+    name: ClassVar[str] = "consistency"
+    source: ClassVar[str] = "Song et al. 2023 (consistency models), algorithm 1"
+    keeps_noise: ClassVar[bool] = False
+    indices: tuple[int, ...] | None = None
+    scales: int = 40
+
+    def __post_init__(self) -> None:
+        if self.indices is None:
+            return
+        places = tuple(self.indices)
+        object.__setattr__(self, "indices", places)  # of JSON they are a list
+        rising = all(a < b for a, b in pairwise(places))
+        if len(places) < 2 or not rising or places[0] < 0 or places[-1] != self.scales - 1:
+            raise ValueError(
+                f"indices={list(places)}: give 2 or more that rise to scales - 1 = {self.scales - 1}, where "
+                "no noise is added"
+            )
+
+    @property
+    def stochastic(self) -> bool:
+        return True
+
+    def default_grid(self, process: GaussianProcess) -> str | Grid | None:
+        from ..grids import karras_at
+
+        if process.at(process.t_max).alpha == 0.0:
+            return None
+        return partial(karras_at, indices=self.indices, scales=self.scales)
+
+    def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
+        least = process.at(process.t_min).ratio
+        for s, t in steps(points):
+            noise = t.alpha * math.sqrt(max(t.ratio**2 - least**2, 0.0))
+            noise = 0.0 if t is points[-1] else noise
+            yield Update(s, {0: t.alpha * denoised + noise * normal(0)}, t)
+
+
+@dataclass(frozen=True)
+class LCM(Solver):
+    """x' = alpha_t f + sigma_t z, f = c_skip x + c_out x0, at timestep s; the last x is f itself.
+
+    c_skip = sd^2 / ((k s)^2 + sd^2), c_out = k s / sqrt((k s)^2 + sd^2) with sd = 0.5.
+
+    scaling   k, timestep_scaling
+    original  steps of the distillation, from which the run's timesteps are taken
+    """
+
+    name: ClassVar[str] = "lcm"
+    source: ClassVar[str] = "Luo et al. 2023 (latent consistency models), algorithm 3"
+    exact: ClassVar[bool] = False  # c_out is a little below 1
+    keeps_noise: ClassVar[bool] = False
+    scaling: float = 10.0
+    original: int = 50
+
+    def __post_init__(self) -> None:
+        if self.original < 1 or not self.scaling > 0.0:
+            raise ValueError(
+                f"original={self.original}, scaling={self.scaling:g}: both are above 0"
+            )
+
+    @property
+    def stochastic(self) -> bool:
+        return True
+
+    def default_grid(self, process: GaussianProcess) -> str | Grid | None:
+        from ..grids import distilled
+
+        return partial(distilled, original=self.original) if isinstance(process, Discrete) else None
+
+    def objection(self, process: GaussianProcess, points: Points) -> str | None:
+        if not isinstance(process, Discrete):
+            return (
+                f"it scales by timesteps of a discrete table and {type(process).__name__} has none; use "
+                "'consistency'"
+            )
+        return None
+
+    def weights(self, s: Point) -> tuple[float, float]:
+        """(c_skip, c_out)."""
+        scaled, sd = self.scaling * s.t, 0.5
+        square = scaled**2 + sd**2
+        return sd**2 / square, scaled / math.sqrt(square)
+
+    def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
+        for s, t in steps(points):
+            skip, out = self.weights(s)
+            noise = 0.0 if t is points[-1] else t.sigma
+            yield Update(s, {0: t.alpha * (skip * x + out * denoised) + noise * normal(0)}, t)
