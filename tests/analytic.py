@@ -3,7 +3,7 @@
 import torch
 from oracles import problems
 
-from diffusion_engine import SOLVERS, ScoreNetwork
+from diffusion_engine import SOLVERS, ScoreNetwork, grids
 from diffusion_engine.processes import EDM, VE, VP, Discrete, FlowMatching, Point, SubVP
 
 PROCESSES = {
@@ -28,8 +28,35 @@ BY_SCHEDULE = {
 }
 
 
+def suited(process) -> list[str]:
+    """The solvers that have nothing against a process and a plain network."""
+    points, plain = grids.points(process, 4), ScoreNetwork(lambda x, t: x, process, (1,))
+    return [n for n, kind in SOLVERS.items() if not against(kind(), process, points, plain)]
+
+
+def against(solver, process, points, network) -> str | None:
+    """Why a solver does not run this."""
+    try:
+        solver.check(process, points)
+    except ValueError as error:
+        return str(error)
+    return solver.misfit(network)
+
+
 def points_of(points) -> list[Point]:
     return [Point(p.t, p.alpha, p.sigma) for p in points]
+
+
+def propagated(plan, variance):
+    """Mean and variance of slot 0 on N(0.3, 0.25) at the end of a plan of one slot, exactly, row by row."""
+    mean = 0.0
+    for row in plan.rows[1:]:
+        at, new = row.call.at, row.new[0]
+        gain = at.alpha * 0.25 / (at.alpha**2 * 0.25 + at.sigma**2)
+        weight = new["S0"] + new["D"] * gain
+        mean = weight * mean + new["D"] * 0.3 * (1.0 - gain * at.alpha)
+        variance = weight**2 * variance + new["z0"] ** 2
+    return mean, variance
 
 
 def network(problem: problems.TM, process, shape=(1,), prediction="x0") -> ScoreNetwork:

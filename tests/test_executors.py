@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from analytic import OF_X
+from analytic import suited
 from tape import TapeRecorder, taped
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -65,7 +65,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("whole_run", [False, True])
-@pytest.mark.parametrize("solver", OF_X)
+@pytest.mark.parametrize("solver", suited(VP()))
 def test_a_graph_makes_the_same_samples(solver, whole_run):
     eager = Sampler(PLAIN, solver, 4)
     captured = Sampler(PLAIN, solver, 4, executor=taping(whole_run=whole_run))

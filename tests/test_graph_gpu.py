@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from analytic import OF_X
+from analytic import suited
 
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.executors import Graph, GraphError
@@ -25,7 +25,7 @@ def digits():
 
 @pytest.mark.parametrize("whole_run", [False, True])
 @pytest.mark.parametrize("backend", ["cuda", "triton"])
-@pytest.mark.parametrize("solver", OF_X)
+@pytest.mark.parametrize("solver", suited(VP()))
 def test_graph_equals_eager(digits, solver, backend, whole_run):
     graph = Graph(backend, whole_run=whole_run)
     captured = Sampler(digits, solver, 4, executor=graph, guidance=2.0)

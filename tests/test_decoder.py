@@ -1,0 +1,143 @@
+"""Latents to images: scale, tiles, diffusers' autoencoder, and the sampler's result."""
+
+import diffusers
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from diffusion_engine import Decoder, Sampler, ScoreNetwork, profile, trace
+from diffusion_engine.processes import VP
+
+SHAPE = (4, 8, 8)
+
+
+def elementwise(x, label):
+    return x * 0.7 - 0.05 * label.view(-1, 1, 1, 1)
+
+
+def pointwise(z):
+    """Every latent becomes a square of 4 x 4 pixels."""
+    return functional.interpolate(z[:, :3].sin() + z[:, 1:], scale_factor=4, mode="nearest")
+
+
+class Local(nn.Module):
+    """A convolution over 3 x 3 latents, and pixels between them."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 3, 3, padding=1)
+
+    def forward(self, z):
+        return functional.interpolate(self.conv(z), scale_factor=2, mode="nearest")
+
+
+def sampler(**options):
+    return Sampler(ScoreNetwork(elementwise, VP(), SHAPE), "ddim", 3, **options)
+
+
+def test_samples_are_images_and_latents_are_kept():
+    plain = sampler().sample(3)
+    made = sampler(decoder=Decoder(pointwise, 0.5, shift=0.1)).sample(3, batch_size=2)
+    assert plain.latents is None
+    assert torch.equal(made.latents, plain.samples)
+    assert made.samples.shape == (3, 3, 32, 32)
+    assert torch.equal(made.samples, pointwise(made.latents / 0.5 + 0.1))
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 21, 34), (1, 4, 8, 40), (1, 4, 9, 9), (3, 4, 5, 3)])
+@pytest.mark.parametrize("tile, overlap", [(8, 0.25), (9, 0.5), (7, 0.0), (8, 0.4)])
+def test_tiles_of_a_pointwise_decoder_leave_no_trace(shape, tile, overlap):
+    z = torch.randn(shape)
+    whole, tiled = Decoder(pointwise), Decoder(pointwise, tile=tile, overlap=overlap)
+    assert torch.equal(tiled(z), whole(z))
+
+
+def test_tiles_of_a_local_decoder():
+    module, z = Local(), torch.randn(2, 4, 37, 50)
+    with torch.no_grad():
+        whole = Decoder(module)(z)
+        wide = Decoder(module, tile=16, overlap=0.375)(z)  # reaches 1 latent; 16 x 0.375 / 4 = 1.5
+        narrow = Decoder(module, tile=16, overlap=0.125)(z)
+    assert torch.allclose(wide, whole, rtol=0, atol=1e-5)
+    seams = (narrow - whole).abs()
+    assert seams.max() > 1e-3 and seams.mean() < 0.05
+
+
+def test_no_more_than_a_tile_is_decoded_at_once():
+    sizes = []
+
+    def module(z):
+        sizes.append(tuple(z.shape))
+        return pointwise(z)
+
+    Decoder(module, tile=8, batch_size=2)(torch.randn(5, 4, 20, 20))
+    assert {s[2:] for s in sizes} == {(8, 8)} and {s[0] for s in sizes} == {1, 2}
+    assert len(sizes) == 3 * 9
+
+
+def vae():
+    torch.manual_seed(0)
+    return diffusers.AutoencoderKL(
+        block_out_channels=(8, 8), latent_channels=4, norm_num_groups=4, scaling_factor=0.3,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        shift_factor=0.2,
+    ).eval()  # fmt: skip
+
+
+def test_autoencoder_of_diffusers():
+    module = vae()
+    decoder = Decoder.from_diffusers(module)
+    assert (decoder.scale_factor, decoder.shift, decoder.channels) == (0.3, 0.2, 4)
+    made = sampler(decoder=decoder).sample(2)
+    with torch.no_grad():
+        want = module.decode(made.latents / 0.3 + 0.2).sample
+    assert torch.allclose(made.samples, want, rtol=0, atol=1e-6)
+    half = Decoder.from_diffusers(module.to(torch.bfloat16))
+    assert sampler(decoder=half).sample(2).samples.dtype == torch.float32
+
+
+def test_decoding_is_a_range_and_a_part_of_a_profile():
+    names = []
+
+    def listener(name, payload):
+        names.append(name)
+        return trace.nullcontext()
+
+    own = sampler(decoder=Decoder(Local()))
+    with trace.listening("test", listener):
+        own.sample(2)
+    assert names.count("decode") == 1 and names.index("decode") > len(names) - 1 - names[
+        ::-1
+    ].index("step")
+    found = profile(own, 2, runs=2)
+    top = [part for part in found.parts if part.within is None]
+    assert [part.name for part in top] == ["network", "step", "decode", "host gaps"]
+    assert sum(part.seconds for part in top) == pytest.approx(found.seconds)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: Decoder(pointwise, 0.0), "scale_factor=0.0: latents are divided by it"),
+        (lambda: Decoder(pointwise, float("nan")), "scale_factor=nan"),
+        (lambda: Decoder(pointwise, shift=float("inf")), "shift=inf"),
+        (lambda: Decoder(pointwise, tile=1), "tile=1: at least 2"),
+        (lambda: Decoder(pointwise, overlap=0.6), "overlap=0.6"),
+        (lambda: Decoder(pointwise, batch_size=0), "batch_size=0"),
+        (
+            lambda: sampler(decoder=Decoder(pointwise, channels=16)),
+            "takes latents of 16 channels and the network makes 4",
+        ),
+        (lambda: Decoder(lambda z: z[..., :3])(torch.zeros(1, 4, 8, 8)), "made \\[1, 4, 8, 3\\] of latents"),
+        (lambda: Decoder(lambda z: (z,))(torch.zeros(1, 4, 8, 8)), "made tuple of latents"),
+        (lambda: Decoder.from_diffusers(nn.Conv2d(1, 1, 1)), "give an autoencoder of diffusers"),
+        (
+            lambda: Decoder.from_diffusers(diffusers.UNet2DModel(sample_size=8, norm_num_groups=32)),
+            "UNet2DModel is no autoencoder",
+        ),
+    ],
+)  # fmt: skip
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

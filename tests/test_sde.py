@@ -1,0 +1,228 @@
+"""Predictors of score SDEs and annealed Langevin dynamics: golden moments, oracles, algebra, errors."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from analytic import BY_SCHEDULE, network, propagated
+from oracles.moments import output_moments
+from oracles.problems import SCHEDULES, TG, TM
+from oracles.solvers import sample as oracle
+
+from diffusion_engine import SOLVERS, Sampler, ScoreNetwork, grids
+from diffusion_engine.processes import EDM, VE, VP, Discrete, FlowMatching, GaussianProcess, SubVP
+from diffusion_engine.solvers import solver
+from diffusion_engine.solvers.ald import PRESETS
+from diffusion_engine.solvers.sde import Predictor
+
+PUBLISHED = {"step": "1/N", "grid": "uniform"}
+
+# Mean and variance of the last x_mean, and the variance of the last x, on N(0.3, 0.25) from N(0, 1).
+EULER_MARUYAMA = [
+    (100, 0.30131981, 0.25300679, 0.25420579),
+    (1000, 0.30017691, 0.25023275, 0.25035265),
+    (2000, 0.30011327, 0.25008980, 0.25014975),
+]
+FLOW_EULER = [(100, 0.25014834), (1000, 0.24977355), (2000, 0.24975840)]
+
+
+def plan_of(solver, process, steps=1, **options):
+    return Sampler(network(TG, process), solver, steps, **options).plan()
+
+
+@pytest.mark.parametrize("n, mean, of_mean, of_x", EULER_MARUYAMA)
+def test_euler_maruyama_on_gaussian_data(n, mean, of_mean, of_x):
+    made = propagated(plan_of("euler_maruyama", VP(), n, **PUBLISHED), 1.0)
+    assert made == pytest.approx((mean, of_mean), abs=1e-8)
+    noisy = plan_of("euler_maruyama", VP(), n, denoise=False, **PUBLISHED)
+    assert propagated(noisy, 1.0) == pytest.approx((mean, of_x), abs=1e-8)
+
+
+@pytest.mark.parametrize("n, variance", FLOW_EULER)
+def test_probability_flow_on_gaussian_data(n, variance):
+    plan = plan_of("euler_maruyama", VP(), n, noise=False, **PUBLISHED)
+    assert plan.normals == 0 or not any(row.draws(0) for row in plan.rows[1:])
+    assert propagated(plan, 1.0)[1] == pytest.approx(variance, abs=1e-8)
+
+
+def test_ancestral_is_ddpm_with_the_large_variance():
+    plan = plan_of("ancestral", Discrete.linear(), 1000, grid="trailing")
+    assert propagated(plan, 1.0) == pytest.approx((0.29999697, 0.25075208), abs=1e-8)
+
+
+def test_a_run_has_the_moments_of_its_plan():
+    process = VP()
+
+    def run(x, noise):
+        made = {}
+
+        def source(i, m, seeds):
+            if (i, m) not in made:
+                made[i, m] = torch.as_tensor(noise(i, m))[:, None]
+            return made[i, m]
+
+        sampler = Sampler(
+            network(TG, process),
+            "euler_maruyama",
+            100,
+            dtype=torch.float64,
+            batch_size=len(x),
+            **PUBLISHED,
+        )
+        out = sampler.sample(x=torch.as_tensor(x)[:, None], noised=True, noise=source)
+        return out.samples[:, 0].numpy()
+
+    found = output_moments(run, 1.0, 100)
+    assert found == pytest.approx(EULER_MARUYAMA[0][1:3], abs=1e-8)
+
+
+@pytest.mark.parametrize("name", ["euler_maruyama", "reverse_diffusion", "ancestral"])
+@pytest.mark.parametrize("process", [VP(), SubVP(), VE()])
+@pytest.mark.parametrize("step", ["grid", "1/N"])
+def test_finer_steps_come_nearer_to_the_data(name, process, step):
+    if name == "ancestral" and isinstance(process, SubVP):
+        pytest.skip("no chain")
+    errors = []
+    for n in (250, 1000):
+        plan = plan_of(name, process, n, step=step)
+        mean, variance = propagated(plan, process.prior_std(1.0) ** 2)
+        errors.append(abs(mean - 0.3) + abs(variance - 0.25))
+    assert errors[1] < max(0.5 * errors[0], 1e-3) < 2e-2
+
+
+@pytest.mark.parametrize("noise", [True, False])
+@pytest.mark.parametrize("name", ["euler_maruyama", "reverse_diffusion", "ancestral"])
+@pytest.mark.parametrize("schedule", ["vp", "subvp", "ve"])
+@pytest.mark.parametrize("denoise", [True, False])
+def test_published_steps_equal_the_oracle(name, schedule, noise, denoise):
+    if name == "ancestral" and (schedule == "subvp" or not noise):
+        pytest.skip("not defined")
+    process, n = BY_SCHEDULE[schedule], 25
+    options = {"step": "1/N", "denoise": denoise} | ({} if noise else {"noise": False})
+    points = [SCHEDULES[schedule].point(t) for t in np.linspace(1.0, process.t_min, n)]
+    points.append(SCHEDULES[schedule].clean())
+    x = np.array([0.7, -1.3, 0.1]) * process.prior_std(1.0)
+    draws = np.random.default_rng(0).standard_normal((n, len(x))).astype(np.float32).astype(float)
+    made = Sampler(network(TM, process), name, n, dtype=torch.float64, backend="torch", **options)
+    normals = torch.from_numpy(draws)[..., None]
+    start = torch.from_numpy(x)[:, None]
+    ours = made.sample(x=start, noised=True, noise=lambda i, m, seeds: normals[i - 1])
+    options.pop("noise", None)
+    theirs = oracle(
+        name, TM.denoiser, SCHEDULES[schedule], points, x, lambda i, m: draws[i],
+        **options, **({} if noise else {"ode": True}),
+    )  # fmt: skip
+    # The oracle's schedule of VE differs in the last bits, which its scores of 1e-2 levels magnify.
+    assert ours.samples[:, 0].numpy() == pytest.approx(theirs, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", [n for n, kind in SOLVERS.items() if issubclass(kind, Predictor)])
+@pytest.mark.parametrize("process", [VP(), SubVP(), VE(), EDM()], ids=lambda p: type(p).__name__)
+def test_rows_keep_signal_and_noise_to_second_order(name, process):
+    """M.2: a alpha_s + D = alpha_t + O(d^2), and the variance of noise likewise."""
+    t = 0.4 * process.t_max
+    signal, noise = [], []
+    for d in (0.02, 0.01):
+        times = [t, t * (1.0 - d), t * (1.0 - 2.0 * d)]
+        points = grids.from_times(process, times)
+        if SOLVERS[name]().objection(process, points):
+            pytest.skip("does not suit")
+        row = plan_of(name, process, 2, times=times).rows[1]
+        new, s, end = row.new[0], points[0], points[1]
+        signal.append(new["S0"] * s.alpha + new["D"] - end.alpha)
+        noise.append((new["S0"] * s.sigma) ** 2 + new["z0"] ** 2 - end.sigma**2)
+    for errors in (signal, noise):
+        if abs(errors[0]) > 1e-12:
+            assert math.log2(abs(errors[0] / errors[1])) == pytest.approx(2.0, abs=0.2)
+
+
+@pytest.mark.parametrize("process", [VP(), SubVP(), VE(), EDM(), FlowMatching(), Discrete.linear()])
+def test_drift_and_diffusion_belong_to_alpha_and_sigma(process):
+    discrete = isinstance(process, Discrete)
+    t = np.arange(100.0, 900.0, 50.0) if discrete else np.linspace(0.1, 0.9, 9) * process.t_max
+    # A chain's beta is that of the step that leads to t.
+    h, middle = (0.5, t - 0.5) if discrete else (1e-5 * process.t_max, t)
+    tolerance = 1e-3 if discrete else 1e-6
+    rate = (np.log(process.alpha(middle + h)) - np.log(process.alpha(middle - h))) / (2.0 * h)
+    drift, diffusion = process.drift(t), process.diffusion(t)
+    assert drift == pytest.approx(rate, rel=15 * tolerance, abs=1e-9)
+    growth = (process.sigma(middle + h) ** 2 - process.sigma(middle - h) ** 2) / (2.0 * h)
+    wanted = growth - 2.0 * drift * process.sigma(middle) ** 2
+    assert diffusion == pytest.approx(wanted, rel=15 * tolerance)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_annealed_langevin(preset):
+    count, snr = PRESETS[preset]
+    plan = plan_of("ald", VE(sigma_max=1.0), 4, preset=preset)
+    assert plan.nfe == 4 * count + 1 and solver("ald", preset=preset).calls == count
+    rows = plan.rows[1:-1]
+    levels = [row.call.at.sigma for row in rows[::count]]
+    assert levels == pytest.approx(np.geomspace(1.0, 0.01, 4), rel=1e-3)
+    e = 2.0 * (snr * rows[0].call.at.sigma) ** 2
+    assert rows[0].new[0]["z0"] == pytest.approx(math.sqrt(2.0 * e))
+    assert rows[0].new[0]["S0"] == pytest.approx(1.0 - e / rows[0].call.at.sigma ** 2)
+    assert plan.rows[-1].new[0].weights == (("D", 1.0),)
+
+
+def test_langevin_reaches_its_stationary_variance():
+    """v / (1 - e / (2 v)) of N(m, v): the step is too long by just so much."""
+    process = VE(sigma_max=2.0)
+    plan = plan_of("ald", process, times=[0.5, -1.0], n_steps=4000, snr=0.3, denoise=False)
+    at = plan.rows[1].call.at
+    v, e = 0.25 + at.sigma**2, 2.0 * (0.3 * at.sigma) ** 2
+    mean, variance = propagated(plan, 9.0)
+    assert (mean, variance) == pytest.approx((0.3, v / (1.0 - e / (2.0 * v))), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "name", ["euler_maruyama", "reverse_diffusion", "ancestral", "ald", "dpdm_sde"]
+)
+def test_float32_on_cpp(name):
+    process, own = VP(), {"n_steps": 3} if name == "ald" else {}
+    draws = {}
+
+    def noise(i, m, seeds):
+        rng = np.random.default_rng([i, m])
+        return torch.from_numpy(draws.setdefault((i, m), rng.standard_normal((len(seeds), 1))))
+
+    made = [
+        Sampler(network(TM, process), name, 60, dtype=dtype, backend=backend, **own).sample(
+            8, noise=noise
+        )
+        for dtype, backend in ((torch.float64, "torch"), (torch.float32, "cpp"))
+    ]
+    assert torch.allclose(made[0].samples.float(), made[1].samples, rtol=0, atol=2e-3)
+
+
+class Own(GaussianProcess):
+    def alpha(self, t):
+        return np.cos(t)
+
+    def sigma(self, t):
+        return np.sin(t)
+
+    def t_of_lam(self, lam):
+        return np.arctan(np.exp(-lam))
+
+
+@pytest.mark.parametrize(
+    "name, process, options, message",
+    [
+        ("euler_maruyama", VP(), {"step": "2/N"}, "step='2/N': choose 'grid' or '1/N'"),
+        ("euler_maruyama", Own(0.01, 1.5), {}, "Own says no drift\\(t\\); use 'reverse_diffusion'"),
+        ("euler_maruyama", EDM(), {"step": "1/N"}, "published for VP, sub-VP and VE, not EDM"),
+        ("euler_maruyama", VP(), {"step": "1/N", "grid": "lambda"}, "needs uniform times from t=1"),
+        ("reverse_diffusion", VP(), {"step": "1/N"}, "take more than 20"),
+        ("ancestral", SubVP(), {}, "sub-VP is no chain"),
+        ("ancestral", FlowMatching(), {}, "alpha is 0 at its first time"),
+        ("ald", VE(), {"preset": "ncsnv3"}, "preset='ncsnv3': choose ncsn, "),
+        ("ald", VE(), {"n_steps": 0}, "n_steps=0, snr=0.316"),
+        ("ald", VE(), {"snr": 1.5}, "an snr between 0 and 1"),
+    ],
+)  # fmt: skip
+def test_bad_input(name, process, options, message):
+    net = ScoreNetwork(lambda x, label: x, process, (1,), prediction="x0")
+    with pytest.raises(ValueError, match=message):
+        Sampler(net, name, 10, **options)
