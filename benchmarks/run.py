@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 
-OPS = ("step", "noise", "group_norm", "attention", "conv3x3", "accelerate")
+OPS = ("step", "noise", "group_norm", "attention", "conv3x3", "accelerate", "sscs")
 WORKLOADS = ("W1", "W2", "W4", "W5", "digits")
 
 
@@ -62,7 +62,7 @@ def main() -> None:
 def measure_op(given: argparse.Namespace) -> None:
     import torch
 
-    from . import accelerate, convolutions, layers, noise, results, step
+    from . import accelerate, convolutions, layers, noise, results, sscs, step
 
     measure = {
         "step": step.measure,
@@ -71,6 +71,7 @@ def measure_op(given: argparse.Namespace) -> None:
         "attention": layers.attention,
         "conv3x3": convolutions.measure,
         "accelerate": accelerate.measure,
+        "sscs": sscs.measure,
     }[given.op]
     rows: list[results.Row] = []
     with torch.no_grad():

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .decoder import Decoder
     from .grids import GRIDS
     from .guidance import classifier_free, inpaint
+    from .linearize import linearized
     from .network import ScoreNetwork
     from .plan import Call, Plan, Row
     from .profiling import Profile, profile
@@ -38,6 +39,7 @@ __all__ = [
     "Solver",
     "classifier_free",
     "inpaint",
+    "linearized",
     "processes",
     "profile",
 ]
@@ -46,6 +48,7 @@ _MODULES = {
     "decoder": ("Decoder",),
     "grids": ("GRIDS",),
     "guidance": ("classifier_free", "inpaint"),
+    "linearize": ("linearized",),
     "network": ("ScoreNetwork",),
     "plan": ("Call", "Plan", "Row"),
     "profiling": ("Profile", "profile"),

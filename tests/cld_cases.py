@@ -1,8 +1,10 @@
 """Plans of CLD run on Gaussian data, where they are linear maps: exact means and covariances."""
 
 import numpy as np
+from oracles.cld import Law
 
-from diffusion_engine import ScoreNetwork, grids
+from diffusion_engine import SOLVERS, ScoreNetwork, grids
+from diffusion_engine.linearize import linearized
 from diffusion_engine.plan import Plan
 from diffusion_engine.prediction import Velocity
 from diffusion_engine.processes import CLD
@@ -11,6 +13,23 @@ from diffusion_engine.solvers import solver
 TC = CLD(numerical_eps=0.0)  # with data N(0, 1/4)
 VARYING = CLD(beta0=0.1, beta1=6.9)
 DATA = 0.25
+OF_CLD = [name for name, kind in SOLVERS.items() if kind.blocks == 2]
+
+
+def law(process: CLD) -> Law:
+    """The process as the oracles know it."""
+    return Law(process.mass, process.gamma, process.beta0, process.beta1, process.numerical_eps)
+
+
+def suited(name: str, network: ScoreNetwork) -> ScoreNetwork:
+    """The network in the form that a solver needs."""
+    return linearized(network) if name == "sscs_exact" else network
+
+
+def elementwise(u, label):
+    """A network of [x, v] whose bits are independent of the batch."""
+    x, v = u.chunk(2, dim=1)
+    return 0.3 * x - 0.2 * v.abs() - 0.05 * label.view(-1, *[1] * (u.ndim - 1))
 
 
 def target(process: CLD, t: float) -> np.ndarray:

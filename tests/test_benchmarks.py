@@ -12,12 +12,24 @@ from diffusion_engine.ops.table import IMPLEMENTATIONS
 
 sys.path.append(str(Path(__file__).parents[1]))
 NAMES = (
-    "cases", "convolutions", "gate", "layers", "noise", "peers.step", "results", "run", "shapes", "step",
-    "timing", "workloads",
+    "cases", "convolutions", "gate", "layers", "noise", "peers.step", "results", "run", "shapes", "sscs",
+    "step", "timing", "workloads",
 )  # fmt: skip
-cases, convolutions, gate, layers, noise, peers, results, run, shapes, step, timing, workloads = (
-    importlib.import_module(f"benchmarks.{name}") for name in NAMES
-)
+(
+    cases,
+    convolutions,
+    gate,
+    layers,
+    noise,
+    peers,
+    results,
+    run,
+    shapes,
+    sscs,
+    step,
+    timing,
+    workloads,
+) = (importlib.import_module(f"benchmarks.{name}") for name in NAMES)
 CPU = torch.device("cpu")
 SHAPE = (2, 3, 4, 4)
 
@@ -157,6 +169,14 @@ def test_rows_of_convolutions(layout, monkeypatch):
         assert tuple(row) == results.KEYS
         assert row["gflop_s"] == expected and row["ceiling_share"] == expected / 100.0
     assert list(convolutions.measure(torch.device("cuda"), 1, [])) == []
+
+
+def test_rows_of_sscs(monkeypatch):
+    monkeypatch.setattr(sscs, "SHAPE", (2, 3, 4, 4))
+    rows = sscs.compare(CPU, repeats=2)  # behind its gate: all three make the same samples
+    assert [r["provider"] for r in rows] == ["ours", "plain:published", "plain:merged"]
+    assert all(tuple(row) == results.KEYS for row in rows)
+    assert rows[0]["vs_best_torch"] > 0
 
 
 def test_a_wrong_layer_is_refused(monkeypatch):

@@ -37,7 +37,9 @@ def twin(network: ScoreNetwork, label: float, condition: Condition | None) -> Sc
         ) from error
     first = next(iter(weights.values()))
     generator = torch.Generator(first.device).manual_seed(0)
-    x = torch.randn(1, *network.shape, generator=generator, device=first.device, dtype=first.dtype)
+    channels, *pixel = network.shape
+    shape = (1, channels * network.process.blocks, *pixel)
+    x = torch.randn(shape, generator=generator, device=first.device, dtype=first.dtype)
     x = x.contiguous(memory_format=network.memory_format)
     labels = torch.full((1,), label, dtype=network.label_dtype, device=first.device)
     unnamed, named = arguments(condition)

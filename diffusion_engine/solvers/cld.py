@@ -62,6 +62,7 @@ class CLDSolver(Solver):
     """
 
     blocks: ClassVar[int] = 2
+    differs: ClassVar[str] = "the final denoising calls no network, whose output x does not use"
     exact: ClassVar[bool] = False  # plans take the network's score, not its x0
 
     def rows(self, system: System, points: Points) -> Iterator[Update | Row]:
@@ -181,7 +182,10 @@ class CLDHeun(CLDSolver):
 
     name: ClassVar[str] = "cld_ode"
     source: ClassVar[str] = "Dockhorn et al. 2022, appendix B.3"
-    differs: ClassVar[str] = "fixed steps where the paper's code adapts them (RK45)"
+    differs: ClassVar[str] = (
+        "steps of fixed size where the paper's code adapts them (RK45); the final denoising calls no "
+        "network, whose output x does not use"
+    )
     calls: ClassVar[int] = 2
     order: int = 2
 

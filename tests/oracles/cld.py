@@ -152,3 +152,65 @@ def splitting(law, score, times, x, v, noise, kick, published=False, denoise=Fal
         b = integral(law, s, middle) if published else integral(law, middle, t)
         x, v = flow(x, v, b, [noise(2 * step + 1, m) for m in range(2)])
     return (denoised(law, x, v, times[-1]) if denoise else x), v
+
+
+def exponential(law, score, times, x, v, order, denoise=False, substeps=120):
+    """The probability flow ODE with o of s_v = -v / Svv - o / l replaced, within each step, by the polynomial
+    in lam = log(mean of x / its deviation) through its last `order` values at the grid's times."""
+    grid = [np.linspace(s, t, 2 * substeps + 1) for s, t in itertools.pairwise(times)]
+    laws, reached = (
+        {},
+        (0.0, (np.array([1.0, 0.0]), np.diag([law.eps, law.gamma * law.mass + law.eps]))),
+    )
+    for t in sorted({float(t) for part in grid for t in part}):
+        reached = t, _onward(law, *reached, t)
+        laws[t] = reached[1]
+
+    def known(t):
+        """(Svv, l, lam) at a time of the grid."""
+        mean, c = laws[float(t)]
+        return (
+            c[1, 1],
+            math.sqrt(c[1, 1] - c[0, 1] ** 2 / c[0, 0]),
+            math.log(mean[0] / math.sqrt(c[0, 0])),
+        )
+
+    history = []
+    for step, part in enumerate(grid):
+        svv, deviation, lam = known(part[0])
+        history = [(lam, -deviation * (score(x, v, times[step]) + v / svv)), *history][:order]
+
+        def rate(t, u, history=history):
+            svv, deviation, lam = known(t)
+            o = 0.0
+            for j, (here, value) in enumerate(history):
+                others = [there for i, (there, _) in enumerate(history) if i != j]
+                o = o + value * math.prod((lam - there) / (here - there) for there in others)
+            s_v = -u[1] / svv - o / deviation
+            pull = u[0] + law.friction * (u[1] / law.mass + s_v)
+            return np.stack([-law.beta(t) * u[1] / law.mass, law.beta(t) * pull])
+
+        u = np.stack([x, v])
+        for a, b, c in zip(part[:-2:2], part[1::2], part[2::2], strict=True):
+            h = a - c
+            p = rate(a, u)
+            q = rate(b, u + h / 2 * p)
+            r = rate(b, u + h / 2 * q)
+            u = u + h / 6 * (p + 2 * q + 2 * r + rate(c, u + h * r))
+        x, v = u
+    return (denoised(law, x, v, times[-1]) if denoise else x), v
+
+
+def _onward(law, start, moments, end):
+    """Mean and covariance given x0, from one time to a later one; eps stays in the covariance's diagonal."""
+    mean, covariance = moments
+    noise, eps = np.diag([0.0, 2.0 * law.friction]), law.eps * np.eye(2)
+
+    def rate(t, both):
+        f = law.beta(t) * law.drift
+        spread = f @ both[:, 1:] + both[:, 1:] @ f.T + law.beta(t) * noise
+        return np.column_stack([f @ both[:, 0], spread])
+
+    count = 40 if start == 0.0 else 2
+    both = runge_kutta(rate, np.column_stack([mean, covariance - eps]), start, end, count)
+    return both[:, 0], both[:, 1:] + eps
