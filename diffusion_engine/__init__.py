@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from . import processes
     from .decoder import Decoder
     from .grids import GRIDS
-    from .guidance import classifier_free, inpaint
+    from .guidance import classifier_free, classifier_guidance, compose, inpaint, scale_of_w
     from .linearize import linearized
     from .network import ScoreNetwork
     from .plan import Call, Plan, Row
@@ -38,16 +38,19 @@ __all__ = [
     "ScoreNetwork",
     "Solver",
     "classifier_free",
+    "classifier_guidance",
+    "compose",
     "inpaint",
     "linearized",
     "processes",
     "profile",
+    "scale_of_w",
 ]
 
 _MODULES = {
     "decoder": ("Decoder",),
     "grids": ("GRIDS",),
-    "guidance": ("classifier_free", "inpaint"),
+    "guidance": ("classifier_free", "classifier_guidance", "compose", "inpaint", "scale_of_w"),
     "linearize": ("linearized",),
     "network": ("ScoreNetwork",),
     "plan": ("Call", "Plan", "Row"),

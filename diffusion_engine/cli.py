@@ -1,4 +1,4 @@
-"""The command line: sample, solvers, plan, profile, doctor."""
+"""The command line: sample, encode, solvers, plan, profile, doctor."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from .cli_encode import encode
 from .cli_options import (
     Accelerate,
     Backend,
@@ -41,6 +42,7 @@ app = typer.Typer(
     help="Samples from trained diffusion models.",
 )
 app.command()(profile)
+app.command()(encode)
 
 
 @app.command()

@@ -117,6 +117,32 @@ WRITERS: dict[str, Callable[[IO[bytes], Result, int | None], None]] = {
 }
 
 
+def read_images(path: Path, shape: tuple[int, ...]) -> torch.Tensor:
+    """[n, *shape] float32 in [-1, 1]: the image of a file, or the samples of one that `write` made.
+
+    Raises ValueError where the file holds no images of this shape.
+    """
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                found = torch.from_numpy(arrays["samples"])
+        elif path.suffix == ".safetensors":
+            found = safetensors.torch.load(path.read_bytes())["samples"]
+        else:
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("L" if shape[0] == 1 else "RGB"), np.float32)
+            # An image has its channels last, or none of them.
+            found = torch.from_numpy(pixels / 127.5 - 1.0).reshape(1, *pixels.shape[:2], -1)
+            found = found.movedim(-1, 1)
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{path} holds no image, and no array 'samples' ({error})") from error
+    if tuple(found.shape[1:]) != shape:
+        raise ValueError(
+            f"{path} holds images {list(found.shape[1:])}, and the network takes {list(shape)}; resize them"
+        )
+    return found.float()
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
     """The recipe in a file that `write` made, or in a .json file of its own."""
     try:

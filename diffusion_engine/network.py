@@ -16,13 +16,18 @@ from .processes import CLD, EDM, GaussianProcess, Point
 
 Condition = Tensor | Mapping[str, Tensor]
 
+
+def _log_sigma(at: Point) -> float:
+    return math.log(at.ratio) if isinstance(at, Point) else -at.lam
+
+
 LABELS: dict[str, Callable[[Point], float]] = {
     "t": lambda at: at.t,
     "999t": lambda at: 999.0 * at.t,
     "1000t": lambda at: 1000.0 * at.t,
     "sigma": lambda at: at.ratio,
-    "log_sigma": lambda at: math.log(at.ratio),
-    "log_sigma/4": lambda at: math.log(at.ratio) / 4.0,
+    "log_sigma": _log_sigma,
+    "log_sigma/4": lambda at: _log_sigma(at) / 4.0,
     "lam": lambda at: at.lam,
     "gamma": lambda at: -2.0 * at.lam,
 }
@@ -30,6 +35,13 @@ LABELS: dict[str, Callable[[Point], float]] = {
 
 # What torch says where a layer meets another number of channels than its own.
 SHAPE_ERRORS = ("channels", "shapes cannot be multiplied")
+
+
+def gathered(condition: Condition | None, named: Mapping[str, Tensor]) -> Condition | None:
+    """The condition that `arguments` took apart."""
+    if not named:
+        return condition
+    return named if condition is None else {"": condition, **named}  # type: ignore[dict-item]
 
 
 def arguments(condition: Condition | None) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
@@ -71,6 +83,9 @@ class ScoreNetwork:
     variance    of 'ddpm' in a second block of as many channels: "learned" (its log), "learned_range"
     scale_input  of a network that is told its guidance scale and so needs no unconditional branch: scales
                 [n] -> tensors [n, ...] that it is given by keyword, e.g. condition.ScaleEmbedding
+    derivative  the form in which it offers d eps / dg along the ODE, g = sigma / alpha, for 'genie':
+                "heads", GENIE's k1, k2, k3 in channel blocks 1 to 3; "exact", itself in block 1; or None
+    gradient    the channel block that holds grad log p(y | its input), see with_classifier; None without
 
     Raises ValueError where a name is unknown, the shape is not one, or a weight is not finite.
     """
@@ -90,6 +105,8 @@ class ScoreNetwork:
     grid: str | grids.Grid | None = None
     variance: str | None = None
     scale_input: Callable[[Tensor], Mapping[str, Tensor]] | None = None
+    derivative: str | None = None
+    gradient: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.process, GaussianProcess):
@@ -117,6 +134,14 @@ class ScoreNetwork:
             raise ValueError(
                 f"variance={self.variance!r}: choose 'learned', 'learned_range' or, without one, None"
             )
+        if self.derivative not in (None, "heads", "exact"):
+            raise ValueError(
+                f"derivative={self.derivative!r}: a network offers 'heads' (k1, k2, k3), 'exact' or None"
+            )
+        if self.derivative and self.variance:
+            raise ValueError(
+                "derivative and variance are both read from channel block 1; give one of them"
+            )
         if self.memory_format is torch.channels_last and len(self.shape) != 3:
             raise ValueError(
                 f"channels_last needs images (channels, height, width), got {self.shape}"
@@ -127,6 +152,20 @@ class ScoreNetwork:
                     raise ValueError(
                         f"weight {name!r} of the network holds NaN or infinity; load a sound checkpoint"
                     )
+
+    def with_classifier(self, classifier: Callable[..., Tensor], **options: Any) -> ScoreNetwork:
+        """This network and grad log p(y | x) of a noise-aware classifier (Dhariwal & Nichol 2021).
+
+        classifier  called as classifier(x, label), with the input and label of the network; returns
+                    logits [N, classes]
+        options     of classifier.with_classifier: blocks, conditional, key
+
+        `Sampler(..., classifier_scale=s)` then subtracts s sigma grad from eps; the classes y come as
+        condition=. Raises ValueError where there is a classifier already.
+        """
+        from .classifier import with_classifier
+
+        return with_classifier(self, classifier, **options)
 
     @classmethod
     def from_denoiser(
@@ -169,28 +208,45 @@ class ScoreNetwork:
         p, q = rule(at)
         return (p if isinstance(p, tuple) else (p,)), q
 
+    def slope_weights(self, at: Point) -> tuple[float, ...]:
+        """Weights of the channel blocks whose sum is d eps / dg (Dockhorn et al. 2022, eq. 14).
+
+        Raises ValueError where the network offers no such derivative.
+        """
+        if self.derivative is None:
+            raise ValueError(
+                f"the network {self.name!r} does not offer d eps / dg; say derivative= where it does"
+            )
+        if self.derivative == "exact":
+            return (0.0, 1.0)
+        g = at.ratio
+        return (0.0, -1.0 / g, g / (1.0 + g * g), 1.0 / (g * (1.0 + g * g)))
+
     def c_in(self, at: Point) -> float:
         """The scale of the network's input."""
+        return float(self.scale_rule(at))
+
+    @property
+    def scale_rule(self) -> Callable[[Point], float]:
+        """The scale of the network's input as a function."""
         if callable(self.scale):
-            return float(self.scale(at))
+            return self.scale
         prediction = PREDICTIONS["F"] if self.prediction == "F" else self.prediction
         own = getattr(prediction, "c_in", None)
         kind = self.scale or ("F" if own else "one")
         if kind == "F":
-            return float((own or F().c_in)(at))
-        if kind == "sigma":
-            if at.alpha == 0.0:
-                raise ValueError(
-                    f"a network in VE coordinates reads x / alpha; alpha is 0 at t={at.t:g}"
-                )
-            return 1.0 / at.alpha
-        return 1.0
+            return own or F().c_in
+        return _over_alpha if kind == "sigma" else lambda at: 1.0
 
     def label_of(self, at: Point) -> float:
         """What the network is told for the time; a whole number for an int64 label."""
-        rule = LABELS[self.label] if isinstance(self.label, str) else self.label
-        label = float(rule(at))
+        label = float(self.label_rule(at))
         return float(round(label)) if self.label_dtype == torch.int64 else label
+
+    @property
+    def label_rule(self) -> Callable[[Point], float]:
+        """What the network is told for the time, as a function."""
+        return LABELS[self.label] if isinstance(self.label, str) else self.label
 
     def __call__(self, x: Tensor, label: Tensor, condition: Condition | None) -> tuple[Tensor, ...]:
         """The outputs of one batched call, as a tuple of tensors."""
@@ -224,3 +280,9 @@ class ScoreNetwork:
                     f"{self.rule} has {wanted}: the score of v alone, and its products"
                 )
         return outs
+
+
+def _over_alpha(at: Point) -> float:
+    if isinstance(at, Point) and at.alpha == 0.0:
+        raise ValueError(f"a network in VE coordinates reads x / alpha; alpha is 0 at t={at.t:g}")
+    return 1.0 / at.alpha

@@ -1,6 +1,7 @@
 """What a network predicts: x0 = p x + q o for its output o, in float64 on the host.
 
-x = alpha x0 + sigma eps is the state in the process's natural coordinates.
+x = alpha x0 + sigma eps is the state in the process's natural coordinates. The rules also take the
+tensors of law.Levels, for what differentiates them.
 """
 
 from __future__ import annotations
@@ -8,17 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from .processes import CLD, VP, Point
 
 
 def _alpha(at: Point, name: str) -> float:
-    if at.alpha == 0.0:
+    if isinstance(at, Point) and at.alpha == 0.0:
         raise ValueError(
             f"a network that predicts {name} says nothing about x0 at t={at.t:g}, where alpha is 0; "
             f"start below that time, or use a network that predicts v, x0 or flow"
         )
     return at.alpha
+
+
+def _sqrt(value: Any) -> Any:
+    return math.sqrt(value) if isinstance(value, float) else value**0.5
 
 
 def eps(at: Point) -> tuple[float, float]:
@@ -59,11 +65,11 @@ class F:
     def __call__(self, at: Point) -> tuple[float, float]:
         g, sd = at.sigma / _alpha(at, "F"), self.sigma_data
         square = g * g + sd * sd
-        return sd * sd / square / at.alpha, g * sd / math.sqrt(square)
+        return sd * sd / square / at.alpha, g * sd / _sqrt(square)
 
     def c_in(self, at: Point) -> float:
         """Input scale of the state x: 1 / (alpha sqrt(g^2 + sigma_data^2))."""
-        return 1.0 / math.sqrt(at.sigma**2 + (at.alpha * self.sigma_data) ** 2)
+        return 1.0 / _sqrt(at.sigma**2 + (at.alpha * self.sigma_data) ** 2)
 
     def c_noise(self, at: Point) -> float:
         """The label log(g) / 4."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from .executors.run import NoiseSource
     from .sampler import Sampler
 
+# (condition, weight), the weight a number or one a sample
+Compose = Sequence[tuple[Any, float | Sequence[float]]]
+# of guidance, or the weights of the conditions that are composed
+Scale = float | tuple[float, ...]
 Noise = Tensor | Callable[[int, int, tuple[int, ...]], Tensor]
 
 
@@ -48,7 +53,7 @@ class Result:
     def join(cls, parts: Sequence[Result]) -> Result:
         """The parts of one request as one result."""
         recipe = dict(parts[0].recipe)
-        for name in ("seeds", "condition", "guidance"):
+        for name in ("seeds", "condition", "compose", "guidance"):
             if isinstance(recipe[name], list):
                 recipe[name] = [value for part in parts for value in part.recipe[name]]
         return cls(
@@ -64,17 +69,24 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A checked request; every field has one entry a sample. `Sampler.sample` explains the fields."""
+    """A checked request; every field has one entry a sample. `Sampler.sample` explains the fields.
+
+    scales     of guidance; the weights of the conditions where several are composed
+    concepts   the composed conditions after the first
+    encoding   None to sample, else encode's `refine`
+    """
 
     seeds: tuple[int, ...]
-    scales: tuple[float, ...]
+    scales: tuple[Scale, ...]
     condition: Condition | None = None
+    concepts: tuple[Condition, ...] = ()
     x: Tensor | None = None
     start: float | None = None
     noised: bool = False
     mask: Tensor | None = None
     known: Tensor | None = None
     noise: Noise | None = None
+    encoding: int | None = None
     first: int = 0
 
     @property
@@ -91,20 +103,28 @@ class Request:
         seeds: Sequence[int] | None = None,
         condition: Any = None,
         guidance: float | Sequence[float] | None = None,
+        compose: Compose | None = None,
         x: Tensor | None = None,
         start: float | None = None,
         noised: bool = False,
         mask: Tensor | None = None,
         known: Tensor | None = None,
         noise: Noise | None = None,
+        encoding: int | None = None,
     ) -> Request:
         """Checks what was given; raises ValueError with what to do."""
         network, device = sampler.network, sampler.device
-        numbers = _seeds(n, seed, seeds, _implied(condition, x))
+        conditions, weights = _composed(sampler, compose, condition, guidance)
+        numbers = _seeds(n, seed, seeds, _implied(conditions, x))
         count = len(numbers)
-        scales = _scales(sampler.guidance if guidance is None else guidance, count)
-        made = _condition(network, condition, count, device)
-        if any(scale != 1.0 for scale in scales) and network.scale_input is None:
+        parts = [_condition(network, c, count, device) for c in conditions]
+        made, concepts = parts[0], tuple(c for c in parts[1:] if c is not None)
+        scales: tuple[Scale, ...] = tuple(zip(*(_scales(w, count) for w in weights), strict=True))
+        if not weights:
+            scales = _scales(sampler.guidance if guidance is None else guidance, count)
+        _check_alike(parts)
+        guided = not weights and any(scale != 1.0 for scale in scales)
+        if guided and network.scale_input is None:
             if network.null is None:
                 raise ValueError(
                     f"guidance={max(scales):g} needs an unconditional branch and the network has none; "
@@ -114,19 +134,23 @@ class Request:
                 raise ValueError(
                     "guidance needs a condition to guide to; give condition=, or guidance=1"
                 )
+        if network.gradient is not None and sampler.classifier_scale and conditions[0] is None:
+            raise ValueError(
+                "a classifier guides to a class; give condition=, or sample with classifier_scale=0"
+            )
         if x is None and (start is not None or noised):
             raise ValueError("start and noised belong to a given x; give x=")
-        if x is not None and start is None and not noised:
+        if x is not None and start is None and not noised and encoding is None:
             raise ValueError(
                 "x is given: say at which time to start (start=), or that it is noised=True"
             )
         if (mask is None) != (known is None):
             raise ValueError("inpainting needs both mask= and known=")
         return cls(
-            numbers, scales, made,
+            numbers, scales, made, concepts,
             _images("x", x, network, count, device, sampler.state_dtype), start, noised,
             _images("mask", mask, network, count, device), _images("known", known, network, count, device),
-            noise,
+            noise, encoding,
         )  # fmt: skip
 
     def part(self, low: int, high: int) -> Request:
@@ -137,9 +161,11 @@ class Request:
         def cut(value: Any) -> Any:
             if isinstance(value, Mapping):
                 return {name: tensor[low:high] for name, tensor in value.items()}
+            if value is self.concepts:
+                return tuple(map(cut, value))
             return None if value is None else value[low:high]
 
-        names = ("seeds", "scales", "condition", "x", "mask", "known")
+        names = ("seeds", "scales", "condition", "concepts", "x", "mask", "known")
         return dataclasses.replace(
             self, first=low, **{name: cut(getattr(self, name)) for name in names}
         )
@@ -151,20 +177,22 @@ class Request:
     def branches(
         self, network: ScoreNetwork, device: torch.device, dtype: torch.dtype
     ) -> list[Condition | None]:
-        """The condition of every branch: the given one, then none. A network that reads its guidance
-        scale has the first alone, with the scale in it in `dtype`."""
+        """The condition of every branch: the given one, then none, then the further concepts. A network that
+        reads its guidance scale has the first alone, with the scale in it in `dtype`."""
         if network.scale_input is not None:
-            return [_with_scale(network, self.condition, self.scales, device, dtype)]
-        if self.condition is None or network.null is None:
+            scales = [scale for scale in self.scales if isinstance(scale, float)]
+            return [_with_scale(network, self.condition, scales, device, dtype)]
+        if self.condition is None or (network.null is None and not self.concepts):
             return [self.condition]
-        none = _null(network, self.condition)
+        # Without an unconditional branch nothing calls branch 1.
+        none = self.condition if network.null is None else null_like(network, self.condition)
         names = [sorted(c) if isinstance(c, Mapping) else None for c in (self.condition, none)]
         if names[0] != names[1]:
             raise ValueError(
                 f"the condition has the names {names[0]} and the network's null condition {names[1]}; "
                 "give both the same"
             )
-        return [self.condition, none]
+        return [self.condition, none, *self.concepts]
 
     def noise_source(self) -> NoiseSource | None:
         """The given normals of this part, as a function of row and m."""
@@ -177,29 +205,80 @@ class Request:
 
     def recipe(self) -> dict[str, Any]:
         """The JSON-able part, and the names of what JSON does not hold."""
-        plain = isinstance(self.condition, Tensor) and self.condition.dtype == torch.int64
-        classes = self.condition.tolist() if plain else None  # type: ignore[union-attr]
-        needs = ["condition"] if self.condition is not None and not plain else []
+        parts = (self.condition, *self.concepts)
+        composed = isinstance(self.scales[0], tuple)
+        plain = all(isinstance(c, Tensor) and c.dtype == torch.int64 for c in parts)
+        classes = [c.tolist() for c in parts] if plain else None  # type: ignore[union-attr]
+        given = self.condition is not None and not plain
+        needs = ["compose" if composed else "condition"] if given else []
         needs += [k for k in ("x", "mask", "known", "noise") if getattr(self, k) is not None]
         return {
             "seeds": list(self.seeds),
-            "condition": classes,
-            "guidance": list(self.scales),
+            "condition": classes[0] if classes and not composed else None,
+            "compose": [list(y) for y in zip(*classes)] if classes and composed else None,  # noqa: B905
+            "guidance": [list(s) if isinstance(s, tuple) else s for s in self.scales],
             "start": self.start,
             "noised": self.noised,
+            "encoding": self.encoding,
             "needs": needs,
         }
 
 
-def _implied(condition: Any, x: Tensor | None) -> int | None:
-    """How many samples a condition or x stands for."""
+def _composed(
+    sampler: Sampler, compose: Compose | None, condition: Any, guidance: Any
+) -> tuple[list[Any], list[float | Sequence[float]]]:
+    """The conditions of a request and, where they are composed, their weights."""
+    if compose is None:
+        return [condition], []
+    if condition is not None or guidance is not None or sampler.guidance != 1.0:
+        raise ValueError(
+            "compose says which conditions are followed and how much: leave condition out and guidance at 1"
+        )
+    if sampler.interval != (0.0, math.inf):
+        raise ValueError("compose acts at all times; leave the sampler's interval out")
+    if sampler.network.scale_input is not None:
+        raise ValueError("a network that reads its guidance scale has no branches to compose")
+    pairs = [tuple(pair) if isinstance(pair, (tuple, list)) else () for pair in compose]
+    if not pairs or any(len(pair) != 2 or pair[0] is None for pair in pairs):
+        raise ValueError(
+            f"compose={compose!r}: give (condition, weight) pairs, as [(3, 1.0), (5, -0.5)]"
+        )
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def _check_alike(conditions: Sequence[Condition | None]) -> None:
+    def kind(condition: Any) -> Any:
+        if isinstance(condition, Mapping):
+            return sorted((n, tuple(t.shape[1:]), t.dtype) for n, t in condition.items())
+        return None if condition is None else (tuple(condition.shape[1:]), condition.dtype)
+
+    if any(kind(other) != kind(conditions[0]) for other in conditions[1:]):
+        raise ValueError(
+            "the composed conditions are entries of one batched call and have to have the same names, shapes "
+            f"and dtypes; got {[kind(c) for c in conditions]}"
+        )
+
+
+def again(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe says of encoding and composition, as a request does."""
+    made: dict[str, Any] = {"encoding": recipe.get("encoding")}
+    if recipe["guidance"] and isinstance(recipe["guidance"][0], list):
+        made["guidance"] = None
+        if recipe["compose"] is not None:
+            made["compose"] = list(
+                zip(zip(*recipe["compose"]), zip(*recipe["guidance"]), strict=True)  # noqa: B905
+            )
+    return made
+
+
+def _implied(conditions: Sequence[Any], x: Tensor | None) -> int | None:
+    """How many samples the conditions or x stand for."""
     if x is not None:
         return len(x)
+    condition = next((c for c in conditions if c is not None and not isinstance(c, int)), None)
     if isinstance(condition, Mapping):
         return len(next(iter(condition.values())))
-    if condition is None or isinstance(condition, int):
-        return None
-    return len(condition)
+    return None if condition is None else len(condition)
 
 
 def _seeds(
@@ -242,7 +321,7 @@ def _condition(
     if condition is None:
         if network.null is None:
             return None
-        return _null(network, torch.zeros(n, dtype=torch.int64, device=device))
+        return null_like(network, torch.zeros(n, dtype=torch.int64, device=device))
     if isinstance(condition, Mapping):
         made = {name: tensor.to(device) for name, tensor in condition.items()}
         lengths = {len(tensor) for tensor in made.values()}
@@ -296,7 +375,7 @@ def _with_scale(
     return (dict(condition) if isinstance(condition, Mapping) else {"": condition}) | told
 
 
-def _null(network: ScoreNetwork, like: Condition) -> Condition | None:
+def null_like(network: ScoreNetwork, like: Condition) -> Condition | None:
     """The null condition once for every sample, shaped like a condition."""
     null = network.null
     if null is None:

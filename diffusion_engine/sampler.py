@@ -18,15 +18,16 @@ from .accelerate.network import Accelerated, accelerated
 from .accelerate.twin import twin
 from .adapters.diffusers import Model
 from .decoder import Decoder
+from .encoding import encoding
 from .executors import Executor, Graph
 from .executors.compiled import Compiled, compiled
 from .executors.run import Run
-from .guidance import classifier_free, inpaint
+from .guidance import classifier_free, classifier_guidance, compose, inpaint
 from .network import ScoreNetwork
 from .ops.step import StepArgs
 from .plan import Plan
 from .processes import Point
-from .request import Request, Result
+from .request import Request, Result, Scale
 from .solvers import Solver, solver
 
 
@@ -59,6 +60,7 @@ class Sampler:
     sigmas     the user's own noise-to-signal ratios sigma / alpha, verbatim; a last 0 is clean data
     guidance   classifier-free scale, 1 for none; a sequence gives each sample its own
     interval   (low, high] of sigma / alpha in which guidance acts
+    classifier_scale  of the classifier of ScoreNetwork.with_classifier, 0 for none
     clip       range of `denoised`; None leaves it alone; "network" takes the network's own
     dtype      of the network's input; another dtype than the module's runs a copy of the module
     device     where to run; None is the module's device
@@ -86,6 +88,7 @@ class Sampler:
         sigmas: Sequence[float] | None = None,
         guidance: float | Sequence[float] = 1.0,
         interval: tuple[float, float] = (0.0, math.inf),
+        classifier_scale: float = 1.0,
         clip: tuple[float, float] | str | None = "network",
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
@@ -114,6 +117,7 @@ class Sampler:
                 f"interval={interval}: this network reads its guidance scale, which is one for all times"
             )
         self.guidance, self.interval = guidance, interval
+        self.classifier_scale = float(classifier_scale)
         self.executor = executors.executor(executor, backend)
         self.clip = network.clip if isinstance(clip, str) else clip
         self.batch_size = batch_size
@@ -150,18 +154,38 @@ class Sampler:
         return self._plan(float(guidance), start, **how)
 
     def _plan(
-        self, scale: float, start: float | None, kind: str = "prior", masked: bool = False
+        self,
+        scale: Scale,
+        start: float | None,
+        kind: str = "prior",
+        masked: bool = False,
+        refine: int | None = None,
     ) -> Plan:
         # A network that reads its scale makes the calls of an unguided one.
         scale = 1.0 if self.network.scale_input is not None else scale
-        key = (scale, start, kind, masked)
+        key = (scale, start, kind, masked, refine)
         if key not in self._plans:
             with trace.span("plan"):
-                points = self.points if start is None else self._points_from(start)
-                plan = self.solver.plan(self.network.process, points, self.network, kind, self.clip)
-                plan = classifier_free(plan, scale, self.interval)
+                plan = self._guided(self._solved(start, kind, refine), scale)
                 self._plans[key] = inpaint(plan) if masked else plan
         return self._plans[key]
+
+    def _solved(self, start: float | None, kind: str, refine: int | None) -> Plan:
+        """The solver's own plan, or the one that encodes."""
+        if refine is not None:
+            return encoding(self.solver, self.points, self.network, start, self.clip, refine)
+        points = self.points if start is None else self._points_from(start)
+        return self.solver.plan(self.network.process, points, self.network, kind, self.clip)
+
+    def _guided(self, plan: Plan, scale: Scale) -> Plan:
+        network = self.network
+        if isinstance(scale, tuple):
+            plan = compose(plan, scale, unconditional=network.null is not None)
+        else:
+            plan = classifier_free(plan, scale, self.interval)
+        if network.gradient is None:
+            return plan
+        return classifier_guidance(plan, self.classifier_scale, network.gradient, self.interval)
 
     def _points_from(self, start: float) -> tuple[Point, ...]:
         first = self.network.process.at(start)
@@ -180,6 +204,8 @@ class Sampler:
         seeds      one integer below 2^64 a sample, in place of seed
         condition  a class, one class a sample, a tensor [n, ...], or a mapping of tensors
         guidance   as in Sampler, for this call
+        compose    [(condition, weight), ...] in place of condition and guidance: the score is
+                   s_u + sum_i w_i (s_i - s_u), or sum_i w_i s_i of a network without a null condition
         x, start   clean images [n, *shape] that are noised to time `start` and sampled from there
         noised     x is already the state at `start` (default: the first time)
         mask, known  inpainting: mask is 1 where samples are free, 0 where they follow `known` images
@@ -193,6 +219,23 @@ class Sampler:
         """
         results = list(self.chunks(n, **request))
         return results[0] if len(results) == 1 else Result.join(results)
+
+    def encode(
+        self, x: Tensor, *, start: float | None = None, refine: int = 0, **request: Any
+    ) -> Result:
+        """The latents from which this sampler's solver leads back to x: its ODE run upwards.
+
+        x        [n, *shape], images, or states of time `start`
+        start    the time of x; None is the process's t_min
+        refine   fixed-point iterations a step towards the exact inverse of the solver's steps, for
+                 solvers of one call a step and no history; 0 takes the solver's own steps upwards
+        request  condition, guidance, compose, batch_size, on_step, every and progress, as in `sample`
+
+        `sample(x=result.samples, noised=True)` returns the images, up to an error of the solver's order; with
+        end="t_min" it ends at the very time that encoding began at. Raises ValueError where the solver is
+        stochastic or does not suit.
+        """
+        return self.sample(x=x, start=start, encoding=refine, **request)
 
     def chunks(
         self,
@@ -227,7 +270,9 @@ class Sampler:
             self.accelerated.refresh()  # the weights are the user's, who may have changed them
         kind = "prior" if part.x is None else "state" if part.noised else "image"
         scales = list(dict.fromkeys(part.scales))
-        plans = [self._plan(s, part.start, kind, part.mask is not None) for s in scales]
+        plans = [
+            self._plan(s, part.start, kind, part.mask is not None, part.encoding) for s in scales
+        ]
         run = Run(
             network=self.network,
             plans=plans,
@@ -305,6 +350,7 @@ class Sampler:
             "solver": {"name": self.solver.name, "options": request.options(self.solver)},
             "points": [[p.t, p.alpha, p.sigma] for p in self.points],
             "interval": [self.interval[0], min(self.interval[1], 1e308)],
+            "classifier_scale": self.classifier_scale,
             "clip": None if self.clip is None else list(self.clip),
             "dtype": str(self.dtype).removeprefix("torch."),
         }
@@ -328,11 +374,13 @@ class Sampler:
                 solver(recipe["solver"]["name"], **recipe["solver"]["options"]),
                 times=[Point(*p) for p in recipe["points"]],
                 interval=(low, math.inf if high >= 1e308 else high),
+                classifier_scale=recipe.get("classifier_scale", 1.0),
                 clip=None if recipe["clip"] is None else tuple(recipe["clip"]),
                 dtype=getattr(torch, recipe["dtype"]),
                 **(how or {}),
             )
             given = {k: recipe[k] for k in ("seeds", "condition", "guidance", "start", "noised")}
+            given |= request.again(recipe)
             needs = [name for name in recipe["needs"] if name not in more]
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(

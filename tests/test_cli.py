@@ -7,9 +7,11 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 from PIL import Image
 
-from diffusion_engine import Plan, cli, files, zoo
+from diffusion_engine import Plan, Sampler, cli, files, zoo
+from diffusion_engine.zoo.network import network
 
 
 def run(capsys, *arguments, code=0):
@@ -68,6 +70,58 @@ def test_solvers_lists_every_solver(capsys):
     assert len(rows) == len(text.splitlines()) - 1
     heun = {"name": "heun", "order": 2, "nfe_per_step": 2, "stochastic": False}
     assert heun.items() <= rows[2].items()
+
+
+def test_encode_leads_back(capsys, tmp_path):
+    made, latents = tmp_path / "x.npz", tmp_path / "z.safetensors"
+    few = ("--solver", "ddim", "--steps", 40)
+    run(
+        capsys,
+        "sample",
+        "--out",
+        made,
+        "--n",
+        2,
+        "--class",
+        "3",
+        "--guidance",
+        1,
+        *few,
+        "--end",
+        "t_min",
+    )
+    text, _ = run(
+        capsys, "encode", made, "--out", latents, "--class", "3", "--refine", 3, *few, "--json"
+    )
+    about = json.loads(text)
+    assert about["n"] == 2 and about["recipe"]["encoding"] == 3
+    latent = safetensors.numpy.load_file(latents)["samples"]
+    sampler = Sampler(network("digits"), "ddim", 40, end="t_min")
+    back = sampler.sample(x=torch.from_numpy(latent), noised=True, condition=[3, 3]).samples
+    assert np.abs(back.numpy() - np.load(made)["samples"]).max() < 0.05
+    image = tmp_path / "one.png"
+    Image.fromarray(np.full((32, 32), 200, np.uint8)).save(image)
+    text, _ = run(capsys, "encode", image, "--out", tmp_path / "one.npz", "--steps", 4)
+    assert "1 latents, 3 calls each" in text
+
+
+@pytest.mark.parametrize(
+    "source, arguments, message",
+    [
+        ("missing.png", (), "holds no image"),
+        ("wide.png", (), "holds images [1, 32, 40], and the network takes [1, 32, 32]"),
+        ("fine.png", ("--out", "z.png"), "latents are no image"),
+        ("fine.png", ("--solver", "ddpm"), "adds fresh noise"),
+    ],
+)
+def test_bad_encodings(capsys, tmp_path, monkeypatch, source, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    for name, width in (("wide.png", 40), ("fine.png", 32)):
+        Image.fromarray(np.zeros((32, width), np.uint8)).save(name)
+    arguments = arguments if "--out" in arguments else (*arguments, "--out", "z.npz")
+    _, err = run(capsys, "encode", source, *arguments, code=2)
+    assert message in err and err.count("\n") == 1
+    assert not (tmp_path / "z.npz").exists() and not (tmp_path / "z.png").exists()
 
 
 def test_plan_prints_a_table_or_json(capsys):

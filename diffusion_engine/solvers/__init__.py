@@ -16,6 +16,7 @@ from .ddim import DDIM, DDPM
 from .dpm_solver import DPMSolver2, DPMSolver3
 from .dpmpp import DPMpp2M, DPMpp2MSDE, DPMpp3M, DPMpp3MSDE, DPMppSDE
 from .euler import Euler, EulerAncestral
+from .genie import GENIE
 from .heun import DPM2, Heun
 from .sde import DPDMSDE, Ancestral, EulerMaruyama, ReverseDiffusion
 from .unipc import UniPC
@@ -56,6 +57,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "consistency": Consistency,
     "lcm": LCM,
     "vdm": VDM,
+    "genie": GENIE,
 }
 
 

@@ -29,6 +29,7 @@ class Update:
     churn    standard deviation of noise put into slot 0 before the call
     raw      `raw` is the sum of these weights times the network's channel blocks 0, 1, ...
     learned  (v0, v1, block): normals are multiplied by exp(v0 + v1 times that channel block)
+    slope    `raw` is d eps / dg along the ODE, in the form the network offers it, in place of `raw=`
     """
 
     at: Point
@@ -38,6 +39,7 @@ class Update:
     churn: float = 0.0
     raw: tuple[float, ...] = ()
     learned: tuple[float, float, int] | None = None
+    slope: bool = False
 
     @property
     def blocks(self) -> int:
@@ -118,7 +120,7 @@ class Solver:
         self.check(process, points)
         if misfit := self.misfit(network):
             raise ValueError(f"solver {self.name!r} cannot run this: {misfit}")
-        rows = [_first_row(process, points[0], start)]
+        rows = [first_row(process, points[0], start)]
         for i, update in enumerate(self.updates(process, points), 1):
             if update.churn:
                 rows[-1] = _add_noise(rows[-1], update.churn, update.at)
@@ -129,6 +131,9 @@ class Solver:
 def _row(update: Update, network: ScoreNetwork, clip: tuple[float, float] | None, key: int) -> Row:
     """The row of an update: the network's parameterisation becomes weights of slots and outputs."""
     at, read, count = update.at, update.read, update.blocks
+    if update.slope:
+        update = replace(update, raw=network.slope_weights(at))
+        count = update.blocks
     weights, q = network.weights(at)
     update = _without_eps(update, weights, q)
     p = [0.0] * (1 + max(read))
@@ -167,7 +172,8 @@ def _without_eps(update: Update, p: Sequence[float], q: float) -> Update:
     return replace(update, new=new, raw=(q,))
 
 
-def _first_row(process: GaussianProcess, first: Point, start: str) -> Row:
+def first_row(process: GaussianProcess, first: Point, start: str) -> Row:
+    """Row 0 of a run that starts at a point; see Solver.plan."""
     new = {
         "prior": normal(0) * process.prior_std(first.t),
         "image": first.alpha * x + first.sigma * normal(0),
@@ -231,14 +237,16 @@ def score_of(at: Point) -> Linear:
 
 def first_order_only(s: Point, t: Point) -> bool:
     """Whether lam is infinite at an end of the step, so that no expansion in it exists."""
-    return s.alpha == 0.0 or t.sigma == 0.0
+    return 0.0 in (s.alpha, s.sigma, t.alpha, t.sigma)
 
 
 def finite_start(process: GaussianProcess, points: Points) -> str | None:
-    """The objection of solvers that need a finite noise-to-signal ratio at the first time."""
-    if points[0].alpha == 0.0:
+    """The objection of solvers that need a finite noise-to-signal ratio at the noisiest time."""
+    noisiest = min(points[0], points[-1], key=lambda p: p.alpha)
+    if noisiest.alpha == 0.0:
+        where = "first" if noisiest is points[0] else "last"
         return (
-            f"alpha is 0 at its first time t={points[0].t:g}; start at a smaller t, or use 'dpmpp_2m', "
+            f"alpha is 0 at its {where} time t={noisiest.t:g}; start at a smaller t, or use 'dpmpp_2m', "
             f"'heun' or 'unipc'"
         )
     return None

@@ -63,7 +63,7 @@ class DDIM(Solver):
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         for s, t in steps(points):
-            c = self.eta * posterior_std(s, t)
+            c = self.eta * posterior_std(s, t) if self.eta else 0.0
             if self.clipped_eps:
                 new = toward(s, t, c)[0]
             else:

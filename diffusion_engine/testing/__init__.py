@@ -3,6 +3,15 @@
 from .cld import cld_gaussian, cld_mixture
 from .consistency import ConsistencyFunction
 from .gaussian import Gaussian
+from .labelled import LabelledMixture, labelled_mixture
 from .mixture import Mixture
 
-__all__ = ["ConsistencyFunction", "Gaussian", "Mixture", "cld_gaussian", "cld_mixture"]
+__all__ = [
+    "ConsistencyFunction",
+    "Gaussian",
+    "LabelledMixture",
+    "Mixture",
+    "cld_gaussian",
+    "cld_mixture",
+    "labelled_mixture",
+]

@@ -14,12 +14,14 @@ from ..processes import GaussianProcess, Point
 
 def angle(at: Point) -> float:
     """arctan(sigma / alpha): finite at clean data and at pure noise."""
-    return math.atan2(at.sigma, at.alpha)
+    if isinstance(at, Point):
+        return math.atan2(at.sigma, at.alpha)
+    return torch.atan2(at.sigma, at.alpha)
 
 
 def unit(at: Point) -> float:
     """1 / sqrt(alpha^2 + sigma^2): the scale in which the angle says both."""
-    return 1.0 / math.hypot(at.alpha, at.sigma)
+    return 1.0 / (at.alpha**2 + at.sigma**2) ** 0.5
 
 
 class Data:

@@ -1,0 +1,67 @@
+"""The command `encode`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .cli_options import (
+    Backend,
+    Classes,
+    Device,
+    Grid,
+    Guidance,
+    Json,
+    Model,
+    Option,
+    SolverName,
+    Steps,
+    classes_of,
+    network_of,
+    options,
+)
+
+
+def encode(
+    source: Annotated[Path, typer.Argument(help="an image, or samples as .npz or .safetensors")],
+    out: Annotated[Path, typer.Option(help="file of latents to write: .npz or .safetensors")],
+    model: Model = "digits",
+    solver: SolverName = "ddim",
+    steps: Steps = 50,
+    refine: Annotated[
+        int, typer.Option(help="fixed-point iterations a step, towards the solver's exact inverse")
+    ] = 0,
+    classes: Classes = "none",
+    guidance: Guidance = 1.0,
+    grid: Grid = None,
+    option: Option = None,
+    backend: Backend = "auto",
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Runs the solver's ODE upwards: from images to the latents that lead back to them."""
+    from . import files
+    from .sampler import Sampler
+
+    if out.suffix == ".png":
+        raise ValueError(f"{out.name}: latents are no image; choose .npz or .safetensors")
+    files.check_path(out)
+    network = network_of(model, device)
+    images = files.read_images(source, network.shape)
+    condition = classes_of(network, classes, len(images))
+    scale = guidance if condition is not None else 1.0
+    sampler = Sampler(
+        network, solver, steps, grid=grid, guidance=scale, backend=backend, **options(option)
+    )
+    result = sampler.encode(images, refine=refine, condition=condition)
+    if not all(result.finite):
+        raise ValueError("the latents are not finite; nothing was written")
+    files.write(out, result)
+    if as_json:
+        about = {"out": str(out), "n": len(images), "nfe": result.nfe, "recipe": result.recipe}
+        typer.echo(json.dumps(about))
+    else:
+        typer.echo(f"{out}: {len(images)} latents, {result.nfe} calls each")

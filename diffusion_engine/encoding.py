@@ -1,0 +1,113 @@
+"""Encoding: the ODE of a deterministic solver run from data to noise, as a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from .linear import Linear, denoised, slot, x
+from .plan import Plan
+from .processes import GaussianProcess, Point
+from .solvers import Solver, Update
+from .solvers.base import Points, transfer
+
+if TYPE_CHECKING:
+    from .network import ScoreNetwork
+
+
+def encoding(
+    solver: Solver,
+    points: Points,
+    network: ScoreNetwork,
+    start: float | None,
+    clip: tuple[float, float] | None,
+    refine: int,
+) -> Plan:
+    """The plan that takes a state at time `start` up to the first of the points of a sampler.
+
+    start   None is the process's t_min
+    refine  0 runs the solver's own steps upwards; k solves for the states from which its steps lead
+            down, by k fixed-point iterations a step
+    Raises ValueError where the solver is stochastic, start is no time below the first, or refine does
+    not suit the solver.
+    """
+    process = network.process
+    if process.blocks > 1:
+        raise ValueError(
+            f"an image says nothing of the velocity that {type(process).__name__} moves beside it, so that "
+            "no latent of [x, v] is the image's own; encode with a network of another process"
+        )
+    if solver.stochastic:
+        raise ValueError(
+            f"solver {solver.name!r} adds fresh noise, so that no latent leads back to an image: encode "
+            "with a deterministic one, such as 'ddim', 'heun', 'dpmpp_2m' or 'genie'"
+        )
+    if isinstance(refine, bool) or not isinstance(refine, int) or refine < 0:
+        raise ValueError(f"refine={refine!r}: a whole number of iterations a step, 0 for none")
+    first = process.at(process.t_min if start is None else start)
+    if first.sigma <= 0.0:
+        raise ValueError(
+            f"start={first.t:g} is clean data, which the ODE has no slope at; start above"
+        )
+    rising = (first, *(p for p in reversed(points) if p.lam < first.lam))
+    if len(rising) < 2:
+        raise ValueError(
+            f"start={first.t:g} lies at or before the sampler's first time t={points[0].t:g}; encode from a "
+            "time nearer to data"
+        )
+    rule = Inverse(solver, refine) if refine else solver
+    return rule.plan(process, rising, network, "state", clip)
+
+
+@dataclass(frozen=True)
+class Inverse(Solver):
+    """The inverse of a solver's steps: x_s such that its step from s ends at the given x_t.
+
+    A step is x_t = a x_s + c eps(x_s, s) and what its derivative adds; x_s <- x_s + (x_t - step(x_s)) / a
+    is iterated from a first-order guess. The last iteration of a step makes the guess of the next one too, so
+    that a run of N steps takes 1 + N refine calls.
+
+    Slots: 0 the iterate, which the network reads, 1 the state x_t.
+    """
+
+    solver: Solver
+    refine: int
+    name: ClassVar[str] = "inverse"
+
+    def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
+        down = self._steps(process, points)
+        t, s = points[:2]
+        yield Update(t, {0: transfer(t, s, x, denoised), 1: x}, None)
+        for step, s, after in zip(down, points[1:], (*points[2:], None), strict=True):
+            better = x + (slot(1) - step.new[0]) / _of_x(step.new[0], s)
+            iteration = Update(s, {0: better}, None, raw=step.raw, slope=step.slope)
+            yield from [iteration] * (self.refine - 1)
+            if after is None:
+                yield replace(iteration, state=s)
+            else:
+                guess = transfer(s, after, better, denoised)
+                yield replace(iteration, new={0: guess, 1: better})
+
+    def _steps(self, process: GaussianProcess, points: Points) -> list[Update]:
+        """The solver's own steps between the points, the cleanest first."""
+        made = list(self.solver.updates(process, tuple(reversed(points))))
+        alone = {"S0", "D", "raw", "eps"}
+        simple = len(made) == len(points) - 1 and all(
+            set(step.new) == {0}
+            and step.read == (0,)
+            and not step.churn
+            and {symbol for symbol, _ in step.new[0]} <= alone
+            for step in made
+        )
+        if not simple:
+            raise ValueError(
+                f"refine={self.refine} inverts steps of one call that need nothing but the state, as those "
+                f"of 'ddim', 'euler' and 'genie'; {self.solver.name!r} has others: encode with refine=0"
+            )
+        return made[::-1]
+
+
+def _of_x(step: Linear, s: Point) -> float:
+    """The weight of x in a step, written with eps in place of `denoised`."""
+    return step["S0"] + (step["D"] / s.alpha if s.alpha > 0.0 else 0.0)

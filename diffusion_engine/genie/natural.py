@@ -1,0 +1,53 @@
+"""Networks called with a state and its time, and their prediction as eps, differentiably on the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..law import Levels, per_sample
+from ..network import ScoreNetwork
+
+
+def inputs(network: ScoreNetwork, x: Tensor, t: Tensor) -> tuple[Levels, Tensor, Tensor]:
+    """The levels of times t [N], and what the network is given for states x there: input and label."""
+    at = Levels.of(network.process, t.double())
+    scaled = per_sample(network.scale_rule(at), x) * x  # type: ignore[arg-type]
+    label: Any = network.label_rule(at)  # type: ignore[arg-type]
+    if not network.label_dtype.is_floating_point:
+        label = label.round()
+    return at, scaled, label.to(network.label_dtype)
+
+
+def eps_weights(network: ScoreNetwork, at: Levels) -> tuple[Any, Any]:
+    """(a, b) with eps = a x + b output: x0 = p x + q output, and eps = (x - alpha x0) / sigma."""
+    (p,), q = network.weights(at)  # type: ignore[arg-type]
+    return (1.0 - at.alpha * p) / at.sigma, -at.alpha * q / at.sigma
+
+
+def eps(network: ScoreNetwork, at: Levels, x: Tensor, out: Tensor) -> Tensor:
+    """eps of states x and the first channel block of what the network returned."""
+    of_x, of_out = eps_weights(network, at)
+    return per_sample(of_x, x) * x + per_sample(of_out, x) * out[:, : x.shape[1]]
+
+
+def check(network: ScoreNetwork) -> None:
+    """Raises ValueError where a network cannot be called this way: a rule of the user's own that takes
+    no tensors would stop at the first call, or lose its derivative."""
+    process = network.process
+    t = torch.tensor([0.3, 0.7], dtype=torch.float64) * process.t_max
+    at = Levels.of(process, t)
+    for kind in ("prediction", "label", "scale"):
+        try:
+            {
+                "prediction": network.weights,
+                "label": network.label_rule,
+                "scale": network.scale_rule,
+            }[kind](at)  # type: ignore[arg-type]
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"the function behind {kind}= has to take tensors in place of numbers here ({error}): "
+                "write it with operators, at.lam, at.ratio and torch functions, not with math"
+            ) from error

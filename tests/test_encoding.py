@@ -1,0 +1,157 @@
+"""Encoding: images to latents by the same solver upwards, and back."""
+
+import json
+import math
+
+import pytest
+import torch
+from analytic import OF_X
+
+from diffusion_engine import SOLVERS, Sampler, ScoreNetwork
+from diffusion_engine.genie import exact_derivative
+from diffusion_engine.processes import VP, Discrete, FlowMatching
+from diffusion_engine.testing import labelled_mixture as mixture
+
+F64 = {"dtype": torch.float64, "backend": "torch"}
+EXACT = exact_derivative(mixture())
+IMAGES = torch.tensor([[0.12], [-0.85], [0.7], [0.02]], dtype=torch.float64)
+DETERMINISTIC = [name for name in OF_X if not SOLVERS[name]().stochastic]
+
+
+def error(network, solver, steps, refine=0, x=IMAGES, given=None, **options):
+    sampler = Sampler(network, solver, steps, **({"end": "t_min"} | F64 | options))
+    latents = sampler.encode(x, refine=refine, **(given or {})).samples
+    back = sampler.sample(x=latents, noised=True, **(given or {})).samples
+    return float((back - x).abs().max()), latents
+
+
+@pytest.mark.parametrize("solver", [*DETERMINISTIC, "genie"])
+def test_the_round_trip_falls_with_the_order(solver):
+    network = EXACT if solver == "genie" else mixture()
+    options = {"afs": False, "denoise": True} if solver == "genie" else {}
+    own = SOLVERS[solver](**options)
+    assert own.order >= 1
+    coarse, _ = error(network, solver, 40)
+    fine, _ = error(network, solver, 80)
+    slope = math.log2(coarse / fine)
+    assert slope > min(own.order, 2) - 0.45, (coarse, fine)
+    assert fine < {1: 0.1, 2: 0.02}.get(own.order, 0.01)
+
+
+@pytest.mark.parametrize("refine, order", [(0, 1), (1, 2), (2, 3)])
+def test_refinement_raises_the_order(refine, order):
+    errors = [error(mixture(), "ddim", n, refine)[0] for n in (80, 160)]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.35)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "euler", "genie"])
+def test_refinement_inverts_the_steps_themselves(solver):
+    """To rounding, on a grid far too coarse for the plain way up."""
+    network = EXACT if solver == "genie" else mixture()
+    coarse, _ = error(network, solver, 20)
+    exact, _ = error(network, solver, 20, refine=25)
+    assert exact < 1e-8 < 1e-3 < coarse
+    made = Sampler(network, solver, 20, end="t_min", **F64).encode(IMAGES, refine=3)
+    assert made.nfe == 1 + 3 * 20
+
+
+def test_the_latent_of_the_ode():
+    """Both ways up come to the latent that the ODE itself leads to."""
+    fine = Sampler(mixture(), "dpm_solver_3", 300, end="t_min", **F64).encode(IMAGES).samples
+    for refine in (0, 2):
+        _, latents = error(mixture(), "ddim", 320, refine)
+        assert (latents - fine).abs().max() < 0.02
+
+
+def test_gaussian_data_are_scaled():
+    """x / sqrt(V) is constant along the ODE of a Gaussian."""
+    network = mixture(weights=[1.0], means=[0.0], stds=[0.5])
+    sampler = Sampler(network, "dpm_solver_3", 60, end="t_min", **F64)
+    low, high = sampler.points[-1], sampler.points[0]
+    ratio = math.sqrt((0.25 * high.alpha**2 + high.sigma**2) / (0.25 * low.alpha**2 + low.sigma**2))
+    made = sampler.encode(IMAGES).samples
+    assert (made - ratio * IMAGES).abs().max() < 1e-5
+    later = sampler.encode(IMAGES, start=0.3).samples
+    start = VP().at(0.3)
+    ratio = math.sqrt(
+        (0.25 * high.alpha**2 + high.sigma**2) / (0.25 * start.alpha**2 + start.sigma**2)
+    )
+    assert (later - ratio * IMAGES).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("refine", [0, 12])
+def test_conditions_and_guidance_pass_through(refine):
+    given = {"condition": [0, 1, 2, 0], "guidance": 1.5}
+    guided, latents = error(mixture(), "ddim", 80, refine, given=given)
+    assert guided < (0.2 if refine == 0 else 1e-4)
+    _, plain = error(mixture(), "ddim", 80, refine)
+    assert (latents - plain).abs().max() > 0.1
+    composed, _ = error(
+        mixture(), "ddim", 80, refine, given={"compose": [([0, 1, 2, 0], 0.5), (1, 0.3)]}
+    )
+    assert composed < (0.2 if refine == 0 else 1e-4)
+
+
+def test_float32_on_cpp():
+    network = mixture(shape=(3, 4, 5))
+    x = 0.1 + 0.1 * torch.randn(5, 3, 4, 5)
+    sampler = Sampler(network, "ddim", 30, end="t_min", backend="cpp")
+    latents = sampler.encode(x, refine=8, batch_size=2)
+    back = sampler.sample(x=latents.samples, noised=True).samples
+    assert (back - x).abs().max() < 1e-3
+    reference = Sampler(network, "ddim", 30, end="t_min", backend="torch").encode(x, refine=8)
+    assert torch.equal(latents.samples, reference.samples)
+    recipe = json.loads(json.dumps(latents.recipe))
+    assert recipe["encoding"] == 8
+    again = Sampler.replay(network, recipe, x=x)
+    assert torch.equal(again.samples, latents.samples)
+
+
+def test_encoding_starts_at_t_min_whatever_the_grid():
+    """A table's grid does not visit timestep 0, and end="zero" has a clean point, which is no start."""
+    sampler = Sampler(mixture(Discrete.linear(), label_dtype=torch.float64), "ddim", 10)
+    rows = sampler.encode(IMAGES.float()).nfe
+    assert [p.t for p in sampler.points[-2:]] == [99.0, -1.0]
+    assert rows == 10  # 0 to 99, then the nine intervals of the grid
+    seen = []
+    sampler.encode(IMAGES.float(), on_step=lambda step: seen.append(step.t))
+    assert seen == [99.0, 199.0, 299.0, 399.0, 499.0, 599.0, 699.0, 799.0, 899.0, 999.0]
+
+
+@pytest.mark.parametrize("solver", ["ddim", "heun", "dpmpp_2m", "unipc", "dpm_solver_3", "dpm_2"])
+def test_encoding_to_pure_noise(solver):
+    network = ScoreNetwork(lambda x, t: -0.3 * x, FlowMatching(), (2, 3), prediction="flow")
+    sampler = Sampler(network, solver, 60)
+    x = torch.randn(2, 2, 3)
+    made = sampler.encode(x)
+    assert made.finite == [True, True]
+    back = sampler.sample(x=made.samples, noised=True).samples
+    assert (back - x).abs().max() < 0.1
+
+
+@pytest.mark.parametrize(
+    "solver, given, message",
+    [
+        ("ddpm", {}, "solver 'ddpm' adds fresh noise"),
+        ("dpmpp_2m", {"refine": 2}, "'dpmpp_2m' has others: encode with refine=0"),
+        ("heun", {"refine": 1}, "'heun' has others"),
+        ("ddim", {"refine": -1}, "refine=-1"),
+        ("ddim", {"refine": 1.5}, "refine=1.5"),
+        ("ddim", {"start": 1.0}, "at or before the sampler's first time"),
+        ("ddim", {"start": 0.0}, "start=0 is clean data"),
+        ("ddim", {"condition": 9}, "knows classes 0 to 2"),
+    ],
+)
+def test_bad_encodings(solver, given, message):
+    sampler = Sampler(mixture(), solver, 5)
+    with pytest.raises(ValueError, match=message):
+        sampler.encode(torch.zeros(1, 1), **given)
+
+
+@pytest.mark.parametrize("solver", ["lms", "deis"])
+def test_solvers_that_do_not_reach_pure_noise(solver):
+    network = ScoreNetwork(lambda x, t: -0.3 * x, FlowMatching(), (1,), prediction="flow")
+    sampler = Sampler(network, "ddim", 5)
+    object.__setattr__(sampler, "solver", SOLVERS[solver]())
+    with pytest.raises(ValueError, match="alpha is 0 at its last time t=1"):
+        sampler.encode(torch.zeros(1, 1))
