@@ -29,7 +29,7 @@ def quadratic(process: GaussianProcess, n: int) -> Array:
 
 
 def quadratic_striding(process: GaussianProcess, n: int) -> Array:
-    """n times evenly spaced in sqrt(t - t_min): CLD's quadratic striding (Dockhorn et al. 2022, B.2)."""
+    """n times evenly spaced in sqrt(t - t_min): CLD's quadratic striding (Dockhorn et al. 2022)."""
     return process.t_min + (process.t_max - process.t_min) * np.linspace(1.0, 0.0, n) ** 2
 
 

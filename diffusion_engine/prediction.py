@@ -158,7 +158,7 @@ DPDM = {
 
 @dataclass(frozen=True)
 class Velocity:
-    """CLD's score of the velocity: s_v = -ell o, or -v / Svv - ell o (Dockhorn et al. 2022, section 3.1).
+    """CLD's score of the velocity: s_v = -ell o, or -v / Svv - ell o (Dockhorn et al. 2022).
 
     Svv is v's variance given x0, and 1 / ell its standard deviation given x0 and x.
 

@@ -205,8 +205,8 @@ def test_equals_the_loop(solver, options, process, end, mixed):
 
     times = [p.t for p in sampler.points if p.sigma > 0.0]
     theirs = by_loop(solver, network, process, times, x, v, noise_of, end == "zero", **options)
-    # Both integrate the kernel of cld_exp numerically, with an error that long steps have.
-    assert ours == pytest.approx(theirs, abs=1e-6 if solver == "cld_exp" else 1e-8)
+    # The loop of cld_exp integrates everything numerically, with an error of some 5e-8.
+    assert ours == pytest.approx(theirs, abs=2e-7 if solver == "cld_exp" else 1e-8)
 
 
 class _System:

@@ -51,7 +51,7 @@ class CLD(GaussianProcess):
     """dx = v / M beta dt, dv = -(x + Gamma v / M) beta dt + sqrt(2 Gamma beta) dw with Gamma = 2 sqrt(M).
 
     Noise enters v alone; v starts from N(0, gamma M) and the run's end is x ~ N(0, I), v ~ N(0, M I)
-    (Dockhorn et al. 2022, eq. 5 to 8). Everything depends on t through y = 2 B(t) / sqrt(M), B being the
+    (Dockhorn et al. 2022). Everything depends on t through y = 2 B(t) / sqrt(M), B being the
     integral of beta. `alpha` and `sigma` are those of x alone.
 
     mass           M

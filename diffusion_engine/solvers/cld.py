@@ -4,7 +4,7 @@ In the time that a sampler counts, tau = t_max - t, and with s_v the score of th
 
     dx = -v / M beta dtau,   dv = (x + Gamma v / M + 2 Gamma s_v) beta dtau + sqrt(2 Gamma beta) dw
 
-and the probability flow ODE has Gamma s_v, and no dw (Dockhorn et al. 2022, eq. 12 and B.3). Slot 0 is x
+and the probability flow ODE has Gamma s_v, and no dw (Dockhorn et al. 2022). Slot 0 is x
 and slot 1 is v; `raw` is the network's output, of which s_v is made.
 """
 
@@ -58,7 +58,7 @@ class CLDSolver(Solver):
 
         x <- x - t_min beta(t_min) v / M
 
-    (appendix B.4 there, a step of Euler's method to t = 0), which the last row does: it needs no network.
+    (a step of Euler's method to t = 0), which the last row does: it needs no network.
     """
 
     blocks: ClassVar[int] = 2
@@ -159,7 +159,7 @@ class CLDEulerMaruyama(CLDSolver):
     """Both parts of the state from the old ones, beta and score at the start of the step."""
 
     name: ClassVar[str] = "cld_em"
-    source: ClassVar[str] = "Dockhorn et al. 2022, eq. 12"
+    source: ClassVar[str] = "Dockhorn et al. 2022, the generative SDE"
     order: int = 1
 
     @property
@@ -181,7 +181,7 @@ class CLDHeun(CLDSolver):
     """Heun's method in t for the probability flow ODE, two calls a step."""
 
     name: ClassVar[str] = "cld_ode"
-    source: ClassVar[str] = "Dockhorn et al. 2022, appendix B.3"
+    source: ClassVar[str] = "Dockhorn et al. 2022, the probability flow ODE"
     differs: ClassVar[str] = (
         "steps of fixed size where the paper's code adapts them (RK45); the final denoising calls no "
         "network, whose output x does not use"

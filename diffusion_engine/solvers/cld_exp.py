@@ -34,7 +34,7 @@ class CLDExponential(CLDSolver):
     """
 
     name: ClassVar[str] = "cld_exp"
-    source: ClassVar[str] = "extends Dockhorn et al. 2022, appendix B.3; Zhang & Chen 2023 (DEIS)"
+    source: ClassVar[str] = "the ODE of Dockhorn et al. 2022; extends Zhang & Chen 2023 (DEIS)"
     order: int = 3
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ A step is half of the flow that needs no network (`flow`, exact), then all of
 
     dv = 2 Gamma beta (s_v + v / M) dtau   with x at rest,
 
-then the other half of the flow (Dockhorn et al. 2022, section 4 and algorithm 1). The half that ends a step
+then the other half of the flow (SSCS of Dockhorn et al. 2022). The half that ends a step
 and the one that begins the next are one Gaussian transition, so that a row holds both.
 """
 
@@ -99,7 +99,7 @@ class SSCS(Splitting):
     """
 
     name: ClassVar[str] = "sscs"
-    source: ClassVar[str] = "Dockhorn et al. 2022, algorithm 1"
+    source: ClassVar[str] = "Dockhorn et al. 2022, SSCS"
     differs: ClassVar[str] = (
         "the second half of the flow integrates beta over its own half of the step, where the paper's "
         "code takes the first half's (published=True); the final denoising calls no network, whose output "
@@ -121,7 +121,7 @@ class SSCS(Splitting):
 class Midpoint(Splitting):
     """Score parts at the middle of a step."""
 
-    source: ClassVar[str] = "extends Dockhorn et al. 2022, algorithm 1"
+    source: ClassVar[str] = "extends SSCS of Dockhorn et al. 2022"
 
     def at(self, system: System, s: Point, t: Point) -> tuple[Point, float]:
         """The middle, and 2 Gamma times the integral of beta over the step."""
