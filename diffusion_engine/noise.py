@@ -3,6 +3,13 @@
 The word block of elements 4i ... 4i+3 is Philox of counter (i low, i high, key, m) under the
 sample's seed (low, high), Salmon et al. 2011. Every other backend repeats these operations in this
 order, each multiplication and addition rounded on its own, so that the bits agree.
+
+What key and m name, so that no two uses share a draw:
+
+    m = 0, 1   normals of the plan's row `key`
+    m = 2      the known region's normal of that row (inpainting)
+    m = 3      the latent input of the network's call of that row
+    m = 4, 5   node `key` of the sample's first, second Brownian path (brownian.py)
 """
 
 from __future__ import annotations
@@ -10,6 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LATENT, PATH = 3, 4
 MASK = 0xFFFFFFFF
 MULTIPLIER = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -115,20 +123,21 @@ def box_muller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return radius * cos, radius * sin
 
 
-def normals(seed: Tensor, key: Tensor, m: int, n: int) -> Tensor:
+def normals(seed: Tensor, key: Tensor, m: int | Tensor, n: int) -> Tensor:
     """Standard normals of elements 0 ... n-1 of every sample.
 
     seed  [B] int64, the samples' seeds
     key   [B] integer, the rows' keys (only the low 32 bits count)
-    m     which of a row's normals, 0 or above
+    m     which of a row's normals, 0 or above; [B] integer where samples differ
     Returns [B, n] float32.
     """
     group = torch.arange((n + 3) // 4, device=seed.device)
     c2 = key.long().view(-1, 1) & MASK
+    c3 = m.long().view(-1, 1) if isinstance(m, Tensor) else m
     s = seed.view(-1, 1)
     zero = torch.zeros_like(c2)
     words = philox(
-        (group & MASK) + zero, (group >> 32) + zero, c2 + 0 * group, m + 0 * (c2 + group),
+        (group & MASK) + zero, (group >> 32) + zero, c2 + 0 * group, c3 + 0 * (c2 + group),
         s & MASK, (s >> 32) & MASK,
     )  # fmt: skip
     pairs = (*box_muller(words[0], words[1]), *box_muller(words[2], words[3]))

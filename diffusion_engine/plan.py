@@ -18,6 +18,10 @@ from .processes import Point
 
 FORMAT = "diffusion-engine-plan/1"
 
+CELLS = 1 << layout.DEPTH
+# (path, first cell, last cell) of a Brownian path, see brownian.py
+Span = tuple[int, int, int]
+
 
 @dataclass(frozen=True)
 class Call:
@@ -51,6 +55,8 @@ class Row:
     known     (u0, u1): the known region of slot 0 becomes u0 known + u1 z
     key       names the row's normals; independent of the row's position
     state     the law of slot 0 after the row; None while slot 0 holds a partial sum
+    spans     of each normal, the interval of a Brownian path whose increment it is with
+              noise="brownian"; None, or no entry, where it stays the row's own
     """
 
     call: Call | None
@@ -66,6 +72,7 @@ class Row:
     known: tuple[float, float] | None = None
     key: int = 0
     state: Point | None = None
+    spans: tuple[Span | None, ...] = ()
 
     @property
     def entries(self) -> tuple[int, ...]:
@@ -214,6 +221,11 @@ def _check_row(i: int, row: Row, written: set[int]) -> None:
         numbers += [row.call.label, *row.call.c_in]
         if not 1 <= len(row.call.read) <= layout.INPUTS or len(row.call.c_in) != len(row.call.read):
             raise ValueError(f"row {i}: the network reads 1 or 2 slots, each with its scale")
+    taken = [span for span in row.spans if span is not None]
+    if not all(path in (0, 1) and 0 <= low < high <= CELLS for path, low, high in taken):
+        raise ValueError(
+            f"row {i}: spans are (path 0 or 1, low < high <= {CELLS}), got {row.spans}"
+        )
     if not all(map(math.isfinite, numbers)) or not all(u.finite for u in row.new.values()):
         raise ValueError(f"row {i} of the plan holds a number that is not finite:\n{row}")
     used = {k for k, p in enumerate(row.p) if p} | set(row.call.read if row.call else ())
@@ -265,6 +277,7 @@ def _row_to_dict(row: Row) -> dict[str, Any]:
         "new": {str(k): dict(update.weights) for k, update in row.new.items()},
         **{name: getattr(row, name) for name in fields},
         "state": point(row.state),
+        "spans": row.spans,
     }
 
 
@@ -284,4 +297,5 @@ def _row_from_dict(body: dict[str, Any]) -> Row:
         scale=body["scale"],
         key=body["key"],
         state=body["state"] and Point(*body["state"]),
+        spans=tuple(span and tuple(span) for span in body.get("spans", ())),
     )

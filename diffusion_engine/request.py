@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 Compose = Sequence[tuple[Any, float | Sequence[float]]]
 # of guidance, or the weights of the conditions that are composed
 Scale = float | tuple[float, ...]
-Noise = Tensor | Callable[[int, int, tuple[int, ...]], Tensor]
+# Given normals, or "brownian"
+Noise = Tensor | Callable[[int, int, tuple[int, ...]], Tensor] | str
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +147,10 @@ class Request:
             )
         if (mask is None) != (known is None):
             raise ValueError("inpainting needs both mask= and known=")
+        if isinstance(noise, str) and noise != "brownian":
+            raise ValueError(
+                f"noise={noise!r}: give 'brownian', a tensor or a function, or leave it out"
+            )
         return cls(
             numbers, scales, made, concepts,
             _images("x", x, network, count, device, sampler.state_dtype), start, noised,
@@ -197,7 +202,7 @@ class Request:
     def noise_source(self) -> NoiseSource | None:
         """The given normals of this part, as a function of row and m."""
         given, low, high = self.noise, self.first, self.first + self.n
-        if given is None:
+        if given is None or isinstance(given, str):
             return None
         if isinstance(given, Tensor):
             return lambda row, m: given[row, m, low:high]
@@ -211,7 +216,9 @@ class Request:
         classes = [c.tolist() for c in parts] if plain else None  # type: ignore[union-attr]
         given = self.condition is not None and not plain
         needs = ["compose" if composed else "condition"] if given else []
-        needs += [k for k in ("x", "mask", "known", "noise") if getattr(self, k) is not None]
+        needs += [k for k in ("x", "mask", "known") if getattr(self, k) is not None]
+        named = isinstance(self.noise, str)
+        needs += ["noise"] if self.noise is not None and not named else []
         return {
             "seeds": list(self.seeds),
             "condition": classes[0] if classes and not composed else None,
@@ -220,6 +227,7 @@ class Request:
             "start": self.start,
             "noised": self.noised,
             "encoding": self.encoding,
+            "noise": self.noise if named else None,
             "needs": needs,
         }
 

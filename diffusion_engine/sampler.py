@@ -210,7 +210,9 @@ class Sampler:
         noised     x is already the state at `start` (default: the first time)
         mask, known  inpainting: mask is 1 where samples are free, 0 where they follow `known` images
         every      call on_step after every so many steps, and after the last
-        noise      normals to use: a tensor [rows, draws, n, *shape], or a function
+        noise      "brownian": an SDE solver's noise follows one path of each sample, whatever the steps, so
+                   that 20 and 40 steps come to nearly the same sample (brownian.py). Or
+                   normals to use: a tensor [rows, draws, n, *shape], or a function
                    (row, m, seeds) -> [len(seeds), *shape]; m = 2 is the known region's
         batch_size at most this many samples a batch
         on_step    called with a Progress after each completed step
@@ -284,6 +286,7 @@ class Sampler:
             conditions=part.branches(self.network, self.device, self.dtype),
             x=part.x,
             noise=part.noise_source(),
+            brownian=part.noise == "brownian" if isinstance(part.noise, str) else False,
             mask=part.mask,
             known=part.known,
             want_denoised=on_step is not None,
@@ -381,6 +384,7 @@ class Sampler:
             )
             given = {k: recipe[k] for k in ("seeds", "condition", "guidance", "start", "noised")}
             given |= request.again(recipe)
+            given["noise"] = recipe.get("noise")
             needs = [name for name in recipe["needs"] if name not in more]
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(

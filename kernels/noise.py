@@ -8,22 +8,31 @@ from typing import Any
 import triton
 import triton.language as tl
 
+from diffusion_engine.ops import layout
 from diffusion_engine.ops.noise import NoiseArgs
 
 from .cover import Cover, channel_pixel, cover
 from .launch import objection, on_device, start
 from .philox import normals
 
+INDEX = tl.constexpr(layout.INDEX)
+KEY = tl.constexpr(layout.KEY)
+
 
 @triton.jit(do_not_specialize=["key", "m"])
-def _noise(key, m, out_ptr, seed_ptr, batch_stride, channel_stride, pixel_stride,
+def _noise(key, m, out_ptr, seed_ptr, row_ptr, index_ptr, batch_stride, channel_stride, pixel_stride,
            channels, pixels, elements, programs,
            BLOCK: tl.constexpr, CHANNELS: tl.constexpr, ALIGNED: tl.constexpr):  # fmt: skip
     program = tl.program_id(0) % programs
     b = (tl.program_id(0) // programs).to(tl.int64)
     c, px, valid = cover(program, channels, pixels, elements, BLOCK, CHANNELS)
+    word = key.to(tl.uint32)
+    if row_ptr is not None:
+        row = tl.load(row_ptr + b).to(tl.int64)
+        valid &= row >= 0
+        word += tl.load(index_ptr + tl.maximum(row, 0) * INDEX + KEY).to(tl.uint32)
     z = normals(
-        tl.load(seed_ptr + b), key.to(tl.uint32), m.to(tl.uint32), c, px,
+        tl.load(seed_ptr + b), word, m.to(tl.uint32), c, px,
         program, channels, pixels, BLOCK, CHANNELS, ALIGNED,
     )  # fmt: skip
     at = out_ptr + b * batch_stride + c * channel_stride + px * pixel_stride
@@ -32,17 +41,18 @@ def _noise(key, m, out_ptr, seed_ptr, batch_stride, channel_stride, pixel_stride
 
 def objection_noise(args: NoiseArgs) -> str | None:
     """Why this implementation cannot take args, or None."""
-    return objection(_noise, {"out": args.out}, {"seed": args.seed})
+    given = {name: getattr(args, name) for name in ("seed", "row", "index")}
+    return objection(_noise, {"out": args.out}, {n: t for n, t in given.items() if t is not None})
 
 
-def bind_noise(args: NoiseArgs) -> Callable[[int, int], None]:
+def bind_noise(args: NoiseArgs) -> Callable[..., None]:
     """The launch takes the key and m. Raises ValueError where there is an objection."""
     if reason := objection_noise(args):
         raise ValueError(reason)
     device = on_device(args.out.device)
     run: Callable[..., None] | None = None
 
-    def launch(key: int, m: int = 0) -> None:
+    def launch(key: int = 0, m: int = 0) -> None:
         nonlocal run
         # Always an int32: a key that came as int64 would be compiled as another kernel.
         key = ((key + 2**31) & 0xFFFFFFFF) - 2**31
@@ -62,6 +72,8 @@ def prepare(args: NoiseArgs, key: int, m: int) -> tuple[tuple[int], dict[str, An
     fixed = {
         "out_ptr": args.out,
         "seed_ptr": args.seed,
+        "row_ptr": args.row,
+        "index_ptr": args.index,
         "batch_stride": args.out.stride(0),
         "channel_stride": channel_stride,
         "pixel_stride": pixel_stride,

@@ -1,4 +1,4 @@
-// The Python side of StepParams and NoiseParams, the same in `_cpu` and `_cuda`. Addresses are
+// The Python side of StepParams, NoiseParams and BrownianParams, the same in `_cpu` and `_cuda`. Addresses are
 // integers; a view is (address, batch stride, channel stride, pixel stride, dtype code).
 //
 //     p = StepParams(); p.batch = ...; p.slot = [view, ...]; p.row = tensor.data_ptr(); ...
@@ -105,6 +105,23 @@ void bind_noise_params(py::module_& m) {
       .def_readwrite("m", &NoiseParams::m);
   def_view(c, "out", &NoiseParams::out);
   def_address(c, "seed", &NoiseParams::seed);
+  def_address(c, "row", &NoiseParams::row);
+  def_address(c, "index", &NoiseParams::index);
+}
+
+void bind_brownian_params(py::module_& m) {
+  py::class_<BrownianParams> c(m, "BrownianParams", py::module_local());
+  c.def(py::init([] { return BrownianParams{}; }))
+      .def_readwrite("batch", &BrownianParams::batch)
+      .def_readwrite("channels", &BrownianParams::channels)
+      .def_readwrite("pixels", &BrownianParams::pixels)
+      .def_readwrite("draws", &BrownianParams::draws)
+      .def_readwrite("out_draw", &BrownianParams::out_draw);
+  def_view(c, "out", &BrownianParams::out);
+  def_address(c, "seed", &BrownianParams::seed);
+  def_address(c, "row", &BrownianParams::row);
+  def_address(c, "terms", &BrownianParams::terms);
+  def_address(c, "weight", &BrownianParams::weight);
 }
 
 // The layout's numbers under the names of diffusion_engine/ops/layout.py.
@@ -116,6 +133,7 @@ py::dict abi() {
   DE_ABI(C) DE_ABI(C_IN) DE_ABI(V0) DE_ABI(V1) DE_ABI(U0) DE_ABI(U1) DE_ABI(COEF)
   DE_ABI(NEXT) DE_ABI(KEY) DE_ABI(READS) DE_ABI(WRITES) DE_ABI(FLAGS) DE_ABI(READ) DE_ABI(JV)
   DE_ABI(H) DE_ABI(INDEX)
+  DE_ABI(DEPTH) DE_ABI(HEADER) DE_ABI(TERMS)
   DE_ABI(DENOISED) DE_ABI(RAW_USED) DE_ABI(LEARNED) DE_ABI(MASKED) DE_ABI(NORMAL)
 #undef DE_ABI
   return d;

@@ -15,6 +15,9 @@ constexpr int NEXT = 0, KEY = 1, READS = 2, WRITES = 3, FLAGS = 4, READ = 5, JV 
 // bits of FLAGS
 constexpr int DENOISED = 1, RAW_USED = 2, LEARNED = 4, MASKED = 8, NORMAL = 16;
 
+// A row of the op `brownian`: how many terms its sum has and their m, then the key of each.
+constexpr int DEPTH = 17, HEADER = 2, TERMS = 2 * DEPTH;
+
 enum DType : int32_t { F32 = 0, BF16 = 1, F16 = 2, F64 = 3, I64 = 4 };
 
 // One tensor, its pixels flattened: element (b, c, px) lies at

@@ -72,12 +72,14 @@ PYBIND11_MODULE(_cpu, m) {
   m.doc() = "CPU kernels. Called by diffusion_engine.backends.native only.";
   de::bind_step_params(m);
   de::bind_noise_params(m);
+  de::bind_brownian_params(m);
   de::bind_group_norm_params(m);
   de::bind_attention_params(m);
   bind_conv3x3_params(m);
   const auto release = py::call_guard<py::gil_scoped_release>();
   m.def("step", &de::run_step, release);
   m.def("noise", &de::run_noise, release);
+  m.def("brownian", &de::run_brownian, release);
   m.def("group_norm", &de::run_group_norm, release);
   m.def("attention", &de::run_attention, release);
   m.def("conv3x3", &de::run_conv3x3, release);

@@ -1,4 +1,5 @@
 #include "attention_kernel.h"
+#include "brownian_kernel.h"
 #include "group_norm_kernel.h"
 #include "kernels.h"
 #include "step_kernel.h"
@@ -10,7 +11,7 @@ static void normals(uint64_t seed, uint32_t key, uint32_t m, int64_t first, int6
   fill_normals(Normals(seed, key, m), first, count, out, 1);
 }
 
-const Kernels avx512 = {"avx512", step, noise, normals, group_norm, column_moments, normalize_rows,
-                        attention, conv3x3};
+const Kernels avx512 = {"avx512", step, noise, brownian, normals, group_norm,
+                        column_moments, normalize_rows, attention, conv3x3};
 
 }  // namespace de

@@ -97,4 +97,10 @@ void run_noise(const NoiseParams& p) {
          [&](int64_t b0, int64_t b1, int64_t first, int64_t last) { noise(p, b0, b1, first, last); });
 }
 
+void run_brownian(const BrownianParams& p) {
+  const auto brownian = kernels().brownian;
+  spread(p.batch, p.channels * p.pixels, TERMS * NORMAL_COST * p.draws,
+         [&](int64_t b0, int64_t b1, int64_t first, int64_t last) { brownian(p, b0, b1, first, last); });
+}
+
 }  // namespace de

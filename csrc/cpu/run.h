@@ -13,5 +13,6 @@ bool choose(const std::string& isa);      // false where the machine does not ha
 
 void run_step(const StepParams& p);
 void run_noise(const NoiseParams& p);
+void run_brownian(const BrownianParams& p);
 
 }  // namespace de

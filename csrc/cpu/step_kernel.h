@@ -255,7 +255,9 @@ void step(const StepParams& p, int64_t b0, int64_t b1, int64_t first, int64_t la
 // The op `noise` on elements [first, last), counted (channel, pixel) whatever the layout.
 void noise(const NoiseParams& p, int64_t b0, int64_t b1, int64_t first, int64_t last) {
   for (int64_t b = b0; b < b1; ++b) {
-    const Normals normals((uint64_t)p.seed[b], p.key, p.m);
+    if (p.row && p.row[b] < 0) continue;
+    const uint32_t own = p.row ? (uint32_t)p.index[(int64_t)p.row[b] * INDEX + KEY] : 0;
+    const Normals normals((uint64_t)p.seed[b], p.key + own, p.m);
     for (int64_t e = first; e < last;) {
       const int64_t c = e / p.pixels, px = e % p.pixels;
       const int64_t count = last - e < p.pixels - px ? last - e : p.pixels - px;

@@ -22,6 +22,7 @@ PYBIND11_MODULE(_cuda, m) {
   m.doc() = "CUDA kernels. Called by diffusion_engine.backends.native only.";
   de::bind_step_params(m);
   de::bind_noise_params(m);
+  de::bind_brownian_params(m);
   de::bind_group_norm_params(m);
   de::bind_attention_params(m);
   m.def(
@@ -39,6 +40,13 @@ PYBIND11_MODULE(_cuda, m) {
       py::arg("params"), py::arg("stream"), py::arg("device"),
       "Launches the op noise on a stream of a device; does not wait.");
   m.def(
+      "brownian",
+      [](const de::BrownianParams& p, Stream stream, int device) {
+        de::brownian(p, reinterpret_cast<void*>(stream), device);
+      },
+      py::arg("params"), py::arg("stream"), py::arg("device"),
+      "Launches the op brownian on a stream of a device; does not wait.");
+  m.def(
       "group_norm",
       [](const de::GroupNormParams& p, Stream stream, int device) {
         de::group_norm(p, reinterpret_cast<void*>(stream), device);
@@ -51,6 +59,8 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("step_on_host", &de::step_on_host, py::arg("params"), py::arg("multiprocessors") = 132,
         "Runs the kernel's code on the CPU, as the grid of a GPU of that size would. For tests.");
   m.def("noise_on_host", &de::noise_on_host, py::arg("params"), py::arg("multiprocessors") = 132,
+        "Runs the kernel's code on the CPU, as the grid of a GPU of that size would. For tests.");
+  m.def("brownian_on_host", &de::brownian_on_host, py::arg("params"), py::arg("multiprocessors") = 132,
         "Runs the kernel's code on the CPU, as the grid of a GPU of that size would. For tests.");
   m.def(
       "attention",

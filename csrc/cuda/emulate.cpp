@@ -1,5 +1,6 @@
 // The kernels' code on a CPU, block by block and thread by thread: tests check indexing, strides,
 // masks and the hand-over of rows with it where there is no GPU. Slow, and only for tests.
+#include "brownian_group.cuh"
 #include "grid.cuh"
 #include "launch.h"
 #include "noise_group.cuh"
@@ -38,6 +39,15 @@ void noise_blocks(const NoiseParams& p, const Grid& g) {
       for (int thread = 0; thread < THREADS; ++thread) noise_thread<VEC>(p, g, b, block, thread);
 }
 
+template <bool VEC>
+void brownian_blocks(const BrownianParams& p, const Grid& g) {
+  for (int64_t b = 0; b < p.batch; ++b)
+    for (int draw = 0; draw < p.draws; ++draw)
+      for (int block = 0; block < g.blocks; ++block)
+        for (int thread = 0; thread < THREADS; ++thread)
+          brownian_thread<VEC>(p, g, b, draw, block, thread);
+}
+
 }  // namespace
 
 void step_on_host(const StepParams& p, int multiprocessors) {
@@ -51,6 +61,15 @@ void noise_on_host(const NoiseParams& p, int multiprocessors) {
     noise_blocks<true>(p, g);
   else
     noise_blocks<false>(p, g);
+}
+
+void brownian_on_host(const BrownianParams& p, int multiprocessors) {
+  if (p.batch == 0) return;
+  const Grid g = grid_of(p, multiprocessors);
+  if (all_wide(p))
+    brownian_blocks<true>(p, g);
+  else
+    brownian_blocks<false>(p, g);
 }
 
 }  // namespace de

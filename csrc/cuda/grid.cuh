@@ -45,6 +45,10 @@ inline bool all_wide(const NoiseParams& p) {
   return p.pixels % WIDTH == 0 && is_wide(p.out, p.channels);
 }
 
+inline bool all_wide(const BrownianParams& p) {
+  return p.pixels % WIDTH == 0 && is_wide(p.out, p.channels, p.out_draw);
+}
+
 // Channels last: the stride of a pixel is the larger one.
 inline bool interleaves(const View& v, int64_t channels) {
   return channels > 1 && v.pixel > v.channel;
@@ -52,6 +56,11 @@ inline bool interleaves(const View& v, int64_t channels) {
 
 inline Grid grid_of(const NoiseParams& p, int multiprocessors) {
   return grid_of(p.batch, p.channels, p.pixels, interleaves(p.out, p.channels), multiprocessors);
+}
+
+inline Grid grid_of(const BrownianParams& p, int multiprocessors) {
+  return grid_of(p.batch * p.draws, p.channels, p.pixels, interleaves(p.out, p.channels),
+                 multiprocessors);
 }
 
 // Calls where.run<K, VEC, EXTRAS>(p, grid) for the kernel that takes these parameters.

@@ -10,6 +10,7 @@ namespace de {
 // `stream` is a cudaStream_t of `device`. Nothing is waited for.
 void step(const StepParams& p, void* stream, int device);
 void noise(const NoiseParams& p, void* stream, int device);
+void brownian(const BrownianParams& p, void* stream, int device);
 void group_norm(const GroupNormParams& p, void* stream, int device);
 void attention(const AttentionParams& p, void* stream, int device);
 
@@ -21,6 +22,7 @@ int64_t attention_workspace(const AttentionParams& p);
 // grid is that of a GPU with so many multiprocessors. For tests of indexing where there is no GPU.
 void step_on_host(const StepParams& p, int multiprocessors);
 void noise_on_host(const NoiseParams& p, int multiprocessors);
+void brownian_on_host(const BrownianParams& p, int multiprocessors);
 void group_norm_on_host(const GroupNormParams& p);
 void attention_on_host(const AttentionParams& p);
 

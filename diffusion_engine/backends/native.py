@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ops.brownian import BrownianArgs
 from ..ops.noise import NoiseArgs
 from ..ops.step import Launch, StepArgs
 
@@ -231,8 +232,10 @@ def _objection_noise(args: NoiseArgs, name: str, device: str) -> str | None:
         return f"{name} works on {device} tensors; out is on {args.out.device}"
     if strides(args.out) is None:
         return scattered("out", args.out)
-    if not args.seed.is_contiguous():
-        return f"seed is not contiguous: strides {list(args.seed.stride())}"
+    for field in ("seed", "row", "index"):
+        tensor = getattr(args, field)
+        if tensor is not None and not tensor.is_contiguous():
+            return f"{field} is not contiguous: strides {list(tensor.stride())}"
     return None
 
 
@@ -252,12 +255,13 @@ def _bind_noise(args: NoiseArgs, name: str, run: Callable[[Any], None]) -> Noise
     merged = _dense(args.out, strides(args.out), pixels)
     p.channels, p.pixels = (1, channels * pixels) if merged else (channels, pixels)
     p.out = _view(args.out)
-    p.seed = args.seed.data_ptr()
+    for field in ("seed", "row", "index"):
+        setattr(p, field, _address(getattr(args, field)))
     return partial(_launch_noise, run, p, args)
 
 
 def _launch_noise(
-    run: Callable[[Any], None], p: Any, _args: NoiseArgs, key: int, m: int = 0
+    run: Callable[[Any], None], p: Any, _args: NoiseArgs, key: int = 0, m: int = 0
 ) -> None:
     """The launch holds `_args` so that the memory behind p lives as long as it does."""
     p.key, p.m = key & 0xFFFFFFFF, m
@@ -276,3 +280,52 @@ def bind_noise_cuda(args: NoiseArgs) -> NoiseLaunch:
         launch(p, torch.cuda.current_stream(device).cuda_stream, device)
 
     return _bind_noise(args, "_cuda", run)
+
+
+def _objection_brownian(args: BrownianArgs, name: str, device: str) -> str | None:
+    if reason := _objection_noise(NoiseArgs(args.out[0], args.seed), name, device):
+        return reason
+    for field in ("row", "terms", "weight"):
+        if not (tensor := getattr(args, field)).is_contiguous():
+            return f"{field} is not contiguous: strides {list(tensor.stride())}"
+    return None
+
+
+def objection_brownian_cpp(args: BrownianArgs) -> str | None:
+    return _objection_brownian(args, "_cpu", "cpu")
+
+
+def objection_brownian_cuda(args: BrownianArgs) -> str | None:
+    return _objection_brownian(args, "_cuda", "cuda")
+
+
+def _bind_brownian(args: BrownianArgs, name: str, run: Callable[[Any], None]) -> Callable[[], None]:
+    out = args.out
+    pixels = out.shape[3:].numel()
+    p = loaded(name).BrownianParams()
+    p.draws, p.batch, channels = out.shape[:3]
+    merged = _dense(out[0], strides(out[0]), pixels)
+    p.channels, p.pixels = (1, channels * pixels) if merged else (channels, pixels)
+    p.out, p.out_draw = _view(out[0]), out.stride(0)
+    for field in ("seed", "row", "terms", "weight"):
+        setattr(p, field, _address(getattr(args, field)))
+    return partial(_launch_brownian, run, p, args)
+
+
+def _launch_brownian(run: Callable[[Any], None], p: Any, _args: BrownianArgs) -> None:
+    """The launch holds `_args` so that the memory behind p lives as long as it does."""
+    run(p)
+
+
+def bind_brownian_cpp(args: BrownianArgs) -> Callable[[], None]:
+    return _bind_brownian(args, "_cpu", loaded("_cpu").brownian)
+
+
+def bind_brownian_cuda(args: BrownianArgs) -> Callable[[], None]:
+    """On the current stream of each launch."""
+    launch, device = loaded("_cuda").brownian, args.out.device.index or 0
+
+    def run(p: Any) -> None:
+        launch(p, torch.cuda.current_stream(device).cuda_stream, device)
+
+    return _bind_brownian(args, "_cuda", run)

@@ -57,8 +57,14 @@ def caller(network: ScoreNetwork, space: Space, backend: str) -> Advance:
     """`advance` of `walk`: the call of exactly a packing's entries, then the step."""
     step = trace.traced("step", resolve("step", backend, space.args))
     network = trace.traced("network", network)
+    draw = None
+    if space.paths is not None:
+        draw = trace.traced("brownian", resolve("brownian", backend, space.paths))
 
     def advance(call: Packing | None) -> None:
-        step(network(*space.entries(call)) if call is not None and call.count else ())
+        outs = network(*space.entries(call)) if call is not None and call.count else ()
+        if draw is not None:
+            draw()
+        step(outs)
 
     return advance

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -41,7 +41,9 @@ class Captures:
         self.key = (network, signature)
         self.network = network
         self.space = Space(signature, static=True)
-        self.step = resolve("step", backend, self.space.args)
+        paths = self.space.paths
+        self._step = resolve("step", backend, self.space.args)
+        self._draw = None if paths is None else resolve("brownian", backend, paths)
         self.weights = weights_of(network)
         self.steps: dict[int, Recording] = {}
         self.runs: dict[tuple[Packing | None, ...], Recording] = {}
@@ -61,6 +63,12 @@ class Captures:
     def entries(self, call: Packing) -> int:
         """The bucket of a call."""
         return min(bucket(call.count), self.space.room)
+
+    def step(self, outs: Sequence[Tensor]) -> None:
+        """The step, its normals filled in before where they are those of Brownian paths."""
+        if self._draw is not None:
+            self._draw()
+        self._step(outs)
 
     def advance(self, call: Packing | None) -> None:
         """A row as it is captured: padded entries are computed, and no sample reads them."""

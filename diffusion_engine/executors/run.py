@@ -25,6 +25,7 @@ class Signature:
     samples, rows      how many there is room for
     slots, outputs, entries, inputs, normals, learned   as in StepArgs; entries of one sample
     draws              normals that are given instead of drawn
+    brownian           whether the op `brownian` fills those
     masked, denoised   whether a known region is kept, whether `denoised` is written
     condition          (name, shape, dtype) of its tensors, one sample each; a tensor's name is ""
     """
@@ -37,6 +38,7 @@ class Signature:
     inputs: int
     normals: int
     draws: int
+    brownian: bool
     learned: bool
     masked: bool
     denoised: bool
@@ -66,6 +68,7 @@ class Run:
     conditions  of each branch: [B, ...] tensors, or a mapping of them; None without conditions
     x           given first states, [B, *shape]; None draws them
     noise       normals to use in place of the engine's own
+    brownian    whether the samples' noise is that of their Brownian paths
     mask, known [B, *shape]: inpainting
     """
 
@@ -79,6 +82,7 @@ class Run:
     conditions: Sequence[Condition | None] = (None,)
     x: Tensor | None = None
     noise: NoiseSource | None = None
+    brownian: bool = False
     mask: Tensor | None = None
     known: Tensor | None = None
     want_denoised: bool = False
@@ -126,7 +130,8 @@ class Run:
             entries=max(plan.entries for plan in plans),
             inputs=max(plan.inputs for plan in plans),
             normals=max(plan.normals for plan in plans),
-            draws=self.draws if self.noise is not None else 0,
+            draws=self.draws if self.noise is not None or self.brownian else 0,
+            brownian=self.brownian and self.draws > 0,
             learned=any(plan.learned for plan in plans),
             masked=self.mask is not None,
             denoised=self.want_denoised,

@@ -8,8 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import brownian
 from ..arena import Arena
 from ..network import Condition
+from ..ops import layout
+from ..ops.brownian import BrownianArgs
 from ..ops.step import StepArgs
 from .packing import Packing
 from .run import Run, Signature
@@ -36,6 +39,7 @@ class Space:
 
     static     whether calls find their conditions in buffers that stay
     args       what the step works on
+    paths      what the op `brownian` fills the step's normals from, where a run asks for it
     condition  those buffers, [entries, ...] each
     """
 
@@ -65,6 +69,14 @@ class Space:
             inputs=s.inputs,
             learned=s.learned,
         )
+        self.paths = self._paths() if s.brownian else None
+
+    def _paths(self) -> BrownianArgs:
+        s, args = self.signature, self.args
+        assert args.noise is not None
+        terms = self._zeros(s.rows, s.draws, layout.HEADER + layout.TERMS)
+        weight = self._zeros(s.rows, s.draws, layout.TERMS, dtype=torch.float32)
+        return BrownianArgs(args.noise, args.seed, args.row, terms, weight)
 
     @property
     def room(self) -> int:
@@ -74,7 +86,8 @@ class Space:
     @property
     def bytes(self) -> int:
         tables = [t for kept in self.tables.values() for t in (kept.src, kept.dst, *kept.condition)]
-        return sum(t.nbytes for t in (*self.args.tensors(), *self.condition, *tables))
+        paths = () if self.paths is None else (self.paths.terms, self.paths.weight)
+        return sum(t.nbytes for t in (*self.args.tensors(), *self.condition, *paths, *tables))
 
     def _zeros(self, *shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
         return torch.zeros(shape, dtype=dtype, device=self.signature.device)
@@ -95,6 +108,10 @@ class Space:
             arena = Arena.of(run.plans, self.signature.state_dtype, self.signature.device)
             for kept, new in zip(args.table, arena.table, strict=True):
                 kept[: len(new)].copy_(new)
+            if self.paths is not None:
+                rows = brownian.tables(run.plans, self.signature.draws)
+                for kept, values in zip((self.paths.terms, self.paths.weight), rows, strict=True):
+                    kept[: len(values)].copy_(torch.from_numpy(values))
             self._loaded = arena
         first = np.full(self.signature.samples, -1, np.int32)
         first[:n] = [self._loaded.first[p] for p in run.plan_of]

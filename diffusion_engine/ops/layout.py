@@ -48,6 +48,11 @@ LEARNED = 4  # normals are scaled by the learned variance
 MASKED = 8  # slot 0 is blended with the known region
 NORMAL = 16  # bit NORMAL << m: normal m is used
 
+# a row of the op `brownian`, [HEADER + TERMS] int32 and [TERMS] float32
+DEPTH = 17  # of the path's tree
+HEADER = 2  # how many terms the sum has, and their m
+TERMS = 2 * DEPTH  # at most: the root, the first node and two of each further level
+
 # The numbers that csrc/common/step.h has to repeat.
 ABI = {
     name: value

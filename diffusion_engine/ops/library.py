@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import attention, conv3x3, functional, group_norm
+from .brownian import BrownianArgs
 from .noise import NoiseArgs
 from .registry import resolve
 from .step import StepArgs, Table
@@ -24,7 +25,11 @@ STEP = (
     "Tensor(e!)? denoised=None, Tensor(f!)? status=None, Tensor(g!)? ticket=None, int normals=2, "
     "int inputs=1, bool learned=False) -> ()"
 )
-NOISE = "noise(Tensor(a!) out, Tensor seed, int key, int m=0) -> ()"
+NOISE = (
+    "noise(Tensor(a!) out, Tensor seed, int key, int m=0, *, Tensor? row=None, Tensor? index=None) "
+    "-> ()"
+)
+BROWNIAN = "brownian(Tensor(a!) out, Tensor seed, Tensor row, Tensor terms, Tensor weight) -> ()"
 GROUP_NORM = (
     "group_norm(Tensor x, int groups, Tensor? weight=None, Tensor? bias=None, float eps=1e-05, *, "
     "bool silu=False, Tensor? scale=None, Tensor? shift=None, Tensor? residual=None) -> Tensor"
@@ -57,12 +62,20 @@ def _fake_step(*tensors: Tensor, **others: Tensor | int | bool | None) -> None:
     _step_args(*tensors, **others)  # type: ignore[arg-type]
 
 
-def _noise(out: Tensor, seed: Tensor, key: int, m: int = 0) -> None:
-    resolve("noise", "auto", NoiseArgs(out, seed))(key, m)
+def _noise(out: Tensor, seed: Tensor, key: int, m: int = 0, **rows: Tensor | None) -> None:
+    resolve("noise", "auto", NoiseArgs(out, seed, **rows))(key, m)
 
 
-def _fake_noise(out: Tensor, seed: Tensor, key: int, m: int = 0) -> None:
-    NoiseArgs(out, seed)
+def _fake_noise(out: Tensor, seed: Tensor, key: int, m: int = 0, **rows: Tensor | None) -> None:
+    NoiseArgs(out, seed, **rows)
+
+
+def _brownian(*tensors: Tensor) -> None:
+    resolve("brownian", "auto", BrownianArgs(*tensors))()
+
+
+def _fake_brownian(*tensors: Tensor) -> None:
+    BrownianArgs(*tensors)
 
 
 def _fake_group_norm(x: Tensor, groups: int, *rest: object, **others: object) -> Tensor:
@@ -95,6 +108,7 @@ def register() -> torch.library.Library:
     operators = (
         (STEP, _step, _fake_step),
         (NOISE, _noise, _fake_noise),
+        (BROWNIAN, _brownian, _fake_brownian),
         (GROUP_NORM, functional.group_norm, _fake_group_norm),
         (ADD_GROUP_NORM, functional.add_group_norm, _fake_add_group_norm),
         (ATTENTION, functional.attention, _fake_attention),

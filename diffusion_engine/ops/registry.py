@@ -14,13 +14,14 @@ import torch
 
 from . import layout
 from .attention import AttentionArgs
+from .brownian import BrownianArgs
 from .conv3x3 import Conv3x3Args, pack
 from .group_norm import GroupNormArgs
 from .noise import NoiseArgs
 from .step import StepArgs, Table
 from .table import IMPLEMENTATIONS, PREFERENCE
 
-Args = StepArgs | NoiseArgs | GroupNormArgs | AttentionArgs | Conv3x3Args
+Args = StepArgs | NoiseArgs | BrownianArgs | GroupNormArgs | AttentionArgs | Conv3x3Args
 
 
 def resolve(op: str, backend: str, args: Args) -> Callable[..., None]:
@@ -96,4 +97,8 @@ def _plain(op: str, device: torch.device) -> Args:
         torch.zeros(1, dtype=torch.float64, device=device),
     )
     row = torch.full((1,), -1, dtype=torch.int32, device=device)
+    if op == "brownian":
+        weight = torch.zeros(1, 1, layout.TERMS, device=device)
+        terms = torch.zeros(1, 1, layout.HEADER + layout.TERMS, dtype=torch.int32, device=device)
+        return BrownianArgs(state[None], seed, row, terms, weight)
     return StepArgs(state[None], row, seed, table)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
+from ..brownian import span
 from ..linear import Linear, denoised, normal, raw, slot, x
-from ..plan import Call, Plan, Row
+from ..plan import Call, Plan, Row, Span
 from ..processes import GaussianProcess, Point
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Update:
     raw      `raw` is the sum of these weights times the network's channel blocks 0, 1, ...
     learned  (v0, v1, block): normals are multiplied by exp(v0 + v1 times that channel block)
     slope    `raw` is d eps / dg along the ODE, in the form the network offers it, in place of `raw=`
+    span     with noise="brownian", the interval of the sample's path whose increment the churn, or else
+             normal 0, is; None: for every normal that from the last complete state to `state`
     """
 
     at: Point
@@ -40,6 +43,7 @@ class Update:
     raw: tuple[float, ...] = ()
     learned: tuple[float, float, int] | None = None
     slope: bool = False
+    span: tuple[Point, Point] | None = None
 
     @property
     def blocks(self) -> int:
@@ -123,8 +127,9 @@ class Solver:
         rows = [first_row(process, points[0], start)]
         for i, update in enumerate(self.updates(process, points), 1):
             if update.churn:
-                rows[-1] = _add_noise(rows[-1], update.churn, update.at)
-            rows.append(_row(update, network, clip, i))
+                rows[-1] = _add_noise(rows[-1], update)
+            spans = _spans(update, rows)
+            rows.append(replace(_row(update, network, clip, i), spans=spans))
         return Plan(tuple(rows), self.name, self.exact)
 
 
@@ -182,12 +187,32 @@ def first_row(process: GaussianProcess, first: Point, start: str) -> Row:
     return Row(call=None, new={0: new[start]}, key=0, state=first)
 
 
-def _add_noise(row: Row, std: float, at: Point) -> Row:
+def _spans(update: Update, rows: list[Row]) -> tuple[Span | None, ...]:
+    """The intervals of a row's normals: of the first path for normal 0, of the second for normal 1.
+
+    Only onwards: a solver that goes back over an interval needs other noise there.
+    """
+    used = [bool(sum(new[f"z{m}"] != 0.0 for new in update.new.values())) for m in range(2)]
+    if not any(used):
+        return ()
+    if update.span is not None and not update.churn:
+        return (span(*update.span),)
+    last = next(row.state for row in reversed(rows) if row.state is not None)
+    taken = None if update.state is None else span(last, update.state)
+    reached = next((s[2] for row in reversed(rows) for s in row.spans if s and row.state), 0)
+    if taken is None or taken[1] < reached:
+        return ()
+    return tuple((m, *taken[1:]) if used[m] else None for m in range(2))
+
+
+def _add_noise(row: Row, update: Update) -> Row:
     """Churn before a call is noise at the end of the row before it, which then leaves the state `at`."""
     assert row.state is not None, "churn starts from a complete state"
-    m = 1 if row.draws(0) else 0
-    raised = row.new[0] * (at.alpha / row.state.alpha) + std * normal(m)
-    return replace(row, new=row.new | {0: raised}, state=at)
+    m, at = 1 if row.draws(0) else 0, update.at
+    raised = row.new[0] * (at.alpha / row.state.alpha) + update.churn * normal(m)
+    taken = None if update.span is None else span(*update.span)
+    spans = (*row.spans, None)[:m] + (taken,)
+    return replace(row, new=row.new | {0: raised}, state=at, spans=spans)
 
 
 class Ring:

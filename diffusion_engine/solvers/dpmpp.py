@@ -206,8 +206,10 @@ class DPMppSDE(Stochastic):
                 yield Update(s, {0: self.to(s, t)}, t)
                 continue
             middle = process.at(float(process.t_of_lam(0.5 * (s.lam + t.lam))))
-            yield Update(s, {1: self.to(s, middle)}, None)
-            yield Update(middle, {0: self.to(s, t)}, t, read=(1,))
+            # On a Brownian path the half step's noise is part of the full step's: the state where the
+            # second prediction is made lies on the path.
+            yield Update(s, {1: self.to(s, middle)}, None, span=(s, middle))
+            yield Update(middle, {0: self.to(s, t)}, t, read=(1,), span=(s, t))
 
     def to(self, s: Point, t: Point) -> Linear:
         """An ancestral step of slot 0 from s to t along `denoised`."""

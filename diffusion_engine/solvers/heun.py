@@ -62,15 +62,15 @@ class Heun(Churned):
     order: int = 2
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
-        for s, t in steps(points):
-            s, churn = self.churn(process, s, len(points) - 1)
+        for start, t in steps(points):
+            s, churn = self.churn(process, start, len(points) - 1)
             end = transfer(s, t, x, denoised)
             if first_order_only(s, t):
-                yield Update(s, {0: end}, t, churn=churn)
+                yield Update(s, {0: end}, t, churn=churn, span=(start, t))
                 continue
             half = (t.ratio - s.ratio) / 2.0
             partial = t.alpha * (x / s.alpha + half * slope(s, x))
-            yield Update(s, {0: partial, 1: end}, None, churn=churn)
+            yield Update(s, {0: partial, 1: end}, None, churn=churn, span=(start, t))
             yield Update(t, {0: x + t.alpha * half * slope(t, slot(1))}, t, read=(1,))
 
 
@@ -84,12 +84,14 @@ class DPM2(Churned):
     order: int = 2
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
-        for s, t in steps(points):
-            s, churn = self.churn(process, s, len(points) - 1)
+        for start, t in steps(points):
+            s, churn = self.churn(process, start, len(points) - 1)
             if first_order_only(s, t):
-                yield Update(s, {0: transfer(s, t, x, denoised)}, t, churn=churn)
+                yield Update(s, {0: transfer(s, t, x, denoised)}, t, churn=churn, span=(start, t))
                 continue
             middle = process.at(float(process.t_of_lam(0.5 * (s.lam + t.lam))))
-            yield Update(s, {1: transfer(s, middle, x, denoised)}, None, churn=churn)
+            yield Update(
+                s, {1: transfer(s, middle, x, denoised)}, None, churn=churn, span=(start, t)
+            )
             end = t.alpha * (x / s.alpha + (t.ratio - s.ratio) * slope(middle, slot(1)))
             yield Update(middle, {0: end}, t, read=(1,))
