@@ -29,7 +29,7 @@ def _noise(key, m, out_ptr, seed_ptr, row_ptr, index_ptr, batch_stride, channel_
     word = key.to(tl.uint32)
     if row_ptr is not None:
         row = tl.load(row_ptr + b).to(tl.int64)
-        valid &= row >= 0
+        valid = tl.where(row >= 0, valid, False)  # `&`: the interpreter makes integers of a scalar
         word += tl.load(index_ptr + tl.maximum(row, 0) * INDEX + KEY).to(tl.uint32)
     z = normals(
         tl.load(seed_ptr + b), word, m.to(tl.uint32), c, px,

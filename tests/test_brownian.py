@@ -2,20 +2,26 @@
 
 import math
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from analytic import network
 from oracles.problems import TM
+from tape import TapeRecorder, taped
 
 from diffusion_engine import Sampler, ScoreNetwork, brownian
 from diffusion_engine.backends import native
+from diffusion_engine.executors import Graph, graph
+from diffusion_engine.executors.run import Run
+from diffusion_engine.linear import normal, x
 from diffusion_engine.ops import layout as at
 from diffusion_engine.ops.brownian import BrownianArgs
 from diffusion_engine.ops.registry import resolve
 from diffusion_engine.plan import CELLS
 from diffusion_engine.processes import EDM, VP, Discrete, FlowMatching, Point
+from diffusion_engine.solvers import Solver, Update
 from diffusion_engine.solvers.ddim import posterior_std
 
 # Intervals
@@ -191,7 +197,7 @@ def test_more_steps_come_to_the_same_sample(solver, options):
 
     def distances(how):
         made = [finals(solver, n, how, **options) for n in (10, 20, 40, 80)]
-        return [float((a - b).abs().mean()) for a, b in zip(made, made[1:], strict=False)]
+        return [float((a - b).abs().mean()) for a, b in pairwise(made)]
 
     path, fresh = distances("brownian"), distances(None)
     print(solver, path, fresh)
@@ -215,3 +221,117 @@ def test_noise_of_a_run_does_not_depend_on_its_steps(solver, process):
         assert (first - other).abs().max() < 0.02 * first.std()
     fresh = finals(solver, 20, None, known, 64, end="t_min", **options) - 0.3
     assert (first - fresh).abs().max() > first.std()
+
+
+def run_pair(solver, steps=6, net=PLAIN, **options):
+    return [Sampler(net, solver, steps, backend=b, **options) for b in ("torch", "cpp")]
+
+
+@pytest.mark.parametrize("solver, options", STOCHASTIC, ids=str)
+def test_samples_have_the_same_bits_on_every_backend(solver, options):
+    one, two = (s.sample(3, noise="brownian").samples for s in run_pair(solver, **options))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, run_pair(solver, **options)[0].sample(3).samples)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m", "heun"])
+def test_runs_without_fresh_noise_stay_as_they_are(solver):
+    """The prior draw is the same, too."""
+    own = Sampler(PLAIN, solver, 5)
+    assert torch.equal(own.sample(3, noise="brownian").samples, own.sample(3).samples)
+
+
+@pytest.mark.parametrize("solver, options", STOCHASTIC, ids=str)
+def test_a_sample_equals_itself_alone_and_replayed(solver, options):
+    own = Sampler(PLAIN, solver, 5, **options)
+    made = own.sample(seeds=[5, 2**63 + 1, 0], noise="brownian", batch_size=2)
+    alone = own.sample(seeds=[2**63 + 1], noise="brownian")
+    assert torch.equal(made.samples[1:2], alone.samples)
+    assert made.recipe["noise"] == "brownian" and made.recipe["needs"] == []
+    again = Sampler.replay(PLAIN, json.loads(json.dumps(made.recipe)))
+    assert torch.equal(again.samples, made.samples)
+
+
+def test_image_to_image_and_inpainting():
+    own, image = Sampler(PLAIN, "dpmpp_2m_sde", 6), torch.rand(SHAPE) - 0.5
+    for how in ({"x": image, "start": 0.5}, {"mask": torch.ones(1, 5, 7), "known": image}):
+        one, two = (own.sample(2, noise=n, **how).samples for n in ("brownian", None))
+        other = Sampler(PLAIN, "dpmpp_2m_sde", 6, backend="torch")
+        assert torch.equal(one, other.sample(2, noise="brownian", **how).samples)
+        assert not torch.equal(one, two)
+
+
+def test_plans_of_one_batch_keep_their_own_paths():
+    samplers = [
+        Sampler(PLAIN, "dpmpp_2m_sde", 4),
+        Sampler(PLAIN, "ddim", 7),
+        Sampler(PLAIN, "dpmpp_sde", 5),
+        Sampler(PLAIN, "heun", 3, s_churn=3.0),
+    ]
+    plan_of = [0, 1, 2, 3, 0, 2]
+    run = Run(
+        PLAIN, [s.plan() for s in samplers], plan_of, torch.arange(6), torch.device("cpu"),
+        brownian=True,
+    )  # fmt: skip
+    made, finite = samplers[0].executor.execute(run)
+    assert all(finite)
+    for i, p in enumerate(plan_of):
+        alone = samplers[p].sample(seeds=[i], noise="brownian")
+        assert torch.equal(made[i], alone.samples[0])
+
+
+@pytest.mark.parametrize("whole_run", [False, True])
+@pytest.mark.parametrize("solver", ["dpmpp_2m_sde", "dpmpp_sde", "ddim"])
+def test_a_graph_makes_the_same_samples(monkeypatch, solver, whole_run):
+    monkeypatch.setattr(graph, "resolve", taped(graph.resolve))
+    executor = Graph(recorder=TapeRecorder(), whole_run=whole_run)
+    captured = Sampler(PLAIN, solver, 4, executor=executor)
+    eager = Sampler(PLAIN, solver, 4)
+    for how in ("brownian", None, "brownian"):
+        for seed in (3, 9):
+            want, got = (s.sample(5, seed=seed, noise=how) for s in (eager, captured))
+            assert torch.equal(want.samples, got.samples)
+
+
+def test_a_plan_says_which_intervals_its_normals_take():
+    plan = Sampler(PLAIN, "dpmpp_sde", 4).plan()
+    assert Plan.from_json(plan.to_json()).rows == plan.rows
+    first, half, full, *_ = (row.spans for row in plan.rows)
+    assert first == ()  # the prior draw
+    (path, low, middle), (other, again, high) = half[0], full[0]
+    assert path == other == 0 and low == again < middle < high
+    old = json.loads(plan.to_json())
+    for row in old["rows"]:
+        del row["spans"]
+    assert not any(row.spans for row in Plan.from_json(json.dumps(old)).rows)
+    old["rows"][1]["spans"] = [[0, 5, CELLS + 1]]
+    with pytest.raises(ValueError, match=r"row 1: spans are \(path 0 or 1, low < high"):
+        Plan.from_json(json.dumps(old))
+
+
+def test_a_solver_that_goes_back_gets_other_noise():
+    class Restart(Solver):
+        name, source, exact = "restart", "none", False
+
+        def updates(self, process, points):
+            for a, b in ((0, 1), (1, 0), (0, 1), (1, 2)):
+                s, t = points[a], points[b]
+                yield Update(s, {0: 0.5 * x + 0.5 * normal(0)}, t)
+
+    process = VP()
+    points = [process.at(t) for t in (0.9, 0.6, 0.3)]
+    spans = [bool(row.spans) for row in Restart().plan(process, points, PLAIN).rows]
+    assert spans == [False, True, False, False, True]
+
+
+def test_an_unknown_name_of_noise():
+    with pytest.raises(ValueError, match="noise='brown': give 'brownian', a tensor or a function"):
+        Sampler(PLAIN, "ddpm", 3).sample(1, noise="brown")
+
+
+def test_paths_share_no_draw_with_other_uses():
+    assert at.NORMALS < noise.LATENT < noise.PATH  # m = NORMALS is the known region's
+    terms, weight = brownian.pack(Sampler(PLAIN, "dpmpp_2m_sde", 5).plan())
+    assert set(terms[1:-1, 0, 1].tolist()) == {noise.PATH}
+    assert terms[0, 0, : at.HEADER + 1].tolist() == [1, 0, 0] and weight[0, 0, 0] == 1.0
+    assert (weight**2).sum(axis=2)[1:-1, 0] == pytest.approx(1.0, abs=1e-6)

@@ -12,8 +12,8 @@ from test_packaging import ROOT, setup_py
 
 pytestmark = pytest.mark.skipif(setup_py.find_nvcc() is None, reason="nvcc is not installed")
 
-KERNELS = {"step": 15, "noise": 2, "group_norm": 12, "attention": 20}
-EXACT = ("step", "noise")  # which round every product and every sum
+KERNELS = {"step": 15, "noise": 2, "brownian": 2, "group_norm": 12, "attention": 20}
+EXACT = ("step", "noise", "brownian")  # which round every product and every sum
 
 
 @pytest.fixture(scope="module", params=["sm_80", "sm_90"])

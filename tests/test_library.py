@@ -4,6 +4,7 @@ import pytest
 import step_cases
 import torch
 
+from diffusion_engine.ops import layout as at
 from diffusion_engine.ops.library import register
 from diffusion_engine.ops.registry import resolve
 from diffusion_engine.ops.step import StepArgs
@@ -49,6 +50,16 @@ def test_opcheck_step(seed):
 def test_opcheck_noise():
     out, seed = torch.zeros(2, 3, 4), torch.tensor([1, 2])
     torch.library.opcheck(torch.ops.diffusion_engine.noise.default, (out, seed, 3, 1))
+    rows = {"row": torch.tensor([0, -1], dtype=torch.int32)}
+    rows["index"] = torch.ones(1, at.INDEX, dtype=torch.int32)
+    torch.library.opcheck(torch.ops.diffusion_engine.noise.default, (out, seed, 3, 1), rows)
+
+
+def test_opcheck_brownian():
+    terms = torch.full((1, 1, at.HEADER + at.TERMS), 2, dtype=torch.int32)
+    row, weight = torch.tensor([0, -1], dtype=torch.int32), torch.ones(1, 1, at.TERMS)
+    given = (torch.zeros(1, 2, 3, 4), torch.tensor([1, 2]), row, terms, weight)
+    torch.library.opcheck(torch.ops.diffusion_engine.brownian.default, given)
 
 
 @pytest.mark.parametrize("seed", [1, 5])

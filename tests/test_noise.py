@@ -8,6 +8,7 @@ import torch
 
 from diffusion_engine import noise
 from diffusion_engine.backends import native
+from diffusion_engine.ops import layout as at
 from diffusion_engine.ops.noise import NoiseArgs
 from diffusion_engine.ops.registry import resolve
 
@@ -46,6 +47,55 @@ def test_channels_last_numbers_elements_alike(backend):
     plain = fill(backend, (2, 3, 5, 7), [1, 2])
     last = torch.empty(2, 5, 7, 3).movedim(-1, 1)
     assert torch.equal(fill(backend, (2, 3, 5, 7), [1, 2], out=last), plain)
+
+
+def of_rows(shape, dtype=torch.int32):
+    """Row counters, one sample done, and rows whose keys use all 32 bits."""
+    row = torch.tensor([2, -1, 0, 1, 2][: shape[0]], dtype=dtype)
+    index = torch.zeros(3, at.INDEX, dtype=torch.int32)
+    index[:, at.KEY] = torch.tensor([7, -5, 2**31 - 1], dtype=torch.int32)
+    return row, index
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpp", "triton", "cuda on the host"])
+@pytest.mark.parametrize("shape", [(1, 100), (3, 7), (5, 3, 5, 8), (2, 2, 33, 31)], ids=str)
+@pytest.mark.parametrize("key, m", [(0, noise.LATENT), (2**31, 1)])
+def test_keys_of_the_rows(backend, shape, key, m):
+    row, index = of_rows(shape)
+    seeds = torch.arange(shape[0]) - 1
+    out = torch.full(shape, -7.0)
+    args = NoiseArgs(out, seeds, row, index)
+    if backend.startswith("cuda"):
+        cuda = native.module("_cuda")
+        if isinstance(cuda, str):
+            pytest.skip(cuda)
+        native._bind_noise(args, "_cuda", cuda.noise_on_host)(key, m)
+    else:
+        resolve("noise", backend, args)(key, m)
+    for b, r in enumerate(row.tolist()):
+        own = key + int(index[r, at.KEY])
+        want = fill("torch", (1, *shape[1:]), [b - 1], own, m)
+        assert torch.equal(out[b : b + 1], want) if r >= 0 else (out[b] == -7.0).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+def test_keys_of_the_rows_on_the_gpu(backend):
+    """Within a graph, too: another row is read at each replay."""
+    row, index = of_rows((5,))
+    want, seeds = torch.full((5, 100), -7.0), torch.arange(5)
+    got, at_row = want.cuda(), row.cuda()
+    launch = resolve("noise", backend, NoiseArgs(got, seeds.cuda(), at_row, index.cuda()))
+    launch(0, noise.LATENT)
+    recorded = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(recorded):
+        launch(0, noise.LATENT)
+    for r in range(3):
+        row[:3] = r
+        at_row.copy_(row)
+        recorded.replay()
+        resolve("noise", "cpp", NoiseArgs(want, seeds, row, index))(0, noise.LATENT)
+        assert torch.equal(got.cpu(), want)
 
 
 def test_a_sample_is_independent_of_its_batch():
@@ -93,3 +143,10 @@ def test_wrong_arguments():
         NoiseArgs(torch.zeros(1, 2).double(), torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ValueError, match="one seed a sample"):
         NoiseArgs(torch.zeros(2, 2), torch.zeros(1, dtype=torch.int64))
+    out, seed, (row, index) = torch.zeros(2, 2), torch.zeros(2, dtype=torch.int64), of_rows((2,))
+    with pytest.raises(ValueError, match="row and index come together"):
+        NoiseArgs(out, seed, row)
+    with pytest.raises(TypeError, match="row and index are int32"):
+        NoiseArgs(out, seed, row.long(), index)
+    with pytest.raises(ValueError, match="one row a sample"):
+        NoiseArgs(out, seed, row[:1], index)

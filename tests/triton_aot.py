@@ -19,9 +19,10 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 
-from diffusion_engine.kernels import attention, group_norm, noise, step
+from diffusion_engine.kernels import attention, brownian, group_norm, noise, step
 from diffusion_engine.ops import layout as at
 from diffusion_engine.ops.attention import AttentionArgs
+from diffusion_engine.ops.brownian import BrownianArgs
 from diffusion_engine.ops.group_norm import GroupNormArgs
 from diffusion_engine.ops.noise import NoiseArgs
 from diffusion_engine.ops.step import StepArgs, Table
@@ -110,10 +111,16 @@ def launches():
         out = torch.empty(BATCH, *STATE)
         if last:
             out = out.to(memory_format=torch.channels_last)
-        args = NoiseArgs(out, torch.zeros(BATCH, dtype=torch.int64))
-        grid, changing, fixed = noise.prepare(args, 5, 0)
-        name = "noise, channels last" if last else "noise"
-        yield name, noise._noise, grid, changing | fixed
+        end = ", channels last" if last else ""
+        seed, row = torch.zeros(BATCH, dtype=torch.int64), torch.zeros(BATCH, dtype=torch.int32)
+        index = torch.zeros(8, at.INDEX, dtype=torch.int32)
+        for name, more in (("noise", ()), ("noise of rows", (row, index))):
+            grid, changing, fixed = noise.prepare(NoiseArgs(out, seed, *more), 5, 0)
+            yield name + end, noise._noise, grid, changing | fixed
+        terms = torch.zeros(8, 1, at.HEADER + at.TERMS, dtype=torch.int32)
+        paths = BrownianArgs(out[None], seed, row, terms, torch.zeros(8, 1, at.TERMS))
+        grid, changing, fixed = brownian.prepare(paths)
+        yield "brownian" + end, brownian._brownian, grid, changing | fixed
 
 
 def norms() -> Iterator[tuple[str, object, tuple[int], dict[str, object]]]:

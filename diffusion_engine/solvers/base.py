@@ -211,7 +211,7 @@ def _add_noise(row: Row, update: Update) -> Row:
     m, at = 1 if row.draws(0) else 0, update.at
     raised = row.new[0] * (at.alpha / row.state.alpha) + update.churn * normal(m)
     taken = None if update.span is None else span(*update.span)
-    spans = (*row.spans, None)[:m] + (taken,)
+    spans = (*(*row.spans, None)[:m], taken)
     return replace(row, new=row.new | {0: raised}, state=at, spans=spans)
 
 
