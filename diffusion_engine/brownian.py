@@ -103,16 +103,18 @@ def pack(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fill(
-    terms: np.ndarray, weight: np.ndarray, at: tuple[np.ndarray, ...], path: np.ndarray,
+    terms: np.ndarray, weight: np.ndarray, at: tuple[np.ndarray, np.ndarray], path: np.ndarray,
     keys: np.ndarray, values: np.ndarray,
 ) -> None:  # fmt: skip
     """Writes increments with their negligible terms left out."""
     kept = np.abs(values) > NEGLIGIBLE
     first = np.argsort(~kept, axis=1, kind="stable")  # what is kept, in the order of the tree
     counts = kept.sum(axis=1)
-    terms[(*at, 0)], terms[(*at, 1)] = counts, PATH + path
+    made = np.zeros((len(counts), terms.shape[2]), np.int32)
+    made[:, 0], made[:, 1] = counts, PATH + path
     used = np.arange(keys.shape[1]) < counts[:, None]
-    terms[(*at, slice(HEADER, None))] = np.where(used, np.take_along_axis(keys, first, 1), 0)
+    made[:, HEADER:] = np.where(used, np.take_along_axis(keys, first, 1), 0)
+    terms[at] = made
     weight[at] = np.where(used, np.take_along_axis(values, first, 1), 0.0)
 
 

@@ -59,7 +59,8 @@ def arguments(condition: Condition | None) -> tuple[tuple[Tensor, ...], dict[str
 class ScoreNetwork:
     """A trained network, the process it was trained on, and its calling convention.
 
-    module      called as module(x, label) or module(x, label, condition); a condition that is a
+    module      called as module(x, label), module(x, label, condition), or with a latent z
+                module(x, label, z) and module(x, label, z, condition); a condition that is a
                 mapping is passed by keyword. It returns a tensor [N, C, *pixel], or up to four whose
                 channels count on.
     process     the law its training data followed
@@ -86,6 +87,8 @@ class ScoreNetwork:
     derivative  the form in which it offers d eps / dg along the ODE, g = sigma / alpha, for 'genie':
                 "heads", GENIE's k1, k2, k3 in channel blocks 1 to 3; "exact", itself in block 1; or None
     gradient    the channel block that holds grad log p(y | its input), see with_classifier; None without
+    latent      size of z, standard normals [N, latent] that are fresh for every sample and call, the same
+                for all branches of a sample; 0 where the module takes none
 
     Raises ValueError where a name is unknown, the shape is not one, or a weight is not finite.
     """
@@ -107,6 +110,7 @@ class ScoreNetwork:
     scale_input: Callable[[Tensor], Mapping[str, Tensor]] | None = None
     derivative: str | None = None
     gradient: int | None = None
+    latent: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.process, GaussianProcess):
@@ -146,6 +150,8 @@ class ScoreNetwork:
             raise ValueError(
                 f"channels_last needs images (channels, height, width), got {self.shape}"
             )
+        if not isinstance(self.latent, int) or self.latent < 0:
+            raise ValueError(f"latent={self.latent!r}: the size of z, 0 for a network without")
         if isinstance(self.module, nn.Module):
             for name, parameter in self.module.named_parameters():
                 if not bool(torch.isfinite(parameter).all()):
@@ -248,11 +254,14 @@ class ScoreNetwork:
         """What the network is told for the time, as a function."""
         return LABELS[self.label] if isinstance(self.label, str) else self.label
 
-    def __call__(self, x: Tensor, label: Tensor, condition: Condition | None) -> tuple[Tensor, ...]:
+    def __call__(
+        self, x: Tensor, label: Tensor, condition: Condition | None, latent: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """The outputs of one batched call, as a tuple of tensors."""
         unnamed, named = arguments(condition)
+        given = (x, label) if latent is None else (x, label, latent)
         try:
-            out = self.module(x, label, *unnamed, **named)
+            out = self.module(*given, *unnamed, **named)
         except RuntimeError as error:
             if self.process.blocks == 1 or not any(word in str(error) for word in SHAPE_ERRORS):
                 raise

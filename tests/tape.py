@@ -118,11 +118,11 @@ def taped(resolve: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any) -> Callable[..., None]:
         launch = resolve(*args)
 
-        def call(outs: Any) -> None:
-            launch(outs)
+        def call(*args: Any) -> None:
+            launch(*args)
             if Tape.current is not None:
-                given = Tape.current.hold(tuple(outs))
-                Tape.current.operations.append(lambda: launch(given()))
+                given = Tape.current.hold(args)
+                Tape.current.operations.append(lambda: launch(*given()))
 
         return call
 

@@ -43,6 +43,8 @@ def twin(network: ScoreNetwork, label: float, condition: Condition | None) -> Sc
     x = x.contiguous(memory_format=network.memory_format)
     labels = torch.full((1,), label, dtype=network.label_dtype, device=first.device)
     unnamed, named = arguments(condition)
+    if network.latent:
+        unnamed = (x.new_zeros(1, network.latent), *unnamed)
     accelerate(made, x, labels, *unnamed, **named)
     other = copy.copy(network)
     object.__setattr__(other, "module", made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -60,9 +61,17 @@ def caller(network: ScoreNetwork, space: Space, backend: str) -> Advance:
     draw = None
     if space.paths is not None:
         draw = trace.traced("brownian", resolve("brownian", backend, space.paths))
+    fill = None
+    if space.latents is not None:
+        drawn = trace.traced("noise", resolve("noise", backend, space.latents.args))
+        fill = space.latents.filler(drawn)
 
     def advance(call: Packing | None) -> None:
-        outs = network(*space.entries(call)) if call is not None and call.count else ()
+        outs: Sequence[Tensor] = ()
+        if call is not None and call.count:
+            if fill is not None:
+                fill(call.count)
+            outs = network(*space.entries(call))
         if draw is not None:
             draw()
         step(outs)

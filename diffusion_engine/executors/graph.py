@@ -44,6 +44,10 @@ class Captures:
         paths = self.space.paths
         self._step = resolve("step", backend, self.space.args)
         self._draw = None if paths is None else resolve("brownian", backend, paths)
+        latents = self.space.latents
+        self._fill = None
+        if latents is not None:
+            self._fill = latents.filler(resolve("noise", backend, latents.args))
         self.weights = weights_of(network)
         self.steps: dict[int, Recording] = {}
         self.runs: dict[tuple[Packing | None, ...], Recording] = {}
@@ -75,7 +79,10 @@ class Captures:
         if call is None or not call.count:
             self.step(())
         else:
-            self.step(self.network(*self.space.bucket(self.entries(call))))
+            count = self.entries(call)
+            if self._fill is not None:
+                self._fill(count)
+            self.step(self.network(*self.space.bucket(count)))
 
     def replay(self, call: Packing | None) -> None:
         """A row from its graph. Rows without a call, as row 0, are launched alone."""

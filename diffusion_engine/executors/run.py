@@ -28,6 +28,7 @@ class Signature:
     brownian           whether the op `brownian` fills those
     masked, denoised   whether a known region is kept, whether `denoised` is written
     condition          (name, shape, dtype) of its tensors, one sample each; a tensor's name is ""
+    latent             size of the network's z, 0 where it takes none
     """
 
     samples: int
@@ -49,6 +50,7 @@ class Signature:
     label_dtype: torch.dtype
     device: torch.device
     condition: tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
+    latent: int
 
     ROWS = 256  # room for rows comes in powers of two from here on
 
@@ -142,6 +144,7 @@ class Run:
             label_dtype=network.label_dtype,
             device=self.device,
             condition=tuple((n, tuple(t.shape[1:]), t.dtype) for n, t in named(self.conditions[0])),
+            latent=network.latent,
         )
 
     def condition_of(self, packing: Packing) -> list[Tensor]:

@@ -14,22 +14,24 @@ from ..network import Condition
 from ..ops import layout
 from ..ops.brownian import BrownianArgs
 from ..ops.step import StepArgs
+from .latents import Latents
 from .packing import Packing
 from .run import Run, Signature
 
 PACKINGS = 256  # kept on the device for runs to come
 
-# What a ScoreNetwork is called with: input, label, condition.
-Inputs = tuple[Tensor, Tensor, Condition | None]
+# What a ScoreNetwork is called with: input, label, condition, latent.
+Inputs = tuple[Tensor, Tensor, Condition | None, Tensor | None]
 
 
 @dataclass(frozen=True)
 class Tables:
-    """A packing on the device: src and dst of the step, the condition of each entry, and what exactly
-    its entries are called with."""
+    """A packing on the device: src and dst of the step, the sample and the condition of each entry, and
+    what exactly its entries are called with."""
 
     src: Tensor
     dst: Tensor
+    of: Tensor
     condition: list[Tensor]
     inputs: Inputs
 
@@ -40,6 +42,7 @@ class Space:
     static     whether calls find their conditions in buffers that stay
     args       what the step works on
     paths      what the op `brownian` fills the step's normals from, where a run asks for it
+    latents    the network's z, where it takes one
     condition  those buffers, [entries, ...] each
     """
 
@@ -70,6 +73,7 @@ class Space:
             learned=s.learned,
         )
         self.paths = self._paths() if s.brownian else None
+        self.latents = Latents(self.args, s.latent, self.room, s.dtype) if s.latent else None
 
     def _paths(self) -> BrownianArgs:
         s, args = self.signature, self.args
@@ -86,8 +90,9 @@ class Space:
     @property
     def bytes(self) -> int:
         tables = [t for kept in self.tables.values() for t in (kept.src, kept.dst, *kept.condition)]
-        paths = () if self.paths is None else (self.paths.terms, self.paths.weight)
-        return sum(t.nbytes for t in (*self.args.tensors(), *self.condition, *paths, *tables))
+        more = [] if self.paths is None else [self.paths.terms, self.paths.weight]
+        more += [] if self.latents is None else self.latents.tensors()
+        return sum(t.nbytes for t in (*self.args.tensors(), *self.condition, *more, *tables))
 
     def _zeros(self, *shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
         return torch.zeros(shape, dtype=dtype, device=self.signature.device)
@@ -137,13 +142,18 @@ class Space:
         s = self.signature
         src = torch.from_numpy(packing.src(s.samples, s.outputs)).to(s.device)
         dst = torch.from_numpy(packing.dst(s.samples, s.entries)).to(s.device)
-        self.tables[packing] = Tables(src, dst, condition, self._inputs(packing.count, condition))
+        of = torch.tensor([b for _, b in packing.entries], dtype=torch.int64, device=s.device)
+        self.tables[packing] = Tables(
+            src, dst, of, condition, self._inputs(packing.count, condition)
+        )
 
     def read(self, call: Packing) -> None:
         """Puts in place what a call and its step read: the conditions, and which entries are whose."""
         tables = self.tables[call]
         assert self.args.src is not None
         self.args.src.copy_(tables.src)
+        if self.latents is not None:
+            self.latents.of[: len(tables.of)].copy_(tables.of)
         for kept, new in zip(self.condition, tables.condition, strict=bool(self.condition)):
             kept[: len(new)].copy_(new)
 
@@ -162,11 +172,11 @@ class Space:
                 noise[m, : run.samples].copy_(given(i, m))
 
     def entries(self, call: Packing) -> Inputs:
-        """Input, label and condition of exactly a call's entries."""
+        """What exactly a call's entries are called with."""
         return self.tables[call].inputs
 
     def bucket(self, count: int) -> Inputs:
-        """Input, label and condition of the first `count` entries, at addresses that stay."""
+        """What the network is called with for the first `count` entries, at addresses that stay."""
         return self._inputs(count, [kept[:count] for kept in self.condition])
 
     def _inputs(self, count: int, tensors: list[Tensor]) -> Inputs:
@@ -177,4 +187,5 @@ class Space:
             condition = tensors[0]
         elif names:
             condition = dict(zip(names, tensors, strict=True))
-        return self.args.net_in[:count], self.args.label[:count], condition
+        latent = None if self.latents is None else self.latents.given[:count]
+        return self.args.net_in[:count], self.args.label[:count], condition, latent

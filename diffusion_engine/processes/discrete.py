@@ -54,6 +54,19 @@ class Discrete(GaussianProcess):
         f = np.cos((np.arange(n + 1) / n + offset) / (1.0 + offset) * np.pi / 2.0) ** 2
         return cls.from_betas(np.minimum(1.0 - f[1:] / f[:-1], beta_max))
 
+    @classmethod
+    def few(
+        cls, n: int, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3
+    ) -> Discrete:
+        """The chain of n large steps of denoising diffusion GANs (Xiao et al. 2022, section 4).
+
+        The times of VP are t_min + k (1 - t_min) / n; the chain starts anew from the first, k = 0:
+        alpha_bar[i] = abar(t_{i+1}) / abar(t_0), abar = exp(-t^2 (beta_max - beta_min) / 2 - t beta_min).
+        """
+        t = t_min + (1.0 - t_min) * np.arange(n + 1) / n
+        log_bar = -0.5 * t**2 * (beta_max - beta_min) - t * beta_min
+        return cls(alpha_bar=tuple(np.exp(log_bar[1:] - log_bar[0]).tolist()))
+
     def zero_terminal_snr(self) -> Discrete:
         """The table rescaled so that its last alpha_bar is 0 (Lin et al. 2024, algorithm 1)."""
         q = np.sqrt(self.alpha_bar)

@@ -12,6 +12,7 @@ from .cld import CLDEulerMaruyama, CLDHeun
 from .cld_exp import CLDExponential
 from .cld_sscs import SSCS, SSCS2, SSCSExact, SSCSMid, SSCSMixed
 from .consistency import LCM, Consistency
+from .ddgan import DDGAN
 from .ddim import DDIM, DDPM
 from .dpm_solver import DPMSolver2, DPMSolver3
 from .dpmpp import DPMpp2M, DPMpp2MSDE, DPMpp3M, DPMpp3MSDE, DPMppSDE
@@ -58,6 +59,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "lcm": LCM,
     "vdm": VDM,
     "genie": GENIE,
+    "ddgan": DDGAN,
 }
 
 

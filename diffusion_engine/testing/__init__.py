@@ -2,6 +2,7 @@
 
 from .cld import cld_gaussian, cld_mixture
 from .consistency import ConsistencyFunction
+from .ddgan import GaussianGenerator
 from .gaussian import Gaussian
 from .labelled import LabelledMixture, labelled_mixture
 from .mixture import Mixture
@@ -9,6 +10,7 @@ from .mixture import Mixture
 __all__ = [
     "ConsistencyFunction",
     "Gaussian",
+    "GaussianGenerator",
     "LabelledMixture",
     "Mixture",
     "cld_gaussian",

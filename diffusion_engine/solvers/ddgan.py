@@ -1,0 +1,56 @@
+"""Denoising diffusion GANs: a generator draws x0, the chain's posterior draws the next state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ..linear import normal
+from ..processes import Discrete, GaussianProcess
+from .base import Points, Solver, Update, steps
+from .ddim import posterior_std, toward
+
+if TYPE_CHECKING:
+    from ..network import ScoreNetwork
+
+
+@dataclass(frozen=True)
+class DDGAN(Solver):
+    """x_{i-1} = c1 x0 + c2 x_i + std n, x0 = G(x_i, i, z) with a fresh latent z (Xiao et al. 2022).
+
+    c1, c2 and std are those of q(x_{i-1} | x_i, x0) on `Discrete.few(n)`, of which every timestep is a
+    step, n = 4 or 2. The network predicts "x0" and has a `latent`; the last step returns its x0.
+    """
+
+    name: ClassVar[str] = "ddgan"
+    source: ClassVar[str] = "Xiao et al. 2022 (denoising diffusion GANs), algorithm 1"
+    order: int = 1
+
+    @property
+    def stochastic(self) -> bool:
+        return True
+
+    def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
+        for s, t in steps(points):
+            noise = posterior_std(s, t)
+            yield Update(s, {0: toward(s, t, noise)[0] + noise * normal(0)}, t)
+
+    def misfit(self, network: ScoreNetwork) -> str | None:
+        if network.latent == 0 or network.prediction != "x0":
+            return (
+                f"it runs a generator G(x, t, z) of x0: give ScoreNetwork latent=100, its size of z, and "
+                f"prediction='x0'; got latent={network.latent}, {network.prediction!r}"
+            )
+        return None
+
+    def objection(self, process: GaussianProcess, points: Points) -> str | None:
+        if not isinstance(process, Discrete):
+            return "its generator knows the steps of one short chain: give Discrete.few(4) as the process"
+        every = [*range(len(process.alpha_bar) - 1, -1, -1)]
+        if [p.t for p in points[: len(every)]] != every or points[-1] != process.clean:
+            return (
+                f"its generator knows the {len(every)} steps of its chain: sample with "
+                f"steps={len(every)} on the grid 'trailing' to clean data"
+            )
+        return None
