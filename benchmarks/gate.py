@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffusion_engine import noise
 from diffusion_engine.ops import registry
+from diffusion_engine.ops.brownian import BrownianArgs
 from diffusion_engine.ops.noise import NoiseArgs
 
 from .cases import Buffers, ours
@@ -65,6 +66,14 @@ def check_noise(args: NoiseArgs, backend: str) -> None:
     registry.resolve("noise", "torch", args)(7, 0)
     if not torch.equal(got, args.out):
         raise GateError(f"{backend}: the normals differ from the reference")
+
+
+def check_brownian(args: BrownianArgs, backend: str) -> None:
+    registry.resolve("brownian", backend, args)()
+    got = args.out.clone()
+    registry.resolve("brownian", "torch", args)()
+    if not torch.equal(got, args.out):
+        raise GateError(f"{backend}: the increments differ from the reference")
 
 
 def _close(who: str, got: Tensor, fresh: Buffers, z: Tensor) -> None:

@@ -7,7 +7,9 @@ import argparse
 import os
 import sys
 
-OPS = ("step", "noise", "group_norm", "attention", "conv3x3", "accelerate", "sscs")
+OPS = (
+    "step", "noise", "brownian", "group_norm", "attention", "conv3x3", "accelerate", "sscs",
+)  # fmt: skip
 WORKLOADS = ("W1", "W2", "W4", "W5", "digits")
 
 
@@ -21,7 +23,9 @@ def parser() -> argparse.ArgumentParser:
         "--rows", default="", help="words of a case, shape or layout, all of which have to match"
     )
     made.add_argument("--repeats", type=int, help="default: 50; of whole runs 5, on a GPU 20")
-    made.add_argument("--threads", type=int, help="default: 1 for noise, 2 for all else")
+    made.add_argument(
+        "--threads", type=int, help="default: 1 for noise and brownian, 2 for all else"
+    )
     made.add_argument("--no-save", action="store_true", help="print only")
     runs = made.add_argument_group("with --workload")
     runs.add_argument("--peers", default="all", help="all, none, or names separated by commas")
@@ -44,7 +48,7 @@ def settle_environment(threads: int) -> None:
 
 def main() -> None:
     given = parser().parse_args()
-    threads = given.threads or (1 if given.op == "noise" else 2)
+    threads = given.threads or (1 if given.op in ("noise", "brownian") else 2)
     settle_environment(threads)
 
     import torch
@@ -62,11 +66,12 @@ def main() -> None:
 def measure_op(given: argparse.Namespace) -> None:
     import torch
 
-    from . import accelerate, convolutions, layers, noise, results, sscs, step
+    from . import accelerate, brownian, convolutions, layers, noise, results, sscs, step
 
     measure = {
         "step": step.measure,
         "noise": noise.measure,
+        "brownian": brownian.measure,
         "group_norm": layers.group_norm,
         "attention": layers.attention,
         "conv3x3": convolutions.measure,

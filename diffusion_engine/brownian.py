@@ -127,4 +127,5 @@ def draws(row: Row) -> list[int]:
 def tables(plans: Sequence[Plan], draws: int) -> tuple[np.ndarray, np.ndarray]:
     """Those of several plans one after another, as in their arena, for the first `draws` normals."""
     terms, weight = zip(*(pack(plan) for plan in plans), strict=True)
-    return np.concatenate(terms)[:, :draws], np.concatenate(weight)[:, :draws]
+    first, second = (np.concatenate([rows[:, :draws] for rows in kept]) for kept in (terms, weight))
+    return first, second

@@ -12,10 +12,11 @@ from diffusion_engine.ops.table import IMPLEMENTATIONS
 
 sys.path.append(str(Path(__file__).parents[1]))
 NAMES = (
-    "cases", "convolutions", "gate", "layers", "noise", "peers.step", "results", "run", "shapes", "sscs",
-    "step", "timing", "workloads",
+    "brownian", "cases", "convolutions", "gate", "layers", "noise", "peers.step", "results", "run",
+    "shapes", "sscs", "step", "timing", "workloads",
 )  # fmt: skip
 (
+    brownian,
     cases,
     convolutions,
     gate,
@@ -50,7 +51,7 @@ def test_every_implementation_has_a_provider():
 def test_every_provider_is_timed_somewhere():
     timed = {
         (op, name)
-        for op in ("step", "noise", "group_norm", "attention", "conv3x3")
+        for op in ("step", "noise", "brownian", "group_norm", "attention", "conv3x3")
         for device in ("cpu", "cuda")
         for name in cases.backends(op, device, elements=1)
     }
@@ -76,6 +77,12 @@ def test_bytes_are_those_of_the_formula():
     assert counted["ddim-net"] == counted["ddim-cfg"] == 16
     assert counted["dpmpp_2m"] == 20
     assert cases.CASES[1].bytes(torch.bfloat16) == 12
+
+
+def test_rows_of_brownian_are_whole():
+    rows = {row["provider"]: row for row in brownian.compare(SHAPE, CPU, repeats=2)}
+    assert {"ours:torch", "ours:cpp", "torch.randn"} < set(rows)
+    assert all(tuple(row) == results.KEYS and row["median_us"] > 0 for row in rows.values())
 
 
 def test_noise_rows_hold_the_error():

@@ -9,7 +9,8 @@ from diffusion_engine.executors import Graph, GraphError
 from diffusion_engine.executors import base as executor_base
 from diffusion_engine.executors.packing import bucket
 from diffusion_engine.executors.run import Run
-from diffusion_engine.processes import VP
+from diffusion_engine.processes import VP, Discrete
+from diffusion_engine.testing import GaussianGenerator
 from diffusion_engine.zoo.network import network
 
 pytestmark = [
@@ -35,6 +36,39 @@ def test_graph_equals_eager(digits, solver, backend, whole_run):
         want = eager.sample(8, seed=seed, condition=list(range(8)))
         got = captured.sample(8, seed=seed, condition=list(range(8)))
         assert torch.equal(want.samples, got.samples)
+
+
+@pytest.mark.parametrize("whole_run", [False, True])
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+@pytest.mark.parametrize("solver", ["dpmpp_2m_sde", "dpmpp_sde", "ddpm"])
+def test_graph_equals_eager_on_brownian_paths(digits, solver, backend, whole_run):
+    captured = Sampler(
+        digits, solver, 4, executor=Graph(backend, whole_run=whole_run), guidance=2.0
+    )
+    eager = Sampler(digits, solver, 4, backend=backend, guidance=2.0)
+    for seed in (0, 100):
+        want, got = (
+            s.sample(8, seed=seed, condition=list(range(8)), noise="brownian").samples
+            for s in (eager, captured)
+        )
+        assert torch.equal(want, got)
+
+
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+def test_a_generator_in_a_graph_draws_as_on_the_cpu(backend):
+    """Elementwise, so that its bits are those of a CPU, up to its own arithmetic."""
+    process = Discrete.few(4)
+
+    def made(device, **how):
+        network = ScoreNetwork(
+            GaussianGenerator(process).to(device), process, (1, 8, 8), "x0", latent=64,
+            label_dtype=torch.int64,
+        )  # fmt: skip
+        return Sampler(network, "ddgan", 4, device=device, **how).sample(4).samples.cpu()
+
+    captured = made("cuda", executor=Graph(backend))
+    assert torch.equal(captured, made("cuda", backend=backend))
+    assert torch.allclose(captured, made("cpu"), rtol=0, atol=1e-5)
 
 
 def test_mixed_batch_is_served_by_one_graph(digits):
