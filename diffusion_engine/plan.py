@@ -221,8 +221,7 @@ def _check_row(i: int, row: Row, written: set[int]) -> None:
         numbers += [row.call.label, *row.call.c_in]
         if not 1 <= len(row.call.read) <= layout.INPUTS or len(row.call.c_in) != len(row.call.read):
             raise ValueError(f"row {i}: the network reads 1 or 2 slots, each with its scale")
-    taken = [span for span in row.spans if span is not None]
-    if not all(path in (0, 1) and 0 <= low < high <= CELLS for path, low, high in taken):
+    if not all(span is None or _is_span(span) for span in row.spans):
         raise ValueError(
             f"row {i}: spans are (path 0 or 1, low < high <= {CELLS}), got {row.spans}"
         )
@@ -233,6 +232,13 @@ def _check_row(i: int, row: Row, written: set[int]) -> None:
     if i and not used <= written:
         raise ValueError(f"row {i} reads slots {sorted(used - written)} before any row wrote them")
     written |= set(row.new)
+
+
+def _is_span(span: Any) -> bool:
+    if len(span) != 3 or not all(type(n) is int for n in span):
+        return False
+    path, low, high = span
+    return path in (0, 1) and 0 <= low < high <= CELLS
 
 
 def _check_transport(rows: tuple[Row, ...]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from analytic import network
-from oracles.problems import TM
+from oracles.problems import TG, TM
 from tape import TapeRecorder, taped
 
 from diffusion_engine import Sampler, ScoreNetwork, brownian
@@ -220,6 +220,17 @@ def test_noise_of_a_run_does_not_depend_on_its_steps(solver, process):
     assert (first - fresh).abs().max() > first.std()
 
 
+def test_half_steps_on_the_path_are_right_for_the_variance():
+    """dpmpp_sde's second prediction has to know the noise that is to come: independent noise leaves
+    out its covariance with x, of the order of the step."""
+    ends = (
+        finals("dpmpp_sde", 20, how, network(TG, VP(), (64,)), 1000, grid="lambda") - 0.3
+        for how in ("brownian", None)
+    )
+    path, fresh = (abs(float(end.var()) - 0.25) for end in ends)
+    assert path < 0.5 * fresh
+
+
 def run_pair(solver, steps=6, net=PLAIN, **options):
     return [Sampler(net, solver, steps, backend=b, **options) for b in ("torch", "cpp")]
 
@@ -301,9 +312,10 @@ def test_a_plan_says_which_intervals_its_normals_take():
     for row in old["rows"]:
         del row["spans"]
     assert not any(row.spans for row in Plan.from_json(json.dumps(old)).rows)
-    old["rows"][1]["spans"] = [[0, 5, CELLS + 1]]
-    with pytest.raises(ValueError, match=r"row 1: spans are \(path 0 or 1, low < high"):
-        Plan.from_json(json.dumps(old))
+    for wrong in ([0, 5, CELLS + 1], [0, 5], [2, 5, 6], [0, 6, 6], [0, 1.5, 6]):
+        old["rows"][1]["spans"] = [wrong]
+        with pytest.raises(ValueError, match=r"row 1: spans are \(path 0 or 1, low < high"):
+            Plan.from_json(json.dumps(old))
 
 
 def test_a_solver_that_goes_back_gets_other_noise():
