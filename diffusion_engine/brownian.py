@@ -118,6 +118,16 @@ def _fill(
     weight[at] = np.where(used, np.take_along_axis(values, first, 1), 0.0)
 
 
+def check(plan: Plan) -> None:
+    """Raises ValueError where a plan draws noise and none of it is an increment of a path."""
+    fresh = any(row.draws(m) for row in plan.rows[1:] for m in range(NORMALS))
+    if fresh and not any(any(row.spans) for row in plan.rows):
+        raise ValueError(
+            f"noise='brownian': {plan.name!r} draws noise that its rows give no interval of a path (spans), "
+            "so nothing would change; leave noise out, or use a solver such as 'dpmpp_2m_sde'"
+        )
+
+
 def draws(row: Row) -> list[int]:
     """The normals that a row uses; NORMALS is the known region's."""
     known = row.known is not None and row.known[1] != 0.0

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import executors, grids, request, trace
+from . import brownian, executors, grids, request, trace
 from .accelerate.network import Accelerated, accelerated
 from .accelerate.twin import twin
 from .adapters.diffusers import Model
@@ -275,6 +275,9 @@ class Sampler:
         plans = [
             self._plan(s, part.start, kind, part.mask is not None, part.encoding) for s in scales
         ]
+        paths = isinstance(part.noise, str)  # "brownian", of which Request made sure
+        for plan in plans if paths else ():
+            brownian.check(plan)
         run = Run(
             network=self.network,
             plans=plans,
@@ -286,7 +289,7 @@ class Sampler:
             conditions=part.branches(self.network, self.device, self.dtype),
             x=part.x,
             noise=part.noise_source(),
-            brownian=part.noise == "brownian" if isinstance(part.noise, str) else False,
+            brownian=paths,
             mask=part.mask,
             known=part.known,
             want_denoised=on_step is not None,

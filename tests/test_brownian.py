@@ -23,6 +23,7 @@ from diffusion_engine.plan import CELLS
 from diffusion_engine.processes import EDM, VP, Discrete, FlowMatching, Point
 from diffusion_engine.solvers import Solver, Update
 from diffusion_engine.solvers.ddim import posterior_std
+from diffusion_engine.testing import cld_mixture
 
 # Intervals
 
@@ -331,6 +332,12 @@ def test_a_solver_that_goes_back_gets_other_noise():
     points = [process.at(t) for t in (0.9, 0.6, 0.3)]
     spans = [bool(row.spans) for row in Restart().plan(process, points, PLAIN).rows]
     assert spans == [False, True, False, False, True]
+
+
+def test_a_solver_without_a_path_says_so():
+    with pytest.raises(ValueError, match="'sscs' draws noise that its rows give no interval"):
+        Sampler(cld_mixture(), "sscs", 4).sample(1, noise="brownian")
+    assert Sampler(cld_mixture(), "cld_ode", 4).sample(1, noise="brownian").finite == [True]
 
 
 def test_an_unknown_name_of_noise():
