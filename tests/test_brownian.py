@@ -1,5 +1,6 @@
 """Brownian noise: the tree's weights, the same bits everywhere, and runs that agree whatever their steps."""
 
+import json
 import math
 from functools import partial
 from itertools import pairwise
@@ -11,7 +12,7 @@ from analytic import network
 from oracles.problems import TG, TM
 from tape import TapeRecorder, taped
 
-from diffusion_engine import Sampler, ScoreNetwork, brownian
+from diffusion_engine import Sampler, ScoreNetwork, brownian, noise
 from diffusion_engine.backends import native
 from diffusion_engine.executors import Graph, graph
 from diffusion_engine.executors.run import Run
@@ -19,7 +20,7 @@ from diffusion_engine.linear import normal, x
 from diffusion_engine.ops import layout as at
 from diffusion_engine.ops.brownian import BrownianArgs
 from diffusion_engine.ops.registry import resolve
-from diffusion_engine.plan import CELLS
+from diffusion_engine.plan import CELLS, Plan
 from diffusion_engine.processes import EDM, VP, Discrete, FlowMatching, Point
 from diffusion_engine.solvers import Solver, Update
 from diffusion_engine.solvers.ddim import posterior_std
