@@ -89,6 +89,8 @@ def with_classifier(
     conditional  whether the network itself is given the condition; None: where it has classes or a null
     key          the class among a condition's names, where it is a mapping
     """
+    if network.latent:
+        raise ValueError(f"{network.name!r} reads a latent: a generator's eps is none to guide")
     if network.gradient is not None:
         raise ValueError(f"the network {network.name!r} has a classifier already")
     if network.derivative == "exact":

@@ -583,6 +583,8 @@ def test_a_network_without_a_derivative():
         (lambda: attach(EXACT, Head(1, 1, 1), **NAMES), "before anything is added"),
         (lambda: attach(unet(), Head(1, 1, 1), feature="out", embedding="tim"), "embedding='tim' is no"),
         (lambda: mixture(derivative="exact", variance="learned"), "both read from channel block 1"),
+        (lambda: exact_derivative(mixture(latent=4)), "has no ODE to take a derivative along"),
+        (lambda: mixture(latent=4).with_classifier(print), "none to guide"),
         (lambda: EXACT.with_classifier(print), "add the classifier first"),
     ],
 )  # fmt: skip

@@ -105,6 +105,10 @@ def attach(network: ScoreNetwork, head: nn.Module, *, feature: str, embedding: s
         )
     if network.derivative is not None or network.gradient is not None:
         raise ValueError("attach the head to the network itself, before anything is added to it")
+    if network.latent:
+        raise ValueError(
+            f"{network.name!r} reads a latent: a generator has no ODE for a head to follow"
+        )
     if network.variance is not None:
         raise ValueError(
             "the heads lie in channel blocks 1 to 3, where this network has its learned variance; attach "

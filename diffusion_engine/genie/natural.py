@@ -36,6 +36,10 @@ def eps(network: ScoreNetwork, at: Levels, x: Tensor, out: Tensor) -> Tensor:
 def check(network: ScoreNetwork) -> None:
     """Raises ValueError where a network cannot be called this way: a rule of the user's own that takes
     no tensors would stop at the first call, or lose its derivative."""
+    if network.latent:
+        raise ValueError(
+            f"{network.name!r} reads a latent: a generator has no ODE to take a derivative along"
+        )
     process = network.process
     t = torch.tensor([0.3, 0.7], dtype=torch.float64) * process.t_max
     at = Levels.of(process, t)
