@@ -49,7 +49,7 @@ def arguments(condition: Condition | None) -> tuple[tuple[Tensor, ...], dict[str
     which stands there beside what scale_input made."""
     if condition is None:
         return (), {}
-    if not isinstance(condition, Mapping):
+    if isinstance(condition, Tensor):
         return (condition,), {}
     named = dict(condition)
     return ((named.pop(""),) if "" in named else ()), named
@@ -281,7 +281,7 @@ class ScoreNetwork:
                     f"the network returned a batch of {tensor.shape[0]} for one of {x.shape[0]}; "
                     f"it has to return one entry for each"
                 )
-        if isinstance(self.rule, Velocity):
+        if self.process.blocks > 1 and isinstance(self.rule, Velocity):
             channels, wanted = sum(t.shape[1] for t in outs), self.rule.outputs * self.shape[0]
             if channels != wanted:  # a score of x and v would be read as that of v
                 raise ValueError(
