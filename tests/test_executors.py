@@ -422,8 +422,7 @@ def test_inference_mode_leaves_buffers_usable(kind):
 @pytest.mark.parametrize("kind", [lambda: Eager(), taping, lambda: taping(whole_run=True)])
 def test_more_packings_than_are_kept(kind, monkeypatch):
     """Tables of former runs go, and with them the graphs that read them."""
-    for module in ("eager", "graph"):
-        monkeypatch.setattr(f"diffusion_engine.executors.{module}.PACKINGS", 3)
+    monkeypatch.setattr("diffusion_engine.executors.space.PACKINGS", 3)
     made = Sampler(CONDITIONAL, "ddim", 3, executor=kind())
     eager = Sampler(CONDITIONAL, "ddim", 3)
     scales = [[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [1.0, 2.0], [2.0, 1.0]]

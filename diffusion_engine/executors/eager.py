@@ -15,7 +15,7 @@ from .base import Advance, After, Executor, result, walk
 from .lru import Lru
 from .packing import Packing
 from .run import Run
-from .space import PACKINGS, Space
+from .space import Space
 
 # Bytes of buffers that wait for the next run. Larger ones take longer to fill than to make.
 KEPT = 16 << 20
@@ -45,8 +45,7 @@ class Eager(Executor):
                 space = Space(run.signature)
                 idle = space, caller(run.network, space, self.backend), space.bytes
             space, advance, size = idle
-            if len(space.tables.keys() | set(run.packings)) > PACKINGS:
-                space.tables.clear()
+            space.make_room(run)
             space.load(run)
             walk(run, space, advance, after)
             made = result(run, space)

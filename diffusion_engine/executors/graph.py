@@ -20,7 +20,7 @@ from .capture import Body, CudaRecorder, GraphError, Recorder, Recording, Unreco
 from .lru import Lru
 from .packing import Packing, bucket
 from .run import Run, Signature
-from .space import PACKINGS, Space
+from .space import Space
 
 BUDGET = 8 << 30
 
@@ -56,13 +56,6 @@ class Captures:
     def bytes(self) -> int:
         graphs = (*self.steps.values(), *self.runs.values())
         return self.space.bytes + sum(graph.bytes for graph in graphs)
-
-    def make_room(self, run: Run) -> None:
-        """Drops the packings of former runs where there would be too many, and what was captured over
-        their tables."""
-        if len(self.space.tables.keys() | set(run.packings)) > PACKINGS:
-            self.space.tables.clear()
-            self.runs.clear()
 
     def entries(self, call: Packing) -> int:
         """The bucket of a call."""
@@ -200,7 +193,8 @@ class Graph(Executor):
                 "changed, and graphs read weights where they were: call recapture() of the sampler, and from "
                 "then on change weights in place with update_weights(state_dict)"
             )
-        captures.make_room(run)
+        if captures.space.make_room(run):
+            captures.runs.clear()  # they read the tables that are gone
         return captures
 
     def _check_size(self, signature: Signature) -> None:

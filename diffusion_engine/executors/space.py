@@ -106,6 +106,13 @@ class Space:
         *lead, channels, height, width = shape
         return self._zeros(*lead, height, width, channels, dtype=dtype).movedim(-1, -3)
 
+    def make_room(self, run: Run) -> bool:
+        """Drops the tables of former runs where there would be too many; whether it did."""
+        full = len(self.tables.keys() | set(run.packings)) > PACKINGS
+        if full:
+            self.tables.clear()
+        return full
+
     def load(self, run: Run) -> None:
         """Puts a run in front of its first row. Samples beyond the run's are left alone by every row."""
         args, n = self.args, run.samples

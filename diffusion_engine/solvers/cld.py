@@ -88,8 +88,8 @@ class CLDSolver(Solver):
                 f"a given state at t={points[0].t:g} has a velocity, which x does not tell; give a clean "
                 f"image and start=, or a state at t={process.t_max:g}"
             )
-        if objection := self.network_objection(network.rule):
-            raise ValueError(f"solver {self.name!r} cannot run this network: {objection}")
+        if misfit := self.misfit(network):
+            raise ValueError(f"solver {self.name!r} cannot run this: {misfit}")
         system = System(process, network.rule)
         through = points[:-1] if points[-1].sigma == 0.0 else points
         rows = [first_row(process, through[0], start, self.lead(system, through))]
@@ -99,10 +99,6 @@ class CLDSolver(Solver):
         if len(through) < len(points):
             rows[-1] = denoise(process, rows[-1], through[-1], points[-1])
         return Plan(tuple(rows), self.name, self.exact)
-
-    def network_objection(self, prediction: Velocity) -> str | None:
-        """Why the solver cannot run a network that predicts this, as a sentence; None where it can."""
-        return None
 
     def objection(self, process: GaussianProcess, points: Points) -> str | None:
         if len(points) == 2 and points[-1].sigma == 0.0:

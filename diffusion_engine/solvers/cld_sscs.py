@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from ..prediction import Velocity
 from ..processes import Point
 from .base import Points, Update, steps
 from .cld import OUTPUT, CLDSolver, System, flown
+
+if TYPE_CHECKING:
+    from ..network import ScoreNetwork
 
 
 @dataclass(frozen=True)
@@ -190,8 +193,8 @@ class SSCSExact(Midpoint):
     name: ClassVar[str] = "sscs_exact"
     order: int = 2
 
-    def network_objection(self, prediction: Velocity) -> str | None:
-        if prediction.powers:
+    def misfit(self, network: ScoreNetwork) -> str | None:
+        if isinstance(network.rule, Velocity) and network.rule.powers:
             return None
         return "it needs the derivative of the score along v; give it linearized(network), or use 'sscs2'"
 
