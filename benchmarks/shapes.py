@@ -1,8 +1,7 @@
 """The norms, attentions and 3x3 convolutions of one call of the workloads, of one sample.
 
 W1, W4, W5 and W6 as `workloads.calls` finds them in diffusers' networks and W2 in `ddpmpp.py` (a test does
-it again for W1 and W2); W3 from the configuration of Dockhorn et al. 2022 (NCSN++: 128 channels x [1, 2, 2,
-2], 8 blocks), attention at 16x16 with one head. Left out
+it again for W1 to W3), W3 in `ncsnpp.py`, both with attention at 16x16 with one head. Left out
 is W6's attention, whose head dim of 512 is none of the op's.
 """
 
@@ -24,6 +23,8 @@ NORMS: dict[str, tuple[tuple[tuple[int, ...], bool], ...]] = {
     "W3": (
         ((128, 32, 32), True), ((256, 32, 32), True), ((384, 32, 32), True), ((256, 16, 16), True),
         ((512, 16, 16), True), ((256, 8, 8), True), ((512, 8, 8), True), ((256, 4, 4), True),
+        ((128, 16, 16), True), ((384, 16, 16), True), ((256, 16, 16), False), ((512, 4, 4), True),
+        ((256, 4, 4), False),
     ),
     "W4": (
         ((320, 64, 64), False), ((320, 64, 64), True), ((640, 64, 64), True), ((960, 64, 64), True),
@@ -42,7 +43,7 @@ NORMS: dict[str, tuple[tuple[tuple[int, ...], bool], ...]] = {
 ATTENTIONS: dict[str, tuple[tuple[int, int, int, int], ...]] = {
     "W1": ((1, 256, 256, 256), (1, 16, 16, 256)),
     "W2": ((1, 256, 256, 256), (1, 64, 64, 256)),
-    "W3": ((1, 256, 256, 256),),
+    "W3": ((1, 256, 256, 256), (1, 16, 16, 256)),
     "W4": (
         (8, 4096, 4096, 40), (8, 4096, 77, 40), (8, 1024, 1024, 80), (8, 1024, 77, 80),
         (8, 256, 256, 160), (8, 256, 77, 160), (8, 64, 64, 160), (8, 64, 77, 160),

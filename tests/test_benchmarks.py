@@ -204,6 +204,22 @@ def test_the_shapes_of_w1_are_those_of_diffusers():
     assert norms == set(shapes.NORMS["W1"]) and attentions == set(shapes.ATTENTIONS["W1"])
 
 
+def test_w3_is_the_network_of_its_figures():
+    ncsnpp = importlib.import_module("benchmarks.ncsnpp")
+    with torch.device("meta"):
+        network, x, t = ncsnpp.NCSNpp(), torch.empty(1, 6, 32, 32), torch.empty(1)
+        found = workloads.calls(network, x, t)
+    assert sum(p.numel() for p in network.parameters()) == 107_597_318
+    norms = {(key[1], key[3]) for key in found if key[0] == "group_norm"}
+    attentions = {key[1:] for key in found if key[0] == "attention"}
+    assert norms == set(shapes.NORMS["W3"]) and attentions == set(shapes.ATTENTIONS["W3"])
+    assert (
+        workloads.weights(ncsnpp.NCSNpp())(torch.randn(1, 6, 32, 32), torch.ones(1))
+        .isfinite()
+        .all()
+    )
+
+
 def test_random_weights_keep_the_size_of_values():
     torch.manual_seed(0)
     network = workloads.weights(torch.nn.Sequential(*(torch.nn.Linear(64, 64) for _ in range(6))))
