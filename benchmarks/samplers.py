@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from diffusion_engine import SOLVERS, Sampler, ScoreNetwork, linearized, testing
-from diffusion_engine.genie import exact_derivative
-from diffusion_engine.processes import VP, Discrete
+from diffusion_engine import SOLVERS, Sampler, ScoreNetwork, testing
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, PICTURE = DOCS / "samplers.md", DOCS / "samplers.png"
@@ -23,16 +20,7 @@ ELEMENTS = 1 << 12  # of a law
 STARTS = 1 << 7  # of trajectories
 CALLS = (6, 12, 24, 48)
 FINE = 300  # steps of a reference run
-SHAPE = (1,)
 
-# Exact networks, most solvers taking the first; the others need more than a score of x.
-NETWORKS: tuple[Callable[[], ScoreNetwork], ...] = (
-    lambda: testing.Mixture().network(VP(), SHAPE),
-    lambda: testing.cld_mixture(shape=SHAPE),
-    lambda: linearized(testing.cld_mixture(shape=SHAPE), 3),
-    lambda: exact_derivative(testing.labelled_mixture(shape=SHAPE)),
-    lambda: testing.Mixture().network(Discrete.scaled_linear(), SHAPE),
-)
 # Their networks are made for them.
 DISTILLED = ("consistency", "lcm", "ddgan")
 LONG = ("ald",)  # a hundred calls a level
@@ -111,29 +99,7 @@ def options(kind: type) -> str:
     return ", ".join(f"`{option}`" for option in found)
 
 
-@cache
-def network_of(name: str) -> ScoreNetwork:
-    """The first network that the solver suits."""
-    own = {
-        "consistency": lambda: testing.ConsistencyFunction().network(SHAPE),
-        "ddgan": generator,
-    }
-    if name in own:
-        return own[name]()
-    for make in NETWORKS:
-        network = make()
-        try:
-            Sampler(network, name, 4)
-        except ValueError:
-            continue
-        return network
-    raise LookupError(f"no exact network suits {name!r}")
-
-
-def generator() -> ScoreNetwork:
-    chain = Discrete.few(4)
-    module = testing.GaussianGenerator(chain)
-    return ScoreNetwork(module, chain, (1,), prediction="x0", label_dtype=torch.int64, latent=1)
+network_of = cache(testing.exact_network)
 
 
 def sampler(name: str, steps: int, **options: object) -> Sampler:

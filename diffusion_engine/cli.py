@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,11 +29,17 @@ from .cli_options import (
     SolverName,
     Steps,
     classes_of,
+    device_of,
     network_of,
     numbers,
     options,
 )
 from .cli_profile import profile
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .request import Result
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -66,6 +72,17 @@ def sample(
     accelerate: Accelerate = False,
     executor: Executor = "eager",
     compile: Compile = False,
+    x: Annotated[
+        Path | None,
+        typer.Option("--x", help="images to begin with at --start, or what encode wrote"),
+    ] = None,
+    start: Annotated[float | None, typer.Option(help="time at which x begins")] = None,
+    noised: Annotated[
+        bool, typer.Option("--noised", help="x is the state of that time already, as encode's is")
+    ] = False,
+    noise: Annotated[
+        str | None, typer.Option(help="brownian: one path of noise, whatever the steps")
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="make the samples of this file again")] = None,
     save_plan: Annotated[Path | None, typer.Option(help="write the plan as JSON")] = None,
     as_json: Json = False,
@@ -77,50 +94,62 @@ def sample(
 
     files.check_path(out)
     ranks = Ranks.of_environment()
-    network = network_of(model, device, ranks.local)
+    if recipe is not None and ranks.world > 1:
+        raise ValueError("--recipe makes its samples in one process; start it without torchrun")
+    saved = None if recipe is None else files.read_recipe(recipe)
+    place = device_of(device, ranks.local)
+    network = network_of(model, _solver_of(saved) or solver, place)
+    given = None if x is None else files.read_images(x, network.shape)
+    how: dict[str, Any] = {
+        "backend": backend, "batch_size": batch_size, "accelerate": accelerate, "executor": executor,
+        "compile": compile, "device": place,
+    }  # fmt: skip
     began = time.perf_counter()
-    if recipe is not None:
-        if ranks.world > 1:
-            raise ValueError("--recipe makes its samples in one process; start it without torchrun")
-        saved = files.read_recipe(recipe)
-        result = Sampler.replay(
-            network, saved, {"backend": backend, "batch_size": batch_size, "accelerate": accelerate,
-                             "executor": executor, "compile": compile},
-        )  # fmt: skip
-        columns = _columns(saved.get("condition"))
+    if saved is not None:
+        result = Sampler.replay(network, saved, how, **({} if given is None else {"x": given}))
     else:
         wanted = numbers(seeds) if seeds is not None else None
-        count = len(wanted) if wanted is not None and n is None else 50 if n is None else n
+        count = _count(n, wanted, given)
         condition = classes_of(network, classes, count)
         scale = guidance if condition is not None else 1.0
         sampler = Sampler(
-            network, solver, steps, grid=grid, end=end, guidance=scale, backend=backend,
-            batch_size=batch_size, accelerate=accelerate, executor=executor, compile=compile,
-            **options(option),
-        )  # fmt: skip
+            network, solver, steps, grid=grid, end=end, guidance=scale, **how, **options(option)
+        )
         if save_plan is not None:
-            text = sampler.plan().to_json().encode()
-            files.atomically(save_plan, text)
-        made = sample_shared(ranks, sampler, count, wanted, condition)
+            files.atomically(save_plan, sampler.plan().to_json().encode())
+        made = sample_shared(
+            ranks, sampler, count, wanted, condition, given, start=start, noised=noised, noise=noise
+        )
         if made is None:  # rank 0 has all samples, and writes them
             return
         result = made
-        columns = _columns(condition)
     if not all(result.finite):
         bad = [s for s, ok in zip(result.seeds, result.finite, strict=True) if not ok]
         raise ValueError(f"seeds {bad} gave values that are not finite; nothing was written")
     seconds = time.perf_counter() - began
-    files.write(out, result, columns)
-    if as_json:
-        about = {
-            "out": str(out),
-            "n": len(result.seeds),
-            "nfe": result.nfe,
-            "seconds": round(seconds, 3),
-        }
-        typer.echo(json.dumps(about | {"evaluations": result.evaluations, "recipe": result.recipe}))
-    else:
-        typer.echo(f"{out}: {len(result.seeds)} samples, {result.nfe} calls each, {seconds:.2f} s")
+    files.write(out, result, _columns(result.recipe["condition"]))
+    _report(out, result, seconds, as_json)
+
+
+def _solver_of(recipe: dict[str, Any] | None) -> str | None:
+    about = (recipe or {}).get("solver")
+    return about.get("name") if isinstance(about, dict) else None
+
+
+def _count(n: int | None, seeds: list[int] | None, x: Tensor | None) -> int:
+    """How many samples were asked for."""
+    if n is not None:
+        return n
+    return len(seeds) if seeds is not None else len(x) if x is not None else 50
+
+
+def _report(out: Path, result: Result, seconds: float, as_json: bool) -> None:
+    count = len(result.seeds)
+    if not as_json:
+        typer.echo(f"{out}: {count} samples, {result.nfe} calls each, {seconds:.2f} s")
+        return
+    about = {"out": str(out), "n": count, "nfe": result.nfe, "seconds": round(seconds, 3)}
+    typer.echo(json.dumps(about | {"evaluations": result.evaluations, "recipe": result.recipe}))
 
 
 def _columns(condition: list[int] | None) -> int | None:
@@ -164,7 +193,7 @@ def plan(
     from .sampler import Sampler
 
     sampler = Sampler(
-        network_of(model, "cpu"),
+        network_of(model, solver, device_of("cpu")),
         solver,
         steps,
         grid=grid,

@@ -20,6 +20,7 @@ from .cli_options import (
     SolverName,
     Steps,
     classes_of,
+    device_of,
     network_of,
     options,
 )
@@ -49,12 +50,20 @@ def encode(
     if out.suffix == ".png":
         raise ValueError(f"{out.name}: latents are no image; choose .npz or .safetensors")
     files.check_path(out)
-    network = network_of(model, device)
+    place = device_of(device)
+    network = network_of(model, solver, place)
     images = files.read_images(source, network.shape)
     condition = classes_of(network, classes, len(images))
     scale = guidance if condition is not None else 1.0
     sampler = Sampler(
-        network, solver, steps, grid=grid, guidance=scale, backend=backend, **options(option)
+        network,
+        solver,
+        steps,
+        grid=grid,
+        guidance=scale,
+        device=place,
+        backend=backend,
+        **options(option),
     )
     result = sampler.encode(images, refine=refine, condition=condition)
     if not all(result.finite):

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import re
-from typing import Annotated, Any
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    import torch
+
+    from .network import ScoreNetwork
+
 Model = Annotated[
-    str, typer.Option(help="a shipped network, or a .safetensors file with its .json")
+    str,
+    typer.Option(
+        help="a shipped network; a .safetensors file with its .json; package.module:function that "
+        "returns a ScoreNetwork; or exact, a mixture's closed form that suits the solver"
+    ),
 ]
 SolverName = Annotated[str, typer.Option("--solver", help="a name of `diffusion-engine solvers`")]
 Steps = Annotated[int, typer.Option(help="intervals of the grid")]
@@ -63,11 +75,9 @@ def options(given: list[str] | None) -> dict[str, Any]:
     return made
 
 
-def network_of(model: str, device: str | None, number: int = 0) -> Any:
-    """The network on a device, the GPU of that number where there are several."""
+def device_of(device: str | None, number: int = 0) -> torch.device:
+    """The device of a name, the GPU where there is one; of several GPUs the one of that number."""
     import torch
-
-    from .zoo.network import network
 
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -79,7 +89,43 @@ def network_of(model: str, device: str | None, number: int = 0) -> Any:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {device!r} does not work here ({reason}); try cpu") from error
+    return place
+
+
+def network_of(model: str, solver: str, device: torch.device) -> ScoreNetwork:
+    """The network that --model names, its weights on the device."""
+    from .zoo.network import network
+
+    if model == "exact":
+        from .testing import exact_network
+
+        return exact_network(solver)
+    if ":" in model:
+        return imported(model)
     return network(model, device)
+
+
+def imported(name: str) -> ScoreNetwork:
+    """The ScoreNetwork of "package.module:name": what is found there, or returned by it."""
+    from .network import ScoreNetwork
+
+    package, _, attribute = name.partition(":")
+    sys.path.insert(
+        0, os.getcwd()
+    )  # as `python -m` does; a command's own first folder is its script's
+    try:
+        found = getattr(importlib.import_module(package), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"--model {name!r}: {error}; write package.module:function, in a module that python finds here"
+        ) from error
+    made = found if isinstance(found, ScoreNetwork) or not callable(found) else found()
+    if not isinstance(made, ScoreNetwork):
+        raise ValueError(
+            f"--model {name!r} is a {type(made).__name__}; name a ScoreNetwork, or a function without "
+            "arguments that returns one"
+        )
+    return made
 
 
 def classes_of(network: Any, text: str, n: int) -> list[int] | None:

@@ -25,6 +25,7 @@ from .cli_options import (
     SolverName,
     Steps,
     classes_of,
+    device_of,
     network_of,
     options,
 )
@@ -57,13 +58,14 @@ def profile(
     from .sampler import Sampler
 
     files.check_folder(out)
-    network = network_of(model, device)
+    place = device_of(device)
+    network = network_of(model, solver, place)
     condition = classes_of(network, classes, n)
     scale = guidance if condition is not None else 1.0
     sampler = Sampler(
         network, solver, steps, grid=grid, end=end, guidance=scale, backend=backend,
         batch_size=batch_size, accelerate=accelerate, executor=executor, compile=compile,
-        **options(option),
+        device=place, **options(option),
     )  # fmt: skip
     found = profiling.profile(sampler, n, condition, runs)
     text = found.to_json()

@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,14 +80,21 @@ class Ranks:
 
 
 def sample_shared(
-    ranks: Ranks, sampler: Sampler, n: int, seeds: list[int] | None, condition: list[int] | None
+    ranks: Ranks,
+    sampler: Sampler,
+    n: int,
+    seeds: list[int] | None,
+    condition: list[int] | None,
+    x: Tensor | None = None,
+    **request: Any,
 ) -> Result | None:
     """The samples of a request, made by all ranks, on rank 0; None on the others.
 
-    seeds, condition  as in Sampler.sample, of all samples
+    seeds, condition, x  as in Sampler.sample, of all samples
+    request              start, noised and noise as there
     """
     if ranks.world == 1:
-        return sampler.sample(n, seeds=seeds, condition=condition)
+        return sampler.sample(n, seeds=seeds, condition=condition, x=x, **request)
     seeds, batch = seeds or list(range(n)), sampler.batch_size
     if len(seeds) != n:
         raise ValueError(f"n={n} samples and {len(seeds)} seeds; give one seed a sample")
@@ -102,7 +110,11 @@ def sample_shared(
         if own:
             shown = None if ranks.rank == 0 else False
             made = sampler.sample(
-                seeds=seeds[part], condition=condition and condition[part], progress=shown
+                seeds=seeds[part],
+                condition=condition and condition[part],
+                x=None if x is None else x[part],
+                progress=shown,
+                **request,
             )
             samples, finite = made.samples, torch.tensor(made.finite, dtype=torch.uint8)
         gathered = [ranks.gather(rows, n, batch) for rows in (samples, finite)]

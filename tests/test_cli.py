@@ -7,11 +7,9 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
-import torch
 from PIL import Image
 
-from diffusion_engine import Plan, Sampler, cli, files, zoo
-from diffusion_engine.zoo.network import network
+from diffusion_engine import SOLVERS, Plan, cli, files, zoo
 
 
 def run(capsys, *arguments, code=0):
@@ -72,33 +70,74 @@ def test_solvers_lists_every_solver(capsys):
     assert heun.items() <= rows[2].items()
 
 
+@pytest.mark.parametrize("name", SOLVERS)
+def test_every_solver_runs_on_an_exact_network(capsys, tmp_path, name):
+    out = tmp_path / "x.npz"
+    few = ("--model", "exact", "--solver", name, "--steps", 4, "--n", 3)
+    text, _ = run(capsys, "sample", "--out", out, *few, "--json")
+    assert json.loads(text)["recipe"]["solver"]["name"] == name
+    samples = np.load(out)["samples"]
+    assert samples.shape == (3, 1) and np.isfinite(samples).all()
+    again = tmp_path / "y.npz"
+    run(capsys, "sample", "--out", again, "--model", "exact", "--recipe", out)
+    assert np.array_equal(np.load(again)["samples"], samples)
+
+
+def test_a_network_of_the_users_own(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_networks.py").write_text(
+        "from diffusion_engine.testing import cld_mixture\n"
+        "def wide(): return cld_mixture(shape=(7,))\n"
+        "narrow = cld_mixture()\n"
+    )
+    for name, size in (("wide", 7), ("narrow", 1)):
+        few = ("--model", f"own_networks:{name}", "--solver", "sscs", "--steps", 3, "--n", 2)
+        run(capsys, "sample", "--out", "x.npz", *few)
+        assert np.load("x.npz")["samples"].shape == (2, size)
+
+
+def test_sample_begins_with_an_image_and_takes_a_path(capsys, tmp_path):
+    first, near, far = (tmp_path / name for name in ("x.npz", "near.npz", "far.npz"))
+    few = ("--class", "3-4", "--steps", 12, "--solver", "ddim")
+    run(capsys, "sample", "--out", first, "--n", 2, *few)
+    for out, start in ((near, 0.1), (far, 0.9)):
+        begin = (
+            "--x",
+            first,
+            "--start",
+            start,
+            "--seeds",
+            "7-8",
+        )  # the noise of x was that of 0 and 1
+        run(capsys, "sample", "--out", out, *begin, *few)
+    x, a, b = (np.load(path)["samples"] for path in (first, near, far))
+    assert 0 < np.abs(a - x).mean() < 0.5 * np.abs(b - x).mean()
+    made = [
+        np.load(tmp_path / name)["samples"]
+        for name, steps, noise in (
+            ("fine.npz", 200, ("--noise", "brownian")),
+            ("coarse.npz", 100, ("--noise", "brownian")),
+            ("other.npz", 100, ()),
+        )
+        if run(
+            capsys, "sample", "--out", tmp_path / name, "--model", "exact", "--n", 20, "--solver",
+            "euler_ancestral", "--steps", steps, *noise,
+        )
+    ]  # fmt: skip
+    fine, coarse, other = made
+    assert np.abs(coarse - fine).mean() < 0.3 * np.abs(other - fine).mean()
+
+
 def test_encode_leads_back(capsys, tmp_path):
-    made, latents = tmp_path / "x.npz", tmp_path / "z.safetensors"
-    few = ("--solver", "ddim", "--steps", 40)
-    run(
-        capsys,
-        "sample",
-        "--out",
-        made,
-        "--n",
-        2,
-        "--class",
-        "3",
-        "--guidance",
-        1,
-        *few,
-        "--end",
-        "t_min",
-    )
-    text, _ = run(
-        capsys, "encode", made, "--out", latents, "--class", "3", "--refine", 3, *few, "--json"
-    )
+    made, latents, back = (tmp_path / name for name in ("x.npz", "z.safetensors", "y.npz"))
+    few = ("--class", "3", "--guidance", 1, "--solver", "ddim", "--steps", 40)
+    run(capsys, "sample", "--out", made, "--n", 2, *few, "--end", "t_min")
+    text, _ = run(capsys, "encode", made, "--out", latents, "--refine", 3, *few, "--json")
     about = json.loads(text)
     assert about["n"] == 2 and about["recipe"]["encoding"] == 3
-    latent = safetensors.numpy.load_file(latents)["samples"]
-    sampler = Sampler(network("digits"), "ddim", 40, end="t_min")
-    back = sampler.sample(x=torch.from_numpy(latent), noised=True, condition=[3, 3]).samples
-    assert np.abs(back.numpy() - np.load(made)["samples"]).max() < 0.05
+    again = ("--x", latents, "--noised", "--end", "t_min")
+    run(capsys, "sample", "--out", back, *again, *few)
+    assert np.abs(np.load(back)["samples"] - np.load(made)["samples"]).max() < 0.05
     image = tmp_path / "one.png"
     Image.fromarray(np.full((32, 32), 200, np.uint8)).save(image)
     text, _ = run(capsys, "encode", image, "--out", tmp_path / "one.npz", "--steps", 4)
@@ -178,6 +217,11 @@ def test_doctor_finds_the_backends_equal(capsys):
         (("--steps", "0"), "steps=0"),
         (("--model", "cats"), "cats"),
         (("--model", "missing.safetensors"), "does not exist"),
+        (("--model", "nowhere:net"), "No module named 'nowhere'"),
+        (("--model", "os:nothing"), "has no attribute 'nothing'"),
+        (("--model", "os:getcwd"), "is a str; name a ScoreNetwork"),
+        (("--x", "missing.npz"), "holds no image"),
+        (("--noise", "pink"), "pink"),
         (("--class", "12"), "the network knows classes 0 to 9"),
         (("--class", "cat"), "no list of numbers"),
         (("--seeds", "9-3"), "runs from 9 to 3"),

@@ -6,6 +6,7 @@ from .ddgan import GaussianGenerator
 from .gaussian import Gaussian
 from .labelled import LabelledMixture, labelled_mixture
 from .mixture import Mixture
+from .suited import exact_network
 
 __all__ = [
     "ConsistencyFunction",
@@ -15,5 +16,6 @@ __all__ = [
     "Mixture",
     "cld_gaussian",
     "cld_mixture",
+    "exact_network",
     "labelled_mixture",
 ]

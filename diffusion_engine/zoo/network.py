@@ -21,7 +21,9 @@ PROCESSES: dict[str, type[GaussianProcess]] = {
 }
 
 
-def network(name: str | os.PathLike[str] = "digits", device: str = "cpu") -> ScoreNetwork:
+def network(
+    name: str | os.PathLike[str] = "digits", device: str | torch.device = "cpu"
+) -> ScoreNetwork:
     """The network of a name of `zoo.names()`, or of a .safetensors file with its .json beside it.
 
     Raises ValueError where the name is unknown, a file is damaged, or its JSON does not say what a
