@@ -6,9 +6,15 @@ import torch
 from analytic import BY_SCHEDULE
 from oracles import problems
 
-from diffusion_engine import Sampler
+from diffusion_engine import SOLVERS, Sampler
 from diffusion_engine.processes import EDM, VP, FlowMatching
-from diffusion_engine.testing import ConsistencyFunction, Gaussian, Mixture
+from diffusion_engine.testing import (
+    ConsistencyFunction,
+    Gaussian,
+    Mixture,
+    MixtureStudent,
+    exact_network,
+)
 
 DATA = {"gaussian": (Gaussian(), problems.TG), "mixture": (Mixture(), problems.TM)}
 
@@ -78,3 +84,38 @@ def test_consistency_function():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_students_map_is_the_end_of_the_ode():
+    """algorithms.md's reference values of the mixture at t = 1e-3, from x = 0.7 and -1.3 at t = 1."""
+    first, last = VP().at(1.0), VP().at(1e-3)
+    x = torch.tensor([0.7, -1.3], dtype=torch.float64)[:, None]
+    student = MixtureStudent(sigma_min=last.sigma / last.alpha)
+    end = student(x / first.alpha, torch.tensor([[first.sigma / first.alpha]], dtype=torch.float64))
+    want = [0.238166111181, -0.969062451304]
+    assert (last.alpha * end)[:, 0].tolist() == pytest.approx(want, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "name, steps", [("consistency", 1), ("consistency", 3), ("lcm", 2), ("ddgan", 4)]
+)
+def test_perfect_students_draw_the_mixture(name, steps):
+    n = 1 << 14
+    network = exact_network(name, (2,))
+    made = Sampler(network, name, steps, batch_size=n).sample(n).samples.double().flatten()
+    data = Mixture()
+    weights, means, stds = (torch.tensor(v) for v in (data.weights, data.means, data.stds))
+    mean = float((weights * means).sum())
+    std = float((weights * (stds**2 + means**2)).sum() - mean**2) ** 0.5
+    assert float(made.mean()) == pytest.approx(mean, abs=4 * std / (2 * n) ** 0.5)
+    low = float((made < -0.4).double().mean())  # between two components
+    assert low == pytest.approx(0.3, abs=0.01)
+
+
+def test_exact_networks_are_made_for_solvers_of_a_users_own():
+    class Own(SOLVERS["euler"]):
+        name = "own"
+
+    assert Sampler(exact_network(Own()), Own(), 4).sample(2).finite == [True, True]
+    with pytest.raises(ValueError, match="unknown solver 'nope'"):
+        exact_network("nope")

@@ -6,6 +6,7 @@ from .ddgan import GaussianGenerator
 from .gaussian import Gaussian
 from .labelled import LabelledMixture, labelled_mixture
 from .mixture import Mixture
+from .quantiles import MixtureGenerator, MixtureStudent
 from .suited import exact_network
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "GaussianGenerator",
     "LabelledMixture",
     "Mixture",
+    "MixtureGenerator",
+    "MixtureStudent",
     "cld_gaussian",
     "cld_mixture",
     "exact_network",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,7 @@ class ConsistencyFunction:
 class Inner(nn.Module):
     """F of f = c_skip x + c_out F(c_in x, 250 log sigma)."""
 
-    def __init__(self, function: ConsistencyFunction, rule: Consistency) -> None:
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], rule: Consistency) -> None:
         super().__init__()
         self.function, self.rule = function, rule
 

@@ -28,12 +28,24 @@ class Mixture(Data):
         if min(self.weights) <= 0.0 or min(self.stds) <= 0.0:
             raise ValueError("weights and standard deviations of a mixture are above 0")
 
-    def _parts(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of every component, on a last axis: responsibility, residual x - alpha m, variance."""
+    def components(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights, means and standard deviations, in the type of a tensor and where it is."""
         weights, means, stds = (
-            torch.tensor(v, dtype=x.dtype, device=x.device)
+            torch.tensor(v, dtype=like.dtype, device=like.device)
             for v in (self.weights, self.means, self.stds)
         )
+        return weights, means, stds
+
+    def posterior(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights, means and standard deviations of x0 given x, with the components on a last axis."""
+        share, residual, variance = self._parts(x, alpha, sigma)
+        _, means, stds = self.components(x)
+        gain = alpha[..., None] * stds**2 / variance
+        return share, means + gain * residual, stds * sigma[..., None] / variance.sqrt()
+
+    def _parts(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of every component, on a last axis: responsibility, residual x - alpha m, variance."""
+        weights, means, stds = self.components(x)
         alpha, sigma = alpha[..., None], sigma[..., None]
         variance = alpha**2 * stds**2 + sigma**2
         residual = x[..., None] - alpha * means
@@ -41,12 +53,8 @@ class Mixture(Data):
         return log.softmax(-1), residual, variance
 
     def denoised(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        share, residual, variance = self._parts(x, alpha, sigma)
-        means, stds = (
-            torch.tensor(v, dtype=x.dtype, device=x.device) for v in (self.means, self.stds)
-        )
-        gain = alpha[..., None] * stds**2 / variance
-        return (share * (means + gain * residual)).sum(-1)
+        share, means, _ = self.posterior(x, alpha, sigma)
+        return (share * means).sum(-1)
 
     def eps(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         share, residual, variance = self._parts(x, alpha, sigma)

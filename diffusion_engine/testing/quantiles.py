@@ -1,0 +1,93 @@
+"""Perfect students of a mixture, by quantiles: an ODE keeps them, and a uniform number draws from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..network import ScoreNetwork
+from ..prediction import Consistency
+from ..processes import EDM, Discrete
+from .consistency import Inner
+from .exact import Data
+from .mixture import Mixture
+
+HALVINGS = 80  # of an interval, until neighbouring float64 numbers are left
+
+
+def below(x: Tensor, weights: Tensor, means: Tensor, stds: Tensor) -> Tensor:
+    """The share of a mixture below x [...]; the components lie on the last axis of the others."""
+    return (weights * torch.special.ndtr((x[..., None] - means) / stds)).sum(-1)
+
+
+def quantile(share: Tensor, weights: Tensor, means: Tensor, stds: Tensor) -> Tensor:
+    """The x below which a share of a mixture lies, by bisection."""
+    low = (means - 40.0 * stds).amin(-1).expand(share.shape)
+    high = (means + 40.0 * stds).amax(-1).expand(share.shape)
+    for _ in range(HALVINGS):
+        middle = 0.5 * (low + high)
+        under = below(middle, weights, means, stds) < share
+        low, high = torch.where(under, middle, low), torch.where(under, high, middle)
+    return 0.5 * (low + high)
+
+
+@dataclass(frozen=True)
+class MixtureStudent(Data):
+    """The end of the probability flow ODE of a mixture, in place of E[x0 | x].
+
+        x0 = F_min^-1(F(x / alpha)),  F the distribution function of x0 + sigma / alpha eps
+
+    The flow of every element is monotone and ends at the data's law, so that quantiles stay.
+
+    sigma_min  the noise that is left, sigma / alpha
+    """
+
+    data: Mixture = field(default_factory=Mixture)
+    sigma_min: float = 0.0
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Where x0 + sigma eps goes; sigma broadcasts against x."""
+        weights, means, stds = self.data.components(x)
+        at, end = ((stds**2 + level**2) ** 0.5 for level in (sigma[..., None], self.sigma_min))
+        return quantile(below(x, weights, means, at), weights, means, end)
+
+    def denoised(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return self(x / alpha, sigma / alpha)
+
+    def consistency(self, shape: tuple[int, ...] = (1,), **options: Any) -> ScoreNetwork:
+        """It as a trained consistency model comes, for data and time range of Song et al. 2023."""
+        rule = Consistency()
+        process = EDM(t_min=rule.sigma_min, t_max=80.0)
+        inner = Inner(MixtureStudent(self.data, rule.sigma_min), rule)
+        known: dict[str, Any] = {
+            "prediction": rule,
+            "label": rule.c_noise,
+            "label_dtype": torch.float64,
+            "name": "mixture student",
+        }
+        return ScoreNetwork(inner, process, shape, **{**known, **options})
+
+
+class MixtureGenerator(nn.Module):
+    """G(x, i, z) draws x0 of a mixture from its posterior given x = x_i, in every element independently: the
+    quantile at Phi(z). With it a denoising diffusion GAN of any number of steps ends at the mixture.
+
+    process  the chain; its last alpha_bar is what the end misses
+    z is [N, latent], with an entry for every element of a sample.
+    """
+
+    alpha: Tensor
+
+    def __init__(self, process: Discrete, data: Mixture | None = None) -> None:
+        super().__init__()
+        self.data = data or Mixture()
+        self.register_buffer("alpha", torch.tensor(process.alpha_bar, dtype=torch.float64).sqrt())
+
+    def forward(self, x: Tensor, label: Tensor, z: Tensor) -> Tensor:
+        alpha = self.alpha[label].view(-1, *[1] * (x.ndim - 1))
+        fresh = z[:, : x[0].numel()].reshape(x.shape).double()
+        law = self.data.posterior(x.double(), alpha, (1.0 - alpha**2).sqrt())
+        return quantile(torch.special.ndtr(fresh), *law).to(x.dtype)
