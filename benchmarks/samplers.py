@@ -36,6 +36,22 @@ the float32 states it keeps beside nothing else; *launches* are those of the ste
 network call. Guidance, learned variances, inpainting and the network's parameterisation are columns
 of the same table and cost no launch.
 
+| system | papers | what to use |
+| --- | --- | --- |
+| score SDEs | Song et al. 2021; Song & Ermon 2019, 2020 | processes `VP`, `SubVP`, `VE`; `euler_maruyama`, `reverse_diffusion`, `ancestral`, `ald` |
+| DDPM, DDIM | Ho et al. 2020; Song et al. 2021; Nichol & Dhariwal 2021 | process `Discrete`; `ddpm`, `ddim`; `ScoreNetwork(variance=)` and `variance="learned_range"` |
+| CLD | Dockhorn et al. 2022 | process `CLD`, predictions `"velocity"`, `"mixed_velocity"`; `sscs` and its kin, `cld_em`, `cld_ode`, `cld_exp` |
+| GENIE | Dockhorn et al. 2022 | `genie.attach` or `genie.exact_derivative`; `genie` |
+| differentially private models | Dockhorn et al. 2023 | process `EDM`, predictions `DPDM["edm"]`, `["v"]`, `["vesde"]`, `["vpsde"]`; `euler`, `dpdm_sde`, `heun` with churn |
+| distilled students | Salimans & Ho 2022; Meng et al. 2023 | `ddim`; `ScoreNetwork(scale_input=)` for those that read the guidance scale |
+| consistency models, LCM | Song et al. 2023; Luo et al. 2023 | prediction `Consistency`; `consistency`, `lcm` |
+| VDM | Kingma et al. 2021 | process `VDM`, `VDM.from_module` for a learned gamma, `adapters.vdm.decode`; `vdm` |
+| denoising diffusion GANs | Xiao et al. 2022 | process `Discrete.few(4)`, `ScoreNetwork(latent=100)`; `ddgan`, with one more op a call, which fills z |
+| latent diffusion | Rombach et al. 2022 | any solver; `Sampler(decoder=Decoder(module, scale_factor, tile=))` |
+| guidance | Dhariwal & Nichol 2021; Ho & Salimans 2022; Kynkaanniemi et al. 2024; Du et al. 2023 | `guidance=`, `interval=`, `scale_of_w`; `ScoreNetwork.with_classifier` and `classifier_scale=`; `sample(compose=)` |
+| encoding | Song et al. 2021 (DDIM) | `Sampler.encode(images, refine=)`, then `sample(x=latents, noised=True)` |
+| Brownian noise | Levy's midpoint displacement | `sample(noise="brownian")`, with one more op a call, which evaluates the path |
+
 ![error against network calls](samplers.png)
 
 On exact networks of a mixture of three Gaussians (`diffusion_engine.testing`, which a solver of
@@ -64,6 +80,7 @@ def page() -> str:
     for title, names in families.items():
         parts.append(f"## {title.rstrip('.')}")
         parts.append(table(names))
+        parts.append("\n".join(f"- `{n}`: {step(n)}" for n in names))
         differs = [f"- `{n}`: {SOLVERS[n].differs}." for n in names if SOLVERS[n].differs]
         if differs:
             parts.append("Otherwise than the published code:\n\n" + "\n".join(differs))
@@ -91,6 +108,11 @@ def table(names: list[str]) -> str:
             str(made.calls), f"{(len(plan.rows) - 1) / plan.nfe:g}",
         ))  # fmt: skip
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def step(name: str) -> str:
+    """What a step is: the first paragraph of the class's docstring."""
+    return " ".join((inspect.getdoc(SOLVERS[name]) or "").split("\n\n")[0].split())
 
 
 def options(kind: type) -> str:
