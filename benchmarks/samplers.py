@@ -14,6 +14,7 @@ import torch
 from diffusion_engine import SOLVERS, Sampler, ScoreNetwork, testing
 
 DOCS = Path(__file__).parents[1] / "docs"
+INTRO = Path(__file__).with_name("samplers_intro.md")
 PAGE, PICTURE = DOCS / "samplers.md", DOCS / "samplers.png"
 
 ELEMENTS = 1 << 12  # of a law
@@ -25,42 +26,6 @@ CALLS_OF = {"consistency": FEW, "lcm": FEW, "ddgan": CHAIN}
 OPTIONS = {"ald": {"n_steps": 3}}  # of a hundred calls a level
 FINE = 300  # steps of a reference run
 REFERENCE = {1: ("dpm_solver_3", {}), 2: ("cld_exp", {"order": 3})}
-
-INTRO = """\
-# Samplers
-
-Written by `python -m benchmarks.samplers` from the solvers themselves. Every one is a table that
-one fused kernel runs: it is used by its name, `Sampler(network, "unipc", steps=10)`, with its
-options as keywords; `diffusion-engine plan --solver unipc --steps 10` prints the table. *Slots* are
-the float32 states it keeps beside nothing else; *launches* are those of the step's kernel for each
-network call. Guidance, learned variances, inpainting and the network's parameterisation are columns
-of the same table and cost no launch.
-
-| system | papers | what to use |
-| --- | --- | --- |
-| score SDEs | Song et al. 2021; Song & Ermon 2019, 2020 | processes `VP`, `SubVP`, `VE`; `euler_maruyama`, `reverse_diffusion`, `ancestral`, `ald` |
-| DDPM, DDIM | Ho et al. 2020; Song et al. 2021; Nichol & Dhariwal 2021 | process `Discrete`; `ddpm`, `ddim`; `ScoreNetwork(variance=)` and `variance="learned_range"` |
-| CLD | Dockhorn et al. 2022 | process `CLD`, predictions `"velocity"`, `"mixed_velocity"`; `sscs` and its kin, `cld_em`, `cld_ode`, `cld_exp` |
-| GENIE | Dockhorn et al. 2022 | `genie.attach` or `genie.exact_derivative`; `genie` |
-| differentially private models | Dockhorn et al. 2023 | process `EDM`, predictions `DPDM["edm"]`, `["v"]`, `["vesde"]`, `["vpsde"]`; `euler`, `dpdm_sde`, `heun` with churn |
-| distilled students | Salimans & Ho 2022; Meng et al. 2023 | `ddim`; `ScoreNetwork(scale_input=)` for those that read the guidance scale |
-| consistency models, LCM | Song et al. 2023; Luo et al. 2023 | prediction `Consistency`; `consistency`, `lcm` |
-| VDM | Kingma et al. 2021 | process `VDM`, `VDM.from_module` for a learned gamma, `adapters.vdm.decode`; `vdm` |
-| denoising diffusion GANs | Xiao et al. 2022 | process `Discrete.few(4)`, `ScoreNetwork(latent=100)`; `ddgan`, with one more op a call, which fills z |
-| latent diffusion | Rombach et al. 2022 | any solver; `Sampler(decoder=Decoder(module, scale_factor, tile=))` |
-| guidance | Dhariwal & Nichol 2021; Ho & Salimans 2022; Kynkaanniemi et al. 2024; Du et al. 2023 | `guidance=`, `interval=`, `scale_of_w`; `ScoreNetwork.with_classifier` and `classifier_scale=`; `sample(compose=)` |
-| encoding | Song et al. 2021 (DDIM) | `Sampler.encode(images, refine=)`, then `sample(x=latents, noised=True)` |
-| Brownian noise | Levy's midpoint displacement | `sample(noise="brownian")`, with one more op a call, which evaluates the path |
-
-![error against network calls](samplers.png)
-
-On exact networks of a mixture of three Gaussians (`diffusion_engine.testing`, which a solver of
-your own can be checked with too). Left, solvers of an ODE: root mean square distance from its
-solution, from the same noise. Right, stochastic ones: Wasserstein distance of 4,096 samples from
-the data's law; the dotted line is what as many exact samples show. GENIE has the exact derivative;
-CLD's lie on its own process; `ald` takes 3 steps a level. Students and generators have perfect
-networks of their own, by the mixture's quantiles, and are as good at their first call as at any.
-"""
 
 
 def main() -> None:
@@ -76,7 +41,7 @@ def page() -> str:
     families: dict[str, list[str]] = {}
     for name, kind in SOLVERS.items():
         families.setdefault(inspect.getmodule(kind).__doc__.splitlines()[0], []).append(name)
-    parts = [INTRO.rstrip()]
+    parts = [INTRO.read_text().rstrip()]
     for title, names in families.items():
         parts.append(f"## {title.rstrip('.')}")
         parts.append(table(names))
