@@ -104,4 +104,4 @@ def with_classifier(
         conditional = network.classes is not None or network.null is not None
     module: Any = Classified(network, classifier, blocks, conditional, key)
     module.train(getattr(network.module, "training", False))
-    return replace(network, module=module, gradient=blocks)
+    return replace(network, module=module, gradient=blocks, inference=False)

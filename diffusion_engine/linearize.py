@@ -74,4 +74,5 @@ def linearized(network: ScoreNetwork, powers: int = 1, elementwise: bool = False
         network,
         module=Linearized(network.module, powers, elementwise),
         prediction=replace(rule, powers=powers),
+        inference=elementwise and network.inference,
     )

@@ -10,7 +10,7 @@ from tape import TapeRecorder, taped
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from diffusion_engine import Sampler, ScoreNetwork
+from diffusion_engine import Sampler, ScoreNetwork, linearized
 from diffusion_engine.executors import Graph, GraphError, executor, graph
 from diffusion_engine.executors.base import walk
 from diffusion_engine.executors.capture import Unrecordable
@@ -20,7 +20,9 @@ from diffusion_engine.executors.packing import bucket
 from diffusion_engine.executors.run import Run
 from diffusion_engine.executors.space import Space
 from diffusion_engine.executors.waits import refuse_waits
+from diffusion_engine.genie import exact_derivative
 from diffusion_engine.processes import VP, Discrete
+from diffusion_engine.testing import cld_mixture, labelled_mixture
 
 SHAPE = (3, 5, 7)
 
@@ -539,3 +541,38 @@ def test_compiled_networks(monkeypatch):
     made.update_weights(Convolution().state_dict())  # its names are the module's own
     assert same(Sampler(network, steps=3).sample(2), made.sample(2))
     assert Sampler(made.network, steps=3, compile=True).network is made.network
+
+
+@pytest.mark.parametrize("backend", ["cpp", "torch"])
+def test_a_network_may_run_in_inference_mode(backend):
+    seen = []
+
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.full((1, 2, 1), 0.3))
+
+        def forward(self, x, t):
+            seen.append(torch.is_inference_mode_enabled())
+            return self.weight * x
+
+    made, shown = [], []
+    for inference in (False, True):
+        network = ScoreNetwork(Module(), VP(), (2, 3), inference=inference)
+        sampler = Sampler(network, "dpmpp_2m", 4, backend=backend)
+        result = sampler.sample(3, on_step=lambda p: shown.append(p.denoised.is_inference()))
+        assert seen == [inference] * 4 and not any(shown)
+        assert not result.samples.is_inference()
+        result.samples.requires_grad_().sum().backward()
+        made.append(result.samples.detach())
+        seen.clear()
+    assert torch.equal(*made)
+
+
+def test_what_differentiates_stays_out_of_inference_mode():
+    plain = labelled_mixture(shape=(2,), inference=True)
+    assert not exact_derivative(plain).inference
+    guided = plain.with_classifier(plain.module.classifier)
+    assert not guided.inference
+    assert Sampler(guided, "ddim", 3).sample(2, condition=[0, 1]).finite == [True, True]
+    assert not linearized(cld_mixture(shape=(2,), inference=True)).inference

@@ -56,7 +56,8 @@ class Eager(Executor):
 def caller(network: ScoreNetwork, space: Space, backend: str) -> Advance:
     """`advance` of `walk`: the call of exactly a packing's entries, then the step."""
     step = trace.traced("step", resolve("step", backend, space.args))
-    network = trace.traced("network", network)
+    called = torch.inference_mode()(network) if network.inference else network
+    called = trace.traced("network", called)
     draw = None
     if space.paths is not None:
         draw = trace.traced("brownian", resolve("brownian", backend, space.paths))
@@ -70,7 +71,7 @@ def caller(network: ScoreNetwork, space: Space, backend: str) -> Advance:
         if call is not None and call.count:
             if fill is not None:
                 fill(call.count)
-            outs = network(*space.entries(call))
+            outs = called(*space.entries(call))
         if draw is not None:
             draw()
         step(outs)

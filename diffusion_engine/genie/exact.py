@@ -138,5 +138,5 @@ def exact_derivative(
         module.train(network.module.training)
     return replace(
         network, module=module, prediction="eps", label="t", label_dtype=torch.float64, scale="one",
-        derivative="exact", gradient=None, null=None if guided else network.null,
+        derivative="exact", inference=False, gradient=None, null=None if guided else network.null,
     )  # fmt: skip

@@ -43,6 +43,7 @@ def network(
             null=about["null"],
             classes=len(about["classes"]),
             name=str(name),
+            inference=True,
         )
     except (KeyError, TypeError) as error:
         raise ValueError(
