@@ -63,16 +63,17 @@ class Attached(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if self.network.prediction == "eps":
-            out, features, embedding = self._call(x, label, *args, **kwargs)
+            out, features, embedding = self.watched(x, label, *args, **kwargs)
             eps = out[:, : x.shape[1]]
             return out, self.head(x, eps, features, embedding)
         # The network's own input and label are made here: eps takes alpha and sigma, hence the time.
         at, scaled, own = natural.inputs(self.network, x, label)
-        out, features, embedding = self._call(scaled, own, *args, **kwargs)
+        out, features, embedding = self.watched(scaled, own, *args, **kwargs)
         eps = natural.eps(self.network, at, x, out)
         return out, self.head(scaled, eps, features, embedding)
 
-    def _call(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def watched(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """The U-Net's output, its feature map and its time embedding."""
         for tap in self.taps:
             tap.listen()
         out = self.unet(*args, **kwargs)

@@ -34,13 +34,20 @@ class ExactDerivative(nn.Module):
         self, x: Tensor, t: Tensor, condition: Condition | None = None, **named: Tensor
     ) -> tuple[Tensor, Tensor]:
         given = gathered(condition, named)
+        with sdpa_kernel(SDPBackend.MATH), torch.autocast(x.device.type, enabled=False):
+            value = self.eps(x, t, given)
+        return self.along(value, x, t, given)
+
+    def along(
+        self, value: Tensor, x: Tensor, t: Tensor, condition: Condition | None
+    ) -> tuple[Tensor, Tensor]:
+        """eps and d eps / dg of states x whose eps, the direction of the ODE, is known to be `value`."""
 
         def eps(x: Tensor, t: Tensor) -> Tensor:
-            return self.eps(x, t, given)
+            return self.eps(x, t, condition)
 
         # Fused attention has no forward derivative, and a tangent in half precision no digits.
         with sdpa_kernel(SDPBackend.MATH), torch.autocast(x.device.type, enabled=False):
-            value = eps(x, t)
             at, dt, growth = rates(self.network.process, t)
             # x = alpha x_bar and d x_bar / dg = eps
             dx = per_sample(growth, x) * x + per_sample(at.alpha, x) * value

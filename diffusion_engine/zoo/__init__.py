@@ -17,13 +17,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ..genie.head import Head
 from .unet import UNet
 
 __all__ = ["UNet", "build", "config", "load", "names", "save"]
 
 HERE = Path(__file__).parent
 # All that a network holds must be in its state_dict: `load` makes the rest of it on "meta".
-ARCHITECTURES: dict[str, type[nn.Module]] = {"unet": UNet}
+ARCHITECTURES: dict[str, type[nn.Module]] = {"unet": UNet, "genie_head": Head}
 
 
 def names() -> list[str]:
