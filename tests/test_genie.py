@@ -180,6 +180,16 @@ def test_derivative_of_a_network_with_attention_in_half_precision_regions():
     assert ((near[0] - near[1]) / (2 * d) - d_eps).abs().max() < 1e-6
 
 
+def test_weights_in_channels_last_are_refused():
+    module = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.Conv2d(8, 4, 1))
+    module.forward = lambda x, t: nn.Sequential.forward(module, x)
+    network = exact_derivative(
+        ScoreNetwork(module.to(memory_format=torch.channels_last), VP(), (4, 8, 8))
+    )
+    with pytest.raises(ValueError, match="put the module's weights in torch.contiguous_format"):
+        Sampler(network, "genie", 2).sample(1)
+
+
 # --- the solver ------------------------------------------------------------------------------
 
 ENDS = [

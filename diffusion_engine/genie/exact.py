@@ -51,7 +51,15 @@ class ExactDerivative(nn.Module):
             at, dt, growth = rates(self.network.process, t)
             # x = alpha x_bar and d x_bar / dg = eps
             dx = per_sample(growth, x) * x + per_sample(at.alpha, x) * value
-            value, slope = torch.func.jvp(eps, (x, t), (dx, dt))  # type: ignore[misc]
+            try:
+                value, slope = torch.func.jvp(eps, (x, t), (dx, dt))  # type: ignore[misc]
+            except RuntimeError as error:
+                if "view size is not compatible" not in str(error):
+                    raise
+                raise ValueError(
+                    "torch's group norm has no forward derivative in channels_last; put the module's weights "
+                    "in torch.contiguous_format"
+                ) from error
         return value, slope
 
     def eps(self, x: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
