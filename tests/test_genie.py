@@ -186,7 +186,7 @@ def test_weights_in_channels_last_are_refused():
     network = exact_derivative(
         ScoreNetwork(module.to(memory_format=torch.channels_last), VP(), (4, 8, 8))
     )
-    with pytest.raises(ValueError, match="put the module's weights in torch.contiguous_format"):
+    with pytest.raises(ValueError, match="put the module's weights in torch"):
         Sampler(network, "genie", 2).sample(1)
 
 

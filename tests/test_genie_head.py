@@ -170,8 +170,8 @@ def distance(a, b):
     return float((a - b).square().mean().sqrt())
 
 
-@pytest.mark.parametrize("guidance, share", [(1.0, 0.9), (2.0, 0.95)])
-def test_the_shipped_head_is_nearer_to_the_ode_than_ddim(shipped, guidance, share):
+@pytest.mark.parametrize("guidance, of_ddim, of_afs", [(1.0, 0.92, 0.98), (2.0, 0.8, 0.9)])
+def test_the_shipped_head_is_nearer_to_the_ode_than_ddim(shipped, guidance, of_ddim, of_afs):
     base = network("digits")
     exact = samples(base, "dpm_solver_3", 30, guidance).samples
     ddim, plain, afs = (
@@ -184,14 +184,14 @@ def test_the_shipped_head_is_nearer_to_the_ode_than_ddim(shipped, guidance, shar
     )
     assert ddim.nfe == plain.nfe == afs.nfe == 10
     errors = [distance(made.samples, exact) for made in (ddim, plain, afs)]
-    assert errors[1] < share * errors[0]
-    assert errors[2] < 0.8 * errors[0]
+    assert errors[1] < of_ddim * errors[0]
+    assert errors[2] < 0.75 * errors[0]
     # More than the step that the analytic one saves: a new head is DDIM.
     new = attach(
         base, zoo.build(zoo.config("digits_genie")["architecture"]).eval(), **digits_genie.PLACES
     )
     without = distance(samples(new, "genie", 11, guidance, afs=True).samples, exact)
-    assert errors[2] < share * without
+    assert errors[2] < of_afs * without
 
 
 def test_other_solvers_take_the_network_with_its_head(shipped):

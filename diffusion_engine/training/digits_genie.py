@@ -86,7 +86,7 @@ def train(settings: Settings, out: Path, every: int = 500) -> None:
         free = torch.rand(settings.batch, generator=generator) < settings.drop
         for group in optimizer.param_groups:
             group["lr"] = digits.rate(step, settings)
-        loss = loss_of(x0, generator, torch.where(free, base.null, labels[index]))
+        loss = loss_of(x0, generator, torch.where(free, digits.CLASSES, labels[index]))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(head.parameters(), settings.clip)
