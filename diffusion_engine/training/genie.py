@@ -25,7 +25,9 @@ class HeadLoss:
 
     network  made by genie.attach, in eval mode and float32; its head trains
     eps      what the head is given as the noise in x: "true" the one that was drawn, as published, or
-             "predicted" the network's estimate, which it is given when it samples
+             "predicted" the network's estimate, which it is given when it samples. On the digits
+             network (600 steps, span 0.2) the second had 3 % less loss when sampling and samples up to 4 %
+             farther from the ODE's solution, so that the published one is kept
     span     0: the target is one Jacobian-vector product, as published. Above 0: the central difference
              of eps over g (1 - span) to g (1 + span), less far where the process ends. A network whose
              time embedding oscillates has a derivative in t that says nothing about its eps a step on;
