@@ -119,7 +119,8 @@ def _fill(
 
 
 def check(plan: Plan) -> None:
-    """Raises ValueError where a plan draws noise and none of it is an increment of a path."""
+    """Raises ValueError where a plan draws noise and none of it is an increment of a path: that of a
+    solver that renews the noise in place of following an SDE, or of a state [x, v]."""
     fresh = any(row.draws(m) for row in plan.rows[1:] for m in range(NORMALS))
     if fresh and not any(any(row.spans) for row in plan.rows):
         raise ValueError(

@@ -25,6 +25,7 @@ from .cli_options import (
     Guidance,
     Json,
     Model,
+    Noise,
     Option,
     SolverName,
     Steps,
@@ -80,9 +81,7 @@ def sample(
     noised: Annotated[
         bool, typer.Option("--noised", help="x is the state of that time already, as encode's is")
     ] = False,
-    noise: Annotated[
-        str | None, typer.Option(help="brownian: one path of noise, whatever the steps")
-    ] = None,
+    noise: Noise = None,
     recipe: Annotated[Path | None, typer.Option(help="make the samples of this file again")] = None,
     save_plan: Annotated[Path | None, typer.Option(help="write the plan as JSON")] = None,
     as_json: Json = False,

@@ -42,6 +42,7 @@ Accelerate = Annotated[
 ]
 Executor = Annotated[str, typer.Option(help="eager, or graph: replay CUDA graphs of a step")]
 Compile = Annotated[bool, typer.Option(help="the network through torch.compile")]
+Noise = Annotated[str | None, typer.Option(help="brownian: one path of noise, whatever the steps")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 

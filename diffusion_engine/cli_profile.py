@@ -21,6 +21,7 @@ from .cli_options import (
     Guidance,
     Json,
     Model,
+    Noise,
     Option,
     SolverName,
     Steps,
@@ -48,6 +49,7 @@ def profile(
     accelerate: Accelerate = False,
     executor: Executor = "eager",
     compile: Compile = False,
+    noise: Noise = None,
     runs: Annotated[int, typer.Option(help="runs timed by the clock")] = 5,
     as_json: Json = False,
 ) -> None:
@@ -67,7 +69,7 @@ def profile(
         batch_size=batch_size, accelerate=accelerate, executor=executor, compile=compile,
         device=place, **options(option),
     )  # fmt: skip
-    found = profiling.profile(sampler, n, condition, runs)
+    found = profiling.profile(sampler, n, condition, runs, noise)
     text = found.to_json()
     files.atomically(out, f"{text}\n".encode())
     typer.echo(text if as_json else f"{found}\n\n{out}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,15 +38,17 @@ class Decoder:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.scale_factor) or self.scale_factor == 0.0:
+        if not callable(self.module):
+            raise ValueError(f"module={self.module!r} cannot be called with latents")
+        if not _number(self.scale_factor) or self.scale_factor == 0.0:
             raise ValueError(
-                f"scale_factor={self.scale_factor}: latents are divided by it; give the autoencoder's, such "
-                "as Stable Diffusion's 0.18215"
+                f"scale_factor={self.scale_factor!r}: latents are divided by it; give the autoencoder's, "
+                "such as Stable Diffusion's 0.18215"
             )
-        if not math.isfinite(self.shift):
-            raise ValueError(f"shift={self.shift}: it is a finite number")
-        if self.tile is not None and self.tile < 2:
-            raise ValueError(f"tile={self.tile}: at least 2 latents a side, or None")
+        if not _number(self.shift):
+            raise ValueError(f"shift={self.shift!r}: it is a finite number")
+        if self.tile is not None and (not isinstance(self.tile, int) or self.tile < 2):
+            raise ValueError(f"tile={self.tile!r}: at least 2 whole latents a side, or None")
         if not 0.0 <= self.overlap <= 0.5:
             raise ValueError(f"overlap={self.overlap:g}: between 0 and 0.5 of a tile")
         if self.batch_size < 1:
@@ -77,10 +79,13 @@ class Decoder:
 
     def __call__(self, latents: Tensor) -> Tensor:
         """[n, C, *pixel] to images [n, channels, *pixel], in the latents' type; reckoned in the module's."""
-        weights = _first(self.module)
         z = latents / self.scale_factor + self.shift
-        z = z if weights is None else z.to(weights.dtype)
-        return torch.cat([self._whole(part) for part in z.split(self.batch_size)]).to(latents.dtype)
+        return torch.cat([self._whole(part) for part in z.split(self.batch_size)])
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """What a recipe keeps of it: the numbers that images depend on beside the module."""
+        return {"scale_factor": float(self.scale_factor), "shift": float(self.shift)}
 
     def _whole(self, z: Tensor) -> Tensor:
         if self.tile is None:
@@ -103,7 +108,8 @@ class Decoder:
         return made
 
     def _decode(self, z: Tensor) -> Tensor:
-        image = self.module(z)
+        weights = _first(self.module)
+        image = self.module(z if weights is None else z.to(weights.dtype))
         fits = (
             isinstance(image, Tensor)
             and image.ndim == z.ndim
@@ -117,7 +123,24 @@ class Decoder:
                 f"the decoder made {got} of latents {list(z.shape)}; it has to return a tensor of as many "
                 "images, every side a whole number of times as long"
             )
-        return image
+        return image.to(z.dtype)
+
+
+def fitting(decoder: Decoder, made_with: Mapping[str, float] | None) -> None:
+    """Raises ValueError where a recipe's images were made with another scale than the decoder's."""
+    if made_with is not None and decoder.levels != dict(made_with):
+        raise ValueError(
+            f"the recipe's images were decoded with {_said(made_with)} and this decoder has "
+            f"{_said(decoder.levels)}; give it the same"
+        )
+
+
+def _said(levels: Mapping[str, float]) -> str:
+    return " and ".join(f"{name}={value:g}" for name, value in levels.items())
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _blend(made: Tensor, tile: Tensor, axis: int, low: int) -> Tensor:

@@ -38,7 +38,7 @@ class Result:
     nfe          rows with a network call: calls a sample sees one after another
     evaluations  network evaluations of all samples together, guidance branches counted
     recipe       JSON-able; with the network it makes the same samples again (Sampler.replay)
-    finite       of each sample: False where a value was not finite on the way
+    finite       of each sample: False where a value was not finite on the way, or in its image
     latents      [n, *shape], the final state where a decoder made images of it, else None
     """
 

@@ -17,7 +17,7 @@ from . import brownian, executors, grids, request, trace
 from .accelerate.network import Accelerated, accelerated
 from .accelerate.twin import twin
 from .adapters.diffusers import Model
-from .decoder import Decoder
+from .decoder import Decoder, fitting
 from .encoding import encoding
 from .executors import Executor, Graph
 from .executors.compiled import Compiled, compiled
@@ -70,7 +70,7 @@ class Sampler:
                module over the same weights; `sampler.accelerated` says what was done
     executor   "eager", or "graph" to replay CUDA graphs; or an Executor, which several samplers may share
     compile    run the network through torch.compile, within the graph where there is one
-    decoder    makes images of the final latents: a Decoder. A recipe makes the latents again
+    decoder    makes images of the final latents: a Decoder. A recipe keeps its scale, and is replayed with it
 
     Raises ValueError on unknown names, bad steps or times, and a solver that does not suit them;
     GraphError where a graph cannot run on the device.
@@ -130,6 +130,10 @@ class Sampler:
         if compile:
             self.network = compiled(self.network, self.device)
         self.executor.check(self.device)
+        if not isinstance(decoder, Decoder | None):
+            raise ValueError(
+                f"decoder={type(decoder).__name__}: give Decoder(module, scale_factor=...)"
+            )
         self.decoder = None if decoder is None else decoder.placed(network.shape, self.device)
         self._plans: dict[tuple, Plan] = {}
         self.plan()  # an unsuitable solver fails here, not at the first sample
@@ -312,9 +316,10 @@ class Sampler:
             _warn(part, finite)
         recipe = self.recipe() | part.recipe()
         latents = None
-        if self.decoder is not None:
+        if self.decoder is not None and part.encoding is None:
             with torch.no_grad():
                 latents, samples = samples, trace.traced("decode", self.decoder)(samples)
+            finite = _sound(part, samples, finite)
         made = samples, list(part.seeds), plans[0].nfe, run.evaluations, recipe, finite
         return Result(*made, latents)
 
@@ -359,6 +364,7 @@ class Sampler:
             "classifier_scale": self.classifier_scale,
             "clip": None if self.clip is None else list(self.clip),
             "dtype": str(self.dtype).removeprefix("torch."),
+            "decoder": None if self.decoder is None else self.decoder.levels,
         }
 
     @classmethod
@@ -371,7 +377,8 @@ class Sampler:
     ) -> Result:
         """The samples of a recipe, made again; tensors it could not hold come as keywords.
 
-        how  arguments of Sampler that a recipe does not fix: backend, batch_size, executor and the like
+        how  arguments of Sampler that a recipe does not fix: backend, batch_size, executor and the like; the
+             decoder where one made images, or None there for the latents
         """
         try:
             low, high = recipe["interval"]
@@ -395,6 +402,14 @@ class Sampler:
             ) from error
         if needs:
             raise ValueError(f"the recipe was made with {', '.join(needs)}; give them again")
+        decoded = recipe.get("decoder")
+        if decoded is not None and "decoder" not in (how or {}):
+            raise ValueError(
+                "the recipe's samples are images that a decoder made: give how={'decoder': ...}, or None in "
+                "its place for the latents"
+            )
+        if sampler.decoder is not None:
+            fitting(sampler.decoder, decoded)
         return sampler.sample(**{**given, **more})
 
 
@@ -423,6 +438,20 @@ def _warn(part: Request, finite: list[bool]) -> None:
         RuntimeWarning,
         stacklevel=5,
     )
+
+
+def _sound(part: Request, images: Tensor, finite: list[bool]) -> list[bool]:
+    """Which samples are finite in the run and as images; warns of those that the decoder lost."""
+    sound = images.flatten(1).isfinite().all(dim=1).tolist()
+    lost = [s for s, was, ok in zip(part.seeds, finite, sound, strict=True) if was and not ok]
+    if lost:
+        warnings.warn(
+            f"the decoder made values that are not finite of the latents of seeds {lost}: check its weights, "
+            f"its dtype (some overflow in float16) and its scale factor",
+            RuntimeWarning,
+            stacklevel=6,
+        )
+    return [was and ok for was, ok in zip(finite, sound, strict=True)]
 
 
 def _solver(given: str | Solver, options: dict[str, Any]) -> Solver:

@@ -24,7 +24,7 @@ from diffusion_engine.plan import CELLS, Plan
 from diffusion_engine.processes import EDM, VP, Discrete, FlowMatching, Point
 from diffusion_engine.solvers import Solver, Update
 from diffusion_engine.solvers.ddim import posterior_std
-from diffusion_engine.testing import cld_mixture
+from diffusion_engine.testing import cld_mixture, exact_network
 
 # Intervals
 
@@ -182,6 +182,10 @@ STOCHASTIC = [
     ("ddim", {"eta": 0.6}),
     ("heun", {"s_churn": 10.0}),
     ("dpm_2", {"s_churn": 10.0}),
+    ("euler_maruyama", {}),
+    ("reverse_diffusion", {}),
+    ("ancestral", {}),
+    ("vdm", {}),
 ]
 
 
@@ -202,6 +206,19 @@ def test_more_steps_come_to_the_same_sample(solver, options):
     path, fresh = distances("brownian"), distances(None)
     assert path[2] < 0.5 * path[0] and path[2] < 0.3 * fresh[2]
     assert fresh[2] > 0.7 * fresh[0]
+
+
+@pytest.mark.parametrize(
+    "solver", [name for name, options in STOCHASTIC if "s_churn" not in options]
+)
+def test_the_distance_halves_with_the_steps(solver):
+    """Strong order 1 or better: of 20 and 40 steps, 40 and 80, 80 and 160 on Gaussian data."""
+    made = [
+        finals(solver, n, "brownian", network(TG, VP(), (4,)), 200, grid="lambda")
+        for n in (20, 40, 80, 160)
+    ]
+    first, *_, last = (float((a - b).square().mean().sqrt()) for a, b in pairwise(made))
+    assert math.log2(first / last) / 2.0 > 0.85
 
 
 @pytest.mark.parametrize(
@@ -338,6 +355,12 @@ def test_a_solver_that_goes_back_gets_other_noise():
 def test_a_solver_without_a_path_says_so():
     with pytest.raises(ValueError, match="'sscs' draws noise that its rows give no interval"):
         Sampler(cld_mixture(), "sscs", 4).sample(1, noise="brownian")
+    for name in ("ald", "consistency", "lcm", "ddgan"):  # noise that is renewed follows no path
+        steps, own = (4, {"n_steps": 2} if name == "ald" else {})
+        with pytest.raises(
+            ValueError, match=f"'{name}' draws noise that its rows give no interval"
+        ):
+            Sampler(exact_network(name), name, steps, **own).sample(1, noise="brownian")
     assert Sampler(cld_mixture(), "cld_ode", 4).sample(1, noise="brownian").finite == [True]
 
 

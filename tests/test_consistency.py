@@ -115,6 +115,14 @@ def test_lcm_equals_diffusers(n, kind, monkeypatch):
     assert (made - x).abs().max() < 2e-5 * x.abs().max()
 
 
+@pytest.mark.parametrize("original", [20, 50, 100])
+def test_lcm_timesteps_are_those_of_diffusers(original):
+    scheduler = diffusers.LCMScheduler()
+    for n in range(1, original + 1):
+        scheduler.set_timesteps(n, original_inference_steps=original)
+        assert grids.distilled(TABLE, n, original).tolist() == scheduler.timesteps.tolist()
+
+
 def test_lcm_timesteps():
     assert grids.distilled(TABLE, 4).tolist() == [999.0, 759.0, 499.0, 259.0]
     assert grids.distilled(TABLE, 50)[-1] == 19.0
@@ -202,6 +210,14 @@ def test_a_student_of_diffusers():
         (lambda: Sampler(FUNCTION.network(), "consistency", 3, indices=(0, 22, 39)), "give steps=2"),
         (lambda: Sampler(FUNCTION.network(), "consistency", 2, indices=(0, 22)), "rise to scales - 1 = 39"),
         (lambda: Sampler(FUNCTION.network(), "consistency", 2, indices=(5, 2, 39)), "indices="),
+        (lambda: Sampler(FUNCTION.network(), "consistency", 2, indices=(0, 22.5, 39)), "indices="),
+        (lambda: Sampler(FUNCTION.network(), "consistency", 2, indices="abc"), "indices="),
+        (lambda: Sampler(FUNCTION.network(), "consistency", 2, indices=5), "indices="),
+        (
+            lambda: Sampler(ScoreNetwork(denoiser, EDM(t_min=0.01), (1,), Consistency()), "consistency", 2),
+            "is x at sigma / alpha = 0.002 and the process's times end at 0.01",
+        ),
+        (lambda: Sampler(ScoreNetwork(denoiser, TABLE, (1,)), "lcm", original=2.5), "original is whole"),
         (lambda: Sampler(ScoreNetwork(denoiser, VP(), (1,)), "lcm", 4), "discrete table and VP has none"),
         (lambda: Sampler(ScoreNetwork(denoiser, TABLE, (1,)), "lcm", 60), "60 steps were asked of 50"),
         (lambda: Sampler(ScoreNetwork(denoiser, TABLE, (1,)), "lcm", scaling=-1.0), "both are above 0"),

@@ -69,6 +69,34 @@ def test_the_exact_posterior_ends_at_the_data(n):
     assert mean == pytest.approx(MU, abs=4e-6) and variance == pytest.approx(S2, abs=1e-9)
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 8, 16])
+def test_a_plan_of_any_length_ends_at_the_data(n):
+    """Mean and variance row by row: x' = c1 (offset + gain x + std z) + c2 x + noise."""
+    module = GaussianGenerator(Discrete.few(n), MU, S2)
+    mean, variance = 0.0, 1.0
+    for i, row in zip(reversed(range(n)), sampler(n).plan().rows[1:], strict=True):
+        new, gain = row.new[0], float(module.gain[i])
+        weight = new["S0"] + new["D"] * gain
+        mean = weight * mean + new["D"] * float(module.offset[i])
+        fresh = (new["D"] * float(module.std[i])) ** 2 + new["z0"] ** 2
+        variance = weight**2 * variance + fresh
+    assert mean == pytest.approx(MU, abs=4e-6) and variance == pytest.approx(S2, abs=1e-9)
+
+
+def test_one_step_is_the_generator():
+    made = sampler(1).sample(3)
+    z = noise.normals(torch.arange(3), torch.ones(3, dtype=torch.int64), noise.LATENT, LATENT)
+    x = noise.normals(torch.arange(3), torch.zeros(3, dtype=torch.int64), 0, 60).reshape(3, *SHAPE)
+    want = GaussianGenerator(Discrete.few(1), MU, S2)(x, torch.zeros(3, dtype=torch.int64), z)
+    assert torch.allclose(made.samples, want, rtol=0, atol=1e-6)
+
+
+def test_labels_of_any_type():
+    one, two = (sampler(4, generator(4, label_dtype=d)).sample(2).samples
+                for d in (torch.int64, torch.float32))  # fmt: skip
+    assert torch.equal(one, two)
+
+
 @pytest.mark.parametrize("n", [2, 4])
 @pytest.mark.parametrize("backend, dtype", [("cpp", None), ("torch", torch.float64)])
 def test_moments_of_samples(n, backend, dtype):
@@ -188,5 +216,14 @@ def test_objections():
         Sampler(ScoreNetwork(lambda x, t, z: x, VP(), (1,), "x0", latent=8), "ddgan", 4)
     with pytest.raises(ValueError, match="knows the 4 steps of its chain: sample with steps=4"):
         Sampler(generator(4), "ddgan", 2)
+    for wrong in (0, -1, 2.5, "4", True):
+        with pytest.raises(ValueError, match="a chain has a whole number of steps"):
+            Discrete.few(wrong)
+    with pytest.raises(
+        ValueError, match=r"10 entries and a sample 60 elements.* give ScoreNetwork latent=60"
+    ):
+        sampler(4, generator(4, latent=10)).sample(2)
+    with pytest.raises((ValueError, TypeError), match="order"):
+        sampler(4, order=3)
     with pytest.raises(ValueError, match="latent=-1: the size of z"):
         generator(4, latent=-1)

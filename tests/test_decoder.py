@@ -1,5 +1,7 @@
 """Latents to images: scale, tiles, diffusers' autoencoder, and the sampler's result."""
 
+import json
+
 import diffusers
 import pytest
 import torch
@@ -76,12 +78,12 @@ def test_no_more_than_a_tile_is_decoded_at_once():
     assert len(sizes) == 3 * 9
 
 
-def vae():
+def vae(**options):
     torch.manual_seed(0)
     return diffusers.AutoencoderKL(
         block_out_channels=(8, 8), latent_channels=4, norm_num_groups=4, scaling_factor=0.3,
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        shift_factor=0.2,
+        shift_factor=0.2, **options,
     ).eval()  # fmt: skip
 
 
@@ -95,6 +97,84 @@ def test_autoencoder_of_diffusers():
     assert torch.allclose(made.samples, want, rtol=0, atol=1e-6)
     half = Decoder.from_diffusers(module.to(torch.bfloat16))
     assert sampler(decoder=half).sample(2).samples.dtype == torch.float32
+
+
+class Broken(nn.Module):
+    """A decoder that overflows on the second image of a batch."""
+
+    def forward(self, z):
+        image = pointwise(z)
+        image[1:2, :, 3, 5] = float("inf")
+        return image
+
+
+def test_an_image_that_is_not_finite_is_flagged():
+    own, sound = sampler(decoder=Decoder(Broken())), sampler(decoder=Decoder(pointwise))
+    with pytest.warns(
+        RuntimeWarning, match=r"the decoder made values .* latents of seeds \[8\]: check"
+    ):
+        made = own.sample(3, seed=7)
+    assert made.finite == [True, False, True]
+    assert torch.equal(made.samples[::2], sound.sample(3, seed=7).samples[::2])
+
+    def lost(x, label):
+        return torch.where(torch.arange(len(x)).view(-1, 1, 1, 1) == 0, torch.nan, x)
+
+    broken = Sampler(ScoreNetwork(lost, VP(), SHAPE), "ddim", 3, decoder=Decoder(Broken()))
+    with pytest.warns(RuntimeWarning) as said:
+        assert broken.sample(3).finite == [False, False, True]
+    assert ["seeds [0]" in str(w.message) for w in said] == [True, False]
+    assert "latents of seeds [1]" in str(said[1].message)
+
+
+def test_latents_that_were_encoded_stay_latents():
+    plain, own = sampler(), sampler(decoder=Decoder(pointwise))
+    x = torch.rand(2, *SHAPE) - 0.5
+    made = own.encode(x)
+    assert made.latents is None and torch.equal(made.samples, plain.encode(x).samples)
+
+
+def test_a_recipe_is_replayed_with_its_decoder():
+    own = sampler(decoder=Decoder(pointwise, 0.5, shift=0.1))
+    made, network = own.sample(3), own.network
+    recipe = json.loads(json.dumps(made.recipe))
+    assert recipe["decoder"] == {"scale_factor": 0.5, "shift": 0.1}
+    with pytest.raises(ValueError, match="images that a decoder made: give how="):
+        Sampler.replay(network, recipe)
+    latents = Sampler.replay(network, recipe, {"decoder": None})
+    assert torch.equal(latents.samples, made.latents)
+    other = Decoder(pointwise, 0.5, shift=0.1, tile=4)
+    again = Sampler.replay(network, recipe, {"decoder": other})
+    assert torch.equal(again.samples, made.samples) and torch.equal(again.latents, made.latents)
+    with pytest.raises(
+        ValueError, match=r"decoded with scale_factor=0\.5 and .* has scale_factor=0\.3"
+    ):
+        Sampler.replay(network, recipe, {"decoder": Decoder(pointwise, 0.3, shift=0.1)})
+    plain = sampler().sample(2).recipe
+    assert plain["decoder"] is None and Sampler.replay(network, plain).latents is None
+    del plain["decoder"]  # as recipes were before
+    assert Sampler.replay(network, plain).samples.shape == (2, *SHAPE)
+
+
+def test_tiles_of_a_decoder_in_half_precision_are_joined_in_float32():
+    z = torch.full((1, 4, 8, 200), 0.3)
+    flat = nn.ConvTranspose2d(4, 3, 8, 8).bfloat16()
+    made = Decoder(flat, tile=128, overlap=0.5)(z)
+    tiles = [Decoder(flat)(z[..., :128]), Decoder(flat)(z[..., 72:])]
+    assert made.dtype == torch.float32 and made.shape == (1, 3, 64, 1600)
+    assert torch.equal(made[..., : 576 + 112], tiles[0][..., : 576 + 112])
+    flip = 1.0
+
+    def stepped(z):  # tiles that differ show the weights of the blend
+        nonlocal flip
+        flip = -flip
+        return flip * torch.ones(len(z), 1, *z.shape[2:]).bfloat16()
+
+    ramp = Decoder(stepped, tile=1024, overlap=0.5)(torch.zeros(1, 4, 1, 1536))[0, 0, 0, 512:1024]
+    place = (torch.arange(512) + 0.5) / 512
+    assert torch.allclose(
+        ramp.abs(), (2.0 * (2.0 * place - 0.5).clamp(0, 1) - 1.0).abs(), atol=1e-6
+    )
 
 
 def test_decoding_is_a_range_and_a_part_of_a_profile():
@@ -122,6 +202,15 @@ def test_decoding_is_a_range_and_a_part_of_a_profile():
         (lambda: Decoder(pointwise, 0.0), "scale_factor=0.0: latents are divided by it"),
         (lambda: Decoder(pointwise, float("nan")), "scale_factor=nan"),
         (lambda: Decoder(pointwise, shift=float("inf")), "shift=inf"),
+        (lambda: Decoder(pointwise, "0.2"), "scale_factor='0.2'"),
+        (lambda: Decoder(3), "module=3 cannot be called"),
+        (lambda: Decoder(pointwise, tile=4.5), "tile=4.5: at least 2"),
+        (lambda: sampler(decoder=pointwise), "decoder=function: give Decoder"),
+        (lambda: sampler(decoder=vae()), "decoder=AutoencoderKL: give Decoder"),
+        (
+            lambda: Decoder.from_diffusers(vae(latents_mean=[0.0] * 4, latents_std=[2.0] * 4)),
+            "AutoencoderKL scales each channel",
+        ),
         (lambda: Decoder(pointwise, tile=1), "tile=1: at least 2"),
         (lambda: Decoder(pointwise, overlap=0.6), "overlap=0.6"),
         (lambda: Decoder(pointwise, batch_size=0), "batch_size=0"),

@@ -145,6 +145,10 @@ def test_no_runs(runs):
         ("aten::view", None, "copies, layout"),
         ("aten::view", "linear", "linear"),
         ("aten::copy_", "step", "step"),
+        ("diffusion_engine::brownian", None, "noise"),
+        ("diffusion_engine::noise", None, "noise"),
+        ("aten::mul", "noise", "noise"),
+        ("aten::copy_", "decode", "decode"),
         ("aten::embedding", None, "other"),
         ("## Call CompiledFxGraph fabc ##", None, "compiled loops"),
         ("aten::convolution", "compiled loops", "convolution"),
@@ -159,6 +163,10 @@ def test_classes_of_operators(name, caller, kind):
     [
         ("_step", None, "step"),
         ("void step_kernel<2, 1, 0>(StepParams, Grid)", None, "step"),
+        ("_brownian", None, "noise"),
+        ("void brownian_kernel<1>(BrownianParams, Grid)", None, "noise"),
+        ("void noise_kernel<1>(NoiseParams, Grid)", None, "noise"),
+        ("Memcpy DtoD (Device -> Device)", "noise", "noise"),
         ("sm90_xmma_fprop_implicit_gemm_f16f16", None, "convolution"),
         ("void cudnn::engines_precompiled::nchwToNhwcKernel<float>", "convolution", "copies, layout"),
         ("nvjet_hsh_128x64_NNT", None, "linear"),
@@ -176,6 +184,21 @@ def test_classes_of_operators(name, caller, kind):
 )  # fmt: skip
 def test_classes_of_kernels(name, launcher, kind):
     assert kernel_class(name, launcher) == kind
+
+
+def test_noise_beside_the_step_is_a_part():
+    network = ScoreNetwork(lambda x, label: 0.5 * x, VP(), (3, 16, 16))
+    own = Sampler(network, "ddpm", 4)
+    plain, found = (profile(own, 2, runs=2, noise=how) for how in (None, "brownian"))
+    assert [part.name for part in plain.parts if part.within is None] == [
+        "network",
+        "step",
+        "host gaps",
+    ]
+    top = [part for part in found.parts if part.within is None]
+    assert [part.name for part in top] == ["network", "step", "noise", "host gaps"]
+    assert sum(part.seconds for part in top) == pytest.approx(found.seconds)
+    assert found.part("noise").calls == found.rows and found.recipe["noise"] == "brownian"
 
 
 def event(name, start, end, device=DeviceType.CUDA, linked=0, annotation=False, **more):

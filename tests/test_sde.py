@@ -1,6 +1,7 @@
 """Predictors of score SDEs and annealed Langevin dynamics: golden moments, oracles, algebra, errors."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -51,8 +52,11 @@ def test_ancestral_is_ddpm_with_the_large_variance():
     assert propagated(plan, 1.0) == pytest.approx((0.29999697, 0.25075208), abs=1e-8)
 
 
-def test_a_run_has_the_moments_of_its_plan():
-    process = VP()
+REFERENCE, CPP = (torch.float64, "torch", 1e-8), (torch.float32, "cpp", 1e-5)
+
+
+def moments_of_a_run(solver, process, n, dtype, backend, **options):
+    """Mean and variance of the samples from N(0, 1), by a run for every normal's weight."""
 
     def run(x, noise):
         made = {}
@@ -63,18 +67,92 @@ def test_a_run_has_the_moments_of_its_plan():
             return made[i, m]
 
         sampler = Sampler(
-            network(TG, process),
-            "euler_maruyama",
-            100,
-            dtype=torch.float64,
-            batch_size=len(x),
-            **PUBLISHED,
-        )
+            network(TG, process), solver, n, dtype=dtype, backend=backend, batch_size=len(x),
+            **options,
+        )  # fmt: skip
         out = sampler.sample(x=torch.as_tensor(x)[:, None], noised=True, noise=source)
-        return out.samples[:, 0].numpy()
+        return out.samples[:, 0].double().numpy()
 
-    found = output_moments(run, 1.0, 100)
-    assert found == pytest.approx(EULER_MARUYAMA[0][1:3], abs=1e-8)
+    return output_moments(run, 1.0, n)
+
+
+@pytest.mark.parametrize(
+    "n, mean, of_mean, of_x, dtype, backend, tolerance",
+    [
+        pytest.param(*row, *how, marks=[pytest.mark.slow] * (how is REFERENCE and row[0] > 100))
+        for row in EULER_MARUYAMA
+        for how in (REFERENCE, CPP)
+    ],
+)
+def test_runs_of_euler_maruyama(n, mean, of_mean, of_x, dtype, backend, tolerance):
+    made = moments_of_a_run("euler_maruyama", VP(), n, dtype, backend, **PUBLISHED)
+    assert made == pytest.approx((mean, of_mean), abs=tolerance)
+    if n == 100:
+        noisy = {"denoise": False} | PUBLISHED
+        made = moments_of_a_run("euler_maruyama", VP(), n, dtype, backend, **noisy)
+        assert made == pytest.approx((mean, of_x), abs=tolerance)
+
+
+@pytest.mark.parametrize("dtype, backend, tolerance", [REFERENCE, CPP])
+@pytest.mark.parametrize("n, variance", FLOW_EULER)
+def test_runs_of_the_probability_flow(n, variance, dtype, backend, tolerance):
+    """Its samples are affine in x, so two are enough."""
+    own = Sampler(
+        network(TG, VP()), "euler_maruyama", n, noise=False, dtype=dtype, backend=backend, **PUBLISHED
+    )  # fmt: skip
+    zero, one = own.sample(x=torch.tensor([[0.0], [1.0]]), noised=True).samples.double()
+    assert float(one - zero) ** 2 == pytest.approx(variance, abs=tolerance)
+
+
+@pytest.mark.parametrize(
+    "dtype, backend, tolerance", [pytest.param(*REFERENCE, marks=pytest.mark.slow), CPP]
+)
+def test_a_run_of_the_large_variance(dtype, backend, tolerance):
+    made = moments_of_a_run("ancestral", Discrete.linear(), 1000, dtype, backend, grid="trailing")
+    assert made == pytest.approx((0.29999697, 0.25075208), abs=tolerance)
+
+
+@pytest.mark.parametrize(
+    "name, process",
+    [
+        ("euler_maruyama", VP()), ("reverse_diffusion", VP()), ("ancestral", VP()),
+        ("euler_maruyama", SubVP()), ("reverse_diffusion", VE()), ("ancestral", VE()),
+    ],
+)  # fmt: skip
+def test_weak_order_is_1(name, process):
+    """From the true law at t_max to the one at t_min, the error of the variance halves with the steps."""
+    first, last = process.at(process.t_max), process.at(process.t_min)
+    errors = []
+    for n in (400, 800, 1600):
+        plan = plan_of(name, process, n, end="t_min", denoise=False)
+        _, variance = propagated(plan, first.alpha**2 * 0.25 + first.sigma**2)
+        errors.append(variance - (last.alpha**2 * 0.25 + last.sigma**2))
+    for a, b in pairwise(errors):
+        assert math.log2(a / b) == pytest.approx(1.0, abs=0.15)
+
+
+def test_langevin_contracts_by_its_golden_number():
+    """r = 0.16 on N(0, sigma^2): e = 0.0512 sigma^2, and x shrinks to 0.9488 x a step."""
+    zero = ScoreNetwork(lambda x, label: 0.0 * x, VE(), (1,), prediction="x0")
+    own = {"n_steps": 1, "snr": 0.16, "denoise": False, "times": [1.0, 0.5]}
+    row = Sampler(zero, "ald", **own).plan().rows[1]
+    assert row.new[0]["S0"] == pytest.approx(0.9488, rel=1e-12)
+    assert row.new[0]["z0"] ** 2 / 2.0 == pytest.approx(0.0512 * 50.0**2, rel=1e-12)
+    x = torch.tensor([[1.0], [-40.0]])
+    for dtype, backend, _ in (REFERENCE, CPP):
+        made = Sampler(zero, "ald", dtype=dtype, backend=backend, **own)
+        end = made.sample(x=x, noised=True, noise=torch.zeros(3, 1, 2, 1)).samples
+        assert torch.allclose(end, 0.9488**2 * x.to(dtype), rtol=1e-6, atol=0)  # two levels
+
+
+def test_grids_of_the_predictors():
+    """Uniform times where they were published, elsewhere the process's own."""
+    for process in (VP(), SubVP(), VE()):
+        times = [row.call.at.t for row in plan_of("ancestral" if process == VP() else
+                 "euler_maruyama", process, 5).rows[1:]]  # fmt: skip
+        assert times == pytest.approx(np.linspace(process.t_max, process.t_min, 5), rel=1e-12)
+    levels = [row.call.at.sigma for row in plan_of("reverse_diffusion", EDM(), 5).rows[1:]]
+    assert levels == pytest.approx(grids.karras(EDM(), 5), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", ["euler_maruyama", "reverse_diffusion", "ancestral"])
@@ -219,6 +297,8 @@ class Own(GaussianProcess):
         ("ancestral", FlowMatching(), {}, "alpha is 0 at its first time"),
         ("ald", VE(), {"preset": "ncsnv3"}, "preset='ncsnv3': choose ncsn, "),
         ("ald", VE(), {"n_steps": 0}, "n_steps=0, snr=0.316"),
+        ("ald", VE(), {"n_steps": 2.5}, "n_steps=2.5, snr=0.316"),
+        ("reverse_diffusion", VE(), {"step": "1/N", "end": "t_min"}, "takes its last step to clean data"),
         ("ald", VE(), {"snr": 1.5}, "an snr between 0 and 1"),
     ],
 )  # fmt: skip

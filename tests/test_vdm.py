@@ -5,6 +5,7 @@ import pytest
 import torch
 from analytic import network, propagated
 from oracles.problems import TG, TM
+from safetensors.torch import load_file, save_file
 
 from diffusion_engine import Sampler, ScoreNetwork, grids
 from diffusion_engine.adapters.vdm import MonotoneGamma, decode, log_likelihood
@@ -38,6 +39,47 @@ def test_the_network_of_gamma_is_evaluated_in_float64_as_it_was():
         module.l1.bias.add_(1.0)
     assert process.lam(0.3) == before
     assert module.l1.weight.dtype == torch.float32
+
+
+def test_a_network_of_gamma_takes_columns_of_times():
+    module = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Linear(8, 1))
+    with torch.no_grad():
+        for p in module.parameters():
+            p.abs_()
+    t = np.linspace(0.0, 1.0, 5)
+    want = module.double()(torch.from_numpy(t)[:, None])[:, 0].detach().numpy()
+    assert -2.0 * VDM.from_module(module).lam(t) == pytest.approx(want, rel=1e-13)
+    with pytest.raises(
+        ValueError, match=r"Linear made \[33, 2\] of 33 times \[33, 1\]; gamma is one value"
+    ):
+        VDM.from_module(torch.nn.Linear(1, 2))
+
+
+def test_a_learned_gamma_in_a_file(tmp_path):
+    """Saved and loaded without pickle; the sign of a weight does not matter."""
+    torch.manual_seed(0)
+    module, again = MonotoneGamma(hidden=64), MonotoneGamma(hidden=64)
+    save_file(module.state_dict(), tmp_path / "gamma.safetensors")
+    again.load_state_dict(load_file(tmp_path / "gamma.safetensors"))
+    t = np.linspace(0.0, 1.0, 50)
+    want = VDM.from_module(module).lam(t)
+    assert np.array_equal(VDM.from_module(again).lam(t), want)
+    with torch.no_grad():
+        for layer in (again.l1, again.l2, again.l3):
+            layer.weight.neg_()
+    assert np.array_equal(VDM.from_module(again).lam(t), want)
+
+
+@pytest.mark.parametrize("process", [VDM(), learned()], ids=["linear", "learned"])
+def test_float32_on_cpp(process):
+    normals = torch.randn(31, 1, 16, 1, generator=torch.Generator().manual_seed(1))
+    exact, ours = (
+        Sampler(network(TM, process), "vdm", 30, dtype=dtype, backend=backend)
+        .sample(16, noise=normals)
+        .samples.double()
+        for dtype, backend in ((torch.float64, "torch"), (torch.float32, "cpp"))
+    )
+    assert torch.allclose(exact, ours, rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("process", [VDM(), learned(), VP()], ids=["linear", "learned", "VP"])

@@ -202,6 +202,11 @@ def decoder(vae: nn.Module, **options: Any) -> Decoder:
         raise ValueError(
             f"{type(vae).__name__} is no autoencoder of diffusers: give an AutoencoderKL"
         )
+    if about.get("latents_mean") is not None or about.get("latents_std") is not None:
+        raise ValueError(
+            f"{type(vae).__name__} scales each channel of its latents on its own (latents_mean, latents_std) "
+            "and a Decoder all alike: give Decoder a module that undoes it"
+        )
     found: dict[str, Any] = {
         "scale_factor": about.get("scaling_factor") or 1.0,
         "shift": about.get("shift_factor") or 0.0,

@@ -27,8 +27,8 @@ class Discrete(GaussianProcess):
 
     def __post_init__(self) -> None:
         table = np.asarray(self.alpha_bar)
-        if table.ndim != 1 or len(table) < 2:
-            raise ValueError(f"alpha_bar needs at least 2 entries, got {len(self.alpha_bar)}")
+        if table.ndim != 1 or len(table) < 1:
+            raise ValueError(f"alpha_bar is a row of 1 or more numbers, got shape {table.shape}")
         if not (np.all(np.diff(table) < 0) and table[0] < 1 and table[-1] >= 0):
             raise ValueError("alpha_bar has to fall strictly from below 1 to 0 or above")
         object.__setattr__(self, "t_max", float(len(table) - 1))
@@ -58,11 +58,13 @@ class Discrete(GaussianProcess):
     def few(
         cls, n: int, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3
     ) -> Discrete:
-        """The chain of n large steps of denoising diffusion GANs (Xiao et al. 2022, section 4).
+        """The chain of n large steps of denoising diffusion GANs (Xiao et al. 2022).
 
         The times of VP are t_min + k (1 - t_min) / n; the chain starts anew from the first, k = 0:
         alpha_bar[i] = abar(t_{i+1}) / abar(t_0), abar = exp(-t^2 (beta_max - beta_min) / 2 - t beta_min).
         """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"n={n!r}: a chain has a whole number of steps, 1 or more")
         t = t_min + (1.0 - t_min) * np.arange(n + 1) / n
         log_bar = -0.5 * t**2 * (beta_max - beta_min) - t * beta_min
         return cls(alpha_bar=tuple(np.exp(log_bar[1:] - log_bar[0]).tolist()))

@@ -44,9 +44,10 @@ class VDM(GaussianProcess):
 
     @classmethod
     def from_module(cls, module: nn.Module) -> VDM:
-        """The process of a network gamma(t), [n] to [n] or [n, 1] to [n, 1], as its weights are now.
+        """The process of a network gamma(t), called with [n, 1], as its weights are now.
 
-        It is evaluated on the host in float64, when a plan is made.
+        It is evaluated on the host in float64, when a plan is made. Raises ValueError where it returns
+        another number of values than n.
         """
         import torch
 
@@ -54,7 +55,13 @@ class VDM(GaussianProcess):
 
         def gamma(t: Array) -> Array:
             with torch.no_grad():
-                return own(torch.from_numpy(t.reshape(-1))).reshape(t.shape).numpy()
+                made = own(torch.from_numpy(t.reshape(-1, 1)))
+            if made.numel() != t.size:
+                raise ValueError(
+                    f"{type(module).__name__} made {list(made.shape)} of {t.size} times [{t.size}, 1]; gamma "
+                    "is one value a time"
+                )
+            return made.reshape(t.shape).numpy()
 
         return cls(gamma=gamma)
 

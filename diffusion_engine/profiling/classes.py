@@ -7,7 +7,11 @@ import re
 CONVOLUTION, LINEAR, NORMALISATION = "convolution", "linear", "normalisation"
 ATTENTION, ELEMENTWISE = "attention", "elementwise"
 COPIES, COMPILED, OTHER, BETWEEN = "copies, layout", "compiled loops", "other", "between ops"
-STEP, DECODE = "step", "decode"
+STEP, NOISE, DECODE = "step", "noise", "decode"
+
+# Ranges that are a part of a run by themselves; noise is what the step does not draw itself: increments of
+# Brownian paths, and the latents of generators.
+PARTS = {"step": STEP, "brownian": NOISE, "noise": NOISE, "decode": DECODE}
 
 CLASSES = (
     CONVOLUTION, LINEAR, NORMALISATION, ATTENTION, ELEMENTWISE, COPIES, COMPILED, OTHER, BETWEEN,
@@ -46,6 +50,7 @@ _OPS = (
 # decides: inductor names a kernel after all it holds, and a bias that was added is no convolution.
 _KERNELS = (
     (STEP, re.compile(r"\b_?step(_kernel)?\b")),
+    (NOISE, re.compile(r"\b_?(brownian|noise)(_kernel)?\b")),
     (ELEMENTWISE, re.compile("triton_poi")),
     (COPIES, re.compile("memcpy|memset|copy|nchwtonhwc|nhwctonchw|catarray|transpose|permute")),
     (CONVOLUTION, re.compile("conv|fprop|dgrad|winograd|im2col")),
@@ -64,9 +69,8 @@ def op_class(name: str, caller: str | None = None) -> str:
     if INDUCTOR in name:
         return COMPILED
     plain = name.rpartition("::")[2].partition(".")[0].lower()
-    for whole in (STEP, DECODE):  # ranges to the profiler, and all that is in them
-        if whole in (plain, caller):
-            return whole
+    if plain in PARTS or caller in PARTS.values():  # and all that is in them
+        return PARTS.get(plain) or str(caller)
     if _MOVES.fullmatch(plain):
         return COPIES
     if caller in _OWNERS:
@@ -78,7 +82,7 @@ def op_class(name: str, caller: str | None = None) -> str:
 def kernel_class(name: str, launcher: str | None = None) -> str:
     """The class of a GPU kernel.
 
-    launcher  class of the operator that launched it, None where a CUDA graph or the step did
+    launcher  class of the operator that launched it, None where a CUDA graph or an op of ours did
     """
     if launcher == DECODE:
         return DECODE
@@ -87,4 +91,4 @@ def kernel_class(name: str, launcher: str | None = None) -> str:
     if launcher is None or launcher == OTHER:
         return found or OTHER
     # An operator knows better what a matrix product is for; that a kernel moves data, the kernel.
-    return COPIES if found == COPIES and launcher != STEP else launcher
+    return COPIES if found == COPIES and launcher not in PARTS.values() else launcher

@@ -9,12 +9,12 @@ from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 
 from ..trace import DOMAIN
-from .classes import BETWEEN, COPIES, INDUCTOR, kernel_class, op_class
+from .classes import BETWEEN, COPIES, INDUCTOR, PARTS, kernel_class, op_class
 from .report import Op
 
 PREFIX = f"{DOMAIN}::"
-# Fused ops, the step and the decoder, which are ranges to the profiler.
-OPERATORS = tuple(PREFIX + name for name in ("group_norm", "attention", "step", "decode"))
+# Fused ops and the parts of a run, which are ranges to the profiler.
+OPERATORS = tuple(PREFIX + name for name in ("group_norm", "attention", *PARTS))
 
 
 def host_ops(events: Iterable[FunctionEvent]) -> tuple[list[Op], Counter[str]]:

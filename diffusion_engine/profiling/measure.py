@@ -18,9 +18,9 @@ from torch.profiler import ProfilerActivity, record_function
 from .. import trace
 from ..doctor import versions
 from ..executors.compiled import Compiled
-from .classes import BETWEEN, CLASSES
+from .classes import BETWEEN, CLASSES, PARTS
 from .events import PREFIX, device_ops, host_ops, moves
-from .report import DECODE, GAPS, NETWORK, STEP, Op, Part, Profile
+from .report import GAPS, NETWORK, Op, Part, Profile
 
 if TYPE_CHECKING:
     from ..request import Result
@@ -57,9 +57,13 @@ class _Reading:
 
 
 def profile(
-    sampler: Sampler, n: int | None = None, condition: Any = None, runs: int = 5
+    sampler: Sampler,
+    n: int | None = None,
+    condition: Any = None,
+    runs: int = 5,
+    noise: str | None = None,
 ) -> Profile:
-    """Where the time of `sampler.sample(n, condition=condition)` goes.
+    """Where the time of `sampler.sample(n, condition=condition, noise=noise)` goes.
 
     runs  timed by the clock, 1 or more; two before them and two with torch.profiler are not
 
@@ -74,7 +78,8 @@ def profile(
     device = sampler.device
 
     def run() -> Result:
-        result = sampler.sample(n, condition=condition, progress=False)
+        given = {} if noise is None else {"noise": noise}
+        result = sampler.sample(n, condition=condition, progress=False, **given)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return result
@@ -139,23 +144,25 @@ def _host_parts(
 ) -> tuple[list[Part], list[Op]]:
     """Parts of a CPU's run: ranges by the clock, the network's classes by the profiler."""
     scale = total / elapsed
-    network, step = (clock.seconds[name] * scale for name in (NETWORK, STEP))
+    network = clock.seconds[NETWORK] * scale
     ops, calls = host_ops(events)
     seen = sum(op.seconds for op in ops) or 1.0
     ops = [Op(op.name, op.kind, op.calls, op.seconds / seen * network) for op in ops]
     parts = [Part(NETWORK, None, clock.calls[NETWORK] / runs, network)]
     parts += _classes(ops, calls)
-    parts.append(Part(STEP, None, clock.calls[STEP] / runs, step))
-    decode = clock.seconds[DECODE] * scale
-    if clock.calls[DECODE]:
-        parts.append(Part(DECODE, None, clock.calls[DECODE] / runs, decode))
-    parts.append(Part(GAPS, None, None, total - network - step - decode))
+    for kind in dict.fromkeys(PARTS.values()):
+        names = [name for name in PARTS if PARTS[name] == kind]
+        begun = sum(clock.calls[name] for name in names)
+        if begun:
+            seconds = sum(clock.seconds[name] for name in names)
+            parts.append(Part(kind, None, begun / runs, seconds * scale))
+    top = sum(part.seconds for part in parts if part.within is None)
+    parts.append(Part(GAPS, None, None, total - top))
     return parts, [op for op in ops if op.kind != BETWEEN]
 
 
 def _device_parts(events: Sequence[Any], total: float) -> tuple[list[Part], list[Op]]:
-    """Parts of a GPU's run: its kernels' own times. All but the step's and the decoder's are the
-    network's."""
+    """Parts of a GPU's run: its kernels' own times. All that are no other part's are the network's."""
     ops, busy = device_ops(events)
     seen = sum(op.seconds for op in ops)
     if not seen:
@@ -169,13 +176,14 @@ def _device_parts(events: Sequence[Any], total: float) -> tuple[list[Part], list
     calls: Counter[str] = Counter()
     for op in ops:
         calls[op.kind] += op.calls
-    step, decode = ([op for op in ops if op.kind == kind] for kind in (STEP, DECODE))
-    rest = [op for op in ops if op.kind not in (STEP, DECODE)]
+    kinds = list(dict.fromkeys(PARTS.values()))
+    rest = [op for op in ops if op.kind not in kinds]
     parts = [Part(NETWORK, None, sum(op.calls for op in rest), sum(op.seconds for op in rest))]
     parts += _classes(rest, calls)
-    parts.append(Part(STEP, None, calls[STEP], sum(op.seconds for op in step)))
-    if decode:
-        parts.append(Part(DECODE, None, calls[DECODE], sum(op.seconds for op in decode)))
+    for kind in kinds:
+        if calls[kind]:
+            own = sum(op.seconds for op in ops if op.kind == kind)
+            parts.append(Part(kind, None, calls[kind], own))
     parts.append(Part(GAPS, None, None, total - sum(op.seconds for op in ops)))
     return parts, ops
 

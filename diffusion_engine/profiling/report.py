@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-NETWORK, STEP, DECODE, GAPS = "network", "step", "decode", "host gaps"
+NETWORK, GAPS = "network", "host gaps"
 
 
 @dataclass(frozen=True)
 class Part:
     """A part of one run.
 
-    name     network, step, decode (with a decoder), host gaps; or a class of the network's operators
+    name     network, step, noise and decode where there are any, host gaps; or a class of the network's
+             operators
     within   "network" for such a class, else None
     calls    operators or ranges a run that began in it; on a GPU kernels; None for gaps
     seconds  of one run

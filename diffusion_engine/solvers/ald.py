@@ -14,7 +14,7 @@ from .base import Points, Solver, Update, finite_start, score_of
 if TYPE_CHECKING:
     from ..grids import Grid
 
-# Steps a level and the ratio r; the levels are those of the grid (10, 232, 500 and 1086).
+# Steps a level and the ratio r.
 PRESETS = {
     "ncsn": (100, 0.316),
     "ncsnv2": (5, 0.176),
@@ -27,8 +27,9 @@ PRESETS = {
 class ALD(Solver):
     """x <- x + e score + sqrt(2 e) z, e = 2 a (snr sigma)^2, n_steps times at every level.
 
-    preset   "ncsn", "ncsnv2", "ncsnv2-celeba" or "ncsnv2-bedroom": their n_steps and snr. n_steps have to
-             shrink the noise of a level to the next: NCSNv2's few do so where levels are hundreds
+    preset   "ncsn", "ncsnv2", "ncsnv2-celeba" or "ncsnv2-bedroom": their n_steps and snr, published with
+             steps=10, 232, 500 and 1086 levels of VE(sigma_max=1, 50, 90 and 190). n_steps have to shrink
+             the noise of a level to the next: NCSNv2's few do so where levels are hundreds
     n_steps  steps a level; None is the preset's
     snr      None is the preset's
     denoise  one more call makes the last x its `denoised` (NCSNv2)
@@ -40,6 +41,7 @@ class ALD(Solver):
         "where alpha changes, x is scaled with it between levels: the signal needs no time to grow"
     )
     keeps_noise: ClassVar[bool] = False
+    on_path: ClassVar[bool] = False
     preset: str = "ncsn"
     n_steps: int | None = None
     snr: float | None = None
@@ -48,9 +50,10 @@ class ALD(Solver):
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise ValueError(f"preset={self.preset!r}: choose {', '.join(PRESETS)}")
-        if self.rule[0] < 1 or not 0.0 < self.rule[1] < 1.0:
+        count, snr = self.rule
+        if not isinstance(count, int) or count < 1 or not 0.0 < snr < 1.0:
             raise ValueError(
-                f"n_steps={self.rule[0]}, snr={self.rule[1]:g}: take 1 step a level or more, and an snr "
+                f"n_steps={count!r}, snr={snr:g}: take 1 step a level or more, and an snr "
                 "between 0 and 1"
             )
 

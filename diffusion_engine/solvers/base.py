@@ -62,6 +62,7 @@ class Solver:
     blocks      parts of the state that it moves: 1, x, or 2, [x, v] of CLD
     exact       whether a row that completes a step transports x0 exactly, given a perfect network
     keeps_noise whether it then also leaves the noise level of its state, where a paper lets it
+    on_path     whether its noise is that of an SDE, so that a Brownian path can drive it
     """
 
     name: ClassVar[str]
@@ -72,6 +73,7 @@ class Solver:
     exact: ClassVar[bool] = True
     blocks: ClassVar[int] = 1
     keeps_noise: ClassVar[bool] = True
+    on_path: ClassVar[bool] = True
 
     @property
     def stochastic(self) -> bool:
@@ -128,7 +130,7 @@ class Solver:
         for i, update in enumerate(self.updates(process, points), 1):
             if update.churn:
                 rows[-1] = _add_noise(rows[-1], update)
-            spans = _spans(update, rows)
+            spans = _spans(update, rows) if self.on_path else ()
             rows.append(replace(_row(update, network, clip, i), spans=spans))
         return Plan(tuple(rows), self.name, self.exact)
 

@@ -10,11 +10,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 from ..linear import denoised, normal, x
+from ..prediction import Consistency as ConsistencyRule
 from ..processes import Discrete, GaussianProcess, Point
 from .base import Points, Solver, Update, steps
 
 if TYPE_CHECKING:
     from ..grids import Grid
+    from ..network import ScoreNetwork
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,16 @@ class Consistency(Solver):
     name: ClassVar[str] = "consistency"
     source: ClassVar[str] = "Song et al. 2023 (consistency models), algorithm 1"
     keeps_noise: ClassVar[bool] = False
+    on_path: ClassVar[bool] = False
     indices: tuple[int, ...] | None = None
     scales: int = 40
 
     def __post_init__(self) -> None:
         if self.indices is None:
             return
-        places = tuple(self.indices)
+        places = tuple(self.indices) if isinstance(self.indices, (list, tuple)) else ()
         object.__setattr__(self, "indices", places)  # of JSON they are a list
-        rising = all(a < b for a, b in pairwise(places))
+        rising = all(isinstance(k, int) for k in places) and all(a < b for a, b in pairwise(places))
         if len(places) < 2 or not rising or places[0] < 0 or places[-1] != self.scales - 1:
             raise ValueError(
                 f"indices={list(places)}: give 2 or more that rise to scales - 1 = {self.scales - 1}, where "
@@ -56,6 +59,15 @@ class Consistency(Solver):
         if process.at(process.t_max).alpha == 0.0:
             return None
         return partial(karras_at, indices=self.indices, scales=self.scales)
+
+    def misfit(self, network: ScoreNetwork) -> str | None:
+        rule, least = network.prediction, network.process.at(network.process.t_min).ratio
+        if isinstance(rule, ConsistencyRule) and not math.isclose(rule.sigma_min, least):
+            return (
+                f"its function is x at sigma / alpha = {rule.sigma_min:g} and the process's times end at "
+                f"{least:g}; give the prediction Consistency(sigma_min={least:g}), or another process"
+            )
+        return None
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         least = process.at(process.t_min).ratio
@@ -77,15 +89,19 @@ class LCM(Solver):
 
     name: ClassVar[str] = "lcm"
     source: ClassVar[str] = "Luo et al. 2023 (latent consistency models), algorithm 3"
+    differs: ClassVar[str] = (
+        "scaling and original are options here, which a scheduler's configuration does not set"
+    )
     exact: ClassVar[bool] = False  # c_out is a little below 1
     keeps_noise: ClassVar[bool] = False
+    on_path: ClassVar[bool] = False
     scaling: float = 10.0
     original: int = 50
 
     def __post_init__(self) -> None:
-        if self.original < 1 or not self.scaling > 0.0:
+        if not isinstance(self.original, int) or self.original < 1 or not self.scaling > 0.0:
             raise ValueError(
-                f"original={self.original}, scaling={self.scaling:g}: both are above 0"
+                f"original={self.original!r}, scaling={self.scaling:g}: both are above 0, original is whole"
             )
 
     @property

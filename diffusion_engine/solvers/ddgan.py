@@ -24,8 +24,8 @@ class DDGAN(Solver):
     """
 
     name: ClassVar[str] = "ddgan"
-    source: ClassVar[str] = "Xiao et al. 2022 (denoising diffusion GANs), algorithm 1"
-    order: int = 1
+    source: ClassVar[str] = "Xiao et al. 2022 (denoising diffusion GANs)"
+    on_path: ClassVar[bool] = False
 
     @property
     def stochastic(self) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 
 from ..linear import Linear, denoised, normal, x
-from ..processes import VE, VP, Discrete, GaussianProcess, Point, SubVP
+from ..processes import VE, VP, GaussianProcess, Point, SubVP
 from .base import Points, Solver, Update, finite_start, score_of, steps, transfer
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Predictor(Solver):
         return True
 
     def default_grid(self, process: GaussianProcess) -> str | Grid | None:
-        return None if isinstance(process, Discrete) else "uniform"
+        return "uniform" if isinstance(process, (VP, VE)) else None
 
     def objection(self, process: GaussianProcess, points: Points) -> str | None:
         if self.step == "1/N":
@@ -75,6 +75,8 @@ def published(process: GaussianProcess, points: Points) -> str | None:
         return f"step='1/N' is published for VP, sub-VP and VE, not {type(process).__name__}; use 'grid'"
     if times[0] != process.t_max or not np.allclose(gaps, gaps[:1] * len(gaps), rtol=1e-6, atol=0):
         return f"step='1/N' needs uniform times from t={process.t_max:g}; use grid='uniform' or step='grid'"
+    if points[-1].sigma > 0.0:
+        return "step='1/N' takes its last step to clean data; use end='zero' or step='grid'"
     return None
 
 

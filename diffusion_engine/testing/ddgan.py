@@ -34,7 +34,17 @@ class GaussianGenerator(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor, z: Tensor) -> Tensor:
         def column(table: Tensor) -> Tensor:
-            return table[label].to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+            return table[label.long()].to(x.dtype).view(-1, *[1] * (x.ndim - 1))
 
-        fresh = z[:, : x[0].numel()].reshape(x.shape)
-        return column(self.offset) + column(self.gain) * x + column(self.std) * fresh
+        return column(self.offset) + column(self.gain) * x + column(self.std) * fresh(x, z)
+
+
+def fresh(x: Tensor, z: Tensor) -> Tensor:
+    """The first entries of z in the shape of x. Raises ValueError where they are too few."""
+    size = x.shape[1:].numel()
+    if z.shape[1] < size:
+        raise ValueError(
+            f"the latent has {z.shape[1]} entries and a sample {size} elements, each of which takes one; "
+            f"give ScoreNetwork latent={size}"
+        )
+    return z[:, :size].reshape(x.shape)

@@ -12,6 +12,7 @@ from ..network import ScoreNetwork
 from ..prediction import Consistency
 from ..processes import EDM, Discrete
 from .consistency import Inner
+from .ddgan import fresh
 from .exact import Data
 from .mixture import Mixture
 
@@ -87,7 +88,6 @@ class MixtureGenerator(nn.Module):
         self.register_buffer("alpha", torch.tensor(process.alpha_bar, dtype=torch.float64).sqrt())
 
     def forward(self, x: Tensor, label: Tensor, z: Tensor) -> Tensor:
-        alpha = self.alpha[label].view(-1, *[1] * (x.ndim - 1))
-        fresh = z[:, : x[0].numel()].reshape(x.shape).double()
+        alpha = self.alpha[label.long()].view(-1, *[1] * (x.ndim - 1))
         law = self.data.posterior(x.double(), alpha, (1.0 - alpha**2).sqrt())
-        return quantile(torch.special.ndtr(fresh), *law).to(x.dtype)
+        return quantile(torch.special.ndtr(fresh(x, z).double()), *law).to(x.dtype)
