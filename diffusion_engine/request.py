@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -205,7 +206,7 @@ class Request:
         if given is None or isinstance(given, str):
             return None
         if isinstance(given, Tensor):
-            return lambda row, m: given[row, m, low:high]
+            return partial(_given_normals, given, low, high)
         return lambda row, m: given(row, m, self.seeds)
 
     def recipe(self) -> dict[str, Any]:
@@ -230,6 +231,16 @@ class Request:
             "noise": self.noise if named else None,
             "needs": needs,
         }
+
+
+def _given_normals(given: Tensor, low: int, high: int, row: int, m: int) -> Tensor:
+    """Those of samples low ... high - 1 for normal m of a row."""
+    if given.ndim < 3 or row >= given.shape[0] or m >= given.shape[1] or high > given.shape[2]:
+        raise ValueError(
+            f"noise has shape {list(given.shape)} and the run reads row {row}, draw {m} of {high} samples; give "
+            "[rows, draws, n, *shape]"
+        )
+    return given[row, m, low:high]
 
 
 def _composed(

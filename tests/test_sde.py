@@ -230,6 +230,22 @@ def test_drift_and_diffusion_belong_to_alpha_and_sigma(process):
     assert diffusion == pytest.approx(wanted, rel=15 * tolerance)
 
 
+def test_presets_are_those_published():
+    assert PRESETS == {
+        "ncsn": (100, 0.316),
+        "ncsnv2": (5, 0.176),
+        "ncsnv2-celeba": (5, 0.128),
+        "ncsnv2-bedroom": (3, 0.095),
+    }
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 2, 1), (6, 0, 2, 1), (6, 1, 1, 1), (6, 1)])
+def test_too_few_given_normals(shape):
+    own = Sampler(network(TG, VP()), "euler_maruyama", 5)
+    with pytest.raises(ValueError, match=r"noise has shape .* give \[rows, draws, n, \*shape\]"):
+        own.sample(2, noise=torch.zeros(shape))
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_annealed_langevin(preset):
     count, snr = PRESETS[preset]

@@ -55,6 +55,20 @@ def test_a_network_of_gamma_takes_columns_of_times():
         VDM.from_module(torch.nn.Linear(1, 2))
 
 
+def test_the_monotone_network():
+    """l1(t) + l3(2 sigmoid(l2(2 (t - 0.5))) - 1) / 1024, with the weights' absolute values."""
+    torch.manual_seed(3)
+    module = MonotoneGamma().double()
+    torch.nn.init.normal_(module.l1.weight)
+    w1, b1, w2, b2, w3 = (p.detach().numpy() for p in (
+        module.l1.weight, module.l1.bias, module.l2.weight, module.l2.bias, module.l3.weight))  # fmt: skip
+    t = np.linspace(0.0, 1.0, 7)
+    hidden = np.abs(w2[:, 0]) * (2.0 * (t[:, None] - 0.5)) + b2
+    bent = (2.0 / (1.0 + np.exp(-hidden)) - 1.0) @ np.abs(w3[0]) / 1024.0
+    want = np.abs(w1[0, 0]) * t + b1[0] + bent
+    assert -2.0 * VDM.from_module(module).lam(t) == pytest.approx(want, rel=1e-12)
+
+
 def test_a_learned_gamma_in_a_file(tmp_path):
     """Saved and loaded without pickle; the sign of a weight does not matter."""
     torch.manual_seed(0)
