@@ -237,8 +237,8 @@ def _given_normals(given: Tensor, low: int, high: int, row: int, m: int) -> Tens
     """Those of samples low ... high - 1 for normal m of a row."""
     if given.ndim < 3 or row >= given.shape[0] or m >= given.shape[1] or high > given.shape[2]:
         raise ValueError(
-            f"noise has shape {list(given.shape)} and the run reads row {row}, draw {m} of {high} samples; give "
-            "[rows, draws, n, *shape]"
+            f"noise has shape {list(given.shape)} and the run reads row {row}, draw {m} of {high} samples; "
+            "give [rows, draws, n, *shape]"
         )
     return given[row, m, low:high]
 
