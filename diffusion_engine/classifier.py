@@ -37,6 +37,8 @@ class Classified(nn.Module):
                 f"the network returned {found} channel blocks and with_classifier expected {self.blocks}; "
                 f"say with_classifier(..., blocks={found})"
             )
+        if given is None:  # nothing is guided, and no row reads a gradient
+            return (*outs, torch.zeros_like(x))
         return (*outs, self.gradient(x, label, given))
 
     def predict(self, x: Tensor, label: Tensor, condition: Condition | None) -> tuple[Tensor, ...]:
@@ -50,29 +52,64 @@ class Classified(nn.Module):
 
         functional  by torch.func, which a derivative can be taken of but fewer modules are written for
         """
-        y = (
-            condition.get(self.key, condition.get(""))
-            if isinstance(condition, Mapping)
-            else condition
-        )
-        if y is None:
-            raise ValueError("a classifier guides to a class; give condition=")
+        y, count = self._classes(condition), 0
 
         def log_p(x: Tensor) -> Tensor:
-            logits = self.classifier(x, label)
+            nonlocal count
+            logits = _checked(self.classifier(x, label), len(x))
             precise = torch.promote_types(logits.dtype, torch.float32)
             log_all, count = logits.log_softmax(dim=1, dtype=precise), logits.shape[1]
-            # The null class of an unconditional branch is none of the classifier's: no gradient.
-            chosen = log_all.gather(1, y.long().clamp(max=count - 1).view(-1, 1)).view(-1)
+            chosen = log_all.gather(1, y.clamp(0, count - 1)[:, None])[:, 0]
             return torch.where(y < count, chosen, 0.0).sum()
 
         if functional:
-            return torch.func.grad(log_p)(x)
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            (found,) = torch.autograd.grad(log_p(leaf), leaf)
-        # An expanded gradient has no memory of its own to point a kernel at.
+            found = torch.func.grad(log_p)(x)
+        else:
+            with torch.enable_grad():
+                leaf = x.detach().requires_grad_()
+                total = log_p(leaf)
+                if not total.requires_grad:
+                    raise ValueError(
+                        "the classifier's logits have no derivative with respect to x: it may not detach, "
+                        "nor run under no_grad"
+                    )
+                (found,) = torch.autograd.grad(total, leaf)
+        # The null class of an unconditional branch is none of the classifier's: no gradient. Any other that
+        # it has not is a mistake, which nothing here waits to see: NaN flags the sample.
+        null = self.network.null if isinstance(self.network.null, int) else -1
+        unknown = (y < 0) | ((y >= count) & (y != null))
+        found = found.masked_fill(unknown.view(-1, *[1] * (x.ndim - 1)), torch.nan)
+        # A gradient of other strides has no memory that a kernel could be pointed at.
         return found if found.stride() == x.stride() else torch.empty_like(x).copy_(found)
+
+    def _classes(self, condition: Condition | None) -> Tensor:
+        """y [N] int64, out of a condition."""
+        y = condition
+        if isinstance(condition, Mapping):
+            y = condition.get(self.key, condition.get(""))
+        if not isinstance(y, Tensor):
+            has = f"has {sorted(condition)}" if isinstance(condition, Mapping) else "is missing"
+            raise ValueError(
+                f"a classifier guides to a class, {self.key!r} where conditions have names, and the "
+                f"condition {has}; give condition="
+            )
+        if y.ndim != 1 or y.dtype.is_floating_point:
+            raise ValueError(
+                f"a classifier guides to classes, one whole number a sample, and the condition is "
+                f"{str(y.dtype).removeprefix('torch.')} {list(y.shape)}; give them under {self.key!r} in a "
+                "mapping, beside what else the network is told"
+            )
+        return y.long()
+
+
+def _checked(logits: Tensor, samples: int) -> Tensor:
+    """The logits, if they are a classifier's."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != samples:
+        found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"the classifier returned {found} for {samples} samples; it returns logits [samples, classes]"
+        )
+    return logits
 
 
 def with_classifier(

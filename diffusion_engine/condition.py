@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .network import Condition, ScoreNetwork
 
 
 @dataclass(frozen=True)
@@ -37,3 +41,110 @@ class ScaleEmbedding:
         frequency = torch.exp(-rate * torch.arange(half, dtype=torch.float64, device=scales.device))
         angle = self.factor * (scales.double() - 1.0)[:, None] * frequency
         return {self.name: torch.cat([angle.sin(), angle.cos()], dim=1)}
+
+
+def checked(
+    network: ScoreNetwork, condition: Any, n: int, device: torch.device
+) -> Condition | None:
+    """The condition of n samples as tensors on a device; without one the network's null, if it has that.
+
+    Raises ValueError where it is not one entry a sample, or no class that the network knows.
+    """
+    if condition is None:
+        if network.null is None:
+            return None
+        return null_like(network, torch.zeros(n, dtype=torch.int64, device=device))
+    if isinstance(condition, Mapping):
+        made = {name: _tensor(repr(name), value, device) for name, value in condition.items()}
+        lengths = sorted({len(t) if t.ndim else 0 for t in made.values()})
+        if lengths != [n]:
+            raise ValueError(f"the condition holds {lengths} entries for {n} samples")
+        return made
+    if isinstance(condition, int):
+        condition = [condition] * n
+    tensor = _tensor("it", condition, device)
+    if tensor.ndim == 0 or len(tensor) != n:
+        raise ValueError(
+            f"the condition has shape {list(tensor.shape)} for {n} samples; give one a sample"
+        )
+    if network.classes is None:
+        return tensor
+    allowed = network.classes + (network.null == network.classes)
+    low, high = int(tensor.min()), int(tensor.max())
+    if tensor.dtype.is_floating_point or low < 0 or high >= allowed:
+        raise ValueError(
+            f"the network knows classes 0 to {network.classes - 1}; got {tensor.tolist()[:8]}"
+        )
+    return tensor.long()
+
+
+def _tensor(name: str, value: Any, device: torch.device) -> Tensor:
+    try:
+        if value is not None:
+            return torch.as_tensor(value, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise ValueError(
+        f"the condition is a class, one class a sample, a tensor or a mapping of tensors, and {name} is "
+        f"{str(value)[:60]!r}"
+    )
+
+
+def length(conditions: Sequence[Any]) -> int | None:
+    """How many samples the first condition that says so is for."""
+    condition = next((c for c in conditions if c is not None and not isinstance(c, int)), None)
+    if isinstance(condition, Mapping):
+        condition = next(iter(condition.values()), None)
+    try:
+        return len(condition)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def null_like(network: ScoreNetwork, like: Condition) -> Condition | None:
+    """The null condition once for every sample, shaped like a condition."""
+    null = network.null
+    if null is None:
+        return None
+    if isinstance(null, Mapping):
+        first = next(iter(like.values() if isinstance(like, Mapping) else [like]))
+        return {
+            n: _repeat(torch.as_tensor(t, device=first.device), len(first)) for n, t in null.items()
+        }
+    if isinstance(like, Mapping):
+        raise ValueError(
+            f"the condition has the names {sorted(like)} and the network's null condition none; give both "
+            "the same"
+        )
+    return _repeat(torch.as_tensor(null, device=like.device), len(like))
+
+
+def _repeat(tensor: Tensor, n: int) -> Tensor:
+    return tensor.expand(n, *tensor.shape)
+
+
+def _kinds(condition: Condition | None) -> dict[str, tuple]:
+    """Shape of one entry and dtype by name; a tensor without a name is ""'s."""
+    named = condition if isinstance(condition, Mapping) else {"": condition}
+    return {n: (tuple(t.shape[1:]), t.dtype) for n, t in named.items() if t is not None}
+
+
+def check_alike(conditions: Sequence[Condition | None]) -> None:
+    """Raises ValueError where conditions to compose are not of one kind."""
+    kinds = [_kinds(condition) for condition in conditions]
+    if any(kind != kinds[0] for kind in kinds):
+        raise ValueError(
+            "the composed conditions are entries of one batched call and have to have the same names, shapes "
+            f"and dtypes; got {kinds}"
+        )
+
+
+def check_shapes(condition: Condition | None, null: Condition | None) -> None:
+    """Raises ValueError where a condition and the null condition do not fit into one batch."""
+    given, none = ({n: kind[0] for n, kind in _kinds(c).items()} for c in (condition, null))
+    if given != none:
+        shapes = [{n: list(shape) for n, shape in kinds.items()} for kinds in (given, none)]
+        raise ValueError(
+            f"one sample's condition has the shape {shapes[0]} and the network's null condition {shapes[1]}; "
+            "give both the same"
+        )

@@ -46,9 +46,9 @@ def encoding(
     if isinstance(refine, bool) or not isinstance(refine, int) or refine < 0:
         raise ValueError(f"refine={refine!r}: a whole number of iterations a step, 0 for none")
     first = process.at(process.t_min if start is None else start)
-    if first.sigma <= 0.0:
+    if not (first.sigma > 0.0 and first.t >= min(process.t_min, process.clean.t)):
         raise ValueError(
-            f"start={first.t:g} is clean data, which the ODE has no slope at; start above"
+            f"start={first.t:g} is clean data or no time at all, and the ODE has no slope there; start above"
         )
     rising = (first, *(p for p in reversed(points) if p.lam < first.lam))
     if len(rising) < 2:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from .ops import layout
 from .plan import Plan, Row
+
+if TYPE_CHECKING:
+    from .network import ScoreNetwork
 
 CONDITIONAL, UNCONDITIONAL = 0, 1
 
@@ -152,7 +156,36 @@ def _product(row: Row, rest: float) -> tuple[float, ...]:
     return tuple(p)
 
 
+ALWAYS = (0.0, math.inf)
+ROUNDING = 1.0 + 1e-12  # of the ratio of a level that was given as one
+
+
+def check(network: ScoreNetwork, interval: tuple[float, float], classifier_scale: float) -> None:
+    """Raises ValueError where these make no sense, or say what this network would not follow."""
+    _check_interval(interval)
+    if not math.isfinite(classifier_scale):
+        raise ValueError(
+            f"classifier_scale={classifier_scale!r}: the scale is a finite number, 0 for none"
+        )
+    inside = getattr(network.module, "guided", False)  # of genie.exact_derivative
+    if interval != ALWAYS and (network.scale_input is not None or inside):
+        why = "follows one guided ODE" if inside else "reads its guidance scale, which is one"
+        raise ValueError(f"interval={interval}: this network {why} for all times")
+    if network.gradient is None and classifier_scale not in (0.0, 1.0):
+        what = (
+            "is guided within; say exact_derivative(..., classifier_scale=)"
+            if inside
+            else "has no classifier; give the one of network.with_classifier(classifier)"
+        )
+        raise ValueError(f"classifier_scale={classifier_scale:g} and the network {what}")
+
+
 def _check_interval(interval: tuple[float, float]) -> None:
+    pair = isinstance(interval, (tuple, list)) and len(interval) == 2
+    if not pair or not all(isinstance(end, (int, float)) for end in interval):
+        raise ValueError(
+            f"interval={interval!r}: give two noise-to-signal ratios sigma / alpha, as (0.3, 3.0)"
+        )
     low, high = interval
     if not 0.0 <= low < high:
         raise ValueError(
@@ -161,7 +194,8 @@ def _check_interval(interval: tuple[float, float]) -> None:
 
 
 def _inside(row: Row, interval: tuple[float, float]) -> bool:
-    return row.call is not None and interval[0] < row.call.at.ratio <= interval[1]
+    low, high = interval
+    return row.call is not None and low * ROUNDING < row.call.at.ratio <= high * ROUNDING
 
 
 def inpaint(plan: Plan) -> Plan:

@@ -219,7 +219,7 @@ class ScoreNetwork:
         return (p if isinstance(p, tuple) else (p,)), q
 
     def slope_weights(self, at: Point) -> tuple[float, ...]:
-        """Weights of the channel blocks whose sum is d eps / dg (Dockhorn et al. 2022, eq. 14).
+        """Weights of the channel blocks whose sum is d eps / dg (Dockhorn et al. 2022, section 3).
 
         Raises ValueError where the network offers no such derivative.
         """
@@ -231,6 +231,15 @@ class ScoreNetwork:
             return (0.0, 1.0)
         g = at.ratio
         return (0.0, -1.0 / g, g / (1.0 + g * g), 1.0 / (g * (1.0 + g * g)))
+
+    @property
+    def _promise(self) -> tuple[str, int]:
+        """The option that says the most of what a call returns, and how many channel blocks that is."""
+        if self.gradient is not None:
+            return f"gradient={self.gradient}", self.gradient + 1
+        if self.derivative is not None:
+            return f"derivative={self.derivative!r}", 4 if self.derivative == "heads" else 2
+        return (f"variance={self.variance!r}", 2) if self.variance else ("", 1)
 
     def c_in(self, at: Point) -> float:
         """The scale of the network's input."""
@@ -274,10 +283,11 @@ class ScoreNetwork:
                 f"each; give the shape of x alone and a module that takes {x.shape[1]} channels ({error})"
             ) from error
         outs = (out,) if isinstance(out, Tensor) else tuple(out)
-        if self.variance and sum(t.shape[1] for t in outs) < 2 * self.shape[0]:
-            raise ValueError(
-                f"the network returned {sum(t.shape[1] for t in outs)} channels; with variance="
-                f"{self.variance!r} it returns {2 * self.shape[0]} or more"
+        option, blocks = self._promise
+        if option and sum(t.shape[1] for t in outs) < blocks * self.shape[0]:
+            raise ValueError(  # an absent block would be read as 0
+                f"the network returned {sum(t.shape[1] for t in outs)} channels; with {option} it returns "
+                f"{blocks * self.shape[0]} or more"
             )
         for tensor in outs:
             if tensor.shape[0] != x.shape[0]:  # a kernel would read past its end

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from .condition import check_alike, check_shapes, checked, length, null_like
 from .network import Condition, ScoreNetwork
 from .solvers import Solver
 
@@ -117,14 +118,16 @@ class Request:
         """Checks what was given; raises ValueError with what to do."""
         network, device = sampler.network, sampler.device
         conditions, weights = _composed(sampler, compose, condition, guidance)
-        numbers = _seeds(n, seed, seeds, _implied(conditions, x))
+        numbers = _seeds(n, seed, seeds, length(conditions) if x is None else len(x))
         count = len(numbers)
-        parts = [_condition(network, c, count, device) for c in conditions]
+        parts = [checked(network, c, count, device) for c in conditions]
         made, concepts = parts[0], tuple(c for c in parts[1:] if c is not None)
-        scales: tuple[Scale, ...] = tuple(zip(*(_scales(w, count) for w in weights), strict=True))
+        scales: tuple[Scale, ...] = tuple(
+            zip(*(_scales("weight", w, count) for w in weights), strict=True)
+        )
         if not weights:
-            scales = _scales(sampler.guidance if guidance is None else guidance, count)
-        _check_alike(parts)
+            scales = _scales("guidance", sampler.guidance if guidance is None else guidance, count)
+        check_alike(parts)
         guided = not weights and any(scale != 1.0 for scale in scales)
         if guided and network.scale_input is None:
             if network.null is None:
@@ -198,6 +201,7 @@ class Request:
                 f"the condition has the names {names[0]} and the network's null condition {names[1]}; "
                 "give both the same"
             )
+        check_shapes(self.condition, none)
         return [self.condition, none, *self.concepts]
 
     def noise_source(self) -> NoiseSource | None:
@@ -257,25 +261,23 @@ def _composed(
         raise ValueError("compose acts at all times; leave the sampler's interval out")
     if sampler.network.scale_input is not None:
         raise ValueError("a network that reads its guidance scale has no branches to compose")
-    pairs = [tuple(pair) if isinstance(pair, (tuple, list)) else () for pair in compose]
+    if sampler.network.gradient is not None and sampler.classifier_scale:
+        raise ValueError(
+            "compose adds the scores of conditions and a classifier guides to one class; sample with "
+            "classifier_scale=0"
+        )
+    if getattr(sampler.network.module, "guided", False):
+        raise ValueError(
+            "this network's derivative is that of one guided ODE, which no composition follows; compose with "
+            "exact_derivative of the unguided network"
+        )
+    listed = compose if isinstance(compose, (tuple, list)) else ()
+    pairs = [tuple(pair) if isinstance(pair, (tuple, list)) else () for pair in listed]
     if not pairs or any(len(pair) != 2 or pair[0] is None for pair in pairs):
         raise ValueError(
             f"compose={compose!r}: give (condition, weight) pairs, as [(3, 1.0), (5, -0.5)]"
         )
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-
-
-def _check_alike(conditions: Sequence[Condition | None]) -> None:
-    def kind(condition: Any) -> Any:
-        if isinstance(condition, Mapping):
-            return sorted((n, tuple(t.shape[1:]), t.dtype) for n, t in condition.items())
-        return None if condition is None else (tuple(condition.shape[1:]), condition.dtype)
-
-    if any(kind(other) != kind(conditions[0]) for other in conditions[1:]):
-        raise ValueError(
-            "the composed conditions are entries of one batched call and have to have the same names, shapes "
-            f"and dtypes; got {[kind(c) for c in conditions]}"
-        )
 
 
 def again(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -288,16 +290,6 @@ def again(recipe: Mapping[str, Any]) -> dict[str, Any]:
                 zip(zip(*recipe["compose"]), zip(*recipe["guidance"]), strict=True)  # noqa: B905
             )
     return made
-
-
-def _implied(conditions: Sequence[Any], x: Tensor | None) -> int | None:
-    """How many samples the conditions or x stand for."""
-    if x is not None:
-        return len(x)
-    condition = next((c for c in conditions if c is not None and not isinstance(c, int)), None)
-    if isinstance(condition, Mapping):
-        return len(next(iter(condition.values())))
-    return None if condition is None else len(condition)
 
 
 def _seeds(
@@ -323,10 +315,23 @@ def _seeds(
     return numbers
 
 
-def _scales(guidance: float | Sequence[float], n: int) -> tuple[float, ...]:
-    if isinstance(guidance, (int, float)):
-        return (float(guidance),) * n
-    scales = tuple(float(s) for s in guidance)
+def numbers(name: str, given: Any) -> float | tuple[float, ...]:
+    """A number, or one a sample, of whatever kind they were given as."""
+    try:
+        if np.ndim(given) == 0:
+            return float(given)
+        many = tuple(float(number) for number in given)
+    except (TypeError, ValueError):
+        many = ()
+    if not many:
+        raise ValueError(f"{name}={given!r}: give one number, or one a sample")
+    return many
+
+
+def _scales(name: str, given: float | Sequence[float], n: int) -> tuple[float, ...]:
+    scales = numbers(name, given)
+    if isinstance(scales, float):
+        return (scales,) * n
     if len(scales) != n:
         raise ValueError(
             f"{len(scales)} guidance scales for {n} samples; give one number, or one a sample"
@@ -334,40 +339,9 @@ def _scales(guidance: float | Sequence[float], n: int) -> tuple[float, ...]:
     return scales
 
 
-def _condition(
-    network: ScoreNetwork, condition: Any, n: int, device: torch.device
-) -> Condition | None:
-    if condition is None:
-        if network.null is None:
-            return None
-        return null_like(network, torch.zeros(n, dtype=torch.int64, device=device))
-    if isinstance(condition, Mapping):
-        made = {name: tensor.to(device) for name, tensor in condition.items()}
-        lengths = {len(tensor) for tensor in made.values()}
-        if lengths != {n}:
-            raise ValueError(f"the condition holds {sorted(lengths)} entries for {n} samples")
-        return made
-    if isinstance(condition, int):
-        condition = [condition] * n
-    tensor = torch.as_tensor(condition, device=device)
-    if tensor.ndim == 0 or len(tensor) != n:
-        raise ValueError(
-            f"the condition has shape {list(tensor.shape)} for {n} samples; give one a sample"
-        )
-    if network.classes is not None:
-        allowed = network.classes + (network.null == network.classes)
-        low, high = int(tensor.min()), int(tensor.max())
-        if tensor.dtype.is_floating_point or low < 0 or high >= allowed:
-            raise ValueError(
-                f"the network knows classes 0 to {network.classes - 1}; got {tensor.tolist()[:8]}"
-            )
-        return tensor.long()
-    return tensor
-
-
 def example(network: ScoreNetwork, device: torch.device, dtype: torch.dtype) -> Condition | None:
     """A condition for one sample, where the network says what they look like."""
-    made = _condition(network, None if network.classes is None else 0, 1, device)
+    made = checked(network, None if network.classes is None else 0, 1, device)
     if network.scale_input is None:
         return made
     return _with_scale(network, made, (1.0,), device, dtype)
@@ -392,24 +366,6 @@ def _with_scale(
     if condition is None:
         return told
     return (dict(condition) if isinstance(condition, Mapping) else {"": condition}) | told
-
-
-def null_like(network: ScoreNetwork, like: Condition) -> Condition | None:
-    """The null condition once for every sample, shaped like a condition."""
-    null = network.null
-    if null is None:
-        return None
-    if isinstance(null, Mapping):
-        first = next(iter(like.values() if isinstance(like, Mapping) else [like]))
-        return {
-            n: _repeat(torch.as_tensor(t, device=first.device), len(first)) for n, t in null.items()
-        }
-    assert isinstance(like, Tensor)
-    return _repeat(torch.as_tensor(null, device=like.device), len(like))
-
-
-def _repeat(tensor: Tensor, n: int) -> Tensor:
-    return tensor.expand(n, *tensor.shape)
 
 
 def _images(

@@ -22,13 +22,18 @@ from .encoding import encoding
 from .executors import Executor, Graph
 from .executors.compiled import Compiled, compiled
 from .executors.run import Run
-from .guidance import classifier_free, classifier_guidance, compose, inpaint
+from .guidance import check, classifier_free, classifier_guidance, compose, inpaint
 from .network import ScoreNetwork
 from .ops.step import StepArgs
 from .plan import Plan
 from .processes import Point
 from .request import Request, Result, Scale
 from .solvers import Solver, solver
+
+# What `encode` passes on to `sample`.
+ENCODES = frozenset(
+    ("condition", "guidance", "compose", "batch_size", "on_step", "every", "progress")
+)
 
 
 @dataclass(frozen=True)
@@ -112,14 +117,11 @@ class Sampler:
         else:
             grid = grid or _own_grid(self.solver, network) or network.grid
             self.points = grids.points(network.process, steps, grid, end)
-        if network.scale_input is not None and interval != (0.0, math.inf):
-            raise ValueError(
-                f"interval={interval}: this network reads its guidance scale, which is one for all times"
-            )
-        self.guidance, self.interval = guidance, interval
         self.classifier_scale = float(classifier_scale)
+        check(network, interval, self.classifier_scale)
+        self.guidance, self.interval = request.numbers("guidance", guidance), interval
         self.executor = executors.executor(executor, backend)
-        self.clip = network.clip if isinstance(clip, str) else clip
+        self.clip = _clip(network.clip if clip == "network" else clip)
         self.batch_size = batch_size
         self.network, self.dtype, self.device = _place(network, dtype, device)
         if accelerate:
@@ -154,7 +156,7 @@ class Sampler:
         """
         if guidance is None:
             own = self.guidance
-            guidance = float(own if isinstance(own, (int, float)) else own[0])
+            guidance = own if isinstance(own, float) else own[0]
         return self._plan(float(guidance), start, **how)
 
     def _plan(
@@ -235,12 +237,20 @@ class Sampler:
         start    the time of x; None is the process's t_min
         refine   fixed-point iterations a step towards the exact inverse of the solver's steps, for
                  solvers of one call a step and no history; 0 takes the solver's own steps upwards
-        request  condition, guidance, compose, batch_size, on_step, every and progress, as in `sample`
+        request  condition, guidance, compose, batch_size, on_step, every and progress, as in `sample`;
+                 with a decoder, x and the result are latents as it takes them
 
         `sample(x=result.samples, noised=True)` returns the images, up to an error of the solver's order; with
         end="t_min" it ends at the very time that encoding began at. Raises ValueError where the solver is
         stochastic or does not suit.
         """
+        if unknown := sorted(request.keys() - ENCODES):
+            raise ValueError(
+                f"encode takes no {', '.join(unknown)}: it draws nothing and keeps no region; it takes "
+                f"{', '.join(sorted(ENCODES))}"
+            )
+        if x is None:
+            raise ValueError("x is None: give the images to encode, [n, *shape]")
         return self.sample(x=x, start=start, encoding=refine, **request)
 
     def chunks(
@@ -452,6 +462,22 @@ def _sound(part: Request, images: Tensor, finite: list[bool]) -> list[bool]:
             stacklevel=6,
         )
     return [was and ok for was, ok in zip(finite, sound, strict=True)]
+
+
+def _clip(given: Any) -> tuple[float, float] | None:
+    """A range of `denoised`, as two numbers."""
+    if given is None:
+        return None
+    pair = isinstance(given, (tuple, list)) and len(given) == 2
+    if (
+        not pair
+        or not all(isinstance(end, (int, float)) for end in given)
+        or not given[0] < given[1]
+    ):
+        raise ValueError(
+            f"clip={given!r}: give a range (low, high) with low < high, None or 'network'"
+        )
+    return float(given[0]), float(given[1])
 
 
 def _solver(given: str | Solver, options: dict[str, Any]) -> Solver:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,10 +12,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..classifier import Classified
+from ..condition import null_like
 from ..law import Levels, per_sample
 from ..network import Condition, ScoreNetwork, gathered
-from ..request import null_like
 from . import natural
+
+# What torch says of a module that it cannot differentiate forwards.
+NOT_FORWARD = ("functorch", "forward AD", "forward-mode", "jvp", "have storage")
 
 
 class ExactDerivative(nn.Module):
@@ -29,6 +33,13 @@ class ExactDerivative(nn.Module):
         if isinstance(network.module, nn.Module):
             self.module = network.module
         self.network, self.guidance, self.classifier_scale = network, guidance, classifier_scale
+
+    @property
+    def guided(self) -> bool:
+        """Whether the derivative is that of a guided ODE."""
+        return self.guidance != 1.0 or (
+            self.network.gradient is not None and self.classifier_scale != 0.0
+        )
 
     def forward(
         self, x: Tensor, t: Tensor, condition: Condition | None = None, **named: Tensor
@@ -54,11 +65,11 @@ class ExactDerivative(nn.Module):
             try:
                 value, slope = torch.func.jvp(eps, (x, t), (dx, dt))  # type: ignore[misc]
             except RuntimeError as error:
-                if "view size is not compatible" not in str(error):
+                if not any(word in str(error) for word in NOT_FORWARD):
                     raise
                 raise ValueError(
-                    "torch's group norm has no forward derivative in channels_last; put the module's weights "
-                    "in torch.contiguous_format"
+                    f"the network has no forward derivative ({str(error).splitlines()[0][:200]}): write it "
+                    "with torch's functions alone, or use 'dpmpp_2m', which estimates the derivative"
                 ) from error
         return value, slope
 
@@ -126,12 +137,23 @@ def exact_derivative(
     classifier_scale  of a network made by `with_classifier`, 0 for none
 
     The derivative is that of the guided ODE: tangents follow (1 - s) eps_u + s eps_c - scale sigma grad, so
-    sample it with guidance=1. (Guiding the outputs of an unguided network, as the published code does, is off
-    by its Jacobian times s - 1 times the difference of the branches.) The total derivative is one
-    Jacobian-vector product in the ODE's direction (dx / dg, dt / dg) (Dockhorn et al. 2022, eq. 9 to 13); a
-    call costs about three of the network's.
+    sample it with guidance=1, at all times. (Guiding the outputs of an unguided network, as the published
+    code does, is off by its Jacobian times s - 1 times the difference of the branches.) The total derivative
+    is one Jacobian-vector product in the ODE's direction (dx / dg, dt / dg) (Dockhorn et al. 2022, section
+    3.1); a call costs about three of the network's. A learned variance is not read.
     Raises ValueError where the label is a whole number, a scale makes no sense, or a rule takes no tensors.
     """
+    for name, scale in (("guidance", guidance), ("classifier_scale", classifier_scale)):
+        if not isinstance(scale, (int, float)) or not math.isfinite(scale):
+            raise ValueError(
+                f"{name}={scale!r}: the derivative is that of one ODE; give a finite number, the same for "
+                "all samples"
+            )
+    if network.gradient is None and classifier_scale not in (0.0, 1.0):
+        raise ValueError(
+            f"classifier_scale={classifier_scale:g} and the network has no classifier; give the one of "
+            "network.with_classifier(classifier)"
+        )
     if not network.label_dtype.is_floating_point:
         raise ValueError(
             f"label_dtype={network.label_dtype}: a derivative in time needs a label that varies smoothly; "
@@ -147,11 +169,11 @@ def exact_derivative(
             "ScoreNetwork its null condition"
         )
     natural.check(network)
-    guided = guidance != 1.0 or (network.gradient is not None and classifier_scale != 0.0)
     module = ExactDerivative(network, float(guidance), float(classifier_scale))
     if isinstance(network.module, nn.Module):
         module.train(network.module.training)
     return replace(
         network, module=module, prediction="eps", label="t", label_dtype=torch.float64, scale="one",
-        derivative="exact", inference=False, gradient=None, null=None if guided else network.null,
+        derivative="exact", inference=False, gradient=None, variance=None,
+        null=None if module.guided else network.null,
     )  # fmt: skip
