@@ -7,8 +7,9 @@ import pytest
 import torch
 from analytic import OF_X
 
-from diffusion_engine import SOLVERS, Sampler, ScoreNetwork
+from diffusion_engine import SOLVERS, Decoder, Sampler, ScoreNetwork
 from diffusion_engine.genie import exact_derivative
+from diffusion_engine.law import Levels
 from diffusion_engine.processes import VP, Discrete, FlowMatching
 from diffusion_engine.testing import labelled_mixture as mixture
 
@@ -92,6 +93,68 @@ def test_conditions_and_guidance_pass_through(refine):
     assert composed < (0.2 if refine == 0 else 1e-4)
 
 
+@pytest.mark.parametrize("solver", DETERMINISTIC)
+def test_guided_images_come_back_from_every_solver(solver):
+    given = {"condition": [1, 0, 2, 1], "guidance": 1.5}
+    coarse, fine = (error(mixture(), solver, n, given=given)[0] for n in (40, 160))
+    assert fine < {1: 0.1, 2: 0.01}.get(SOLVERS[solver]().order, 0.005)
+    assert fine < 0.4 * coarse
+
+
+def heads():
+    """Heads that mix to the exact derivative."""
+
+    def module(x, t):
+        eps, slope = EXACT.module(x, t)
+        g = Levels.of(VP(), t).ratio[:, None].to(x.dtype)
+        return torch.cat((eps, 0.5 * x, 0.0 * x, (slope + 0.5 * x / g) * g * (1 + g * g)), dim=1)
+
+    return ScoreNetwork(module, VP(), (1,), label_dtype=torch.float64, derivative="heads")
+
+
+@pytest.mark.parametrize("refine", [0, 3])
+def test_encoding_with_genie(refine):
+    """By heads and by the exact derivative; with neither of the options of the way down."""
+    latents = [
+        Sampler(network, "genie", 10, end="t_min", afs=on, denoise=on, **F64).encode(
+            IMAGES, refine=refine
+        )
+        for network in (heads(), EXACT)
+        for on in (False, True)
+    ]
+    assert all(made.nfe == (1 + 10 * refine if refine else 10) for made in latents)
+    for made in latents[1:]:
+        assert (made.samples - latents[0].samples).abs().max() < 1e-9
+
+
+def test_encoding_with_genie_along_a_guided_ode():
+    guided, given = exact_derivative(mixture(), guidance=1.5), {"condition": [1, 0, 2, 1]}
+    coarse, fine = (error(guided, "genie", n, given=given)[0] for n in (40, 80))
+    assert fine < 0.35 * coarse
+
+
+def test_latents_of_a_decoder_are_left_alone():
+    network = mixture(shape=(2, 4, 4))
+    decoder = Decoder(lambda z: torch.cat((z, z, z), dim=1)[:, :3])
+    x = 0.1 * torch.randn(2, 2, 4, 4)
+    with_it, plain = (
+        Sampler(network, "ddim", 10, end="t_min", decoder=d).encode(x) for d in (decoder, None)
+    )
+    assert torch.equal(with_it.samples, plain.samples) and with_it.latents is None
+
+
+def test_an_image_with_nan_is_flagged_alone():
+    x = IMAGES.clone()
+    x[1] = math.nan
+    for refine in (0, 2):
+        sampler = Sampler(mixture(), "ddim", 8, **F64)
+        with pytest.warns(RuntimeWarning, match="not finite"):
+            made = sampler.encode(x, refine=refine)
+        assert made.finite == [True, False, True, True]
+        want = sampler.encode(IMAGES, refine=refine).samples
+        assert torch.equal(made.samples[[0, 2, 3]], want[[0, 2, 3]])
+
+
 def test_float32_on_cpp():
     network = mixture(shape=(3, 4, 5))
     x = 0.1 + 0.1 * torch.randn(5, 3, 4, 5)
@@ -140,10 +203,17 @@ def test_encoding_to_pure_noise(solver):
         ("ddim", {"start": 1.0}, "at or before the sampler's first time"),
         ("ddim", {"start": 0.0}, "start=0 is clean data"),
         ("ddim", {"condition": 9}, "knows classes 0 to 2"),
+        ("ddim", {"start": -1.0}, "no time at all"),
+        ("ddim", {"start": math.nan}, "no time at all"),
+        ("ddim", {"mask": torch.ones(1), "known": 0}, "encode takes no known, mask"),
+        ("ddim", {"noise": "brownian"}, "encode takes no noise"),
+        ("ddim", {"noised": True}, "encode takes no noised"),
     ],
 )
 def test_bad_encodings(solver, given, message):
     sampler = Sampler(mixture(), solver, 5)
+    with pytest.raises(ValueError, match="x is None: give the images"):
+        sampler.encode(None)
     with pytest.raises(ValueError, match=message):
         sampler.encode(torch.zeros(1, 1), **given)
 

@@ -4,6 +4,7 @@ import copy
 import math
 import threading
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -501,6 +502,48 @@ def test_an_attached_head_takes_the_same_forward():
     assert list(attached.module.unet.state_dict()) == list(unet().module.state_dict())
 
 
+def test_a_head_costs_no_launch(monkeypatch):
+    """One call of the U-Net and one launch of the step a step, guided or not."""
+    network = unet()
+    attached = attach(network, trained_head(network), **NAMES)
+    launches = []
+
+    def resolve(op, backend, args):
+        step = RESOLVE(op, backend, args)
+        return lambda outs=(): (launches.append(len(outs)), step(outs))[1]
+
+    RESOLVE = eager.resolve
+    monkeypatch.setattr(eager, "resolve", resolve)
+    for afs, denoise in ((False, False), (True, True)):
+        before = network.module.calls
+        launches.clear()
+        options = {"end": "t_min", "afs": afs, "denoise": denoise, "backend": "cpp"}
+        made = Sampler(attached, "genie", 5, **options).sample(2)
+        nfe = 5 - afs + denoise
+        assert made.nfe == network.module.calls - before == nfe
+        assert launches == [0] + [2] * nfe  # eps, and k1 to k3; row 0 alone reads none
+
+
+@pytest.mark.parametrize("label_dtype", [torch.float32, torch.int64])
+def test_heads_on_a_discrete_table(label_dtype):
+    base = unet()
+    network = ScoreNetwork(base.module, Discrete.linear(), base.shape, label_dtype=label_dtype)
+    head = trained_head(network)
+    sampler = Sampler(attach(network, head, **NAMES), "genie", 4, end="t_min", **F64)
+    x = torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    made = sampler.sample(x=x, noised=True).samples
+    module = copy.deepcopy(network.module).double()
+    for s, t in zip(sampler.points, sampler.points[1:], strict=False):
+        g, h = s.ratio, t.ratio - s.ratio
+        label = torch.tensor([s.t]).to(label_dtype)
+        with torch.no_grad():
+            eps, heads = by_hand(module, copy.deepcopy(head).double(), x, label)
+        k1, k2, k3 = heads.chunk(3, dim=1)
+        slope = -k1 / g + g / (1 + g * g) * k2 + k3 / (g * (1 + g * g))
+        x = t.alpha * (x / s.alpha + h * eps + 0.5 * h * h * slope)
+    assert (made - x).abs().max() < 1e-9 * float(x.abs().max())
+
+
 def test_an_untrained_head_is_ddim():
     network = unet()
     attached = attach(network, Head(3, 16, 8, fold=2).eval(), **NAMES)
@@ -570,6 +613,70 @@ def test_attached_networks_compile_copy_and_are_captured(monkeypatch):
     assert torch.equal(eager.samples, captured.samples)
 
 
+def test_heads_on_a_network_of_diffusers():
+    """The names are those of its own modules, whatever the engine has put around it."""
+    own = diffusers.UNet2DModel(
+        sample_size=8, in_channels=3, out_channels=3, block_out_channels=(32,), layers_per_block=1,
+        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+    )  # fmt: skip
+    network = ScoreNetwork.from_diffusers(own.eval(), diffusers.DDIMScheduler(clip_sample=False))
+    names = {"feature": "up_blocks.0", "embedding": "time_embedding"}
+    attached = attach(network, Head(3, 32, 128).eval(), **names)
+    genie, ddim = (Sampler(n, s, 3) for n, s in ((attached, "genie"), (network, "ddim")))
+    assert torch.allclose(genie.sample(1).samples, ddim.sample(1).samples, atol=1e-5)
+    with pytest.raises(
+        ValueError, match="feature='up_block' is no module of the network, which has"
+    ):
+        attach(network, Head(3, 32, 128), feature="up_block", embedding="time_embedding")
+
+
+def test_the_exact_derivative_in_channels_last():
+    """Torch has no forward derivative of group norm there; nor may acceleration change what is run."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(4, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.Conv2d(8, 3, 3, padding=1)
+    )
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = module
+
+        def forward(self, x, t):
+            return self.inner(
+                torch.cat((x, t.to(x.dtype).view(-1, 1, 1, 1).expand_as(x[:, :1])), 1)
+            )
+
+    want, *made = (
+        Sampler(
+            exact_derivative(
+                ScoreNetwork(Net().eval(), VP(), (3, 8, 8), memory_format=memory_format)
+            ),
+            "genie",
+            3,
+            accelerate=accelerate,
+        ).sample(2)
+        for memory_format, accelerate in (
+            (torch.contiguous_format, False),
+            (torch.channels_last, False),
+            (torch.contiguous_format, True),
+        )
+    )
+    for other in made:
+        assert torch.allclose(
+            other.samples, want.samples, rtol=1e-4, atol=1e-4 * float(want.samples.abs().max())
+        )
+
+
+def test_the_exact_derivative_leaves_a_learned_variance():
+    network = exact_derivative(
+        mixture(
+            variance="learned_range",
+        )
+    )
+    assert network.variance is None and network.derivative == "exact"
+
+
 # --- bad input -------------------------------------------------------------------------------
 
 
@@ -589,6 +696,9 @@ def test_a_network_without_a_derivative():
         (lambda: exact_derivative(EXACT), "offers d eps / dg already"),
         (lambda: exact_derivative(mixture(null=None), guidance=2.0), "needs an unconditional branch"),
         (lambda: exact_derivative(mixture(label=lambda at: math.log(at.t))), "label= has to take tensors"),
+        (lambda: exact_derivative(mixture(), guidance=[1.0, 2.0]), "the same for all samples"),
+        (lambda: exact_derivative(mixture(), guidance=math.nan), "give a finite number"),
+        (lambda: exact_derivative(mixture(), classifier_scale=3.0), "the network has no classifier"),
         (lambda: attach(mixture(), Head(1, 1, 1), **NAMES), "feature='inner.up' is no module"),
         (lambda: attach(EXACT, Head(1, 1, 1), **NAMES), "before anything is added"),
         (lambda: attach(unet(), Head(1, 1, 1), feature="out", embedding="tim"), "embedding='tim' is no"),
@@ -601,6 +711,55 @@ def test_a_network_without_a_derivative():
 def test_bad_networks(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "blocks, derivative, needs", [(2, "heads", 4), (3, "heads", 4), (1, "exact", 2)]
+)
+def test_a_network_that_returns_less_than_it_said(blocks, derivative, needs):
+    network = ScoreNetwork(lambda x, t: x.repeat(1, blocks), VP(), (1,), derivative=derivative)
+    message = (
+        f"returned {blocks} channels; with derivative='{derivative}' it returns {needs} or more"
+    )
+    with pytest.raises(ValueError, match=message):
+        Sampler(network, "genie", 3).sample()
+
+
+@pytest.mark.parametrize(
+    "options, request_, message",
+    [
+        ({"interval": (0.1, 2.0)}, {}, "this network follows one guided ODE for all times"),
+        ({"classifier_scale": 3.0}, {}, r"is guided within; say exact_derivative\("),
+        ({"guidance": 3.0}, {"condition": 1}, "needs an unconditional branch"),
+        (
+            {},
+            {"compose": [(0, 1.0), (1, 1.0)]},
+            "that of one guided ODE, which no composition follows",
+        ),
+    ],
+)
+def test_what_an_exactly_guided_network_would_not_follow(options, request_, message):
+    with pytest.raises(ValueError, match=message):
+        Sampler(GUIDED["free"](), "genie", 3, **options).sample(**request_)
+
+
+class OfItsOwn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 0.5 * x
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 0.5 * grad
+
+
+@pytest.mark.parametrize(
+    "module", [lambda x, t: OfItsOwn.apply(x), lambda x, t: torch.from_numpy(x.numpy())]
+)
+def test_modules_without_a_forward_derivative(module):
+    network = exact_derivative(ScoreNetwork(module, VP(), (1,)))
+    with pytest.raises(ValueError, match="the network has no forward derivative"):
+        Sampler(network, "genie", 3).sample()
 
 
 def test_a_process_that_torch_does_not_know():

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from oracles.moments import output_moments
 from torch import nn
 
 from diffusion_engine import (
+    Plan,
     Sampler,
     ScoreNetwork,
     classifier_free,
@@ -17,7 +19,7 @@ from diffusion_engine import (
     scale_of_w,
 )
 from diffusion_engine.linear import raw, x
-from diffusion_engine.processes import EDM, VE, VP, FlowMatching
+from diffusion_engine.processes import EDM, VE, VP, FlowMatching, Point
 from diffusion_engine.solvers import Solver, Update
 from diffusion_engine.solvers.base import steps
 from diffusion_engine.testing import labelled_mixture as mixture
@@ -136,6 +138,35 @@ def test_intervals_of_both():
     Sampler(classified(), "ddim", 10, interval=inside, **F64).sample(**given)
 
 
+@pytest.mark.parametrize("process", [VP(), EDM(), FlowMatching()], ids=["vp", "edm", "flow"])
+def test_the_edges_of_an_interval(process):
+    """(low, high], also where the ratio of a level is off by its last bit."""
+    sigmas = [50.0, 10.0, 5.0, 2.9, 1.7, 0.9, 0.28, 0.1]
+    for low, high in ((0.28, 2.9), (0.9, 10.0), (0.1, 5.0)):
+        options = {"guidance": 2.0, "interval": (low, high), "sigmas": sigmas}
+        plan = Sampler(mixture(process), "ddim", **options).plan()
+        assert [len(row.q) == 2 for row in plan.rows[1:]] == [low < s <= high for s in sigmas[:-1]]
+    row = Sampler(mixture(process), "ddim", sigmas=sigmas).plan().rows[4]
+    off = replace(row, call=replace(row.call, at=Point(row.call.at.t, 1.0, 2.9 * (1 + 4e-16))))
+    for interval, inside in (((0.28, 2.9), True), ((2.9, 5.0), False)):
+        rows = [*Sampler(mixture(process), "ddim", sigmas=sigmas).plan().rows[:1], off]
+        guided = classifier_free(Plan(tuple(rows), exact=False), 2.0, interval)
+        assert (len(guided.rows[1].q) == 2) is inside
+
+
+def test_guided_gaussians_are_scaled_as_they_should_be():
+    """eps_w of two Gaussians is linear: x / alpha is scaled by (V_c)^(w/2) (V_u)^((1-w)/2), V = s^2 + g^2."""
+    wide = mixture(weights=[0.5, 0.5], means=[0.8, 0.3], stds=[0.2, 0.5], null=1, classes=2)
+    for backend, dtype, w in (("torch", torch.float64, 3.0), ("cpp", torch.float32, 1.5)):
+        options = {"end": "t_min", "guidance": w, "dtype": dtype, "backend": backend}
+        sampler = Sampler(wide, "dpm_solver_3", 200, **options)
+        ends = sampler.sample(x=column(0.0, 1.0), noised=True, condition=[0, 0]).samples[:, 0]
+        first, last = sampler.points[0], sampler.points[-1]
+        shrunk = [(s**2 + last.ratio**2) / (s**2 + first.ratio**2) for s in (0.2, 0.5)]
+        gain = last.alpha / first.alpha * shrunk[0] ** (w / 2) * shrunk[1] ** ((1 - w) / 2)
+        assert float(ends[1] - ends[0]) == pytest.approx(gain, rel=3e-5 if w == 3.0 else 1e-3)
+
+
 def test_both_guidances_at_once():
     """A conditional network with a classifier: the gradient acts on the combination, once."""
     base = mixture()
@@ -179,7 +210,41 @@ def test_a_classifier_with_weights(memory_format, dtype):
     assert not torch.equal(off.sample(3, condition=[0, 3, 1]).samples, a)
     plain = ScoreNetwork(network.module.module, VP(), (3, 6, 5), memory_format=memory_format)
     plain = Sampler(plain, "ddim", 4, dtype=dtype).sample(3).samples
-    assert torch.equal(off.sample(3).samples if dtype is None else plain, plain)
+    assert torch.equal(off.sample(3).samples, plain)
+    assert torch.equal(off.sample(3, condition=[0, 3, 1]).samples, plain)
+    within = Sampler(network, "ddim", 4, dtype=dtype, classifier_scale=5.0, interval=(0.5, 10.0))
+    made = within.sample(3, condition=[0, 3, 1]).samples
+    assert not torch.equal(made, a) and not torch.equal(made, plain)
+
+
+def test_guided_and_unguided_requests_share_a_batch():
+    """The null class is guided to nothing, beside others that are; a class nobody knows is flagged."""
+    base = mixture(classes=None)
+    network = base.with_classifier(base.module.classifier, conditional=False)
+    given = {"x": column(0.7, -1.3, 0.2), "noised": True}
+    made = Sampler(network, "heun", 5, **F64).sample(**given, condition=[0, 3, 2])
+    for i, y in enumerate((0, 3, 2)):
+        one = {"x": given["x"][i : i + 1], "noised": True}
+        network_ = mixture() if y < 3 else mixture(null=None, classes=None)
+        condition = {"condition": [y]} if y < 3 else {}
+        want = Sampler(network_, "heun", 5, **F64).sample(**one, **condition).samples
+        assert (made.samples[i] - want[0]).abs().max() < 1e-9
+    for wrong in (7, -1):
+        with pytest.warns(RuntimeWarning, match=r"seeds \[1\] met"):
+            flagged = Sampler(network, "heun", 5, **F64).sample(**given, condition=[0, wrong, 2])
+        assert flagged.finite == [True, False, True]
+        assert torch.equal(flagged.samples[[0, 2]], made.samples[[0, 2]])
+
+
+def test_accelerated_networks_with_a_classifier():
+    torch.manual_seed(0)
+    network = ScoreNetwork(Convolutional(3).eval(), VP(), (3, 16, 16))
+    network = network.with_classifier(Classifier(4).eval())
+    plain, fast = (
+        Sampler(network, "ddim", 3, classifier_scale=9.0, accelerate=on).sample(2, condition=[0, 3])
+        for on in (False, True)
+    )
+    assert torch.allclose(plain.samples, fast.samples, rtol=1e-4, atol=1e-3)
 
 
 def test_the_null_class_has_no_gradient():
@@ -229,13 +294,14 @@ def moments(solver, options, steps_, composed):
     return output_moments(run, 1.0, max_draws=len(sampler.points))
 
 
-def test_a_product_of_gaussians_is_not_its_samplers():
+@pytest.mark.parametrize("single", [{}, {"dtype": torch.float32, "backend": "cpp"}])
+def test_a_product_of_gaussians_is_not_its_samplers(single):
     """N(0, 1) N(1, 1) is N(1/2, 1/2): the ODE of the summed scores collapses, the SDE gives 1/3."""
     composed = [(0, 1.0), (1, 1.0)]
-    mean, variance = moments("dpm_solver_3", {"end": "t_min"}, 60, composed)
+    mean, variance = moments("dpm_solver_3", {"end": "t_min", **single}, 60, composed)
     assert mean == pytest.approx(0.5, abs=1e-4)
     assert variance == pytest.approx(4.3e-5, rel=0.02)
-    mean, variance = moments("dpmpp_2m_sde", {"end": "t_min"}, 200, composed)
+    mean, variance = moments("dpmpp_2m_sde", {"end": "t_min", **single}, 200, composed)
     assert mean == pytest.approx(0.5, abs=1e-4)
     assert variance == pytest.approx(1.0 / 3.0, abs=5e-4)
 
@@ -261,6 +327,27 @@ def test_scores_are_added_with_their_weights(weights, null):
     found = denoised_of(plan, at, state, {branch: [e] for branch, e in eps.items()})
     assert found == pytest.approx((state - at.sigma * total) / at.alpha)
     assert plan.rows[1].entries == ((0, 1, 2) if null is not None and sum(weights) != 1 else (0, 2))
+
+
+@pytest.mark.parametrize("null", [3, None])
+@pytest.mark.parametrize("solver", ["ddim", "heun", "dpmpp_2m", "unipc", "lms"])
+def test_five_conditions_of_either_sign(solver, null):
+    weights, classes = (1.0, -0.5, 0.3, 0.4, -0.1), (0, 1, 2, 0, 1)
+    base = mixture(null=null)
+
+    def summed(x, t):
+        eps = [base.module(x, t, torch.full((len(x),), y)) for y in classes]
+        total = sum(w * e for w, e in zip(weights, eps, strict=True))
+        return total + (1.0 - sum(weights)) * base.module(x, t) if null else total
+
+    given = {"x": column(0.7, -1.3), "noised": True}
+    one = ScoreNetwork(summed, VP(), (1,), label_dtype=torch.float64)
+    want = Sampler(one, solver, 6, **F64).sample(**given).samples
+    composed = list(zip(classes, weights, strict=True))
+    for options, tolerance in ((F64, 1e-9), ({"backend": "cpp"}, 1e-4)):
+        made = Sampler(base, solver, 6, **options).sample(**given, compose=composed)
+        assert (made.samples - want).abs().max() < tolerance * max(1.0, float(want.abs().max()))
+        assert made.evaluations == 2 * made.nfe * (6 if null else 5)
 
 
 def test_a_product_keeps_its_eps_beside_a_clip():
@@ -316,6 +403,9 @@ def test_conditions_by_name_are_composed():
     [
         ({}, {"compose": []}, "give \\(condition, weight\\) pairs"),
         ({}, {"compose": [3]}, "give \\(condition, weight\\) pairs"),
+        ({}, {"compose": 5}, "compose=5: give \\(condition, weight\\) pairs"),
+        ({}, {"compose": [(None, 1.0)]}, "give \\(condition, weight\\) pairs"),
+        ({}, {"compose": [(1, None)]}, "weight=None: give one number"),
         ({}, {"compose": [(1, math.nan)]}, "give finite numbers"),
         ({}, {"compose": [(1, 1.0)], "condition": 2}, "leave condition out"),
         ({"guidance": 2.0}, {"compose": [(1, 1.0)]}, "guidance at 1"),
@@ -331,7 +421,31 @@ def test_bad_compositions(options, request_, message):
         Sampler(mixture(), "ddim", 3, **options).sample(**request_)
 
 
+@pytest.mark.parametrize(
+    "classifier, condition, message",
+    [
+        (lambda x, t: x[:, 0], [0, 1], r"returned \[2\] for 2 samples; it returns logits"),
+        (lambda x, t: None, [0, 1], "returned NoneType"),
+        (lambda x, t: torch.zeros(len(x), 3), [0, 1], "no derivative with respect to x"),
+        (lambda x, t: x[:1].repeat(1, 3), [0, 1], r"returned \[1, 3\] for 2 samples"),
+        (
+            lambda x, t: x.repeat(1, 3),
+            torch.rand(2),
+            r"one whole number a sample, .* float32 \[2\]",
+        ),
+        (lambda x, t: x.repeat(1, 3), torch.zeros(2, 1, dtype=torch.int64), r"int64 \[2, 1\]"),
+        (lambda x, t: x.repeat(1, 3), {"z": torch.zeros(2)}, r"and the condition has \['z'\]"),
+    ],
+)
+def test_classifiers_and_classes_that_are_none(classifier, condition, message):
+    network = ScoreNetwork(lambda x, t: x, VP(), (1,)).with_classifier(classifier)
+    with pytest.raises(ValueError, match=message):
+        Sampler(network, "ddim", 2).sample(2, condition=condition)
+
+
 def test_bad_classifiers():
+    with pytest.raises(ValueError, match="a classifier guides to one class"):
+        Sampler(classified(), "ddim", 3).sample(2, compose=[(0, 1.0), (1, 1.0)])
     with pytest.raises(ValueError, match="give condition=, or sample with classifier_scale=0"):
         Sampler(classified(), "ddim", 3).sample(2)
     with pytest.raises(ValueError, match="classifier_scale=nan"):

@@ -52,13 +52,14 @@ def loop(kind, timesteps, x, noise, conditions=(None,), scale=1.0):
     return x
 
 
+@pytest.mark.parametrize("label", [torch.float32, torch.int64])
 @pytest.mark.parametrize("guided", [False, True])
 @pytest.mark.parametrize("kind", ["learned", "learned_range"])
-def test_equals_a_loop(kind, guided):
+def test_equals_a_loop(kind, guided, label):
     rng = torch.Generator().manual_seed(0)
     x, noise = torch.randn(4, *SHAPE, generator=rng), torch.randn(8, 1, 4, *SHAPE, generator=rng)
     timesteps = [999, 700, 400, 150, 60, 20, 0]
-    network = ScoreNetwork(outputs, PROCESS, SHAPE, variance=kind, null=0.5, classes=None)
+    network = ScoreNetwork(outputs, PROCESS, SHAPE, variance=kind, null=0.5, label_dtype=label)
     y = torch.tensor([0.1, 1.0, 2.0, 3.0])
     condition = {"condition": y, "guidance": 3.0} if guided else {"condition": y}
     branches = (y.double(), torch.full((4,), 0.5, dtype=torch.float64)) if guided else (y.double(),)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..adapters.diffusers import Model
 from ..network import ScoreNetwork
 from . import natural
 
@@ -115,7 +116,10 @@ def attach(network: ScoreNetwork, head: nn.Module, *, feature: str, embedding: s
             "the heads lie in channel blocks 1 to 3, where this network has its learned variance; attach "
             "them to a network without one"
         )
-    modules = [name for name, _ in network.module.named_modules() if name]
+    # Names are those of the user's own module: one of diffusers has the engine's around it.
+    prefix = "module." if isinstance(network.module, Model) else ""
+    named = [name for name, _ in network.module.named_modules() if name]
+    modules = [name.removeprefix(prefix) for name in named if name.startswith(prefix)]
     for kind, name in (("feature", feature), ("embedding", embedding)):
         if name not in modules:
             outer = [module for module in modules if module.count(".") <= name.count(".")]
@@ -126,5 +130,7 @@ def attach(network: ScoreNetwork, head: nn.Module, *, feature: str, embedding: s
     if network.prediction != "eps":
         natural.check(network)
         convention = {"label": "t", "label_dtype": torch.float64, "scale": "one"}
-    module = Attached(network, head, feature, embedding).train(network.module.training)
+    module = Attached(network, head, prefix + feature, prefix + embedding).train(
+        network.module.training
+    )
     return replace(network, module=module, derivative="heads", **convention)

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from ..classifier import Classified
 from ..condition import null_like
@@ -19,6 +21,17 @@ from . import natural
 
 # What torch says of a module that it cannot differentiate forwards.
 NOT_FORWARD = ("functorch", "forward AD", "forward-mode", "jvp", "have storage")
+
+
+class PlainNorms(TorchFunctionMode):
+    """Group norm sees contiguous tensors: torch 2.13 has no forward derivative of it in channels_last."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in (F.group_norm, torch.group_norm):
+            args = (args[0].contiguous(), *args[1:])
+        return func(*args, **(kwargs or {}))
 
 
 class ExactDerivative(nn.Module):
@@ -63,7 +76,8 @@ class ExactDerivative(nn.Module):
             # x = alpha x_bar and d x_bar / dg = eps
             dx = per_sample(growth, x) * x + per_sample(at.alpha, x) * value
             try:
-                value, slope = torch.func.jvp(eps, (x, t), (dx, dt))  # type: ignore[misc]
+                with PlainNorms():
+                    value, slope = torch.func.jvp(eps, (x, t), (dx, dt))  # type: ignore[misc]
             except RuntimeError as error:
                 if not any(word in str(error) for word in NOT_FORWARD):
                     raise
