@@ -15,6 +15,7 @@ from diffusion_engine import SOLVERS, Sampler, ScoreNetwork, testing
 
 DOCS = Path(__file__).parents[1] / "docs"
 INTRO = Path(__file__).with_name("samplers_intro.md")
+ENCODING = Path(__file__).with_name("samplers_encoding.md")  # of benchmarks.encoding
 PAGE, PICTURE = DOCS / "samplers.md", DOCS / "samplers.png"
 
 ELEMENTS = 1 << 12  # of a law
@@ -49,6 +50,7 @@ def page() -> str:
         differs = [f"- `{n}`: {SOLVERS[n].differs}." for n in names if SOLVERS[n].differs]
         if differs:
             parts.append("Otherwise than the published code:\n\n" + "\n".join(differs))
+    parts.append(ENCODING.read_text().rstrip())
     return "\n\n".join(parts) + "\n"
 
 

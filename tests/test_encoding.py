@@ -10,7 +10,7 @@ from analytic import OF_X
 from diffusion_engine import SOLVERS, Decoder, Sampler, ScoreNetwork
 from diffusion_engine.genie import exact_derivative
 from diffusion_engine.law import Levels
-from diffusion_engine.processes import VP, Discrete, FlowMatching
+from diffusion_engine.processes import EDM, VE, VP, Discrete, FlowMatching, SubVP
 from diffusion_engine.testing import labelled_mixture as mixture
 
 F64 = {"dtype": torch.float64, "backend": "torch"}
@@ -179,6 +179,19 @@ def test_encoding_starts_at_t_min_whatever_the_grid():
     seen = []
     sampler.encode(IMAGES.float(), on_step=lambda step: seen.append(step.t))
     assert seen == [99.0, 199.0, 299.0, 399.0, 499.0, 599.0, 699.0, 799.0, 899.0, 999.0]
+
+
+@pytest.mark.parametrize(
+    "solver, process, steps, grid",
+    [
+        ("lms", VP(), 10, "lambda"), ("lms", SubVP(), 5, "lambda"), ("lms", EDM(), 7, "lambda"),
+        ("deis", EDM(), 10, "karras"), ("deis", SubVP(), 7, "lambda"), ("lms", VE(), 10, "quadratic"),
+    ],
+)  # fmt: skip
+def test_a_few_steps_of_a_high_order(solver, process, steps, grid):
+    """Large weights of small terms: rounding in them is no wrong plan."""
+    sampler = Sampler(mixture(process), solver, steps, grid=grid, end="t_min", **F64)
+    assert sampler.encode(IMAGES).nfe == steps
 
 
 @pytest.mark.parametrize("solver", ["ddim", "heun", "dpmpp_2m", "unipc", "dpm_solver_3", "dpm_2"])

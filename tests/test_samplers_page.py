@@ -4,16 +4,29 @@ import importlib
 import sys
 from pathlib import Path
 
+import pytest
+
 from diffusion_engine import SOLVERS
 
 sys.path.append(str(Path(__file__).parents[1]))
 samplers = importlib.import_module("benchmarks.samplers")
+encoding = importlib.import_module("benchmarks.encoding")
 
 
 def test_the_page_is_that_of_the_solvers():
     page = samplers.page()
     assert samplers.PAGE.read_text() == page, "run python -m benchmarks.samplers"
     assert all(f"| `{name}` |" in page for name in SOLVERS)
+
+
+@pytest.mark.parametrize("way", [("ddim", 3), ("dpmpp_2m", 0)])
+def test_round_trips_are_what_the_page_says(way):
+    found = f"{encoding.error(encoding.mixture, *way, encoding.STEPS[0]):.1e}"
+    (line,) = (
+        line for line in samplers.PAGE.read_text().splitlines()
+        if line.startswith(f"| `{way[0]}` |") and line.split("|")[3].strip() == str(way[1])
+    )  # fmt: skip
+    assert line.split("|")[5].strip() == found
 
 
 def test_errors_fall_with_calls():

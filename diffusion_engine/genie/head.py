@@ -37,7 +37,8 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """k1, k2, k3 with d eps / dg = -k1 / g + g / (1 + g^2) k2 + k3 / (g (1 + g^2)) (Dockhorn et al. 2022).
+    """k1, k2, k3 with d eps / dg = -k1 / g + g / (1 + g^2) k2 + k3 / (g (1 + g^2)) (Dockhorn et al. 2022,
+    section 3.1).
 
     channels   of an image
     features   channels of the U-Net's last feature map

@@ -84,6 +84,10 @@ class DDPM(Solver):
 
     name: ClassVar[str] = "ddpm"
     source: ClassVar[str] = "Ho et al. 2020, algorithm 2"
+    differs: ClassVar[str] = (
+        "respaced timesteps have the variances of the respaced chain; a classifier changes eps, as for every "
+        "solver, where the published sampler adds the variance times its gradient to the mean"
+    )
     order: int = 1
     variance: str = "fixed_small"
 

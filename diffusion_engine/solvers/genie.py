@@ -26,11 +26,12 @@ class GENIE(Solver):
              that step anyway
 
     The network offers d eps / dg (ScoreNetwork.derivative): the total derivative along the ODE, by
-    GENIE's distilled heads or exactly. Steps from pure noise and to clean data are first order.
+    GENIE's distilled heads or exactly. Steps from pure noise and to clean data are first order. The
+    gradient of a classifier has no head: beside heads it is followed to first order, exactly to second.
     """
 
     name: ClassVar[str] = "genie"
-    source: ClassVar[str] = "Dockhorn et al. 2022 (GENIE), eq. 8 and 14"
+    source: ClassVar[str] = "Dockhorn et al. 2022 (GENIE), section 3"
     differs: ClassVar[str] = (
         "with guidance the conditional branch mixes its own heads, the last denoising call is made at the "
         "last time, and the analytic first step needs no branch: the published guidance script mixes the "
