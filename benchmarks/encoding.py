@@ -27,9 +27,8 @@ Root mean square of sample(encode(x)) - x with `end="t_min"`, the same solver an
 `python -m benchmarks.encoding`. Mixture: its exact network in float64, 4,096 draws of it. Digits: the
 shipped network in float32, 20 images of its own with their classes. *Calls* are those of encoding with
 N steps. `refine=0` has the error of the solver on the ODE, up and down; `refine=k` that of k
-iterations towards the inverse of the steps down. GENIE has the exact derivative here. That of the
-digits network changes within a hundredth of g and says little of a whole step, so that GENIE is no
-better than DDIM on it.
+iterations towards the inverse of the steps down. GENIE has the exact derivative here, which on the
+digits network says little of a whole step ([genie.md](genie.md)): it is no better than DDIM there.
 """
 
 
