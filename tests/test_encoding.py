@@ -7,7 +7,8 @@ import pytest
 import torch
 from analytic import OF_X
 
-from diffusion_engine import SOLVERS, Decoder, Sampler, ScoreNetwork
+from diffusion_engine import SOLVERS, Decoder, Sampler, ScoreNetwork, grids
+from diffusion_engine.encoding import encoding
 from diffusion_engine.genie import exact_derivative
 from diffusion_engine.law import Levels
 from diffusion_engine.processes import EDM, VE, VP, Discrete, FlowMatching, SubVP
@@ -54,6 +55,18 @@ def test_refinement_inverts_the_steps_themselves(solver):
     assert exact < 1e-8 < 1e-3 < coarse
     made = Sampler(network, solver, 20, end="t_min", **F64).encode(IMAGES, refine=3)
     assert made.nfe == 1 + 3 * 20
+
+
+@pytest.mark.parametrize("solver", ["ddim", "euler"])
+@pytest.mark.parametrize("process", [VP(), EDM(), FlowMatching()], ids=["vp", "edm", "flow"])
+def test_an_iteration_is_the_paper_s(solver, process):
+    """x_s <- (x_t - c eps(x_s)) / a: beside eps the iterate itself has no weight."""
+    sampler = Sampler(mixture(process), solver, times=grids.points(process, 8, None, "t_min")[1:])
+    rows = encoding(sampler.solver, sampler.points, sampler.network, None, None, 2).rows
+    for row in rows[2:]:  # after the first guess
+        iterate = row.new.get(1, row.new[0])  # where a guess follows, slot 1 has it
+        weight = iterate["S0"] + iterate["D"] / row.call.at.alpha
+        assert abs(weight) < 1e-9 * (1.0 + abs(iterate["D"]) / row.call.at.alpha)
 
 
 def test_the_latent_of_the_ode():
