@@ -7,7 +7,7 @@ import pytest
 import torch
 from analytic import OF_X
 
-from diffusion_engine import SOLVERS, Decoder, Sampler, ScoreNetwork, grids
+from diffusion_engine import SOLVERS, Sampler, ScoreNetwork, grids
 from diffusion_engine.encoding import encoding
 from diffusion_engine.genie import exact_derivative
 from diffusion_engine.law import Levels
@@ -144,16 +144,6 @@ def test_encoding_with_genie_along_a_guided_ode():
     guided, given = exact_derivative(mixture(), guidance=1.5), {"condition": [1, 0, 2, 1]}
     coarse, fine = (error(guided, "genie", n, given=given)[0] for n in (40, 80))
     assert fine < 0.35 * coarse
-
-
-def test_latents_of_a_decoder_are_left_alone():
-    network = mixture(shape=(2, 4, 4))
-    decoder = Decoder(lambda z: torch.cat((z, z, z), dim=1)[:, :3])
-    x = 0.1 * torch.randn(2, 2, 4, 4)
-    with_it, plain = (
-        Sampler(network, "ddim", 10, end="t_min", decoder=d).encode(x) for d in (decoder, None)
-    )
-    assert torch.equal(with_it.samples, plain.samples) and with_it.latents is None
 
 
 def test_an_image_with_nan_is_flagged_alone():
