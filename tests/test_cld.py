@@ -66,7 +66,7 @@ def test_kernel_draws(t):
     """A million draws of (x, v) from images of ones, to 3 sigma."""
     n, process = 1_000_000, CLD()
     z = torch.stack([normals(torch.tensor([1]), torch.tensor([0]), m, n)[0] for m in (0, 1)])
-    new = first_row(process, process.at(t), "image", 0.0).new
+    new = first_row(process, process.at(t), "image", process.at(t)).new
     x, v = ((new[k]["S0"] + new[k]["z0"] * z[0] + new[k]["z1"] * z[1]).double() for k in (0, 1))
     mean, c = process.mean(t), process.covariance(t)
     for draws, center, variance in ((x, mean[0], c.xx), (v, mean[1], c.vv)):

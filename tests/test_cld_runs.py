@@ -1,5 +1,6 @@
 """Runs of CLD: starts, samples, executors, guidance, recipes, networks with derivatives."""
 
+import itertools
 from dataclasses import replace
 
 import cld_cases as cases
@@ -19,6 +20,10 @@ from diffusion_engine.plan import Plan
 from diffusion_engine.processes import CLD
 from diffusion_engine.solvers.cld import flow
 from diffusion_engine.testing import cld_gaussian, cld_mixture
+
+
+STOCHASTIC = [(name, {}) for name in OF_CLD if SOLVERS[name]().stochastic]
+STOCHASTIC += [("sscs", {"merged": False}), ("sscs2", {"merged": False})]
 
 
 @pytest.mark.parametrize("solver", OF_CLD)
@@ -111,6 +116,39 @@ def test_plans_with_and_without_calls_share_a_batch():
     assert all(finite)
     for i, p in enumerate(run.plan_of):
         assert torch.equal(made[i], samplers[p].sample(seeds=[i]).samples[0])
+
+
+@pytest.mark.parametrize("process", [CLD(), VARYING], ids=["constant", "varying"])
+@pytest.mark.parametrize("solver, options", STOCHASTIC, ids=str)
+def test_more_steps_on_a_path_come_to_the_same_sample(solver, options, process):
+    """Mean distance of runs of n and 2n steps; and the law stays that of the mixture."""
+
+    def distances(how):
+        network = suited(solver, cld_mixture(process=process, shape=(64,)))
+        made = [
+            Sampler(network, solver, n, **options).sample(32, noise=how).samples
+            for n in (20, 40, 80)
+        ]
+        assert float(made[-1].std()) == pytest.approx(0.6262, abs=0.03)
+        return [float((a - b).abs().mean()) for a, b in itertools.pairwise(made)]
+
+    (coarse, fine), (_, fresh) = distances("brownian"), distances(None)
+    assert fine < 0.75 * coarse and fine < 0.2 * fresh
+
+
+def test_noise_on_a_path_is_that_of_one_motion():
+    """The increments of v over a step are those of -sqrt(3) / 2 of one path and half of the other, whatever the
+    step: L21 and L22 of a short flow go as -sqrt(3) to 1. Rows follow one another on the path."""
+    for solver, options in STOCHASTIC:
+        made = cases.plan(solver, 400, **options)
+        noisy = [row for row in made.rows[1:] if row.draws(0)]
+        assert all(row.spans for row in noisy)
+        assert all(a.spans[0][2] == b.spans[0][1] for a, b in itertools.pairwise(noisy))
+        new = noisy[200].new[1]
+        if solver == "cld_em":
+            assert noisy[200].spans[1:] == (None,)
+        else:
+            assert new["z0"] / new["z1"] == pytest.approx(-np.sqrt(3.0), rel=0.03)
 
 
 def test_linearized_products():

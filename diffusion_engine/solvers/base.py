@@ -130,8 +130,10 @@ class Solver:
         for i, update in enumerate(self.updates(process, points), 1):
             if update.churn:
                 rows[-1] = _add_noise(rows[-1], update)
-            spans = _spans(update, rows) if self.on_path else ()
-            rows.append(replace(_row(update, network, clip, i), spans=spans))
+            row = _row(update, network, clip, i)
+            taken = None if update.churn else update.span
+            spans = _spans(row, rows, taken) if self.on_path else ()
+            rows.append(replace(row, spans=spans))
         return Plan(tuple(rows), self.name, self.exact)
 
 
@@ -189,22 +191,25 @@ def first_row(process: GaussianProcess, first: Point, start: str) -> Row:
     return Row(call=None, new={0: new[start]}, key=0, state=first)
 
 
-def _spans(update: Update, rows: list[Row]) -> tuple[Span | None, ...]:
-    """The intervals of a row's normals: of the first path for normal 0, of the second for normal 1.
+def _spans(
+    row: Row, rows: list[Row], taken: tuple[Point, Point] | None = None
+) -> tuple[Span | None, ...]:
+    """The intervals of the normals of a row behind others: of the first path for normal 0, of the second for
+    normal 1; `taken` where the solver says itself which its normal 0 takes.
 
     Only onwards: a solver that goes back over an interval needs other noise there.
     """
-    used = [bool(sum(new[f"z{m}"] != 0.0 for new in update.new.values())) for m in range(2)]
+    used = [row.draws(m) for m in range(2)]
     if not any(used):
         return ()
-    if update.span is not None and not update.churn:
-        return (span(*update.span),)
+    if taken is not None:
+        return (span(*taken),)
     last = next(row.state for row in reversed(rows) if row.state is not None)
-    taken = None if update.state is None else span(last, update.state)
+    own = None if row.state is None else span(last, row.state)
     reached = next((s[2] for row in reversed(rows) for s in row.spans if s and row.state), 0)
-    if taken is None or taken[1] < reached:
+    if own is None or own[1] < reached:
         return ()
-    return tuple((m, *taken[1:]) if used[m] else None for m in range(2))
+    return tuple((m, *own[1:]) if used[m] else None for m in range(2))
 
 
 def _add_noise(row: Row, update: Update) -> Row:

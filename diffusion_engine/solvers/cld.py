@@ -22,7 +22,7 @@ from ..plan import Plan, Row
 from ..prediction import Velocity
 from ..processes import CLD, GaussianProcess, Point
 from ..processes.cld import Covariance, gathered
-from .base import Points, Solver, Update, _row, steps
+from .base import Points, Solver, Update, _row, _spans, steps
 
 if TYPE_CHECKING:
     from ..network import ScoreNetwork
@@ -69,9 +69,9 @@ class CLDSolver(Solver):
         """The rows after the first, without the final denoising; a Row is one without a network call."""
         raise NotImplementedError
 
-    def lead(self, system: System, points: Points) -> float:
-        """The integral of beta over what the first row moves by `flow`."""
-        return 0.0
+    def lead(self, system: System, points: Points) -> Point:
+        """Up to where the first row moves the state by `flow`."""
+        return points[0]
 
     def plan(
         self,
@@ -95,7 +95,7 @@ class CLDSolver(Solver):
         rows = [first_row(process, through[0], start, self.lead(system, through))]
         for i, update in enumerate(self.rows(system, through), 1):
             row = update if isinstance(update, Row) else _row(update, network, clip, i)
-            rows.append(replace(row, key=i))
+            rows.append(replace(row, key=i, spans=_spans(row, rows)))
         if len(through) < len(points):
             rows[-1] = denoise(process, rows[-1], through[-1], points[-1])
         return Plan(tuple(rows), self.name, self.exact)
@@ -119,7 +119,11 @@ def flow(process: CLD, b: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def drawn(x_mean: Linear, v_mean: Linear, covariance: np.ndarray) -> State:
-    """The state of these means and this covariance, from both normals of a row."""
+    """The state of these means and this covariance, from both normals of a row.
+
+    Of short flows L21 : L22 is -sqrt(3) : 1 and L11 of higher order, so that with noise="brownian" the increments
+    -sqrt(3) / 2 dW0 + dW1 / 2 of v come from one motion, whatever the steps.
+    """
     l11, l21, l22 = map(float, Covariance.of(covariance).cholesky)
     return {0: x_mean + l11 * normal(0), 1: v_mean + l21 * normal(0) + l22 * normal(1)}
 
@@ -130,18 +134,18 @@ def flown(process: CLD, b: float, v: Linear) -> State:
     return drawn(a[0, 0] * x + a[0, 1] * v, a[1, 0] * x + a[1, 1] * v, noise)
 
 
-def first_row(process: CLD, at: Point, start: str, b: float) -> Row:
-    """Row 0: the state at a point, then `flow` over b."""
+def first_row(process: CLD, at: Point, start: str, to: Point) -> Row:
+    """Row 0: the state at a point, then `flow` up to another."""
     std = math.sqrt(process.mass)
     if start == "prior":  # flow preserves it
-        return Row(call=None, new={0: normal(0), 1: std * normal(1)}, state=at)
+        return Row(call=None, new={0: normal(0), 1: std * normal(1)}, state=to)
     mean, covariance = np.array([1.0, 0.0]), np.diag([0.0, process.mass])
     if start == "image":
         mean, covariance = np.array(process.mean(at.t)), process.covariance(at.t).matrix
-    a, noise = flow(process, b)
+    a, noise = flow(process, float(process.integral(at.t) - process.integral(to.t)))
     moved = a @ mean
     new = drawn(float(moved[0]) * x, float(moved[1]) * x, a @ covariance @ a.T + noise)
-    return Row(call=None, new=new, state=at)
+    return Row(call=None, new=new, state=to)
 
 
 def denoise(process: CLD, row: Row, s: Point, clean: Point) -> Row:

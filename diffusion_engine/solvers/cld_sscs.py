@@ -62,8 +62,8 @@ class Splitting(CLDSolver):
         middle = midpoint(system, s, t)
         return system.between(s, middle), system.between(middle, t)
 
-    def lead(self, system: System, points: Points) -> float:
-        return self.halves(system, points[0], points[1])[0]
+    def lead(self, system: System, points: Points) -> Point:
+        return midpoint(system, points[0], points[1])
 
     def rows(self, system: System, points: Points) -> Iterator[Update | Row]:
         process = system.process
