@@ -102,9 +102,17 @@ def test_process_is_named_and_checked():
     assert PROCESSES["cld"] is CLD
     for wrong, says in (
         ({"mass": 0.0}, "mass > 0"),
+        ({"mass": math.inf}, "finite mass"),
+        ({"gamma": math.nan}, "0 < gamma"),
+        ({"numerical_eps": math.inf}, "finite numerical_eps"),
+        ({"t_min": 0.0}, "0 < t_min < t_max"),
+        ({"t_min": 1.0}, "0 < t_min < t_max"),
+        ({"t_max": math.nan}, "0 < t_min < t_max"),
+        ({"beta0": math.nan}, "no number of 0 or above"),
+        ({"beta1": math.inf}, "no number of 0 or above"),
         ({"gamma": 0.0}, "0 < gamma"),
         ({"numerical_eps": -1.0}, "numerical_eps >= 0"),
-        ({"beta0": 1.0, "beta1": -2.0}, "falls below 0"),
+        ({"beta0": 1.0, "beta1": -2.0}, "no number of 0 or above"),
         ({"beta0": 0.0}, "positive in between"),
     ):
         with pytest.raises(ValueError, match=says):

@@ -21,7 +21,6 @@ from diffusion_engine.processes import CLD
 from diffusion_engine.solvers.cld import flow
 from diffusion_engine.testing import cld_gaussian, cld_mixture
 
-
 STOCHASTIC = [(name, {}) for name in OF_CLD if SOLVERS[name]().stochastic]
 STOCHASTIC += [("sscs", {"merged": False}), ("sscs2", {"merged": False})]
 
@@ -137,8 +136,8 @@ def test_more_steps_on_a_path_come_to_the_same_sample(solver, options, process):
 
 
 def test_noise_on_a_path_is_that_of_one_motion():
-    """The increments of v over a step are those of -sqrt(3) / 2 of one path and half of the other, whatever the
-    step: L21 and L22 of a short flow go as -sqrt(3) to 1. Rows follow one another on the path."""
+    """L21 and L22 of a short flow go as -sqrt(3) to 1: v takes one mixture of both paths, whatever the step.
+    Rows follow one another on the paths."""
     for solver, options in STOCHASTIC:
         made = cases.plan(solver, 400, **options)
         noisy = [row for row in made.rows[1:] if row.draws(0)]

@@ -12,12 +12,12 @@ from cld_cases import TC, VARYING, law
 from oracles import cld as oracle
 from oracles import cld_golden as golden
 
-from diffusion_engine import Sampler
+from diffusion_engine import Sampler, grids
 from diffusion_engine.prediction import Velocity
 from diffusion_engine.processes import CLD
-from diffusion_engine.solvers.cld import flow
-from diffusion_engine.solvers.cld_sscs import phi_term
-from diffusion_engine.testing import cld_mixture
+from diffusion_engine.solvers.cld import System, flow
+from diffusion_engine.solvers.cld_sscs import SSCS, phi_term
+from diffusion_engine.testing import cld_gaussian, cld_mixture
 
 SPLITTINGS = ["sscs", "sscs_mid", "sscs_mixed", "sscs2", "sscs_exact"]
 
@@ -111,14 +111,26 @@ def test_target():
     assert (target[0, 0], target[0, 1], target[1, 1]) == pytest.approx(golden.TARGET, abs=1e-11)
 
 
+def denoising(t):
+    """The paper's last step for x and v: Euler and Maruyama's from t to 0, without its noise."""
+    on_x, on_v = cases.slope(TC, t)
+    pull = [1.0 + 2.0 * TC.friction * on_x, TC.friction / TC.mass + 2.0 * TC.friction * on_v]
+    return np.eye(2) + t * float(TC.beta(t)) * np.array([[0.0, -1.0 / TC.mass], pull])
+
+
 @pytest.mark.parametrize("solver, grid", golden.DENOISED_50)
 def test_fifty_evaluations_with_the_denoising(solver, grid):
     """The paper's code counts the denoising's own call, which x does not use: 49 are made."""
     made = cases.plan(solver, 50, grid=grid, end="zero")
     assert made.nfe == 49
     assert made.rows[-1].new.keys() == {0}
-    value = golden.DENOISED_50[solver, grid]
-    assert cases.covariance(made)[0, 0] == pytest.approx(value, abs=5e-8)
+    wanted = golden.DENOISED_50[solver, grid]
+    assert cases.covariance(made)[0, 0] == pytest.approx(wanted[0], abs=5e-8)
+    points = grids.points(TC, 49, grid, "t_min")
+    before = cases.covariance(cases.plan(solver, 49, grid=grid))[:2, :2]
+    matrix = denoising(points[-1].t)
+    after = matrix @ before @ matrix.T
+    assert (after[0, 0], after[0, 1], after[1, 1]) == pytest.approx(wanted, abs=5e-8)
 
 
 def test_one_step():
@@ -131,6 +143,12 @@ def test_one_step():
     new = made.rows[flow_row].new
     noise = (new[0]["z0"], new[1]["z0"], new[1]["z1"])
     assert noise == pytest.approx(golden.NOISE, abs=1e-8)
+    (kick,) = SSCS().kicks(System(TC, Velocity(mixed=True)), TC.at(0.5), TC.at(0.45))
+    state = torch.tensor(golden.HALF, dtype=torch.float64)[:, None, None]
+    output = float(cld_gaussian(process=TC).module.output(*state, 0.5))
+    assert kick.v["S1"] * golden.HALF[1] + kick.v["raw"] * output == pytest.approx(
+        golden.KICKED, abs=1e-8
+    )
     after = cases.moved(made, golden.HALF, slice(kick_row, kick_row + 1))
     assert after == pytest.approx(golden.AFTER, abs=1e-8)
     assert list(cases.slope(TC, 0.5)) == pytest.approx(golden.SLOPE, abs=1e-8)

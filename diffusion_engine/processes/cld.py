@@ -54,6 +54,7 @@ class CLD(GaussianProcess):
     (Dockhorn et al. 2022). Everything depends on t through y = 2 B(t) / sqrt(M), B being the
     integral of beta. `alpha` and `sigma` are those of x alone.
 
+    t_min, t_max   the times of a run; its final denoising goes from t_min to 0
     mass           M
     gamma          variance of the first v in units of M, above 0
     beta0, beta1   beta(t) = beta0 + beta1 t
@@ -72,16 +73,20 @@ class CLD(GaussianProcess):
     numerical_eps: float = 1e-9
 
     def __post_init__(self) -> None:
-        if not (self.mass > 0.0 and 0.0 < self.gamma <= 2.0 and self.numerical_eps >= 0.0):
+        if not (0.0 < self.mass < math.inf and 0.0 < self.gamma <= 2.0):
             raise ValueError(
-                f"CLD has mass > 0, 0 < gamma <= 2 and numerical_eps >= 0; got mass={self.mass:g}, "
-                f"gamma={self.gamma:g}, numerical_eps={self.numerical_eps:g}"
+                f"CLD has a finite mass > 0 and 0 < gamma <= 2; got mass={self.mass:g}, gamma={self.gamma:g}"
+            )
+        if not (0.0 <= self.numerical_eps < math.inf and 0.0 < self.t_min < self.t_max < math.inf):
+            raise ValueError(
+                f"CLD has a finite numerical_eps >= 0 and times 0 < t_min < t_max; got numerical_eps="
+                f"{self.numerical_eps:g}, t_min={self.t_min:g}, t_max={self.t_max:g}"
             )
         ends = np.array([self.beta0, self.beta(self.t_max)])
-        if (ends < 0.0).any() or (ends == 0.0).all():
+        if not (np.isfinite(ends) & (ends >= 0.0)).all() or not ends.any():
             raise ValueError(
-                f"beta(t) = {self.beta0:g} + {self.beta1:g} t falls below 0 before t={self.t_max:g}; "
-                f"give a beta that is positive in between"
+                f"beta(t) = {self.beta0:g} + {self.beta1:g} t is no number of 0 or above from t=0 to "
+                f"{self.t_max:g}; give a beta that is positive in between"
             )
 
     @property

@@ -121,8 +121,8 @@ def flow(process: CLD, b: float) -> tuple[np.ndarray, np.ndarray]:
 def drawn(x_mean: Linear, v_mean: Linear, covariance: np.ndarray) -> State:
     """The state of these means and this covariance, from both normals of a row.
 
-    Of short flows L21 : L22 is -sqrt(3) : 1 and L11 of higher order, so that with noise="brownian" the increments
-    -sqrt(3) / 2 dW0 + dW1 / 2 of v come from one motion, whatever the steps.
+    Of short flows L21 : L22 is -sqrt(3) : 1 and L11 of higher order, so that with noise="brownian" the
+    increments -sqrt(3) / 2 dW0 + dW1 / 2 of v come from one motion, whatever the steps.
     """
     l11, l21, l22 = map(float, Covariance.of(covariance).cholesky)
     return {0: x_mean + l11 * normal(0), 1: v_mean + l21 * normal(0) + l22 * normal(1)}

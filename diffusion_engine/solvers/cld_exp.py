@@ -38,7 +38,7 @@ class CLDExponential(CLDSolver):
     order: int = 3
 
     def __post_init__(self) -> None:
-        if self.order not in (1, 2, 3):
+        if type(self.order) is not int or not 1 <= self.order <= 3:
             raise ValueError(f"order={self.order!r}: cld_exp has orders 1, 2 and 3")
 
     def rows(self, system: System, points: Points) -> Iterator[Update | Row]:
