@@ -98,7 +98,7 @@ def sample(
     saved = None if recipe is None else files.read_recipe(recipe)
     place = device_of(device, ranks.local)
     network = network_of(model, _solver_of(saved) or solver, place)
-    given = None if x is None else files.read_images(x, network.shape)
+    given = None if x is None else files.read_images(x, network.shape, network.state_shape)
     how: dict[str, Any] = {
         "backend": backend, "batch_size": batch_size, "accelerate": accelerate, "executor": executor,
         "compile": compile, "device": place,

@@ -52,7 +52,7 @@ def encode(
     files.check_path(out)
     place = device_of(device)
     network = network_of(model, solver, place)
-    images = files.read_images(source, network.shape)
+    images = files.read_images(source, network.shape, network.state_shape)
     condition = classes_of(network, classes, len(images))
     scale = guidance if condition is not None else 1.0
     sampler = Sampler(

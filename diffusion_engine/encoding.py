@@ -23,28 +23,33 @@ def encoding(
     start: float | None,
     clip: tuple[float, float] | None,
     refine: int,
+    kind: str = "state",
 ) -> Plan:
     """The plan that takes a state at time `start` up to the first of the points of a sampler.
 
     start   None is the process's t_min
     refine  0 runs the solver's own steps upwards; k solves for the states from which its steps lead
             down, by k fixed-point iterations a step
+    kind    what is given of the state, as in Solver.plan: "state" or "whole"
     Raises ValueError where the solver is stochastic, start is no time below the first, or refine does
     not suit the solver.
     """
     process = network.process
-    if process.blocks > 1:
-        raise ValueError(
-            f"an image says nothing of the velocity that {type(process).__name__} moves beside it, so that "
-            "no latent of [x, v] is the image's own; encode with a network of another process"
-        )
+    suited = (
+        "'cld_exp' or 'cld_ode'" if process.blocks > 1 else "'ddim', 'heun', 'dpmpp_2m' or 'genie'"
+    )
     if solver.stochastic:
         raise ValueError(
             f"solver {solver.name!r} adds fresh noise, so that no latent leads back to an image: encode "
-            "with a deterministic one, such as 'ddim', 'heun', 'dpmpp_2m' or 'genie'"
+            f"with a deterministic one, such as {suited}"
         )
     if isinstance(refine, bool) or not isinstance(refine, int) or refine < 0:
         raise ValueError(f"refine={refine!r}: a whole number of iterations a step, 0 for none")
+    if refine and process.blocks > 1:
+        raise ValueError(
+            f"refine={refine} inverts steps of x alone, and {solver.name!r} moves a velocity too: encode "
+            "with refine=0"
+        )
     first = process.at(process.t_min if start is None else start)
     if not (first.sigma > 0.0 and first.t >= min(process.t_min, process.clean.t)):
         raise ValueError(
@@ -57,7 +62,7 @@ def encoding(
             "time nearer to data"
         )
     rule = Inverse(solver, refine) if refine else solver
-    return rule.plan(process, rising, network, "state", clip)
+    return rule.plan(process, rising, network, kind, clip)
 
 
 @dataclass(frozen=True)

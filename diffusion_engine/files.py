@@ -117,9 +117,12 @@ WRITERS: dict[str, Callable[[IO[bytes], Result, int | None], None]] = {
 }
 
 
-def read_images(path: Path, shape: tuple[int, ...]) -> torch.Tensor:
+def read_images(
+    path: Path, shape: tuple[int, ...], whole: tuple[int, ...] | None = None
+) -> torch.Tensor:
     """[n, *shape] float32 in [-1, 1]: the image of a file, or the samples of one that `write` made.
 
+    whole  the shape of a state with a velocity, which may be read too
     Raises ValueError where the file holds no images of this shape.
     """
     try:
@@ -136,7 +139,7 @@ def read_images(path: Path, shape: tuple[int, ...]) -> torch.Tensor:
             found = found.movedim(-1, 1)
     except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path} holds no image, and no array 'samples' ({error})") from error
-    if tuple(found.shape[1:]) != shape:
+    if tuple(found.shape[1:]) not in (shape, whole):
         raise ValueError(
             f"{path} holds images {list(found.shape[1:])}, and the network takes {list(shape)}; resize them"
         )

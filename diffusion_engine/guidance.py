@@ -36,6 +36,7 @@ def classifier_free(
             return row
         if len(set(row.branches)) != 1:
             raise ValueError("this plan is guided already; guide the solver's own plan")
+        _check_room(2, row)
         q = [s * w for s in (scale, 1.0 - scale) for w in row.q]
         e = [s * w for s in (scale, 1.0 - scale) for w in row.e]
         branches = [b for b in (CONDITIONAL, UNCONDITIONAL) for _ in row.q]
@@ -117,11 +118,7 @@ def compose(plan: Plan, weights: tuple[float, ...], unconditional: bool = True) 
             return row
         if len(set(row.branches)) != 1:
             raise ValueError("this plan is guided already; compose the solver's own plan")
-        if len(terms) * len(row.q) > layout.OUTPUTS:
-            raise ValueError(
-                f"{len(terms)} branches of {len(row.q)} channel blocks are {len(terms) * len(row.q)} outputs "
-                f"and a row has {layout.OUTPUTS}; compose fewer conditions"
-            )
+        _check_room(len(terms), row)
         p = row.p if unconditional or rest == 0.0 else _product(row, rest)
         return replace(
             row,
@@ -178,6 +175,15 @@ def check(network: ScoreNetwork, interval: tuple[float, float], classifier_scale
             else "has no classifier; give the one of network.with_classifier(classifier)"
         )
         raise ValueError(f"classifier_scale={classifier_scale:g} and the network {what}")
+
+
+def _check_room(branches: int, row: Row) -> None:
+    count = branches * len(row.q)
+    if count > layout.OUTPUTS:
+        raise ValueError(
+            f"{branches} branches of {len(row.q)} channel blocks are {count} outputs and a row has "
+            f"{layout.OUTPUTS}; compose fewer conditions, or give linearized fewer powers"
+        )
 
 
 def _check_interval(interval: tuple[float, float]) -> None:

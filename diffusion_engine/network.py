@@ -209,6 +209,11 @@ class ScoreNetwork:
         """What the network predicts, an object where `prediction` may be a name."""
         return PREDICTIONS[self.prediction] if isinstance(self.prediction, str) else self.prediction
 
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        """Of all that a sampler moves for one sample: `shape`, or [x, v] of CLD on the channel axis."""
+        return (self.process.blocks * self.shape[0], *self.shape[1:])
+
     def weights(self, at: Point) -> tuple[tuple[float, ...], float]:
         """(p, q) with x0 = sum_i p[i] x_i + q output, x_i being the slots that the network reads."""
         rule = self.rule

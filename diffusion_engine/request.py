@@ -35,7 +35,8 @@ Noise = Tensor | Callable[[int, int, tuple[int, ...]], Tensor] | str
 class Result:
     """Samples and how they were made.
 
-    samples      [n, *shape], the final state; with a decoder the images it makes of them
+    samples      [n, *shape], the final state; with a decoder the images it makes of them. Of `encode`
+                 the latents, with CLD [x, v] on the channel axis
     seeds        of each sample
     nfe          rows with a network call: calls a sample sees one after another
     evaluations  network evaluations of all samples together, guidance branches counted
@@ -155,9 +156,10 @@ class Request:
             raise ValueError(
                 f"noise={noise!r}: give 'brownian', a tensor or a function, or leave it out"
             )
+        whole = noised or encoding is not None
         return cls(
             numbers, scales, made, concepts,
-            _images("x", x, network, count, device, sampler.state_dtype), start, noised,
+            _state(x, network, count, device, sampler.state_dtype, whole), start, noised,
             _images("mask", mask, network, count, device), _images("known", known, network, count, device),
             noise, encoding,
         )  # fmt: skip
@@ -366,6 +368,16 @@ def _with_scale(
     if condition is None:
         return told
     return (dict(condition) if isinstance(condition, Mapping) else {"": condition}) | told
+
+
+def _state(
+    x: Tensor | None, network: ScoreNetwork, n: int, device: torch.device, dtype: torch.dtype, whole: bool
+) -> Tensor | None:  # fmt: skip
+    """A given x, or all of [x, v] where that may be given."""
+    if x is not None and whole and tuple(x.shape[1:]) == network.state_shape:
+        parts = torch.as_tensor(x).split(network.shape[0], dim=1)
+        return torch.cat([_images("x", p, network, n, device, dtype) for p in parts], dim=1)  # type: ignore[misc]
+    return _images("x", x, network, n, device, dtype)
 
 
 def _images(

@@ -179,7 +179,8 @@ class Sampler:
     def _solved(self, start: float | None, kind: str, refine: int | None) -> Plan:
         """The solver's own plan, or the one that encodes."""
         if refine is not None:
-            return encoding(self.solver, self.points, self.network, start, self.clip, refine)
+            kind = "whole" if kind == "whole" else "state"
+            return encoding(self.solver, self.points, self.network, start, self.clip, refine, kind)
         points = self.points if start is None else self._points_from(start)
         return self.solver.plan(self.network.process, points, self.network, kind, self.clip)
 
@@ -213,7 +214,8 @@ class Sampler:
         compose    [(condition, weight), ...] in place of condition and guidance: the score is
                    s_u + sum_i w_i (s_i - s_u), or sum_i w_i s_i of a network without a null condition
         x, start   clean images [n, *shape] that are noised to time `start` and sampled from there
-        noised     x is already the state at `start` (default: the first time)
+        noised     x is already the state at `start` (default: the first time); of CLD [x, v] on the channel
+                   axis, or at the first time x alone, whose velocity is drawn
         mask, known  inpainting: mask is 1 where samples are free, 0 where they follow `known` images
         every      call on_step after every so many steps, and after the last
         noise      "brownian": an SDE solver's noise follows one path of each sample, whatever the steps, so
@@ -233,7 +235,8 @@ class Sampler:
     ) -> Result:
         """The latents from which this sampler's solver leads back to x: its ODE run upwards.
 
-        x        [n, *shape], images, or states of time `start`
+        x        [n, *shape], images, or states of time `start`. With CLD [x, v] on the channel axis, or x
+                 alone, whose velocity is drawn from its law given a clean image x
         start    the time of x; None is the process's t_min
         refine   fixed-point iterations a step towards the exact inverse of the solver's steps, for
                  solvers of one call a step and no history; 0 takes the solver's own steps upwards
@@ -241,8 +244,8 @@ class Sampler:
                  with a decoder, x and the result are latents as it takes them
 
         `sample(x=result.samples, noised=True)` returns the images, up to an error of the solver's order; with
-        end="t_min" it ends at the very time that encoding began at. Raises ValueError where the solver is
-        stochastic or does not suit.
+        end="t_min" it ends at the very time that encoding began at. Latents of CLD are [x, v]. Raises
+        ValueError where the solver is stochastic or does not suit.
         """
         if unknown := sorted(request.keys() - ENCODES):
             raise ValueError(
@@ -285,6 +288,8 @@ class Sampler:
         if self.accelerated is not None:
             self.accelerated.refresh()  # the weights are the user's, who may have changed them
         kind = "prior" if part.x is None else "state" if part.noised else "image"
+        if part.x is not None and part.x.shape[1] > self.network.shape[0]:
+            kind = "whole"
         scales = list(dict.fromkeys(part.scales))
         plans = [
             self._plan(s, part.start, kind, part.mask is not None, part.encoding) for s in scales
@@ -307,6 +312,7 @@ class Sampler:
             mask=part.mask,
             known=part.known,
             want_denoised=on_step is not None,
+            parts=1 if part.encoding is None else self.network.process.blocks,
         )
         if progress is None and not self.executor.between_rows:
             progress = False

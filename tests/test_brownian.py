@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -23,7 +22,7 @@ from diffusion_engine.ops.brownian import BrownianArgs
 from diffusion_engine.ops.registry import resolve
 from diffusion_engine.plan import CELLS, Plan
 from diffusion_engine.processes import EDM, VP, Discrete, FlowMatching, Point
-from diffusion_engine.solvers import SOLVERS, Solver, Update
+from diffusion_engine.solvers import Solver, Update
 from diffusion_engine.solvers.ddim import posterior_std
 from diffusion_engine.testing import cld_mixture, exact_network
 

@@ -230,6 +230,20 @@ def test_wrong_output_channels():
             ),
             "moves a velocity too",
         ),
+        (
+            lambda n: Sampler(n, "sscs", 5, clip=(-1.0, 1.0)),
+            r"clip=\(-1.0, 1.0\) bounds an estimate",
+        ),
+        (lambda n: Sampler(n, "cld_exp", 5, order=3.0), "order=3.0: cld_exp has orders 1, 2 and 3"),
+        (lambda n: Sampler(n, "sscs", 5).encode(torch.zeros(1, 1, 4, 4)), "'cld_exp' or 'cld_ode'"),
+        (
+            lambda n: Sampler(n, "cld_exp", 5).encode(torch.zeros(1, 1, 4, 4), refine=2),
+            "refine=2 inverts steps of x alone, and 'cld_exp' moves a velocity too",
+        ),
+        (
+            lambda n: Sampler(n, "sscs", 5).sample(x=torch.zeros(1, 2, 4, 4), start=0.5),
+            r"x has shape \[1, 2, 4, 4\]",
+        ),
     ],
 )
 def test_one_sentence(work, says):

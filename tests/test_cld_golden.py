@@ -79,24 +79,20 @@ def test_one_step(how, allowed):
 
 @cache
 def ends(process, name, n, **options):
-    """Of 16 trajectories from t = 1 to 0.1."""
-    times = np.linspace(1.0, 0.1, n + 1)
+    """Of 16 trajectories from t = 1 to 0.3."""
+    times = np.linspace(1.0, 0.3, n + 1)
     network = cld_mixture(process=process)
     return Sampler(network, name, times=times, **RUNS["reference"], **options).sample(16).samples
 
 
 @pytest.mark.parametrize("process", [CLD(), VARYING], ids=["constant", "varying"])
 @pytest.mark.parametrize(
-    "solver, options, order, steps",
-    [("cld_ode", {}, 2, 200)]
-    + [("cld_exp", {"order": order}, order, n) for order, n in ((1, 100), (2, 100), (3, 100))],
+    "solver, options, order",
+    [("cld_ode", {}, 2)] + [("cld_exp", {"order": order}, order) for order in (1, 2, 3)],
     ids=str,
 )
-def test_order_of_the_ode_on_the_mixture(solver, options, order, steps, process):
-    """Against the ends of 800 steps of order 3."""
-    exact = ends(process, "cld_exp", 800)
-    errors = [
-        float((ends(process, solver, n, **options) - exact).abs().mean())
-        for n in (steps, 2 * steps)
-    ]
-    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.15)
+def test_order_of_the_ode_on_the_mixture(solver, options, order, process):
+    """Against the ends of 1200 steps of order 3."""
+    exact = ends(process, "cld_exp", 1200)
+    errors = [float((ends(process, solver, n, **options) - exact).abs().mean()) for n in (200, 400)]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1)

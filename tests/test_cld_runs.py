@@ -213,7 +213,8 @@ def test_recipes_replay():
     assert Plan.from_json(plan.to_json()) == plan
 
 
-def test_guidance_mixes_scores():
+@pytest.mark.parametrize("solver", [name for name in OF_CLD if name != "sscs_exact"])
+def test_guidance_mixes_scores(solver):
     def module(u, label, y):
         return elementwise(u, label) + 0.1 * y.view(-1, 1, 1, 1)
 
@@ -223,6 +224,62 @@ def test_guidance_mixes_scores():
     mixed = replace(
         network, module=lambda u, t, y: 3.0 * module(u, t, y) - 2.0 * module(u, t, y * 0 + 10)
     )
-    guided = Sampler(network, "sscs", 5, guidance=3.0).sample(2, condition=[1, 2]).samples
-    wanted = Sampler(mixed, "sscs", 5).sample(2, condition=[1, 2]).samples
+    guided = Sampler(network, solver, 5, guidance=3.0).sample(2, condition=[1, 2]).samples
+    wanted = Sampler(mixed, solver, 5).sample(2, condition=[1, 2]).samples
     assert torch.allclose(guided, wanted, atol=1e-5)
+    with pytest.raises(ValueError, match="2 branches of 9 channel blocks are 18 outputs and a row"):
+        Sampler(linearized(network, 4), "sscs_exact", 5, guidance=3.0)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("solver", OF_CLD)
+def test_a_bad_output_is_flagged(solver, bad):
+    """One sample's, in one call; the others are what they are without it."""
+    calls = []
+
+    def module(u, t):
+        calls.append(len(u))
+        out = elementwise(u, t)
+        if len(calls) == 2 and spoilt:
+            out[1, 0, 0, 0] = bad
+        return out.repeat(1, 2, 1, 1) if solver == "sscs_exact" else out
+
+    network = ScoreNetwork(module, CLD(), (3, 5, 7), prediction="mixed_velocity")
+    if solver == "sscs_exact":
+        network = linearized(network, 1, elementwise=True)
+    spoilt = False
+    whole = Sampler(network, solver, 5).sample(3)
+    spoilt = calls.clear() or True
+    with pytest.warns(RuntimeWarning, match=r"seeds \[1\] met a value"):
+        made = Sampler(network, solver, 5).sample(3)
+    assert (whole.finite, made.finite) == ([True] * 3, [True, False, True])
+    assert torch.equal(made.samples[[0, 2]], whole.samples[[0, 2]])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_networks_of_half_precision(dtype, memory_format):
+    """Their input is rounded, x and v are not."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(6, 3, 1)
+
+        def forward(self, u, t):
+            assert u.dtype == dtype and t.dtype == torch.float32
+            assert u.is_contiguous(memory_format=memory_format)
+            return 0.2 * self.conv(u)
+
+    torch.manual_seed(0)
+    module = Net().to(dtype)
+    network = ScoreNetwork(
+        module, CLD(), (3, 32, 32), prediction="mixed_velocity", memory_format=memory_format
+    )
+    made = Sampler(network, "sscs", 5).sample(2).samples
+    exact = nn.Conv2d(6, 3, 1)
+    exact.load_state_dict(module.conv.state_dict())
+    network = replace(network, module=lambda u, t: 0.2 * exact(u))
+    wanted = Sampler(network, "sscs", 5).sample(2).samples
+    assert made.dtype == torch.float32
+    assert 0.0 < float((made - wanted).abs().max()) < 0.05

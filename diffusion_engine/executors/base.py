@@ -67,5 +67,6 @@ def walk(run: Run, space: Space, advance: Advance, after: After | None = None) -
 def result(run: Run, space: Space) -> tuple[Tensor, list[bool]]:
     """The samples, in memory of their own, and whether each stayed finite. Waits for the device."""
     assert space.args.status is not None
-    samples = space.args.slots[0][: run.samples].clone(memory_format=torch.preserve_format)
+    parts = [space.args.slots[k][: run.samples] for k in range(run.parts)]
+    samples = torch.cat(parts, dim=1)  # keeps the memory format
     return samples, [bad == 0 for bad in space.args.status[: run.samples].tolist()]

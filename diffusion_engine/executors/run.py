@@ -68,10 +68,11 @@ class Run:
     plan_of     the plan of each sample
     seeds       [B] int64
     conditions  of each branch: [B, ...] tensors, or a mapping of them; None without conditions
-    x           given first states, [B, *shape]; None draws them
+    x           given first states, [B, *shape] or all of [x, v]; None draws them
     noise       normals to use in place of the engine's own
     brownian    whether the samples' noise is that of their Brownian paths
     mask, known [B, *shape]: inpainting
+    parts       how many slots the samples are, on the channel axis: 2 for [x, v]
     """
 
     network: ScoreNetwork
@@ -88,6 +89,7 @@ class Run:
     mask: Tensor | None = None
     known: Tensor | None = None
     want_denoised: bool = False
+    parts: int = 1
 
     @property
     def samples(self) -> int:

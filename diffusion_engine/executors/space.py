@@ -133,7 +133,8 @@ class Space:
         args.status.zero_()
         # Padded entries are computed too: not with what a run before left there, which may be NaN.
         args.net_in.zero_()
-        given = ((args.slots[0], run.x), (args.mask, run.mask), (args.known, run.known))
+        parts = () if run.x is None else run.x.split(self.signature.shape[0], dim=1)
+        given = [*zip(args.slots, parts), (args.mask, run.mask), (args.known, run.known)]  # noqa: B905
         for kept_images, images in given:
             if images is not None and kept_images is not None:
                 kept_images[:n].copy_(images)

@@ -119,7 +119,7 @@ class Solver:
         """The table of a run of `network` over `points`.
 
         start  "prior" draws the first x, "image" noises a given clean x to points[0], "state" takes a
-               given x as it is
+               given x as it is, "whole" also the velocity of CLD's [x, v]
         clip   range of `denoised`; None leaves it alone
         Raises ValueError where the solver does not suit the process, the points or the network.
         """

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ..linear import Linear, normal, raw, slot, x
+from ..noise import VELOCITY
 from ..plan import Plan, Row
 from ..prediction import Velocity
 from ..processes import CLD, GaussianProcess, Point
@@ -83,10 +84,15 @@ class CLDSolver(Solver):
     ) -> Plan:
         self.check(process, points)
         assert isinstance(process, CLD) and isinstance(network.rule, Velocity), "checked above"
-        if start == "state" and points[0].t < process.t_max:
+        if start == "state" and points[-1].t < points[0].t < process.t_max:
             raise ValueError(
-                f"a given state at t={points[0].t:g} has a velocity, which x does not tell; give a clean "
-                f"image and start=, or a state at t={process.t_max:g}"
+                f"a given state at t={points[0].t:g} has a velocity, which x does not tell; give [x, v] on "
+                f"the channel axis, a clean image and start=, or a state at t={process.t_max:g}"
+            )
+        if clip is not None:
+            raise ValueError(
+                f"clip={clip} bounds an estimate of x0, which steps of [x, v] are not made of; leave it out, "
+                f"or give clip=None"
             )
         if misfit := self.misfit(network):
             raise ValueError(f"solver {self.name!r} cannot run this: {misfit}")
@@ -135,17 +141,26 @@ def flown(process: CLD, b: float, v: Linear) -> State:
 
 
 def first_row(process: CLD, at: Point, start: str, to: Point) -> Row:
-    """Row 0: the state at a point, then `flow` up to another."""
+    """Row 0: the state at a point, then `flow` up to another.
+
+    start  as in Solver.plan; "state" draws the velocity of x, from the prior at the process's end and else
+           from its law given that x is clean; "whole" has it in slot 1
+    """
     std = math.sqrt(process.mass)
     if start == "prior":  # flow preserves it
         return Row(call=None, new={0: normal(0), 1: std * normal(1)}, state=to)
+    b = float(process.integral(at.t) - process.integral(to.t))
+    if start == "whole":
+        return Row(call=None, new=flown(process, b, slot(1)), state=to)
     mean, covariance = np.array([1.0, 0.0]), np.diag([0.0, process.mass])
     if start == "image":
         mean, covariance = np.array(process.mean(at.t)), process.covariance(at.t).matrix
-    a, noise = flow(process, float(process.integral(at.t) - process.integral(to.t)))
+    elif at.t < process.t_max:
+        mean[1], covariance[1, 1] = process.mean(at.t)[1], process.covariance(at.t).vv
+    a, noise = flow(process, b)
     moved = a @ mean
     new = drawn(float(moved[0]) * x, float(moved[1]) * x, a @ covariance @ a.T + noise)
-    return Row(call=None, new=new, state=to)
+    return Row(call=None, new=new, key=VELOCITY if start == "state" else 0, state=to)
 
 
 def denoise(process: CLD, row: Row, s: Point, clean: Point) -> Row:
