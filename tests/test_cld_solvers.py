@@ -16,7 +16,7 @@ from diffusion_engine import Sampler, grids
 from diffusion_engine.prediction import Velocity
 from diffusion_engine.processes import CLD
 from diffusion_engine.solvers.cld import System, flow
-from diffusion_engine.solvers.cld_sscs import SSCS, phi_term
+from diffusion_engine.solvers.cld_sscs import SSCS, SSCSExact, phi_term
 from diffusion_engine.testing import cld_gaussian, cld_mixture
 
 SPLITTINGS = ["sscs", "sscs_mid", "sscs_mixed", "sscs2", "sscs_exact"]
@@ -61,6 +61,24 @@ def test_order_of_the_ode(solver, options, order, steps, process):
         spread = cases.covariance(made, process, first=cases.target(process, 1.0))[:2, :2]
         errors.append(np.abs(spread - cases.target(process, 0.1)).max())
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1)
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["plain", "mixed"])
+@pytest.mark.parametrize("powers, error", [(1, 1e-5), (2, 1e-7), (7, 1e-14)])
+def test_the_exact_score_part(powers, error, mixed):
+    """dv = a (s_v + v / M) of a score K (x, v), from its closed form."""
+    prediction, (x, v) = Velocity(mixed, powers), (1.0, 0.5)
+    s, t = TC.at(0.15), TC.at(0.145)
+    (kick,) = SSCSExact().kicks(System(TC, prediction), s, t)
+    on_x, on_v = cases.slope(TC, kick.at.t)
+    own, on_output = prediction.score(TC, kick.at.t)
+    output, change = (on_x * x + (on_v - own) * v) / on_output, (on_v - own) / on_output
+    products = [change**k * w for k in range(1, 1 + powers) for w in (v, output)]
+    made = kick.v["S1"] * v + np.dot(kick.raw, [output, *products])
+    a = 2.0 * TC.friction * float(TC.integral(s.t) - TC.integral(t.t))
+    rate = on_v + 1.0 / TC.mass
+    wanted = math.exp(a * rate) * v + math.expm1(a * rate) / rate * on_x * x
+    assert made == pytest.approx(wanted, abs=error)
 
 
 def quantiles(n):
