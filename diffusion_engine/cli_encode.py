@@ -54,17 +54,10 @@ def encode(
     network = network_of(model, solver, place)
     images = files.read_images(source, network.shape, network.state_shape)
     condition = classes_of(network, classes, len(images))
-    scale = guidance if condition is not None else 1.0
     sampler = Sampler(
-        network,
-        solver,
-        steps,
-        grid=grid,
-        guidance=scale,
-        device=place,
-        backend=backend,
+        network, solver, steps, grid=grid, guidance=guidance, device=place, backend=backend,
         **options(option),
-    )
+    )  # fmt: skip
     result = sampler.encode(images, refine=refine, condition=condition)
     if not all(result.finite):
         raise ValueError("the latents are not finite; nothing was written")

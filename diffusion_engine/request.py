@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from .condition import check_alike, check_shapes, checked, length, null_like
 from .network import Condition, ScoreNetwork
-from .solvers import Solver
 
 if TYPE_CHECKING:
     from .executors.run import NoiseSource
@@ -282,18 +279,6 @@ def _composed(
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
-def again(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What a recipe says of encoding and composition, as a request does."""
-    made: dict[str, Any] = {"encoding": recipe.get("encoding")}
-    if recipe["guidance"] and isinstance(recipe["guidance"][0], list):
-        made["guidance"] = None
-        if recipe["compose"] is not None:
-            made["compose"] = list(
-                zip(zip(*recipe["compose"]), zip(*recipe["guidance"]), strict=True)  # noqa: B905
-            )
-    return made
-
-
 def _seeds(
     n: int | None, seed: int | None, seeds: Sequence[int] | None, implied: int | None
 ) -> tuple[int, ...]:
@@ -400,15 +385,3 @@ def _images(
             f"{', '.join(map(str, network.shape))}]"
         ) from error
     return full.contiguous(memory_format=network.memory_format)
-
-
-def options(solver: Solver) -> dict[str, Any]:
-    """A solver's options by name; empty for a user's object that is no dataclass."""
-    return dataclasses.asdict(solver) if dataclasses.is_dataclass(solver) else {}  # type: ignore[arg-type]
-
-
-def bar(total: int, shown: bool | None) -> tqdm | None:
-    """A progress bar over rows; None where it is not wanted, or nobody asked and this is no terminal."""
-    if shown is None:
-        shown = sys.stderr.isatty()
-    return tqdm(total=total, unit="row", leave=False) if shown else None

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import brownian, executors, grids, request, trace
+from . import brownian, executors, flags, grids, recipes, request, trace
 from .accelerate.network import Accelerated, accelerated
 from .accelerate.twin import twin
 from .adapters.diffusers import Model
@@ -24,9 +22,9 @@ from .executors.compiled import Compiled, compiled
 from .executors.run import Run
 from .guidance import check, classifier_free, classifier_guidance, compose, inpaint
 from .network import ScoreNetwork
-from .ops.step import StepArgs
 from .plan import Plan
 from .processes import Point
+from .progress import Progress, bar, watcher
 from .request import Request, Result, Scale
 from .solvers import Solver, solver
 
@@ -34,23 +32,6 @@ from .solvers import Solver, solver
 ENCODES = frozenset(
     ("condition", "guidance", "compose", "batch_size", "on_step", "every", "progress")
 )
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a callback sees after a row that completes a step.
-
-    row       index of the row, of `rows`
-    t         time of x
-    x         [B, *shape], the state; a view, copy it to keep it
-    denoised  [B, *shape], the network's estimate of x0 at that row's call; a view
-    """
-
-    row: int
-    rows: int
-    t: float
-    x: Tensor
-    denoised: Tensor
 
 
 class Sampler:
@@ -316,26 +297,17 @@ class Sampler:
         )
         if progress is None and not self.executor.between_rows:
             progress = False
-        shown = None if on_step is None else _shown(run, on_step, every)
-        bar = request.bar(run.length - 1, progress)
-
-        def after(i: int, args: StepArgs) -> None:
-            if bar is not None:
-                bar.update(1 if i else 0)
-            if shown is not None:
-                shown(i, args)
-
-        idle = shown is None and bar is None
-        with bar or nullcontext():
-            samples, finite = self.executor.execute(run, None if idle else after)
+        seen = bar(run.length - 1, progress)
+        with seen or nullcontext():
+            samples, finite = self.executor.execute(run, watcher(run, seen, on_step, every))
         if not all(finite):
-            _warn(part, finite)
+            flags.warn(part.seeds, finite)
         recipe = self.recipe() | part.recipe()
         latents = None
         if self.decoder is not None and part.encoding is None:
             with torch.no_grad():
                 latents, samples = samples, trace.traced("decode", self.decoder)(samples)
-            finite = _sound(part, samples, finite)
+            finite = flags.decoded(part.seeds, finite, samples)
         made = samples, list(part.seeds), plans[0].nfe, run.evaluations, recipe, finite
         return Result(*made, latents)
 
@@ -370,18 +342,7 @@ class Sampler:
 
     def recipe(self) -> dict[str, Any]:
         """What reproduces the sampler, given the network, as JSON-able values."""
-        return {
-            "format": "diffusion-engine-recipe/1",
-            "rng": "philox4x32-10/1",
-            "network": self.network.name,
-            "solver": {"name": self.solver.name, "options": request.options(self.solver)},
-            "points": [[p.t, p.alpha, p.sigma] for p in self.points],
-            "interval": [self.interval[0], min(self.interval[1], 1e308)],
-            "classifier_scale": self.classifier_scale,
-            "clip": None if self.clip is None else list(self.clip),
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "decoder": None if self.decoder is None else self.decoder.levels,
-        }
+        return recipes.written(self)
 
     @classmethod
     def replay(
@@ -396,78 +357,11 @@ class Sampler:
         how  arguments of Sampler that a recipe does not fix: backend, batch_size, executor and the like; the
              decoder where one made images, or None there for the latents
         """
-        try:
-            low, high = recipe["interval"]
-            sampler = cls(
-                network,
-                solver(recipe["solver"]["name"], **recipe["solver"]["options"]),
-                times=[Point(*p) for p in recipe["points"]],
-                interval=(low, math.inf if high >= 1e308 else high),
-                classifier_scale=recipe.get("classifier_scale", 1.0),
-                clip=None if recipe["clip"] is None else tuple(recipe["clip"]),
-                dtype=getattr(torch, recipe["dtype"]),
-                **(how or {}),
-            )
-            given = {k: recipe[k] for k in ("seeds", "condition", "guidance", "start", "noised")}
-            given |= request.again(recipe)
-            given["noise"] = recipe.get("noise")
-            needs = [name for name in recipe["needs"] if name not in more]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"this is not a recipe of this engine ({error!r}); use Result.recipe"
-            ) from error
-        if needs:
-            raise ValueError(f"the recipe was made with {', '.join(needs)}; give them again")
-        decoded = recipe.get("decoder")
-        if decoded is not None and "decoder" not in (how or {}):
-            raise ValueError(
-                "the recipe's samples are images that a decoder made: give how={'decoder': ...}, or None in "
-                "its place for the latents"
-            )
+        options, given = recipes.read(recipe, how or {}, more)
+        sampler = cls(network, **options)
         if sampler.decoder is not None:
-            fitting(sampler.decoder, decoded)
-        return sampler.sample(**{**given, **more})
-
-
-def _shown(
-    run: Run, on_step: Callable[[Progress], None], every: int
-) -> Callable[[int, StepArgs], None]:
-    """Calls on_step after every so many rows that complete a step, and after the last."""
-    states = [row.state if i else None for i, row in enumerate(run.plans[0].rows)]
-    complete = [i for i, state in enumerate(states) if state is not None]
-    chosen = {*complete[every - 1 :: every], *complete[-1:]}
-
-    def show(i: int, args: StepArgs) -> None:
-        if i in chosen:
-            state, n = states[i], run.samples
-            assert state is not None and args.denoised is not None
-            on_step(Progress(i, run.length, state.t, args.slots[0][:n], args.denoised[:n]))
-
-    return show
-
-
-def _warn(part: Request, finite: list[bool]) -> None:
-    lost = [s for s, ok in zip(part.seeds, finite, strict=True) if not ok]
-    warnings.warn(
-        f"samples of seeds {lost} met a value that is not finite; the network returned it, "
-        f"or the state overflowed: check the weights, the dtype and the guidance scale",
-        RuntimeWarning,
-        stacklevel=5,
-    )
-
-
-def _sound(part: Request, images: Tensor, finite: list[bool]) -> list[bool]:
-    """Which samples are finite in the run and as images; warns of those that the decoder lost."""
-    sound = images.flatten(1).isfinite().all(dim=1).tolist()
-    lost = [s for s, was, ok in zip(part.seeds, finite, sound, strict=True) if was and not ok]
-    if lost:
-        warnings.warn(
-            f"the decoder made values that are not finite of the latents of seeds {lost}: check its weights, "
-            f"its dtype (some overflow in float16) and its scale factor",
-            RuntimeWarning,
-            stacklevel=6,
-        )
-    return [was and ok for was, ok in zip(finite, sound, strict=True)]
+            fitting(sampler.decoder, recipe.get("decoder"))
+        return sampler.sample(**given)
 
 
 def _clip(given: Any) -> tuple[float, float] | None:

@@ -151,6 +151,7 @@ def test_encode_leads_back(capsys, tmp_path):
         ("wide.png", (), "holds images [1, 32, 40], and the network takes [1, 32, 32]"),
         ("fine.png", ("--out", "z.png"), "latents are no image"),
         ("fine.png", ("--solver", "ddpm"), "adds fresh noise"),
+        ("fine.png", ("--guidance", "2"), "guidance needs a condition to guide to"),
     ],
 )
 def test_bad_encodings(capsys, tmp_path, monkeypatch, source, arguments, message):

@@ -1,0 +1,83 @@
+"""Recipes: with a network, what makes the same samples again, as JSON-able values."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .processes import Point
+from .solvers import solver
+
+if TYPE_CHECKING:
+    from .sampler import Sampler
+
+
+def written(sampler: Sampler) -> dict[str, Any]:
+    """A sampler's part of a recipe; Request.recipe is the other."""
+    rule, clip, decoder = sampler.solver, sampler.clip, sampler.decoder
+    # A user's own solver may be no dataclass.
+    options: dict[str, Any] = dataclasses.asdict(rule) if dataclasses.is_dataclass(rule) else {}
+    return {
+        "format": "diffusion-engine-recipe/1",
+        "rng": "philox4x32-10/1",
+        "network": sampler.network.name,
+        "solver": {"name": rule.name, "options": options},
+        "points": [[p.t, p.alpha, p.sigma] for p in sampler.points],
+        "interval": [sampler.interval[0], min(sampler.interval[1], 1e308)],
+        "classifier_scale": sampler.classifier_scale,
+        "clip": None if clip is None else list(clip),
+        "dtype": str(sampler.dtype).removeprefix("torch."),
+        "decoder": None if decoder is None else decoder.levels,
+    }
+
+
+def read(
+    recipe: Mapping[str, Any], how: Mapping[str, Any], more: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of Sampler and of its `sample`.
+
+    how, more  as in Sampler.replay
+    Raises ValueError where this is no recipe, or something that it could not hold is not given.
+    """
+    try:
+        low, high = recipe["interval"]
+        options: dict[str, Any] = {
+            "solver": solver(recipe["solver"]["name"], **recipe["solver"]["options"]),
+            "times": [Point(*p) for p in recipe["points"]],
+            "interval": (low, math.inf if high >= 1e308 else high),
+            "classifier_scale": recipe.get("classifier_scale", 1.0),
+            "clip": None if recipe["clip"] is None else tuple(recipe["clip"]),
+            "dtype": getattr(torch, recipe["dtype"]),
+        }
+        given = {k: recipe[k] for k in ("seeds", "condition", "guidance", "start", "noised")}
+        given |= again(recipe)
+        given["noise"] = recipe.get("noise")
+        needs = [name for name in recipe["needs"] if name not in more]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"this is not a recipe of this engine ({error!r}); use Result.recipe"
+        ) from error
+    if needs:
+        raise ValueError(f"the recipe was made with {', '.join(needs)}; give them again")
+    if recipe.get("decoder") is not None and "decoder" not in how:
+        raise ValueError(
+            "the recipe's samples are images that a decoder made: give how={'decoder': ...}, or None in its "
+            "place for the latents"
+        )
+    return options | dict(how), given | dict(more)
+
+
+def again(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe says of encoding and composition, as a request does."""
+    made: dict[str, Any] = {"encoding": recipe.get("encoding")}
+    if recipe["guidance"] and isinstance(recipe["guidance"][0], list):
+        made["guidance"] = None
+        if recipe["compose"] is not None:
+            made["compose"] = list(
+                zip(zip(*recipe["compose"]), zip(*recipe["guidance"]), strict=True)  # noqa: B905
+            )
+    return made
