@@ -94,6 +94,9 @@ class DPMpp3M(Solver):
 
     name: ClassVar[str] = "dpmpp_3m"
     source: ClassVar[str] = "Lu et al. 2022 (DPM-Solver++), section 4"
+    differs: ClassVar[str] = (
+        "D2 has the Taylor expansion's factor 2 and so third order, where the published codes have 1 (kappa=1)"
+    )
     order: int = 3
     kappa: float = 2.0
     lower_order_final: bool = True
