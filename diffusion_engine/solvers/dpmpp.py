@@ -95,7 +95,7 @@ class DPMpp3M(Solver):
     name: ClassVar[str] = "dpmpp_3m"
     source: ClassVar[str] = "Lu et al. 2022 (DPM-Solver++), section 4"
     differs: ClassVar[str] = (
-        "D2 has the Taylor expansion's factor 2 and so third order, where the published codes have 1 (kappa=1)"
+        "D2 has the Taylor expansion's factor 2, for third order, where the published codes have 1 (kappa=1)"
     )
     order: int = 3
     kappa: float = 2.0
