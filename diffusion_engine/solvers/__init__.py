@@ -80,7 +80,7 @@ def solver(name: str | Solver, **options: Any) -> Solver:
     unknown = sorted(set(options) - known)
     if unknown:
         raise ValueError(
-            f"solver {name!r} has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}"
+            f"solver {name!r} has no option {', '.join(unknown)}; it has {', '.join(sorted(known)) or 'none'}"
         )
     return SOLVERS[name](**options)
 

@@ -175,7 +175,6 @@ class CLDEulerMaruyama(CLDSolver):
 
     name: ClassVar[str] = "cld_em"
     source: ClassVar[str] = "Dockhorn et al. 2022, the generative SDE"
-    order: int = 1
 
     @property
     def stochastic(self) -> bool:
@@ -202,7 +201,7 @@ class CLDHeun(CLDSolver):
         "network, whose output x does not use"
     )
     calls: ClassVar[int] = 2
-    order: int = 2
+    order = 2
 
     def rows(self, system: System, points: Points) -> Iterator[Update | Row]:
         for s, t in steps(points):

@@ -108,7 +108,6 @@ class SSCS(Splitting):
         "code takes the first half's (published=True); the final denoising calls no network, whose output "
         "x does not use"
     )
-    order: int = 1
     published: bool = False
 
     def halves(self, system: System, s: Point, t: Point) -> tuple[float, float]:
@@ -136,7 +135,6 @@ class SSCSMid(Midpoint):
     """SSCS with beta and score at the middle of the step, where the state is."""
 
     name: ClassVar[str] = "sscs_mid"
-    order: int = 1
 
     def kicks(self, system: System, s: Point, t: Point) -> list[Kick]:
         middle, a = self.at(system, s, t)
@@ -150,7 +148,6 @@ class SSCSMixed(Midpoint):
     is small where data are near to a Gaussian. Svv is v's variance given x0."""
 
     name: ClassVar[str] = "sscs_mixed"
-    order: int = 1
 
     def kicks(self, system: System, s: Point, t: Point) -> list[Kick]:
         middle, a = self.at(system, s, t)
@@ -165,7 +162,7 @@ class SSCS2(Midpoint):
 
     name: ClassVar[str] = "sscs2"
     calls: ClassVar[int] = 2
-    order: int = 2
+    order = 2
 
     def kicks(self, system: System, s: Point, t: Point) -> list[Kick]:
         middle, a = self.at(system, s, t)
@@ -191,7 +188,7 @@ class SSCSExact(Midpoint):
     """
 
     name: ClassVar[str] = "sscs_exact"
-    order: int = 2
+    order = 2
 
     def misfit(self, network: ScoreNetwork) -> str | None:
         if isinstance(network.rule, Velocity) and network.rule.powers:

@@ -49,7 +49,6 @@ class DDIM(Solver):
         "a clipped estimate has its own eps; the paper's code does not clip, and diffusers' keeps the "
         "network's: clipped_eps=False"
     )
-    order: int = 1
     eta: float = 0.0
     clipped_eps: bool = True
 
@@ -88,7 +87,6 @@ class DDPM(Solver):
         "respaced timesteps have the variances of the respaced chain; a classifier changes eps, as for every "
         "solver, where the published sampler adds the variance times its gradient to the mean"
     )
-    order: int = 1
     variance: str = "fixed_small"
 
     def __post_init__(self) -> None:

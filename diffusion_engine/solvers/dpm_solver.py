@@ -28,7 +28,7 @@ class DPMSolver2(Solver):
     name: ClassVar[str] = "dpm_solver_2"
     source: ClassVar[str] = "Lu et al. 2022 (DPM-Solver), algorithm 1"
     calls: ClassVar[int] = 2
-    order: int = 2
+    order = 2
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         for s, t in steps(points):
@@ -52,7 +52,7 @@ class DPMSolver3(Solver):
     name: ClassVar[str] = "dpm_solver_3"
     source: ClassVar[str] = "Lu et al. 2022 (DPM-Solver), algorithm 2"
     calls: ClassVar[int] = 3
-    order: int = 3
+    order = 3
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         r1, r2 = 1.0 / 3.0, 2.0 / 3.0

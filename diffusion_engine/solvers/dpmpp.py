@@ -61,7 +61,7 @@ class DPMpp2M(Solver):
 
     name: ClassVar[str] = "dpmpp_2m"
     source: ClassVar[str] = "Lu et al. 2022 (DPM-Solver++), algorithm 2"
-    order: int = 2
+    order = 2
     variant: str = "midpoint"
     lower_order_final: bool = True
 
@@ -97,7 +97,7 @@ class DPMpp3M(Solver):
     differs: ClassVar[str] = (
         "D2 has the Taylor expansion's factor 2, for third order, where the published codes have 1 (kappa=1)"
     )
-    order: int = 3
+    order = 3
     kappa: float = 2.0
     lower_order_final: bool = True
 
@@ -153,7 +153,7 @@ class DPMpp2MSDE(Stochastic):
 
     name: ClassVar[str] = "dpmpp_2m_sde"
     source: ClassVar[str] = "Lu et al. 2022 (DPM-Solver++), appendix; k-diffusion"
-    order: int = 2
+    order = 2
     variant: str = "midpoint"
 
     def __post_init__(self) -> None:
@@ -175,7 +175,7 @@ class DPMpp3MSDE(Stochastic):
 
     name: ClassVar[str] = "dpmpp_3m_sde"
     source: ClassVar[str] = "k-diffusion"
-    order: int = 3
+    order = 3
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         ring = Ring(2)
@@ -201,7 +201,7 @@ class DPMppSDE(Stochastic):
     name: ClassVar[str] = "dpmpp_sde"
     source: ClassVar[str] = "Lu et al. 2022 (DPM-Solver++); k-diffusion"
     calls: ClassVar[int] = 2
-    order: int = 2
+    order = 2
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         for s, t in steps(points):

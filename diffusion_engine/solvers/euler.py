@@ -18,7 +18,6 @@ class Euler(Solver):
 
     name: ClassVar[str] = "euler"
     source: ClassVar[str] = "Karras et al. 2022, algorithm 1"
-    order: int = 1
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         for s, t in steps(points):
@@ -47,7 +46,6 @@ class EulerAncestral(Solver):
 
     name: ClassVar[str] = "euler_ancestral"
     source: ClassVar[str] = "k-diffusion; Song et al. 2021 (DDIM), eq. 16"
-    order: int = 1
     eta: float = 1.0
     s_noise: float = 1.0
 

@@ -37,7 +37,7 @@ class GENIE(Solver):
         "last time, and the analytic first step needs no branch: the published guidance script mixes the "
         "unconditional heads and denoises at the time before"
     )
-    order: int = 2
+    order = 2
     afs: bool = False
     denoise: bool = False
 

@@ -59,7 +59,7 @@ class Heun(Churned):
     name: ClassVar[str] = "heun"
     source: ClassVar[str] = "Karras et al. 2022, algorithm 2"
     calls: ClassVar[int] = 2
-    order: int = 2
+    order = 2
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         for start, t in steps(points):
@@ -81,7 +81,7 @@ class DPM2(Churned):
     name: ClassVar[str] = "dpm_2"
     source: ClassVar[str] = "Karras et al. 2022; k-diffusion"
     calls: ClassVar[int] = 2
-    order: int = 2
+    order = 2
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         for start, t in steps(points):
