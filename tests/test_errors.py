@@ -86,6 +86,11 @@ def test_sampler_options(options, message):
         ({"n": 1, "mask": torch.zeros(SHAPE)}, "needs both mask= and known="),
         ({"x": torch.zeros(1, *SHAPE), "start": 1e-9}, "at or after the last time"),
         ({"n": 1, "batch_size": 0}, "batch_size=0"),
+        (
+            {"n": 2, "noise": torch.zeros(4, 1, 2, 5)},
+            r"noise of row 0, draw 0 is \[2, 5\]; give a tensor",
+        ),
+        ({"n": 1, "noise": lambda *given: "z"}, "noise of row 0, draw 0 is 'z'; give a tensor"),
     ],
 )
 def test_requests(request_, message):

@@ -177,7 +177,14 @@ class Space:
         rows = [plan.rows[i] for plan in run.plans if i < len(plan.rows)]
         for m in range(len(noise)):
             if any(row.draws(m) if m < 2 else row.known and row.known[1] for row in rows):
-                noise[m, : run.samples].copy_(given(i, m))
+                kept, normals = noise[m, : run.samples], given(i, m)
+                try:
+                    kept.copy_(normals)
+                except (RuntimeError, TypeError) as error:
+                    got = list(normals.shape) if isinstance(normals, Tensor) else repr(normals)[:40]
+                    raise ValueError(
+                        f"noise of row {i}, draw {m} is {got}; give a tensor {list(kept.shape)}"
+                    ) from error
 
     def entries(self, call: Packing) -> Inputs:
         """What exactly a call's entries are called with."""
