@@ -19,8 +19,8 @@ from .problem import Problem
 def score_network(problem: Problem, module: Callable[..., Any]) -> ScoreNetwork:
     """A module told the timestep as an integer, on the table of the problem."""
     return ScoreNetwork(
-        module, problem.process, problem.shape, prediction="eps", label_dtype=torch.int64
-    )
+        module, problem.process, problem.shape, prediction="eps", label_dtype=torch.int64, inference=True
+    )  # fmt: skip
 
 
 def sampler(problem: Problem, module: Callable[..., Any], **how: Any) -> Sampler:

@@ -39,7 +39,7 @@ def conditional(**options):
 @pytest.mark.parametrize("backend", ["cpp", "torch", "triton"])
 @pytest.mark.parametrize("solver", ["dpmpp_2m_sde", "unipc", "euler_ancestral"])
 def test_sample_of_a_batch_equals_sample_alone(backend, solver):
-    batch = 64
+    batch = 6 if backend == "triton" else 64  # the interpreter is slow
     made = sampler(solver, 4, backend=backend).sample(batch, seed=100)
     for i in (0, 3, batch - 1):
         alone = sampler(solver, 4, backend=backend).sample(seeds=[100 + i])
