@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .. import zoo
 from ..processes import VP
+from .loop import Pace, fit
 from .objectives import eps_loss
 
 CLASSES = 10
@@ -30,7 +29,7 @@ CHANNELS = (32, 64, 128)
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Pace):
     """What, beside the code, decides the weights."""
 
     steps: int = 7000
@@ -70,12 +69,6 @@ def augment(x: Tensor, settings: Settings, generator: torch.Generator) -> Tensor
     return F.grid_sample(x, grid, mode="bicubic", align_corners=False).clamp_(0.0, 1.0)
 
 
-def rate(step: int, settings: Settings) -> float:
-    """Learning rate: linear warm-up, then a half cosine down to zero."""
-    warm = min(1.0, (step + 1) / settings.warm_up)
-    return settings.lr * warm * 0.5 * (1.0 + math.cos(math.pi * step / settings.steps))
-
-
 def train(settings: Settings, out: Path, every: int = 500) -> None:
     """Train and write out/digits.safetensors and out/digits.json, also every `every` steps.
 
@@ -107,35 +100,18 @@ def train(settings: Settings, out: Path, every: int = 500) -> None:
     network = zoo.build(architecture).train()
     # The CPU's convolutions are a quarter faster with the channels last.
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=settings.weight_decay
     )
-    out.mkdir(parents=True, exist_ok=True)
-    begin, total = time.perf_counter(), 0.0
-    for step in range(settings.steps):
+
+    def loss_of() -> Tensor:
         index = torch.randint(len(images), (settings.batch,), generator=generator)
         x0 = 2.0 * augment(images[index], settings, generator) - 1.0
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step, settings)
-        loss = eps_loss(
+        return eps_loss(
             network, x0, labels[index], process, generator, null=CLASSES, drop=settings.drop
         )
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
-        optimizer.step()
-        average.update_parameters(network)
-        total += loss.item()
-        done = step + 1
-        if done % 100 == 0 or done == settings.steps:
-            since = time.perf_counter() - begin
-            mean = total / ((done - 1) % 100 + 1)
-            print(f"step {done}  loss {mean:.4f}  {since / done:.3f} s/step", flush=True)
-            total = 0.0
-            config["training"] |= {"steps_done": done, "loss": round(mean, 5)}
-        if done % every == 0 or done == settings.steps:
-            zoo.save(out / "digits.safetensors", average.module, config)
+
+    fit(network, loss_of, optimizer, settings, out / "digits.safetensors", config, every)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
 
 from .. import zoo
 from ..genie import attach
 from ..zoo.network import network
 from . import digits
 from .genie import FED, HeadLoss
+from .loop import fit
 
 BASE = "digits"
 PLACES = {"feature": "up1", "embedding": "time"}
@@ -75,33 +75,16 @@ def train(settings: Settings, out: Path, every: int = 500) -> None:
         },
     }
     head = zoo.build(architecture).train()
-    loss_of = HeadLoss(attach(base, head, **PLACES), settings.eps, settings.span)
-    average = AveragedModel(head, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
+    head_loss = HeadLoss(attach(base, head, **PLACES), settings.eps, settings.span)
     optimizer = torch.optim.Adam(head.parameters(), lr=0.0, betas=(0.9, 0.99))
-    out.mkdir(parents=True, exist_ok=True)
-    begin, total = time.perf_counter(), 0.0
-    for step in range(settings.steps):
+
+    def loss_of() -> Tensor:
         index = torch.randint(len(images), (settings.batch,), generator=generator)
         x0 = 2.0 * digits.augment(images[index], settings, generator) - 1.0
         free = torch.rand(settings.batch, generator=generator) < settings.drop
-        for group in optimizer.param_groups:
-            group["lr"] = digits.rate(step, settings)
-        loss = loss_of(x0, generator, torch.where(free, digits.CLASSES, labels[index]))
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(head.parameters(), settings.clip)
-        optimizer.step()
-        average.update_parameters(head)
-        total += loss.item()
-        done = step + 1
-        if done % 100 == 0 or done == settings.steps:
-            since = time.perf_counter() - begin
-            mean = total / ((done - 1) % 100 + 1)
-            print(f"step {done}  loss {mean:.5f}  {since / done:.3f} s/step", flush=True)
-            total = 0.0
-            config["training"] |= {"steps_done": done, "loss": round(mean, 6)}
-        if done % every == 0 or done == settings.steps:
-            zoo.save(out / "digits_genie.safetensors", average.module, config)
+        return head_loss(x0, generator, torch.where(free, digits.CLASSES, labels[index]))
+
+    fit(head, loss_of, optimizer, settings, out / "digits_genie.safetensors", config, every)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
