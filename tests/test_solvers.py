@@ -81,11 +81,14 @@ def skip_unsuited(solver, options, process, points):
         pytest.skip(objection)
 
 
-def run(solver, options, process, points, x, problem=TM, noise=None):
+REFERENCE = {"dtype": torch.float64, "backend": "torch"}
+CPP = {"dtype": torch.float32, "backend": "cpp"}
+
+
+def run(solver, options, process, points, x, problem=TM, noise=None, how=REFERENCE):
     """The engine's samples from states x [n], in float64 on the reference, and the plan."""
     sampler = Sampler(
-        network(problem, process), solver, times=points_of(points), dtype=torch.float64,
-        backend="torch", batch_size=len(x), **options,
+        network(problem, process), solver, times=points_of(points), batch_size=len(x), **how, **options
     )  # fmt: skip
     made = sampler.sample(x=torch.as_tensor(x)[:, None], noised=True, noise=noise).samples[:, 0]
     return made, sampler.plan()
@@ -102,6 +105,8 @@ def test_end_value(row):
     options = from_oracle(row.solver, row.options)
     end, _ = run(row.solver, options, PROCESSES[row.grid], points, np.array([row.x_T]))
     assert float(end) == pytest.approx(row.value, rel=0, abs=row.tolerance)
+    single, _ = run(row.solver, options, PROCESSES[row.grid], points, np.array([row.x_T]), how=CPP)
+    assert float(single) == pytest.approx(row.value, rel=0, abs=max(1e-6, row.tolerance))
 
 
 @pytest.mark.parametrize(
