@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .forward import turn
 from .network import ScoreNetwork
 from .prediction import Velocity
 
@@ -42,7 +43,8 @@ class Linearized(nn.Module):
         def product(tangent: Tensor) -> Tensor:
             if self.elementwise:
                 return slope * tangent
-            return torch.func.jvp(output, (v,), (tangent.to(v.dtype),))[1]
+            with turn():
+                return torch.func.jvp(output, (v,), (tangent.to(v.dtype),))[1]
 
         blocks, pair = [o], [v, o]
         for _ in range(self.powers):

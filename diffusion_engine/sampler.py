@@ -35,7 +35,7 @@ ENCODES = frozenset(
 
 
 class Sampler:
-    """Samples of a trained network. Immutable: several threads may use one.
+    """Samples of a trained network. Immutable: several threads may use one, and make others meanwhile.
 
     network    a ScoreNetwork
     solver     a name (see `diffusion-engine solvers`), with its options as keywords, or an object

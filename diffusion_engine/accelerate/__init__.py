@@ -9,7 +9,7 @@
 Modules keep their types, names, parameters and state_dict; their `forward` is replaced. Each place is
 compared with the original on the example before it is used, and the network is timed as it was, fused,
 and fused in channels_last: the fastest stays. A call that needs derivatives, autocast or a
-torch.func transform runs the original forwards.
+torch.func transform runs the original forwards. Several threads may call the network.
 """
 
 from __future__ import annotations

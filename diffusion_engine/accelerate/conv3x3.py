@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..backends.native import module
 from ..ops.conv3x3 import pack, tiles
 from ..ops.functional import conv3x3
-from .layers import Conv2dSite
+from .layers import Conv2dSite, packing
 from .site import wants_original
 
 ROUNDS = 5
@@ -77,8 +77,10 @@ class Conv3x3Site(Conv2dSite):
             tile = self.tiles.get(last, 0)
             return tile if tile in self.packed else 0
         if last not in self.tiles:
-            self.tiles[last] = self._choose(x)
-            self.packed = {k: v for k, v in self.packed.items() if k in self.tiles.values()}
+            with packing:  # one choice for all threads
+                if last not in self.tiles:
+                    self.tiles = {**self.tiles, last: self._choose(x)}
+                    self._keep_only(self.tiles.values())
         return self.tiles[last]
 
     def _choose(self, x: Tensor) -> int:

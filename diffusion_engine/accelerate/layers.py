@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from threading import RLock
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from ..ops.functional import attention, group_norm
 from .site import Site, wants_original
+
+packing = RLock()  # what is made once for all threads: packed weights and choices
 
 
 def normalize(norm: nn.GroupNorm, x: Tensor, **options: Any) -> Tensor:
@@ -49,8 +52,7 @@ class GroupNormSite(Site):
             return self.original(x)
         if self.silu is None:
             return normalize(self.module, x)
-        self.silu.done = normalize(self.module, x, silu=True)
-        return self.silu.done
+        return self.silu.mark(normalize(self.module, x, silu=True))
 
     def install(self) -> None:
         super().install()
@@ -64,19 +66,25 @@ class GroupNormSite(Site):
 
 
 class SiluSite(Site):
-    """A SiLU that has been applied by the GroupNorm before it."""
+    """A SiLU that has been applied by the GroupNorm before it, which says so on its result: other calls,
+    and other threads, have results of their own."""
 
-    done: Tensor | None = None
+    def mark(self, x: Tensor) -> Tensor:
+        x._silu = self  # type: ignore[attr-defined]
+        return x
 
     def forward(self, x: Tensor) -> Tensor:
-        done, self.done = self.done, None
-        return x if x is done else self.original(x)
+        if getattr(x, "_silu", None) is not self:
+            return self.original(x)
+        x._silu = None  # type: ignore[attr-defined]
+        return x
 
 
 class Conv2dSite(Site):
     """A convolution of oneDNN with weights packed once, and the addition after it.
 
-    The packed copy takes as much memory again as the weight.
+    The packed copy takes as much memory again as the weight. Threads share it: what is kept is replaced,
+    never changed.
     """
 
     kind = "packed conv2d"
@@ -84,12 +92,16 @@ class Conv2dSite(Site):
 
     def __init__(self, name: str, module: nn.Conv2d) -> None:
         super().__init__(name, module)
-        self.packed: dict[int, Tensor] = {}  # oneDNN's at 0
-        self.packed_from: tuple[int, int] = (0, 0)
+        # What the weight was, and its forms: oneDNN's at 0.
+        self._made: tuple[tuple[int, int], dict[int, Tensor]] = ((0, 0), {})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Conv2dSite:
         made = memo[id(self)] = type(self)(self.name, copy.deepcopy(self.module, memo))
         return made  # packs its own weight at its first call
+
+    @property
+    def packed(self) -> dict[int, Tensor]:
+        return self._made[1]
 
     def objection(self) -> str | None:
         if reason := super().objection():
@@ -114,15 +126,25 @@ class Conv2dSite(Site):
         weight = self.module.weight
         if torch.compiler.is_compiling():
             return self.packed.get(key, weight)
-        now = self._now()
-        if self.packed and now != self.packed_from:
+        (source, forms), now = self._made, self._now()
+        if forms and now != source:
             raise RuntimeError(
                 f"the weight of {self.name!r} changed after accelerate(), which packed it: call "
                 "refresh() of the result of accelerate(), or restore() and accelerate() again"
             )
-        if key not in self.packed:
-            self.packed[key], self.packed_from = pack(weight.detach()), now
-        return self.packed[key]
+        if key not in forms:
+            with packing:
+                source, forms = self._made
+                forms = forms if now == source else {}
+                if key not in forms:
+                    forms = {**forms, key: pack(weight.detach())}
+                    self._made = now, forms
+        return forms[key]
+
+    def _keep_only(self, keys: Collection[int]) -> None:
+        with packing:
+            source, forms = self._made
+            self._made = source, {key: form for key, form in forms.items() if key in keys}
 
     def _now(self) -> tuple[int, int]:
         """What changes with the weight; inference tensors do not count their versions."""
@@ -130,8 +152,8 @@ class Conv2dSite(Site):
         return weight.data_ptr(), 0 if weight.is_inference() else weight._version
 
     def refresh(self) -> None:
-        if self._now() != self.packed_from:
-            self.packed.clear()
+        if self._now() != self._made[0]:
+            self._made = ((0, 0), {})
 
     def _geometry(self) -> tuple[Any, ...]:
         conv = self.module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from threading import RLock
 from typing import Any
 
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 from ..network import Condition, ScoreNetwork
 
 KINDS = 64  # kinds of calls that torch.compile makes kernels for; its own limit is 8
+_compiling = RLock()  # torch.compile's limits may be those of the process
 
 
 class Compiled(nn.Module):
-    """A module that is compiled, anew for every batch size and kind of condition.
+    """A module that is compiled, anew for every batch size and kind of condition; one at a time.
 
     module   what is compiled; its weights are this one's
     options  of torch.compile
@@ -35,7 +37,10 @@ class Compiled(nn.Module):
         from torch._dynamo.exc import FailOnRecompileLimitHit
 
         try:  # past its limit torch.compile would run eagerly without a word
-            with config.patch(recompile_limit=KINDS, fail_on_recompile_limit_hit=True):
+            with (
+                _compiling,
+                config.patch(recompile_limit=KINDS, fail_on_recompile_limit_hit=True),
+            ):
                 out = self._call[0](x, label, *given, **named)
         except FailOnRecompileLimitHit as error:
             raise ValueError(
