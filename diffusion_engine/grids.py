@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from . import checks
 from .processes import Discrete, GaussianProcess, Point
 
 Array = np.ndarray
@@ -159,15 +160,18 @@ def points(
     end    "zero": n = steps times, then clean data; "t_min": n = steps + 1 times, the last t_min
     Raises ValueError on an unknown name or a step count below 1.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps={steps!r}: a run has a whole number of steps, 1 or more")
+    steps = checks.whole("steps", steps, 1, "a run has a whole number of steps, 1 or more")
     if end not in ("zero", "t_min"):
         raise ValueError(f"end={end!r}: choose 'zero' (clean data) or 't_min'")
     grid = process.default_grid if grid is None else grid
     if isinstance(grid, str):
         if grid not in GRIDS:
-            raise ValueError(f"unknown grid {grid!r}; the grids are {', '.join(GRIDS)}")
+            raise ValueError(
+                f"unknown grid {grid!r}; the grids are {', '.join(GRIDS)}"
+                f"{checks.nearest([grid], GRIDS)}"
+            )
         grid = GRIDS[grid]
+    checks.function("grid", grid, "give a name, or a function (process, n) -> n descending times")
     times = np.asarray(grid(process, steps + (end == "t_min")), np.float64)
     return from_times(process, [*times, *([process.clean.t] if end == "zero" else [])])
 
@@ -175,7 +179,7 @@ def points(
 def from_times(process: GaussianProcess, times: Sequence[float | Point]) -> tuple[Point, ...]:
     """The points of a user's own times, verbatim: descending t; the clean time means sigma = 0.
 
-    Points are taken as they are.
+    Points are taken as they are. Raises ValueError where a time is none of the process's.
     """
     clean = process.clean
 
@@ -184,15 +188,22 @@ def from_times(process: GaussianProcess, times: Sequence[float | Point]) -> tupl
             return t
         return clean if t == clean.t else process.at(t)
 
-    _check_descending("times", [t.t if isinstance(t, Point) else float(t) for t in times])
-    made = tuple(map(point, times))
+    given = [
+        t if isinstance(t, Point) else checks.number(f"times[{i}]", t, "give a time t")
+        for i, t in enumerate(
+            checks.entries("times", times, "give descending times t, as [0.9, 0.5]")
+        )
+    ]
+    _check_descending("times", [t.t if isinstance(t, Point) else t for t in given])
+    made = tuple(map(point, given))
     _check_levels(made)
     return made
 
 
 def from_sigmas(process: GaussianProcess, sigmas: Sequence[float]) -> tuple[Point, ...]:
     """The points of a user's noise-to-signal ratios g = sigma/alpha, verbatim; a last 0 is clean data."""
-    sigmas = [float(s) for s in sigmas]
+    listed = checks.entries("sigmas", sigmas, "give descending sigma / alpha, as [14.6, 1.0, 0.0]")
+    sigmas = [checks.number(f"sigmas[{i}]", s) for i, s in enumerate(listed)]
     _check_descending("sigmas", sigmas)
     if sigmas[-1] < 0.0:
         raise ValueError(f"sigmas end at {sigmas[-1]:g}; a noise level is 0 or above")

@@ -121,6 +121,12 @@ class Graph(Executor):
         self._lock = threading.RLock()
         self._busy = False
 
+    def __reduce__(self) -> tuple:
+        """A copy, here or in another process, captures anew."""
+        budget, whole_run = self._kept.budget, self.whole_run
+        made = partial(Graph, budget=budget, whole_run=whole_run, recorder=self._recorder)
+        return made, (self.backend,)
+
     def check(self, device: torch.device) -> None:
         if reason := self._recorder.objection(device):
             raise GraphError(f"{reason}; use executor='eager'")
