@@ -35,8 +35,8 @@ def place(
         return network, dtype, where
     if (cast := casting(module)) is not None:
         raise ValueError(
-            f"hooks cast this module's layers to {cast}, which no copy takes along: leave dtype and device out, "
-            "and move the module or change its layerwise casting yourself"
+            f"hooks cast this module's layers to {cast}, which no copy takes along: leave dtype and device "
+            "out, and move the module or change its layerwise casting yourself"
         )
     moved = copy.copy(network)
     made = copy.deepcopy(module).to(where)  # type: ignore[attr-defined]

@@ -11,13 +11,16 @@ import numpy as np
 
 from .gaussian import Array, GaussianProcess, Point
 
+FLOOR = 2.0**-24
+
 
 @dataclass(frozen=True)
 class Discrete(GaussianProcess):
     """Variance preserving chain given by its table of alpha_bar = alpha^2 (Ho et al. 2020).
 
     alpha_bar  the cumulative products, decreasing, alpha_bar[0] belonging to timestep 0.
-    Between timesteps lam is interpolated linearly; timestep -1 is clean data.
+    Between timesteps lam is interpolated linearly; timestep -1 is clean data. A last alpha_bar of 0 counts as
+    2^-24 beside its timestep and in grids of sigma / alpha, as in diffusers.
     """
 
     default_grid: ClassVar[str] = "trailing"
@@ -81,13 +84,20 @@ class Discrete(GaussianProcess):
         with np.errstate(divide="ignore"):
             return 0.5 * (np.log(table) - np.log1p(-table))
 
+    @cached_property
+    def _finite(self) -> Array:
+        """lam, that of a terminal alpha_bar of 0 being finite."""
+        if self.alpha_bar[-1] > 0.0:
+            return self._lam
+        floor = min(FLOOR, *(0.5 * bar for bar in self.alpha_bar[-2:-1]), 0.5)
+        return np.append(self._lam[:-1], 0.5 * (math.log(floor) - math.log1p(-floor)))
+
     def lam(self, t: Array | float) -> Array:
         t = np.asarray(t, np.float64)
         low = np.clip(np.floor(t).astype(int), 0, len(self._lam) - 1)
         high = np.minimum(low + 1, len(self._lam) - 1)
         frac = t - low
-        with np.errstate(invalid="ignore"):  # 0 * -inf beside a terminal SNR of zero
-            between = (1.0 - frac) * self._lam[low] + frac * self._lam[high]
+        between = (1.0 - frac) * self._finite[low] + frac * self._finite[high]
         return np.where(t < 0, math.inf, np.where(frac == 0.0, self._lam[low], between))
 
     def alpha(self, t: Array | float) -> Array:
@@ -113,10 +123,18 @@ class Discrete(GaussianProcess):
         return self.beta(t)
 
     def t_of_lam(self, lam: Array | float) -> Array:
-        last = len(self._lam) - np.count_nonzero(np.isinf(self._lam))
-        return np.interp(-np.asarray(lam, np.float64), -self._lam[:last], np.arange(float(last)))
+        lam, table = np.asarray(lam, np.float64), self._finite
+        inside = np.interp(-lam, -table, np.arange(float(len(table))))
+        if len(table) == 1:
+            return inside + table[0] - lam
+        before = np.maximum(lam - table[0], 0.0) / (table[1] - table[0])
+        return inside + before + np.minimum(lam - table[-1], 0.0) / (table[-1] - table[-2])
 
-    def prior_std(self, t: float) -> float:
+    @property
+    def noisiest(self) -> Point:
+        return self.at_lam(float(self._finite[-1]))
+
+    def prior_std(self, first: Point) -> float:
         return 1.0
 
     @property

@@ -39,7 +39,9 @@ class Point:
 class GaussianProcess:
     """A law given by `alpha`, `sigma` and the inverse of lam; subclasses supply the three.
 
-    `blocks` is how many parts of x's shape the state and the network's input have: 1, x alone, or 2, [x, v].
+    A run goes from t_max to t_min. A time outside `range` raises; a noise level outside it keeps its value
+    and has the label of the nearest time. `blocks` is how many parts of x's shape the state and the network's
+    input have: 1, x alone, or 2, [x, v].
     """
 
     default_grid: ClassVar[str] = "lambda"
@@ -56,7 +58,7 @@ class GaussianProcess:
         raise NotImplementedError
 
     def t_of_lam(self, lam: Array | float) -> Array:
-        """The time at which log(alpha / sigma) equals lam."""
+        """The time at which log(alpha / sigma) equals lam; it goes on falling with lam outside `range`."""
         raise NotImplementedError
 
     def lam(self, t: Array | float) -> Array:
@@ -74,13 +76,44 @@ class GaussianProcess:
         """G(t)^2 of that SDE, d sigma^2 / dt - 2 f(t) sigma^2."""
         raise NotImplementedError
 
-    def prior_std(self, t: float) -> float:
-        """Standard deviation of the law that a run starting at t draws its x from."""
-        return float(self.sigma(t))
+    def prior_std(self, first: Point) -> float:
+        """Standard deviation of the law that a run starting at a point draws its x from."""
+        return first.sigma
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The least and the greatest time of the law; `clean` may have one of its own."""
+        return 0.0, self.t_max
 
     def at(self, t: float) -> Point:
-        """The point of time t."""
-        return Point(float(t), float(self.alpha(t)), float(self.sigma(t)))
+        """The point of time t. Raises ValueError outside `range`."""
+        t, (low, high) = float(t), self.range
+        if t == self.clean.t:
+            return self.clean
+        if not low <= t <= high + 1e-9 * abs(high):
+            raise ValueError(
+                f"t={t:g} is no time of {type(self).__name__}: they go from {low:g} to {high:g}, and clean "
+                f"data is t={self.clean.t:g}; give one of them, or a noise level sigma / alpha as sigmas="
+            )
+        return Point(t, float(self.alpha(t)), float(self.sigma(t)))
+
+    def at_ratio(self, g: float) -> Point:
+        """The point whose sigma / alpha is g; its t is the nearest in `range`, and so its alpha^2 + sigma^2,
+        or its alpha where that is 1."""
+        near = self.at(float(np.clip(self.t_of_lam(-math.log(g)), *self.range)))
+        alpha = (
+            1.0 if near.alpha == 1.0 else math.hypot(near.alpha, near.sigma) / math.hypot(1.0, g)
+        )
+        return Point(near.t, alpha, alpha * g)
+
+    def at_lam(self, lam: float) -> Point:
+        """The point whose log(alpha / sigma) is lam, as `at_ratio`."""
+        return self.at_ratio(math.exp(-lam))
+
+    @property
+    def noisiest(self) -> Point:
+        """The first point of grids in sigma / alpha."""
+        return self.at(self.t_max)
 
     @property
     def clean(self) -> Point:
@@ -129,7 +162,7 @@ class VP(GaussianProcess):
     def t_of_lam(self, lam: Array | float) -> Array:
         return self.t_of_log_alpha(-0.5 * np.logaddexp(0.0, -2.0 * np.asarray(lam, np.float64)))
 
-    def prior_std(self, t: float) -> float:
+    def prior_std(self, first: Point) -> float:
         return 1.0
 
 
@@ -202,6 +235,10 @@ class EDM(GaussianProcess):
 
     def t_of_lam(self, lam: Array | float) -> Array:
         return np.exp(-np.asarray(lam, np.float64))
+
+    @property
+    def range(self) -> tuple[float, float]:
+        return 0.0, math.inf
 
 
 @dataclass(frozen=True)

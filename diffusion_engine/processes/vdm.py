@@ -102,9 +102,11 @@ class VDM(GaussianProcess):
             middle = 0.5 * (low + high)
             below = self.lam(middle) > lam
             low, high = np.where(below, middle, low), np.where(below, high, middle)
-        return 0.5 * (low + high)
+        first, last = self.lam(self.t_min), self.lam(self.t_max)
+        beyond = np.maximum(lam - first, 0.0) + np.minimum(lam - last, 0.0)
+        return 0.5 * (low + high) + beyond * (self.t_max - self.t_min) / (last - first)
 
-    def prior_std(self, t: float) -> float:
+    def prior_std(self, first: Point) -> float:
         return 1.0
 
     @property
