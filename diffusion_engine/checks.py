@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import difflib
 import math
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor
 
 
 def plain(given: Any) -> Any:
     """A number of numpy or torch as Python's; all else as it is."""
-    single = isinstance(given, (np.ndarray, Tensor)) and given.ndim == 0
-    return given.item() if single or isinstance(given, np.generic) else given
+    return given.item() if getattr(given, "ndim", None) == 0 else given
 
 
 def said(given: Any) -> str:
     """A value as an error names it, in a line."""
-    if isinstance(given, (np.ndarray, Tensor)) and given.ndim:
+    if getattr(given, "ndim", 0):
         return f"{type(given).__name__} {list(given.shape)}"
     text = repr(plain(given)).replace("\n", " ")
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def settle(made: Any, name: str, check: Callable[..., Any], *how: Any) -> None:
+    """Replaces a field of a frozen dataclass by its checked value; None stays."""
+    if (given := getattr(made, name)) is not None:
+        object.__setattr__(made, name, check(name, given, *how))
 
 
 def whole(name: str, given: Any, least: int, wanted: str) -> int:
@@ -52,7 +52,7 @@ def number(
 
 def entries(name: str, given: Any, wanted: str) -> list[Any]:
     """What a sequence holds; a string, a mapping and a single value are none."""
-    if isinstance(given, (np.ndarray, Tensor)):
+    if hasattr(given, "ndim"):
         if given.ndim == 1:
             return given.tolist()
     elif isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping)):
@@ -121,7 +121,8 @@ def names(who: str, given: Iterable[str], known: Iterable[str]) -> None:
     known = sorted(known)
     unknown = sorted(set(given).difference(known))
     if unknown:
-        raise ValueError(f"{who} takes no {', '.join(unknown)}{nearest(unknown, known)}")
+        close = nearest(unknown, known) or f"; it takes {', '.join(known)}"
+        raise ValueError(f"{who} takes no {', '.join(unknown)}{close}")
 
 
 def nearest(unknown: Iterable[str], known: Iterable[str]) -> str:
@@ -129,32 +130,3 @@ def nearest(unknown: Iterable[str], known: Iterable[str]) -> str:
     known = list(known)
     close = [name for word in unknown for name in difflib.get_close_matches(word, known, 1)]
     return f"; did you mean {', '.join(dict.fromkeys(close))}?" if close else ""
-
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-
-
-def dtype(given: Any) -> torch.dtype:
-    """One a network can compute in."""
-    if given not in DTYPES:
-        raise ValueError(
-            f"dtype={said(given)}: the network's input is "
-            f"{', '.join(map(str, DTYPES[:-1]))} or {DTYPES[-1]}"
-        )
-    return given
-
-
-def device(given: Any) -> torch.device:
-    """One that torch can use here."""
-    try:
-        place = torch.device(given)
-        if place.type == "cuda" and place.index is None:
-            place = torch.device("cuda", torch.cuda.current_device())
-        torch.empty(0, device=place)
-    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
-        reason = textwrap.shorten(str(error), 80, placeholder=" ...")
-        raise ValueError(
-            f"device={said(given)} cannot be used here ({reason}); give 'cpu', or a GPU of this machine as "
-            "'cuda' or 'cuda:0'"
-        ) from error
-    return place

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,10 +29,6 @@ def declared(network: ScoreNetwork, labels: Mapping[str, Any]) -> None:
     Raises ValueError where one makes no sense, does not go with another, or a weight is not finite.
     """
 
-    def settle(name: str, check: Callable[..., Any], *how: Any) -> None:
-        if (given := getattr(network, name)) is not None:
-            object.__setattr__(network, name, check(name, given, *how))
-
     if not isinstance(network.process, GaussianProcess):
         raise ValueError(
             f"process={network.process!r} is no noising process, such as VP() or EDM()"
@@ -41,6 +38,7 @@ def declared(network: ScoreNetwork, labels: Mapping[str, Any]) -> None:
     for kind, table in (("prediction", PREDICTIONS), ("label", labels), ("grid", grids.GRIDS)):
         _named(network, kind, table)
     _named(network, "scale", ("one", "sigma", "F"))
+    settle = partial(checks.settle, network)
     settle("classes", checks.whole, 1, "the number of classes, 1 or more, or None")
     settle("gradient", checks.whole, 1, "the channel block of the gradient, 1 or more, or None")
     settle("latent", checks.whole, 0, "the size of z, 0 for a network without")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import checks
+from .outputs import sample
 from .placement import compute_dtype, evaluating, first_weight
 
 SCALE = "latents are divided by it; give the autoencoder's, such as Stable Diffusion's 0.18215"
@@ -43,10 +45,7 @@ class Decoder:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
-        def settle(name: str, check: Callable[..., Any], *how: Any) -> None:
-            if (given := getattr(self, name)) is not None:
-                object.__setattr__(self, name, check(name, given, *how))
-
+        settle = partial(checks.settle, self)
         settle("module", checks.function, "give a torch.nn.Module or a function of latents")
         settle("scale_factor", checks.number, SCALE)
         settle("shift", checks.number)
@@ -55,7 +54,7 @@ class Decoder:
         settle("channels", checks.whole, 1, "the latents' channels, 1 or more, or None")
         settle("batch_size", checks.whole, 1, "at least 1 latent a call")
         if self.scale_factor == 0.0:
-            raise ValueError(f"scale_factor=0: {SCALE}")
+            raise ValueError(f"scale_factor={self.scale_factor!r}: {SCALE}")
         if not 0.0 <= self.overlap <= 0.5:
             raise ValueError(f"overlap={self.overlap:g}: {OVERLAP}")
 
@@ -122,7 +121,7 @@ class Decoder:
 
     def _decode(self, z: Tensor) -> Tensor:
         weights = first_weight(self.module)
-        image = self.module(z if weights is None else z.to(compute_dtype(self.module)))
+        image = sample(self.module(z if weights is None else z.to(compute_dtype(self.module))))
         fits = (
             isinstance(image, Tensor)
             and image.ndim == z.ndim

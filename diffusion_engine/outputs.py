@@ -12,8 +12,7 @@ def tensors(out: Any) -> tuple[Tensor, ...]:
     """What a module returned, as tensors. Raises ValueError where it is something else."""
     if isinstance(out, Tensor):
         return (out,)
-    named = out.get("sample") if isinstance(out, Mapping) else getattr(out, "sample", None)
-    if isinstance(named, Tensor):
+    if isinstance(named := sample(out), Tensor):
         return (named,)
     outs = tuple(out) if isinstance(out, (tuple, list)) else ()
     if not outs or not all(isinstance(part, Tensor) and part.ndim > 1 for part in outs):
@@ -22,6 +21,12 @@ def tensors(out: Any) -> tuple[Tensor, ...]:
             "channels count on: wrap the module in one that returns that alone"
         )
     return outs
+
+
+def sample(out: Any) -> Any:
+    """The tensor that diffusers' outputs, and mappings, hold under that name; all else as it is."""
+    named = out.get("sample") if isinstance(out, Mapping) else getattr(out, "sample", None)
+    return named if isinstance(named, Tensor) else out
 
 
 def _kind(out: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from torch import nn
 from . import checks
 from .network import ScoreNetwork
 
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
 
 def place(
     network: ScoreNetwork, dtype: torch.dtype | None, device: torch.device | str | None
@@ -25,10 +28,10 @@ def place(
     """
     module = network.module
     own = compute_dtype(module, dtype)
-    dtype = own if dtype is None else checks.dtype(dtype)
+    dtype = own if dtype is None else _dtype(dtype)
     weights = first_weight(module)
     here = torch.device("cpu") if weights is None else weights.device
-    where = here if device is None else checks.device(device)
+    where = here if device is None else _device(device)
     # Weights that are stored in fewer bits stay as they are: their layers know how to read them.
     stays = weights is None or own == dtype or (casting(module) is None and narrow(module))
     if stays and (weights is None or here == where):
@@ -51,9 +54,7 @@ def first_weight(module: Any) -> torch.Tensor | None:
 
 def narrow(module: Any) -> bool:
     """Whether some weights are stored in fewer bits than any network computes in."""
-    return isinstance(module, nn.Module) and any(
-        p.dtype not in checks.DTYPES for p in module.parameters()
-    )
+    return isinstance(module, nn.Module) and any(p.dtype not in DTYPES for p in module.parameters())
 
 
 def casting(module: Any) -> torch.dtype | None:
@@ -76,13 +77,39 @@ def compute_dtype(module: Any, given: torch.dtype | None = None) -> torch.dtype:
     if (cast := casting(module)) is not None:
         return cast
     stored = [p.dtype for p in module.parameters()] if isinstance(module, nn.Module) else []
-    computing = next((dtype for dtype in stored if dtype in checks.DTYPES), given)
+    computing = next((dtype for dtype in stored if dtype in DTYPES), given)
     if stored and computing is None:
         raise ValueError(
             f"all weights of the network are stored as {stored[0]}, which nothing computes in: say dtype=, "
             "that of its input, such as torch.bfloat16"
         )
     return computing or torch.float32
+
+
+def _dtype(given: Any) -> torch.dtype:
+    """One a network can compute in."""
+    if given not in DTYPES:
+        raise ValueError(
+            f"dtype={checks.said(given)}: the network's input is "
+            f"{', '.join(map(str, DTYPES[:-1]))} or {DTYPES[-1]}"
+        )
+    return given
+
+
+def _device(given: Any) -> torch.device:
+    """One that torch can use here."""
+    try:
+        place = torch.device(given)
+        if place.type == "cuda" and place.index is None:
+            place = torch.device("cuda", torch.cuda.current_device())
+        torch.empty(0, device=place)
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        reason = textwrap.shorten(str(error), 80, placeholder=" ...")
+        raise ValueError(
+            f"device={checks.said(given)} cannot be used here ({reason}); give 'cpu', or a GPU of this "
+            "machine as 'cuda' or 'cuda:0'"
+        ) from error
+    return place
 
 
 _lock = Lock()

@@ -15,6 +15,7 @@ from . import brownian, checks, executors, flags, grids, recipes, request, trace
 from .accelerate.network import Accelerated, accelerated
 from .accelerate.twin import twin
 from .adapters.diffusers import Model
+from .declared import sound
 from .decoder import Decoder, fitting
 from .encoding import encoding
 from .executors import Executor, Graph
@@ -111,7 +112,8 @@ class Sampler:
         elif times is not None:
             self.points = grids.from_times(network.process, times)
         else:
-            grid = grid or _own_grid(self.solver, network) or network.grid
+            if grid is None:
+                grid = _own_grid(self.solver, network) or network.grid
             self.points = grids.points(network.process, steps, grid, end)
         self.classifier_scale = checks.number(
             "classifier_scale", classifier_scale, "the scale is a finite number, 0 for none"
@@ -120,8 +122,7 @@ class Sampler:
         check(network, self.interval, self.classifier_scale)
         self.guidance = checks.numbers("guidance", guidance)
         self.executor = executors.executor(executor, backend)
-        named = isinstance(clip, str) and clip == "network"
-        clip = network.clip if named else clip
+        clip = network.clip if isinstance(clip, str) and clip == "network" else clip
         self.clip = None if clip is None else checks.pair("clip", clip, CLIP)
         self.batch_size = checks.whole("batch_size", batch_size, 1, BATCH)
         self.network, self.dtype, self.device = place(network, dtype, device)
@@ -357,6 +358,9 @@ class Sampler:
         inner = unwrapped(self.network.module)
         if not isinstance(inner, nn.Module):
             raise ValueError(f"{type(inner).__name__} is no torch.nn.Module and has no weights")
+        if not isinstance(weights, Mapping) or not all(map(torch.is_tensor, weights.values())):
+            raise ValueError("the weights are no mapping of tensors; give a state_dict")
+        sound(weights)
         own = {name: tensor.shape for name, tensor in inner.state_dict().items()}
         given = {name: tensor.shape for name, tensor in weights.items()}
         if own != given:

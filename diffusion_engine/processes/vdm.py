@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from .. import checks
 from .gaussian import Array, GaussianProcess, Point
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class VDM(GaussianProcess):
     gamma: Callable[[Array], Array] = Line(-13.3, 5.0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.function("gamma", self.gamma, "give a function of times that rises")
         values = self._gamma(np.linspace(self.t_min, self.t_max, 33))
         if not (np.all(np.isfinite(values)) and np.all(np.diff(values) > 0.0)):
             raise ValueError(
