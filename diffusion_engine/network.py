@@ -278,6 +278,11 @@ class ScoreNetwork:
                 f"the network does not take {x.shape[1]} channels, and CLD's reads [x, v] of {self.shape[0]} "
                 f"each; give the shape of x alone and a module that takes {x.shape[1]} channels"
             )
+        if "Long, Int" in error and label.is_floating_point():
+            return (
+                f"the network looks something up by an index and was given labels of {label.dtype}: if it "
+                "looks the labels up, say ScoreNetwork(label_dtype=torch.int64)"
+            )
         if x.dtype != label.dtype and any(word in error for word in DTYPE_ERRORS):
             return (
                 f"the network was given an input of {x.dtype} and labels of {label.dtype}: if it takes them "

@@ -191,7 +191,9 @@ def test_names_of_network_options():
         "no predction; did you mean prediction", ScoreNetwork.from_denoiser, abs, SHAPE, **options
     )
     refused("no predction", ScoreNetwork.from_diffusers, nn.Conv2d(3, 3, 1), {}, **options)
-    refused("no scale; it takes .* scale_factor", Decoder.from_diffusers, nn.Conv2d(3, 3, 1), scale=2.0)
+    refused(
+        "no scale; it takes .* scale_factor", Decoder.from_diffusers, nn.Conv2d(3, 3, 1), scale=2.0
+    )
 
 
 @pytest.mark.parametrize(
