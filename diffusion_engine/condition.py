@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .checks import plain, said
+from .checks import number, plain, said, settle, whole
 
 if TYPE_CHECKING:
     from .network import Condition, ScoreNetwork
@@ -31,10 +31,11 @@ class ScaleEmbedding:
     name: str = "timestep_cond"
 
     def __post_init__(self) -> None:
-        if self.dim < 4 or self.dim % 2:
-            raise ValueError(
-                f"dim={self.dim}: an embedding has an even number of at least 4 values"
-            )
+        wanted = "an embedding has an even number of at least 4 values"
+        settle(self, "dim", whole, 4, wanted)
+        settle(self, "factor", number)
+        if self.dim % 2:
+            raise ValueError(f"dim={self.dim}: {wanted}")
 
     def __call__(self, scales: Tensor) -> Mapping[str, Tensor]:
         """[n] to [n, dim], float64."""

@@ -22,7 +22,15 @@ from .executors import Executor, Graph
 from .executors.compiled import Compiled, compiled
 from .executors.lru import Lru
 from .executors.run import Run
-from .guidance import check, classifier_free, classifier_guidance, compose, inpaint
+from .guidance import (
+    CLASSIFIER,
+    check,
+    checked_interval,
+    classifier_free,
+    classifier_guidance,
+    compose,
+    inpaint,
+)  # fmt: skip
 from .network import ScoreNetwork
 from .placement import evaluating, place
 from .plan import Plan
@@ -33,7 +41,6 @@ from .solvers import Solver, solver
 
 BATCH = "at least 1 sample a batch"
 CLIP = "give a range (low, high) with low < high, None or 'network'"
-INTERVAL = "give two noise-to-signal ratios sigma / alpha, 0 <= low < high, as (0.3, 3.0)"
 PLANS = 4096  # rows of plans that a sampler keeps, some 7 KB each
 
 # What `encode` passes on to `sample`.
@@ -46,7 +53,7 @@ RUN = frozenset(("batch_size", "on_step", "every", "progress"))
 
 
 class Sampler:
-    """Samples of a trained network. Immutable: several threads may use one.
+    """Samples of a trained network. Immutable: several threads may use one, and other processes a pickle.
 
     network    a ScoreNetwork
     solver     a name (see `diffusion-engine solvers`), with its options as keywords, or an object
@@ -115,10 +122,8 @@ class Sampler:
             if grid is None:
                 grid = _own_grid(self.solver, network) or network.grid
             self.points = grids.points(network.process, steps, grid, end)
-        self.classifier_scale = checks.number(
-            "classifier_scale", classifier_scale, "the scale is a finite number, 0 for none"
-        )
-        self.interval = checks.pair("interval", interval, INTERVAL, infinite=True, least=0.0)
+        self.classifier_scale = checks.number("classifier_scale", classifier_scale, CLASSIFIER)
+        self.interval = checked_interval(interval)
         check(network, self.interval, self.classifier_scale)
         self.guidance = checks.numbers("guidance", guidance)
         self.executor = executors.executor(executor, backend)
@@ -230,10 +235,12 @@ class Sampler:
         guidance   as in Sampler, for this call
         compose    [(condition, weight), ...] in place of condition and guidance: the score is
                    s_u + sum_i w_i (s_i - s_u), or sum_i w_i s_i of a network without a null condition
-        x, start   clean images [n, *shape] that are noised to time `start` and sampled from there
+        x, start   clean images [n, *shape], or one [*shape] for all, that are noised to time `start` and
+                   sampled from there
         noised     x is already the state at `start` (default: the first time); of CLD [x, v] on the channel
                    axis, or at the first time x alone, whose velocity is drawn
-        mask, known  inpainting: mask is 1 where samples are free, 0 where they follow `known` images
+        mask, known  inpainting: mask is 1 where samples are free, 0 where they follow `known` images; bool,
+                   floats, or uint8 where 255 is 1
         every      call on_step after every so many steps, and after the last
         noise      "brownian": an SDE solver's noise follows one path of each sample, whatever the steps, so
                    that 20 and 40 steps come to nearly the same sample (brownian.py). Or
@@ -360,7 +367,7 @@ class Sampler:
             raise ValueError(f"{type(inner).__name__} is no torch.nn.Module and has no weights")
         if not isinstance(weights, Mapping) or not all(map(torch.is_tensor, weights.values())):
             raise ValueError("the weights are no mapping of tensors; give a state_dict")
-        sound(weights)
+        sound({name: weights[name] for name, _ in inner.named_parameters() if name in weights})
         own = {name: tensor.shape for name, tensor in inner.state_dict().items()}
         given = {name: tensor.shape for name, tensor in weights.items()}
         if own != given:

@@ -8,7 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from diffusion_engine import Decoder, Sampler, ScoreNetwork
+from diffusion_engine import (
+    Decoder,
+    Sampler,
+    ScoreNetwork,
+    classifier_free,
+    classifier_guidance,
+    compose,
+    linearized,
+    profile,
+)  # fmt: skip
+from diffusion_engine.condition import ScaleEmbedding
+from diffusion_engine.executors import Graph
 from diffusion_engine.processes import CLD, EDM, VDM, VE, VP, Discrete, FlowMatching, SubVP
 from diffusion_engine.solvers import solver
 
@@ -333,3 +344,27 @@ def test_known_is_not_seen_where_all_is_free(backend):
     got = made.sample(mask=mask, known=known)
     assert got.finite == [True]
     assert torch.equal(got.samples, made.sample(mask=mask, known=IMAGE).samples)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda plan: classifier_free(plan, "2"), "guidance='2': the scale is a finite number"),
+        (lambda plan: classifier_free(plan, 2.0, (1.0, "2")), "interval='2': give two"),
+        (lambda plan: classifier_guidance(plan, None, 1), "classifier_scale=None"),
+        (lambda plan: compose(plan, ()), r"weights=\(\): give finite numbers"),
+        (lambda plan: compose(plan, 1.0), "weights=1.0: give finite numbers"),
+        (lambda plan: compose(plan, ("1",)), "weight='1': give finite numbers"),
+        (lambda plan: Sampler(net(), steps=2).plan("2"), "guidance='2'"),
+        (lambda plan: Sampler(net(), steps=2).plan(start="1"), "start='1'"),
+        (lambda plan: Sampler(net(), steps=2).plan(kind="images"), "kind='images': choose prior"),
+        (lambda plan: profile(Sampler(net(), steps=2), runs=2.5), "runs=2.5: time at least"),
+        (lambda plan: linearized(net(CLD(), prediction="velocity"), 1.5), "powers=1.5: give 1"),
+        (lambda plan: ScaleEmbedding(4.5), "dim=4.5: an embedding"),
+        (lambda plan: ScaleEmbedding(factor=NAN), "factor=nan"),
+        (lambda plan: Graph(budget="8GB"), "budget='8GB': bytes"),
+        (lambda plan: Graph(whole_run=1), "whole_run=1: give True or False"),
+    ],
+)
+def test_what_is_called_by_itself(call, message):
+    refused(message, call, Sampler(net(), steps=2).plan())

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from .. import trace
+from .. import checks, trace
 from ..network import ScoreNetwork
 from ..ops.registry import resolve
 from .base import After, Executor, result, walk
@@ -114,7 +114,8 @@ class Graph(Executor):
         whole_run: bool = False,
         recorder: Recorder | None = None,
     ) -> None:
-        self.backend, self.whole_run = backend, whole_run
+        self.backend, self.whole_run = backend, checks.flag("whole_run", whole_run)
+        budget = checks.whole("budget", budget, 0, "bytes that buffers and graphs may keep")
         self.between_rows = not whole_run
         self._recorder = recorder or CudaRecorder()
         self._kept: Lru[tuple[ScoreNetwork, Signature], Captures] = Lru(budget)
