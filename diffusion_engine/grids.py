@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from . import checks
 from .processes import Discrete, GaussianProcess, Point
 
 Array = np.ndarray
@@ -161,16 +162,19 @@ def points(
            n = steps + 1 times, the last of which for most grids is t_min
     Raises ValueError on an unknown name or a step count below 1.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps={steps!r}: a run has a whole number of steps, 1 or more")
+    steps = checks.whole("steps", steps, 1, "a run has a whole number of steps, 1 or more")
     if end not in ("zero", "t_min"):
         raise ValueError(f"end={end!r}: choose 'zero' (clean data) or 't_min'")
     grid = process.default_grid if grid is None else grid
     if isinstance(grid, str):
         if grid not in GRIDS:
-            raise ValueError(f"unknown grid {grid!r}; the grids are {', '.join(GRIDS)}")
+            raise ValueError(
+                f"unknown grid {grid!r}; the grids are {', '.join(GRIDS)}"
+                f"{checks.nearest([grid], GRIDS)}"
+            )
         grid = GRIDS[grid]
-    times = list(grid(process, steps + (end == "t_min")))
+    wanted = "give a name, or a function (process, n) -> n descending times"
+    times = list(checks.function("grid", grid, wanted)(process, steps + (end == "t_min")))
     if getattr(grid, "complete", False):
         return from_times(process, times if end == "zero" else times[:-1])
     return from_times(process, [*times, process.clean] if end == "zero" else times)
@@ -181,8 +185,12 @@ def from_times(process: GaussianProcess, times: Sequence[float | Point]) -> tupl
 
     Points are taken as they are. Raises ValueError on a time that the process does not have.
     """
-    _check_descending("times", [float(t) for t in times if not isinstance(t, Point)], len(times))
-    made = tuple(t if isinstance(t, Point) else process.at(t) for t in times)
+    listed = checks.entries("times", times, "give descending times t, as [0.9, 0.5]")
+    given = [
+        t if isinstance(t, Point) else checks.number(f"times[{i}]", t) for i, t in enumerate(listed)
+    ]
+    _check_descending("times", [t for t in given if not isinstance(t, Point)], len(given))
+    made = tuple(t if isinstance(t, Point) else process.at(t) for t in given)
     _check_levels(made)
     return made
 
@@ -192,7 +200,8 @@ def from_sigmas(process: GaussianProcess, sigmas: Sequence[float]) -> tuple[Poin
 
     One that the process does not reach keeps its value, and the network is told the nearest time.
     """
-    sigmas = [float(s) for s in sigmas]
+    listed = checks.entries("sigmas", sigmas, "give descending sigma / alpha, as [14.6, 1.0, 0.0]")
+    sigmas = [checks.number(f"sigmas[{i}]", s) for i, s in enumerate(listed)]
     _check_descending("sigmas", sigmas, len(sigmas))
     if sigmas[-1] < 0.0:
         raise ValueError(f"sigmas end at {sigmas[-1]:g}; a noise level is 0 or above")

@@ -406,7 +406,11 @@ def test_conditions_by_name_are_composed():
         ({}, {"compose": 5}, "compose=5: give \\(condition, weight\\) pairs"),
         ({}, {"compose": [(None, 1.0)]}, "give \\(condition, weight\\) pairs"),
         ({}, {"compose": [(1, None)]}, "weight=None: give one number"),
-        ({}, {"compose": [(1, math.nan)]}, "give finite numbers"),
+        (
+            {},
+            {"compose": [(1, math.nan)]},
+            "weight=nan: give one number, or one a sample, all finite",
+        ),
         ({}, {"compose": [(1, 1.0)], "condition": 2}, "leave condition out"),
         ({"guidance": 2.0}, {"compose": [(1, 1.0)]}, "guidance at 1"),
         ({"interval": (0.1, 2.0)}, {"compose": [(1, 1.0)]}, "leave the sampler's interval out"),

@@ -24,10 +24,14 @@ class Compiled(nn.Module):
 
     def __init__(self, module: Any, options: dict[str, Any] | None = None) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.options = module, options
         self._call = [torch.compile(module, dynamic=False, options=options)]  # no submodule
         self._met: set[tuple] = set()
         self.train(getattr(module, "training", False))
+
+    def __reduce__(self) -> tuple:
+        """A copy, here or in another process, compiles anew."""
+        return type(self), (self.module, self.options)
 
     def forward(self, x: Tensor, label: Tensor, *given: Condition, **named: Tensor) -> Any:
         kind = (len(x), len(given), *sorted(named))

@@ -97,7 +97,7 @@ class ExactDerivative(nn.Module):
         else:
             if condition is None:
                 raise ValueError("guidance needs a condition to guide to; give condition=")
-            null = null_like(network, condition)
+            null = null_like(network, condition, x.dtype)
             both = self._eps(torch.cat((x, x)), torch.cat((t, t)), _joined(condition, null))
             with_condition, without = both.chunk(2)
             value = (1.0 - s) * without + s * with_condition

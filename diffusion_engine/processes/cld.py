@@ -73,6 +73,7 @@ class CLD(GaussianProcess):
     numerical_eps: float = 1e-9
 
     def __post_init__(self) -> None:
+        self._settle()
         if not (0.0 < self.mass < math.inf and 0.0 < self.gamma <= 2.0):
             raise ValueError(
                 f"CLD has a finite mass > 0 and 0 < gamma <= 2; got mass={self.mass:g}, gamma={self.gamma:g}"

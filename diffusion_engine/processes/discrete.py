@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from .. import checks
 from .gaussian import Array, GaussianProcess, Point
 
 FLOOR = 2.0**-24
@@ -29,11 +30,17 @@ class Discrete(GaussianProcess):
     t_max: float = -1.0
 
     def __post_init__(self) -> None:
-        table = np.asarray(self.alpha_bar)
+        try:
+            table = np.asarray(self.alpha_bar, np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"alpha_bar={checks.said(self.alpha_bar)}: a row of numbers"
+            ) from error
         if table.ndim != 1 or len(table) < 1:
             raise ValueError(f"alpha_bar is a row of 1 or more numbers, got shape {table.shape}")
         if not (np.all(np.diff(table) < 0) and table[0] < 1 and table[-1] >= 0):
             raise ValueError("alpha_bar has to fall strictly from below 1 to 0 or above")
+        object.__setattr__(self, "alpha_bar", tuple(table.tolist()))
         object.__setattr__(self, "t_max", float(len(table) - 1))
 
     @classmethod
@@ -44,16 +51,17 @@ class Discrete(GaussianProcess):
     @classmethod
     def linear(cls, n: int = 1000, start: float = 1e-4, end: float = 0.02) -> Discrete:
         """DDPM's table, linear in beta."""
-        return cls.from_betas(np.linspace(start, end, n))
+        return cls.from_betas(np.linspace(start, end, _whole(n)))
 
     @classmethod
     def scaled_linear(cls, n: int = 1000, start: float = 0.00085, end: float = 0.012) -> Discrete:
         """Latent diffusion's table, linear in sqrt(beta); the defaults are Stable Diffusion's."""
-        return cls.from_betas(np.linspace(math.sqrt(start), math.sqrt(end), n) ** 2)
+        return cls.from_betas(np.linspace(math.sqrt(start), math.sqrt(end), _whole(n)) ** 2)
 
     @classmethod
     def cosine(cls, n: int = 1000, offset: float = 0.008, beta_max: float = 0.999) -> Discrete:
         """Improved DDPM's table (Nichol & Dhariwal 2021, eq. 17), betas capped at beta_max."""
+        n = _whole(n)
         f = np.cos((np.arange(n + 1) / n + offset) / (1.0 + offset) * np.pi / 2.0) ** 2
         return cls.from_betas(np.minimum(1.0 - f[1:] / f[:-1], beta_max))
 
@@ -66,8 +74,7 @@ class Discrete(GaussianProcess):
         The times of VP are t_min + k (1 - t_min) / n; the chain starts anew from the first, k = 0:
         alpha_bar[i] = abar(t_{i+1}) / abar(t_0), abar = exp(-t^2 (beta_max - beta_min) / 2 - t beta_min).
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f"n={n!r}: a chain has a whole number of steps, 1 or more")
+        n = _whole(n)
         t = t_min + (1.0 - t_min) * np.arange(n + 1) / n
         log_bar = -0.5 * t**2 * (beta_max - beta_min) - t * beta_min
         return cls(alpha_bar=tuple(np.exp(log_bar[1:] - log_bar[0]).tolist()))
@@ -147,3 +154,7 @@ class Discrete(GaussianProcess):
     @property
     def clean(self) -> Point:
         return Point(-1.0, 1.0, 0.0)
+
+
+def _whole(n: int) -> int:
+    return checks.whole("n", n, 1, "a chain has a whole number of steps, 1 or more")

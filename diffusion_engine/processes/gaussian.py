@@ -6,10 +6,12 @@ Times run from `t_min` (almost data) to `t_max` (noise); `lam` = log(alpha / sig
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
+
+from .. import checks
 
 Array = np.ndarray
 
@@ -48,6 +50,20 @@ class GaussianProcess:
     blocks: ClassVar[int] = 1
     t_min: float
     t_max: float
+
+    def __post_init__(self) -> None:
+        self._settle()
+        if not self.t_min < self.t_max:
+            raise ValueError(
+                f"{type(self).__name__} has t_min={self.t_min:g} and t_max={self.t_max:g}: its runs go from "
+                "t_max to t_min, so that t_min is the smaller"
+            )
+
+    def _settle(self) -> None:
+        """Puts the numbers into Python's own kind. Raises ValueError where one is not finite."""
+        for field in fields(self):
+            if field.type == "float":
+                checks.settle(self, field.name, checks.number)
 
     def alpha(self, t: Array | float) -> Array:
         """Signal scale, float64, same shape as t."""
@@ -101,7 +117,9 @@ class GaussianProcess:
         """The point whose sigma / alpha is g; its t is the nearest in `range`, and so its alpha^2 + sigma^2,
         or its alpha where that is 1."""
         near = self.at(float(np.clip(self.t_of_lam(-math.log(g)), *self.range)))
-        alpha = 1.0 if near.alpha == 1.0 else math.hypot(near.alpha, near.sigma) / math.hypot(1.0, g)
+        alpha = (
+            1.0 if near.alpha == 1.0 else math.hypot(near.alpha, near.sigma) / math.hypot(1.0, g)
+        )
         return Point(near.t, alpha, alpha * g)
 
     def at_lam(self, lam: float) -> Point:
@@ -130,6 +148,14 @@ class VP(GaussianProcess):
     beta_max: float = 20.0
     t_min: float = 1e-3
     t_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.beta_min >= 0.0 and self.beta_max >= 0.0 and self.beta_min + self.beta_max):
+            raise ValueError(
+                f"{type(self).__name__} has beta_min={self.beta_min:g} and beta_max={self.beta_max:g}: rates "
+                "of noise are 0 or above, and not both 0"
+            )
 
     def log_alpha(self, t: Array | float) -> Array:
         t = np.asarray(t, np.float64)
@@ -190,6 +216,14 @@ class VE(GaussianProcess):
     t_min: float = 1e-5
     t_max: float = 1.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 < self.sigma_min < self.sigma_max:
+            raise ValueError(
+                f"VE has sigma_min={self.sigma_min:g} and sigma_max={self.sigma_max:g}: give 0 < sigma_min < "
+                "sigma_max"
+            )
+
     def alpha(self, t: Array | float) -> Array:
         return np.ones_like(np.asarray(t, np.float64))
 
@@ -246,6 +280,11 @@ class FlowMatching(GaussianProcess):
     default_grid: ClassVar[str] = "uniform"
     t_min: float = 1e-3
     t_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.t_max > 1.0:
+            raise ValueError(f"t_max={self.t_max:g}: flow matching ends at t=1, where alpha is 0")
 
     def alpha(self, t: Array | float) -> Array:
         return 1.0 - np.asarray(t, np.float64)
