@@ -6,19 +6,21 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import brownian, executors, flags, grids, recipes, request, trace
-from .accelerate.network import Accelerated, accelerated
-from .accelerate.twin import twin
+from .accelerate.network import Accelerated
+from .accelerate.twin import Example
 from .adapters.diffusers import Model
 from .decoder import Decoder, fitting
+from .derived import Derived
 from .encoding import encoding
 from .executors import Executor, Graph
-from .executors.compiled import Compiled, compiled
+from .executors.compiled import Compiled
 from .executors.run import Run
 from .guidance import check, classifier_free, classifier_guidance, compose, inpaint
 from .network import ScoreNetwork
@@ -104,14 +106,10 @@ class Sampler:
         self.executor = executors.executor(executor, backend)
         self.clip = _clip(network.clip if clip == "network" else clip)
         self.batch_size = batch_size
-        self.network, self.dtype, self.device = _place(network, dtype, device)
-        if accelerate:
-            label = network.label_of(self.points[0])
-            self.network = twin(
-                self.network, label, request.example(network, self.device, self.dtype)
-            )
-        if compile:
-            self.network = compiled(self.network, self.device)
+        self.dtype, self.device = _place(network, dtype, device)
+        example = self._example(network) if accelerate else None
+        moved = partial(_moved, dtype=self.dtype, device=self.device)
+        self._derived = Derived(network, moved, example, self.device if compile else None)
         self.executor.check(self.device)
         if not isinstance(decoder, Decoder | None):
             raise ValueError(
@@ -121,13 +119,20 @@ class Sampler:
         self._plans: dict[tuple, Plan] = {}
         self.plan()  # an unsuitable solver fails here, not at the first sample
 
+    def _example(self, network: ScoreNetwork) -> Example:
+        label, place = network.label_of(self.points[0]), (self.device, self.dtype)
+        given = request.example(network, *place)
+        return Example(label, given, self.batch_size, self.dtype, self.device)
+
+    @property
+    def network(self) -> ScoreNetwork:
+        """What runs: the network given, or one made from it in another dtype, accelerated or compiled."""
+        return self._derived.network
+
     @property
     def accelerated(self) -> Accelerated | None:
         """What accelerate=True did to the network; print it."""
-        module = self.network.module
-        if isinstance(module, Compiled):
-            module = module.module
-        return accelerated(module) if isinstance(module, nn.Module) else None
+        return self._derived.accelerated
 
     def plan(self, guidance: float | None = None, start: float | None = None, **how: Any) -> Plan:
         """The table of a run.
@@ -266,8 +271,7 @@ class Sampler:
         every: int,
         progress: bool | None,
     ) -> Result:
-        if self.accelerated is not None:
-            self.accelerated.refresh()  # the weights are the user's, who may have changed them
+        network = self._followed()
         kind = "prior" if part.x is None else "state" if part.noised else "image"
         if part.x is not None and part.x.shape[1] > self.network.shape[0]:
             kind = "whole"
@@ -279,14 +283,14 @@ class Sampler:
         for plan in plans if paths else ():
             brownian.check(plan)
         run = Run(
-            network=self.network,
+            network=network,
             plans=plans,
             plan_of=[scales.index(s) for s in part.scales],
             seeds=part.seed_tensor(),
             device=self.device,
             dtype=self.dtype,
             state_dtype=self.state_dtype,
-            conditions=part.branches(self.network, self.device, self.dtype),
+            conditions=part.branches(network, self.device, self.dtype),
             x=part.x,
             noise=part.noise_source(),
             brownian=paths,
@@ -311,13 +315,22 @@ class Sampler:
         made = samples, list(part.seeds), plans[0].nfe, run.evaluations, recipe, finite
         return Result(*made, latents)
 
+    def _followed(self) -> ScoreNetwork:
+        """The network to run, with what the user has changed of it since."""
+        before, network = self.network, self._derived.follow()
+        if network is not before:
+            self.executor.forget(before)
+        return network
+
     def update_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Copies weights into the network this sampler runs, in place, so that captured graphs see them.
 
         weights  as in the module's `state_dict`: every name and shape
-        Not while a thread samples. Raises ValueError where names or shapes differ; nothing is then changed.
+        A copy of the module in another dtype or on another device keeps these weights, whatever becomes of
+        the module. Not while a thread samples. Raises ValueError where names or shapes differ; nothing is
+        then changed.
         """
-        inner = unwrapped(self.network.module)
+        inner = unwrapped(self._followed().module)
         if not isinstance(inner, nn.Module):
             raise ValueError(f"{type(inner).__name__} is no torch.nn.Module and has no weights")
         own = {name: tensor.shape for name, tensor in inner.state_dict().items()}
@@ -329,6 +342,7 @@ class Sampler:
                 "give the state_dict of the same architecture"
             )
         inner.load_state_dict(weights)
+        self._derived.release()
 
     def recapture(self) -> None:
         """Drops the captured graphs of the network: after its weights were moved or replaced."""
@@ -402,8 +416,8 @@ def _own_grid(solver: Solver, network: ScoreNetwork) -> str | grids.Grid | None:
 
 def _place(
     network: ScoreNetwork, dtype: torch.dtype | None, device: torch.device | str | None
-) -> tuple[ScoreNetwork, torch.dtype, torch.device]:
-    """The network on its device and in its dtype; a changed module is a copy."""
+) -> tuple[torch.dtype, torch.device]:
+    """The dtype and the device that the network is to run in: its own, unless told others."""
     module = network.module
     weights = next(module.parameters(), None) if isinstance(module, nn.Module) else None
     dtype = dtype or (weights.dtype if weights is not None else torch.float32)
@@ -416,9 +430,14 @@ def _place(
     )
     if place.type == "cuda" and place.index is None:
         place = torch.device("cuda", torch.cuda.current_device())
-    if weights is None or (weights.dtype == dtype and weights.device == place):
-        return network, dtype, place
-    moved = copy.copy(network)
+    return dtype, place
+
+
+def _moved(network: ScoreNetwork, dtype: torch.dtype, device: torch.device) -> ScoreNetwork:
+    """The network on its device and in its dtype; a changed module is a copy."""
+    module = network.module
+    weights = next(module.parameters(), None) if isinstance(module, nn.Module) else None
+    if weights is None or (weights.dtype == dtype and weights.device == device):
+        return network
     assert isinstance(module, nn.Module)
-    object.__setattr__(moved, "module", copy.deepcopy(module).to(place, dtype))
-    return moved, dtype, place
+    return network.with_module(copy.deepcopy(module).to(device, dtype))
