@@ -81,7 +81,7 @@ class Fuse(TorchFunctionMode):
         if func is F.group_norm and (norm := _norm(*args, **kwargs)) is not None:
             self.norms.append(norm)
             return norm.promise()
-        if func is F.scaled_dot_product_attention and _plain_attention(*args, **kwargs):
+        if func is F.scaled_dot_product_attention and plain_attention(*args, **kwargs):
             return _attend(*args, **kwargs)
         return func(*args, **kwargs)
 
@@ -117,7 +117,7 @@ def _norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Te
     return Norm(input, num_groups, weight, bias, eps)
 
 
-def _plain_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
+def plain_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
                      dropout_p: float = 0.0, is_causal: bool = False, *, scale: float | None = None,
                      enable_gqa: bool = False) -> bool:  # fmt: skip
     """Whether an F.scaled_dot_product_attention of these is the op's function."""

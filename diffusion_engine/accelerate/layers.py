@@ -71,7 +71,8 @@ class GroupNormSite(Site):
         return result if self.silu is None else nn.functional.silu(result)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not normalizes(x) or wants_original(self.module, x):
+        norm = self.module
+        if not normalizes(x) or x.shape[1] != norm.num_channels or wants_original(norm, x):
             return self.original(x)
         if self.silu is None:
             return normalize(self.module, x)
