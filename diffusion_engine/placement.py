@@ -20,31 +20,39 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def place(
-    network: ScoreNetwork, dtype: torch.dtype | None, device: torch.device | str | None
-) -> tuple[ScoreNetwork, torch.dtype, torch.device]:
-    """The network on its device, and the dtype that it computes in; a changed module is a copy.
+    module: Any, dtype: torch.dtype | None, device: torch.device | str | None
+) -> tuple[torch.dtype, torch.device]:
+    """The dtype that a module is to compute in and the device it is to lie on: its own, unless told others.
+
+    Raises ValueError where nothing says the dtype, or either cannot be used.
+    """
+    own = compute_dtype(module, dtype)
+    weights = first_weight(module)
+    here = torch.device("cpu") if weights is None else weights.device
+    return own if dtype is None else _dtype(dtype), here if device is None else _device(device)
+
+
+def placed(network: ScoreNetwork, dtype: torch.dtype, device: torch.device) -> ScoreNetwork:
+    """The network on its device, computing in its dtype; a changed module is a copy.
 
     Raises ValueError where no copy of the module would compute in the dtype, or lie on the device.
     """
     module = network.module
-    own = compute_dtype(module, dtype)
-    dtype = own if dtype is None else _dtype(dtype)
     weights = first_weight(module)
-    here = torch.device("cpu") if weights is None else weights.device
-    where = here if device is None else _device(device)
+    if weights is None:
+        return network
     # Weights that are stored in fewer bits stay as they are: their layers know how to read them.
-    stays = weights is None or own == dtype or (casting(module) is None and narrow(module))
-    if stays and (weights is None or here == where):
-        return network, dtype, where
-    if (cast := casting(module)) is not None:
+    cast = casting(module)
+    stays = compute_dtype(module, dtype) == dtype or (cast is None and narrow(module))
+    if stays and weights.device == device:
+        return network
+    if cast is not None:
         raise ValueError(
             f"hooks cast this module's layers to {cast}, which no copy takes along: leave dtype and device "
             "out, and move the module or change its layerwise casting yourself"
         )
-    moved = copy.copy(network)
-    made = copy.deepcopy(module).to(where)  # type: ignore[attr-defined]
-    object.__setattr__(moved, "module", made if stays else made.to(dtype))
-    return moved, dtype, where
+    made = copy.deepcopy(module).to(device)  # type: ignore[attr-defined]
+    return network.with_module(made if stays else made.to(dtype))
 
 
 def first_weight(module: Any) -> torch.Tensor | None:

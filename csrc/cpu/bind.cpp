@@ -3,6 +3,7 @@
 #include "attention.h"
 #include "bind_layers.h"
 #include "bind_step.h"
+#include "checksum.h"
 #include "group_norm.h"
 #include "philox.h"
 #include "run.h"
@@ -103,6 +104,8 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("conv3x3", [](const de::Conv3x3Params& p, const std::array<uintptr_t, 5>& addresses) {
     unlocked(de::run_conv3x3, own(p, addresses));
   });
+  m.def("checksums", &de::checksums, py::call_guard<py::gil_scoped_release>(),
+        "One for each (address, bytes).", py::arg("ranges"));
   m.def("abi", &de::abi, "The layout of a row, to compare with diffusion_engine/ops/layout.py.");
   m.def("isas", &isas, "The instruction sets of this machine, best first.");
   m.def("isa", [] { return de::kernels().isa; }, "The instruction set in use.");
