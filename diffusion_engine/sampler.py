@@ -50,8 +50,8 @@ class Sampler:
     interval   (low, high] of sigma / alpha in which guidance acts
     classifier_scale  of the classifier of ScoreNetwork.with_classifier, 0 for none
     clip       range of `denoised`; None leaves it alone; "network" takes the network's own
-    dtype      of the network's input; another dtype than the module's runs a copy of the module, which follows
-               what you change of yours
+    dtype      of the network's input; another dtype than the module's runs a copy of the module, which
+               follows what you change of yours
     device     where to run; None is the module's device
     backend    of the step: "auto", "torch", "cpp", "triton" or "cuda"
     batch_size samples per batched call at most
