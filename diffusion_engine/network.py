@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -166,6 +167,12 @@ class ScoreNetwork:
 
         checks.names("from_diffusers", options, OPTIONS)
         return score_network(module, scheduler, **options)
+
+    def with_module(self, module: Callable[..., Any]) -> ScoreNetwork:
+        """The same network with another module in its place."""
+        made = copy.copy(self)
+        object.__setattr__(made, "module", module)
+        return made
 
     @property
     def rule(self) -> Prediction | Velocity:

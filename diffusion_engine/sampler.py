@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -12,14 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from . import brownian, checks, executors, flags, grids, recipes, request, trace
-from .accelerate.network import Accelerated, accelerated
-from .accelerate.twin import twin
+from .accelerate.network import Accelerated
+from .accelerate.twin import Example
 from .adapters.diffusers import Model
 from .declared import sound
 from .decoder import Decoder, fitting
+from .derived import Derived
 from .encoding import encoding
 from .executors import Executor, Graph
-from .executors.compiled import Compiled, compiled
+from .executors.compiled import Compiled
 from .executors.lru import Lru
 from .executors.run import Run
 from .guidance import (
@@ -32,7 +34,7 @@ from .guidance import (
     inpaint,
 )  # fmt: skip
 from .network import ScoreNetwork
-from .placement import evaluating, place
+from .placement import evaluating, moved, place
 from .plan import Plan
 from .processes import Point
 from .progress import Progress, bar, watcher
@@ -130,14 +132,11 @@ class Sampler:
         clip = network.clip if isinstance(clip, str) and clip == "network" else clip
         self.clip = None if clip is None else checks.pair("clip", clip, CLIP)
         self.batch_size = checks.whole("batch_size", batch_size, 1, BATCH)
-        self.network, self.dtype, self.device = place(network, dtype, device)
-        if checks.flag("accelerate", accelerate):
-            label = network.label_of(self.points[0])
-            example = request.example(network, self.device, self.dtype)
-            with evaluating(self.network.module):
-                self.network = twin(self.network, label, example)
-        if checks.flag("compile", compile):
-            self.network = compiled(self.network, self.device)
+        self.dtype, self.device = place(network.module, dtype, device)
+        example = self._example(network) if checks.flag("accelerate", accelerate) else None
+        compiled_for = self.device if checks.flag("compile", compile) else None
+        own_place = partial(moved, dtype=self.dtype, device=self.device)
+        self._derived = Derived(network, own_place, example, compiled_for)
         self.executor.check(self.device)
         if not isinstance(decoder, Decoder | None):
             raise ValueError(
@@ -147,13 +146,20 @@ class Sampler:
         self._plans: Lru[tuple, Plan] = Lru(PLANS)
         self.plan()  # an unsuitable solver fails here, not at the first sample
 
+    def _example(self, network: ScoreNetwork) -> Example:
+        label, place = network.label_of(self.points[0]), (self.device, self.dtype)
+        given = request.example(network, *place)
+        return Example(label, given, self.batch_size, self.dtype, self.device)
+
+    @property
+    def network(self) -> ScoreNetwork:
+        """What runs: the network given, or one made from it in another dtype, accelerated or compiled."""
+        return self._derived.network
+
     @property
     def accelerated(self) -> Accelerated | None:
         """What accelerate=True did to the network; print it."""
-        module = self.network.module
-        if isinstance(module, Compiled):
-            module = module.module
-        return accelerated(module) if isinstance(module, nn.Module) else None
+        return self._derived.accelerated
 
     def plan(
         self,
@@ -311,8 +317,7 @@ class Sampler:
         every: int,
         progress: bool | None,
     ) -> Result:
-        if self.accelerated is not None:
-            self.accelerated.refresh()  # the weights are the user's, who may have changed them
+        network = self._followed()
         kind = "prior" if part.x is None else "state" if part.noised else "image"
         if part.x is not None and part.x.shape[1] > self.network.shape[0]:
             kind = "whole"
@@ -324,14 +329,14 @@ class Sampler:
         for plan in plans if paths else ():
             brownian.check(plan)
         run = Run(
-            network=self.network,
+            network=network,
             plans=plans,
             plan_of=[scales.index(s) for s in part.scales],
             seeds=part.seed_tensor(),
             device=self.device,
             dtype=self.dtype,
             state_dtype=self.state_dtype,
-            conditions=part.branches(self.network, self.device, self.dtype),
+            conditions=part.branches(network, self.device, self.dtype),
             x=part.x,
             noise=part.noise_source(),
             brownian=paths,
@@ -343,7 +348,7 @@ class Sampler:
         if progress is None and not self.executor.between_rows:
             progress = False
         seen = bar(run.length - 1, progress)
-        with seen or nullcontext(), evaluating(self.network.module):
+        with seen or nullcontext(), evaluating(network.module):
             samples, finite = self.executor.execute(run, watcher(run, seen, on_step, every))
         if not all(finite):
             flags.warn(part.seeds, finite)
@@ -356,13 +361,22 @@ class Sampler:
         made = samples, list(part.seeds), plans[0].nfe, run.evaluations, recipe, finite
         return Result(*made, latents)
 
+    def _followed(self) -> ScoreNetwork:
+        """The network to run, with what the user has changed of it since."""
+        before, network = self.network, self._derived.follow()
+        if network is not before:
+            self.executor.forget(before)
+        return network
+
     def update_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Copies weights into the network this sampler runs, in place, so that captured graphs see them.
 
         weights  as in the module's `state_dict`: every name and shape
-        Not while a thread samples. Raises ValueError where names or shapes differ; nothing is then changed.
+        A copy of the module in another dtype or on another device keeps these weights, whatever becomes of
+        the module. Not while a thread samples. Raises ValueError where names or shapes differ; nothing is
+        then changed.
         """
-        inner = unwrapped(self.network.module)
+        inner = unwrapped(self._followed().module)
         if not isinstance(inner, nn.Module):
             raise ValueError(f"{type(inner).__name__} is no torch.nn.Module and has no weights")
         if not isinstance(weights, Mapping) or not all(map(torch.is_tensor, weights.values())):
@@ -377,6 +391,7 @@ class Sampler:
                 "give the state_dict of the same architecture"
             )
         inner.load_state_dict(weights)
+        self._derived.release()
 
     def recapture(self) -> None:
         """Drops the captured graphs of the network: after its weights were moved or replaced."""

@@ -3,6 +3,7 @@
 #include "attention.h"
 #include "bind_layers.h"
 #include "bind_step.h"
+#include "checksum.h"
 #include "group_norm.h"
 #include "philox.h"
 #include "run.h"
@@ -83,6 +84,7 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("group_norm", &de::run_group_norm, release);
   m.def("attention", &de::run_attention, release);
   m.def("conv3x3", &de::run_conv3x3, release);
+  m.def("checksums", &de::checksums, release, "One for each (address, bytes).", py::arg("ranges"));
   m.def("abi", &de::abi, "The layout of a row, to compare with diffusion_engine/ops/layout.py.");
   m.def("isas", &isas, "The instruction sets of this machine, best first.");
   m.def("isa", [] { return de::kernels().isa; }, "The instruction set in use.");

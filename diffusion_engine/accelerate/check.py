@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..executors.capture import first_line
 from .site import Site
 
 LIMIT = 1e-4  # of a float32 result, relative to its largest element
@@ -40,8 +42,13 @@ def difference(got: Any, want: Any) -> tuple[float, float]:
         if a.shape != b.shape or a.dtype != b.dtype:
             return float("inf"), allowed
         if b.is_floating_point() and b.numel():
-            size = float(b.abs().max())
-            error = float((a.double() - b.double()).abs().max())
+            finite = b[b.isfinite()].abs()
+            size = float(finite.max()) if finite.numel() else 0.0
+            apart = (a.double() - b.double()).abs()
+            apart[(a == b) | (a.isnan() & b.isnan())] = 0.0
+            error = float(apart.max())
+            if math.isnan(error):
+                return float("inf"), allowed
             worst = max(worst, error / size if size else error)
             allowed = max(allowed, limit(b.dtype))
     return worst, allowed
@@ -56,18 +63,45 @@ def copied(value: Any) -> Any:
     return value
 
 
+class Compared:
+    """What a call showed: the difference of each site and what it may be, of its worst call, or how its
+    fused form failed."""
+
+    def __init__(self) -> None:
+        self.differences: dict[Site, tuple[float, float]] = {}
+        self.failures: dict[Site, Exception] = {}
+
+    def objection(self, site: Site) -> str | None:
+        """Why the site is not to be used, or None."""
+        if site in self.failures:
+            error = self.failures[site]
+            return (
+                f"its fused form fails on the example: {type(error).__name__}: {first_line(error)}"
+            )
+        if site not in self.differences:
+            return "only places around it call it"
+        apart, allowed = self.differences[site]
+        if apart <= allowed:
+            return None
+        return f"differs from the original by {apart:.1e} of its largest element"
+
+
 @contextmanager
-def compared(sites: Iterable[Site]) -> Iterator[dict[Site, tuple[float, float]]]:
+def compared(sites: Iterable[Site]) -> Iterator[Compared]:
     """While it is entered, a call of the network runs every site beside its original, whose result
-    goes on. Yields the differences, worst call of each site."""
-    found: dict[Site, tuple[float, float]] = {}
+    goes on."""
+    found = Compared()
 
     def probe(site: Site) -> Any:
         def both(*args: Any, **kwargs: Any) -> Any:
             again = [copied(arg) for arg in args], {k: copied(v) for k, v in kwargs.items()}
             want = site.original(*args, **kwargs)
-            got = site.forward(*again[0], **again[1])
-            found[site] = max(found.get(site, (0.0, 0.0)), difference(got, site.expected(want)))
+            try:
+                now = difference(site.forward(*again[0], **again[1]), site.expected(want))
+                before = found.differences.get(site, (0.0, 0.0))
+                found.differences[site] = max(before, now)
+            except Exception as error:  # whatever it is, the original has none
+                found.failures[site] = error
             return want
 
         return both

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +13,12 @@ from ..backends.native import module
 from ..ops.conv3x3 import pack, tiles
 from ..ops.functional import conv3x3
 from .layers import Conv2dSite
-from .site import wants_original
 
 ROUNDS = 5
 BUDGET = 0.2  # seconds of timing a layer, at least one call of each form
 EVICTED = 32 << 20  # bytes, a large last cache
+
+KINDS = 1024  # that are remembered
 
 # What was fastest, 0 for oneDNN or the tile of Winograd's, by the kind of layer and input.
 _fastest: dict[tuple, int] = {}
@@ -36,11 +36,6 @@ class Conv3x3Site(Conv2dSite):
         super().__init__(name, module)
         self.tiles: dict[bool, int] = {}  # by whether the input is channels_last; 0 is oneDNN
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Conv2dSite:
-        made = super().__deepcopy__(memo)
-        made.tiles = dict(self.tiles)  # type: ignore[attr-defined]
-        return made
-
     @property
     def kind(self) -> str:  # type: ignore[override]
         return "winograd conv2d" if any(self.tiles.values()) else "packed conv2d"
@@ -52,7 +47,7 @@ class Conv3x3Site(Conv2dSite):
         return self._winograd(x, tile) if tile else super().forward(x)
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
-        if self._wants_original(x) or residual.dtype != x.dtype:
+        if self._wants_original(x, residual) or residual.dtype != x.dtype:
             return self.original(x) + residual
         tile = self._tile(x)
         if not tile:
@@ -61,10 +56,6 @@ class Conv3x3Site(Conv2dSite):
         if residual.shape != shape or _last(residual) != _last(x):
             return self._winograd(x, tile) + residual
         return self._winograd(x, tile, residual)
-
-    def _wants_original(self, x: Tensor) -> bool:
-        plain = x.dtype == torch.float32 and x.ndim == 4 and x.numel() > 0
-        return not plain or wants_original(self.module, x)
 
     def _winograd(self, x: Tensor, tile: int, residual: Tensor | None = None) -> Tensor:
         packed = self._kept(tile, lambda weight: pack(weight, tile))
@@ -78,7 +69,8 @@ class Conv3x3Site(Conv2dSite):
             return tile if tile in self.packed else 0
         if last not in self.tiles:
             self.tiles[last] = self._choose(x)
-            self.packed = {k: v for k, v in self.packed.items() if k in self.tiles.values()}
+            if self.packs is not None:
+                self.packs.drop(self.packed.keys() - self.tiles.values())
         return self.tiles[last]
 
     def _choose(self, x: Tensor) -> int:
@@ -92,7 +84,10 @@ class Conv3x3Site(Conv2dSite):
             forms: dict[int, Callable[[], Tensor]] = {0: lambda: onednn(x)}
             for tile in tiles(*x.shape[1:]):
                 forms[tile] = lambda tile=tile: self._winograd(x, tile)  # type: ignore[misc]
-            _fastest[key] = fastest(forms, x)
+            if len(_fastest) >= KINDS:
+                _fastest.clear()
+            chosen = _fastest[key] = fastest(forms, x)
+            return chosen
         return _fastest[key]
 
 

@@ -8,8 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import Conv2dSite, attend, normalize
+from .layers import Conv2dSite, attend, attends, normalize, normalizes, unsuited
 from .site import Site, wants_original
+
+PROCESSOR = "AttnProcessor2_0"  # diffusers' default
 
 
 class ResnetBlockSite(Site):
@@ -37,7 +39,8 @@ class ResnetBlockSite(Site):
         self, input_tensor: Tensor, temb: Tensor | None = None, *args: Any, **kwargs: Any
     ) -> Tensor:
         m, x = self.module, input_tensor
-        if args or kwargs.get("scale") is not None or wants_original(m, x):
+        given = args or kwargs.get("scale") is not None or not normalizes(x)
+        if given or not self._takes(x, temb) or wants_original(m, x, temb):
             return self.original(input_tensor, temb, *args, **kwargs)
         h = normalize(m.norm1, x, silu=True)
         resample = m.upsample if m.upsample is not None else m.downsample
@@ -48,6 +51,10 @@ class ResnetBlockSite(Site):
             x = m.conv_shortcut(x)
         y = self._conv2(h, x)
         return y if m.output_scale_factor == 1.0 else y / m.output_scale_factor
+
+    def _takes(self, x: Tensor, temb: Tensor | None) -> bool:
+        """Whether a time embedding is one that the op adds: a row for each sample."""
+        return temb is None or (temb.ndim == 2 and len(temb) == len(x) and temb.dtype == x.dtype)
 
     def _time(self, temb: Tensor | None) -> dict[str, Tensor]:
         """What the time embedding [B, C or 2C] is to the second norm."""
@@ -79,33 +86,46 @@ class AttentionSite(Site):
 
     def objection(self) -> str | None:
         m = self.module
-        processor = type(m.processor).__name__
-        if processor != "AttnProcessor2_0":
+        if (processor := self._processor()) != PROCESSOR:
             return f"its processor is {processor}, which computes something else"
         if m.spatial_norm is not None or m.norm_q is not None or m.norm_k is not None:
             return "it normalises its queries, keys or positions"
         if m.group_norm is not None and type(m.group_norm) is not nn.GroupNorm:
             return f"its norm is a {type(m.group_norm).__name__}"
-        return super().objection()
+        return unsuited(m.inner_dim // m.heads) or super().objection()
+
+    def _processor(self) -> str:
+        return type(self.module.processor).__name__
 
     def forward(
         self, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None, **kwargs: Any,
     ) -> Tensor:  # fmt: skip
-        m, x = self.module, hidden_states
+        m, x, context = self.module, hidden_states, encoder_hidden_states
         others = any(value is not None for name, value in kwargs.items() if name != "temb")
-        if attention_mask is not None or others or wants_original(m, x):
-            return self.original(hidden_states, encoder_hidden_states, attention_mask, **kwargs)
-        tokens = x.flatten(2).transpose(1, 2) if x.ndim == 4 else x
-        if m.group_norm is not None:
-            tokens = normalize(m.group_norm, tokens.transpose(1, 2)).transpose(1, 2)
-        context = tokens if encoder_hidden_states is None else encoder_hidden_states
-        if encoder_hidden_states is not None and m.norm_cross:
+        masked = attention_mask is not None or self._processor() != PROCESSOR
+        if not (masked or others or not normalizes(x) or wants_original(m, x, context)):
+            tokens = x.flatten(2).transpose(1, 2) if x.ndim == 4 else x
+            if m.group_norm is not None:
+                tokens = normalize(m.group_norm, tokens.transpose(1, 2)).transpose(1, 2)
+            q, k, v = self._project(tokens, context)
+            if attends(q, k, v):
+                return self._merged(attend(q, k, v), x)
+        return self.original(hidden_states, encoder_hidden_states, attention_mask, **kwargs)
+
+    def _project(self, tokens: Tensor, context: Tensor | None) -> Iterable[Tensor]:
+        m = self.module
+        if context is None:
+            context = tokens
+        elif m.norm_cross:
             context = m.norm_encoder_hidden_states(context)
-        q, k, v = (
-            self._heads(f(t)) for f, t in ((m.to_q, tokens), (m.to_k, context), (m.to_v, context))
-        )
-        h = attend(q, k, v).transpose(1, 2).flatten(2)
+        given = ((m.to_q, tokens), (m.to_k, context), (m.to_v, context))
+        return [self._heads(f(t)) for f, t in given]
+
+    def _merged(self, h: Tensor, x: Tensor) -> Tensor:
+        """The heads [B, H, N, D] through the last layers, like x."""
+        m = self.module
+        h = h.transpose(1, 2).flatten(2)
         for layer in m.to_out:
             h = layer(h)
         if x.ndim == 4:

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from .conv3x3 import conv_site
 from .diffusers import CLASSES
-from .functional import FunctionalSite
+from .functional import FunctionalSite, plain_attention
 from .layers import GroupNormSite, MultiheadAttentionSite, SiluSite
 from .site import Site
 
@@ -64,7 +64,8 @@ class Watch(TorchFunctionMode):
         if func is F.silu and self.stack and isinstance(self.stack[-1], nn.SiLU):
             norms = [norm for result, norm in self.results if args[0] is result]
             self.silus[self.stack[-1]].append(norms[0] if norms else None)
-        if func is F.scaled_dot_product_attention and self.stack:
+        attends = func is F.scaled_dot_product_attention and plain_attention(*args, **kwargs)
+        if attends and self.stack:
             self.places[self.stack[-1]]["attention"] += 1
 
     @contextmanager

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from ..ops.attention import DIMS, DTYPES
 from ..ops.functional import group_norm
-from .layers import attend
+from .check import tensors
+from .layers import attend, attends, normalizes
 from .site import Site, wants_original
 
 
@@ -81,7 +81,7 @@ class Fuse(TorchFunctionMode):
         if func is F.group_norm and (norm := _norm(*args, **kwargs)) is not None:
             self.norms.append(norm)
             return norm.promise()
-        if func is F.scaled_dot_product_attention and _plain_attention(*args, **kwargs):
+        if func is F.scaled_dot_product_attention and plain_attention(*args, **kwargs):
             return _attend(*args, **kwargs)
         return func(*args, **kwargs)
 
@@ -112,22 +112,17 @@ class Fuse(TorchFunctionMode):
 def _norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
           eps: float = 1e-5) -> Norm | None:  # fmt: skip
     """The arguments have F.group_norm's names."""
-    if input.dtype not in DTYPES or input.numel() == 0 or input.ndim < 2:
+    if not normalizes(input):
         return None
     return Norm(input, num_groups, weight, bias, eps)
 
 
-def _plain_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
+def plain_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
                      dropout_p: float = 0.0, is_causal: bool = False, *, scale: float | None = None,
                      enable_gqa: bool = False) -> bool:  # fmt: skip
     """Whether an F.scaled_dot_product_attention of these is the op's function."""
-    if attn_mask is not None or dropout_p > 0.0 or is_causal or query.ndim != 4:
-        return False
-    same = key.shape == value.shape and query.shape[:2] == key.shape[:2]
-    kinds = {query.dtype, key.dtype, value.dtype}
-    return (
-        same and len(kinds) == 1 and query.dtype in DTYPES and DIMS[0] <= query.shape[3] <= DIMS[1]
-    )
+    plain = attn_mask is None and dropout_p == 0.0 and not is_causal
+    return plain and attends(query, key, value)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, *_: Any, scale: float | None = None,
@@ -143,8 +138,8 @@ class FunctionalSite(Site):
         self.kind = "functional " + ", ".join(sorted(kinds))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        tensors = [v for v in _values((*args, *kwargs.values())) if isinstance(v, Tensor)]
-        if torch.compiler.is_compiling() or any(wants_original(self.module, t) for t in tensors):
+        given = list(tensors([args, kwargs]))
+        if torch.compiler.is_compiling() or not given or wants_original(self.module, *given):
             return self.original(*args, **kwargs)
         with Fuse():
             return self.original(*args, **kwargs)

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..ops.attention import DIMS, DTYPES
 from ..ops.functional import attention, group_norm
+from .packed import Packed
 from .site import Site, wants_original
 
 
@@ -19,10 +21,34 @@ def normalize(norm: nn.GroupNorm, x: Tensor, **options: Any) -> Tensor:
     return run(x, norm.num_groups, norm.weight, norm.bias, norm.eps, **options)
 
 
+def normalizes(x: Tensor) -> bool:
+    """Whether the fused op takes x."""
+    return x.dtype in DTYPES and x.ndim >= 2 and x.numel() > 0
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
     """`attention`, as one node under torch.compile."""
     run = torch.ops.diffusion_engine.attention if torch.compiler.is_compiling() else attention
     return run(q, k, v, scale)
+
+
+def attends(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether the fused op takes q, k and v."""
+    if (
+        q.ndim != 4
+        or k.shape != v.shape
+        or q.shape[:2] != k.shape[:2]
+        or q.shape[3:] != k.shape[3:]
+    ):
+        return False
+    known = q.dtype in DTYPES and q.dtype == k.dtype == v.dtype
+    return known and DIMS[0] <= q.shape[3] <= DIMS[1] and q.numel() > 0 and k.numel() > 0
+
+
+def unsuited(dim: int) -> str | None:
+    """Why heads of so many elements cannot attend by the fused op, or None."""
+    low, high = DIMS
+    return None if low <= dim <= high else f"its heads have {dim} elements, not {low} to {high}"
 
 
 class GroupNormSite(Site):
@@ -45,7 +71,8 @@ class GroupNormSite(Site):
         return result if self.silu is None else nn.functional.silu(result)
 
     def forward(self, x: Tensor) -> Tensor:
-        if wants_original(self.module, x):
+        norm = self.module
+        if not normalizes(x) or x.shape[1] != norm.num_channels or wants_original(norm, x):
             return self.original(x)
         if self.silu is None:
             return normalize(self.module, x)
@@ -84,17 +111,29 @@ class Conv2dSite(Site):
 
     def __init__(self, name: str, module: nn.Conv2d) -> None:
         super().__init__(name, module)
-        self.packed: dict[int, Tensor] = {}  # oneDNN's at 0
-        self.packed_from: tuple[int, int] = (0, 0)
+        self.packs: Packed | None = None
+        self.geometry = geometry(module)
+
+    @property
+    def packed(self) -> dict[int, Tensor]:
+        """The packed weights, oneDNN's at 0."""
+        return {} if self.packs is None else self.packs.forms
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Conv2dSite:
-        made = memo[id(self)] = type(self)(self.name, copy.deepcopy(self.module, memo))
-        return made  # packs its own weight at its first call
+        made = memo[id(self)] = type(self).__new__(type(self))
+        vars(made).update(copy.deepcopy(self.__getstate__(), memo))
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy packs its own weight at its first call."""
+        return vars(self) | {"packs": None}
 
     def objection(self) -> str | None:
         if reason := super().objection():
             return reason
         conv = self.module
+        if "weight" not in conv._parameters.keys() | conv._buffers.keys():
+            return "a hook makes its weight anew (weight_norm, spectral_norm, pruning); remove that first"
         if conv.weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
             return "weights are packed for the CPU with oneDNN alone"
         if conv.weight.dtype != torch.float32:
@@ -104,41 +143,43 @@ class Conv2dSite(Site):
         return None
 
     def _weight(self, x: Tensor) -> Tensor:
-        conv, padding = self.module, self.module.padding
+        conv, padding, shape = self.module, self.module.padding, x.shape
         return self._kept(0, lambda weight: torch.ops.mkldnn._reorder_convolution_weight(
-            weight, padding, conv.stride, conv.dilation, conv.groups, x.shape
+            weight, padding, conv.stride, conv.dilation, conv.groups, shape
         ))  # fmt: skip
 
     def _kept(self, key: int, pack: Callable[[Tensor], Tensor]) -> Tensor:
         """A packed form of the weight, made at its first use."""
-        weight = self.module.weight
+        weight, packs = self.module.weight, self.packs
         if torch.compiler.is_compiling():
-            return self.packed.get(key, weight)
-        now = self._now()
-        if self.packed and now != self.packed_from:
+            return weight if packs is None else packs.forms.get(key, weight)
+        if packs is None:
+            packs = self.packs = Packed(weight)
+        elif not packs.of(weight):
             raise RuntimeError(
-                f"the weight of {self.name!r} changed after accelerate(), which packed it: call "
-                "refresh() of the result of accelerate(), or restore() and accelerate() again"
+                f"the weight of {self.name!r} changed after accelerate(), which packed it: call refresh() of "
+                "the result of accelerate(). Where it is another tensor at every call (weight_norm, "
+                "functional_call), restore() and accelerate() again"
             )
-        if key not in self.packed:
-            self.packed[key], self.packed_from = pack(weight.detach()), now
-        return self.packed[key]
+        return packs.form(key, pack)
 
-    def _now(self) -> tuple[int, int]:
-        """What changes with the weight; inference tensors do not count their versions."""
-        weight = self.module.weight
-        return weight.data_ptr(), 0 if weight.is_inference() else weight._version
+    def refresh(self, total: int) -> None:
+        """Packs the weight again unless it is as it was; `total` is its checksum now."""
+        packs, weight = self.packs, self.module.weight
+        if packs is not None and not (packs.of(weight) and packs.total == total):
+            self.packs = packs.again(weight)
 
-    def refresh(self) -> None:
-        if self._now() != self.packed_from:
-            self.packed.clear()
-
-    def _geometry(self) -> tuple[Any, ...]:
+    def _wants_original(self, x: Tensor, residual: Tensor | None = None) -> bool:
         conv = self.module
-        return conv.padding, conv.stride, conv.dilation, conv.groups
+        taken = x.dtype == torch.float32 and x.ndim == 4 and x.numel() > 0
+        if not taken or x.shape[1] != conv.in_channels or x.device.type != "cpu":
+            return True
+        if geometry(conv) != self.geometry or "_conv_forward" in vars(conv):
+            return True
+        return wants_original(conv, x, residual)
 
     def forward(self, x: Tensor) -> Tensor:
-        if wants_original(self.module, x) or x.dtype != torch.float32 or x.ndim != 4:
+        if self._wants_original(x):
             return self.original(x)
         return torch.ops.mkldnn._convolution_pointwise(
             x, self._weight(x), self.module.bias, *self._geometry(), "none", [], ""
@@ -146,11 +187,20 @@ class Conv2dSite(Site):
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
         """forward(x) + residual, the sum made while the result is in registers."""
-        if wants_original(self.module, x) or x.dtype != torch.float32 or residual.dtype != x.dtype:
+        if self._wants_original(x, residual) or residual.dtype != x.dtype:
             return self.original(x) + residual
         return torch.ops.mkldnn._convolution_pointwise.binary(
             x, residual, self._weight(x), self.module.bias, *self._geometry(), "add", None, None, [], None
         )  # fmt: skip
+
+    def _geometry(self) -> tuple[Any, ...]:
+        stride, padding, dilation, groups, _ = self.geometry
+        return padding, stride, dilation, groups
+
+
+def geometry(conv: nn.Conv2d) -> tuple[Any, ...]:
+    """What decides a convolution beside its weight and bias."""
+    return conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode
 
 
 class MultiheadAttentionSite(Site):
@@ -163,7 +213,7 @@ class MultiheadAttentionSite(Site):
         m = self.module
         if m.bias_k is not None or m.add_zero_attn:
             return "it adds keys of its own (add_bias_kv, add_zero_attn)"
-        return super().objection()
+        return unsuited(m.head_dim) or super().objection()
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None,
@@ -172,18 +222,23 @@ class MultiheadAttentionSite(Site):
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         m = self.module
         masked = key_padding_mask is not None or attn_mask is not None or is_causal
-        if masked or need_weights or query.ndim != 3 or wants_original(m, query):
-            return self.original(
-                query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights, is_causal
-            )  # fmt: skip
-        q, k, v = (self._heads(t) for t in self._project(query, key, value))
-        out = attend(q, k, v)  # [B, H, N, D]
+        if not (masked or need_weights or query.ndim != 3 or wants_original(m, query, key, value)):
+            q, k, v = (self._heads(t) for t in self._project(query, key, value))
+            if attends(q, k, v):
+                return self._merged(attend(q, k, v)), None
+        return self.original(
+            query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights, is_causal
+        )  # fmt: skip
+
+    def _merged(self, out: Tensor) -> Tensor:
+        """[B, H, N, D] through the last layer, [B, N, C] or [N, B, C]."""
+        m = self.module
         batch, _, tokens, _ = out.shape
         if not m.batch_first:
             out = out.permute(2, 0, 1, 3).reshape(tokens, batch, -1)
         else:
             out = out.transpose(1, 2).reshape(batch, tokens, -1)
-        return m.out_proj(out), None
+        return m.out_proj(out)
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> Iterable[Tensor]:
         m, linear = self.module, nn.functional.linear

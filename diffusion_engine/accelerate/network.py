@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..backends.checksum import checksums
+from ..executors.capture import first_line
 from ..ops.library import register
 from .check import compared, difference, tensors
+from .choose import Candidates, candidates, seconds
+from .contents import Contents
 from .find import Watch, find
-from .functional import FunctionalSite
 from .layers import Conv2dSite
 from .site import Site, has_hooks
-
-BUDGET = 3.0  # seconds of timing, at least one call of each candidate
-ROUNDS = 15
 
 
 class Accelerated:
@@ -29,6 +27,8 @@ class Accelerated:
     sites    what was replaced
     refused  {name: (kind, reason)} of what was not
     errors   {name: difference of a site from the original, relative to the largest element}
+    dropped  {candidate: why it was not timed}
+    batch    samples of the example
     times    {candidate: seconds of a call of the example, the median}
     chosen   the candidate that stayed
     """
@@ -38,17 +38,31 @@ class Accelerated:
     ) -> None:
         self.module, self.sites, self.refused = module, sites, refused
         self.errors: dict[str, float] = {}
+        self.dropped: dict[str, str] = {}
+        self.batch = 1
         self.times: dict[str, float] = {}
         self.chosen = "original"
         self._channels_last = False
         self._inner: Callable[..., Any] | None = None
         self._strided: list[tuple[Tensor, tuple[int, ...]]] = []
+        self._names = dict(module.named_modules())
+        self._wired = _wired(module)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_wired": None}  # dicts of the modules, which a copy has others of
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The network's forward. Raises RuntimeError where it was changed since and this cannot follow."""
         if self.module.training:
             raise RuntimeError(
                 "the accelerated network is in training mode: call eval(), or restore() it before training"
+            )
+        if self._wired is None:
+            self._wired = _wired(self.module)
+        if not torch.compiler.is_compiling() and not self._wired.same():
+            raise RuntimeError(
+                f"{self._replaced()} after accelerate(), whose fused forms were found without: restore(), "
+                "then accelerate() again"
             )
         for site in self.sites:
             for covered in site.covers():
@@ -61,6 +75,16 @@ class Accelerated:
             args = tuple(_channels_last(arg) for arg in args)
             kwargs = {name: _channels_last(arg) for name, arg in kwargs.items()}
         return self._forward(*args, **kwargs)
+
+    def _replaced(self) -> str:
+        """The first module that is not where it was."""
+        now = dict(self.module.named_modules())
+        for name in [*self._names, *now]:
+            if name not in now:
+                return f"{name!r} was taken out of the network"
+            if now[name] is not self._names.get(name):
+                return f"a {type(now[name]).__name__} was put at {name!r} of the network"
+        return "modules of the network changed their order"
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
         inner = self._inner or type(self.module).forward.__get__(self.module)
@@ -101,9 +125,12 @@ class Accelerated:
         self._strided = []
 
     def refresh(self) -> None:
-        """Takes over weights that were changed in place."""
-        for site in self.sites:
-            site.refresh()
+        """Takes over weights that were changed, in whatever way: those that are packed are compared by
+        checksums. A change through numpy or `.data` shows no other way."""
+        packed = [site for site in self.sites if isinstance(site, Conv2dSite) and site.packed]
+        sums = checksums(site.module.weight for site in packed)
+        for site, total in zip(packed, sums, strict=True):
+            site.refresh(total)
 
     def __str__(self) -> str:
         lines = [f"{'place':48} {'what':24} {'difference':>10}"]
@@ -113,10 +140,18 @@ class Accelerated:
             )
         for name, (kind, reason) in self.refused.items():
             lines.append(f"{name or '(network)':48} {kind:24} left alone: {reason}")
+        for name, reason in self.dropped.items():
+            lines.append(f"{name:48} {'(whole network)':24} left out: {reason}")
         counts = Counter(site.kind for site in self.sites)
         done = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing replaced"
         times = ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in self.times.items())
-        return "\n".join([*lines, f"{done}. One call: {times}; runs {self.chosen!r}."])
+        return "\n".join(
+            [*lines, f"{done}. One call of {self.batch}: {times}; runs {self.chosen!r}."]
+        )
+
+
+def _wired(module: nn.Module) -> Contents:
+    return Contents([vars(m)["_modules"] for m in module.modules()])
 
 
 def _channels_last(value: Any) -> Any:
@@ -143,6 +178,13 @@ def accelerate(module: nn.Module, *args: Any, **kwargs: Any) -> Accelerated:
     Raises ValueError where the network is in training mode or accelerated already, the example is
     missing, or the fused network as a whole differs from the original; the network is then as before.
     """
+    return accelerate_as(module, None, args, kwargs)
+
+
+def accelerate_as(
+    module: nn.Module, before: Accelerated | None, args: tuple, kwargs: dict[str, Any]
+) -> Accelerated:
+    """`accelerate` with the candidate that was chosen before, where there is that one still."""
     _check(module, args, kwargs)
     register()
     with torch.no_grad():
@@ -153,7 +195,7 @@ def accelerate(module: nn.Module, *args: Any, **kwargs: Any) -> Accelerated:
         del watch
         _check_sites(handle, args, kwargs)
         try:
-            _choose(handle, want, args, kwargs)
+            _choose(handle, before, want, args, kwargs)
         except BaseException:
             handle.restore()
             raise
@@ -187,55 +229,59 @@ def _check_sites(handle: Accelerated, args: tuple, kwargs: dict[str, Any]) -> No
         handle.module(*args, **kwargs)
     sites, handle.sites = handle.sites, []
     for site in sites:
-        if site not in found:
-            handle.refused[site.name] = (site.kind, "only places around it call it")
-        elif not found[site][0] <= found[site][1]:
-            reason = f"differs from the original by {found[site][0]:.1e} of its largest element"
+        if reason := found.objection(site):
             handle.refused[site.name] = (site.kind, reason)
         else:
             handle.sites.append(site)
-            handle.errors[site.name] = found[site][0]
+            handle.errors[site.name] = found.differences[site][0]
 
 
-def _candidates(sites: list[Site]) -> dict[str, tuple[list[Site], bool]]:
-    """What to time: name -> (sites, channels_last). Functional sites cost Python time, so that small
-    networks may be faster without them."""
-    modules = [site for site in sites if not isinstance(site, FunctionalSite)]
-    sets = {"fused": sites} if len(modules) == len(sites) else {"fused": sites, "modules": modules}
-    found = {name: (chosen, False) for name, chosen in sets.items()}
-    return found | {f"{name}, channels_last": (chosen, True) for name, chosen in sets.items()}
-
-
-def _choose(handle: Accelerated, want: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-    """Times the network as it was and with each candidate, and leaves the fastest."""
+def _choose(
+    handle: Accelerated, before: Accelerated | None, want: Any, args: tuple, kwargs: dict[str, Any]
+) -> None:
+    """Times the network as it was and with each candidate, and leaves the fastest, or the one before."""
+    everything, x = handle.sites, next(tensors([args, kwargs]))
+    handle.batch = len(x) if x.ndim else 1
+    chosen = None if before is None else before.chosen
 
     def call() -> Any:
-        out = handle.module(*args, **kwargs)
-        for device in {t.device for t in tensors(out) if t.device.type == "cuda"}:
-            torch.cuda.synchronize(device)
-        return out
+        return handle.module(*args, **kwargs)
 
-    everything = handle.sites
-    candidates = _candidates(everything)
-    for chosen in candidates.values():
-        handle._install(*chosen)
-        _agree(call(), want)  # weights are packed and forms chosen in this call
-        handle.restore()
-    spent: dict[str, list[float]] = {name: [] for name in ("original", *candidates)}
-    start = time.perf_counter()
-    while not spent["original"] or (
-        time.perf_counter() - start < BUDGET and len(spent["original"]) < ROUNDS
-    ):
-        for name, seconds in spent.items():
-            if name != "original":
-                handle._install(*candidates[name])
-            begin = time.perf_counter()
-            call()
-            seconds.append(time.perf_counter() - begin)
+    found: Candidates = {"original": ([], False)} | candidates(everything, x.device)
+    if chosen in found:
+        found = {name: form for name, form in found.items() if name in ("original", chosen)}
+    suited = {"original": found.pop("original")}
+    for name, form in found.items():
+        try:
+            handle._install(*form)
+            _agree(call(), want)  # weights are packed and forms chosen in this call
+            suited[name] = form
+        except Exception as error:  # of the network itself in channels_last, such as of a view
+            handle.dropped[name] = first_line(error)
+        finally:
             handle.restore()
-    handle.times = {name: median(seconds) for name, seconds in spent.items()}
-    handle.chosen = min(handle.times, key=lambda name: handle.times[name])
-    sites, channels_last = candidates.get(handle.chosen, ([], False))
+    if handle.dropped and len(suited) == 1:
+        raise ValueError(
+            "; ".join(f"{name}: {reason}" for name, reason in handle.dropped.items())
+            + ". The network is as it was before"
+        )
+
+    def prepare(name: str) -> Callable[[], Any]:
+        if name != "original":
+            handle._install(*suited[name])
+        weights = [weight.data for weight, _ in handle._strided]
+
+        def undo(kept: list[Tensor] = weights) -> None:  # by a graph of this form, which reads them
+            handle.restore()
+
+        return undo
+
+    if before is not None and chosen in suited:
+        handle.times, handle.chosen = before.times, before.chosen
+    else:
+        handle.times = seconds(suited, prepare, call, x.device)
+        handle.chosen = min(handle.times, key=lambda name: handle.times[name])
+    sites, channels_last = suited[handle.chosen]
     for site in everything:
         if site not in sites:
             handle.refused[site.name] = (site.kind, "the network is faster without")
@@ -246,6 +292,6 @@ def _agree(got: Any, want: Any) -> None:
     error, allowed = difference(got, want)
     if not error <= 10 * allowed:
         raise ValueError(
-            f"the fused network differs from the original by {error:.1e} of its largest output; "
-            "it is as it was before. Places agreed one by one, so their order may matter: report the network"
+            f"the fused network differs from the original by {error:.1e} of its largest output. Places "
+            "agreed one by one, so their order may matter: report the network"
         )

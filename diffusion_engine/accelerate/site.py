@@ -57,9 +57,6 @@ class Site:
     def remove(self) -> None:
         vars(self.module).pop("forward", None)
 
-    def refresh(self) -> None:
-        """Takes over weights that changed since."""
-
 
 def has_hooks(module: nn.Module) -> bool:
     return bool(
@@ -70,12 +67,18 @@ def has_hooks(module: nn.Module) -> bool:
     )
 
 
-def wants_original(module: nn.Module, x: Tensor) -> bool:
-    """Whether a call needs what the fused forms lack: derivatives, autocast, dropout."""
+def wants_original(module: nn.Module, x: Tensor, *others: Tensor | None) -> bool:
+    """Whether a call on these tensors needs what the fused forms lack: derivatives, of them or of the
+    module's parameters, autocast, dropout."""
     return (
         module.training
-        or (torch.is_grad_enabled() and x.requires_grad)
+        or (torch.is_grad_enabled() and _derivatives(module, (x, *others)))
         or forward_ad._current_level >= 0
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch.is_autocast_enabled(x.device.type)
     )
+
+
+def _derivatives(module: nn.Module, given: Iterable[Tensor | None]) -> bool:
+    wanted = any(t.requires_grad for t in given if t is not None)
+    return wanted or any(p.requires_grad for p in module.parameters())

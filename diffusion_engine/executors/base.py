@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import trace
+from ..network import ScoreNetwork
 from ..ops.step import StepArgs
 from .packing import Packing
 from .run import Run
@@ -39,6 +40,10 @@ class Executor(ABC):
     @abstractmethod
     def check(self, device: torch.device) -> None:
         """Raises where this executor cannot run on a device."""
+
+    @abstractmethod
+    def forget(self, network: ScoreNetwork) -> None:
+        """Drops what is kept for a network that runs no more."""
 
 
 def walk(run: Run, space: Space, advance: Advance, after: After | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -38,8 +37,14 @@ class Compiled(nn.Module):
         from torch._dynamo import config
         from torch._dynamo.exc import FailOnRecompileLimitHit
 
-        try:  # past its limit torch.compile would run eagerly without a word
-            with config.patch(recompile_limit=KINDS, fail_on_recompile_limit_hit=True):
+        # Past its limit torch.compile would run eagerly without a word, and leave out hooks that are put on
+        # later.
+        guarded: dict[str, Any] = {
+            "fail_on_recompile_limit_hit": True,
+            "skip_nnmodule_hook_guards": False,
+        }
+        try:
+            with config.patch(recompile_limit=KINDS, **guarded):
                 out = self._call[0](x, label, *given, **named)
         except FailOnRecompileLimitHit as error:
             raise ValueError(
@@ -48,6 +53,10 @@ class Compiled(nn.Module):
             ) from error
         self._met.add(kind)
         return out
+
+    def renew(self) -> None:
+        """Has the next call of each kind look for hooks that were put on since."""
+        self._met.clear()
 
 
 def compiled(network: ScoreNetwork, device: torch.device) -> ScoreNetwork:
@@ -65,6 +74,4 @@ def compiled(network: ScoreNetwork, device: torch.device) -> ScoreNetwork:
             "coordinate_descent_check_all_directions": True,
             "epilogue_fusion": False,
         }
-    made = copy.copy(network)
-    object.__setattr__(made, "module", Compiled(network.module, options))
-    return made
+    return network.with_module(Compiled(network.module, options))

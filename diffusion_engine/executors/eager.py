@@ -36,6 +36,11 @@ class Eager(Executor):
     def check(self, device: torch.device) -> None:
         pass  # it runs where torch runs
 
+    def forget(self, network: ScoreNetwork) -> None:
+        for key in self._idle:
+            if key[0] is network:
+                self._idle.take(key)
+
     def execute(self, run: Run, after: After | None = None) -> tuple[Tensor, list[bool]]:
         key = (run.network, run.signature, trace.active())
         # Buffers that are kept may not become inference tensors.

@@ -147,6 +147,9 @@ class Graph(Executor):
             self._keep(captures)
             return result(run, captures.space)
 
+    def forget(self, network: ScoreNetwork) -> None:
+        self.recapture(network)
+
     def recapture(self, network: ScoreNetwork | None = None) -> None:
         """Drops the graphs of a network, or all; the next run captures again."""
         with self._alone():

@@ -1,0 +1,124 @@
+"""Which of a network's fused forms is fastest: measured as it will run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext, suppress
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+
+from ..executors.capture import CudaRecorder, Recorder, Unrecordable
+from .functional import FunctionalSite
+from .site import Site
+
+BUDGET = 3.0  # seconds of timing, at least one call of each candidate
+ROUNDS = 15
+
+# name -> (sites, whether in channels_last)
+Candidates = dict[str, tuple[list[Site], bool]]
+Call = Callable[[], Any]
+
+
+def candidates(sites: list[Site], device: torch.device) -> Candidates:
+    """What to time. Functional sites cost Python time, so that small networks may be faster without
+    them. On a GPU cuDNN's and torch's own kernels may be the faster ones for a kind of place."""
+    sets = {"fused": sites}
+    modules = [site for site in sites if not isinstance(site, FunctionalSite)]
+    if len(modules) < len(sites):
+        sets["modules"] = modules
+    kinds = sorted({site.kind for site in modules}) if device.type == "cuda" else []
+    for kind in kinds if len(kinds) > 1 else []:
+        sets[f"without {kind}"] = [site for site in sites if site.kind != kind]
+    found = {name: (chosen, False) for name, chosen in sets.items()}
+    return found | {f"{name}, channels_last": (chosen, True) for name, chosen in sets.items()}
+
+
+def seconds(
+    names: Iterable[str], prepare: Callable[[str], Call], call: Call, device: torch.device,
+    recorder: Recorder | None = None,
+) -> dict[str, float]:  # fmt: skip
+    """The median time of a call of each of several forms of a network, one after another in turn.
+
+    prepare   puts a form in place and returns what undoes it
+    recorder  records a call as a graph, where the device has graphs: replays are what a GPU takes, eager
+              calls what Python takes
+    """
+    names = list(names)
+    recorder = recorder or CudaRecorder()
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        if recorder.objection(device) is None:
+            with suppress(Unrecordable, torch.OutOfMemoryError), torch.inference_mode(False):
+                with torch.no_grad():
+                    graphs = {name: _recorded(prepare(name), call, recorder) for name in names}
+                return _medians(names, lambda name: _once(graphs[name], device))
+
+        def eager(name: str) -> float:
+            undo = prepare(name)
+            try:
+                return _once(call, device)
+            finally:
+                undo()
+
+        return _medians(names, eager)
+
+
+def _recorded(undo: Call, call: Call, recorder: Recorder) -> Call:
+    try:
+        recorder.warm_up(call)
+        graph = recorder.record(call)
+    finally:
+        undo()
+    return partial(_replay, graph.replay, undo)
+
+
+def _replay(run: Call, kept: Any) -> None:
+    """kept  what the graph reads"""
+    run()
+
+
+def _medians(names: list[str], run: Callable[[str], float]) -> dict[str, float]:
+    spent: dict[str, list[float]] = {name: [] for name in names}
+    start, rounds = time.perf_counter(), 0
+    while not rounds or (time.perf_counter() - start < BUDGET and rounds < ROUNDS):
+        for name in names:
+            spent[name].append(run(name))
+        rounds += 1
+    return {name: median(taken) for name, taken in spent.items()}
+
+
+def _once(run: Call, device: torch.device) -> float:
+    """Seconds of a call, on a GPU by its own clock."""
+    if device.type != "cuda":
+        begin = time.perf_counter()
+        run()
+        return time.perf_counter() - begin
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    first.record()
+    run()
+    last.record()
+    last.synchronize()
+    return first.elapsed_time(last) / 1e3
+
+
+def batch(call: Callable[[int], Call], most: int, device: torch.device) -> int:
+    """The largest batch, up to `most`, of which a choice takes no more than its budget.
+
+    call  of a batch
+    """
+    calls = 4 * 5  # checks, the first ones of candidates, and rounds
+    size, run = 1, call(1)
+    run()
+    while size < most:
+        try:
+            if 2 * calls * _once(run, device) > BUDGET:
+                break
+            run = call(min(2 * size, most))
+            run()
+        except (MemoryError, torch.OutOfMemoryError):
+            break
+        size = min(2 * size, most)
+    return size

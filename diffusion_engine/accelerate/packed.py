@@ -1,0 +1,53 @@
+"""`Packed`: the forms of a weight in which kernels read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from ..backends.checksum import checksums
+
+
+class Packed:
+    """Forms of a weight as it is now, made at their first use.
+
+    weight  the weight
+    total   its checksum, taken before any form was made
+    forms   by key
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight, self.state = weight, state(weight)
+        (self.total,) = checksums([weight])
+        self.forms: dict[int, Tensor] = {}
+        self._makers: dict[int, Callable[[Tensor], Tensor]] = {}
+
+    def form(self, key: int, make: Callable[[Tensor], Tensor]) -> Tensor:
+        made = self.forms.get(key)
+        if made is None:
+            self._makers[key] = make
+            made = self.forms[key] = make(self.weight.detach())
+        return made
+
+    def drop(self, keys: set[int]) -> None:
+        """Forgets those forms."""
+        self.forms = {key: form for key, form in self.forms.items() if key not in keys}
+
+    def of(self, weight: Tensor) -> bool:
+        """Whether this is the weight's, as far as its address and its version tell."""
+        return weight is self.weight and state(weight) == self.state
+
+    def again(self, weight: Tensor) -> Packed:
+        """The same forms of another weight, or of what this one was changed to."""
+        made = Packed(weight)
+        for key in self.forms:
+            made.form(key, self._makers[key])
+        return made
+
+
+def state(weight: Tensor) -> tuple[Any, ...]:
+    """What changes with the weight; inference tensors do not count their versions."""
+    version = 0 if weight.is_inference() else weight._version
+    return weight.data_ptr(), version, weight.stride()

@@ -1,0 +1,239 @@
+"""What is changed of a network after accelerate(): the changed network's results, or an error that says
+where and what to do."""
+
+import copy
+import pickle
+import threading
+
+import accelerate_cases as cases
+import pytest
+import torch
+from accelerate_cases import close
+from torch import nn
+
+from diffusion_engine import Sampler, ScoreNetwork
+from diffusion_engine.accelerate import accelerate, accelerated
+from diffusion_engine.accelerate import network as networks
+from diffusion_engine.processes import VP
+
+choose_fused, net, example = cases.choose_fused, cases.net, cases.example
+
+
+def own(net):
+    return ScoreNetwork(net, VP(), (3, 8, 8))
+
+
+def samples(sampler):
+    return sampler.sample(2, seed=3).samples
+
+
+def rewritten(net):
+    """Every weight times 1.1, in ways that neither an address nor a version shows."""
+    for i, p in enumerate(net.parameters()):
+        if i % 2:
+            p.data.copy_(1.1 * p.data)
+        else:
+            p.detach().numpy()[...] *= 1.1
+
+
+def hooked(net):
+    net.head[1].register_forward_hook(lambda module, args, out: 0.5 * out)
+
+
+def hooked_conv(net):
+    net.block.conv2.register_forward_pre_hook(lambda module, args: (0.5 * args[0],))
+
+
+def assigned(net):
+    net.load_state_dict({k: 0.7 * v for k, v in net.state_dict().items()}, assign=True)
+
+
+def replaced(net):
+    net.block.conv1.weight = nn.Parameter(0.5 * net.block.conv1.weight.detach())
+
+
+def normalised(net):
+    nn.utils.parametrizations.weight_norm(net.block.conv1)
+    with torch.no_grad():
+        net.block.conv1.parametrizations.weight.original0.mul_(0.5)
+
+
+def spectral(net):
+    nn.utils.spectral_norm(net.stem)
+
+
+def circular(net):
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            module.padding_mode = "circular"
+            module._reversed_padding_repeated_twice = [p for p in module.padding for _ in range(2)]
+
+
+def swapped(net):
+    net.head[1] = nn.GELU()
+
+
+def inserted(net):
+    net.head.insert(1, nn.Tanh())
+
+
+def renormed(net):
+    net.block.norm1.num_groups = 2
+
+
+CHANGES = [
+    rewritten, hooked, hooked_conv, assigned, replaced, normalised, spectral, circular, swapped, inserted,
+    renormed,
+]  # fmt: skip
+NAMES = [change.__name__ for change in CHANGES]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=NAMES)
+@pytest.mark.parametrize("how", [{}, {"dtype": torch.float64}], ids=["float32", "float64"])
+def test_a_sampler_follows(net, change, how):
+    fast = Sampler(own(net), "ddim", steps=2, accelerate=True, **how)
+    before = samples(fast)
+    change(net)
+    want = samples(Sampler(own(net), "ddim", steps=2, **how))
+    close(samples(fast), want)
+    assert not torch.equal(want, before)
+    rewritten(net)  # what was made again follows too
+    close(samples(fast), samples(Sampler(own(net), "ddim", steps=2, **how)))
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=NAMES)
+def test_a_copy_in_another_dtype_follows(net, change):
+    moved = Sampler(own(net), "ddim", steps=2, dtype=torch.float64)
+    samples(moved)
+    change(net)
+    close(samples(moved), samples(Sampler(own(net), "ddim", steps=2, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=NAMES)
+def test_in_place_follows_or_says_where(net, example, change):
+    done = accelerate(net, *example)
+    change(net)
+    if change in (rewritten, hooked):  # numpy and .data are documented
+        done.refresh()
+    plain = copy.deepcopy(net)
+    accelerated(plain).restore()
+    want = plain(*example).detach()
+    try:
+        with torch.no_grad():
+            got = net(*example)
+    except RuntimeError as error:
+        assert "'block.conv1" in str(error) or "'head" in str(error) or "'stem'" in str(error)
+        assert "accelerate() again" in str(error) or "refresh()" in str(error)
+        done.restore()
+        with torch.no_grad():
+            got = net(*example)
+    close(got, want)
+
+
+def test_a_change_in_another_thread(net):
+    fast = Sampler(own(net), "ddim", steps=2, accelerate=True)
+    samples(fast)
+    thread = threading.Thread(target=rewritten, args=(net,))
+    thread.start()
+    thread.join()
+    close(samples(fast), samples(Sampler(own(net), "ddim", steps=2)))
+
+
+def test_a_choice_is_kept(net, monkeypatch):
+    fast = Sampler(own(net), "ddim", steps=2, accelerate=True)
+    monkeypatch.setattr(networks, "seconds", lambda *_: pytest.fail("it was timed again"))
+    before = fast.network
+    replaced(net)
+    samples(fast)
+    assert fast.network is not before and fast.accelerated.chosen == "fused"
+    assert not any(key[0] is before for key in fast.executor._idle)
+    now = fast.network
+    net.block.norm1.eps = float("1e-5")  # the same value
+    rewritten(net)
+    samples(fast)
+    assert fast.network is now
+
+
+def test_training_mode_later(net):
+    fast = Sampler(own(net), "ddim", steps=2, accelerate=True)
+    want = samples(fast)
+    net.train()
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"in training mode; call eval\(\)"):
+            samples(fast)
+    net.eval()
+    assert torch.equal(samples(fast), want)
+    with pytest.raises(ValueError, match=r"in training mode; call eval\(\)"):
+        Sampler(own(net.train()), accelerate=True)
+
+
+@pytest.mark.parametrize("accelerate", [False, True])
+def test_updated_weights_of_a_copy_stay(net, accelerate):
+    other = {name: 0.5 * w for name, w in net.state_dict().items()}
+    how = {"dtype": torch.float64, "accelerate": accelerate}
+    moved = Sampler(own(net), "ddim", steps=2, **how)
+    moved.update_weights(other)
+    rewritten(net)
+    got = samples(moved)
+    net.load_state_dict(other)
+    close(got, samples(Sampler(own(net), "ddim", steps=2, dtype=torch.float64)))
+
+
+def test_updated_weights_reach_the_users_module(net):
+    fast = Sampler(own(net), "ddim", steps=2, accelerate=True)
+    samples(fast)
+    fast.update_weights({name: 0.5 * w for name, w in net.state_dict().items()})
+    close(samples(fast), samples(Sampler(own(net), "ddim", steps=2)))
+    rewritten(net)
+    close(samples(fast), samples(Sampler(own(net), "ddim", steps=2)))
+
+
+def test_compiled_sees_hooks(net, monkeypatch):
+    monkeypatch.setattr(torch, "compile", torch.compile)
+    fast = Sampler(own(net), "ddim", steps=2, compile=True)
+    fast.network.module._call[0] = torch.compile(net, dynamic=False, backend="eager")
+    before = samples(fast)
+    hooked(net)
+    want = samples(Sampler(own(net), "ddim", steps=2))
+    close(samples(fast), want)
+    assert not torch.equal(want, before)
+
+
+# Copies
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+def test_copies_of_an_accelerated_network(net, example, copied):
+    done = accelerate(net, *example)
+    with torch.no_grad():
+        want = net(*example)
+        for other in (copied(net), copied(done).module):
+            assert accelerated(other).chosen == "fused" and accelerated(other).module is other
+            assert torch.equal(other(*example), want)
+            rewritten(other)
+            accelerated(other).refresh()
+            got = other(*example)
+            accelerated(other).restore()
+            close(got, other(*example))
+        assert torch.equal(net(*example), want)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+@pytest.mark.parametrize("how", [{"accelerate": True}, {"dtype": torch.float64}], ids=str)
+def test_copies_of_what_a_sampler_runs(net, copied, how):
+    fast = Sampler(own(net), "ddim", steps=2, **how)
+    rewritten(net)
+    derived = copied(fast._derived)
+    assert derived.own.module is not net
+    given = torch.ones(2, 3, 8, 8, dtype=how.get("dtype")), torch.ones(2)
+
+    def check():
+        with torch.no_grad():
+            got = derived.follow()(*given, None)[0]
+            close(got, copy.deepcopy(derived.own.module).to(got.dtype)(*given))
+
+    check()
+    hooked(derived.own.module)
+    check()
+    rewritten(derived.own.module)
+    check()
