@@ -34,7 +34,7 @@ from .guidance import (
     inpaint,
 )  # fmt: skip
 from .network import ScoreNetwork
-from .placement import evaluating, place, placed
+from .placement import evaluating, moved, place
 from .plan import Plan
 from .processes import Point
 from .progress import Progress, bar, watcher
@@ -136,9 +136,9 @@ class Sampler:
         self.batch_size = checks.whole("batch_size", batch_size, 1, BATCH)
         self.dtype, self.device = place(network.module, dtype, device)
         example = self._example(network) if checks.flag("accelerate", accelerate) else None
-        goal = self.device if checks.flag("compile", compile) else None
-        moved = partial(placed, dtype=self.dtype, device=self.device)
-        self._derived = Derived(network, moved, example, goal)
+        compiled_for = self.device if checks.flag("compile", compile) else None
+        own_place = partial(moved, dtype=self.dtype, device=self.device)
+        self._derived = Derived(network, own_place, example, compiled_for)
         self.executor.check(self.device)
         if not isinstance(decoder, Decoder | None):
             raise ValueError(
@@ -350,7 +350,7 @@ class Sampler:
         if progress is None and not self.executor.between_rows:
             progress = False
         seen = bar(run.length - 1, progress)
-        with seen or nullcontext(), evaluating(self.network.module):
+        with seen or nullcontext(), evaluating(network.module):
             samples, finite = self.executor.execute(run, watcher(run, seen, on_step, every))
         if not all(finite):
             flags.warn(part.seeds, finite)
