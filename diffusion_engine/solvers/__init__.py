@@ -19,6 +19,7 @@ from .dpmpp import DPMpp2M, DPMpp2MSDE, DPMpp3M, DPMpp3MSDE, DPMppSDE
 from .euler import Euler, EulerAncestral
 from .genie import GENIE
 from .heun import DPM2, Heun
+from .options import fitting
 from .sde import DPDMSDE, Ancestral, EulerMaruyama, ReverseDiffusion
 from .unipc import UniPC
 from .vdm import VDM
@@ -76,13 +77,13 @@ def solver(name: str | Solver, **options: Any) -> Solver:
         return name
     if name not in SOLVERS:
         raise ValueError(f"unknown solver {name!r}; the solvers are {', '.join(SOLVERS)}")
-    known = {field.name for field in dataclasses.fields(SOLVERS[name])}  # type: ignore[arg-type]
-    unknown = sorted(set(options) - known)
+    known = {field.name: field for field in dataclasses.fields(SOLVERS[name])}  # type: ignore[arg-type]
+    unknown = sorted(options.keys() - known)
     if unknown:
         raise ValueError(
             f"solver {name!r} has no option {', '.join(unknown)}; it has {', '.join(sorted(known)) or 'none'}"
         )
-    return SOLVERS[name](**options)
+    return SOLVERS[name](**{key: fitting(known[key], value) for key, value in options.items()})
 
 
 __all__ = ["SOLVERS", "Solver", "Update", "solver"]
