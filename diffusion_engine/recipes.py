@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .sampler import Sampler
 
 
-FORMAT, RNG = "diffusion-engine-recipe/1", "philox4x32-10/1"
+FORMAT, RNG = "diffusion-engine-recipe/1", "philox4x32-10/2"
+BEFORE = "philox4x32-10/1"  # drew other normals where x was given, and the same elsewhere
 # What `written` and Request.recipe write.
 KEYS = {
     "format", "rng", "network", "solver", "points", "interval", "classifier_scale", "clip", "dtype",
@@ -52,8 +53,9 @@ def check(recipe: Any) -> None:
         raise ValueError(
             "this is not a recipe of this engine: it says no format; use Result.recipe"
         )
-    for key, own in (("format", FORMAT), ("rng", RNG)):
-        if recipe.get(key) != own:
+    same = BEFORE if "x" not in recipe.get("needs", ()) else RNG
+    for key, own, also in (("format", FORMAT, FORMAT), ("rng", RNG, same)):
+        if recipe.get(key) not in (own, also):
             raise ValueError(
                 f"the recipe's {key} is {recipe.get(key)!r} and this version reads {own!r}; use the version "
                 "that made it"

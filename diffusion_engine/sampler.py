@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from .executors.compiled import Compiled, compiled
 from .executors.run import Run
 from .guidance import check, classifier_free, classifier_guidance, compose, inpaint
 from .network import ScoreNetwork
+from .noise import GIVEN
 from .plan import Plan
 from .processes import Point
 from .progress import Progress, bar, watcher
@@ -159,11 +161,16 @@ class Sampler:
 
     def _solved(self, start: float | None, kind: str, refine: int | None) -> Plan:
         """The solver's own plan, or the one that encodes."""
+        process, network, clip = self.network.process, self.network, self.clip
         if refine is not None:
             kind = "whole" if kind == "whole" else "state"
-            return encoding(self.solver, self.points, self.network, start, self.clip, refine, kind)
-        points = self.points if start is None else self._points_from(start)
-        return self.solver.plan(self.network.process, points, self.network, kind, self.clip)
+            plan = encoding(self.solver, self.points, network, start, clip, refine, kind)
+        else:
+            points = self.points if start is None else self._points_from(start)
+            plan = self.solver.plan(process, points, network, kind, clip)
+        if kind == "prior":
+            return plan
+        return plan.replace_rows([replace(row, key=GIVEN | row.key) for row in plan.rows])
 
     def _guided(self, plan: Plan, scale: Scale) -> Plan:
         network = self.network

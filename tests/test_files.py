@@ -98,11 +98,14 @@ def refusals():
     yield "film.png", frames, "holds 2 pictures"
     yield "wide.png", rgb.resize((8, 4)), "holds images [3, 4, 8], and the network takes [3, 4, 6]"
     yield "cut.png", whole.getvalue()[:-40], "holds no image"
-    yield "noise.png", os.urandom(99), "holds no image"
+    yield "noise.png", bytes(range(99)), "holds no image"
     yield "empty.jpg", b"", "holds no image"
 
 
-@pytest.mark.parametrize("name, content, message", list(refusals()))
+REFUSALS = list(refusals())
+
+
+@pytest.mark.parametrize("name, content, message", REFUSALS, ids=[name for name, *_ in REFUSALS])
 def test_pictures_that_are_refused(tmp_path, name, content, message):
     path = tmp_path / name
     if isinstance(content, bytes):
@@ -276,7 +279,8 @@ def test_a_recipe_is_strict_json_of_known_keys(made):
     [
         ("--steps", 5), ("--seeds", "3-4"), ("--n", 2), ("--class", "all"), ("--guidance", 2),
         ("--grid", "karras"), ("--end", "zero"), ("--option", "s_churn=1"), ("--solver", "heun"),
-        ("--start", 0.5), ("--noised",), ("--noise", "brownian"), ("--save-plan", "p.json"), ("--x", "made.png"),
+        ("--start", 0.5), ("--noised",), ("--noise", "brownian"), ("--save-plan", "p.json"),
+        ("--x", "made.png"),
     ],
 )  # fmt: skip
 def test_what_a_recipe_says_is_not_said_again(capsys, tmp_path, monkeypatch, made, options):
@@ -306,6 +310,7 @@ def test_a_recipe_names_its_network(capsys, tmp_path, made):
         ),
         ({"format": None}, "format is None and this version reads"),
         ({"rng": "mt19937/1"}, "rng is 'mt19937/1' and this version"),
+        ({"rng": "philox4x32-10/1", "needs": ["x"]}, "rng is 'philox4x32-10/1' and this version"),
         ({"stepz": 3}, "a recipe has no stepz"),
         ({"points": [["a", 1, 2], [0, 1, 0]]}, "not a recipe of this engine"),
         ({"points": 7}, "not a recipe of this engine"),
@@ -325,6 +330,12 @@ def test_recipes_that_are_refused(capsys, tmp_path, made, change, message):
     given = ("--recipe", path, "--model", "exact", "--out", tmp_path / "x.npz")
     _, err = run(capsys, "sample", *given, code=2)
     assert message in err and err.count("\n") == 1 and not (tmp_path / "x.npz").exists()
+
+
+def test_a_recipe_of_the_rng_before_draws_the_same(made):
+    recipe = made[1] | {"rng": "philox4x32-10/1"}
+    again = Sampler.replay(exact_network("heun", (1, 1, 2)), recipe).samples
+    assert torch.equal(again, Sampler.replay(exact_network("heun", (1, 1, 2)), made[1]).samples)
 
 
 @pytest.mark.parametrize(
