@@ -23,7 +23,7 @@ from .executors.compiled import Compiled, compiled
 from .executors.run import Run
 from .guidance import check, classifier_free, classifier_guidance, compose, inpaint
 from .network import ScoreNetwork
-from .noise import GIVEN
+from .noise import IMAGE, STATE
 from .plan import Plan
 from .processes import Point
 from .progress import Progress, bar, watcher
@@ -170,7 +170,8 @@ class Sampler:
             plan = self.solver.plan(process, points, network, kind, clip)
         if kind == "prior":
             return plan
-        return plan.replace_rows([replace(row, key=GIVEN | row.key) for row in plan.rows])
+        given = IMAGE if kind == "image" else STATE
+        return plan.replace_rows([replace(row, key=given | row.key) for row in plan.rows])
 
     def _guided(self, plan: Plan, scale: Scale) -> Plan:
         network = self.network
@@ -201,7 +202,8 @@ class Sampler:
         guidance   as in Sampler, for this call
         compose    [(condition, weight), ...] in place of condition and guidance: the score is
                    s_u + sum_i w_i (s_i - s_u), or sum_i w_i s_i of a network without a null condition
-        x, start   clean images [n, *shape] that are noised to time `start` and sampled from there
+        x, start   clean images [n, *shape] that are noised to time `start` and sampled from there, with
+                   other normals than the seed has without x
         noised     x is already the state at `start` (default: the first time); of CLD [x, v] on the channel
                    axis, or at the first time x alone, whose velocity is drawn
         mask, known  inpainting: mask is 1 where samples are free, 0 where they follow `known` images

@@ -107,10 +107,11 @@ def test_a_seed_counts_where_the_state_is_given(solver):
 
 
 @pytest.mark.parametrize("start", [0.2, 0.5])
-def test_an_image_may_begin_with_the_seed_it_was_made_from(start):
+@pytest.mark.parametrize("solver, noise", [("heun", None), ("dpmpp_2m_sde", "brownian")])
+def test_an_image_may_begin_with_the_seed_it_was_made_from(solver, noise, start):
     """https://github.com/AUTOMATIC1111/stable-diffusion-webui/issues/1392"""
-    own = Sampler(Gaussian(0.3, 0.5).network(VP(), (8192,)), "heun", 20)
-    again = own.sample(x=own.sample(1).samples, start=start).samples
+    own = Sampler(Gaussian(0.3, 0.5).network(VP(), (8192,)), solver, 40)
+    again = own.sample(x=own.sample(1, noise=noise).samples, start=start, noise=noise).samples
     assert abs(float(again.std()) - 0.5) < 0.03
 
 
