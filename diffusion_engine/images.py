@@ -90,6 +90,8 @@ def _picture(path: Path, shape: tuple[int, ...]) -> Tensor:
             raise ValueError(f"it holds {file.n_frames} pictures; save the one that is meant")  # type: ignore[attr-defined]
         if METADATA_KEY in file.info and file.size != shape[:0:-1]:
             raise ValueError("it is a sheet of samples; give them as .npz or .safetensors")
+        if sorted(file.size) != sorted(shape[1:]):  # before a large one is decoded
+            raise ValueError(f"it {_sizes([shape[0], *file.size[::-1]], shape)}")
         pixels = _native(np.asarray(_plain(ImageOps.exif_transpose(file), file.format, shape[0])))
     return _levels(pixels.reshape(1, *pixels.shape[:2], -1).movedim(-1, 1))
 
@@ -120,10 +122,11 @@ def _fitted(path: Path, found: Tensor, shapes: list[tuple[int, ...]]) -> Tensor:
                     )
                 return view.contiguous()
     sizes = [list(view.shape[1:]) for view in _views(found, shapes[0])]
-    raise ValueError(
-        f"{path} holds images {sizes[0] if sizes else list(found.shape)}, and the network takes "
-        f"{list(shapes[0])}; resize them"
-    )
+    raise ValueError(f"{path} {_sizes(sizes[0] if sizes else list(found.shape), shapes[0])}")
+
+
+def _sizes(held: list[int], shape: tuple[int, ...]) -> str:
+    return f"holds images {held}, and the network takes {list(shape)}; resize them"
 
 
 def _views(found: Tensor, shape: tuple[int, ...]) -> Iterator[Tensor]:

@@ -97,6 +97,8 @@ def refusals():
     yield "film.gif", frames, "holds 2 pictures"
     yield "film.png", frames, "holds 2 pictures"
     yield "wide.png", rgb.resize((8, 4)), "holds images [3, 4, 8], and the network takes [3, 4, 6]"
+    yield "high.png", rgb.transpose(Image.Transpose.ROTATE_90), "holds images [3, 6, 4], and the"
+    yield "huge.png", Image.new("1", (13_000, 13_000)), "holds images [3, 13000, 13000], and the"
     yield "cut.png", whole.getvalue()[:-40], "holds no image"
     yield "noise.png", bytes(range(99)), "holds no image"
     yield "empty.jpg", b"", "holds no image"
@@ -105,8 +107,9 @@ def refusals():
 REFUSALS = list(refusals())
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("name, content, message", REFUSALS, ids=[name for name, *_ in REFUSALS])
-def test_pictures_that_are_refused(tmp_path, name, content, message):
+def test_pictures_that_are_refused(tmp_path, monkeypatch, name, content, message):
     path = tmp_path / name
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -114,6 +117,8 @@ def test_pictures_that_are_refused(tmp_path, name, content, message):
         content[0].save(path, save_all=True, append_images=content[1:])
     else:
         content.save(path)
+    if name == "huge.png":
+        monkeypatch.setattr(Image.Image, "load", None)  # told without decoding it
     with pytest.raises(ValueError) as told:
         read_images(path, SHAPES[3])
     assert message in str(told.value) and str(path) in str(told.value)
