@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -34,6 +35,7 @@ from .guidance import (
     inpaint,
 )  # fmt: skip
 from .network import ScoreNetwork
+from .noise import IMAGE, STATE
 from .placement import evaluating, moved, place
 from .plan import Plan
 from .processes import Point
@@ -208,11 +210,17 @@ class Sampler:
 
     def _solved(self, start: float | None, kind: str, refine: int | None) -> Plan:
         """The solver's own plan, or the one that encodes."""
+        process, network, clip = self.network.process, self.network, self.clip
         if refine is not None:
             kind = "whole" if kind == "whole" else "state"
-            return encoding(self.solver, self.points, self.network, start, self.clip, refine, kind)
-        points = self.points if start is None else self._points_from(start)
-        return self.solver.plan(self.network.process, points, self.network, kind, self.clip)
+            plan = encoding(self.solver, self.points, network, start, clip, refine, kind)
+        else:
+            points = self.points if start is None else self._points_from(start)
+            plan = self.solver.plan(process, points, network, kind, clip)
+        if kind == "prior":
+            return plan
+        given = IMAGE if kind == "image" else STATE
+        return plan.replace_rows([replace(row, key=given | row.key) for row in plan.rows])
 
     def _guided(self, plan: Plan, scale: Scale) -> Plan:
         network = self.network
@@ -244,7 +252,7 @@ class Sampler:
         compose    [(condition, weight), ...] in place of condition and guidance: the score is
                    s_u + sum_i w_i (s_i - s_u), or sum_i w_i s_i of a network without a null condition
         x, start   clean images [n, *shape], or one [*shape] for all, that are noised to time `start` and
-                   sampled from there
+                   sampled from there, with other normals than the seed has without x
         noised     x is already the state at `start` (default: the first time); of CLD [x, v] on the channel
                    axis, or at the first time x alone, whose velocity is drawn
         mask, known  inpainting: mask is 1 where samples are free, 0 where they follow `known` images; bool,
