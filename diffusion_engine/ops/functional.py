@@ -21,7 +21,7 @@ from .registry import resolve
 
 KEPT = 4096  # launches; a network on one shape needs as many as it has kinds of layers
 
-_launches: dict[tuple, Callable[[Sequence[Tensor | None]], None]] = {}
+_launches: dict[tuple, Callable[[Sequence[Tensor | None]], Tensor | None]] = {}
 trace.watch(_launches.clear)  # they are bound with or without their ranges
 
 
@@ -67,8 +67,8 @@ def attention(
     out = q.new_empty(batch, queries, heads, dim).transpose(1, 2)
     tensors = (q, k, v, out)
     make = partial(AttentionArgs, *tensors, scale)
-    _run("attention", backend, tensors, (scale,), make)
-    return out
+    made = _run("attention", backend, tensors, (scale,), make)
+    return out if made is None else made
 
 
 def conv3x3(
@@ -113,11 +113,12 @@ def _kind(tensor: Tensor | None) -> tuple | None:
 
 def _run(
     op: str, backend: str, tensors: Sequence[Tensor | None], options: tuple, make: Callable[[], Any]
-) -> None:
+) -> Tensor | None:
+    """What the launch returns."""
     key = (op, backend, options, *map(_kind, tensors))
     launch = _launches.get(key)
     if launch is None:
         if len(_launches) >= KEPT:
             _launches.clear()
         launch = _launches[key] = trace.traced(op, resolve(op, backend, make()))
-    launch(tensors)
+    return launch(tensors)
