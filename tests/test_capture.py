@@ -1,6 +1,7 @@
 """The order of torch's calls around a capture, with a stand-in for its allocator and generators."""
 
 import gc
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -121,6 +122,32 @@ def test_a_capture_that_cannot_begin(cuda, monkeypatch):
             recorder.record(nothing)
     cuda.check(graphs=1)
     kept.replay()
+
+
+class Stream:
+    """It notes whom it waited for."""
+
+    def __init__(self):
+        self.waited = []
+
+    def wait_stream(self, other):
+        self.waited.append(other)
+
+
+@pytest.mark.parametrize("error", [None, ValueError("of the network")])
+def test_streams_wait_for_each_other_around_a_warm_up(cuda, monkeypatch, error):
+    side, current = Stream(), Stream()
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: side)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: current)
+
+    def body():
+        assert cuda.streams[0] is side and not current.waited
+        if error is not None:
+            raise error
+
+    with nullcontext() if error is None else pytest.raises(ValueError, match="of the network"):
+        CudaRecorder().warm_up(body)
+    assert side.waited == [current] and current.waited == [side]
 
 
 def test_pools_of_two_devices(cuda):

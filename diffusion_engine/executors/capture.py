@@ -64,11 +64,13 @@ class CudaRecorder:
         """The last time watched: a wait that is found here spoils no capture."""
         side, current = self._stream(), torch.cuda.current_stream()
         side.wait_stream(current)
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UPS - 1):
-                body()
-            refuse_waits(body)
-        current.wait_stream(side)
+        try:
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UPS - 1):
+                    body()
+                refuse_waits(body)
+        finally:  # what was launched so far writes buffers that the next try fills
+            current.wait_stream(side)
 
     def record(self, body: Body) -> Recording:
         graph, device = torch.cuda.CUDAGraph(), torch.cuda.current_device()
