@@ -67,11 +67,11 @@ def test_a_launch_takes_other_tensors_and_keeps_none():
     [
         (40, torch.bfloat16, True, 8), (72, torch.float16, False, 8), (8, torch.bfloat16, True, 8),
         (40, torch.float32, True, 4), (12, torch.bfloat16, True, 4), (13, torch.bfloat16, True, 1),
-        (13, torch.float32, False, 1),
+        (13, torch.float32, False, 1), (64, torch.bfloat16, True, 1),
     ],
 )  # fmt: skip
 def test_strides_of_attention_are_whole_units(dim, dtype, tokens_first, unit):
-    """Of 16 bytes where all of them are, whatever Triton could have seen; the products are the strides."""
+    """Of 16 bytes where all of them are and Triton does not see it; the products are the strides."""
     q = torch.empty(2, 5, 3, dim, dtype=dtype)
     q = q.transpose(1, 2) if tokens_first else q
     _, fixed = attention.prepare(AttentionArgs(q, q, q, q))
