@@ -3,7 +3,7 @@
 As torch does: a capture takes a share of its pool when it begins, and the allocator gives blocks of the
 pool from then until it ends. A share given back twice, or a pool used after its last share while some block
 of it is in use, is an internal assertion. A capture that was spoilt does not end: `capture_end` raises at
-its first line.
+its first line. Later releases then take the allocator off the pool, and `reset` gives the share back.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ class StandIn:
     """A process with some GPUs.
 
     shared_state  as before torch 2.13: a generator has one state for all captures
+    tidy          as later releases are
     """
 
-    def __init__(self, shared_state: bool) -> None:
-        self.shared_state = shared_state
+    def __init__(self, shared_state: bool, tidy: bool = False) -> None:
+        self.shared_state, self.tidy = shared_state, tidy
         self.device, self.handles, self.captures = 0, 0, 0
         self.streams = {0: "default 0", 1: "default 1"}
         self.shares: Counter[tuple[int, int]] = Counter()  # (device, pool) -> graphs
@@ -111,6 +112,7 @@ class Graph:
 
     def __init__(self, cuda: StandIn) -> None:
         self.cuda, self.begun, self.ended, self.id = cuda, False, False, 0
+        self.key = None
 
     def capture_begin(self, pool: int, capture_error_mode: str = "global") -> None:
         cuda = self.cuda
@@ -134,6 +136,8 @@ class Graph:
     def capture_end(self) -> None:
         cuda = self.cuda
         if cuda.capturing.pop(self.stream, [True])[0]:
+            if cuda.tidy and self.begun:
+                cuda._end_allocate(*self.key)
             raise RuntimeError(
                 "CUDA error: operation failed due to a previous error during capture"
             )
@@ -155,10 +159,12 @@ class Graph:
 
     def reset(self) -> None:
         self.cuda.states.discard(self.id)
-        if self.ended:
+        if self.ended or (self.cuda.tidy and self.begun):
+            if self.key in self.cuda.underway:
+                self.cuda._end_allocate(*self.key)
             self.cuda._release(*self.key)
-            self.ended = False
-            self.cuda.alive -= 1
+        self.cuda.alive -= self.ended
+        self.ended = self.begun = False
 
     def __del__(self) -> None:
         self.reset()

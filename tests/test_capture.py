@@ -5,15 +5,18 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from cuda_stand_in import StandIn
+from cuda_stand_in import Graph, StandIn
 
 from diffusion_engine.executors import capture
 from diffusion_engine.executors.capture import CudaRecorder, Unrecordable
 
 
-@pytest.fixture(params=[True, False], ids=["torch 2.11", "torch 2.13"])
+@pytest.fixture(
+    params=[{"shared_state": True}, {"shared_state": False}, {"shared_state": False, "tidy": True}],
+    ids=["torch 2.11", "torch 2.13", "later"],
+)
 def cuda(request, monkeypatch):
-    made = StandIn(shared_state=request.param)
+    made = StandIn(**request.param)
     made.install(monkeypatch)
     monkeypatch.setattr(capture, "_failed", [], raising=False)
     return made
@@ -148,6 +151,26 @@ def test_streams_wait_for_each_other_around_a_warm_up(cuda, monkeypatch, error):
     with nullcontext() if error is None else pytest.raises(ValueError, match="of the network"):
         CudaRecorder().warm_up(body)
     assert side.waited == [current] and current.waited == [side]
+
+
+def test_a_capture_that_begins_to_begin(cuda, monkeypatch):
+    """It has taken its share of the pool, and no more."""
+    recorder, begin = CudaRecorder(), Graph.capture_begin
+    kept = recorder.record(nothing)
+
+    def refuse(self, *given, **named):
+        begin(self, *given, **named)
+        if first:
+            del cuda.capturing[self.stream]
+            first.clear()
+            raise RuntimeError("CUDA error: out of streams")
+
+    first = [True]
+    monkeypatch.setattr(Graph, "capture_begin", refuse)
+    with pytest.raises(Unrecordable, match="out of streams"):
+        recorder.record(nothing)
+    cuda.check(graphs=1)
+    kept.replay()
 
 
 def test_pools_of_two_devices(cuda):

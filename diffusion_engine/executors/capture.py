@@ -118,20 +118,21 @@ def capture(graph: torch.cuda.CUDAGraph, pool: Any, body: Body) -> None:
 def released(graph: torch.cuda.CUDAGraph, device: int, pool: Any) -> bool:
     """Gives up a graph whose capture failed, and its share of the pool.
 
-    False where torch never came to the end of the capture: the allocator then goes on giving blocks of
-    the pool, which is undone, and the pool is of no further use.
+    False where torch never came to the end of the capture. Some releases leave the allocator then at giving
+    blocks of the pool, and the share taken: that is undone, and the pool is of no further use.
     """
     try:
-        graph.pool()  # raises unless torch came to the end, and would give the share back itself
-        return True
+        graph.pool()  # raises unless torch came to the end
+        ended = True
     except RuntimeError:
         _failed.append(graph)
-        with suppress(RuntimeError):  # the capture may not have begun
+        ended = False
+    graph.reset()
+    if not ended:
+        with suppress(RuntimeError):  # the release undoes it itself, or the capture never began
             torch._C._cuda_endAllocateToPool(device, pool)
             torch._C._cuda_releasePool(device, pool)
-        return False
-    finally:
-        graph.reset()
+    return ended
 
 
 def reopen() -> None:
