@@ -18,13 +18,13 @@ from . import layers, results, shapes, timing
 GEOMETRY: tuple[Any, ...] = ((1, 1), (1, 1), (1, 1), 1)  # padding, stride, dilation, groups
 
 
-def measure(device: torch.device, repeats: int, only: list[str]) -> Iterator[results.Row]:
+def measure(device: torch.device, repeats: int, only: list[str]) -> Iterator[results.Comparison]:
     """Nothing on a GPU, where cuDNN is the library of choice."""
     for workload, shape in shapes.convolutions() if device.type == "cpu" else ():
         for layout in ("contiguous", "channels_last"):
             label = f"{workload} {'x'.join(map(str, shape))} {layout} float32"
             if all(word in label for word in only):
-                yield from compare(workload, shape, layout, repeats)
+                yield partial(compare, workload, shape, layout, repeats)
 
 
 def compare(workload: str, shape: tuple[int, ...], layout: str, repeats: int) -> list[results.Row]:

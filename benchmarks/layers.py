@@ -33,13 +33,15 @@ def backends(op: str, device: torch.device) -> list[str]:
     ]
 
 
-def group_norm(device: torch.device, repeats: int, only: list[str]) -> Iterator[results.Row]:
+def group_norm(device: torch.device, repeats: int, only: list[str]) -> Iterator[results.Comparison]:
     for workload, shape, silu in shapes.norms(device.type):
         for layout in ("contiguous", "channels_last"):
             for dtype in DTYPES[device.type]:
                 label = f"{workload} {'x'.join(map(str, shape))} {layout} {str(dtype)[6:]}"
                 if all(word in label for word in only):
-                    yield from compare_norm(workload, shape, silu, layout, dtype, device, repeats)
+                    yield partial(
+                        compare_norm, workload, shape, silu, layout, dtype, device, repeats
+                    )
 
 
 def compare_norm(
@@ -51,19 +53,9 @@ def compare_norm(
         x = x.movedim(1, -1).contiguous().movedim(-1, 1)
     w, b = torch.randn(2, shape[1], device=device, dtype=dtype)
     groups = min(GROUPS, shape[1])
-    plain = partial(_norm, x, w, b, groups, silu)
-    contenders: dict[str, Contender] = {"torch": plain}
-    # On a CPU inductor takes seconds a shape and comes out slower than eager: the named shapes show it.
-    if device.type == "cuda" or workload == "target":
-        torch.compiler.reset()  # it gives up on a function after some shapes
-        compiled = torch.compile(_norm, dynamic=False)
-        contenders["compile"] = partial(compiled, x, w, b, groups, silu)
-    for backend in backends("group_norm", device):
-        contenders[f"ours:{backend}"] = partial(
-            functional.group_norm, x, groups, w, b, silu=silu, backend=backend
-        )
+    contenders = norms(workload, x, w, b, groups, silu, device)
     exact = _norm(x.double(), w.double(), b.double(), groups, silu)
-    errors = check("group_norm", contenders, plain(), exact)
+    errors = check("group_norm", contenders, contenders["torch"](), exact)
     passes = 3 if device.type == "cuda" and x.nbytes > L2_BYTES else 2
     copy = torch.empty_like(x)
     extra = {"copy": lambda: copy.copy_(x)}
@@ -80,18 +72,36 @@ def compare_norm(
     return rows
 
 
+def norms(
+    workload: str, x: Tensor, w: Tensor, b: Tensor, groups: int, silu: bool, device: torch.device
+) -> dict[str, Contender]:
+    """Everyone who takes part. Inductor takes up to half a minute a shape: the named ones show it."""
+    found: dict[str, Contender] = {"torch": partial(_norm, x, w, b, groups, silu)}
+    if workload == "target":
+        torch.compiler.reset()  # it gives up on a function after some shapes
+        compiled = torch.compile(_norm, dynamic=False)
+        found["compile"] = partial(compiled, x, w, b, groups, silu)
+    for backend in backends("group_norm", device):
+        found[f"ours:{backend}"] = partial(
+            functional.group_norm, x, groups, w, b, silu=silu, backend=backend
+        )
+    return found
+
+
 def _norm(x: Tensor, w: Tensor, b: Tensor, groups: int, silu: bool) -> Tensor:
     y = F.group_norm(x, groups, w, b)
     return F.silu(y, inplace=True) if silu else y
 
 
-def attention(device: torch.device, repeats: int, only: list[str]) -> Iterator[results.Row]:
+def attention(device: torch.device, repeats: int, only: list[str]) -> Iterator[results.Comparison]:
     for workload, shape in shapes.attentions(device.type):
         for layout in ("tokens", "heads"):
             for dtype in DTYPES[device.type]:
                 label = f"{workload} {'x'.join(map(str, shape))} {layout} {str(dtype)[6:]}"
                 if all(word in label for word in only):
-                    yield from compare_attention(workload, shape, layout, dtype, device, repeats)
+                    yield partial(
+                        compare_attention, workload, shape, layout, dtype, device, repeats
+                    )
 
 
 def compare_attention(

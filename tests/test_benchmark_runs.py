@@ -139,6 +139,32 @@ def test_a_wrong_contender_stops_the_run():
         sampling.compare("tiny", made(Tiny()), {"ours": ours.contender, "wrong": wrong}, 1)
 
 
+def test_a_wrong_contender_at_one_batch_does_not_end_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    tiny = problem.Workload(Tiny, (3, 8, 8), problem.linear, {"cpu": (1, 2, 3)})
+    monkeypatch.setitem(problem.WORKLOADS, "digits", tiny)
+
+    def compare(workload, given, *rest):
+        if len(given.noise) == 1:
+            raise gate.GateError("wrong: its samples differ")
+        return [
+            row(
+                contender="ours",
+                shape=f"{len(given.noise)}x3x8x8",
+                floor_share=None,
+                outside_us=1.0,
+            )
+        ]
+
+    monkeypatch.setattr(sampling, "compare", compare)
+    given = run.parser().parse_args(["--workload", "digits", "--peers", "none"])
+    with pytest.raises(SystemExit) as ended:
+        sampling.main(given)
+    assert ended.value.code == "1 comparisons failed:\nGateError: wrong: its samples differ"
+    (path,) = tmp_path.glob("*.csv")
+    assert len(path.read_text().splitlines()) == 3
+
+
 def test_what_cannot_be_made_is_named(capsys):
     def absent(given):
         raise ImportError("no such package\nsecond line")

@@ -108,6 +108,48 @@ def test_rows_survive_the_file(tmp_path, monkeypatch):
     assert len(read) == 2 * len(rows) and tuple(read[0]) == results.KEYS
 
 
+def test_a_failed_case_does_not_end_a_run(tmp_path, monkeypatch, capsys):
+    """The rows of the others are saved as they come, and the failures come last."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    seen = []
+
+    def compare(case, *rest):
+        seen.append([len(p.read_text().splitlines()) for p in tmp_path.glob("*.csv")])
+        if case.name in ("ddim", "ddpm"):
+            raise gate.GateError(f"ours: {case.name} differs")
+        return [results.row(CPU, op="step", case=case.name, provider=who) for who in ("a", "b")]
+
+    monkeypatch.setattr(step, "compare", compare)
+    given = run.parser().parse_args(["--op", "step", "--rows", "1x3x32x32"])
+    with pytest.raises(SystemExit) as ended:
+        run.measure_op(given)
+    assert ended.value.code == (
+        "2 comparisons failed:\nGateError: ours: ddim differs\nGateError: ours: ddpm differs"
+    )
+    assert seen == [[], [], [3], [5], [5], [7], [9]]
+    (path,) = tmp_path.glob("*.csv")
+    with path.open() as file:
+        assert [row["case"] for row in csv.DictReader(file)][::2] == [
+            "ddim-net", "ddim-clip", "ddpm-clip", "dpmpp_2m", "ddim-cfg",
+        ]  # fmt: skip
+
+
+def test_the_commit_where_git_is_missing(monkeypatch):
+    def missing(*given, **options):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(results.subprocess, "run", missing)
+    assert results.commit.__wrapped__() == "unknown"
+
+
+def test_inductor_takes_part_at_the_named_shapes_alone(monkeypatch):
+    monkeypatch.setattr(layers.torch, "compile", lambda function, dynamic: function)
+    x, (w, b) = torch.randn(1, 64, 4, 4), torch.randn(2, 64)
+    for workload, expected in (("W1", ["torch"]), ("target", ["torch", "compile"])):
+        found = layers.norms(workload, x, w, b, 32, False, torch.device("cuda"))
+        assert [*found] == [*expected, "ours:triton", "ours:cuda"]
+
+
 def test_calls_rotate_over_the_sets():
     seen = {"a": [], "b": []}
     tasks = [

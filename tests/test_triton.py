@@ -242,6 +242,10 @@ def test_machine_code(capsys):
         assert f["spilled"] == 0, f
         # The most that a block may have on sm_80 and sm_90.
         assert f["registers"] <= 255 and f["shared"] <= (163 if f["arch"] == 80 else 227) * 1024, f
+        if f["kernel"].startswith("attention bfloat16"):
+            assert f["narrow"] == 0 and f["async"] > 0, (
+                f
+            )  # 40 and 72, too, load more than an element at once
         if f["kernel"].startswith(("step", "noise", "brownian")):
             assert f["inexact"] == 0, f
             assert f["registers"] <= (40 if f["kernel"] == "step ddim" else 168), f
