@@ -10,7 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
-from diffusion_engine.backends.native import scattered, strides
+from diffusion_engine.backends.views import scattered, strides
 
 
 def interpreted(kernel: object) -> bool:

@@ -20,6 +20,8 @@ from torch import Tensor
 from ..ops.brownian import BrownianArgs
 from ..ops.noise import NoiseArgs
 from ..ops.step import Launch, StepArgs
+from .outputs import Outputs
+from .views import scattered, strides
 
 # The dtype codes of csrc/common/step.h.
 DTYPE = {
@@ -31,6 +33,8 @@ DTYPE = {
 }
 
 BUILD = "python setup.py build_ext --inplace"
+
+KIND = {"_cpu": "cpu", "_cuda": "cuda"}  # of device
 
 # (address, batch stride, channel stride, pixel stride, dtype)
 View = tuple[int, int, int, int, int]
@@ -63,18 +67,14 @@ def loaded(name: str) -> Any:
     return found
 
 
-def strides(tensor: Tensor) -> tuple[int, int, int] | None:
-    """Strides of [B, C, *pixel] with the pixels as one dimension; None where they are not one."""
-    pixel = following = None
-    for size, stride in zip(reversed(tensor.shape[2:]), reversed(tensor.stride()[2:]), strict=True):
-        if size == 1:
-            continue
-        if pixel is None:
-            pixel = stride
-        elif stride != following:
-            return None
-        following = stride * size
-    return tensor.stride(0), tensor.stride(1), 1 if pixel is None else pixel
+def out_of_place(name: str, field: str, tensor: Tensor) -> str | None:
+    """Why a module cannot work on a tensor: it is missing, or the device is none of its own."""
+    found, device = module(name), tensor.device
+    if isinstance(found, str):
+        return found
+    if device.type != KIND[name]:
+        return f"{name} works on {KIND[name]} tensors; {field} is on {device}"
+    return None
 
 
 def _view(tensor: Tensor | None) -> View:
@@ -90,14 +90,6 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def scattered(name: str, tensor: Tensor) -> str:
-    """The objection to a tensor whose pixels are no single dimension."""
-    return (
-        f"the pixels of {name} have no single stride: shape {list(tensor.shape)}, "
-        f"strides {list(tensor.stride())}; make it contiguous or channels last"
-    )
-
-
 def _images(args: StepArgs) -> dict[str, Tensor]:
     """The tensors [B, C, *pixel] of a step except the outputs; equal layouts are given once."""
     names = ("net_in", "mask", "known", "denoised")
@@ -108,12 +100,9 @@ def _images(args: StepArgs) -> dict[str, Tensor]:
     return found
 
 
-def _objection_step(args: StepArgs, name: str, device: str) -> str | None:
-    found = module(name)
-    if isinstance(found, str):
-        return found
-    if args.slots.device.type != device:
-        return f"{name} works on {device} tensors; slots are on {args.slots.device}"
+def _objection_step(args: StepArgs, name: str) -> str | None:
+    if reason := out_of_place(name, "slots", args.slots):
+        return reason
     if args.slots.dtype != torch.float32:
         kind = str(args.slots.dtype).removeprefix("torch.")
         return f"the kernels of {name} keep float32 slots; got {kind}"
@@ -129,11 +118,11 @@ def _objection_step(args: StepArgs, name: str, device: str) -> str | None:
 
 
 def objection_step_cpp(args: StepArgs) -> str | None:
-    return _objection_step(args, "_cpu", "cpu")
+    return _objection_step(args, "_cpu")
 
 
 def objection_step_cuda(args: StepArgs) -> str | None:
-    return _objection_step(args, "_cuda", "cuda")
+    return _objection_step(args, "_cuda")
 
 
 def _merged(args: StepArgs, outs: Sequence[Tensor]) -> bool:
@@ -174,12 +163,9 @@ def _step_params(name: str, args: StepArgs) -> Any:
 
 def _layouts(args: StepArgs, outs: Sequence[Tensor]) -> tuple[list[tuple], list[int], bool]:
     """Of outputs that were not seen before: views without addresses, blocks, whether to merge."""
-    args.check_outputs(outs)
     for i, out in enumerate(outs):
         if out.device != args.slots.device:
             raise ValueError(f"network output {i} is on {out.device}, slots on {args.slots.device}")
-        if strides(out) is None:
-            raise ValueError(scattered(f"network output {i}", out))
     channels = args.slots.shape[2]
     views = [_view(out)[1:] for out in outs]
     return views, [out.shape[1] // channels for out in outs], _merged(args, outs)
@@ -188,20 +174,28 @@ def _layouts(args: StepArgs, outs: Sequence[Tensor]) -> tuple[list[tuple], list[
 def _bind_step(args: StepArgs, name: str, run: Callable[[Any], None]) -> Launch:
     p = _step_params(name, args)
     channels, pixels = args.slots.shape[2], args.slots.shape[3:].numel()
+    outputs = Outputs(args)
+    first, end = outputs.first, outputs.end
     known: tuple | None = None
-    prepared: dict[tuple, tuple[list[tuple], list[int], bool]] = {}
+    prepared: dict[tuple, tuple[list[tuple], list[int], bool] | None] = {}
     layouts: list[tuple] = []
 
     def launch(outs: Sequence[Tensor] = ()) -> None:
         nonlocal known, layouts
-        kinds = tuple([(o.shape, o.stride(), o.dtype, o.device) for o in outs])
+        kinds = tuple([(o.shape, o.stride(), o.dtype, o.device, o.is_neg()) for o in outs])
         if kinds != known:
             if kinds not in prepared:
-                prepared[kinds] = _layouts(args, outs)
-            layouts, p.blocks, merged = prepared[kinds]
+                prepared[kinds] = _layouts(args, outs) if outputs.readable(outs) else None
+            if (found := prepared[kinds]) is None:
+                return launch(outputs.copied(outs))
+            layouts, p.blocks, merged = found
             p.channels, p.pixels = (1, channels * pixels) if merged else (channels, pixels)
             known = kinds
-        p.out = [(o.data_ptr(), *rest) for o, rest in zip(outs, layouts, strict=True)]
+        views = [(o.data_ptr(), *rest) for o, rest in zip(outs, layouts, strict=True)]
+        for view in views:
+            if first <= view[0] < end and outputs.overwritten(view[0]):
+                return launch(outputs.copied(outs))
+        p.out = views
         run(p)
 
     return launch
@@ -224,12 +218,9 @@ def bind_step_cuda(args: StepArgs) -> Launch:
     return _bind_step(args, "_cuda", run)
 
 
-def _objection_noise(args: NoiseArgs, name: str, device: str) -> str | None:
-    found = module(name)
-    if isinstance(found, str):
-        return found
-    if args.out.device.type != device:
-        return f"{name} works on {device} tensors; out is on {args.out.device}"
+def _objection_noise(args: NoiseArgs, name: str) -> str | None:
+    if reason := out_of_place(name, "out", args.out):
+        return reason
     if strides(args.out) is None:
         return scattered("out", args.out)
     for field in ("seed", "row", "index"):
@@ -240,11 +231,11 @@ def _objection_noise(args: NoiseArgs, name: str, device: str) -> str | None:
 
 
 def objection_noise_cpp(args: NoiseArgs) -> str | None:
-    return _objection_noise(args, "_cpu", "cpu")
+    return _objection_noise(args, "_cpu")
 
 
 def objection_noise_cuda(args: NoiseArgs) -> str | None:
-    return _objection_noise(args, "_cuda", "cuda")
+    return _objection_noise(args, "_cuda")
 
 
 def _bind_noise(args: NoiseArgs, name: str, run: Callable[[Any], None]) -> NoiseLaunch:
@@ -282,8 +273,8 @@ def bind_noise_cuda(args: NoiseArgs) -> NoiseLaunch:
     return _bind_noise(args, "_cuda", run)
 
 
-def _objection_brownian(args: BrownianArgs, name: str, device: str) -> str | None:
-    if reason := _objection_noise(NoiseArgs(args.out[0], args.seed), name, device):
+def _objection_brownian(args: BrownianArgs, name: str) -> str | None:
+    if reason := _objection_noise(NoiseArgs(args.out[0], args.seed), name):
         return reason
     for field in ("row", "terms", "weight"):
         if not (tensor := getattr(args, field)).is_contiguous():
@@ -292,11 +283,11 @@ def _objection_brownian(args: BrownianArgs, name: str, device: str) -> str | Non
 
 
 def objection_brownian_cpp(args: BrownianArgs) -> str | None:
-    return _objection_brownian(args, "_cpu", "cpu")
+    return _objection_brownian(args, "_cpu")
 
 
 def objection_brownian_cuda(args: BrownianArgs) -> str | None:
-    return _objection_brownian(args, "_cuda", "cuda")
+    return _objection_brownian(args, "_cuda")
 
 
 def _bind_brownian(args: BrownianArgs, name: str, run: Callable[[Any], None]) -> Callable[[], None]:
