@@ -66,10 +66,19 @@ class _Maker:
                 parts = self.packed(batch, heads, n, dim, 3, dtype, tokens_first)
                 break
             parts += self.packed(batch, heads, n, dim, count, dtype, tokens_first)
-        q, k, v = parts
-        v += self.pick((0.0, 0.0, 2.0))
+        parts[2] += self.pick((0.0, 0.0, 2.0))
+        q, k, v = map(self.view, parts)
         scale = self.pick((None, None, 0.05, 0.9 / dim, -0.1))
         return Case(q, k, v, scale, bool(self.rng.integers(2)), self.pick((0, 0, 8, 3)))
+
+    def view(self, x: Tensor) -> Tensor:
+        """At times one sample or head for all, and any stride where there is one token."""
+        if self.rng.random() < 0.2:
+            axis = int(self.rng.integers(2))
+            x = x.narrow(axis, 0, 1).expand(x.shape)
+        if x.shape[2] == 1 and self.rng.integers(2):
+            x = x.as_strided(x.shape, (*x.stride()[:2], 3, 1))
+        return x
 
     def packed(self, batch, heads, tokens, dim, count, dtype, tokens_first) -> list[Tensor]:
         """Views [batch, heads, tokens, dim] of one tensor of random numbers."""

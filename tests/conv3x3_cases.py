@@ -26,6 +26,8 @@ def make(seed):
     channels, batch = rng.choice(MANY if many else CHANNELS), rng.choice([1, 1, 2, 3])
     while True:
         out_channels, height, width = rng.choice(CHANNELS), rng.choice(sides), rng.choice(sides)
+        if not many and rng.random() < 0.1:
+            out_channels, height, width = 4 * rng.choice(CHANNELS), 1, 1
         if batch * out_channels * height * width >= RESULTS:
             break
     x_last, out_last = rng.random() < 0.5, rng.random() < 0.5
@@ -35,8 +37,11 @@ def make(seed):
     size = float(x.std() * weight.std()) * 3 * channels**0.5
     shape = (batch, out_channels, height, width)
     given = rng.random() < 0.4
+    x = image(rng, x.shape, torch.float32, x_last, x)
+    if rng.random() < 0.15:  # one sample, or one channel, for all
+        x = x[:1].expand(x.shape) if x_last or rng.random() < 0.5 else x[:, :1].expand(x.shape)
     return Conv3x3Args(
-        x=image(rng, x.shape, torch.float32, x_last, x),
+        x=x,
         weight=weight,
         packed=pack(weight, rng.choice(tiles(channels, height, width))),
         bias=torch.randn(out_channels) * size if rng.random() < 0.6 else None,

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .written import check_written
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 DIMS = (8, 256)
 
@@ -59,6 +61,7 @@ class AttentionArgs:
                 f"attention of q {self.q.dtype} on {self.q.device} "
                 f"cannot write {self.out.dtype} on {self.out.device}"
             )
+        check_written("attention", out=self.out)
 
     @property
     def factor(self) -> float:

@@ -32,6 +32,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .written import check_written
+
 PANEL = 16  # output channels next to each other in a packed weight, as in csrc/cpu/winograd.h
 P, Q = 11 / 16, 11 / 8
 CHANNELS = 96  # from which tiles of 4 x 4 meet the bound on errors
@@ -85,6 +87,7 @@ class Conv3x3Args:
                 raise ValueError(
                     f"conv3x3: x is on {self.x.device}, {name} on {tensor.device}; move one"
                 )
+        check_written("conv3x3", out=self.out)
 
     @property
     def tile(self) -> int:

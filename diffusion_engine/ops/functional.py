@@ -117,7 +117,7 @@ def _kind(tensor: Tensor | None) -> tuple | None:
     if tensor is None:
         return None
     aligned = tensor.data_ptr() % 16 == 0
-    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device, aligned
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device, aligned, tensor.is_neg()
 
 
 def _run(

@@ -56,7 +56,17 @@ def objection(op: str, backend: str, args: Args) -> str | None:
         object_to = _companion(op, backend)
     except ImportError as error:
         return f"its module does not load ({error})"
+    if backend != "torch" and (reason := _negated(args)):
+        return reason
     return None if object_to is None else object_to(args)
+
+
+def _negated(args: Args) -> str | None:
+    """The objection of all kernels to a negated view, whose memory has the numbers without their sign."""
+    for name, tensor in vars(args).items():
+        if isinstance(tensor, torch.Tensor) and tensor.is_neg():
+            return f"{name} is a negated view, as the imaginary part of a conjugate is; resolve_neg() it"
+    return None
 
 
 def explain(op: str, device: str | torch.device) -> list[tuple[str, str | None]]:
