@@ -42,7 +42,7 @@ def compare(workload: str, shape: tuple[int, ...], layout: str, repeats: int) ->
         "torch": partial(F.conv2d, x, weight, bias, padding=1),
         "torch:packed": partial(_packed, x, packed, bias),
     }
-    for tile in tiles(channels, height, width):
+    for tile in tiles(channels):
         form = pack(weight, tile)
         contenders[f"ours:cpp:{tile}x{tile}"] = partial(
             functional.conv3x3, x, weight, form, bias, backend="cpp"

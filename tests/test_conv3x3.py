@@ -95,7 +95,7 @@ def test_layers_of_networks(isa, sizes, last):
     x, weight, bias, residual = layer(*sizes, last)
     exact = F.conv2d(x.double(), weight.double(), bias.double(), padding=1) + residual.double()
     plain = yardstick.conv3x3(x, weight, bias, residual)
-    for tile in tiles(*x.shape[1:]):
+    for tile in tiles(x.shape[1]):
         got = conv3x3(x, weight, pack(weight, tile), bias, residual, backend="cpp")
         assert_accurate(got, plain, exact)
 
@@ -180,9 +180,9 @@ def test_definition_by_hand():
     assert torch.allclose(args.out[0, 0, 0, 0], want, rtol=1e-14)
 
 
-def test_a_tile_is_chosen_by_the_shape_of_a_layer():
-    assert tiles(128, 32, 32) == (4, 2)
-    assert tiles(64, 32, 32) == tiles(256, 8, 8) == (2,)
+def test_a_tile_is_chosen_by_the_channels_of_a_layer():
+    assert tiles(64) == tiles(1280) == (4, 2)
+    assert tiles(63) == tiles(3) == (2,)
     weight = torch.randn(33, 5, 3, 3)
     assert pack(weight, 2).shape == (16, 3, 5, 16) and pack(weight, 4).shape == (36, 3, 5, 16)
 

@@ -90,7 +90,7 @@ class Conv3x3Site(Conv2dSite):
         if key not in _fastest:
             onednn = super().forward
             forms: dict[int, Callable[[], Tensor]] = {0: lambda: onednn(x)}
-            for tile in tiles(*x.shape[1:]):
+            for tile in tiles(x.shape[1]):
                 forms[tile] = lambda tile=tile: self._winograd(x, tile)  # type: ignore[misc]
             _fastest[key] = fastest(forms, x)
         return _fastest[key]
