@@ -136,7 +136,7 @@ SIZES = [(5, 3, 129, 300, 40), (3, 1, 256, 256, 256), (4, 2, 67, 77, 13), (2, 4,
 def test_same_bits_alone_and_on_any_threads(threads, sizes, dtype):
     q, k, v = inputs(*sizes, dtype)
     want = attention(q, k, v, backend="cpp")
-    for count in (1, 2, 3):
+    for count in (1, 2, 3, 7):
         threads(count)
         assert torch.equal(attention(q, k, v, backend="cpp"), want)
         for b in range(sizes[0]):
