@@ -19,7 +19,7 @@ from torch import Tensor
 from . import floor, layers, memory, results, run, timing
 from .gate import GateError
 from .ours import OURS
-from .peers import PEERS, Contender, choose
+from .peers import PEERS, Contender, choose, missing
 from .problem import WORKLOADS, Problem
 from .timing import Spread, Task
 
@@ -78,6 +78,8 @@ def contenders(peers: str, device: str) -> dict[str, Make]:
 
 
 def make_peer(name: str, problem: Problem) -> Contender:
+    if lacking := missing(name):
+        raise ImportError(f"it needs {', '.join(lacking)}: pip install {' '.join(lacking)}")
     module, function = PEERS[name][0].split(":")
     return getattr(importlib.import_module(f".peers.{module}", __package__), function)(problem)
 

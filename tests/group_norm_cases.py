@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from diffusion_engine.ops.group_norm import GroupNormArgs
 from diffusion_engine.ops.registry import resolve
+from diffusion_engine.testing import plain
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 PIXELS = [
@@ -134,6 +135,17 @@ def _to(view, device):
 
 def per_channel(tensor, x):
     return tensor.view(*tensor.shape, *[1] * (x.ndim - tensor.ndim))
+
+
+def expected(args):
+    """((out, summed) as plain float32 sums, the same exactly)"""
+    residual = None if args.residual is None else per_channel(args.residual.float(), args.x)
+    h = args.x.float() if residual is None else args.x.float() + residual
+    out = plain.group_norm(
+        args.x, args.groups, args.weight, args.bias, args.eps, silu=args.silu, scale=args.scale,
+        shift=args.shift, residual=args.residual,
+    )  # fmt: skip
+    return (out, h), by_torch(args, torch.float64)
 
 
 def by_torch(args, kind=None):

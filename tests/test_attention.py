@@ -6,8 +6,6 @@ import mmap
 import attention_cases as cases
 import pytest
 import torch
-import torch.nn.functional as F
-from accuracy import assert_accurate
 from torch.nn.attention import SDPBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -153,7 +151,7 @@ SIZES = [(5, 3, 129, 300, 40), (3, 1, 256, 256, 256), (4, 2, 67, 77, 13), (2, 4,
 def test_same_bits_alone_and_on_any_threads(threads, sizes, dtype):
     q, k, v = inputs(*sizes, dtype)
     want = attention(q, k, v, backend="cpp")
-    for count in (1, 2, 3):
+    for count in (1, 2, 3, 7):
         threads(count)
         assert torch.equal(attention(q, k, v, backend="cpp"), want)
         for b in range(sizes[0]):
@@ -304,8 +302,6 @@ def test_objections_of_the_kernel():
 
 def test_many_keys_weigh_alike(isa):
     """16,384 keys, 256 blocks: were exp(0) not exactly 1, early blocks would weigh less than late ones."""
-    torch.manual_seed(0)
-    q, k, v = (torch.randn(1, 1, n, 40) for n in (32, 16384, 16384))
-    got, own = attention(q, k, v, backend="cpp"), F.scaled_dot_product_attention(q, k, v)
-    exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
-    assert_accurate(got, own, exact, scale=v.abs().max().item() / 16384**0.5)
+    q, k, v = torch.zeros(1, 1, 32, 40), torch.ones(1, 1, 16384, 40), torch.ones(1, 1, 16384, 40)
+    v[:, :, 8192:] = -1.0
+    assert (attention(q, k, v, backend="cpp") == 0.0).all()

@@ -102,6 +102,8 @@ def test_half_precision_is_held_against_float32(everybody):
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino", "k-diffusion"])
 def test_peers_of_other_packages_sample_the_same(name):
+    if lacking := peers.missing(name):
+        pytest.skip(f"{', '.join(lacking)} is not installed")
     try:
         importlib.import_module(
             peers.PEERS[name][0].split(":")[0].join((".", "")), "benchmarks.peers"
@@ -110,6 +112,17 @@ def test_peers_of_other_packages_sample_the_same(name):
         pytest.skip(f"{name} cannot be imported: {error}")
     ready = sampling.prepare(made(unet()), sampling.contenders(name, "cpu"))
     assert ready[name].max_error < 1e-4
+
+
+def test_a_peer_says_what_it_needs(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", torch)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert peers.missing("onnxruntime") == ["onnx", "onnxscript"]
+    make = sampling.contenders("onnxruntime", "cpu")["onnxruntime"]
+    assert not sampling.prepare(made(Tiny()), {"onnxruntime": make})
+    said = "onnxruntime is left out: ImportError: it needs onnx, onnxscript: pip install onnx onnxscript"
+    assert said in capsys.readouterr().out
 
 
 def test_timesteps_are_those_of_diffusers():

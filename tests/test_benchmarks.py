@@ -12,13 +12,14 @@ from diffusion_engine.ops.table import IMPLEMENTATIONS
 
 sys.path.append(str(Path(__file__).parents[1]))
 NAMES = (
-    "brownian", "cases", "convolutions", "gate", "layers", "noise", "peers.step", "results", "run",
-    "shapes", "sscs", "step", "timing", "workloads",
+    "brownian", "cases", "convolutions", "errors", "gate", "layers", "noise", "peers.step", "results",
+    "run", "shapes", "sscs", "step", "timing", "workloads",
 )  # fmt: skip
 (
     brownian,
     cases,
     convolutions,
+    errors,
     gate,
     layers,
     noise,
@@ -169,7 +170,8 @@ def test_a_large_case_goes_around_the_cache():
 
 def test_committed_rows_have_todays_columns():
     for path in results.FOLDER.glob("*.csv"):
-        keys = results.RUN_KEYS if path.stem.endswith("-runs") else results.KEYS
+        kinds = {results.RUNS: results.RUN_KEYS, errors.END: errors.KEYS}
+        keys = next((keys for end, keys in kinds.items() if path.name.endswith(end)), results.KEYS)
         assert tuple(path.read_text().splitlines()[0].split(",")) == keys, path
 
 
@@ -218,6 +220,18 @@ def test_rows_of_convolutions(layout, monkeypatch):
         assert tuple(row) == results.KEYS
         assert row["gflop_s"] == expected and row["ceiling_share"] == expected / 100.0
     assert list(convolutions.measure(torch.device("cuda"), 1, [])) == []
+
+
+def test_rows_of_errors():
+    rows = [
+        errors.norm((64, 3, 5), True),
+        errors.attention(2, 5, 7, 16),
+        errors.convolution(64, 5, 4, 6, 4),
+    ]
+    assert [row["op"] for row in rows] == ["group_norm", "attention", "conv3x3 4x4"]
+    for row in rows:
+        assert set(row) < set(errors.KEYS) and 0 < float(row["of_bound"]) < 1
+        assert all(0 < float(row[who]) < 1e-5 for who in ("plain", "torch", "ours"))
 
 
 def test_rows_of_sscs(monkeypatch):

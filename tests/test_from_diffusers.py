@@ -1,11 +1,12 @@
 """diffusers' networks and schedulers through `ScoreNetwork.from_diffusers`, against diffusers' own loop."""
 
-import diffusers
 import pytest
 import torch
 
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.processes import FlowMatching
+
+diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 
 torch.manual_seed(0)
 UNET = diffusers.UNet2DModel(

@@ -7,6 +7,7 @@ import group_norm_cases
 import pytest
 import torch
 from test_group_norm import SMALL, check
+from with_triton import triton  # noqa: F401
 
 from diffusion_engine.kernels import attention, group_norm
 from diffusion_engine.ops.attention import AttentionArgs
