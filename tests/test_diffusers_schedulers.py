@@ -45,7 +45,9 @@ def configurations():
         ends = {k: v for k, v in ENDS.items() if k in taken} or {None: [None]}
         for spacing, (end, values) in itertools.product(spacings, ends.items()):
             for value, flag, extra in itertools.product(values, [None, *flags], EXTRAS):
-                if not (set(extra) <= set(taken)) or (extra and flag and "shift" not in extra):
+                if not (set(extra) <= set(taken)) or (
+                    extra and (flag or value != values[0]) and "shift" not in extra
+                ):
                     continue
                 if flag == "use_flow_sigmas" and value == "sigma_min" and "UniPC" not in name:
                     continue  # a level of the table would end a run of straight paths
