@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .accelerate.contents import Contents
 from .accelerate.network import Accelerated, accelerated
 from .accelerate.twin import Example, twin
 from .backends.checksum import checksums
 from .executors.compiled import Compiled, compiled
+from .executors.contents import Contents
 from .network import ScoreNetwork
 
 

@@ -70,12 +70,13 @@ class Sampler:
     clip       range of `denoised`; None leaves it alone; "network" takes the network's own
     dtype      of the network's input, and of conditions that are not whole numbers; None is what the module
                computes in: that of its first weight of 16 bits or more, or of its layerwise casting. Another
-               runs a copy of the module
+               runs a copy of the module, which follows what you change of yours
     device     where to run; None is the module's device
     backend    of the step: "auto", "torch", "cpp", "triton" or "cuda"
     batch_size samples per batched call at most
     accelerate run the network with fused ops in it (diffusion_engine.accelerate): a copy of the
-               module over the same weights; `sampler.accelerated` says what was done
+               module over the same weights, which follows what you change of yours, from run to run;
+               `sampler.accelerated` says what was done
     executor   "eager", or "graph" to replay CUDA graphs; or an Executor, which several samplers may share
     compile    run the network through torch.compile, within the graph where there is one
     decoder    makes images of the final latents: a Decoder. A recipe keeps its scale, and is replayed with it

@@ -200,6 +200,28 @@ def test_weights_change_in_place_without_a_capture():
     assert captured.executor._recorder.recorded == recorded
 
 
+@pytest.mark.parametrize("whole_run", [False, True])
+def test_a_changed_module_is_captured_again(whole_run):
+    module = Convolution().eval()
+    eager, captured = pair(ScoreNetwork(module, VP(), SHAPE))
+    captured.executor.whole_run = whole_run
+    recorder = captured.executor._recorder
+    first = captured.sample(2).samples
+    hook = module.conv.register_forward_hook(lambda conv, args, out: 0.5 * out)
+    assert same(eager.sample(2), captured.sample(2))
+    assert not torch.equal(first, captured.sample(2).samples)
+    hook.remove()
+    assert same(eager.sample(2), captured.sample(2))
+    recorded = recorder.recorded
+    module.conv.scale = float("0.5")
+    captured.sample(2)
+    assert recorder.recorded > recorded
+    recorded = recorder.recorded
+    module.conv.scale = float("0.5")
+    captured.sample(2)
+    assert recorder.recorded == recorded
+
+
 def test_moved_weights_are_refused_until_recaptured():
     network = ScoreNetwork(Convolution().eval(), VP(), SHAPE)
     eager, captured = pair(network)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ..backends.checksum import checksums
 from ..executors.capture import first_line
+from ..executors.contents import Contents
 from ..ops.library import register
 from .check import compared, difference, tensors
 from .choose import Candidates, candidates, seconds
-from .contents import Contents
 from .find import Watch, find
 from .layers import Conv2dSite
 from .site import Site, has_hooks

@@ -17,6 +17,8 @@ from ..network import ScoreNetwork
 from ..ops.registry import resolve
 from .base import After, Executor, result, walk
 from .capture import Body, CudaRecorder, GraphError, Recorder, Recording, Unrecordable
+from .compiled import Compiled
+from .contents import Contents
 from .lru import Lru
 from .packing import Packing, bucket
 from .run import Run, Signature
@@ -49,6 +51,7 @@ class Captures:
         if latents is not None:
             self._fill = latents.filler(resolve("noise", backend, latents.args))
         self.weights = weights_of(network)
+        self.contents: Contents | None = None  # of the module when it was captured last
         self.steps: dict[int, Recording] = {}
         self.runs: dict[tuple[Packing | None, ...], Recording] = {}
 
@@ -56,6 +59,11 @@ class Captures:
     def bytes(self) -> int:
         graphs = (*self.steps.values(), *self.runs.values())
         return self.space.bytes + sum(graph.bytes for graph in graphs)
+
+    def outdated(self) -> bool:
+        """Whether the module computes something else now, its weights being where they were."""
+        changed = self.contents is not None and not self.contents.same()
+        return changed and self.weights == weights_of(self.network)
 
     def entries(self, call: Packing) -> int:
         """The bucket of a call."""
@@ -102,7 +110,8 @@ class Graph(Executor):
     recorder   what records; CUDA graphs when None
 
     Weights are read where they were: change them in place (`Sampler.update_weights`), which the next
-    replay sees. Moved ones are found in a torch.nn.Module; of another callable nothing is known. A step is
+    replay sees. Moved ones are found in a torch.nn.Module, and one whose hooks, submodules or attributes were
+    changed is captured anew; of another callable nothing is known. A step is
     compared with an eager one, bit for bit and on two inputs, before it is trusted.
     """
 
@@ -193,6 +202,9 @@ class Graph(Executor):
         """The graphs of a run's signature. Raises GraphError where the weights were moved."""
         key = (run.network, run.signature.padded())
         captures = self._kept.get(key)
+        if captures is not None and captures.outdated():
+            self._kept.take(key)
+            captures = None
         if captures is None:
             self._check_size(key[1])
             captures = self._retry(key, partial(Captures, *key, self.backend))
@@ -261,7 +273,9 @@ class Graph(Executor):
     def _capture(self, captures: Captures, body: Body, prepare: Prepare) -> Recording:
         """Records the work and holds it against the work itself. Raises GraphError with the reason."""
         try:
-            return self._retry(captures.key, partial(self._recorded, captures, body, prepare))
+            graph = self._retry(captures.key, partial(self._recorded, captures, body, prepare))
+            captures.contents = contents_of(captures.network)
+            return graph
         except Unrecordable as error:
             raise GraphError(
                 f"the network cannot be captured ({error}). A captured network may not wait for the device, "
@@ -323,6 +337,12 @@ def _vary_inputs(space: Space, run: Run) -> None:
 
 def _on(device: torch.device) -> AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def contents_of(network: ScoreNetwork) -> Contents | None:
+    """What the user's module is made of: a change of it is one that a graph does not see."""
+    module = network.module.module if isinstance(network.module, Compiled) else network.module
+    return Contents.of(module) if isinstance(module, nn.Module) else None
 
 
 def weights_of(network: ScoreNetwork) -> tuple[int, ...]:
