@@ -155,13 +155,15 @@ class ScoreNetwork:
 
         module     called as module(x, t, ..., return_dict=False); its config says shape and classes. Twice
                    as many channels out as in are a learned variance behind the prediction
-        scheduler  of any kind, or its config: the noise, prediction, clipping and times
+        scheduler  one of those in adapters/schedulers.py, or its saved config with _class_name: the noise,
+                   prediction, clipping, levels and their end. What its step does is the solver's to say
         options    of ScoreNetwork, in place of what the two say; `null` is the condition of the
                    unconditional branch, e.g. {"encoder_hidden_states": embedding of ""}
 
         A condition that is one tensor is `class_labels`, or `encoder_hidden_states` where the network attends
-        to text; a mapping is passed by its names, those of SDXL within added_cond_kwargs. A run ends at
-        clean data, as with set_alpha_to_one. Raises ValueError where a configuration is not understood.
+        to text; a mapping is passed by its names, those of SDXL within added_cond_kwargs. A last step that
+        stays on its level is left out: it changes nothing. Raises ValueError where a field of a configuration
+        asks for what is not taken over, and at a condition that the module does not read.
         """
         from .adapters.diffusers import score_network
 

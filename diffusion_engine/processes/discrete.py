@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -93,11 +93,18 @@ class Discrete(GaussianProcess):
 
     @cached_property
     def _finite(self) -> Array:
-        """lam, that of a terminal alpha_bar of 0 being finite."""
+        """lam, that of a terminal alpha_bar of 0 being finite, and below the one before."""
         if self.alpha_bar[-1] > 0.0:
             return self._lam
         floor = min(FLOOR, *(0.5 * bar for bar in self.alpha_bar[-2:-1]), 0.5)
         return np.append(self._lam[:-1], 0.5 * (math.log(floor) - math.log1p(-floor)))
+
+    @cached_property
+    def ratios(self) -> Array:
+        """sigma / alpha of every timestep, that of a terminal alpha_bar of 0 being 4096."""
+        bar = np.asarray(self.alpha_bar)
+        bar[-1] = bar[-1] or FLOOR
+        return np.sqrt((1.0 - bar) / bar)
 
     def lam(self, t: Array | float) -> Array:
         t = np.asarray(t, np.float64)
@@ -139,7 +146,7 @@ class Discrete(GaussianProcess):
 
     @property
     def noisiest(self) -> Point:
-        return self.at_lam(float(self._finite[-1]))
+        return replace(self.at_ratio(float(self.ratios[-1])), t=self.t_max)
 
     def prior_std(self, first: Point) -> float:
         return 1.0
