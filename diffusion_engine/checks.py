@@ -118,10 +118,8 @@ def one_of(name: str, given: Any, choices: Sequence[Any]) -> Any:
 
 def names(who: str, given: Iterable[str], known: Iterable[str]) -> None:
     """Raises ValueError where a keyword is unknown, with those that are spelled nearly so."""
-    known = sorted(known)
-    unknown = sorted(set(given).difference(known))
-    if unknown:
-        close = nearest(unknown, known) or f"; it takes {', '.join(known)}"
+    if unknown := sorted(set(given).difference(known)):
+        close = nearest(unknown, known) or f"; it takes {', '.join(sorted(known))}"
         raise ValueError(f"{who} takes no {', '.join(unknown)}{close}")
 
 
