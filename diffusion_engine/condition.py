@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .checks import number, plain, said, settle, whole
+
 if TYPE_CHECKING:
     from .network import Condition, ScoreNetwork
 
@@ -29,10 +31,11 @@ class ScaleEmbedding:
     name: str = "timestep_cond"
 
     def __post_init__(self) -> None:
-        if self.dim < 4 or self.dim % 2:
-            raise ValueError(
-                f"dim={self.dim}: an embedding has an even number of at least 4 values"
-            )
+        wanted = "an embedding has an even number of at least 4 values"
+        settle(self, "dim", whole, 4, wanted)
+        settle(self, "factor", number)
+        if self.dim % 2:
+            raise ValueError(f"dim={self.dim}: {wanted}")
 
     def __call__(self, scales: Tensor) -> Mapping[str, Tensor]:
         """[n] to [n, dim], float64."""
@@ -44,25 +47,30 @@ class ScaleEmbedding:
 
 
 def checked(
-    network: ScoreNetwork, condition: Any, n: int, device: torch.device
+    network: ScoreNetwork, condition: Any, n: int, device: torch.device, dtype: torch.dtype
 ) -> Condition | None:
     """The condition of n samples as tensors on a device; without one the network's null, if it has that.
+
+    dtype  of the network's input, in which it takes conditions that are not whole numbers
 
     Raises ValueError where it is not one entry a sample, or no class that the network knows.
     """
     if condition is None:
         if network.null is None:
             return None
-        return null_like(network, torch.zeros(n, dtype=torch.int64, device=device))
+        return null_like(network, torch.zeros(n, dtype=torch.int64, device=device), dtype)
     if isinstance(condition, Mapping):
-        made = {name: _tensor(repr(name), value, device) for name, value in condition.items()}
+        made = {
+            name: _tensor(repr(name), value, device, dtype) for name, value in condition.items()
+        }
         lengths = sorted({len(t) if t.ndim else 0 for t in made.values()})
         if lengths != [n]:
             raise ValueError(f"the condition holds {lengths} entries for {n} samples")
         return made
-    if isinstance(condition, int):
-        condition = [condition] * n
-    tensor = _tensor("it", condition, device)
+    condition = plain(condition)
+    tensor = _tensor(
+        "it", [condition] * n if isinstance(condition, int) else condition, device, dtype
+    )
     if tensor.ndim == 0 or len(tensor) != n:
         raise ValueError(
             f"the condition has shape {list(tensor.shape)} for {n} samples; give one a sample"
@@ -70,18 +78,19 @@ def checked(
     if network.classes is None:
         return tensor
     allowed = network.classes + (network.null == network.classes)
-    low, high = int(tensor.min()), int(tensor.max())
-    if tensor.dtype.is_floating_point or low < 0 or high >= allowed:
+    whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+    if tensor.ndim > 1 or not whole or int(tensor.min()) < 0 or int(tensor.max()) >= allowed:
         raise ValueError(
-            f"the network knows classes 0 to {network.classes - 1}; got {tensor.tolist()[:8]}"
+            f"the network knows classes 0 to {network.classes - 1}; got {said(tensor.tolist()[:8])}"
         )
     return tensor.long()
 
 
-def _tensor(name: str, value: Any, device: torch.device) -> Tensor:
+def _tensor(name: str, value: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
     try:
         if value is not None:
-            return torch.as_tensor(value, device=device)
+            tensor = torch.as_tensor(value, device=device)
+            return tensor.to(dtype) if tensor.is_floating_point() else tensor
     except (TypeError, ValueError, RuntimeError):
         pass
     raise ValueError(
@@ -92,7 +101,8 @@ def _tensor(name: str, value: Any, device: torch.device) -> Tensor:
 
 def length(conditions: Sequence[Any]) -> int | None:
     """How many samples the first condition that says so is for."""
-    condition = next((c for c in conditions if c is not None and not isinstance(c, int)), None)
+    several = (c for c in map(plain, conditions) if c is not None and not isinstance(c, int))
+    condition = next(several, None)
     if isinstance(condition, Mapping):
         condition = next(iter(condition.values()), None)
     try:
@@ -101,26 +111,26 @@ def length(conditions: Sequence[Any]) -> int | None:
         return None
 
 
-def null_like(network: ScoreNetwork, like: Condition) -> Condition | None:
-    """The null condition once for every sample, shaped like a condition."""
+def null_like(network: ScoreNetwork, like: Condition, dtype: torch.dtype) -> Condition | None:
+    """The null condition once for every sample, shaped like a condition; floats in the dtype."""
     null = network.null
     if null is None:
         return None
+    first = next(iter(like.values())) if isinstance(like, Mapping) else like
+
+    def repeated(value: Any) -> Tensor:
+        tensor = torch.as_tensor(value, device=first.device)
+        tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        return tensor.expand(len(first), *tensor.shape)
+
     if isinstance(null, Mapping):
-        first = next(iter(like.values() if isinstance(like, Mapping) else [like]))
-        return {
-            n: _repeat(torch.as_tensor(t, device=first.device), len(first)) for n, t in null.items()
-        }
+        return {name: repeated(value) for name, value in null.items()}
     if isinstance(like, Mapping):
         raise ValueError(
             f"the condition has the names {sorted(like)} and the network's null condition none; give both "
             "the same"
         )
-    return _repeat(torch.as_tensor(null, device=like.device), len(like))
-
-
-def _repeat(tensor: Tensor, n: int) -> Tensor:
-    return tensor.expand(n, *tensor.shape)
+    return repeated(null)
 
 
 def _kinds(condition: Condition | None) -> dict[str, tuple]:

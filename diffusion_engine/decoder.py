@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from . import checks
+from .outputs import sample
+from .placement import compute_dtype, evaluating, first_weight
+
+SCALE = "latents are divided by it; give the autoencoder's, such as Stable Diffusion's 0.18215"
+OVERLAP = "between 0 and 0.5 of a tile"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,27 +45,25 @@ class Decoder:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
-        if not callable(self.module):
-            raise ValueError(f"module={self.module!r} cannot be called with latents")
-        if not _number(self.scale_factor) or self.scale_factor == 0.0:
-            raise ValueError(
-                f"scale_factor={self.scale_factor!r}: latents are divided by it; give the autoencoder's, "
-                "such as Stable Diffusion's 0.18215"
-            )
-        if not _number(self.shift):
-            raise ValueError(f"shift={self.shift!r}: it is a finite number")
-        if self.tile is not None and (not isinstance(self.tile, int) or self.tile < 2):
-            raise ValueError(f"tile={self.tile!r}: at least 2 whole latents a side, or None")
+        settle = partial(checks.settle, self)
+        settle("module", checks.function, "give a torch.nn.Module or a function of latents")
+        settle("scale_factor", checks.number, SCALE)
+        settle("shift", checks.number)
+        settle("tile", checks.whole, 2, "at least 2 whole latents a side, or None")
+        settle("overlap", checks.number, OVERLAP)
+        settle("channels", checks.whole, 1, "the latents' channels, 1 or more, or None")
+        settle("batch_size", checks.whole, 1, "at least 1 latent a call")
+        if self.scale_factor == 0.0:
+            raise ValueError(f"scale_factor={self.scale_factor!r}: {SCALE}")
         if not 0.0 <= self.overlap <= 0.5:
-            raise ValueError(f"overlap={self.overlap:g}: between 0 and 0.5 of a tile")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size={self.batch_size}: at least 1 latent a call")
+            raise ValueError(f"overlap={self.overlap:g}: {OVERLAP}")
 
     @classmethod
     def from_diffusers(cls, vae: nn.Module, **options: Any) -> Decoder:
         """The decoder of diffusers' AutoencoderKL and its like, by its config; options as in Decoder."""
         from .adapters.diffusers import decoder
 
+        checks.names("from_diffusers", options, OPTIONS)
         return decoder(vae, **options)
 
     def placed(self, shape: tuple[int, ...], device: torch.device) -> Decoder:
@@ -71,7 +76,7 @@ class Decoder:
                 f"the decoder takes latents of {self.channels} channels and the network makes {shape[0]}; "
                 "give the autoencoder that the network was trained with"
             )
-        weights = _first(self.module)
+        weights = first_weight(self.module)
         if weights is None or weights.device == device:
             return self
         assert isinstance(self.module, nn.Module)
@@ -79,8 +84,15 @@ class Decoder:
 
     def __call__(self, latents: Tensor) -> Tensor:
         """[n, C, *pixel] to images [n, channels, *pixel], in the latents' type; reckoned in the module's."""
+        floats = isinstance(latents, Tensor) and latents.is_floating_point()
+        if not floats or latents.ndim < 3 or self.channels not in (None, latents.shape[1]):
+            wanted = "C" if self.channels is None else self.channels
+            raise ValueError(
+                f"latents={checks.said(latents)}: give a floating-point tensor [n, {wanted}, *pixel]"
+            )
         z = latents / self.scale_factor + self.shift
-        return torch.cat([self._whole(part) for part in z.split(self.batch_size)])
+        with evaluating(self.module):
+            return torch.cat([self._whole(part) for part in z.split(self.batch_size)])
 
     @property
     def levels(self) -> dict[str, float]:
@@ -108,8 +120,8 @@ class Decoder:
         return made
 
     def _decode(self, z: Tensor) -> Tensor:
-        weights = _first(self.module)
-        image = self.module(z if weights is None else z.to(weights.dtype))
+        weights = first_weight(self.module)
+        image = sample(self.module(z if weights is None else z.to(compute_dtype(self.module))))
         fits = (
             isinstance(image, Tensor)
             and image.ndim == z.ndim
@@ -126,6 +138,9 @@ class Decoder:
         return image.to(z.dtype)
 
 
+OPTIONS = frozenset(Decoder.__dataclass_fields__) - {"module"}
+
+
 def fitting(decoder: Decoder, made_with: Mapping[str, float] | None) -> None:
     """Raises ValueError where a recipe's images were made with another scale than the decoder's."""
     if made_with is not None and decoder.levels != dict(made_with):
@@ -137,10 +152,6 @@ def fitting(decoder: Decoder, made_with: Mapping[str, float] | None) -> None:
 
 def _said(levels: Mapping[str, float]) -> str:
     return " and ".join(f"{name}={value:g}" for name, value in levels.items())
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _blend(made: Tensor, tile: Tensor, axis: int, low: int) -> Tensor:
@@ -156,7 +167,3 @@ def _blend(made: Tensor, tile: Tensor, axis: int, low: int) -> Tensor:
     both = torch.lerp(before, after, weight)
     rest = tile.narrow(axis, shared, tile.shape[axis] - shared)
     return torch.cat([made.narrow(axis, 0, low), both, rest], dim=axis)
-
-
-def _first(module: Callable[[Tensor], Tensor]) -> Tensor | None:
-    return next(module.parameters(), None) if isinstance(module, nn.Module) else None

@@ -51,9 +51,9 @@ def encoding(
             "with refine=0"
         )
     first = process.at(process.t_min if start is None else start)
-    if not (first.sigma > 0.0 and first.t >= min(process.t_min, process.clean.t)):
+    if first.sigma == 0.0:
         raise ValueError(
-            f"start={first.t:g} is clean data or no time at all, and the ODE has no slope there; start above"
+            f"start={first.t:g} is clean data, and the ODE has no slope there; start above"
         )
     rising = (first, *(p for p in reversed(points) if p.lam < first.lam))
     if len(rising) < 2:

@@ -12,10 +12,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from . import checks
 from .processes import Discrete, GaussianProcess, Point
 
 Array = np.ndarray
-Grid = Callable[[GaussianProcess, int], Array]
+# Descending times or points; a grid with a true `complete` gives the end of the run too.
+Grid = Callable[[GaussianProcess, int], Sequence[float | Point] | Array]
 
 
 def uniform(process: GaussianProcess, n: int) -> Array:
@@ -34,7 +36,7 @@ def quadratic_striding(process: GaussianProcess, n: int) -> Array:
 
 
 def _ratio_ends(process: GaussianProcess) -> tuple[float, float]:
-    start, end = process.at(process.t_max), process.at(process.t_min)
+    start, end = process.noisiest, process.at(process.t_min)
     if not math.isfinite(start.lam):
         raise ValueError(
             f"{type(process).__name__} has alpha = 0 at its first time t={start.t:g}, where the "
@@ -43,31 +45,29 @@ def _ratio_ends(process: GaussianProcess) -> tuple[float, float]:
     return start.ratio, end.ratio
 
 
-def karras(process: GaussianProcess, n: int, rho: float = 7.0) -> Array:
+def karras(process: GaussianProcess, n: int, rho: float = 7.0) -> list[Point]:
     """n ratios g = sigma/alpha evenly spaced in g^(1/rho) (Karras et al. 2022, eq. 5)."""
     high, low = _ratio_ends(process)
     ratio = np.linspace(high ** (1 / rho), low ** (1 / rho), n) ** rho
-    return _times(process, ratio)
+    return _points(process, ratio)
 
 
-def exponential(process: GaussianProcess, n: int) -> Array:
+def exponential(process: GaussianProcess, n: int) -> list[Point]:
     """n ratios g = sigma/alpha in geometric progression; the same as lambda-uniform."""
     high, low = _ratio_ends(process)
-    return _times(process, np.exp(np.linspace(math.log(high), math.log(low), n)))
+    return _points(process, np.exp(np.linspace(math.log(high), math.log(low), n)))
 
 
-def lam_uniform(process: GaussianProcess, n: int) -> Array:
-    """n times evenly spaced in lam = log(alpha/sigma) (Lu et al. 2022)."""
+def lam_uniform(process: GaussianProcess, n: int) -> list[Point]:
+    """n points evenly spaced in lam = log(alpha/sigma) (Lu et al. 2022)."""
     high, low = _ratio_ends(process)
-    return _times(process, np.exp(-np.linspace(-math.log(high), -math.log(low), n)))
+    return _points(process, np.exp(-np.linspace(-math.log(high), -math.log(low), n)))
 
 
-def _times(process: GaussianProcess, ratio: Array) -> Array:
-    times = process.t_of_lam(-np.log(ratio))
-    times[0] = process.t_max
-    if len(times) > 1:
-        times[-1] = process.t_min
-    return times
+def _points(process: GaussianProcess, ratio: Array) -> list[Point]:
+    made = [process.at_ratio(g) for g in ratio.tolist()]
+    ends = [process.noisiest, process.at(process.t_min)][: len(made)]
+    return ends[:1] + made[1:-1] + ends[1:]
 
 
 def _table(process: GaussianProcess, name: str, n: int) -> int:
@@ -110,7 +110,7 @@ def shifted(process: GaussianProcess, n: int, shift: float = 3.0) -> Array:
 
 def karras_at(
     process: GaussianProcess, n: int, indices: Sequence[int] | None = None, scales: int = 40
-) -> Array:
+) -> list[Point]:
     """Places of a Karras grid of `scales` levels, but for the last, its cleanest: consistency models'.
 
     None takes n levels of a grid of n + 1.
@@ -122,7 +122,8 @@ def karras_at(
             f"indices={list(indices)} are {len(indices) - 1} steps to clean data and {n} were asked for; "
             f"give steps={len(indices) - 1}"
         )
-    return karras(process, scales)[list(indices[:-1])]
+    levels = karras(process, scales)
+    return [levels[k] for k in indices[:-1]]
 
 
 def distilled(process: GaussianProcess, n: int, original: int = 50) -> Array:
@@ -155,64 +156,63 @@ def points(
     """The steps + 1 points of a run, noisiest first.
 
     steps  number of intervals, 1 or more
-    grid   a name of GRIDS or a function (process, n) -> n descending times; None is the process's own
-    end    "zero": n = steps times, then clean data; "t_min": n = steps + 1 times, the last t_min
+    grid   a name of GRIDS or a function (process, n) -> n descending times or points; None is the
+           process's own
+    end    "zero": n = steps times, then clean data, or the grid's own end where it has one; "t_min":
+           n = steps + 1 times, the last of which for most grids is t_min
     Raises ValueError on an unknown name or a step count below 1.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps={steps!r}: a run has a whole number of steps, 1 or more")
+    steps = checks.whole("steps", steps, 1, "a run has a whole number of steps, 1 or more")
     if end not in ("zero", "t_min"):
         raise ValueError(f"end={end!r}: choose 'zero' (clean data) or 't_min'")
     grid = process.default_grid if grid is None else grid
     if isinstance(grid, str):
         if grid not in GRIDS:
-            raise ValueError(f"unknown grid {grid!r}; the grids are {', '.join(GRIDS)}")
+            raise ValueError(
+                f"unknown grid {grid!r}; the grids are {', '.join(GRIDS)}"
+                f"{checks.nearest([grid], GRIDS)}"
+            )
         grid = GRIDS[grid]
-    times = np.asarray(grid(process, steps + (end == "t_min")), np.float64)
-    return from_times(process, [*times, *([process.clean.t] if end == "zero" else [])])
+    wanted = "give a name, or a function (process, n) -> n descending times"
+    times = list(checks.function("grid", grid, wanted)(process, steps + (end == "t_min")))
+    if getattr(grid, "complete", False):
+        return from_times(process, times if end == "zero" else times[:-1])
+    return from_times(process, [*times, process.clean] if end == "zero" else times)
 
 
 def from_times(process: GaussianProcess, times: Sequence[float | Point]) -> tuple[Point, ...]:
     """The points of a user's own times, verbatim: descending t; the clean time means sigma = 0.
 
-    Points are taken as they are.
+    Points are taken as they are. Raises ValueError on a time that the process does not have.
     """
-    clean = process.clean
-
-    def point(t: float | Point) -> Point:
-        if isinstance(t, Point):
-            return t
-        return clean if t == clean.t else process.at(t)
-
-    _check_descending("times", [t.t if isinstance(t, Point) else float(t) for t in times])
-    made = tuple(map(point, times))
+    listed = checks.entries("times", times, "give descending times t, as [0.9, 0.5]")
+    given = [
+        t if isinstance(t, Point) else checks.number(f"times[{i}]", t) for i, t in enumerate(listed)
+    ]
+    _check_descending("times", [t for t in given if not isinstance(t, Point)], len(given))
+    made = tuple(t if isinstance(t, Point) else process.at(t) for t in given)
     _check_levels(made)
     return made
 
 
 def from_sigmas(process: GaussianProcess, sigmas: Sequence[float]) -> tuple[Point, ...]:
-    """The points of a user's noise-to-signal ratios g = sigma/alpha, verbatim; a last 0 is clean data."""
-    sigmas = [float(s) for s in sigmas]
-    _check_descending("sigmas", sigmas)
+    """The points of a user's noise-to-signal ratios g = sigma/alpha, verbatim; a last 0 is clean data.
+
+    One that the process does not reach keeps its value, and the network is told the nearest time.
+    """
+    listed = checks.entries("sigmas", sigmas, "give descending sigma / alpha, as [14.6, 1.0, 0.0]")
+    sigmas = [checks.number(f"sigmas[{i}]", s) for i, s in enumerate(listed)]
+    _check_descending("sigmas", sigmas, len(sigmas))
     if sigmas[-1] < 0.0:
         raise ValueError(f"sigmas end at {sigmas[-1]:g}; a noise level is 0 or above")
-    made = []
-    for g in sigmas:
-        if g == 0.0:
-            made.append(process.clean)
-            continue
-        t = float(process.t_of_lam(-math.log(g)))
-        # alpha and sigma follow from g itself, so that the level is met to the last bit.
-        at = process.at(t)
-        alpha = at.alpha if at.alpha == 1.0 else at.sigma / g
-        made.append(Point(t, alpha, alpha * g))
-    _check_levels(tuple(made))
-    return tuple(made)
+    made = tuple(process.at_ratio(g) if g > 0.0 else process.clean for g in sigmas)
+    _check_levels(made)
+    return made
 
 
-def _check_descending(name: str, values: list[float]) -> None:
-    if len(values) < 2:
-        raise ValueError(f"{name} has {len(values)} entries; a run needs at least 2 (one step)")
+def _check_descending(name: str, values: list[float], count: int) -> None:
+    if count < 2:
+        raise ValueError(f"{name} has {count} entries; a run needs at least 2 (one step)")
     if not all(math.isfinite(v) for v in values):
         raise ValueError(f"{name} holds a number that is not finite: {values}")
     for i, (a, b) in enumerate(pairwise(values)):
@@ -227,4 +227,7 @@ def _check_descending(name: str, values: list[float]) -> None:
 def _check_levels(made: tuple[Point, ...]) -> None:
     for a, b in pairwise(made):
         if not b.lam > a.lam:
-            raise ValueError(f"t={a.t:g} and t={b.t:g} have the same noise level; drop one of them")
+            raise ValueError(
+                f"sigma / alpha has to fall; it is {a.ratio:g} at t={a.t:g} and {b.ratio:g} at t={b.t:g}: "
+                "drop one of them"
+            )

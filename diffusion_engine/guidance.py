@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from . import checks
 from .ops import layout
 from .plan import Plan, Row
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from .network import ScoreNetwork
 
 CONDITIONAL, UNCONDITIONAL = 0, 1
+CLASSIFIER = "the scale is a finite number, 0 for none"
+WEIGHTS = "give finite numbers, 1 or more"
 
 
 def classifier_free(
@@ -25,9 +28,8 @@ def classifier_free(
               (Kynkaanniemi et al. 2024); calls outside it are conditional alone
     Raises ValueError where the numbers make no sense or the plan is guided already.
     """
-    if not math.isfinite(scale):
-        raise ValueError(f"guidance={scale!r}: the scale is a finite number, 1 for none")
-    _check_interval(interval)
+    scale = checks.number("guidance", scale, "the scale is a finite number, 1 for none")
+    interval = checked_interval(interval)
     if scale == 1.0:
         return plan
 
@@ -63,9 +65,8 @@ def classifier_guidance(
     interval  as for classifier_free
     Raises ValueError where the numbers make no sense, or eps says nothing about x0.
     """
-    _check_interval(interval)
-    if not math.isfinite(scale):
-        raise ValueError(f"classifier_scale={scale!r}: the scale is a finite number, 0 for none")
+    interval = checked_interval(interval)
+    scale = checks.number("classifier_scale", scale, CLASSIFIER)
 
     def guide(row: Row) -> Row:
         if row.call is None or scale == 0.0 or not _inside(row, interval):
@@ -106,8 +107,10 @@ def compose(plan: Plan, weights: tuple[float, ...], unconditional: bool = True) 
     The score of a product of noised densities is not that of the noised product, so that samples are those of
     the product only roughly.
     """
-    if not weights or not all(map(math.isfinite, weights)):
-        raise ValueError(f"compose has the weights {list(weights)}; give finite numbers, 1 or more")
+    listed = checks.entries("weights", weights, WEIGHTS)
+    weights = tuple(checks.number("weight", weight, WEIGHTS) for weight in listed)
+    if not weights:
+        raise ValueError(f"weights=(): {WEIGHTS}")
     rest = 1.0 - math.fsum(weights)
     terms = [(i + (i > 0), weight) for i, weight in enumerate(weights)]
     if unconditional and rest != 0.0:
@@ -159,11 +162,6 @@ ROUNDING = 1.0 + 1e-12  # of the ratio of a level that was given as one
 
 def check(network: ScoreNetwork, interval: tuple[float, float], classifier_scale: float) -> None:
     """Raises ValueError where these make no sense, or say what this network would not follow."""
-    _check_interval(interval)
-    if not math.isfinite(classifier_scale):
-        raise ValueError(
-            f"classifier_scale={classifier_scale!r}: the scale is a finite number, 0 for none"
-        )
     inside = getattr(network.module, "guided", False)  # of genie.exact_derivative
     if interval != ALWAYS and (network.scale_input is not None or inside):
         why = "follows one guided ODE" if inside else "reads its guidance scale, which is one"
@@ -186,17 +184,10 @@ def _check_room(branches: int, row: Row) -> None:
         )
 
 
-def _check_interval(interval: tuple[float, float]) -> None:
-    pair = isinstance(interval, (tuple, list)) and len(interval) == 2
-    if not pair or not all(isinstance(end, (int, float)) for end in interval):
-        raise ValueError(
-            f"interval={interval!r}: give two noise-to-signal ratios sigma / alpha, as (0.3, 3.0)"
-        )
-    low, high = interval
-    if not 0.0 <= low < high:
-        raise ValueError(
-            f"interval=({low:g}, {high:g}): give noise-to-signal ratios 0 <= low < high"
-        )
+def checked_interval(given: tuple[float, float]) -> tuple[float, float]:
+    """A guidance interval as two numbers."""
+    wanted = "give two noise-to-signal ratios sigma / alpha, 0 <= low < high, as (0.3, 3.0)"
+    return checks.pair("interval", given, wanted, infinite=True, least=0.0)
 
 
 def _inside(row: Row, interval: tuple[float, float]) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import checks
+from .forward import turn
 from .network import ScoreNetwork
 from .prediction import Velocity
 
@@ -42,7 +44,8 @@ class Linearized(nn.Module):
         def product(tangent: Tensor) -> Tensor:
             if self.elementwise:
                 return slope * tangent
-            return torch.func.jvp(output, (v,), (tangent.to(v.dtype),))[1]
+            with turn():
+                return torch.func.jvp(output, (v,), (tangent.to(v.dtype),))[1]
 
         blocks, pair = [o], [v, o]
         for _ in range(self.powers):
@@ -66,10 +69,9 @@ def linearized(network: ScoreNetwork, powers: int = 1, elementwise: bool = False
             f"linearized takes a network of CLD that returns its score alone, and this one predicts "
             f"{network.prediction!r}"
         )
-    if not 1 <= powers <= 7:
-        raise ValueError(
-            f"powers={powers}: give 1 to 7, each of which is two of a row's 16 outputs"
-        )
+    wanted = "give 1 to 7, each of which is two of a row's 16 outputs"
+    if checks.whole("powers", powers, 1, wanted) > 7:
+        raise ValueError(f"powers={powers}: {wanted}")
     return replace(
         network,
         module=Linearized(network.module, powers, elementwise),

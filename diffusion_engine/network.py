@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import grids
+from . import checks, grids
+from .declared import HALF, declared
+from .outputs import tensors
 from .prediction import PREDICTIONS, F, Prediction, Velocity
 from .processes import CLD, EDM, GaussianProcess, Point
 
@@ -34,8 +36,9 @@ LABELS: dict[str, Callable[[Point], float]] = {
 }
 
 
-# What torch says where a layer meets another number of channels than its own.
+# What torch says where a layer meets another number of channels than its own, or another dtype.
 SHAPE_ERRORS = ("channels", "shapes cannot be multiplied")
+DTYPE_ERRORS = ("dtype", "scalar type", "should be the same")
 
 
 def gathered(condition: Condition | None, named: Mapping[str, Tensor]) -> Condition | None:
@@ -63,7 +66,8 @@ class ScoreNetwork:
     module      called as module(x, label), module(x, label, condition), or with a latent z
                 module(x, label, z) and module(x, label, z, condition); a condition that is a
                 mapping is passed by keyword. It returns a tensor [N, C, *pixel], or up to four whose
-                channels count on.
+                channels count on; of diffusers' outputs, and of a mapping, `sample` is read. Its training
+                mode does not act: it runs in eval mode, and is put back afterwards
     process     the law its training data followed
     shape       of one sample, (C, *pixel); a network of CLD reads [x, v], 2C channels
     prediction  "eps", "x0", "v", "score", "flow", "F" (EDM's inner network), or a function of a Point
@@ -72,7 +76,8 @@ class ScoreNetwork:
     label       what it is told for the time: "t", "999t", "1000t", "sigma" (= sigma/alpha),
                 "log_sigma", "log_sigma/4", "lam", "gamma" (VDM's), or a function of a Point, such as the
                 c_noise of a prediction that has one (prediction.py)
-    label_dtype float32, float64 or int64
+    label_dtype float32, float64 or int64; or bfloat16 or float16, which round 999 to 1000, of a network that
+                does not take its labels otherwise
     scale       its input is scale x: "one", "sigma" (x / alpha: VE coordinates), "F" (EDM's), or a
                 function of a Point; None is the prediction's c_in where it has one, else "one"
     null        the condition of the unconditional branch, one sample of it (no batch axis); None
@@ -118,51 +123,7 @@ class ScoreNetwork:
     inference: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.process, GaussianProcess):
-            raise ValueError(
-                f"process={self.process!r} is no noising process, such as VP() or EDM()"
-            )
-        if not self.shape or not all(isinstance(n, int) and n > 0 for n in self.shape):
-            raise ValueError(f"shape={self.shape!r}: one sample's shape is (channels, *pixel)")
-        for kind, table in (("prediction", PREDICTIONS), ("label", LABELS)):
-            value = getattr(self, kind)
-            if isinstance(value, str) and value not in table:
-                raise ValueError(
-                    f"unknown {kind} {value!r}; choose {', '.join(table)}, or give a function"
-                )
-        if isinstance(self.process, CLD) != isinstance(self.rule, Velocity):
-            raise ValueError(
-                f"prediction={self.prediction!r} of {type(self.process).__name__}: a network of CLD predicts "
-                f"'velocity' or 'mixed_velocity' (or a Velocity), and no other network does"
-            )
-        if isinstance(self.scale, str) and self.scale not in ("one", "sigma", "F"):
-            raise ValueError(
-                f"unknown scale {self.scale!r}; choose one, sigma or F, or give a function"
-            )
-        if self.variance not in (None, "learned", "learned_range"):
-            raise ValueError(
-                f"variance={self.variance!r}: choose 'learned', 'learned_range' or, without one, None"
-            )
-        if self.derivative not in (None, "heads", "exact"):
-            raise ValueError(
-                f"derivative={self.derivative!r}: a network offers 'heads' (k1, k2, k3), 'exact' or None"
-            )
-        if self.derivative and self.variance:
-            raise ValueError(
-                "derivative and variance are both read from channel block 1; give one of them"
-            )
-        if self.memory_format is torch.channels_last and len(self.shape) != 3:
-            raise ValueError(
-                f"channels_last needs images (channels, height, width), got {self.shape}"
-            )
-        if not isinstance(self.latent, int) or self.latent < 0:
-            raise ValueError(f"latent={self.latent!r}: the size of z, 0 for a network without")
-        if isinstance(self.module, nn.Module):
-            for name, parameter in self.module.named_parameters():
-                if not bool(torch.isfinite(parameter).all()):
-                    raise ValueError(
-                        f"weight {name!r} of the network holds NaN or infinity; load a sound checkpoint"
-                    )
+        declared(self, LABELS)
 
     def with_classifier(self, classifier: Callable[..., Tensor], **options: Any) -> ScoreNetwork:
         """This network and grad log p(y | x) of a noise-aware classifier (Dhariwal & Nichol 2021).
@@ -184,6 +145,7 @@ class ScoreNetwork:
         **options: Any,
     ) -> ScoreNetwork:  # fmt: skip
         """A denoiser D(x / alpha, sigma / alpha) that returns x0, as EDM and k-diffusion wrap theirs."""
+        checks.names("from_denoiser", options, OPTIONS)
         options = {"prediction": "x0", "label": "sigma", "scale": "sigma"} | options
         return cls(denoiser, process or EDM(), shape, **options)
 
@@ -193,16 +155,19 @@ class ScoreNetwork:
 
         module     called as module(x, t, ..., return_dict=False); its config says shape and classes. Twice
                    as many channels out as in are a learned variance behind the prediction
-        scheduler  of any kind, or its config: the noise, prediction, clipping and times
+        scheduler  one of those in adapters/schedulers.py, or its saved config with _class_name: the noise,
+                   prediction, clipping, levels and their end. What its step does is the solver's to say
         options    of ScoreNetwork, in place of what the two say; `null` is the condition of the
                    unconditional branch, e.g. {"encoder_hidden_states": embedding of ""}
 
         A condition that is one tensor is `class_labels`, or `encoder_hidden_states` where the network attends
-        to text; a mapping is passed by its names, those of SDXL within added_cond_kwargs. A run ends at
-        clean data, as with set_alpha_to_one. Raises ValueError where a configuration is not understood.
+        to text; a mapping is passed by its names, those of SDXL within added_cond_kwargs. A last step that
+        stays on its level is left out: it changes nothing. Raises ValueError where a field of a configuration
+        asks for what is not taken over, and at a condition that the module does not read.
         """
         from .adapters.diffusers import score_network
 
+        checks.names("from_diffusers", options, OPTIONS)
         return score_network(module, scheduler, **options)
 
     def with_module(self, module: Callable[..., Any]) -> ScoreNetwork:
@@ -283,18 +248,17 @@ class ScoreNetwork:
         self, x: Tensor, label: Tensor, condition: Condition | None, latent: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         """The outputs of one batched call, as a tuple of tensors."""
+        if self.label_dtype in HALF:  # the step writes no such labels
+            label = label.to(self.label_dtype)
         unnamed, named = arguments(condition)
         given = (x, label) if latent is None else (x, label, latent)
         try:
             out = self.module(*given, *unnamed, **named)
         except RuntimeError as error:
-            if self.process.blocks == 1 or not any(word in str(error) for word in SHAPE_ERRORS):
-                raise
-            raise ValueError(
-                f"the network does not take {x.shape[1]} channels, and CLD's reads [x, v] of {self.shape[0]} "
-                f"each; give the shape of x alone and a module that takes {x.shape[1]} channels ({error})"
-            ) from error
-        outs = (out,) if isinstance(out, Tensor) else tuple(out)
+            if hint := self._hint(str(error), x, label):
+                raise ValueError(f"{hint} ({error})") from error
+            raise
+        outs = tensors(out)
         option, blocks = self._promise
         if option and sum(t.shape[1] for t in outs) < blocks * self.shape[0]:
             raise ValueError(  # an absent block would be read as 0
@@ -315,6 +279,29 @@ class ScoreNetwork:
                     f"{self.rule} has {wanted}: the score of v alone, and its products"
                 )
         return outs
+
+    def _hint(self, error: str, x: Tensor, label: Tensor) -> str | None:
+        """What may be wrong with the shape or the dtypes of a call that torch refused."""
+        if self.process.blocks > 1 and any(word in error for word in SHAPE_ERRORS):
+            return (
+                f"the network does not take {x.shape[1]} channels, and CLD's reads [x, v] of {self.shape[0]} "
+                f"each; give the shape of x alone and a module that takes {x.shape[1]} channels"
+            )
+        if "Long, Int" in error and label.is_floating_point():
+            return (
+                f"the network looks something up by an index and was given labels of {label.dtype}: if it "
+                "looks the labels up, say ScoreNetwork(label_dtype=torch.int64)"
+            )
+        if x.dtype != label.dtype and any(word in error for word in DTYPE_ERRORS):
+            return (
+                f"the network was given an input of {x.dtype} and labels of {label.dtype}: if it takes them "
+                f"so, say ScoreNetwork(label_dtype={x.dtype}); if it computes in another dtype, say "
+                "Sampler(dtype=)"
+            )
+        return None
+
+
+OPTIONS = frozenset(ScoreNetwork.__dataclass_fields__) - {"module"}
 
 
 def _over_alpha(at: Point) -> float:

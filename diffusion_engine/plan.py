@@ -115,6 +115,9 @@ class Plan:
         if self.exact:
             _check_transport(self.rows)
 
+    def __reduce__(self) -> tuple:
+        return type(self), (self.rows, self.name, self.exact)
+
     @cached_property
     def packed(self) -> dict[Any, Any]:
         """By dtype, what arena.pack made of the plan."""

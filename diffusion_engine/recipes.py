@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from . import checks
 from .processes import Point
 from .solvers import solver
 
@@ -16,17 +17,26 @@ if TYPE_CHECKING:
     from .sampler import Sampler
 
 
+def _plain(value: Any) -> Any:
+    """A value that JSON holds, where it is one of numpy or torch, a sequence, or infinite."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    value = checks.plain(value)
+    return 1e308 if value == math.inf else value  # JSON has no infinity
+
+
 def written(sampler: Sampler) -> dict[str, Any]:
     """A sampler's part of a recipe; Request.recipe is the other."""
     rule, clip, decoder = sampler.solver, sampler.clip, sampler.decoder
     # A user's own solver may be no dataclass.
     options: dict[str, Any] = dataclasses.asdict(rule) if dataclasses.is_dataclass(rule) else {}
+    options = {name: _plain(value) for name, value in options.items()}
     return {
         "format": "diffusion-engine-recipe/1",
         "rng": "philox4x32-10/1",
         "network": sampler.network.name,
         "solver": {"name": rule.name, "options": options},
-        "points": [[p.t, p.alpha, p.sigma] for p in sampler.points],
+        "points": [_plain([p.t, p.alpha, p.sigma]) for p in sampler.points],
         "interval": [sampler.interval[0], min(sampler.interval[1], 1e308)],
         "classifier_scale": sampler.classifier_scale,
         "clip": None if clip is None else list(clip),

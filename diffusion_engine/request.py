@@ -7,12 +7,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from . import checks, images
 from .condition import check_alike, check_shapes, checked, length, null_like
 from .network import Condition, ScoreNetwork
 
@@ -26,6 +28,10 @@ Compose = Sequence[tuple[Any, float | Sequence[float]]]
 Scale = float | tuple[float, ...]
 # Given normals, or "brownian"
 Noise = Tensor | Callable[[int, int, tuple[int, ...]], Tensor] | str
+
+COUNT = "ask for at least 1 sample"
+SEED = "a seed lies in 0 ... 2^64 - 1 and is a whole number"
+REFINE = "a whole number of iterations a step, 0 for none"
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +122,12 @@ class Request:
         """Checks what was given; raises ValueError with what to do."""
         network, device = sampler.network, sampler.device
         conditions, weights = _composed(sampler, compose, condition, guidance)
-        numbers = _seeds(n, seed, seeds, length(conditions) if x is None else len(x))
+        implied = length(conditions)
+        if x is not None and (given := images.count(x, network)) is not None:
+            implied = given
+        numbers = _seeds(n, seed, seeds, implied)
         count = len(numbers)
-        parts = [checked(network, c, count, device) for c in conditions]
+        parts = [checked(network, c, count, device, sampler.dtype) for c in conditions]
         made, concepts = parts[0], tuple(c for c in parts[1:] if c is not None)
         scales: tuple[Scale, ...] = tuple(
             zip(*(_scales("weight", w, count) for w in weights), strict=True)
@@ -141,6 +150,8 @@ class Request:
             raise ValueError(
                 "a classifier guides to a class; give condition=, or sample with classifier_scale=0"
             )
+        noised = checks.flag("noised", noised)
+        start = None if start is None else checks.number("start", start, "give a time t")
         if x is None and (start is not None or noised):
             raise ValueError("start and noised belong to a given x; give x=")
         if x is not None and start is None and not noised and encoding is None:
@@ -149,17 +160,16 @@ class Request:
             )
         if (mask is None) != (known is None):
             raise ValueError("inpainting needs both mask= and known=")
-        if isinstance(noise, str) and noise != "brownian":
-            raise ValueError(
-                f"noise={noise!r}: give 'brownian', a tensor or a function, or leave it out"
-            )
-        whole = noised or encoding is not None
+        if encoding is not None:
+            encoding = checks.whole("refine", encoding, 0, REFINE)
+        if x is not None:
+            whole = noised or encoding is not None
+            x = images.state(x, network, count, device, sampler.state_dtype, whole)
+        if mask is not None:
+            mask, known = images.region(mask, known, network, count, device)
         return cls(
-            numbers, scales, made, concepts,
-            _state(x, network, count, device, sampler.state_dtype, whole), start, noised,
-            _images("mask", mask, network, count, device), _images("known", known, network, count, device),
-            noise, encoding,
-        )  # fmt: skip
+            numbers, scales, made, concepts, x, start, noised, mask, known, _noise(noise), encoding
+        )
 
     def part(self, low: int, high: int) -> Request:
         """Samples low ... high - 1 of the request."""
@@ -193,7 +203,9 @@ class Request:
         if self.condition is None or (network.null is None and not self.concepts):
             return [self.condition]
         # Without an unconditional branch nothing calls branch 1.
-        none = self.condition if network.null is None else null_like(network, self.condition)
+        none: Condition | None = self.condition
+        if network.null is not None:
+            none = null_like(network, self.condition, dtype)
         names = [sorted(c) if isinstance(c, Mapping) else None for c in (self.condition, none)]
         if names[0] != names[1]:
             raise ValueError(
@@ -234,6 +246,23 @@ class Request:
             "noise": self.noise if named else None,
             "needs": needs,
         }
+
+
+# What `sample` may be asked, beside how its batches are run.
+ASKED = frozenset(signature(Request.of).parameters) - {"sampler", "n"}
+
+
+def _noise(given: Any) -> Noise | None:
+    """Given normals as the run reads them."""
+    if isinstance(given, np.ndarray):
+        given = torch.from_numpy(given)
+    floats = isinstance(given, Tensor) and given.is_floating_point()
+    named = isinstance(given, str) and given == "brownian"
+    if given is None or named or floats or callable(given):
+        return given
+    raise ValueError(
+        f"noise={checks.said(given)}: give 'brownian', a tensor of normals or a function, or leave it out"
+    )
 
 
 def _given_normals(given: Tensor, low: int, high: int, row: int, m: int) -> Tensor:
@@ -285,38 +314,26 @@ def _seeds(
     if seeds is not None:
         if seed is not None:
             raise ValueError("seed and seeds were both given; seeds=[...] names every sample's own")
-        numbers = tuple(int(s) for s in seeds)
-        if n is not None and n != len(numbers):
+        listed = checks.entries("seeds", seeds, "give one seed a sample, as [7, 8, 9]")
+        numbers = tuple(checks.whole(f"seeds[{i}]", s, 0, SEED) for i, s in enumerate(listed))
+        if n is not None and checks.whole("n", n, 1, COUNT) != len(numbers):
             raise ValueError(
                 f"n={n} samples and {len(numbers)} seeds; give one seed a sample, or leave n out"
             )
     else:
-        count = n if n is not None else implied or 1
-        if count < 1:
-            raise ValueError(f"n={count}: ask for at least 1 sample")
-        numbers = tuple(range(seed or 0, (seed or 0) + count))
+        implied = 1 if implied is None else implied
+        count = checks.whole("n", implied if n is None else n, 1, COUNT)
+        first = checks.whole("seed", 0 if seed is None else seed, 0, SEED)
+        numbers = tuple(range(first, first + count))
     if not numbers:
         raise ValueError("seeds is empty; give at least one")
-    if not all(0 <= s < 2**64 for s in numbers):
-        raise ValueError(f"a seed lies in 0 ... 2^64 - 1; got {min(numbers)} ... {max(numbers)}")
+    if max(numbers) >= 2**64:
+        raise ValueError(f"{SEED}; got {min(numbers)} ... {max(numbers)}")
     return numbers
 
 
-def numbers(name: str, given: Any) -> float | tuple[float, ...]:
-    """A number, or one a sample, of whatever kind they were given as."""
-    try:
-        if np.ndim(given) == 0:
-            return float(given)
-        many = tuple(float(number) for number in given)
-    except (TypeError, ValueError):
-        many = ()
-    if not many:
-        raise ValueError(f"{name}={given!r}: give one number, or one a sample")
-    return many
-
-
 def _scales(name: str, given: float | Sequence[float], n: int) -> tuple[float, ...]:
-    scales = numbers(name, given)
+    scales = checks.numbers(name, given)
     if isinstance(scales, float):
         return (scales,) * n
     if len(scales) != n:
@@ -328,7 +345,7 @@ def _scales(name: str, given: float | Sequence[float], n: int) -> tuple[float, .
 
 def example(network: ScoreNetwork, device: torch.device, dtype: torch.dtype) -> Condition | None:
     """A condition for one sample, where the network says what they look like."""
-    made = checked(network, None if network.classes is None else 0, 1, device)
+    made = checked(network, None if network.classes is None else 0, 1, device, dtype)
     if network.scale_input is None:
         return made
     return _with_scale(network, made, (1.0,), device, dtype)
@@ -353,35 +370,3 @@ def _with_scale(
     if condition is None:
         return told
     return (dict(condition) if isinstance(condition, Mapping) else {"": condition}) | told
-
-
-def _state(
-    x: Tensor | None, network: ScoreNetwork, n: int, device: torch.device, dtype: torch.dtype, whole: bool
-) -> Tensor | None:  # fmt: skip
-    """A given x, or all of [x, v] where that may be given."""
-    if x is not None and whole and tuple(x.shape[1:]) == network.state_shape:
-        parts = torch.as_tensor(x).split(network.shape[0], dim=1)
-        return torch.cat([_images("x", p, network, n, device, dtype) for p in parts], dim=1)  # type: ignore[misc]
-    return _images("x", x, network, n, device, dtype)
-
-
-def _images(
-    name: str,
-    given: Tensor | None,
-    network: ScoreNetwork,
-    n: int,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor | None:
-    """[n, *shape] in the network's memory format, broadcast over samples and channels."""
-    if given is None:
-        return None
-    given = torch.as_tensor(given, dtype=dtype, device=device)
-    try:
-        full = given.expand(n, *network.shape)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{name} has shape {list(given.shape)}; it has to fit [{n}, "
-            f"{', '.join(map(str, network.shape))}]"
-        ) from error
-    return full.contiguous(memory_format=network.memory_format)

@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import brownian, executors, flags, grids, recipes, request, trace
+from . import brownian, checks, executors, flags, grids, recipes, request, trace
 from .accelerate.network import Accelerated
 from .accelerate.twin import Example
-from .adapters.diffusers import Model
+from .declared import sound
 from .decoder import Decoder, fitting
-from .derived import Derived
+from .derived import Derived, unwrapped
 from .encoding import encoding
 from .executors import Executor, Graph
-from .executors.compiled import Compiled
+from .executors.lru import Lru
 from .executors.run import Run
-from .guidance import check, classifier_free, classifier_guidance, compose, inpaint
+from .guidance import (
+    CLASSIFIER,
+    check,
+    checked_interval,
+    classifier_free,
+    classifier_guidance,
+    compose,
+    inpaint,
+)  # fmt: skip
 from .network import ScoreNetwork
+from .placement import evaluating, place
 from .plan import Plan
 from .processes import Point
 from .progress import Progress, bar, watcher
-from .request import Request, Result, Scale
+from .request import ASKED, Request, Result, Scale
 from .solvers import Solver, solver
+
+BATCH = "at least 1 sample a batch"
+CLIP = "give a range (low, high) with low < high, None or 'network'"
+PLANS = 4096  # rows of plans that a sampler keeps, some 7 KB each
 
 # What `encode` passes on to `sample`.
 ENCODES = frozenset(
@@ -36,8 +49,12 @@ ENCODES = frozenset(
 )
 
 
+RUN = frozenset(("batch_size", "on_step", "every", "progress"))
+
+
 class Sampler:
-    """Samples of a trained network. Immutable: several threads may use one.
+    """Samples of a trained network. Immutable: several threads may use one, and make others meanwhile; it
+    can be copied and pickled for other processes.
 
     network    a ScoreNetwork
     solver     a name (see `diffusion-engine solvers`), with its options as keywords, or an object
@@ -50,8 +67,9 @@ class Sampler:
     interval   (low, high] of sigma / alpha in which guidance acts
     classifier_scale  of the classifier of ScoreNetwork.with_classifier, 0 for none
     clip       range of `denoised`; None leaves it alone; "network" takes the network's own
-    dtype      of the network's input; another dtype than the module's runs a copy of the module, which
-               follows what you change of yours
+    dtype      of the network's input, and of conditions that are not whole numbers; None is what the module
+               computes in: that of its first weight of 16 bits or more, or of its layerwise casting. Another
+               runs a copy of the module, which follows what you change of yours
     device     where to run; None is the module's device
     backend    of the step: "auto", "torch", "cpp", "triton" or "cuda"
     batch_size samples per batched call at most
@@ -90,8 +108,11 @@ class Sampler:
         decoder: Decoder | None = None,
         **options: Any,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: at least 1 sample a batch")
+        if not isinstance(network, ScoreNetwork):
+            raise ValueError(
+                f"network={type(network).__name__}: wrap the module in ScoreNetwork(module, process, shape), "
+                "which says how it is called"
+            )
         if times is not None and sigmas is not None:
             raise ValueError("times and sigmas both fix the levels of a run; give one of them")
         self.solver = _solver(solver, options)
@@ -100,31 +121,31 @@ class Sampler:
         elif times is not None:
             self.points = grids.from_times(network.process, times)
         else:
-            grid = grid or _own_grid(self.solver, network) or network.grid
+            if grid is None:
+                grid = _own_grid(self.solver, network) or network.grid
             self.points = grids.points(network.process, steps, grid, end)
-        self.classifier_scale = float(classifier_scale)
-        check(network, interval, self.classifier_scale)
-        self.guidance, self.interval = request.numbers("guidance", guidance), interval
+        self.classifier_scale = checks.number("classifier_scale", classifier_scale, CLASSIFIER)
+        self.interval = checked_interval(interval)
+        check(network, self.interval, self.classifier_scale)
+        self.guidance = checks.numbers("guidance", guidance)
         self.executor = executors.executor(executor, backend)
-        self.clip = _clip(network.clip if clip == "network" else clip)
-        self.batch_size = batch_size
-        self.dtype, self.device = _place(network, dtype, device)
-        example = self._example(network) if accelerate else None
-        moved = partial(_moved, dtype=self.dtype, device=self.device)
-        self._derived = Derived(network, moved, example, self.device if compile else None)
+        clip = network.clip if isinstance(clip, str) and clip == "network" else clip
+        self.clip = None if clip is None else checks.pair("clip", clip, CLIP)
+        self.batch_size = checks.whole("batch_size", batch_size, 1, BATCH)
+        example = None
+        if checks.flag("accelerate", accelerate):
+            example = partial(_example, network, network.label_of(self.points[0]), self.batch_size)
+        placed = partial(place, network, dtype, device)
+        self._derived = Derived(network, placed, example, checks.flag("compile", compile))
+        self.dtype, self.device = self._derived.dtype, self._derived.device
         self.executor.check(self.device)
         if not isinstance(decoder, Decoder | None):
             raise ValueError(
                 f"decoder={type(decoder).__name__}: give Decoder(module, scale_factor=...)"
             )
         self.decoder = None if decoder is None else decoder.placed(network.shape, self.device)
-        self._plans: dict[tuple, Plan] = {}
+        self._plans: Lru[tuple, Plan] = Lru(PLANS)
         self.plan()  # an unsuitable solver fails here, not at the first sample
-
-    def _example(self, network: ScoreNetwork) -> Example:
-        label, place = network.label_of(self.points[0]), (self.device, self.dtype)
-        given = request.example(network, *place)
-        return Example(label, given, self.batch_size, self.dtype, self.device)
 
     @property
     def network(self) -> ScoreNetwork:
@@ -136,16 +157,29 @@ class Sampler:
         """What accelerate=True did to the network; print it."""
         return self._derived.accelerated
 
-    def plan(self, guidance: float | None = None, start: float | None = None, **how: Any) -> Plan:
+    def plan(
+        self,
+        guidance: float | None = None,
+        start: float | None = None,
+        kind: str = "prior",
+        masked: bool = False,
+        refine: int | None = None,
+    ) -> Plan:
         """The table of a run.
 
         guidance  the classifier-free scale; None is the sampler's own (its first)
         start     begin at this time with a given image
+        kind      "prior", or what is given: "image", "state" or "whole", as in Solver.plan
+        masked    keep a known region
+        refine    the plan that encodes
         """
         if guidance is None:
             own = self.guidance
             guidance = own if isinstance(own, float) else own[0]
-        return self._plan(float(guidance), start, **how)
+        checks.one_of("kind", kind, ("prior", "image", "state", "whole"))
+        scale = checks.number("guidance", guidance)
+        start = None if start is None else checks.number("start", start)
+        return self._plan(scale, start, kind, checks.flag("masked", masked), refine)
 
     def _plan(
         self,
@@ -158,11 +192,13 @@ class Sampler:
         # A network that reads its scale makes the calls of an unguided one.
         scale = 1.0 if self.network.scale_input is not None else scale
         key = (scale, start, kind, masked, refine)
-        if key not in self._plans:
+        plan = self._plans.get(key)
+        if plan is None:
             with trace.span("plan"):
                 plan = self._guided(self._solved(start, kind, refine), scale)
-                self._plans[key] = inpaint(plan) if masked else plan
-        return self._plans[key]
+                plan = inpaint(plan) if masked else plan
+                self._plans.put(key, plan, min(len(plan.rows), PLANS))
+        return plan
 
     def _solved(self, start: float | None, kind: str, refine: int | None) -> Plan:
         """The solver's own plan, or the one that encodes."""
@@ -201,10 +237,12 @@ class Sampler:
         guidance   as in Sampler, for this call
         compose    [(condition, weight), ...] in place of condition and guidance: the score is
                    s_u + sum_i w_i (s_i - s_u), or sum_i w_i s_i of a network without a null condition
-        x, start   clean images [n, *shape] that are noised to time `start` and sampled from there
+        x, start   clean images [n, *shape], or one [*shape] for all, that are noised to time `start` and
+                   sampled from there
         noised     x is already the state at `start` (default: the first time); of CLD [x, v] on the channel
                    axis, or at the first time x alone, whose velocity is drawn
-        mask, known  inpainting: mask is 1 where samples are free, 0 where they follow `known` images
+        mask, known  inpainting: mask is 1 where samples are free, 0 where they follow `known` images; bool,
+                   floats, or uint8 where 255 is 1
         every      call on_step after every so many steps, and after the last
         noise      "brownian": an SDE solver's noise follows one path of each sample, whatever the steps, so
                    that 20 and 40 steps come to nearly the same sample (brownian.py). Or
@@ -238,7 +276,7 @@ class Sampler:
         if unknown := sorted(request.keys() - ENCODES):
             raise ValueError(
                 f"encode takes no {', '.join(unknown)}: it draws nothing and keeps no region; it takes "
-                f"{', '.join(sorted(ENCODES))}"
+                f"{', '.join(sorted(ENCODES))}{checks.nearest(unknown, ENCODES)}"
             )
         if x is None:
             raise ValueError("x is None: give the images to encode, [n, *shape]")
@@ -255,12 +293,14 @@ class Sampler:
         **request: Any,
     ) -> Iterator[Result]:
         """The same samples as `sample`, a Result for every batch, made as it is asked for."""
+        checks.names("sample", request, ASKED | RUN)
         full = Request.of(self, n, **request)
         size = self.batch_size if batch_size is None else batch_size
-        if size < 1:
-            raise ValueError(f"batch_size={size}: at least 1 sample a batch")
-        if every < 1:
-            raise ValueError(f"every={every}: call on_step after every 1 step or more")
+        size = checks.whole("batch_size", size, 1, BATCH)
+        every = checks.whole("every", every, 1, "call on_step after every 1 step or more")
+        if on_step is not None:
+            checks.function("on_step", on_step, "give a function of a Progress, or None")
+        progress = None if progress is None else checks.flag("progress", progress)
         return (
             self._run(full.part(low, low + size), on_step, every, progress)
             for low in range(0, full.n, size)
@@ -304,7 +344,7 @@ class Sampler:
         if progress is None and not self.executor.between_rows:
             progress = False
         seen = bar(run.length - 1, progress)
-        with seen or nullcontext():
+        with seen or nullcontext(), evaluating(unwrapped(network.module)):
             samples, finite = self.executor.execute(run, watcher(run, seen, on_step, every))
         if not all(finite):
             flags.warn(part.seeds, finite)
@@ -335,6 +375,9 @@ class Sampler:
         inner = unwrapped(self._followed().module)
         if not isinstance(inner, nn.Module):
             raise ValueError(f"{type(inner).__name__} is no torch.nn.Module and has no weights")
+        if not isinstance(weights, Mapping) or not all(map(torch.is_tensor, weights.values())):
+            raise ValueError("the weights are no mapping of tensors; give a state_dict")
+        sound({name: weights[name] for name, _ in inner.named_parameters() if name in weights})
         own = {name: tensor.shape for name, tensor in inner.state_dict().items()}
         given = {name: tensor.shape for name, tensor in weights.items()}
         if own != given:
@@ -380,33 +423,13 @@ class Sampler:
         return sampler.sample(**given)
 
 
-def _clip(given: Any) -> tuple[float, float] | None:
-    """A range of `denoised`, as two numbers."""
-    if given is None:
-        return None
-    pair = isinstance(given, (tuple, list)) and len(given) == 2
-    if (
-        not pair
-        or not all(isinstance(end, (int, float)) for end in given)
-        or not given[0] < given[1]
-    ):
-        raise ValueError(
-            f"clip={given!r}: give a range (low, high) with low < high, None or 'network'"
-        )
-    return float(given[0]), float(given[1])
+OPTIONS = frozenset(signature(Sampler).parameters) - {"network", "options"}
 
 
 def _solver(given: str | Solver, options: dict[str, Any]) -> Solver:
-    if not isinstance(given, str) and not hasattr(given, "plan"):
+    if not isinstance(given, str) and (not hasattr(given, "plan") or isinstance(given, type)):
         raise ValueError(f"solver={given!r} is neither a name nor an object with plan(...)")
-    return solver(given, **options)
-
-
-def unwrapped(module: Any) -> Any:
-    """A user's own module, within those that the engine calls it through."""
-    while isinstance(module, (Compiled, Model)):
-        module = module.module
-    return module
+    return solver(given, OPTIONS, **options)
 
 
 def _own_grid(solver: Solver, network: ScoreNetwork) -> str | grids.Grid | None:
@@ -416,30 +439,8 @@ def _own_grid(solver: Solver, network: ScoreNetwork) -> str | grids.Grid | None:
     return solver.default_grid(network.process)
 
 
-def _place(
-    network: ScoreNetwork, dtype: torch.dtype | None, device: torch.device | str | None
-) -> tuple[torch.dtype, torch.device]:
-    """The dtype and the device that the network is to run in: its own, unless told others."""
-    module = network.module
-    weights = next(module.parameters(), None) if isinstance(module, nn.Module) else None
-    dtype = dtype or (weights.dtype if weights is not None else torch.float32)
-    place = (
-        torch.device(device)
-        if device
-        else weights.device
-        if weights is not None
-        else torch.device("cpu")
-    )
-    if place.type == "cuda" and place.index is None:
-        place = torch.device("cuda", torch.cuda.current_device())
-    return dtype, place
-
-
-def _moved(network: ScoreNetwork, dtype: torch.dtype, device: torch.device) -> ScoreNetwork:
-    """The network on its device and in its dtype; a changed module is a copy."""
-    module = network.module
-    weights = next(module.parameters(), None) if isinstance(module, nn.Module) else None
-    if weights is None or (weights.dtype == dtype and weights.device == device):
-        return network
-    assert isinstance(module, nn.Module)
-    return network.with_module(copy.deepcopy(module).to(device, dtype))
+def _example(
+    network: ScoreNetwork, label: float, samples: int, dtype: torch.dtype, device: torch.device
+) -> Example:
+    """What the network is called with to be accelerated."""
+    return Example(label, request.example(network, device, dtype), samples, dtype, device)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cache
+from threading import Lock
 from typing import Any, TypeVar
 
 DOMAIN = "diffusion_engine"  # of NVTX: Nsight's tools show and filter the ranges by it
@@ -24,28 +25,31 @@ Call = TypeVar("Call", bound=Callable[..., Any])
 _OFF = nullcontext()
 _listeners: dict[str, Listener] = {}  # replaced, never changed: readers take no lock
 _watchers: list[Callable[[], None]] = []
+_changing = Lock()
 
 
 def enable() -> None:
     """Makes the ranges NVTX ranges; DIFFUSION_ENGINE_NVTX=1 does so from the start."""
-    _listen(_listeners | {"nvtx": nvtx_range})
+    with _changing:
+        _listen(_listeners | {"nvtx": nvtx_range})
 
 
 def disable() -> None:
     """Ends what `enable` began."""
-    _listen({name: each for name, each in _listeners.items() if name != "nvtx"})
+    _cease("nvtx")
 
 
 @contextmanager
 def listening(name: str, listener: Listener) -> Iterator[None]:
     """While it is entered the ranges go to `listener`, too."""
-    if name in _listeners:
-        raise RuntimeError(f"{name!r} listens already; one at a time in a process")
-    _listen(_listeners | {name: listener})
+    with _changing:
+        if name in _listeners:
+            raise RuntimeError(f"{name!r} listens already; one at a time in a process")
+        _listen(_listeners | {name: listener})
     try:
         yield
     finally:
-        _listen({key: each for key, each in _listeners.items() if key != name})
+        _cease(name)
 
 
 def active() -> tuple[str, ...]:
@@ -87,6 +91,11 @@ def _all(listeners: tuple[Listener, ...], name: str, payload: int | None) -> Ite
         for listener in listeners:
             stack.enter_context(listener(name, payload))
         yield
+
+
+def _cease(name: str) -> None:
+    with _changing:
+        _listen({key: each for key, each in _listeners.items() if key != name})
 
 
 def _listen(listeners: dict[str, Listener]) -> None:

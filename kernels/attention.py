@@ -158,7 +158,7 @@ def bind_attention(args: AttentionArgs) -> Launch:
 
     def launch(tensors: Sequence[Tensor]) -> None:
         nonlocal run
-        with device:
+        with device():
             if run is None:
                 run = start(_attention, grid, dict(zip(TENSORS, tensors, strict=True)), fixed)
             else:

@@ -64,7 +64,7 @@ def bind_brownian(args: BrownianArgs) -> Callable[[], None]:
 
     def launch() -> None:
         nonlocal run
-        with device:
+        with device():
             if run is None:
                 run = start(_brownian, *prepare(args))
             else:

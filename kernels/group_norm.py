@@ -286,7 +286,7 @@ def bind_group_norm(args: GroupNormArgs) -> Launch:
     device, runs, parts = on_device(args.x.device), {}, stages(args)
 
     def launch(tensors: Sequence[Tensor | None]) -> None:
-        with device:
+        with device():
             known = dict(zip(TENSORS, tensors, strict=True))
             for stage in parts:
                 known |= stage.scratch(tensors[0])  # type: ignore[arg-type]

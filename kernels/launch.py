@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from threading import Lock
 from typing import Any
 
 import torch
@@ -11,6 +13,8 @@ import triton
 from torch import Tensor
 
 from diffusion_engine.backends.native import scattered, strides
+
+_interpreting = Lock()  # the interpreter keeps the place in the grid in a global
 
 
 def interpreted(kernel: object) -> bool:
@@ -42,10 +46,11 @@ def objection(kernel: object, images: dict[str, Tensor], small: dict[str, Tensor
     return None
 
 
-def on_device(device: torch.device) -> AbstractContextManager[Any]:
-    """Triton launches on the current device, which may be another one where there are several."""
+def on_device(device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    """What each launch enters, one of its own: it remembers the thread's device. Triton launches on the
+    current one, which may be another where there are several."""
     several = device.type == "cuda" and torch.cuda.device_count() > 1
-    return torch.cuda.device(device) if several else nullcontext()
+    return partial(torch.cuda.device, device) if several else nullcontext
 
 
 def start(
@@ -58,10 +63,16 @@ def start(
     step's 38 arguments (200 us with Triton 3.6) on a slow core; handing them to the compiled kernel
     took 5.
     """
-    compiled = kernel[grid](**changing, **fixed)
     names = tuple(changing)  # and no values: the launch would keep the first tensors alive
     if interpreted(kernel):
-        return lambda *values: kernel[grid](**dict(zip(names, values, strict=True)), **fixed)
+
+        def interpret(*values: Any) -> None:
+            with _interpreting:
+                kernel[grid](**dict(zip(names, values, strict=True)), **fixed)
+
+        interpret(*changing.values())
+        return interpret
+    compiled = kernel[grid](**changing, **fixed)
     run = compiled[(*grid, 1, 1)]
     rest = [fixed[name] for name in kernel.arg_names[len(names) :]]
     return lambda *values: run(*values, *rest)

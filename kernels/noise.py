@@ -56,7 +56,7 @@ def bind_noise(args: NoiseArgs) -> Callable[..., None]:
         nonlocal run
         # Always an int32: a key that came as int64 would be compiled as another kernel.
         key = ((key + 2**31) & 0xFFFFFFFF) - 2**31
-        with device:
+        with device():
             if run is None:
                 run = start(_noise, *prepare(args, key, m))
             else:

@@ -244,7 +244,7 @@ def bind_step(args: StepArgs) -> Launch:
     def launch(outs: Sequence[Tensor] = ()) -> None:
         alike = tuple([(o.dtype, o.shape, o.stride(), o.data_ptr() % 16 == 0) for o in outs])
         run = prepared.get(alike)
-        with device:
+        with device():
             if run is None:
                 prepared[alike] = start(_step, *prepare(args, ticket, outs))
             else:

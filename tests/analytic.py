@@ -61,17 +61,24 @@ def propagated(plan, variance):
     return mean, variance
 
 
-def network(problem: problems.TM, process, shape=(1,), prediction="x0") -> ScoreNetwork:
-    """The exact denoiser of a problem, told its time in float64."""
+def network(problem: problems.TM, process, shape=(1,), prediction="x0", label="t") -> ScoreNetwork:
+    """The exact denoiser of a problem, told its time, or with label="sigma" its level, in float64."""
+    point = {"t": process.at, "sigma": process.at_ratio}[label]
 
-    def module(x, label):
+    def module(x, told):
         rule = getattr(problem, "denoised" if prediction == "x0" else prediction)
         out = torch.empty_like(x, dtype=torch.float64)
-        for t in label.unique():  # samples of one batch may be at different times
-            here, at = label == t, process.at(float(t))
+        for t in told.unique():  # samples of one batch may be at different times
+            here, at = told == t, point(float(t))
             out[here] = torch.from_numpy(rule(x[here].double().numpy(), at.alpha, at.sigma))
         return out.to(x.dtype)
 
     return ScoreNetwork(
-        module, process, shape, prediction=prediction, label_dtype=torch.float64, name="analytic"
+        module,
+        process,
+        shape,
+        prediction=prediction,
+        label=label,
+        label_dtype=torch.float64,
+        name="analytic",
     )

@@ -48,11 +48,11 @@ def test_a_refused_launch_says_what_to_do(cuda):
     p.batch = p.channels = 1
     p.pixels = 4
     with pytest.raises(ValueError, match="1 to 5 slots, got 0"):
-        cuda.step_on_host(p)
+        cuda.step_on_host(p, [])
     if not torch.cuda.is_available():
         p.slot = [(0, 4, 4, 1, 0)]
         with pytest.raises(RuntimeError, match=r"step: CUDA refused the launch: .* nvidia-smi"):
-            cuda.step(p, 0, 0)
+            cuda.step(p, [], 0, 0)
 
 
 def test_several_blocks_need_a_ticket(cuda):
@@ -60,7 +60,7 @@ def test_several_blocks_need_a_ticket(cuda):
     p.batch, p.channels, p.pixels = 1, 3, 64 * 64
     p.slot = [(0, 3 * 64 * 64, 64 * 64, 1, 0)]
     with pytest.raises(ValueError, match="needs `ticket`"):
-        cuda.step_on_host(p)
+        cuda.step_on_host(p, [])
 
 
 # The kernels' code on the CPU

@@ -16,7 +16,7 @@ HALVES = (torch.bfloat16, torch.float16)
 
 def bind_on_host(args):
     module = native.loaded("_cuda")
-    return layers.bind_attention(args, "_cuda", lambda p, _: module.attention_on_host(p))
+    return layers.bind_attention(args, "_cuda", lambda p, to, _: module.attention_on_host(p, to))
 
 
 @pytest.fixture
@@ -144,23 +144,22 @@ def test_refusals(cuda):  # noqa: F811
     p.batch = p.heads = p.queries = p.keys = 1
     p.dim, p.dtype, p.scale = 12, 1, 1.0
     with pytest.raises(ValueError, match="a multiple of 8 up to 256, got 12"):
-        cuda.attention_on_host(p)
+        cuda.attention_on_host(p, [0] * 4)
     p.dim, p.dtype = 16, 0
     with pytest.raises(ValueError, match="takes bfloat16 and float16; cast"):
-        cuda.attention_on_host(p)
+        cuda.attention_on_host(p, [0] * 4)
     p.dtype = 1
     memory = torch.zeros(64, dtype=torch.bfloat16)
     p.at([(16, 16, 16)] * 4)
-    p.move([memory.data_ptr() + 2] * 4)
     with pytest.raises(ValueError, match="rows that start at multiples of 16 bytes"):
-        cuda.attention_on_host(p)
-    assert cuda.attention_workspace(p) == 0
+        cuda.attention_on_host(p, [memory.data_ptr() + 2] * 4)
+    addresses = [memory.data_ptr()] * 4
+    assert cuda.attention_workspace(p, addresses) == 0
     if not torch.cuda.is_available():
-        p.move([memory.data_ptr()] * 4)
         with pytest.raises(
             RuntimeError, match=r"attention: CUDA refused the launch: .* nvidia-smi"
         ):
-            cuda.attention(p, 0, 0)
+            cuda.attention(p, addresses, 0, 0, 0)
 
 
 @pytest.mark.gpu

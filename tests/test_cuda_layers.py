@@ -15,10 +15,10 @@ from diffusion_engine.ops.group_norm import GroupNormArgs
 def bind_group_norm_on_host(args):
     module = native.loaded("_cuda")
 
-    def run(p, tensor):
-        scratch = torch.full((module.group_norm_workspace(p),), 255, dtype=torch.uint8)
-        p.workspace = scratch.data_ptr() if len(scratch) else 0
-        module.group_norm_on_host(p)
+    def run(p, addresses, tensor):
+        size = module.group_norm_workspace(p, addresses)
+        scratch = torch.full((size,), 255, dtype=torch.uint8)
+        module.group_norm_on_host(p, addresses, scratch.data_ptr() if size else 0)
 
     return layers.bind_group_norm(args, "_cuda", run)
 
@@ -74,9 +74,9 @@ def test_group_norm_refusals(cuda):  # noqa: F811
     p = cuda.GroupNormParams()
     p.batch, p.channels, p.pixels, p.groups = 1, 6, 4, 4
     with pytest.raises(ValueError, match="4 groups do not divide 6 channels"):
-        cuda.group_norm_on_host(p)
+        cuda.group_norm_on_host(p, [0] * 8)
     x = torch.zeros(1, 8, 128, 128)
     args = GroupNormArgs(x, x, groups=2)
-    run = layers.bind_group_norm(args, "_cuda", lambda p, _: cuda.group_norm_on_host(p))
+    run = layers.bind_group_norm(args, "_cuda", lambda p, to, _: cuda.group_norm_on_host(p, to))
     with pytest.raises(ValueError, match=r"needs a workspace of [0-9]+ bytes"):
         run(args.tensors())

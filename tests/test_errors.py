@@ -39,7 +39,7 @@ def net(process=None, **options):
         ),
         ({"sigmas": [2.0, 2.0, 0.0]}, "repeats at entry 1"),
         ({"sigmas": [2.0, -1.0]}, "sigmas end at -1"),
-        ({"sigmas": [float("nan"), 0.0]}, "not finite"),
+        ({"sigmas": [float("nan"), 0.0]}, "sigmas\\[0\\]=nan: give a finite number"),
         ({"times": [0.1, 0.5]}, "times has to fall strictly"),
         ({"times": [0.5]}, "at least 2"),
         ({"times": [0.5, 0.1], "sigmas": [1.0, 0.0]}, "give one of them"),

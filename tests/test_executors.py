@@ -467,8 +467,10 @@ def test_autocast_and_float64_are_refused():
 def test_training_mode_after_the_capture():
     network = ScoreNetwork(Convolution().eval(), VP(), SHAPE)
     captured = Sampler(network, steps=3, executor=taping())
-    captured.sample(2)
+    first = captured.sample(2)
     network.module.train()
+    assert same(first, captured.sample(2))  # it runs in eval mode all the same
+    network.module.training = False
     with pytest.raises(GraphError, match="training mode changed"):
         captured.sample(2)
 

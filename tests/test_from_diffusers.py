@@ -84,7 +84,7 @@ def test_ddim_equals_diffusers(config):
 
 def test_flow_matching_equals_diffusers():
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
-    network = ScoreNetwork.from_diffusers(UNET, scheduler.config)
+    network = ScoreNetwork.from_diffusers(UNET, scheduler)
     assert isinstance(network.process, FlowMatching)
     x = torch.randn(2, 3, 8, 8)
     scheduler.set_timesteps(6)
@@ -127,39 +127,88 @@ def test_dit_with_its_learned_variance():
     assert close(made.samples, loop(scheduler, DIT, x, 3, 2.0, branches, channels=4))
 
 
-def test_sdxl_conditions_are_added():
-    seen = {}
+SMALL = {
+    "sample_size": 8,
+    "block_out_channels": (32,),
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D",),
+    "up_block_types": ("CrossAttnUpBlock2D",),
+    "cross_attention_dim": 16,
+    "attention_head_dim": 4,
+}
+# What a network reads besides the text: its own fields, and conditions of two samples by name.
+NAMED = {
+    "masks": ({}, {"encoder_attention_mask": torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]),
+                   "attention_mask": (torch.arange(64) % 3 > 0).float().expand(2, 64)}),
+    "classes": ({"num_class_embeds": 5}, {"class_labels": torch.tensor([1, 4])}),
+    "a scale": ({"time_cond_proj_dim": 6}, {"timestep_cond": torch.randn(2, 6)}),
+    "sdxl": ({"addition_embed_type": "text_time", "addition_time_embed_dim": 4,
+              "projection_class_embeddings_input_dim": 12 + 6 * 4},
+             {"text_embeds": torch.randn(2, 12), "time_ids": torch.rand(2, 6)}),
+    "an image": ({"addition_embed_type": "image", "encoder_hid_dim": 10},
+                 {"image_embeds": torch.randn(2, 10)}),
+}  # fmt: skip
 
-    class Net(torch.nn.Module):
-        config = UNET.config
 
-        def forward(self, x, t, encoder_hidden_states, added_cond_kwargs, return_dict):
-            seen.update(added_cond_kwargs)
-            return (x * encoder_hidden_states.mean(dim=(1, 2)).view(-1, 1, 1, 1),)
-
-    network = ScoreNetwork.from_diffusers(Net(), diffusers.DDIMScheduler())
-    condition = {
-        "encoder_hidden_states": torch.ones(2, 3, 4),
-        "text_embeds": torch.randn(2, 5),
-        "time_ids": torch.randn(2, 6),
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_named_conditions(name, scale):
+    """Each changes the output as in a direct call, with guidance against a null of the same names too."""
+    config, extra = NAMED[name]
+    torch.manual_seed(2)
+    net = diffusers.UNet2DConditionModel(**SMALL, **config).eval()
+    x, given = torch.randn(2, 4, 8, 8), {"encoder_hidden_states": torch.randn(2, 5, 16), **extra}
+    null = {
+        k: torch.ones_like(t[0]) * (0 if t.dtype.is_floating_point else 1) for k, t in given.items()
     }
-    Sampler(network, "ddim", 2).sample(condition=condition)
-    assert seen["text_embeds"].shape == (2, 5) and set(seen) == {"text_embeds", "time_ids"}
+    null["attention_mask"] = torch.ones(64)
+    null = {k: null[k] for k in given}
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    network = ScoreNetwork.from_diffusers(net, scheduler, null=null, scale_input=None)
+    ours = [
+        Sampler(network, "ddim", 2, guidance=scale).sample(x=x, noised=True, condition=c).samples
+        for c in (
+            given,
+            *(
+                {**given, k: t.roll(1, 0) if k != "attention_mask" else 1 - t}
+                for k, t in extra.items()
+            ),
+        )
+    ]
+
+    def keywords(named):
+        own = {
+            k: t for k, t in named.items() if k not in ("text_embeds", "time_ids", "image_embeds")
+        }
+        added = {k: t for k, t in named.items() if k not in own}
+        return own | ({"added_cond_kwargs": added} if added else {})
+
+    branches = [keywords(given), keywords({k: t.expand(2, *t.shape) for k, t in null.items()})]
+    want = loop(scheduler, net, x, 2, scale, branches if scale != 1.0 else branches[:1])
+    assert close(ours[0], want)
+    assert not any(close(other, want) for other in ours[1:])  # every name has its effect
 
 
-def test_noise_levels_of_a_scheduler():
-    karras = diffusers.DPMSolverMultistepScheduler(use_karras_sigmas=True)
-    network = ScoreNetwork.from_diffusers(UNET, karras)
-    karras.set_timesteps(8)
-    points = Sampler(network, "ddim", 8).points
-    got = [p.ratio for p in points[:-1]]
-    # diffusers rounds the ends' timesteps; both run from the table's largest to its smallest ratio.
-    assert got == pytest.approx(karras.sigmas[:-1].tolist(), rel=1e-3)
-    with pytest.raises(ValueError, match="asks for thresholding=True"):
-        ScoreNetwork.from_diffusers(UNET, diffusers.DDIMScheduler(thresholding=True))
-    with pytest.raises(ValueError, match="asks for use_dynamic_shifting=True"):
-        config = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True).config
-        ScoreNetwork.from_diffusers(UNET, config)
+@pytest.mark.parametrize(
+    "net, names",
+    [
+        (TEXT, ["text_embeds", "time_ids", "image_embeds", "class_labels", "timestep_cond", "negative",
+                "cross_attention_kwargs", "mid_block_additional_residual"]),
+        (UNET, ["encoder_hidden_states", "class_labels", "timestep_cond"]),
+        (CLASSES, ["encoder_attention_mask"]),
+        (DIT, ["encoder_hidden_states"]),
+    ],
+)  # fmt: skip
+def test_a_condition_that_is_not_read_is_refused(net, names):
+    network = ScoreNetwork.from_diffusers(net, diffusers.DDIMScheduler())
+    text = {"encoder_hidden_states": torch.zeros(1, 3, 16)} if net is TEXT else {}
+    for name in names:
+        with pytest.raises(ValueError, match=f"the condition has {name!r}"):
+            Sampler(network, "ddim", 2).sample(1, condition={**text, name: torch.zeros(1, 4)})
+    with pytest.raises(ValueError, match="the condition has 'txt'"):
+        ScoreNetwork.from_diffusers(
+            net, diffusers.DDIMScheduler(), null={"txt": torch.zeros(3, 16)}
+        )
 
 
 def test_weights_have_the_names_of_the_users_module():
@@ -172,12 +221,12 @@ def test_what_is_not_understood():
         ScoreNetwork.from_diffusers(torch.nn.Conv2d(3, 3, 1), diffusers.DDIMScheduler())
     with pytest.raises(ValueError, match="a scheduler, or its config"):
         ScoreNetwork.from_diffusers(UNET, "ddim")
-    with pytest.raises(ValueError, match="neither beta_schedule nor shift"):
+    with pytest.raises(ValueError, match="of the class KarrasVeScheduler is not understood"):
         ScoreNetwork.from_diffusers(UNET, {"_class_name": "KarrasVeScheduler"})
+    with pytest.raises(ValueError, match="without a _class_name is not understood"):
+        ScoreNetwork.from_diffusers(UNET, diffusers.DDIMScheduler().config)
     with pytest.raises(ValueError, match="beta_schedule='odd'"):
-        ScoreNetwork.from_diffusers(
-            UNET, diffusers.DDIMScheduler().config | {"beta_schedule": "odd"}
-        )
+        ScoreNetwork.from_diffusers(UNET, {"_class_name": "DDIMScheduler", "beta_schedule": "odd"})
     inpaint = diffusers.UNet2DModel(
         **(dict(CLASSES.config) | {"in_channels": 9, "out_channels": 4})
     )

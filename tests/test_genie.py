@@ -233,7 +233,7 @@ def test_equals_oracle(schedule, afs, denoise):
     points = [SCHEDULES[schedule].point(time) for time in t]
     network = exact_derivative(mixture(process))
     sampler = Sampler(network, "genie", times=points_of(points), afs=afs, denoise=denoise, **F64)
-    x = np.array([0.7, -1.3, 0.1]) * process.prior_std(float(t[0]))
+    x = np.array([0.7, -1.3, 0.1]) * process.prior_std(process.at(float(t[0])))
     made = sampler.sample(x=column(*x), noised=True).samples[:, 0].numpy()
     want = oracle(TM, points, x, afs=afs, denoise=denoise)
     # The discrete table's kinks: its slope at a timestep is the central difference.

@@ -89,7 +89,7 @@ def test_blocks_are_guided_as_one():
 @pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m", "heun", "unipc"])
 def test_a_classifier_makes_the_conditional_sample(solver, process):
     """grad log p(y | x) of the exact classifier turns the mixture into its component y."""
-    state = column(0.7, -1.3, 0.2) * process.prior_std(process.t_max)
+    state = column(0.7, -1.3, 0.2) * process.prior_std(process.at(process.t_max))
     given = {"x": state, "noised": True, "condition": [0, 1, 2]}
     guided = Sampler(classified(process=process), solver, 8, **F64).sample(**given)
     want = Sampler(mixture(process), solver, 8, **F64).sample(**given)
@@ -406,7 +406,11 @@ def test_conditions_by_name_are_composed():
         ({}, {"compose": 5}, "compose=5: give \\(condition, weight\\) pairs"),
         ({}, {"compose": [(None, 1.0)]}, "give \\(condition, weight\\) pairs"),
         ({}, {"compose": [(1, None)]}, "weight=None: give one number"),
-        ({}, {"compose": [(1, math.nan)]}, "give finite numbers"),
+        (
+            {},
+            {"compose": [(1, math.nan)]},
+            "weight=nan: give one number, or one a sample, all finite",
+        ),
         ({}, {"compose": [(1, 1.0)], "condition": 2}, "leave condition out"),
         ({"guidance": 2.0}, {"compose": [(1, 1.0)]}, "guidance at 1"),
         ({"interval": (0.1, 2.0)}, {"compose": [(1, 1.0)]}, "leave the sampler's interval out"),

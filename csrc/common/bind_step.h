@@ -2,9 +2,12 @@
 // integers; a view is (address, batch stride, channel stride, pixel stride, dtype code).
 //
 //     p = StepParams(); p.batch = ...; p.slot = [view, ...]; p.row = tensor.data_ptr(); ...
-//     p.out = [view, ...]; p.blocks = [...]        before each launch whose outputs lie elsewhere
-//     step(p)                    in _cpu
-//     step(p, stream, device)    in _cuda: the address of the stream, the number of the device
+//     p.out = [view, ...]; p.blocks = [...]        the outputs' layouts: p serves all calls with such outputs
+//     step(p, [address, ...])                    in _cpu: where the outputs of this call lie
+//     step(p, [address, ...], stream, device)    in _cuda: the address of the stream, the number of the device
+//
+// Parameters are shared by threads: a call copies them, with what is its own, before it lets go of the
+// interpreter's lock.
 #pragma once
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -47,6 +50,21 @@ template <class Params>
 void def_view(py::class_<Params>& c, const char* name, View Params::*member) {
   c.def_property(name, nullptr,
                  [member](Params& p, const ViewTuple& t) { p.*member = view_of(t); });
+}
+
+// A call's own parameters: a copy of the shared ones with where its outputs lie.
+inline StepParams own(StepParams p, const std::vector<uintptr_t>& outs) {
+  if (outs.size() != (size_t)p.tensors)
+    throw py::value_error(std::to_string(outs.size()) + " addresses for the layouts of " +
+                          std::to_string(p.tensors) + " outputs");
+  for (size_t i = 0; i < outs.size(); ++i) p.out[i].data = reinterpret_cast<void*>(outs[i]);
+  return p;
+}
+
+inline NoiseParams own(NoiseParams p, uint32_t key, uint32_t m) {
+  p.key = key;
+  p.m = m;
+  return p;
 }
 
 void bind_step_params(py::module_& m) {
@@ -100,9 +118,7 @@ void bind_noise_params(py::module_& m) {
   c.def(py::init([] { return NoiseParams{}; }))
       .def_readwrite("batch", &NoiseParams::batch)
       .def_readwrite("channels", &NoiseParams::channels)
-      .def_readwrite("pixels", &NoiseParams::pixels)
-      .def_readwrite("key", &NoiseParams::key)
-      .def_readwrite("m", &NoiseParams::m);
+      .def_readwrite("pixels", &NoiseParams::pixels);
   def_view(c, "out", &NoiseParams::out);
   def_address(c, "seed", &NoiseParams::seed);
   def_address(c, "row", &NoiseParams::row);

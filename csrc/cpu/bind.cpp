@@ -22,7 +22,7 @@ void set_isa(const std::string& name) {
 
 //     p = Conv3x3Params(); p.batch = ...     once for tensors of a kind
 //     p.at([view of x, out, residual])       (0, 0, 0, 0, 0) for an absent one
-//     p.move([address, ...])                 x, weight, bias, residual and out of each launch
+//     conv3x3(p, [address, ...])             x, weight, bias, residual and out of the call
 void bind_conv3x3_params(py::module_& m) {
   using de::Conv3x3Params;
   py::class_<Conv3x3Params>(m, "Conv3x3Params", py::module_local())
@@ -40,14 +40,23 @@ void bind_conv3x3_params(py::module_& m) {
              p.x = de::view_of(views[0]);
              p.out = de::view_of(views[1]);
              p.residual = de::view_of(views[2]);
-           })
-      .def("move", [](Conv3x3Params& p, const std::array<uintptr_t, 5>& addresses) {
-        p.x.data = reinterpret_cast<void*>(addresses[0]);
-        p.weight = reinterpret_cast<const float*>(addresses[1]);
-        p.bias = reinterpret_cast<const float*>(addresses[2]);
-        p.residual.data = reinterpret_cast<void*>(addresses[3]);
-        p.out.data = reinterpret_cast<void*>(addresses[4]);
-      });
+           });
+}
+
+de::Conv3x3Params own(de::Conv3x3Params p, const std::array<uintptr_t, 5>& addresses) {
+  p.x.data = reinterpret_cast<void*>(addresses[0]);
+  p.weight = reinterpret_cast<const float*>(addresses[1]);
+  p.bias = reinterpret_cast<const float*>(addresses[2]);
+  p.residual.data = reinterpret_cast<void*>(addresses[3]);
+  p.out.data = reinterpret_cast<void*>(addresses[4]);
+  return p;
+}
+
+// Runs on parameters of the call's own, which no other thread can reach.
+template <class Params>
+void unlocked(void (*run)(const Params&), const Params& p) {
+  const py::gil_scoped_release release;
+  run(p);
 }
 
 std::vector<std::string> isas() {
@@ -77,14 +86,26 @@ PYBIND11_MODULE(_cpu, m) {
   de::bind_group_norm_params(m);
   de::bind_attention_params(m);
   bind_conv3x3_params(m);
-  const auto release = py::call_guard<py::gil_scoped_release>();
-  m.def("step", &de::run_step, release);
-  m.def("noise", &de::run_noise, release);
-  m.def("brownian", &de::run_brownian, release);
-  m.def("group_norm", &de::run_group_norm, release);
-  m.def("attention", &de::run_attention, release);
-  m.def("conv3x3", &de::run_conv3x3, release);
-  m.def("checksums", &de::checksums, release, "One for each (address, bytes).", py::arg("ranges"));
+  m.def("step", [](const de::StepParams& p, const std::vector<uintptr_t>& outs) {
+    unlocked(de::run_step, de::own(p, outs));
+  });
+  m.def("noise", [](const de::NoiseParams& p, uint32_t key, uint32_t m) {
+    unlocked(de::run_noise, de::own(p, key, m));
+  });
+  m.def("brownian", [](const de::BrownianParams& p) {
+    unlocked(de::run_brownian, de::BrownianParams(p));
+  });
+  m.def("group_norm", [](const de::GroupNormParams& p, const std::array<uintptr_t, 8>& addresses) {
+    unlocked(de::run_group_norm, de::own(p, addresses));
+  });
+  m.def("attention", [](const de::AttentionParams& p, const std::array<uintptr_t, 4>& addresses) {
+    unlocked(de::run_attention, de::own(p, addresses));
+  });
+  m.def("conv3x3", [](const de::Conv3x3Params& p, const std::array<uintptr_t, 5>& addresses) {
+    unlocked(de::run_conv3x3, own(p, addresses));
+  });
+  m.def("checksums", &de::checksums, py::call_guard<py::gil_scoped_release>(),
+        "One for each (address, bytes).", py::arg("ranges"));
   m.def("abi", &de::abi, "The layout of a row, to compare with diffusion_engine/ops/layout.py.");
   m.def("isas", &isas, "The instruction sets of this machine, best first.");
   m.def("isa", [] { return de::kernels().isa; }, "The instruction set in use.");

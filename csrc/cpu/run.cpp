@@ -3,6 +3,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
 
 namespace de {
 
@@ -26,12 +27,12 @@ std::vector<const Kernels*> supported() {
   return found;
 }
 
-static const Kernels*& current() {
-  static const Kernels* chosen = supported().front();
+static std::atomic<const Kernels*>& current() {
+  static std::atomic<const Kernels*> chosen{supported().front()};
   return chosen;
 }
 
-const Kernels& kernels() { return *current(); }
+const Kernels& kernels() { return *current().load(std::memory_order_relaxed); }
 
 bool choose(const std::string& isa) {
   for (const Kernels* k : supported()) {

@@ -13,6 +13,7 @@ from ..backends.native import module
 from ..ops.conv3x3 import pack, tiles
 from ..ops.functional import conv3x3
 from .layers import Conv2dSite
+from .packed import packing
 
 ROUNDS = 5
 BUDGET = 0.2  # seconds of timing a layer, at least one call of each form
@@ -68,9 +69,11 @@ class Conv3x3Site(Conv2dSite):
             tile = self.tiles.get(last, 0)
             return tile if tile in self.packed else 0
         if last not in self.tiles:
-            self.tiles[last] = self._choose(x)
-            if self.packs is not None:
-                self.packs.drop(self.packed.keys() - self.tiles.values())
+            with packing:  # one choice for all threads
+                if last not in self.tiles:
+                    self.tiles = {**self.tiles, last: self._choose(x)}
+                    if self.packs is not None:
+                        self.packs.keep_only(self.tiles.values())
         return self.tiles[last]
 
     def _choose(self, x: Tensor) -> int:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules import module as nn_module
 from torch.overrides import TorchFunctionMode
 
 from .conv3x3 import conv_site
@@ -69,7 +68,7 @@ class Watch(TorchFunctionMode):
             self.places[self.stack[-1]]["attention"] += 1
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self, network: nn.Module) -> Iterator[None]:
         def enter(module: nn.Module, args: Any) -> None:
             self.stack.append(module)
             self.runs[module] += 1
@@ -77,10 +76,10 @@ class Watch(TorchFunctionMode):
         def leave(module: nn.Module, args: Any, out: Any) -> None:
             self.stack.pop()
 
-        hooks = (
-            nn_module.register_module_forward_pre_hook(enter),
-            nn_module.register_module_forward_hook(leave, always_call=True),
-        )
+        # On the network's own modules: those that other threads call meanwhile are none of its.
+        own = [m for m in network.modules() if not isinstance(m, torch.jit.ScriptModule)]
+        hooks = [m.register_forward_pre_hook(enter, prepend=True) for m in own]
+        hooks += [m.register_forward_hook(leave, prepend=True, always_call=True) for m in own]
         try:
             with self:
                 yield

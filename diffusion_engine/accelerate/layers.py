@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..ops.attention import DIMS, DTYPES
 from ..ops.functional import attention, group_norm
-from .packed import Packed
+from .packed import Packed, packing
 from .site import Site, wants_original
 
 
@@ -76,8 +76,7 @@ class GroupNormSite(Site):
             return self.original(x)
         if self.silu is None:
             return normalize(self.module, x)
-        self.silu.done = normalize(self.module, x, silu=True)
-        return self.silu.done
+        return self.silu.mark(normalize(self.module, x, silu=True))
 
     def install(self) -> None:
         super().install()
@@ -91,19 +90,25 @@ class GroupNormSite(Site):
 
 
 class SiluSite(Site):
-    """A SiLU that has been applied by the GroupNorm before it."""
+    """A SiLU that has been applied by the GroupNorm before it, which says so on its result: other calls,
+    and other threads, have results of their own."""
 
-    done: Tensor | None = None
+    def mark(self, x: Tensor) -> Tensor:
+        x._silu = self  # type: ignore[attr-defined]
+        return x
 
     def forward(self, x: Tensor) -> Tensor:
-        done, self.done = self.done, None
-        return x if x is done else self.original(x)
+        if getattr(x, "_silu", None) is not self:
+            return self.original(x)
+        x._silu = None  # type: ignore[attr-defined]
+        return x
 
 
 class Conv2dSite(Site):
     """A convolution of oneDNN with weights packed once, and the addition after it.
 
-    The packed copy takes as much memory again as the weight.
+    The packed copy takes as much memory again as the weight. Threads share it: what is kept is replaced,
+    never changed.
     """
 
     kind = "packed conv2d"
@@ -114,11 +119,6 @@ class Conv2dSite(Site):
         self.packs: Packed | None = None
         self.geometry = geometry(module)
 
-    @property
-    def packed(self) -> dict[int, Tensor]:
-        """The packed weights, oneDNN's at 0."""
-        return {} if self.packs is None else self.packs.forms
-
     def __deepcopy__(self, memo: dict[int, Any]) -> Conv2dSite:
         made = memo[id(self)] = type(self).__new__(type(self))
         vars(made).update(copy.deepcopy(self.__getstate__(), memo))
@@ -127,6 +127,11 @@ class Conv2dSite(Site):
     def __getstate__(self) -> dict[str, Any]:
         """A copy packs its own weight at its first call."""
         return vars(self) | {"packs": None}
+
+    @property
+    def packed(self) -> dict[int, Tensor]:
+        """The packed weights, oneDNN's at 0."""
+        return {} if self.packs is None else self.packs.forms
 
     def objection(self) -> str | None:
         if reason := super().objection():
@@ -154,8 +159,9 @@ class Conv2dSite(Site):
         if torch.compiler.is_compiling():
             return weight if packs is None else packs.forms.get(key, weight)
         if packs is None:
-            packs = self.packs = Packed(weight)
-        elif not packs.of(weight):
+            with packing:
+                packs = self.packs = self.packs or Packed(weight)
+        if not packs.of(weight):
             raise RuntimeError(
                 f"the weight of {self.name!r} changed after accelerate(), which packed it: call refresh() of "
                 "the result of accelerate(). Where it is another tensor at every call (weight_norm, "

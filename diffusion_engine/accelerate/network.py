@@ -21,7 +21,8 @@ from .site import Site, has_hooks
 
 
 class Accelerated:
-    """A network with fused ops in it; `print` shows what was done.
+    """A network with fused ops in it; `print` shows what was done. Threads may call the network, and
+    `refresh`, at any time; not while one of them makes or restores it.
 
     module   the network, changed in place
     sites    what was replaced
@@ -113,7 +114,7 @@ class Accelerated:
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
     def restore(self) -> None:
-        """Gives the network its own forwards and strides back."""
+        """Gives the network its own forwards and strides back. Not while a thread calls it."""
         vars(self.module).pop("forward", None)
         for site in self.sites:
             site.remove()
@@ -189,7 +190,7 @@ def accelerate_as(
     register()
     with torch.no_grad():
         watch = Watch()
-        with watch.watching():
+        with watch.watching(module):
             want = module(*args, **kwargs)
         handle = Accelerated(module, *find(module, watch))
         del watch

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from threading import RLock
 from typing import Any
 
 from torch import Tensor
 
 from ..backends.checksum import checksums
 
+packing = RLock()  # what is made once for all threads: packed weights and choices
+
 
 class Packed:
-    """Forms of a weight as it is now, made at their first use.
+    """Forms of a weight as it is now, made at their first use. Threads share them: what is kept is replaced,
+    never changed.
 
     weight  the weight
     total   its checksum, taken before any form was made
@@ -25,15 +29,17 @@ class Packed:
         self._makers: dict[int, Callable[[Tensor], Tensor]] = {}
 
     def form(self, key: int, make: Callable[[Tensor], Tensor]) -> Tensor:
-        made = self.forms.get(key)
-        if made is None:
-            self._makers[key] = make
-            made = self.forms[key] = make(self.weight.detach())
-        return made
+        if (made := self.forms.get(key)) is not None:
+            return made
+        with packing:
+            if key not in self.forms:
+                self._makers = {**self._makers, key: make}
+                self.forms = {**self.forms, key: make(self.weight.detach())}
+            return self.forms[key]
 
-    def drop(self, keys: set[int]) -> None:
-        """Forgets those forms."""
-        self.forms = {key: form for key, form in self.forms.items() if key not in keys}
+    def keep_only(self, keys: Collection[int]) -> None:
+        with packing:
+            self.forms = {key: form for key, form in self.forms.items() if key in keys}
 
     def of(self, weight: Tensor) -> bool:
         """Whether this is the weight's, as far as its address and its version tell."""

@@ -65,8 +65,6 @@ def twin(
         )
     if accelerated(module) is not None:
         return network
-    if module.training:
-        raise ValueError("accelerate=True: the network is in training mode; call eval() first")
     try:
         made = copy.deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers())})
     except Exception as error:

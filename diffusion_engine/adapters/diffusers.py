@@ -3,40 +3,45 @@ imported."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from .. import grids
 from ..condition import ScaleEmbedding
 from ..decoder import Decoder
 from ..network import ScoreNetwork
-from ..processes import Discrete, FlowMatching, GaussianProcess
+from ..processes import Discrete, FlowMatching, GaussianProcess, Point
+from . import schedulers
 
 PREDICTIONS = {
     "epsilon": "eps",
     "v_prediction": "v",
     "sample": "x0",
+    "original_sample": "x0",
     "flow_prediction": "flow",
 }
-# Flags of a scheduler that choose its noise levels, and our name for them.
-SIGMAS = {
-    "use_karras_sigmas": "karras",
-    "use_exponential_sigmas": "exponential",
-    "use_lu_lambdas": "lambda",
+# Keywords of a forward that may be conditions, and the fields without one of which it does not read them.
+OWN: dict[str, tuple[str, ...]] = {
+    "encoder_hidden_states": (),
+    "encoder_attention_mask": (),
+    "attention_mask": (),
+    "class_labels": ("class_embed_type", "num_class_embeds", "num_embeds_ada_norm"),
+    "timestep_cond": ("time_cond_proj_dim",),
 }
-OTHERS = (
-    "use_beta_sigmas",
-    "use_flow_sigmas",
-    "use_dynamic_shifting",
-    "thresholding",
-    "shift_terminal",
-)
-# Keywords of UNet2DConditionModel.forward; other tensors of a condition are added_cond_kwargs (SDXL).
-OWN = ("encoder_hidden_states", "class_labels", "timestep_cond")
+# What is read of added_cond_kwargs, by addition_embed_type and encoder_hid_dim_type.
+ADDED = {
+    "text_time": ("text_embeds", "time_ids"),
+    "text_image": ("text_embeds", "image_embeds"),
+    "image": ("image_embeds",),
+    "image_hint": ("image_embeds", "hint"),
+    "text_image_proj": ("image_embeds",),
+    "image_proj": ("image_embeds",),
+    "ip_image_proj": ("image_embeds",),
+}
 
 SOUGHT = {
     "module": "a network of diffusers",
@@ -49,19 +54,39 @@ class Model(nn.Module):
     """A module of diffusers, called as module(x, label, condition).
 
     condition  the keyword by which a condition that is one tensor is passed
+    about      the module's configuration, which says what it reads
+    Raises ValueError on a name that it does not read.
     """
 
-    def __init__(self, module: nn.Module, condition: str) -> None:
+    def __init__(self, module: nn.Module, condition: str, about: Mapping[str, Any]) -> None:
         super().__init__()
         self.module, self.condition = module, condition
+        keywords = inspect.signature(module.forward).parameters
+        self.own = [
+            name
+            for name, fields in OWN.items()
+            if name in keywords and (not fields or any(about.get(f) is not None for f in fields))
+        ]
+        kinds = (about.get("addition_embed_type"), about.get("encoder_hid_dim_type"))
+        self.added = [name for kind in kinds for name in ADDED.get(kind or "", ())]
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raises ValueError where one of the names of a condition is none that the module reads."""
+        if unread := [name for name in names if name not in self.own and name not in self.added]:
+            raise ValueError(
+                f"the condition has {unread[0]!r}, which this {type(self.module).__name__} does not read: it "
+                f"takes {', '.join(dict.fromkeys((*self.own, *self.added))) or 'none'}. Wrap a module that "
+                "is to read others"
+            )
 
     def forward(
         self, x: Tensor, label: Tensor, condition: Tensor | None = None, **named: Tensor
     ) -> Tensor:
-        given: dict[str, Any] = {name: t for name, t in named.items() if name in OWN}
+        self.check(named)
+        given: dict[str, Any] = {name: t for name, t in named.items() if name in self.own}
         if condition is not None:
             given[self.condition] = condition
-        if added := {name: t for name, t in named.items() if name not in OWN}:
+        if added := {name: t for name, t in named.items() if name in self.added}:
             given["added_cond_kwargs"] = added
         return self.module(x, label, **given, return_dict=False)[0]
 
@@ -83,13 +108,11 @@ def score_network(module: nn.Module, scheduler: Any, **options: Any) -> ScoreNet
             "as many as its state has, or twice as many with a learned variance. Wrap one that also reads a "
             "mask or another image in a module that adds those channels"
         )
-    if unknown := [flag for flag in OTHERS if config.get(flag)]:
-        raise ValueError(
-            f"the scheduler's configuration asks for {unknown[0]}={config[unknown[0]]!r}, which is not taken "
-            "over: give a configuration without it, and the times you want as the sampler's times= or sigmas="
-        )
-    process, label = _process(config)
-    kind = config.get("prediction_type", "flow_prediction" if label != "t" else "epsilon")
+    # What a scheduler is says its class: its configuration may be kept from another's.
+    name = config.get("_class_name", "") if scheduler is config else type(scheduler).__name__
+    fields = schedulers.understood(name, config)
+    process, label = _process(fields)
+    kind = fields.get("prediction_type", "flow_prediction")
     if kind not in PREDICTIONS:
         raise ValueError(f"prediction_type={kind!r} is none of {', '.join(PREDICTIONS)}")
     pixel = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
@@ -102,15 +125,17 @@ def score_network(module: nn.Module, scheduler: Any, **options: Any) -> ScoreNet
         "classes": classes,
         # DiT's table of classes has one more entry, for none.
         "null": classes if about.get("num_embeds_ada_norm") else None,
-        "clip": _clip(config),
-        "grid": _grid(config, label),
+        "clip": _clip(fields),
+        "grid": schedulers.Levels(name, fields),
         "name": type(module).__name__,
         "variance": _variance(config, about) if outputs != channels else None,
         # Students of guidance distillation, such as LCM's, read the scale.
         "scale_input": ScaleEmbedding(dim) if (dim := about.get("time_cond_proj_dim")) else None,
     }
-    model = Model(module, "encoder_hidden_states" if text else "class_labels")
+    model = Model(module, "encoder_hidden_states" if text else "class_labels", about)
     model.train(module.training)
+    if isinstance(null := options.get("null"), Mapping):
+        model.check(null)
     return ScoreNetwork(model, process, **{**found, **options})
 
 
@@ -123,20 +148,18 @@ def _config(name: str, given: Any) -> Mapping[str, Any]:
     return config
 
 
-def _process(config: Mapping[str, Any]) -> tuple[GaussianProcess, str]:
+def _of_count(n: int, at: Point) -> float:
+    return n * at.t
+
+
+def _process(fields: schedulers.Fields) -> tuple[GaussianProcess, str | Callable[[Point], float]]:
     """The noise a scheduler's configuration describes, and what its networks are told for the time."""
-    kind = config.get("_class_name", "")
-    if "beta_schedule" not in config:
-        if "shift" in config or "FlowMatch" in kind:
-            return FlowMatching(), f"{config.get('num_train_timesteps', 1000)}t"
-        raise ValueError(
-            f"the scheduler configuration {kind!r} has neither beta_schedule nor shift: give that of "
-            "a DDPM, DDIM, DPM-Solver, Euler or FlowMatchEuler scheduler, or make the ScoreNetwork yourself"
-        )
-    n = config["num_train_timesteps"]
-    low, high, name = config["beta_start"], config["beta_end"], config["beta_schedule"]
-    if config.get("trained_betas") is not None:
-        process = Discrete.from_betas(np.asarray(config["trained_betas"]))
+    n = fields["num_train_timesteps"]
+    if "shift" in fields or fields.get("use_flow_sigmas"):
+        return FlowMatching(), "1000t" if n == 1000 else partial(_of_count, n)
+    low, high, name = fields["beta_start"], fields["beta_end"], fields["beta_schedule"]
+    if fields["trained_betas"] is not None:
+        process = Discrete.from_betas(np.asarray(fields["trained_betas"]))
     elif name == "linear":
         process = Discrete.linear(n, low, high)
     elif name == "scaled_linear":
@@ -150,13 +173,21 @@ def _process(config: Mapping[str, Any]) -> tuple[GaussianProcess, str]:
         raise ValueError(
             f"beta_schedule={name!r} is not known; give trained_betas in the configuration"
         )
-    return (process.zero_terminal_snr() if config.get("rescale_betas_zero_snr") else process), "t"
+    if len(process.alpha_bar) != n:
+        raise ValueError(
+            f"trained_betas has {len(process.alpha_bar)} entries and num_train_timesteps is {n}: say the same"
+        )
+    logs = (
+        fields.get("timestep_type") == "continuous" and fields["prediction_type"] == "v_prediction"
+    )
+    zero = fields.get("rescale_betas_zero_snr")
+    return process.zero_terminal_snr() if zero else process, "log_sigma/4" if logs else "t"
 
 
-def _clip(config: Mapping[str, Any]) -> tuple[float, float] | None:
-    if not config.get("clip_sample"):
+def _clip(fields: schedulers.Fields) -> tuple[float, float] | None:
+    if not fields.get("clip_sample"):
         return None
-    size = float(config.get("clip_sample_range", 1.0))
+    size = float(fields["clip_sample_range"])
     return -size, size
 
 
@@ -166,22 +197,6 @@ def _variance(config: Mapping[str, Any], about: Mapping[str, Any]) -> str | None
     if kind in ("learned", "learned_range"):
         return kind
     return "learned_range" if about.get("num_embeds_ada_norm") else None
-
-
-def _grid(config: Mapping[str, Any], label: str) -> grids.Grid | str | None:
-    """The times a scheduler would visit."""
-    if label != "t":
-        shift = float(config.get("shift", 1.0))
-        return None if shift == 1.0 else partial(grids.shifted, shift=shift)
-    for flag, grid in SIGMAS.items():
-        if config.get(flag):
-            return grid
-    kind = str(config.get("_class_name", ""))
-    usual = "leading" if not kind or kind[:4] in ("DDIM", "DDPM", "PNDM") else "linspace"
-    spacing = config.get("timestep_spacing", usual)
-    if spacing == "leading":
-        return partial(grids.leading, offset=int(config.get("steps_offset", 0)))
-    return spacing
 
 
 class VAE(nn.Module):

@@ -64,8 +64,7 @@ def bind_conv3x3_cpp(args: Conv3x3Args) -> Launch:
 
     def launch(tensors: Sequence[Tensor | None]) -> None:
         x, _, packed, bias, residual, out = tensors
-        p.move([0 if t is None else t.data_ptr() for t in (x, packed, bias, residual, out)])
-        run(p)
+        run(p, [0 if t is None else t.data_ptr() for t in (x, packed, bias, residual, out)])
 
     return launch
 

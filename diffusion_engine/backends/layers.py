@@ -1,7 +1,8 @@
 """Hands the pointers of `group_norm` and `attention` to the compiled modules, as native.py does the step's.
 
 A launch takes the tensors of each call, which are like the ones it was bound to in everything but
-their addresses.
+their addresses. Threads share it: the params hold what its calls have in common, addresses go with
+each call.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from .native import DTYPE, View, loaded, module, scattered, strides
 
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-# Runs params on the device that the tensor is on; the tensor is one of the call's.
-Run = Callable[[Any, Tensor], None]
+# Runs params at the addresses of a call, on the device of the tensor, which is one of the call's.
+Run = Callable[[Any, list[int], Tensor], None]
 
 
 def _on_cpu(op: str) -> Run:
     run = getattr(loaded("_cpu"), op)
-    return lambda p, _: run(p)
+    return lambda p, addresses, _: run(p, addresses)
 
 
 def _on_cuda(op: str) -> Run:
@@ -35,12 +36,12 @@ def _on_cuda(op: str) -> Run:
     found = loaded("_cuda")
     run, workspace = getattr(found, op), getattr(found, f"{op}_workspace")
 
-    def launch(p: Any, tensor: Tensor) -> None:
-        size = workspace(p)
+    def launch(p: Any, addresses: list[int], tensor: Tensor) -> None:
+        size = workspace(p, addresses)
         scratch = tensor.new_empty(size, dtype=torch.uint8) if size else None
-        p.workspace = 0 if scratch is None else scratch.data_ptr()
         device = tensor.device.index or 0
-        run(p, torch.cuda.current_stream(device).cuda_stream, device)
+        stream = torch.cuda.current_stream(device).cuda_stream
+        run(p, addresses, 0 if scratch is None else scratch.data_ptr(), stream, device)
 
     return launch
 
@@ -123,8 +124,8 @@ def bind_group_norm(args: GroupNormArgs, name: str, run: Run) -> GroupNormLaunch
     p.at(views)
 
     def launch(tensors: Sequence[Tensor | None]) -> None:
-        p.move([0 if t is None else t.data_ptr() for t in tensors])
-        run(p, tensors[0])  # type: ignore[arg-type]
+        addresses = [0 if t is None else t.data_ptr() for t in tensors]
+        run(p, addresses, tensors[0])  # type: ignore[arg-type]
 
     return launch
 
@@ -185,8 +186,7 @@ def bind_attention(args: AttentionArgs, name: str, run: Run) -> AttentionLaunch:
     p.at([tensor.stride()[:3] for tensor in args.tensors()])
 
     def launch(tensors: Sequence[Tensor]) -> None:
-        p.move([t.data_ptr() for t in tensors])
-        run(p, tensors[0])
+        run(p, [t.data_ptr() for t in tensors], tensors[0])
 
     return launch
 

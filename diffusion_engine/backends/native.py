@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -36,10 +37,17 @@ BUILD = "python setup.py build_ext --inplace"
 View = tuple[int, int, int, int, int]
 NoiseLaunch = Callable[..., None]
 
+_loading = Lock()  # it changes the environment meanwhile
+
 
 @cache
 def module(name: str) -> ModuleType | str:
     """`_cpu` or `_cuda`, or the sentence why it is missing."""
+    with _loading:
+        return _load(name)
+
+
+def _load(name: str) -> ModuleType | str:
     # Where the module brings an OpenMP of its own, its threads must not spin between two calls: they
     # would take the cores from torch's.
     policy = os.environ.get("OMP_WAIT_POLICY")
@@ -150,12 +158,17 @@ def _dense(tensor: Tensor, found: tuple[int, int, int] | None, pixels: int) -> b
     return (pixel == 1 or pixels == 1) and (channel == pixels or tensor.shape[1] == 1)
 
 
-def _step_params(name: str, args: StepArgs) -> Any:
-    """Everything of StepParams that does not change from call to call."""
+def _step_params(name: str, args: StepArgs, outs: Sequence[Tensor]) -> Any:
+    """StepParams of all launches with outputs like these; their addresses come with each."""
+    _check_outputs(args, outs)
     p = loaded(name).StepParams()
     slots = args.slots
     p.batch, p.block = slots.shape[1:3]
+    channels, pixels = slots.shape[2], slots.shape[3:].numel()
+    p.channels, p.pixels = (1, channels * pixels) if _merged(args, outs) else (channels, pixels)
     p.slot = [_view(slots[k]) for k in range(slots.shape[0])]
+    p.out = [(0, *_view(out)[1:]) for out in outs]
+    p.blocks = [out.shape[1] // channels for out in outs]
     p.outputs = 0 if args.src is None else args.src.shape[1]
     p.entries = 0 if args.dst is None else args.dst.shape[1]
     p.inputs, p.normals, p.learned = args.inputs, args.normals, int(args.learned)
@@ -172,43 +185,34 @@ def _step_params(name: str, args: StepArgs) -> Any:
     return p
 
 
-def _layouts(args: StepArgs, outs: Sequence[Tensor]) -> tuple[list[tuple], list[int], bool]:
-    """Of outputs that were not seen before: views without addresses, blocks, whether to merge."""
+def _check_outputs(args: StepArgs, outs: Sequence[Tensor]) -> None:
     args.check_outputs(outs)
     for i, out in enumerate(outs):
         if out.device != args.slots.device:
             raise ValueError(f"network output {i} is on {out.device}, slots on {args.slots.device}")
         if strides(out) is None:
             raise ValueError(scattered(f"network output {i}", out))
-    channels = args.slots.shape[2]
-    views = [_view(out)[1:] for out in outs]
-    return views, [out.shape[1] // channels for out in outs], _merged(args, outs)
 
 
-def _bind_step(args: StepArgs, name: str, run: Callable[[Any], None]) -> Launch:
-    p = _step_params(name, args)
-    channels, pixels = args.slots.shape[2], args.slots.shape[3:].numel()
-    known: tuple | None = None
-    prepared: dict[tuple, tuple[list[tuple], list[int], bool]] = {}
-    layouts: list[tuple] = []
+# Runs params with outputs at these addresses.
+RunStep = Callable[[Any, list[int]], None]
+
+
+def _bind_step(args: StepArgs, name: str, run: RunStep) -> Launch:
+    prepared: dict[tuple, Any] = {}
 
     def launch(outs: Sequence[Tensor] = ()) -> None:
-        nonlocal known, layouts
         kinds = tuple([(o.shape, o.stride(), o.dtype, o.device) for o in outs])
-        if kinds != known:
-            if kinds not in prepared:
-                prepared[kinds] = _layouts(args, outs)
-            layouts, p.blocks, merged = prepared[kinds]
-            p.channels, p.pixels = (1, channels * pixels) if merged else (channels, pixels)
-            known = kinds
-        p.out = [(o.data_ptr(), *rest) for o, rest in zip(outs, layouts, strict=True)]
-        run(p)
+        p = prepared.get(kinds)
+        if p is None:
+            p = prepared[kinds] = _step_params(name, args, outs)
+        run(p, [o.data_ptr() for o in outs])
 
     return launch
 
 
 def bind_step_cpp(args: StepArgs) -> Launch:
-    """The C++ step. Its tensors are kept; a launch changes the addresses of the outputs alone."""
+    """The C++ step. Its tensors are kept; the addresses of the outputs come with each launch."""
     return _bind_step(args, "_cpu", loaded("_cpu").step)
 
 
@@ -218,8 +222,8 @@ def bind_step_cuda(args: StepArgs) -> Launch:
     if args.ticket is None:
         args = replace(args, ticket=torch.zeros_like(args.row))
 
-    def run(p: Any) -> None:
-        launch(p, torch.cuda.current_stream(device).cuda_stream, device)
+    def run(p: Any, outs: list[int]) -> None:
+        launch(p, outs, torch.cuda.current_stream(device).cuda_stream, device)
 
     return _bind_step(args, "_cuda", run)
 
@@ -247,7 +251,7 @@ def objection_noise_cuda(args: NoiseArgs) -> str | None:
     return _objection_noise(args, "_cuda", "cuda")
 
 
-def _bind_noise(args: NoiseArgs, name: str, run: Callable[[Any], None]) -> NoiseLaunch:
+def _bind_noise(args: NoiseArgs, name: str, run: Callable[[Any, int, int], None]) -> NoiseLaunch:
     batch, channels = args.out.shape[:2]
     pixels = args.out.shape[2:].numel()
     p = loaded(name).NoiseParams()
@@ -261,11 +265,10 @@ def _bind_noise(args: NoiseArgs, name: str, run: Callable[[Any], None]) -> Noise
 
 
 def _launch_noise(
-    run: Callable[[Any], None], p: Any, _args: NoiseArgs, key: int = 0, m: int = 0
+    run: Callable[[Any, int, int], None], p: Any, _args: NoiseArgs, key: int = 0, m: int = 0
 ) -> None:
     """The launch holds `_args` so that the memory behind p lives as long as it does."""
-    p.key, p.m = key & 0xFFFFFFFF, m
-    run(p)
+    run(p, key & 0xFFFFFFFF, m)
 
 
 def bind_noise_cpp(args: NoiseArgs) -> NoiseLaunch:
@@ -276,8 +279,8 @@ def bind_noise_cuda(args: NoiseArgs) -> NoiseLaunch:
     """On the current stream of each launch."""
     launch, device = loaded("_cuda").noise, args.out.device.index or 0
 
-    def run(p: Any) -> None:
-        launch(p, torch.cuda.current_stream(device).cuda_stream, device)
+    def run(p: Any, key: int, m: int) -> None:
+        launch(p, key, m, torch.cuda.current_stream(device).cuda_stream, device)
 
     return _bind_noise(args, "_cuda", run)
 

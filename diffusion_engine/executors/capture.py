@@ -54,6 +54,9 @@ class CudaRecorder:
         self._graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
         self._failed: list[torch.cuda.CUDAGraph] = []  # the allocator may still hold on to them
 
+    def __reduce__(self) -> tuple:
+        return type(self), ()  # what was recorded stays where it was
+
     def objection(self, device: torch.device) -> str | None:
         if device.type == "cuda":
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import RLock
 from typing import Any
 
 import torch
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 from ..network import Condition, ScoreNetwork
 
 KINDS = 64  # kinds of calls that torch.compile makes kernels for; its own limit is 8
+_compiling = RLock()  # torch.compile's limits may be those of the process
 
 
 class Compiled(nn.Module):
-    """A module that is compiled, anew for every batch size and kind of condition.
+    """A module that is compiled, anew for every batch size and kind of condition; one at a time.
 
     module   what is compiled; its weights are this one's
     options  of torch.compile
@@ -21,10 +23,14 @@ class Compiled(nn.Module):
 
     def __init__(self, module: Any, options: dict[str, Any] | None = None) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.options = module, options
         self._call = [torch.compile(module, dynamic=False, options=options)]  # no submodule
         self._met: set[tuple] = set()
         self.train(getattr(module, "training", False))
+
+    def __reduce__(self) -> tuple:
+        """A copy, here or in another process, compiles anew."""
+        return type(self), (self.module, self.options)
 
     def forward(self, x: Tensor, label: Tensor, *given: Condition, **named: Tensor) -> Any:
         kind = (len(x), len(given), *sorted(named))
@@ -40,7 +46,7 @@ class Compiled(nn.Module):
             "skip_nnmodule_hook_guards": False,
         }
         try:
-            with config.patch(recompile_limit=KINDS, **guarded):
+            with _compiling, config.patch(recompile_limit=KINDS, **guarded):
                 out = self._call[0](x, label, *given, **named)
         except FailOnRecompileLimitHit as error:
             raise ValueError(

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from .. import trace
+from .. import checks, trace
 from ..network import ScoreNetwork
 from ..ops.registry import resolve
 from .base import After, Executor, result, walk
@@ -123,12 +123,19 @@ class Graph(Executor):
         whole_run: bool = False,
         recorder: Recorder | None = None,
     ) -> None:
-        self.backend, self.whole_run = backend, whole_run
+        self.backend, self.whole_run = backend, checks.flag("whole_run", whole_run)
+        budget = checks.whole("budget", budget, 0, "bytes that buffers and graphs may keep")
         self.between_rows = not whole_run
         self._recorder = recorder or CudaRecorder()
         self._kept: Lru[tuple[ScoreNetwork, Signature], Captures] = Lru(budget)
         self._lock = threading.RLock()
         self._busy = False
+
+    def __reduce__(self) -> tuple:
+        """A copy, here or in another process, captures anew."""
+        budget, whole_run = self._kept.budget, self.whole_run
+        made = partial(Graph, budget=budget, whole_run=whole_run, recorder=self._recorder)
+        return made, (self.backend,)
 
     def check(self, device: torch.device) -> None:
         if reason := self._recorder.objection(device):

@@ -12,15 +12,19 @@ V = TypeVar("V")
 
 
 class Lru(Generic[K, V]):
-    """A mapping whose values have sizes. Threads may share it.
+    """A mapping whose values have sizes. Threads may share it; a copy of it is empty.
 
-    budget  bytes that all values may take together
+    budget  bytes, or whatever sizes count, that all values may take together
     """
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
         self._kept: OrderedDict[K, tuple[V, int]] = OrderedDict()
         self._lock = RLock()
+
+    def __reduce__(self) -> tuple:
+        """A copy, here or in another process, begins empty."""
+        return type(self), (self.budget,)
 
     @property
     def bytes(self) -> int:

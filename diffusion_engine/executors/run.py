@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
+from ..declared import HALF
 from ..network import Condition, ScoreNetwork
 from ..ops import layout
 from ..plan import Plan
@@ -143,7 +144,7 @@ class Run:
             memory_format=network.memory_format,
             dtype=self.dtype,
             state_dtype=self.state_dtype,
-            label_dtype=network.label_dtype,
+            label_dtype=torch.float32 if network.label_dtype in HALF else network.label_dtype,
             device=self.device,
             condition=tuple((n, tuple(t.shape[1:]), t.dtype) for n, t in named(self.conditions[0])),
             latent=network.latent,

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..classifier import Classified
 from ..condition import null_like
+from ..forward import turn
 from ..law import Levels, per_sample
 from ..network import Condition, ScoreNetwork, gathered
 from . import natural
@@ -58,7 +59,7 @@ class ExactDerivative(nn.Module):
         self, x: Tensor, t: Tensor, condition: Condition | None = None, **named: Tensor
     ) -> tuple[Tensor, Tensor]:
         given = gathered(condition, named)
-        with sdpa_kernel(SDPBackend.MATH), torch.autocast(x.device.type, enabled=False):
+        with turn(), sdpa_kernel(SDPBackend.MATH), torch.autocast(x.device.type, enabled=False):
             value = self.eps(x, t, given)
         return self.along(value, x, t, given)
 
@@ -71,7 +72,7 @@ class ExactDerivative(nn.Module):
             return self.eps(x, t, condition)
 
         # Fused attention has no forward derivative, and a tangent in half precision no digits.
-        with sdpa_kernel(SDPBackend.MATH), torch.autocast(x.device.type, enabled=False):
+        with turn(), sdpa_kernel(SDPBackend.MATH), torch.autocast(x.device.type, enabled=False):
             at, dt, growth = rates(self.network.process, t)
             # x = alpha x_bar and d x_bar / dg = eps
             dx = per_sample(growth, x) * x + per_sample(at.alpha, x) * value
@@ -96,7 +97,7 @@ class ExactDerivative(nn.Module):
         else:
             if condition is None:
                 raise ValueError("guidance needs a condition to guide to; give condition=")
-            null = null_like(network, condition)
+            null = null_like(network, condition, x.dtype)
             both = self._eps(torch.cat((x, x)), torch.cat((t, t)), _joined(condition, null))
             with_condition, without = both.chunk(2)
             value = (1.0 - s) * without + s * with_condition

@@ -1,7 +1,7 @@
 """The ops of networks as functions of tensors: `group_norm`, `add_group_norm`, `attention` and `conv3x3`.
 
 A layer calls them with new tensors each time, so the launch that was resolved for tensors of this
-kind is kept. Under torch.compile they are one node each (library.py).
+kind is kept, and serves any thread. Under torch.compile they are one node each (library.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,16 @@ from .registry import resolve
 KEPT = 4096  # launches; a network on one shape needs as many as it has kinds of layers
 
 _launches: dict[tuple, Callable[[Sequence[Tensor | None]], None]] = {}
-trace.watch(_launches.clear)  # they are bound with or without their ranges
+
+
+def _forget() -> None:
+    """Launches are bound with or without their ranges. One that a thread is binding meanwhile goes with
+    the old mapping."""
+    global _launches
+    _launches = {}
+
+
+trace.watch(_forget)
 
 
 def group_norm(
@@ -114,10 +123,11 @@ def _kind(tensor: Tensor | None) -> tuple | None:
 def _run(
     op: str, backend: str, tensors: Sequence[Tensor | None], options: tuple, make: Callable[[], Any]
 ) -> None:
+    launches = _launches
     key = (op, backend, options, *map(_kind, tensors))
-    launch = _launches.get(key)
+    launch = launches.get(key)
     if launch is None:
-        if len(_launches) >= KEPT:
-            _launches.clear()
-        launch = _launches[key] = trace.traced(op, resolve(op, backend, make()))
+        if len(launches) >= KEPT:
+            launches.clear()
+        launch = launches[key] = trace.traced(op, resolve(op, backend, make()))
     launch(tensors)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -101,9 +102,17 @@ def _fake_conv3x3(x: Tensor, weight: Tensor, packed: Tensor, *rest: object) -> T
     return functional.like(x, weight.shape[0])
 
 
-@cache
+_registering = Lock()
+
+
 def register() -> torch.library.Library:
     """Defines the operators once; keep nothing, the library lives as long as the process."""
+    with _registering:
+        return _defined()
+
+
+@cache
+def _defined() -> torch.library.Library:
     library = torch.library.Library("diffusion_engine", "DEF")
     operators = (
         (STEP, _step, _fake_step),

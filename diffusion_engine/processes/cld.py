@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from .gaussian import Array, GaussianProcess
+from .gaussian import Array, GaussianProcess, Point
 
 
 class Covariance(NamedTuple):
@@ -73,6 +73,7 @@ class CLD(GaussianProcess):
     numerical_eps: float = 1e-9
 
     def __post_init__(self) -> None:
+        self._settle()
         if not (0.0 < self.mass < math.inf and 0.0 < self.gamma <= 2.0):
             raise ValueError(
                 f"CLD has a finite mass > 0 and 0 < gamma <= 2; got mass={self.mass:g}, gamma={self.gamma:g}"
@@ -138,5 +139,14 @@ class CLD(GaussianProcess):
             low, high = np.where(above, middle, low), np.where(above, high, middle)
         return 0.5 * (low + high)
 
-    def prior_std(self, t: float) -> float:
+    def at_ratio(self, g: float) -> Point:
+        at = super().at_ratio(g)
+        if not math.isclose(at.ratio, self.at(at.t).ratio, rel_tol=1e-9):
+            raise ValueError(
+                f"sigma / alpha = {g:g} of x is beyond that of CLD at t={at.t:g}, and the velocity has its "
+                "law from the time alone; give a level within its times"
+            )
+        return at
+
+    def prior_std(self, first: Point) -> float:
         return 1.0

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
+from .. import checks
 from .gaussian import Array, GaussianProcess, Point
+
+FLOOR = 2.0**-24
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,8 @@ class Discrete(GaussianProcess):
     """Variance preserving chain given by its table of alpha_bar = alpha^2 (Ho et al. 2020).
 
     alpha_bar  the cumulative products, decreasing, alpha_bar[0] belonging to timestep 0.
-    Between timesteps lam is interpolated linearly; timestep -1 is clean data.
+    Between timesteps lam is interpolated linearly; timestep -1 is clean data. A last alpha_bar of 0 counts as
+    2^-24 beside its timestep and in grids of sigma / alpha, as in diffusers.
     """
 
     default_grid: ClassVar[str] = "trailing"
@@ -26,11 +30,17 @@ class Discrete(GaussianProcess):
     t_max: float = -1.0
 
     def __post_init__(self) -> None:
-        table = np.asarray(self.alpha_bar)
+        try:
+            table = np.asarray(self.alpha_bar, np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"alpha_bar={checks.said(self.alpha_bar)}: a row of numbers"
+            ) from error
         if table.ndim != 1 or len(table) < 1:
             raise ValueError(f"alpha_bar is a row of 1 or more numbers, got shape {table.shape}")
         if not (np.all(np.diff(table) < 0) and table[0] < 1 and table[-1] >= 0):
             raise ValueError("alpha_bar has to fall strictly from below 1 to 0 or above")
+        object.__setattr__(self, "alpha_bar", tuple(table.tolist()))
         object.__setattr__(self, "t_max", float(len(table) - 1))
 
     @classmethod
@@ -41,16 +51,17 @@ class Discrete(GaussianProcess):
     @classmethod
     def linear(cls, n: int = 1000, start: float = 1e-4, end: float = 0.02) -> Discrete:
         """DDPM's table, linear in beta."""
-        return cls.from_betas(np.linspace(start, end, n))
+        return cls.from_betas(np.linspace(start, end, _whole(n)))
 
     @classmethod
     def scaled_linear(cls, n: int = 1000, start: float = 0.00085, end: float = 0.012) -> Discrete:
         """Latent diffusion's table, linear in sqrt(beta); the defaults are Stable Diffusion's."""
-        return cls.from_betas(np.linspace(math.sqrt(start), math.sqrt(end), n) ** 2)
+        return cls.from_betas(np.linspace(math.sqrt(start), math.sqrt(end), _whole(n)) ** 2)
 
     @classmethod
     def cosine(cls, n: int = 1000, offset: float = 0.008, beta_max: float = 0.999) -> Discrete:
         """Improved DDPM's table (Nichol & Dhariwal 2021, eq. 17), betas capped at beta_max."""
+        n = _whole(n)
         f = np.cos((np.arange(n + 1) / n + offset) / (1.0 + offset) * np.pi / 2.0) ** 2
         return cls.from_betas(np.minimum(1.0 - f[1:] / f[:-1], beta_max))
 
@@ -63,8 +74,7 @@ class Discrete(GaussianProcess):
         The times of VP are t_min + k (1 - t_min) / n; the chain starts anew from the first, k = 0:
         alpha_bar[i] = abar(t_{i+1}) / abar(t_0), abar = exp(-t^2 (beta_max - beta_min) / 2 - t beta_min).
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f"n={n!r}: a chain has a whole number of steps, 1 or more")
+        n = _whole(n)
         t = t_min + (1.0 - t_min) * np.arange(n + 1) / n
         log_bar = -0.5 * t**2 * (beta_max - beta_min) - t * beta_min
         return cls(alpha_bar=tuple(np.exp(log_bar[1:] - log_bar[0]).tolist()))
@@ -81,13 +91,27 @@ class Discrete(GaussianProcess):
         with np.errstate(divide="ignore"):
             return 0.5 * (np.log(table) - np.log1p(-table))
 
+    @cached_property
+    def _finite(self) -> Array:
+        """lam, that of a terminal alpha_bar of 0 being finite, and below the one before."""
+        if self.alpha_bar[-1] > 0.0:
+            return self._lam
+        floor = min(FLOOR, *(0.5 * bar for bar in self.alpha_bar[-2:-1]), 0.5)
+        return np.append(self._lam[:-1], 0.5 * (math.log(floor) - math.log1p(-floor)))
+
+    @cached_property
+    def ratios(self) -> Array:
+        """sigma / alpha of every timestep, that of a terminal alpha_bar of 0 being 4096."""
+        bar = np.asarray(self.alpha_bar)
+        bar[-1] = bar[-1] or FLOOR
+        return np.sqrt((1.0 - bar) / bar)
+
     def lam(self, t: Array | float) -> Array:
         t = np.asarray(t, np.float64)
         low = np.clip(np.floor(t).astype(int), 0, len(self._lam) - 1)
         high = np.minimum(low + 1, len(self._lam) - 1)
         frac = t - low
-        with np.errstate(invalid="ignore"):  # 0 * -inf beside a terminal SNR of zero
-            between = (1.0 - frac) * self._lam[low] + frac * self._lam[high]
+        between = (1.0 - frac) * self._finite[low] + frac * self._finite[high]
         return np.where(t < 0, math.inf, np.where(frac == 0.0, self._lam[low], between))
 
     def alpha(self, t: Array | float) -> Array:
@@ -113,12 +137,24 @@ class Discrete(GaussianProcess):
         return self.beta(t)
 
     def t_of_lam(self, lam: Array | float) -> Array:
-        last = len(self._lam) - np.count_nonzero(np.isinf(self._lam))
-        return np.interp(-np.asarray(lam, np.float64), -self._lam[:last], np.arange(float(last)))
+        lam, table = np.asarray(lam, np.float64), self._finite
+        inside = np.interp(-lam, -table, np.arange(float(len(table))))
+        if len(table) == 1:
+            return inside + table[0] - lam
+        before = np.maximum(lam - table[0], 0.0) / (table[1] - table[0])
+        return inside + before + np.minimum(lam - table[-1], 0.0) / (table[-1] - table[-2])
 
-    def prior_std(self, t: float) -> float:
+    @property
+    def noisiest(self) -> Point:
+        return replace(self.at_ratio(float(self.ratios[-1])), t=self.t_max)
+
+    def prior_std(self, first: Point) -> float:
         return 1.0
 
     @property
     def clean(self) -> Point:
         return Point(-1.0, 1.0, 0.0)
+
+
+def _whole(n: int) -> int:
+    return checks.whole("n", n, 1, "a chain has a whole number of steps, 1 or more")

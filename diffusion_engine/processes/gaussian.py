@@ -6,10 +6,12 @@ Times run from `t_min` (almost data) to `t_max` (noise); `lam` = log(alpha / sig
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
+
+from .. import checks
 
 Array = np.ndarray
 
@@ -39,13 +41,29 @@ class Point:
 class GaussianProcess:
     """A law given by `alpha`, `sigma` and the inverse of lam; subclasses supply the three.
 
-    `blocks` is how many parts of x's shape the state and the network's input have: 1, x alone, or 2, [x, v].
+    A run goes from t_max to t_min. A time outside `range` raises; a noise level outside it keeps its value
+    and has the label of the nearest time. `blocks` is how many parts of x's shape the state and the network's
+    input have: 1, x alone, or 2, [x, v].
     """
 
     default_grid: ClassVar[str] = "lambda"
     blocks: ClassVar[int] = 1
     t_min: float
     t_max: float
+
+    def __post_init__(self) -> None:
+        self._settle()
+        if not self.t_min < self.t_max:
+            raise ValueError(
+                f"{type(self).__name__} has t_min={self.t_min:g} and t_max={self.t_max:g}: its runs go from "
+                "t_max to t_min, so that t_min is the smaller"
+            )
+
+    def _settle(self) -> None:
+        """Puts the numbers into Python's own kind. Raises ValueError where one is not finite."""
+        for field in fields(self):
+            if field.type == "float":
+                checks.settle(self, field.name, checks.number)
 
     def alpha(self, t: Array | float) -> Array:
         """Signal scale, float64, same shape as t."""
@@ -56,7 +74,7 @@ class GaussianProcess:
         raise NotImplementedError
 
     def t_of_lam(self, lam: Array | float) -> Array:
-        """The time at which log(alpha / sigma) equals lam."""
+        """The time at which log(alpha / sigma) equals lam; it goes on falling with lam outside `range`."""
         raise NotImplementedError
 
     def lam(self, t: Array | float) -> Array:
@@ -74,13 +92,44 @@ class GaussianProcess:
         """G(t)^2 of that SDE, d sigma^2 / dt - 2 f(t) sigma^2."""
         raise NotImplementedError
 
-    def prior_std(self, t: float) -> float:
-        """Standard deviation of the law that a run starting at t draws its x from."""
-        return float(self.sigma(t))
+    def prior_std(self, first: Point) -> float:
+        """Standard deviation of the law that a run starting at a point draws its x from."""
+        return first.sigma
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The least and the greatest time of the law; `clean` may have one of its own."""
+        return 0.0, self.t_max
 
     def at(self, t: float) -> Point:
-        """The point of time t."""
-        return Point(float(t), float(self.alpha(t)), float(self.sigma(t)))
+        """The point of time t. Raises ValueError outside `range`."""
+        t, (low, high) = float(t), self.range
+        if t == self.clean.t:
+            return self.clean
+        if not low <= t <= high + 1e-9 * abs(high):
+            raise ValueError(
+                f"t={t:g} is no time of {type(self).__name__}: they go from {low:g} to {high:g}, and clean "
+                f"data is t={self.clean.t:g}; give one of them, or a noise level sigma / alpha as sigmas="
+            )
+        return Point(t, float(self.alpha(t)), float(self.sigma(t)))
+
+    def at_ratio(self, g: float) -> Point:
+        """The point whose sigma / alpha is g; its t is the nearest in `range`, and so its alpha^2 + sigma^2,
+        or its alpha where that is 1."""
+        near = self.at(float(np.clip(self.t_of_lam(-math.log(g)), *self.range)))
+        alpha = (
+            1.0 if near.alpha == 1.0 else math.hypot(near.alpha, near.sigma) / math.hypot(1.0, g)
+        )
+        return Point(near.t, alpha, alpha * g)
+
+    def at_lam(self, lam: float) -> Point:
+        """The point whose log(alpha / sigma) is lam, as `at_ratio`."""
+        return self.at_ratio(math.exp(-lam))
+
+    @property
+    def noisiest(self) -> Point:
+        """The first point of grids in sigma / alpha."""
+        return self.at(self.t_max)
 
     @property
     def clean(self) -> Point:
@@ -99,6 +148,14 @@ class VP(GaussianProcess):
     beta_max: float = 20.0
     t_min: float = 1e-3
     t_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.beta_min >= 0.0 and self.beta_max >= 0.0 and self.beta_min + self.beta_max):
+            raise ValueError(
+                f"{type(self).__name__} has beta_min={self.beta_min:g} and beta_max={self.beta_max:g}: rates "
+                "of noise are 0 or above, and not both 0"
+            )
 
     def log_alpha(self, t: Array | float) -> Array:
         t = np.asarray(t, np.float64)
@@ -129,7 +186,7 @@ class VP(GaussianProcess):
     def t_of_lam(self, lam: Array | float) -> Array:
         return self.t_of_log_alpha(-0.5 * np.logaddexp(0.0, -2.0 * np.asarray(lam, np.float64)))
 
-    def prior_std(self, t: float) -> float:
+    def prior_std(self, first: Point) -> float:
         return 1.0
 
 
@@ -158,6 +215,14 @@ class VE(GaussianProcess):
     sigma_max: float = 50.0
     t_min: float = 1e-5
     t_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 < self.sigma_min < self.sigma_max:
+            raise ValueError(
+                f"VE has sigma_min={self.sigma_min:g} and sigma_max={self.sigma_max:g}: give 0 < sigma_min < "
+                "sigma_max"
+            )
 
     def alpha(self, t: Array | float) -> Array:
         return np.ones_like(np.asarray(t, np.float64))
@@ -203,6 +268,10 @@ class EDM(GaussianProcess):
     def t_of_lam(self, lam: Array | float) -> Array:
         return np.exp(-np.asarray(lam, np.float64))
 
+    @property
+    def range(self) -> tuple[float, float]:
+        return 0.0, math.inf
+
 
 @dataclass(frozen=True)
 class FlowMatching(GaussianProcess):
@@ -211,6 +280,11 @@ class FlowMatching(GaussianProcess):
     default_grid: ClassVar[str] = "uniform"
     t_min: float = 1e-3
     t_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.t_max > 1.0:
+            raise ValueError(f"t_max={self.t_max:g}: flow matching ends at t=1, where alpha is 0")
 
     def alpha(self, t: Array | float) -> Array:
         return 1.0 - np.asarray(t, np.float64)

@@ -4,15 +4,46 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from .. import checks
 from .gaussian import Array, GaussianProcess, Point
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+@dataclass(frozen=True)
+class Line:
+    """low + (high - low) t."""
+
+    low: float
+    high: float
+
+    def __call__(self, t: Array) -> Array:
+        return self.low + (self.high - self.low) * t
+
+
+@dataclass(frozen=True, eq=False)
+class Net:
+    """gamma(t) of a network, on the host in float64."""
+
+    module: nn.Module
+
+    def __call__(self, t: Array) -> Array:
+        import torch
+
+        with torch.no_grad():
+            made = self.module(torch.from_numpy(t.reshape(-1, 1)))
+        if made.numel() != t.size:
+            raise ValueError(
+                f"{type(self.module).__name__} made {list(made.shape)} of {t.size} times [{t.size}, 1]; "
+                "gamma is one value a time"
+            )
+        return made.reshape(t.shape).numpy()
 
 
 @dataclass(frozen=True)
@@ -27,9 +58,11 @@ class VDM(GaussianProcess):
     default_grid: ClassVar[str] = "uniform"
     t_min: float = 0.0
     t_max: float = 1.0
-    gamma: Callable[[Array], Array] = field(default=lambda t: -13.3 + 18.3 * t)
+    gamma: Callable[[Array], Array] = Line(-13.3, 5.0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.function("gamma", self.gamma, "give a function of times that rises")
         values = self._gamma(np.linspace(self.t_min, self.t_max, 33))
         if not (np.all(np.isfinite(values)) and np.all(np.diff(values) > 0.0)):
             raise ValueError(
@@ -40,7 +73,7 @@ class VDM(GaussianProcess):
     @classmethod
     def linear(cls, gamma_min: float = -13.3, gamma_max: float = 5.0) -> VDM:
         """gamma_min + (gamma_max - gamma_min) t."""
-        return cls(gamma=lambda t: gamma_min + (gamma_max - gamma_min) * t)
+        return cls(gamma=Line(gamma_min, gamma_max))
 
     @classmethod
     def from_module(cls, module: nn.Module) -> VDM:
@@ -51,19 +84,7 @@ class VDM(GaussianProcess):
         """
         import torch
 
-        own = copy.deepcopy(module).to("cpu", torch.float64)
-
-        def gamma(t: Array) -> Array:
-            with torch.no_grad():
-                made = own(torch.from_numpy(t.reshape(-1, 1)))
-            if made.numel() != t.size:
-                raise ValueError(
-                    f"{type(module).__name__} made {list(made.shape)} of {t.size} times [{t.size}, 1]; gamma "
-                    "is one value a time"
-                )
-            return made.reshape(t.shape).numpy()
-
-        return cls(gamma=gamma)
+        return cls(gamma=Net(copy.deepcopy(module).to("cpu", torch.float64).eval()))
 
     def _gamma(self, t: Array | float) -> Array:
         return np.asarray(self.gamma(np.array(t, np.float64)), np.float64)
@@ -84,9 +105,11 @@ class VDM(GaussianProcess):
             middle = 0.5 * (low + high)
             below = self.lam(middle) > lam
             low, high = np.where(below, middle, low), np.where(below, high, middle)
-        return 0.5 * (low + high)
+        first, last = self.lam(self.t_min), self.lam(self.t_max)
+        beyond = np.maximum(lam - first, 0.0) + np.minimum(lam - last, 0.0)
+        return 0.5 * (low + high) + beyond * (self.t_max - self.t_min) / (last - first)
 
-    def prior_std(self, t: float) -> float:
+    def prior_std(self, first: Point) -> float:
         return 1.0
 
     @property

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, record_function
 
-from .. import trace
+from .. import checks, trace
 from ..doctor import versions
 from ..executors.compiled import Compiled
 from .classes import BETWEEN, CLASSES, PARTS
@@ -73,8 +73,7 @@ def profile(
 
     Raises ValueError where runs or the request cannot be, OSError where the profiler sees no kernel.
     """
-    if runs < 1:
-        raise ValueError(f"runs={runs}: time at least 1 run")
+    runs = checks.whole("runs", runs, 1, "time at least 1 run")
     device = sampler.device
 
     def run() -> Result:

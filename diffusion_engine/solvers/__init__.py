@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Iterable
 from typing import Any
 
+from .. import checks
 from .adams import DEIS, IPNDM, LMS, PLMS
 from .ald import ALD
 from .base import Solver, Update
@@ -63,26 +66,48 @@ SOLVERS: dict[str, type[Solver]] = {
 }
 
 
-def solver(name: str | Solver, **options: Any) -> Solver:
+def solver(name: str | Solver, also: Iterable[str] = (), /, **options: Any) -> Solver:
     """The solver of a name with its options, or the given object as it is.
 
-    Raises ValueError on an unknown name or option.
+    also  other names that a misspelled option may have meant
+    Raises ValueError on an unknown name or option, or one of another kind.
     """
     if not isinstance(name, str):
         if options:
             raise ValueError(
                 f"options {sorted(options)} go with a solver's name, not with an object"
+                f"{checks.nearest(options, also)}"
             )
         return name
     if name not in SOLVERS:
-        raise ValueError(f"unknown solver {name!r}; the solvers are {', '.join(SOLVERS)}")
-    known = {field.name for field in dataclasses.fields(SOLVERS[name])}  # type: ignore[arg-type]
-    unknown = sorted(set(options) - known)
-    if unknown:
         raise ValueError(
-            f"solver {name!r} has no option {', '.join(unknown)}; it has {', '.join(sorted(known)) or 'none'}"
+            f"unknown solver {name!r}; the solvers are {', '.join(SOLVERS)}"
+            f"{checks.nearest([name], SOLVERS)}"
         )
-    return SOLVERS[name](**options)
+    known = {field.name: field for field in dataclasses.fields(SOLVERS[name])}  # type: ignore[arg-type]
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(
+            f"solver {name!r} has no option {', '.join(unknown)}; it has "
+            f"{', '.join(sorted(known)) or 'none'}{checks.nearest(unknown, [*known, *also])}"
+        )
+    return SOLVERS[name](**{key: _option(known[key], given) for key, given in options.items()})
+
+
+def _option(field: dataclasses.Field, given: Any) -> Any:
+    """An option as Python's value of the kind that its field declares."""
+    kind, _, optional = str(field.type).partition(" | ")
+    if given is None and optional:
+        return None
+    if kind == "float":
+        return checks.number(field.name, given, infinite=field.default == math.inf)
+    if kind == "int":
+        return checks.whole(field.name, given, 0, "it is a whole number")
+    if kind == "bool":
+        return checks.flag(field.name, given)
+    if kind.startswith("tuple"):
+        wanted = "it is a sequence of numbers"
+        return tuple(map(checks.plain, checks.entries(field.name, given, wanted)))
+    return given
 
 
 __all__ = ["SOLVERS", "Solver", "Update", "solver"]

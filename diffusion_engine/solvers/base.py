@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -184,7 +185,7 @@ def _without_eps(update: Update, p: Sequence[float], q: float) -> Update:
 def first_row(process: GaussianProcess, first: Point, start: str) -> Row:
     """Row 0 of a run that starts at a point; see Solver.plan."""
     new = {
-        "prior": normal(0) * process.prior_std(first.t),
+        "prior": normal(0) * process.prior_std(first),
         "image": first.alpha * x + first.sigma * normal(0),
         "state": x,
     }
@@ -270,6 +271,17 @@ def score_of(at: Point) -> Linear:
 def first_order_only(s: Point, t: Point) -> bool:
     """Whether lam is infinite at an end of the step, so that no expansion in it exists."""
     return 0.0 in (s.alpha, s.sigma, t.alpha, t.sigma)
+
+
+def off_time(process: GaussianProcess, points: Points) -> str | None:
+    """The objection of what takes the law from the time t, where a level has but the nearest one's label."""
+    for p in points:
+        if p.sigma > 0.0 and not math.isclose(process.at(p.t).lam, p.lam, abs_tol=1e-6):
+            return (
+                f"sigma / alpha = {p.ratio:g} is not that of {type(process).__name__} at t={p.t:g}, and it "
+                "goes by t; give levels of the process, or use 'dpmpp_2m' or 'dpmpp_2m_sde'"
+            )
+    return None
 
 
 def finite_start(process: GaussianProcess, points: Points) -> str | None:

@@ -14,7 +14,7 @@ from .base import Points, Solver, Update, eps_of, first_order_only, steps, trans
 
 def between(process: GaussianProcess, s: Point, t: Point, r: float) -> Point:
     """The point at lam_s + r h."""
-    return process.at(float(process.t_of_lam(s.lam + r * (t.lam - s.lam))))
+    return process.at_lam(s.lam + r * (t.lam - s.lam))
 
 
 @dataclass(frozen=True)

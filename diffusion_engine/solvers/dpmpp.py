@@ -208,7 +208,7 @@ class DPMppSDE(Stochastic):
             if first_order_only(s, t):
                 yield Update(s, {0: self.to(s, t)}, t)
                 continue
-            middle = process.at(float(process.t_of_lam(0.5 * (s.lam + t.lam))))
+            middle = process.at_lam(0.5 * (s.lam + t.lam))
             # On a Brownian path the half step's noise is part of the full step's: the state where the
             # second prediction is made lies on the path.
             yield Update(s, {1: self.to(s, middle)}, None, span=(s, middle))

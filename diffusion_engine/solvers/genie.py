@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ..linear import denoised, raw, x
 from ..plan import Plan
 from ..processes import GaussianProcess, Point
-from .base import Points, Solver, Update, first_order_only, first_row, steps, transfer
+from .base import Points, Solver, Update, first_order_only, first_row, off_time, steps, transfer
 
 if TYPE_CHECKING:
     from ..network import ScoreNetwork
@@ -58,6 +58,9 @@ class GENIE(Solver):
         start: str = "prior",
         clip: tuple[float, float] | None = None,
     ) -> Plan:
+        # An exact derivative is one along the process's own law.
+        if network.derivative == "exact" and (objection := off_time(process, points)):
+            raise ValueError(f"solver {self.name!r} cannot run this: {objection}")
         downward = (
             points[-1].lam > points[0].lam
         )  # encoding goes up, with neither of the two options

@@ -41,9 +41,7 @@ class Churned(Solver):
         if self.s_churn <= 0.0 or s.alpha == 0.0 or not self.s_tmin <= s.ratio <= self.s_tmax:
             return s, 0.0
         gamma = min(self.s_churn / count, self.churn_limit)
-        raised = process.at(float(process.t_of_lam(-math.log(s.ratio * (1.0 + gamma)))))
-        if raised.ratio <= s.ratio:  # a discrete table ends at its last timestep
-            return s, 0.0
+        raised = process.at_ratio(s.ratio * (1.0 + gamma))
         return raised, raised.alpha * math.sqrt(raised.ratio**2 - s.ratio**2) * self.s_noise
 
 
@@ -89,7 +87,7 @@ class DPM2(Churned):
             if first_order_only(s, t):
                 yield Update(s, {0: transfer(s, t, x, denoised)}, t, churn=churn, span=(start, t))
                 continue
-            middle = process.at(float(process.t_of_lam(0.5 * (s.lam + t.lam))))
+            middle = process.at_lam(0.5 * (s.lam + t.lam))
             yield Update(
                 s, {1: transfer(s, middle, x, denoised)}, None, churn=churn, span=(start, t)
             )

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..linear import Linear, denoised, normal, x
 from ..processes import VE, VP, GaussianProcess, Point, SubVP
-from .base import Points, Solver, Update, finite_start, score_of, steps, transfer
+from .base import Points, Solver, Update, finite_start, off_time, score_of, steps, transfer
 
 if TYPE_CHECKING:
     from ..grids import Grid
@@ -50,7 +50,8 @@ class Predictor(Solver):
     def objection(self, process: GaussianProcess, points: Points) -> str | None:
         if self.step == "1/N":
             return published(process, points)
-        return finite_start(process, points)
+        by_time = isinstance(process, SubVP) or isinstance(self, EulerMaruyama)
+        return finite_start(process, points) or (off_time(process, points) if by_time else None)
 
     def move(self, process: GaussianProcess, s: Point, t: Point, n: int) -> tuple[Linear, float]:
         """The mean of a step and the standard deviation of its noise; n is N where steps are 1/N, else 0."""

@@ -1,0 +1,137 @@
+"""How a user's module runs: on which device, in which dtype, and in eval mode."""
+
+from __future__ import annotations
+
+import copy
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import checks
+from .network import ScoreNetwork
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def place(
+    network: ScoreNetwork, dtype: torch.dtype | None, device: torch.device | str | None
+) -> tuple[ScoreNetwork, torch.dtype, torch.device]:
+    """The network on its device, and the dtype that it computes in; a changed module is a copy.
+
+    Raises ValueError where no copy of the module would compute in the dtype, or lie on the device.
+    """
+    module = network.module
+    own = compute_dtype(module, dtype)
+    dtype = own if dtype is None else _dtype(dtype)
+    weights = first_weight(module)
+    here = torch.device("cpu") if weights is None else weights.device
+    where = here if device is None else _device(device)
+    # Weights that are stored in fewer bits stay as they are: their layers know how to read them.
+    stays = weights is None or own == dtype or (casting(module) is None and narrow(module))
+    if stays and (weights is None or here == where):
+        return network, dtype, where
+    if (cast := casting(module)) is not None:
+        raise ValueError(
+            f"hooks cast this module's layers to {cast}, which no copy takes along: leave dtype and device "
+            "out, and move the module or change its layerwise casting yourself"
+        )
+    made = copy.deepcopy(module).to(where)  # type: ignore[attr-defined]
+    return network.with_module(made if stays else made.to(dtype)), dtype, where
+
+
+def first_weight(module: Any) -> torch.Tensor | None:
+    """Of a torch.nn.Module; None where there is none."""
+    return next(module.parameters(), None) if isinstance(module, nn.Module) else None
+
+
+def narrow(module: Any) -> bool:
+    """Whether some weights are stored in fewer bits than any network computes in."""
+    return isinstance(module, nn.Module) and any(p.dtype not in DTYPES for p in module.parameters())
+
+
+def casting(module: Any) -> torch.dtype | None:
+    """What hooks of diffusers' enable_layerwise_casting cast to before a layer computes."""
+    for part in module.modules() if isinstance(module, nn.Module) else ():
+        registry = getattr(part, "_diffusers_hook", None)
+        for hook in getattr(registry, "hooks", {}).values():
+            if isinstance(dtype := getattr(hook, "compute_dtype", None), torch.dtype):
+                return dtype
+    return None
+
+
+def compute_dtype(module: Any, given: torch.dtype | None = None) -> torch.dtype:
+    """What a module computes in, which its weights may not be stored in: that of its layerwise casting, or
+    of its first weight of 16 bits or more. Of another callable, float32.
+
+    given  the answer where all weights are stored in fewer bits
+    Raises ValueError where nothing says it.
+    """
+    if (cast := casting(module)) is not None:
+        return cast
+    stored = [p.dtype for p in module.parameters()] if isinstance(module, nn.Module) else []
+    computing = next((dtype for dtype in stored if dtype in DTYPES), given)
+    if stored and computing is None:
+        raise ValueError(
+            f"all weights of the network are stored as {stored[0]}, which nothing computes in: say dtype=, "
+            "that of its input, such as torch.bfloat16"
+        )
+    return computing or torch.float32
+
+
+def _dtype(given: Any) -> torch.dtype:
+    """One a network can compute in."""
+    if given not in DTYPES:
+        raise ValueError(
+            f"dtype={checks.said(given)}: the network's input is "
+            f"{', '.join(map(str, DTYPES[:-1]))} or {DTYPES[-1]}"
+        )
+    return given
+
+
+def _device(given: Any) -> torch.device:
+    """One that torch can use here."""
+    try:
+        place = torch.device(given)
+        if place.type == "cuda" and place.index is None:
+            place = torch.device("cuda", torch.cuda.current_device())
+        torch.empty(0, device=place)
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        reason = textwrap.shorten(str(error), 80, placeholder=" ...")
+        raise ValueError(
+            f"device={checks.said(given)} cannot be used here ({reason}); give 'cpu', or a GPU of this "
+            "machine as 'cuda' or 'cuda:0'"
+        ) from error
+    return place
+
+
+_lock = Lock()
+_woken: Counter[nn.Module] = Counter()  # modules put into eval mode, and by how many runs
+
+
+@contextmanager
+def evaluating(module: Any) -> Iterator[None]:
+    """A module that was left in training mode is in eval mode meanwhile, until the last thread is done; parts
+    in training mode of one that is not stay so."""
+    mine: list[nn.Module] = []
+    with _lock:
+        if isinstance(module, nn.Module) and (module.training or _woken):
+            whole = module.training or module in _woken
+            mine = [p for p in module.modules() if p in _woken or (whole and p.training)]
+        _woken.update(mine)
+        for part in mine:
+            part.training = False
+    try:
+        yield
+    finally:
+        with _lock:
+            for part in mine:
+                _woken[part] -= 1
+                if not _woken[part]:
+                    del _woken[part]
+                    part.training = True
