@@ -20,11 +20,13 @@ BATCHES = {"cpu": (1, 8), "cuda": (1, 64)}
 LIMIT = 1e-4  # of the largest output, in float32
 
 
-def measure(device: torch.device, repeats: int, only: list[str]) -> Iterator[results.Row]:
+def measure(device: torch.device, repeats: int, only: list[str]) -> Iterator[results.Comparison]:
     network = workloads.weights(workloads.ddpm_cifar10()).to(device)
     for batch in BATCHES[device.type]:
         if all(word in f"W1 {batch}x3x32x32" for word in only):
-            yield from compare("W1", network, torch.randn(batch, 3, 32, 32, device=device), repeats)
+            yield partial(
+                compare, "W1", network, torch.randn(batch, 3, 32, 32, device=device), repeats
+            )
 
 
 def compare(name: str, network: nn.Module, x: Tensor, repeats: int) -> list[results.Row]:

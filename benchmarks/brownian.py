@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,11 +20,11 @@ from .timing import Task
 STEPS, ROW = 20, 10
 
 
-def measure(device: torch.device, repeats: int, only: list[str]) -> Iterator[results.Row]:
+def measure(device: torch.device, repeats: int, only: list[str]) -> Iterator[results.Comparison]:
     for shape, layout in SHAPES:
         label = f"brownian {'x'.join(map(str, shape))} {layout}"
         if layout == "contiguous" and all(word in label for word in only):
-            yield from compare(shape, device, repeats)
+            yield partial(compare, shape, device, repeats)
 
 
 def arguments(out: Tensor) -> BrownianArgs:

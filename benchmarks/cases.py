@@ -39,6 +39,7 @@ PROVIDERS = {
     ("attention", "cpp"): ("cpu",),
     ("attention", "triton"): ("cuda",),
     ("attention", "cuda"): ("cuda",),
+    ("attention", "sdpa"): ("cuda",),
     ("conv3x3", "torch"): ("cpu",),
     ("conv3x3", "cpp"): ("cpu",),
 }

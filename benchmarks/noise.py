@@ -21,11 +21,11 @@ from .timing import Spread, Task
 KEY, M = 7, 0
 
 
-def measure(device: torch.device, repeats: int, only: list[str]) -> Iterator[results.Row]:
+def measure(device: torch.device, repeats: int, only: list[str]) -> Iterator[results.Comparison]:
     for shape, layout in SHAPES:
         label = f"noise {'x'.join(map(str, shape))} {layout}"
         if layout == "contiguous" and all(word in label for word in only):
-            yield from compare(shape, device, repeats)
+            yield partial(compare, shape, device, repeats)
 
 
 def compare(shape: Shape, device: torch.device, repeats: int) -> list[results.Row]:

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from . import chart, results
+from . import chart, errors, results
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
@@ -25,6 +25,10 @@ OP_COLUMNS = {
     "ceiling_share": "of a product's rate", "vs_best_torch": "over torch's best",
     "vs_diffusers": "over diffusers", "max_error": "error",
 }  # fmt: skip
+ERROR_COLUMNS = {
+    "op": "op", "shape": "shape", "plain": "plain sum", "torch": "torch", "ours": "ours",
+    "of_bound": "ours / allowed",
+}  # fmt: skip
 INTRO = """\
 # Measured
 
@@ -37,6 +41,10 @@ The same DDIM run by everybody: the same weights, noise and timesteps, samples c
 timed. `floor / time` is the least time the machine allows over what it took; `us a step outside` the loop
 around a network that returns a ready tensor; `memory` what making the contender and its first run added;
 `difference` that of the samples from the formula's, relative to the largest element.
+"""
+ERRORS = """\
+Of the largest value, against float64, over the layers of W1. What is allowed is twice the error of the plain
+float32 sum and a rounding unit, on every processor the same; torch's error depends on its vectors.
 """
 
 
@@ -57,11 +65,17 @@ def page(folder: Path) -> str:
             parts.append(f"![milliseconds of an image]({_picture(path, workload)})")
             for _, batch in grouped(rows, "dtype", "shape"):
                 parts.append(_about(batch[0]) + "\n\n" + table(batch, RUN_COLUMNS))
-    for path in sorted(set(folder.glob("*.csv")) - set(folder.glob(f"*{results.RUNS}"))):
+    apart = {*folder.glob(f"*{results.RUNS}"), *folder.glob(f"*{errors.END}")}
+    for path in sorted(set(folder.glob("*.csv")) - apart):
         ours = [row for row in latest_ops(read(path)) if _shown(row)]
         for (device, op), rows in grouped(ours, "device", "op"):
             command = f"python -m benchmarks.run --op {op} --device {_kind(device)}"
             parts.append(f"## {op} on {device}\n\n    {command}\n\n" + table(rows, OP_COLUMNS))
+    for path in sorted(folder.glob(f"*{errors.END}")):
+        rows = read(path)
+        head = f"## Errors on {rows[0]['device']}, torch {rows[0]['version']}\n\n{ERRORS.rstrip()}"
+        command = "    python -m benchmarks.errors"
+        parts.append(f"{head}\n\n{command}\n\n" + table(rows, ERROR_COLUMNS))
     return "\n\n".join(parts) + "\n"
 
 

@@ -6,6 +6,7 @@ import csv
 import datetime
 import re
 import subprocess
+from collections.abc import Callable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -47,17 +48,22 @@ TITLES = {
 }  # fmt: skip
 
 Row = dict[str, str | int | float | None]
+# Times one case and gives its rows; raises GateError where there is nothing to compare.
+Comparison = Callable[[], list[Row]]
 
 
 @cache
 def commit() -> str:
-    """Of the checkout, with -dirty where the timed code has changes."""
+    """Of the checkout, with -dirty where the timed code has changes; "unknown" where git cannot tell."""
     root = Path(__file__).parents[1]
 
     def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", *words], cwd=root, capture_output=True, text=True, check=False
-        )
+        try:
+            done = subprocess.run(
+                ["git", *words], cwd=root, capture_output=True, text=True, check=False
+            )
+        except OSError:  # it is not installed
+            return ""
         return done.stdout.strip()
 
     changed = git("status", "--porcelain", "--", "csrc", "kernels", "diffusion_engine")
@@ -99,7 +105,7 @@ def device_file(device: object, end: str) -> Path:
 def save(rows: list[Row], end: str = ".csv") -> Path:
     """Appends to the device's file, whose columns are those of the rows."""
     path = device_file(rows[0]["device"], end)
-    FOLDER.mkdir(exist_ok=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     new = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, tuple(rows[0]), lineterminator="\n")

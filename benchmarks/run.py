@@ -6,6 +6,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .results import Comparison, Row
 
 OPS = (
     "step", "noise", "brownian", "group_norm", "attention", "conv3x3", "accelerate", "sscs",
@@ -27,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
         "--threads", type=int, help="default: 1 for noise and brownian, 2 for all else"
     )
     made.add_argument("--no-save", action="store_true", help="print only")
+    made.add_argument("--folder", type=Path, help="of the rows; default: benchmarks/results")
     runs = made.add_argument_group("with --workload")
     runs.add_argument("--peers", default="all", help="all, none, or names separated by commas")
     runs.add_argument("--steps", type=int, default=20)
@@ -53,6 +61,9 @@ def main() -> None:
 
     import torch
 
+    from . import results
+
+    results.FOLDER = given.folder or results.FOLDER
     torch.set_num_threads(threads)
     if given.workload:
         from . import sampling
@@ -79,17 +90,43 @@ def measure_op(given: argparse.Namespace) -> None:
         "sscs": sscs.measure,
     }[given.op]
     rows: list[results.Row] = []
-    with torch.no_grad():
-        for row in measure(torch.device(given.device), given.repeats or 50, given.rows.split()):
+
+    def keep(found: list[Row]) -> None:
+        for row in found:
             rows.append(row)
             results.show(row, header=len(rows) == 1)
-    if not rows:
+        if not given.no_save:
+            results.save(found)
+
+    with torch.no_grad():
+        cases = measure(torch.device(given.device), given.repeats or 50, given.rows.split())
+        failed = compare_all(cases, keep)
+    if not rows and not failed:
         sys.exit(f"nothing to time: no case, shape and layout hold {given.rows!r}")
     ratios = sorted(float(r["vs_best_torch"]) for r in rows if r["vs_best_torch"])
     if ratios:
         print(f"vs the best torch: worst {ratios[0]:.2f}, median {ratios[len(ratios) // 2]:.2f}")
-    if not given.no_save:
-        print(f"{len(rows)} rows appended to {results.save(rows)}")
+    if rows and not given.no_save:
+        print(f"{len(rows)} rows appended to {results.device_file(rows[0]['device'], '.csv')}")
+    finish(failed)
+
+
+def compare_all(cases: Iterable[Comparison], keep: Callable[[list[Row]], None]) -> list[str]:
+    """Keeps the rows of each case as they come. Returns why the others have none."""
+    failed = []
+    for compare in cases:
+        try:
+            keep(compare())
+        except Exception as error:
+            failed.append(f"{type(error).__name__}: {error}")
+            traceback.print_exc()
+    return failed
+
+
+def finish(failed: list[str]) -> None:
+    """Ends the program with the failures, if there are any."""
+    if failed:
+        sys.exit("\n".join([f"{len(failed)} comparisons failed:", *failed]))
 
 
 if __name__ == "__main__":

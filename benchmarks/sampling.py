@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import floor, layers, memory, results, timing
+from . import floor, layers, memory, results, run, timing
 from .gate import GateError
 from .ours import OURS
-from .peers import PEERS, Contender, choose
+from .peers import PEERS, Contender, choose, missing
 from .problem import WORKLOADS, Problem
 from .timing import Spread, Task
 
@@ -56,15 +56,20 @@ def main(given: Namespace) -> None:
     if not batches:
         sys.exit(f"{given.workload} is large for a {device.type}: say how many samples, --batch 1")
     module, rows = workload.network(), []
-    for batch in batches:
+
+    def comparison(batch: int) -> list[results.Row]:
         problem = Problem.of(module, workload, batch, given.steps, device, dtype)
-        found = compare(given.workload, problem, makers, given.repeats or REPEATS[device.type])
+        return compare(given.workload, problem, makers, given.repeats or REPEATS[device.type])
+
+    def keep(found: list[results.Row]) -> None:
         for row in found:
             results.show(row, header=not rows, shown=results.RUN_SHOWN)
             rows.append(row)
         print("\n".join(ratios(found)), flush=True)
-    if rows and not given.no_save:
-        print(f"{len(rows)} rows appended to {results.save(rows, results.RUNS)}")
+        if found and not given.no_save:
+            print(f"{len(found)} rows appended to {results.save(found, results.RUNS)}")
+
+    run.finish(run.compare_all([partial(comparison, batch) for batch in batches], keep))
 
 
 def contenders(peers: str, device: str) -> dict[str, Make]:
@@ -73,6 +78,8 @@ def contenders(peers: str, device: str) -> dict[str, Make]:
 
 
 def make_peer(name: str, problem: Problem) -> Contender:
+    if lacking := missing(name):
+        raise ImportError(f"it needs {', '.join(lacking)}: pip install {' '.join(lacking)}")
     module, function = PEERS[name][0].split(":")
     return getattr(importlib.import_module(f".peers.{module}", __package__), function)(problem)
 

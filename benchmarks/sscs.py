@@ -27,10 +27,10 @@ BYTES = 28  # per element: x and v in and out, the network's output in, its next
 Numbers = tuple[float, ...]
 
 
-def measure(device: torch.device, repeats: int, only: list[str]) -> Iterator[results.Row]:
+def measure(device: torch.device, repeats: int, only: list[str]) -> Iterator[results.Comparison]:
     label = f"sscs {'x'.join(map(str, SHAPE))}"
     if all(word in label for word in only):
-        yield from compare(device, repeats)
+        yield partial(compare, device, repeats)
 
 
 def compare(device: torch.device, repeats: int) -> list[results.Row]:

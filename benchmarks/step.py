@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 
@@ -12,14 +13,14 @@ from .peers import step as peers
 from .timing import Spread, Task
 
 
-def measure(device: torch.device, repeats: int, only: list[str]) -> Iterator[results.Row]:
+def measure(device: torch.device, repeats: int, only: list[str]) -> Iterator[results.Comparison]:
     """Rows of every case at every shape whose label holds all words."""
     networks = [torch.float32] + ([torch.bfloat16] if device.type == "cuda" else [])
     for shape, layout in SHAPES:
         for case in CASES:
             if all(word in label(case, shape, layout) for word in only):
                 for network in networks:
-                    yield from compare(case, shape, layout, network, device, repeats)
+                    yield partial(compare, case, shape, layout, network, device, repeats)
 
 
 def label(case: Case, shape: Shape, layout: str) -> str:

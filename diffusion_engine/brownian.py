@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .noise import PATH
+from .noise import IMAGE, PATH
 from .ops.layout import DEPTH, HEADER, NORMALS, TERMS
 from .plan import CELLS, Plan, Row, Span
 from .processes import Point
@@ -97,7 +97,9 @@ def pack(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
         if found:
             rows, draw = np.array([(i, m) for i, m, _ in found]).T
             path, low, high = np.array([taken for *_, taken in found]).T
-            _fill(terms, weight, (rows, draw), path, *weights(low, high))
+            keys, values = weights(low, high)
+            keys |= plan.rows[0].key & IMAGE  # the image may have been made of the same seed's path
+            _fill(terms, weight, (rows, draw), path, keys, values)
         plan.packed["paths"] = terms, weight
     return plan.packed["paths"]
 

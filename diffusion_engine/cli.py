@@ -33,7 +33,8 @@ from .cli_options import (
     device_of,
     network_of,
     numbers,
-    options,
+    solver_of,
+    written,
 )
 from .cli_profile import profile
 
@@ -54,6 +55,7 @@ app.command()(encode)
 
 @app.command()
 def sample(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="file to write: .png, .npz or .safetensors")],
     model: Model = "digits",
     solver: SolverName = "dpmpp_2m",
@@ -82,23 +84,37 @@ def sample(
         bool, typer.Option("--noised", help="x is the state of that time already, as encode's is")
     ] = False,
     noise: Noise = None,
-    recipe: Annotated[Path | None, typer.Option(help="make the samples of this file again")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            help="make the samples of this file again; give its --x again where it had one"
+        ),
+    ] = None,
     save_plan: Annotated[Path | None, typer.Option(help="write the plan as JSON")] = None,
     as_json: Json = False,
 ) -> None:
     """Makes samples and writes them to a file. Under torchrun every process makes a part of them."""
-    from . import files
+    from . import files, recipes
+    from .pictures import read_images
     from .ranks import Ranks, sample_shared
     from .sampler import Sampler
 
+    asked = written(context)
     files.check_path(out)
+    if save_plan is not None:
+        files.check_folder(save_plan)
     ranks = Ranks.of_environment()
-    if recipe is not None and ranks.world > 1:
-        raise ValueError("--recipe makes its samples in one process; start it without torchrun")
     saved = None if recipe is None else files.read_recipe(recipe)
+    if saved is None:
+        rule = solver_of(solver, option)
+    else:
+        _check_open(asked, saved, ranks.world)
+        rule, noised = recipes.solver_in(saved), bool(saved.get("noised"))
+        model = model if "--model" in asked else _model_of(saved)
     place = device_of(device, ranks.local)
-    network = network_of(model, _solver_of(saved) or solver, place)
-    given = None if x is None else files.read_images(x, network.shape, network.state_shape)
+    network = network_of(model, rule, place)
+    files.check_path(out, network.shape)
+    given = None if x is None else read_images(x, network.shape, network.state_shape, noised)
     how: dict[str, Any] = {
         "backend": backend, "batch_size": batch_size, "accelerate": accelerate, "executor": executor,
         "compile": compile, "device": place,
@@ -110,10 +126,8 @@ def sample(
         wanted = numbers(seeds) if seeds is not None else None
         count = _count(n, wanted, given)
         condition = classes_of(network, classes, count)
-        scale = guidance if condition is not None else 1.0
-        sampler = Sampler(
-            network, solver, steps, grid=grid, end=end, guidance=scale, **how, **options(option)
-        )
+        scale = guidance if condition is not None or "--guidance" in asked else 1.0
+        sampler = Sampler(network, rule, steps, grid=grid, end=end, guidance=scale, **how)
         if save_plan is not None:
             files.atomically(save_plan, sampler.plan().to_json().encode())
         made = sample_shared(
@@ -130,9 +144,36 @@ def sample(
     _report(out, result, seconds, as_json)
 
 
-def _solver_of(recipe: dict[str, Any] | None) -> str | None:
-    about = (recipe or {}).get("solver")
-    return about.get("name") if isinstance(about, dict) else None
+# What a recipe leaves open. It holds all else.
+OPEN = frozenset(
+    (
+        "--out", "--recipe", "--model", "--x", "--batch-size", "--backend", "--device", "--accelerate",
+        "--executor", "--compile", "--json",
+    )
+)  # fmt: skip
+
+
+def _check_open(asked: list[str], recipe: dict[str, Any], world: int) -> None:
+    """Raises ValueError where options stand beside --recipe that would change what it makes."""
+    fixed = [name for name in asked if name not in OPEN]
+    if "--x" in asked and "x" not in recipe.get("needs", ()):
+        fixed.append("--x")
+    if fixed:
+        raise ValueError(
+            f"--recipe makes its samples as they were made: leave out {', '.join(fixed)}, or --recipe"
+        )
+    if world > 1:
+        raise ValueError("--recipe makes its samples in one process; start it without torchrun")
+
+
+def _model_of(recipe: dict[str, Any]) -> str:
+    """The shipped network of a recipe. Others run code or read files, which a recipe shall not choose."""
+    from .zoo import names
+
+    name = recipe.get("network")
+    if name not in names():
+        raise ValueError(f"the recipe's network {name!r} does not ship; say which it is by --model")
+    return name
 
 
 def _count(n: int | None, seeds: list[int] | None, x: Tensor | None) -> int:
@@ -191,15 +232,9 @@ def plan(
     """Prints the table of numbers that a sampler is."""
     from .sampler import Sampler
 
-    sampler = Sampler(
-        network_of(model, solver, device_of("cpu")),
-        solver,
-        steps,
-        grid=grid,
-        end=end,
-        guidance=guidance,
-        **options(option),
-    )
+    rule = solver_of(solver, option)
+    network = network_of(model, rule, device_of("cpu"))
+    sampler = Sampler(network, rule, steps, grid=grid, end=end, guidance=guidance)
     made = sampler.plan()
     typer.echo(made.to_json() if as_json else str(made))
 

@@ -22,7 +22,7 @@ from .cli_options import (
     classes_of,
     device_of,
     network_of,
-    options,
+    solver_of,
 )
 
 
@@ -45,18 +45,19 @@ def encode(
 ) -> None:
     """Runs the solver's ODE upwards: from images to the latents that lead back to them."""
     from . import files
+    from .pictures import read_images
     from .sampler import Sampler
 
-    if out.suffix == ".png":
+    if files.ending(out) == ".png":
         raise ValueError(f"{out.name}: latents are no image; choose .npz or .safetensors")
     files.check_path(out)
     place = device_of(device)
-    network = network_of(model, solver, place)
-    images = files.read_images(source, network.shape, network.state_shape)
+    rule = solver_of(solver, option)
+    network = network_of(model, rule, place)
+    images = read_images(source, network.shape, network.state_shape)
     condition = classes_of(network, classes, len(images))
     sampler = Sampler(
-        network, solver, steps, grid=grid, guidance=guidance, device=place, backend=backend,
-        **options(option),
+        network, rule, steps, grid=grid, guidance=guidance, device=place, backend=backend
     )  # fmt: skip
     result = sampler.encode(images, refine=refine, condition=condition)
     if not all(result.finite):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from .network import ScoreNetwork
+    from .solvers import Solver
 
 Model = Annotated[
     str,
@@ -46,34 +47,47 @@ Noise = Annotated[str | None, typer.Option(help="brownian: one path of noise, wh
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
+MOST = 1_000_000  # samples of one command
+
+
+def written(context: typer.Context) -> list[str]:
+    """The options that stand on the command line: --steps, --class."""
+    sources = {p.opts[0]: context.get_parameter_source(str(p.name)) for p in context.command.params}
+    return [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
+
+
 def numbers(text: str) -> list[int]:
     """The integers of "0-3,7": [0, 1, 2, 3, 7]."""
     made: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,20})(?:\s*-\s*(\d{1,20}))?\s*", part)
         if not match:
             raise ValueError(f"{text!r} is no list of numbers; write it as 3, 0-9 or 1,4,7")
         low, high = int(match[1]), int(match[2] or match[1])
-        if high < low or high - low >= 1_000_000:
-            raise ValueError(
-                f"{part!r} runs from {low} to {high}; give a range of at most a million, low first"
-            )
+        if high < low:
+            raise ValueError(f"{part!r} runs from {low} to {high}; write the lower one first")
+        if len(made) + high - low >= MOST:
+            raise ValueError(f"{text!r} are more than {MOST} numbers; ask for fewer at once")
         made += range(low, high + 1)
     return made
 
 
-def options(given: list[str] | None) -> dict[str, Any]:
-    """eta=0.5 as {"eta": 0.5}; values are JSON where they can be, else text."""
+def solver_of(name: str, given: list[str] | None) -> Solver:
+    """The solver of a name, eta=0.5 as its eta: values are JSON where they can be, else text."""
+    from .solvers import solver
+
     made: dict[str, Any] = {}
     for item in given or []:
-        name, equals, value = item.partition("=")
+        option, equals, value = item.partition("=")
         if not equals:
             raise ValueError(f"--option {item!r}: write it as name=value")
+        if option in made:
+            raise ValueError(f"--option {option} is given twice; leave one out")
         try:
-            made[name] = json.loads(value)
-        except json.JSONDecodeError:
-            made[name] = value
-    return made
+            made[option] = json.loads(value)
+        except (ValueError, RecursionError):
+            made[option] = value
+    return solver(name, **made)
 
 
 def device_of(device: str | None, number: int = 0) -> torch.device:
@@ -93,7 +107,7 @@ def device_of(device: str | None, number: int = 0) -> torch.device:
     return place
 
 
-def network_of(model: str, solver: str, device: torch.device) -> ScoreNetwork:
+def network_of(model: str, solver: Solver, device: torch.device) -> ScoreNetwork:
     """The network that --model names, its weights on the device."""
     from .zoo.network import network
 
@@ -116,11 +130,12 @@ def imported(name: str) -> ScoreNetwork:
     )  # as `python -m` does; a command's own first folder is its script's
     try:
         found = getattr(importlib.import_module(package), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        made = found if isinstance(found, ScoreNetwork) or not callable(found) else found()
+    except Exception as error:  # whatever the user's own code raises
         raise ValueError(
-            f"--model {name!r}: {error}; write package.module:function, in a module that python finds here"
+            f"--model {name!r}: {type(error).__name__}: {error}; write package.module:function, in a "
+            "module that python finds here"
         ) from error
-    made = found if isinstance(found, ScoreNetwork) or not callable(found) else found()
     if not isinstance(made, ScoreNetwork):
         raise ValueError(
             f"--model {name!r} is a {type(made).__name__}; name a ScoreNetwork, or a function without "
@@ -131,8 +146,12 @@ def imported(name: str) -> ScoreNetwork:
 
 def classes_of(network: Any, text: str, n: int) -> list[int] | None:
     """A class for each sample, taken in turn; None without any."""
-    if n < 1:
-        raise ValueError(f"n={n}: ask for at least 1 sample")
+    if not 1 <= n <= MOST:
+        raise ValueError(f"n={n}: ask for at least 1 sample, and at most {MOST} at once")
+    if network.classes is None and text not in ("all", "none"):
+        raise ValueError(
+            f"--class {text}: the network {network.name!r} has no classes; leave it out"
+        )
     if text == "none" or network.classes is None:
         return None
     chosen = list(range(network.classes)) if text == "all" else numbers(text)

@@ -28,11 +28,13 @@ from .cli_options import (
     classes_of,
     device_of,
     network_of,
-    options,
+    solver_of,
+    written,
 )
 
 
 def profile(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="file to write, JSON")] = Path("perf.json"),
     model: Model = "digits",
     solver: SolverName = "dpmpp_2m",
@@ -61,13 +63,14 @@ def profile(
 
     files.check_folder(out)
     place = device_of(device)
-    network = network_of(model, solver, place)
+    rule = solver_of(solver, option)
+    network = network_of(model, rule, place)
     condition = classes_of(network, classes, n)
-    scale = guidance if condition is not None else 1.0
+    scale = guidance if condition is not None or "--guidance" in written(context) else 1.0
     sampler = Sampler(
-        network, solver, steps, grid=grid, end=end, guidance=scale, backend=backend,
+        network, rule, steps, grid=grid, end=end, guidance=scale, backend=backend,
         batch_size=batch_size, accelerate=accelerate, executor=executor, compile=compile,
-        device=place, **options(option),
+        device=place,
     )  # fmt: skip
     found = profiling.profile(sampler, n, condition, runs, noise)
     text = found.to_json()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from threading import RLock
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 
 from .accelerate.network import Accelerated, accelerated
 from .accelerate.twin import Example, twin
-from .adapters.diffusers import Model
 from .backends.checksum import checksums
 from .executors.compiled import Compiled, compiled
 from .executors.contents import Contents
@@ -24,9 +22,9 @@ class Derived:
     """A network made from the user's: in another dtype or on another device, accelerated, compiled.
 
     own      the user's
-    place    it, or one with a copy of its module, with the dtype and the device that it runs in
-    example  what to accelerate it with in those, or None
-    compile  whether through torch.compile
+    place    makes it one of a dtype on a device: itself, or one with a copy of its module
+    example  to accelerate it with, or None
+    device   to compile it for, or None
     network  what runs
 
     `follow` takes over what the user has changed since. Threads may share it; a copy by deepcopy or pickle
@@ -34,16 +32,17 @@ class Derived:
     """
 
     def __init__(
-        self, own: ScoreNetwork, place: Callable[[], tuple[ScoreNetwork, torch.dtype, torch.device]],
-        example: Callable[[torch.dtype, torch.device], Example] | None = None, compile: bool = False,
+        self, own: ScoreNetwork, place: Callable[[ScoreNetwork], ScoreNetwork],
+        example: Example | None = None, device: torch.device | None = None,
     ) -> None:  # fmt: skip
-        self.own, self.place, self.example, self.compile = own, place, example, compile
+        self.own, self.place, self.example, self.device = own, place, example, device
         self._lock = RLock()
         self._contents: Contents | None = None
         self._watched: list[Tensor] = []
         self._sums: list[int] = []
         self.network = self._placed = own
-        self._make(None)
+        with evaluating(own.module):
+            self._make(None)
 
     @property
     def accelerated(self) -> Accelerated | None:
@@ -55,8 +54,10 @@ class Derived:
 
     def follow(self) -> ScoreNetwork:
         """The network to run now. Raises ValueError where what the user's became cannot be accelerated."""
-        with self._lock:
-            if self._follows and not self._same():
+        with self._lock, evaluating(self.own.module):
+            if self._follows and self._contents is None:
+                self._contents = Contents.of(self.own.module)  # type: ignore[arg-type]
+            if self._contents is not None and not self._contents.same():
                 self._make(self.accelerated)
             elif self._watched and (now := checksums(self._watched)) != self._sums:
                 self._take_values(now)
@@ -72,39 +73,22 @@ class Derived:
             if self._placed is not self.own:
                 self._follows, self._contents, self._watched = False, None, []
 
-    def _same(self) -> bool:
-        """Whether the user's module is made of what it was."""
-        with self._at_rest():
-            if self._contents is None:
-                self._contents = Contents.of(self.own.module)  # type: ignore[arg-type]
-            return self._contents.same()
-
-    @contextmanager
-    def _at_rest(self) -> Iterator[None]:
-        """The user's module in eval mode, in which it is copied and runs."""
-        module = self.own.module
-        with evaluating(module), evaluating(unwrapped(module)):
-            yield
-
     def _make(self, before: Accelerated | None) -> None:
         """before  what was done to the network so far"""
         module = self.own.module
-        with self._at_rest():
-            contents = Contents.of(module) if isinstance(module, nn.Module) else None
-            placed, self.dtype, self.device = self.place()
-            network = placed
-            if self.example is not None:
-                network = twin(placed, self.example(self.dtype, self.device), before)
+        contents = Contents.of(module) if isinstance(module, nn.Module) else None
+        placed = self.place(self.own)
         watched = [] if contents is None else contents.tensors()
         if placed is self.own and contents is not None:
             shared = {id(t) for t in _weights(module)}
             watched = [t for t in watched if id(t) not in shared]
         sums = checksums(watched)
+        network = placed if self.example is None else twin(placed, self.example, before)
         self._placed, self._follows = placed, contents is not None and network is not self.own
         self._contents, self._watched, self._sums = None, [], []
         if self._follows:
             self._contents, self._watched, self._sums = contents, watched, sums
-        self.network = compiled(network, self.device) if self.compile else network
+        self.network = network if self.device is None else compiled(network, self.device)
 
     def _take_values(self, now: list[int]) -> None:
         """Copies the weights that changed into the copy in place, where captured graphs see them."""
@@ -132,10 +116,3 @@ class Derived:
 
 def _weights(module: Any) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
-
-
-def unwrapped(module: Any) -> Any:
-    """A user's own module, within those that the engine calls it through."""
-    while isinstance(module, (Compiled, Model)):
-        module = module.module
-    return module

@@ -6,8 +6,10 @@ import io
 import json
 import math
 import os
-import tempfile
-from collections.abc import Callable
+import secrets
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,26 +17,53 @@ import numpy as np
 import safetensors.torch
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
+from . import recipes
 from .request import Result
 
 METADATA_KEY = "diffusion_engine"
 
 
-def check_path(path: Path) -> None:
-    """Raises ValueError where nothing could be written under this name."""
-    if path.suffix not in WRITERS:
+def ending(path: Path) -> str:
+    """Of the name, in small letters."""
+    return path.suffix.lower()
+
+
+def check_path(path: Path, shape: tuple[int, ...] | None = None) -> None:
+    """Raises ValueError where no samples (of this shape) could be written under this name."""
+    if ending(path) not in WRITERS:
         raise ValueError(f"{path.name}: choose a name ending in {', '.join(WRITERS)}")
+    if ending(path) == ".png" and shape is not None:
+        check_picture(shape)
     check_folder(path)
 
 
 def check_folder(path: Path) -> None:
-    """Raises ValueError where no file can have this name."""
+    """Raises ValueError where no file can be written under this name."""
     if not path.parent.is_dir():
         raise ValueError(f"the folder {path.parent} does not exist; make it first")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; give a file's name")
+    try:
+        with suppress(FileNotFoundError):
+            if stat.S_ISDIR(path.stat().st_mode):
+                raise ValueError(f"{path} is a folder; give a file's name")
+        handle, name = _beside(path)
+        os.close(handle)
+        name.unlink()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error.strerror}); choose another") from error
+
+
+def check_picture(shape: tuple[int, ...]) -> None:
+    """Raises ValueError where samples of this shape are no pictures."""
+    if len(shape) != 3:
+        raise ValueError(
+            f"a PNG shows images; a sample has shape {list(shape)}, write .npz instead"
+        )
+    if shape[0] not in (1, 3):
+        raise ValueError(
+            f"a PNG holds 1 or 3 channels, the samples have {shape[0]}; write .npz instead"
+        )
 
 
 def write(path: Path, result: Result, columns: int | None = None) -> None:
@@ -44,34 +73,34 @@ def write(path: Path, result: Result, columns: int | None = None) -> None:
              .safetensors: samples and seeds, the recipe as metadata
     columns  images a row of a PNG grid; None makes it about square
     """
-    check_path(path)
+    check_path(path, tuple(result.samples.shape[1:]))
     content = io.BytesIO()
-    WRITERS[path.suffix](content, result, columns)
+    WRITERS[ending(path)](content, result, columns)
     atomically(path, content.getvalue())
 
 
 def atomically(path: Path, content: bytes) -> None:
     """Writes a temporary file beside `path`, then puts it in its place."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = _beside(path)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp makes files that only the owner reads
         os.replace(name, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        name.unlink(missing_ok=True)
         raise
+
+
+def _beside(path: Path) -> tuple[int, Path]:
+    """A new file in the same folder, open, with the permissions that any new file has."""
+    name = path.with_name(f".{secrets.token_hex(8)}.part")
+    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), name
 
 
 def grid(samples: np.ndarray, columns: int | None = None) -> Image.Image:
     """Images [n, C, H, W] in [-1, 1], C = 1 or 3, side by side with two pixels between them."""
+    check_picture(samples.shape[1:])
     n, channels, height, width = samples.shape
-    if channels not in (1, 3):
-        raise ValueError(
-            f"a PNG holds 1 or 3 channels, the samples have {channels}; write .npz instead"
-        )
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
     pixels = np.clip(np.rint(samples * 127.5 + 127.5), 0, 255).astype(np.uint8)
@@ -85,12 +114,7 @@ def grid(samples: np.ndarray, columns: int | None = None) -> Image.Image:
 def _png(file: IO[bytes], result: Result, columns: int | None) -> None:
     about = PngInfo()
     about.add_text(METADATA_KEY, json.dumps(result.recipe))
-    samples = result.samples.float().cpu().numpy()
-    if samples.ndim != 4:
-        raise ValueError(
-            f"a PNG shows images; the samples have shape {list(samples.shape)}, write .npz instead"
-        )
-    grid(samples, columns).save(file, "PNG", pnginfo=about)
+    grid(result.samples.float().cpu().numpy(), columns).save(file, "PNG", pnginfo=about)
 
 
 def _npz(file: IO[bytes], result: Result, columns: int | None) -> None:
@@ -117,59 +141,52 @@ WRITERS: dict[str, Callable[[IO[bytes], Result, int | None], None]] = {
 }
 
 
-def read_images(
-    path: Path, shape: tuple[int, ...], whole: tuple[int, ...] | None = None
-) -> torch.Tensor:
-    """[n, *shape] float32 in [-1, 1]: the image of a file, or the samples of one that `write` made.
-
-    whole  the shape of a state with a velocity, which may be read too
-    Raises ValueError where the file holds no images of this shape.
-    """
+@contextmanager
+def readable(path: Path, what: str) -> Iterator[None]:
+    """Turns whatever a decoder raises into a ValueError: `path` holds `what`."""
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                found = torch.from_numpy(arrays["samples"])
-        elif path.suffix == ".safetensors":
-            found = safetensors.torch.load(path.read_bytes())["samples"]
-        else:
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("L" if shape[0] == 1 else "RGB"), np.float32)
-            # An image has its channels last, or none of them.
-            found = torch.from_numpy(pixels / 127.5 - 1.0).reshape(1, *pixels.shape[:2], -1)
-            found = found.movedim(-1, 1)
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{path} holds no image, and no array 'samples' ({error})") from error
-    if tuple(found.shape[1:]) not in (shape, whole):
-        raise ValueError(
-            f"{path} holds images {list(found.shape[1:])}, and the network takes {list(shape)}; resize them"
-        )
-    return found.float()
+        yield
+    except Exception as error:  # a damaged file makes decoders raise nearly anything
+        raise ValueError(f"{path} holds {what} ({error})") from error
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The recipe in a file that `write` made, or in a .json file of its own."""
-    try:
-        if path.suffix == ".png":
-            with Image.open(path) as image:
-                text = image.text[METADATA_KEY]  # type: ignore[attr-defined]
-        elif path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                text = str(arrays["recipe"])
-        elif path.suffix == ".safetensors":
-            with safetensors.safe_open(path, "np") as file:  # type: ignore[attr-defined]
-                text = file.metadata()[METADATA_KEY]
-        else:
-            text = path.read_text()
-        recipe = json.loads(text)
-        if not isinstance(recipe, dict):
-            raise ValueError("it is no JSON object")
-        return recipe.get("recipe", recipe)
-    except (
-        OSError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ValueError,
-        safetensors.SafetensorError,
-    ) as error:
-        raise ValueError(f"{path} holds no recipe of this engine ({error})") from error
+    """The recipe in a file that `write` made, or in a .json file of its own.
+
+    Raises ValueError where there is none that this version makes.
+    """
+    with readable(path, "no recipe of this engine"):
+        recipe = json.loads(RECIPES.get(ending(path), Path.read_text)(path))
+        if isinstance(recipe, dict):  # `sample --json` prints it beside other things
+            recipe = recipe.get("recipe", recipe)
+        recipes.check(recipe)
+    return recipe
+
+
+def _of_png(path: Path) -> str:
+    # Not by Image.open, which refuses large sheets; texts that `write` put there need no pixels.
+    with PngImageFile(path) as image:
+        texts = image.info if METADATA_KEY in image.info else image.text
+        return str(texts[METADATA_KEY]) if METADATA_KEY in texts else _none(texts)
+
+
+def _of_npz(path: Path) -> str:
+    with np.load(path, allow_pickle=False) as arrays:
+        return str(arrays["recipe"]) if "recipe" in arrays.files else _none(arrays.files)
+
+
+def _of_safetensors(path: Path) -> str:
+    with safetensors.safe_open(path, "np") as file:  # type: ignore[attr-defined]
+        texts = file.metadata() or {}
+    return texts[METADATA_KEY] if METADATA_KEY in texts else _none(texts)
+
+
+def _none(names: Iterable[Any]) -> str:
+    raise ValueError(f"of its own it has {', '.join(map(repr, names)) or 'nothing'}")
+
+
+RECIPES: dict[str, Callable[[Path], str]] = {
+    ".png": _of_png,
+    ".npz": _of_npz,
+    ".safetensors": _of_safetensors,
+}

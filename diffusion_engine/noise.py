@@ -6,10 +6,12 @@ order, each multiplication and addition rounded on its own, so that the bits agr
 
 What key and m name, so that no two uses share a draw:
 
-    m = 0, 1   normals of the plan's row `key`; of key VELOCITY, what CLD draws beside a given x
+    m = 0, 1   normals of the plan's row `key`; keys of a run from a given image have the bit IMAGE, those of
+               one from a given state the bit STATE
     m = 2      the known region's normal of that row (inpainting)
     m = 3      the latent input of the network's call of that row
-    m = 4, 5   node `key` of the sample's first, second Brownian path (brownian.py)
+    m = 4, 5   node `key` of the sample's first, second Brownian path (brownian.py), which from an image is
+               another (IMAGE) and from a state goes on
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import torch
 from torch import Tensor
 
 LATENT, PATH = 3, 4
-VELOCITY = 0xFFFFFFFF  # no row has this index: an x made from the same seed has used those of row 0
+IMAGE, STATE = 0x40000000, 0x80000000  # an x made from the same seed has used the normals without
 MASK = 0xFFFFFFFF
 MULTIPLIER = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)

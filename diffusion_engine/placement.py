@@ -20,29 +20,36 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def place(
-    network: ScoreNetwork, dtype: torch.dtype | None, device: torch.device | str | None
-) -> tuple[ScoreNetwork, torch.dtype, torch.device]:
-    """The network on its device, and the dtype that it computes in; a changed module is a copy.
-
-    Raises ValueError where no copy of the module would compute in the dtype, or lie on the device.
-    """
-    module = network.module
-    own = compute_dtype(module, dtype)
-    dtype = own if dtype is None else _dtype(dtype)
+    module: Any, dtype: torch.dtype | None, device: torch.device | str | None
+) -> tuple[torch.dtype, torch.device]:
+    """The dtype that a module is to compute in and its device: its own, unless told others."""
+    chosen = compute_dtype(module, dtype) if dtype is None else _dtype(dtype)
+    if device is not None:
+        return chosen, _device(device)
     weights = first_weight(module)
-    here = torch.device("cpu") if weights is None else weights.device
-    where = here if device is None else _device(device)
+    return chosen, torch.device("cpu") if weights is None else weights.device
+
+
+def moved(network: ScoreNetwork, dtype: torch.dtype, device: torch.device) -> ScoreNetwork:
+    """The network on a device and in a dtype; a changed module is a copy.
+
+    Raises ValueError where no copy of the module would compute so.
+    """
+    module, weights = network.module, first_weight(network.module)
+    if not isinstance(module, nn.Module) or weights is None:
+        return network
+    cast = casting(module)
     # Weights that are stored in fewer bits stay as they are: their layers know how to read them.
-    stays = weights is None or own == dtype or (casting(module) is None and narrow(module))
-    if stays and (weights is None or here == where):
-        return network, dtype, where
-    if (cast := casting(module)) is not None:
+    stays = compute_dtype(module, dtype) == dtype or (cast is None and narrow(module))
+    if stays and weights.device == device:
+        return network
+    if cast is not None:
         raise ValueError(
             f"hooks cast this module's layers to {cast}, which no copy takes along: leave dtype and device "
             "out, and move the module or change its layerwise casting yourself"
         )
-    made = copy.deepcopy(module).to(where)  # type: ignore[attr-defined]
-    return network.with_module(made if stays else made.to(dtype)), dtype, where
+    made = copy.deepcopy(module).to(device)
+    return network.with_module(made if stays else made.to(dtype))
 
 
 def first_weight(module: Any) -> torch.Tensor | None:
@@ -50,9 +57,9 @@ def first_weight(module: Any) -> torch.Tensor | None:
     return next(module.parameters(), None) if isinstance(module, nn.Module) else None
 
 
-def narrow(module: Any) -> bool:
+def narrow(module: nn.Module) -> bool:
     """Whether some weights are stored in fewer bits than any network computes in."""
-    return isinstance(module, nn.Module) and any(p.dtype not in DTYPES for p in module.parameters())
+    return any(p.dtype not in DTYPES for p in module.parameters())
 
 
 def casting(module: Any) -> torch.dtype | None:

@@ -11,10 +11,19 @@ import torch
 
 from . import checks
 from .processes import Point
-from .solvers import solver
+from .solvers import Solver, solver
 
 if TYPE_CHECKING:
     from .sampler import Sampler
+
+
+FORMAT, RNG = "diffusion-engine-recipe/1", "philox4x32-10/2"
+BEFORE = "philox4x32-10/1"  # drew other normals where x was given, and the same elsewhere
+# What `written` and Request.recipe write.
+KEYS = {
+    "format", "rng", "network", "solver", "points", "interval", "classifier_scale", "clip", "dtype",
+    "decoder", "seeds", "condition", "compose", "guidance", "start", "noised", "encoding", "noise", "needs",
+}  # fmt: skip
 
 
 def _plain(value: Any) -> Any:
@@ -32,8 +41,8 @@ def written(sampler: Sampler) -> dict[str, Any]:
     options: dict[str, Any] = dataclasses.asdict(rule) if dataclasses.is_dataclass(rule) else {}
     options = {name: _plain(value) for name, value in options.items()}
     return {
-        "format": "diffusion-engine-recipe/1",
-        "rng": "philox4x32-10/1",
+        "format": FORMAT,
+        "rng": RNG,
         "network": sampler.network.name,
         "solver": {"name": rule.name, "options": options},
         "points": [_plain([p.t, p.alpha, p.sigma]) for p in sampler.points],
@@ -45,6 +54,23 @@ def written(sampler: Sampler) -> dict[str, Any]:
     }
 
 
+def check(recipe: Any) -> None:
+    """Raises ValueError where this is no recipe, one of another version, or holds what no version knows."""
+    if not isinstance(recipe, Mapping) or "format" not in recipe:
+        raise ValueError(
+            "this is not a recipe of this engine: it says no format; use Result.recipe"
+        )
+    same = BEFORE if "x" not in recipe.get("needs", ()) else RNG
+    for key, own, also in (("format", FORMAT, FORMAT), ("rng", RNG, same)):
+        if recipe.get(key) not in (own, also):
+            raise ValueError(
+                f"the recipe's {key} is {recipe.get(key)!r} and this version reads {own!r}; use the version "
+                "that made it"
+            )
+    if unknown := sorted(map(str, recipe.keys() - KEYS)):
+        raise ValueError(f"a recipe has no {', '.join(unknown)}; it has {', '.join(sorted(KEYS))}")
+
+
 def read(
     recipe: Mapping[str, Any], how: Mapping[str, Any], more: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -53,15 +79,16 @@ def read(
     how, more  as in Sampler.replay
     Raises ValueError where this is no recipe, or something that it could not hold is not given.
     """
+    check(recipe)
     try:
-        low, high = recipe["interval"]
+        low, high = _floats(recipe["interval"])
         options: dict[str, Any] = {
-            "solver": solver(recipe["solver"]["name"], **recipe["solver"]["options"]),
-            "times": [Point(*p) for p in recipe["points"]],
+            "solver": solver_in(recipe),
+            "times": [Point(*_floats(p)) for p in recipe["points"]],
             "interval": (low, math.inf if high >= 1e308 else high),
             "classifier_scale": recipe.get("classifier_scale", 1.0),
             "clip": None if recipe["clip"] is None else tuple(recipe["clip"]),
-            "dtype": getattr(torch, recipe["dtype"]),
+            "dtype": _dtype(recipe["dtype"]),
         }
         given = {k: recipe[k] for k in ("seeds", "condition", "guidance", "start", "noised")}
         given |= again(recipe)
@@ -79,6 +106,31 @@ def read(
             "place for the latents"
         )
     return options | dict(how), given | dict(more)
+
+
+def solver_in(recipe: Mapping[str, Any]) -> Solver:
+    """The solver of a recipe. Raises ValueError where it names none."""
+    try:
+        about = recipe["solver"]
+        name, options = str(about["name"]), dict(about["options"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"this is not a recipe of this engine, it names no solver ({error!r}); use Result.recipe"
+        ) from error
+    return solver(name, **options)
+
+
+def _floats(values: Any) -> tuple[float, ...]:
+    if not all(type(value) in (int, float) for value in values):
+        raise TypeError(f"{values!r} are no numbers")
+    return tuple(map(float, values))
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name)
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"{name!r} is no dtype")
+    return dtype
 
 
 def again(recipe: Mapping[str, Any]) -> dict[str, Any]:

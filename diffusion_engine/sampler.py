@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -15,11 +16,13 @@ from torch import Tensor, nn
 from . import brownian, checks, executors, flags, grids, recipes, request, trace
 from .accelerate.network import Accelerated
 from .accelerate.twin import Example
+from .adapters.diffusers import Model
 from .declared import sound
 from .decoder import Decoder, fitting
-from .derived import Derived, unwrapped
+from .derived import Derived
 from .encoding import encoding
 from .executors import Executor, Graph
+from .executors.compiled import Compiled
 from .executors.lru import Lru
 from .executors.run import Run
 from .guidance import (
@@ -32,7 +35,8 @@ from .guidance import (
     inpaint,
 )  # fmt: skip
 from .network import ScoreNetwork
-from .placement import evaluating, place
+from .noise import IMAGE, STATE
+from .placement import evaluating, moved, place
 from .plan import Plan
 from .processes import Point
 from .progress import Progress, bar, watcher
@@ -132,12 +136,11 @@ class Sampler:
         clip = network.clip if isinstance(clip, str) and clip == "network" else clip
         self.clip = None if clip is None else checks.pair("clip", clip, CLIP)
         self.batch_size = checks.whole("batch_size", batch_size, 1, BATCH)
-        example = None
-        if checks.flag("accelerate", accelerate):
-            example = partial(_example, network, network.label_of(self.points[0]), self.batch_size)
-        placed = partial(place, network, dtype, device)
-        self._derived = Derived(network, placed, example, checks.flag("compile", compile))
-        self.dtype, self.device = self._derived.dtype, self._derived.device
+        self.dtype, self.device = place(network.module, dtype, device)
+        example = self._example(network) if checks.flag("accelerate", accelerate) else None
+        compiled_for = self.device if checks.flag("compile", compile) else None
+        own_place = partial(moved, dtype=self.dtype, device=self.device)
+        self._derived = Derived(network, own_place, example, compiled_for)
         self.executor.check(self.device)
         if not isinstance(decoder, Decoder | None):
             raise ValueError(
@@ -146,6 +149,11 @@ class Sampler:
         self.decoder = None if decoder is None else decoder.placed(network.shape, self.device)
         self._plans: Lru[tuple, Plan] = Lru(PLANS)
         self.plan()  # an unsuitable solver fails here, not at the first sample
+
+    def _example(self, network: ScoreNetwork) -> Example:
+        label, place = network.label_of(self.points[0]), (self.device, self.dtype)
+        given = request.example(network, *place)
+        return Example(label, given, self.batch_size, self.dtype, self.device)
 
     @property
     def network(self) -> ScoreNetwork:
@@ -202,11 +210,17 @@ class Sampler:
 
     def _solved(self, start: float | None, kind: str, refine: int | None) -> Plan:
         """The solver's own plan, or the one that encodes."""
+        process, network, clip = self.network.process, self.network, self.clip
         if refine is not None:
             kind = "whole" if kind == "whole" else "state"
-            return encoding(self.solver, self.points, self.network, start, self.clip, refine, kind)
-        points = self.points if start is None else self._points_from(start)
-        return self.solver.plan(self.network.process, points, self.network, kind, self.clip)
+            plan = encoding(self.solver, self.points, network, start, clip, refine, kind)
+        else:
+            points = self.points if start is None else self._points_from(start)
+            plan = self.solver.plan(process, points, network, kind, clip)
+        if kind == "prior":
+            return plan
+        given = IMAGE if kind == "image" else STATE
+        return plan.replace_rows([replace(row, key=given | row.key) for row in plan.rows])
 
     def _guided(self, plan: Plan, scale: Scale) -> Plan:
         network = self.network
@@ -238,7 +252,7 @@ class Sampler:
         compose    [(condition, weight), ...] in place of condition and guidance: the score is
                    s_u + sum_i w_i (s_i - s_u), or sum_i w_i s_i of a network without a null condition
         x, start   clean images [n, *shape], or one [*shape] for all, that are noised to time `start` and
-                   sampled from there
+                   sampled from there, with other normals than the seed has without x
         noised     x is already the state at `start` (default: the first time); of CLD [x, v] on the channel
                    axis, or at the first time x alone, whose velocity is drawn
         mask, known  inpainting: mask is 1 where samples are free, 0 where they follow `known` images; bool,
@@ -344,7 +358,7 @@ class Sampler:
         if progress is None and not self.executor.between_rows:
             progress = False
         seen = bar(run.length - 1, progress)
-        with seen or nullcontext(), evaluating(unwrapped(network.module)):
+        with seen or nullcontext(), evaluating(network.module):
             samples, finite = self.executor.execute(run, watcher(run, seen, on_step, every))
         if not all(finite):
             flags.warn(part.seeds, finite)
@@ -432,15 +446,15 @@ def _solver(given: str | Solver, options: dict[str, Any]) -> Solver:
     return solver(given, OPTIONS, **options)
 
 
+def unwrapped(module: Any) -> Any:
+    """A user's own module, within those that the engine calls it through."""
+    while isinstance(module, (Compiled, Model)):
+        module = module.module
+    return module
+
+
 def _own_grid(solver: Solver, network: ScoreNetwork) -> str | grids.Grid | None:
     """The grid that a solver was published with; a user's own object may know of none."""
     if not isinstance(solver, Solver) or solver.blocks != network.process.blocks:
         return None
     return solver.default_grid(network.process)
-
-
-def _example(
-    network: ScoreNetwork, label: float, samples: int, dtype: torch.dtype, device: torch.device
-) -> Example:
-    """What the network is called with to be accelerated."""
-    return Example(label, request.example(network, device, dtype), samples, dtype, device)

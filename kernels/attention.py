@@ -7,6 +7,7 @@ are not padded to the next: 1.2 times the work instead of 1.6.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,11 +26,11 @@ LEAST = 16  # of a product's dimensions on the tensor cores
 
 
 @triton.jit
-def _rows(ptr, base, rows, count, stride, first, DIM: tl.constexpr, D: tl.constexpr, MASKED: tl.constexpr,
-          WIDEN: tl.constexpr):  # fmt: skip
+def _rows(ptr, base, rows, count, stride, first, DIM: tl.constexpr, D: tl.constexpr, UNIT: tl.constexpr,
+          MASKED: tl.constexpr, WIDEN: tl.constexpr):  # fmt: skip
     """Columns first ... first + DIM of some rows; 0 beyond D and, where MASKED, beyond the last row."""
     d = first + tl.arange(0, DIM)
-    at = ptr + base + rows.to(tl.int64)[:, None] * stride + d[None, :]
+    at = ptr + base + rows.to(tl.int64)[:, None] * stride * UNIT + d[None, :]
     if MASKED:
         x = tl.load(at, mask=(rows < count)[:, None] & (d < D)[None, :], other=0.0)
     elif first + DIM > D:
@@ -47,7 +48,7 @@ def _product(a, b, PRECISION: tl.constexpr):
 @triton.jit
 def _block(acc, rest, top, total, q, q_rest, q_ptr, q_base, own, queries, q_token, k_ptr, v_ptr,
            k_base, v_base, rows, keys, k_token, v_token, factor,
-           D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, SLICE: tl.constexpr,
+           D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, SLICE: tl.constexpr, UNIT: tl.constexpr,
            M: tl.constexpr, N: tl.constexpr, MASKED: tl.constexpr,
            WIDEN: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     """Takes in one block of keys. factor has log2 e, so that 2^x is all that is needed."""
@@ -55,14 +56,18 @@ def _block(acc, rest, top, total, q, q_rest, q_ptr, q_base, own, queries, q_toke
         # A wide head's queries would fill the registers: slices of them are read again, from the cache.
         scores = tl.zeros([M, N], tl.float32)
         for first in tl.static_range(0, D0, SLICE):
-            q_slice = _rows(q_ptr, q_base, own, queries, q_token, first, SLICE, D, True, WIDEN)
-            k_slice = _rows(k_ptr, k_base, rows, keys, k_token, first, SLICE, D, MASKED, WIDEN)
+            q_slice = _rows(
+                q_ptr, q_base, own, queries, q_token, first, SLICE, D, UNIT, True, WIDEN
+            )
+            k_slice = _rows(
+                k_ptr, k_base, rows, keys, k_token, first, SLICE, D, UNIT, MASKED, WIDEN
+            )
             scores += _product(q_slice, tl.trans(k_slice), PRECISION)
     else:
-        k = _rows(k_ptr, k_base, rows, keys, k_token, 0, D0, D, MASKED, WIDEN)
+        k = _rows(k_ptr, k_base, rows, keys, k_token, 0, D0, D, UNIT, MASKED, WIDEN)
         scores = _product(q, tl.trans(k), PRECISION)
     if D1 > 0:
-        k_rest = _rows(k_ptr, k_base, rows, keys, k_token, D0, D1, D, MASKED, WIDEN)
+        k_rest = _rows(k_ptr, k_base, rows, keys, k_token, D0, D1, D, UNIT, MASKED, WIDEN)
         scores += _product(q_rest, tl.trans(k_rest), PRECISION)
     scores *= factor
     if MASKED:
@@ -71,11 +76,11 @@ def _block(acc, rest, top, total, q, q_rest, q_ptr, q_base, own, queries, q_toke
     p = tl.exp2(scores - higher[:, None])
     shrink = tl.exp2(top - higher)
     total = total * shrink + tl.sum(p, axis=1)
-    v = _rows(v_ptr, v_base, rows, keys, v_token, 0, D0, D, MASKED, WIDEN)
+    v = _rows(v_ptr, v_base, rows, keys, v_token, 0, D0, D, UNIT, MASKED, WIDEN)
     p = p.to(v.dtype)
     acc = acc * shrink[:, None] + _product(p, v, PRECISION)
     if D1 > 0:
-        v_rest = _rows(v_ptr, v_base, rows, keys, v_token, D0, D1, D, MASKED, WIDEN)
+        v_rest = _rows(v_ptr, v_base, rows, keys, v_token, D0, D1, D, UNIT, MASKED, WIDEN)
         rest = rest * shrink[:, None] + _product(p, v_rest, PRECISION)
     return acc, rest, higher, total
 
@@ -84,19 +89,24 @@ def _block(acc, rest, top, total, q, q_rest, q_ptr, q_base, own, queries, q_toke
 def _attention(q_ptr, k_ptr, v_ptr, out_ptr, heads, queries, keys, blocks, factor,
                q_batch, q_head, q_token, k_batch, k_head, k_token, v_batch, v_head, v_token,
                out_batch, out_head, out_token,
-               D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, SLICE: tl.constexpr,
+               D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, SLICE: tl.constexpr, UNIT: tl.constexpr,
                M: tl.constexpr, N: tl.constexpr,
                WIDEN: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     across = tl.program_id(0) // blocks
     b, head = (across // heads).to(tl.int64), (across % heads).to(tl.int64)
     own = (tl.program_id(0) % blocks) * M + tl.arange(0, M)
-    q_base, out_base = b * q_batch + head * q_head, b * out_batch + head * out_head
-    k_base, v_base = b * k_batch + head * k_head, b * v_batch + head * v_head
-    q = _rows(q_ptr, q_base, own, queries, q_token, 0, D0, D, True, WIDEN)
+    # Triton itself sees only that a stride is a multiple of 16; as so many units the others, 40 say, let
+    # rows be loaded by 16 bytes too.
+    q_base, out_base = (
+        (b * q_batch + head * q_head) * UNIT,
+        (b * out_batch + head * out_head) * UNIT,
+    )
+    k_base, v_base = (b * k_batch + head * k_head) * UNIT, (b * v_batch + head * v_head) * UNIT
+    q = _rows(q_ptr, q_base, own, queries, q_token, 0, D0, D, UNIT, True, WIDEN)
     q_rest = q
     acc, rest = tl.zeros([M, D0], tl.float32), tl.zeros([M, 1], tl.float32)
     if D1 > 0:
-        q_rest = _rows(q_ptr, q_base, own, queries, q_token, D0, D1, D, True, WIDEN)
+        q_rest = _rows(q_ptr, q_base, own, queries, q_token, D0, D1, D, UNIT, True, WIDEN)
         rest = tl.zeros([M, D1], tl.float32)
     top, total = tl.full([M], float("-inf"), tl.float32), tl.zeros([M], tl.float32)
     whole = keys // N * N
@@ -104,14 +114,14 @@ def _attention(q_ptr, k_ptr, v_ptr, out_ptr, heads, queries, keys, blocks, facto
         acc, rest, top, total = _block(
             acc, rest, top, total, q, q_rest, q_ptr, q_base, own, queries, q_token, k_ptr, v_ptr,
             k_base, v_base, first + tl.arange(0, N), keys, k_token, v_token, factor,
-            D, D0, D1, SLICE, M, N, False, WIDEN, PRECISION)  # fmt: skip
+            D, D0, D1, SLICE, UNIT, M, N, False, WIDEN, PRECISION)  # fmt: skip
     if whole < keys:
         acc, rest, top, total = _block(
             acc, rest, top, total, q, q_rest, q_ptr, q_base, own, queries, q_token, k_ptr, v_ptr,
             k_base, v_base, whole + tl.arange(0, N), keys, k_token, v_token, factor,
-            D, D0, D1, SLICE, M, N, True, WIDEN, PRECISION)  # fmt: skip
+            D, D0, D1, SLICE, UNIT, M, N, True, WIDEN, PRECISION)  # fmt: skip
     inside, d = (own < queries)[:, None], tl.arange(0, D0)
-    at = out_ptr + out_base + own.to(tl.int64)[:, None] * out_token
+    at = out_ptr + out_base + own.to(tl.int64)[:, None] * out_token * UNIT
     out = acc / total[:, None]
     tl.store(at + d[None, :], out.to(out_ptr.dtype.element_ty), mask=inside & (d < D)[None, :])
     if D1 > 0:
@@ -181,20 +191,25 @@ def prepare(args: AttentionArgs) -> tuple[tuple[int], dict[str, Any]]:
         for name in ("q", "k", "v", "out")
         for i, axis in enumerate(("batch", "head", "token"))
     }
+    # Elements, of 16 bytes at most; multiples of 16 need none, for which ptxas takes no further registers.
+    seen = all(step % 16 == 0 for step in steps.values())
+    unit = 1 if seen else math.gcd(16 // args.q.itemsize, *steps.values())
     fixed = {
         "heads": heads,
         "queries": queries,
         "keys": args.k.shape[2],
         "blocks": blocks,
         "factor": args.factor * LOG2E,
-        **steps,
+        **{name: step // unit for name, step in steps.items()},
         "D": dim,
         "D0": first,
         "D1": second,
+        "UNIT": unit,
         # The interpreter's bfloat16 is not arithmetic; on a GPU products take it as it is.
         "WIDEN": interpreted(_attention),
         # Three products of the tensor cores' 19-bit numbers come to float32's accuracy.
         "PRECISION": "ieee" if interpreted(_attention) else "tf32x3",
+        "enable_fp_fusion": True,
         **chosen,
     }
     return (batch * heads * blocks,), fixed

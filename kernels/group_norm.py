@@ -330,7 +330,7 @@ TENSORS = tuple(
 def one_launch(shape: Shape, batch: int, steps: dict[str, int], args: GroupNormArgs) -> list[Stage]:
     across, along = shape.group
     sizes = {"groups": shape.groups, "size": shape.size, "pixels": shape.pixels, "eps": args.eps}
-    constants = {"SILU": args.silu, "C": across, "P": along, "num_warps": warps(2 * across * along)}
+    constants = {"SILU": args.silu, "C": across, "P": along} | options(2 * across * along)
     return [Stage(_group, (batch * shape.groups,), TENSORS, sizes | steps | constants, {})]
 
 
@@ -339,7 +339,7 @@ def three_launches(
 ) -> list[Stage]:
     (across, along), count = shape.tile, shape.tiles_of_part
     parts, rows = triton.cdiv(shape.tiles, count), batch * shape.blocks
-    tile = {"C": across, "P": along, "num_warps": warps(TILE)}
+    tile = {"C": across, "P": along} | options(TILE)
     groups = {"groups": shape.groups, "size": shape.size, "pixels": shape.pixels}
     read = {name: steps[name] for name in steps if name.startswith(("x_", "r_"))}
     column = triton.next_power_of_2(shape.size)
@@ -354,7 +354,7 @@ def three_launches(
         ),
         Stage(
             _merge, (batch * shape.groups,), ("parts_ptr", "groups_ptr"),
-            groups | merging | {"num_warps": warps(column * wide)}, {"groups_ptr": batch * shape.groups * 2},
+            groups | merging | options(column * wide), {"groups_ptr": batch * shape.groups * 2},
         ),
         Stage(
             _apply, (rows * shape.tiles,), (*TENSORS, "groups_ptr"),
@@ -363,6 +363,7 @@ def three_launches(
     ]  # fmt: skip
 
 
-def warps(elements: int) -> int:
-    """Sixteen elements to a thread: two 16-byte accesses of 16-bit numbers."""
-    return min(max(elements // 512, 1), 8)
+def options(elements: int) -> dict[str, int | bool]:
+    """Sixteen elements to a thread: two 16-byte accesses of 16-bit numbers. Nothing here has to round as
+    another backend does."""
+    return {"num_warps": min(max(elements // 512, 1), 8), "enable_fp_fusion": True}

@@ -14,12 +14,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffusion_engine.backends.native import strides
+from diffusion_engine.backends.outputs import Outputs
 from diffusion_engine.ops import layout
 from diffusion_engine.ops.step import Launch, StepArgs
 
 from .cover import Cover, channel_pixel, cover
-from .launch import objection, on_device, scattered, start
+from .launch import objection, on_device, start
 from .philox import exponential, normals
 
 SLOTS, NORMALS = tl.constexpr(layout.SLOTS), tl.constexpr(layout.NORMALS)
@@ -35,6 +35,7 @@ READ, JV, H = tl.constexpr(layout.READ), tl.constexpr(layout.JV), tl.constexpr(l
 INDEX = tl.constexpr(layout.INDEX)
 IS_LEARNED, IS_MASKED = tl.constexpr(layout.LEARNED), tl.constexpr(layout.MASKED)
 NORMAL = tl.constexpr(layout.NORMAL)
+END = tl.constexpr(2.0**63)  # of int64
 
 
 @triton.jit
@@ -213,7 +214,11 @@ def _step(
                 tl.store(pointer, value, mask=only(valid, entry >= 0))
     if label_ptr is not None:
         if program == 0:
-            label = tl.load(labels_ptr + r).to(label_ptr.dtype.element_ty)
+            label = tl.load(labels_ptr + r)
+            if label_ptr.dtype.element_ty == tl.int64:
+                whole = (label >= -END) & (label < END)
+                label = tl.where(whole, label, -END)
+            label = label.to(label_ptr.dtype.element_ty)
             for g in range(entries):
                 entry = tl.load(dst_ptr + b * entries + g).to(tl.int64)
                 if entry >= 0:
@@ -238,12 +243,16 @@ def bind_step(args: StepArgs) -> Launch:
     if reason := objection_step(args):
         raise ValueError(reason)
     ticket = torch.zeros_like(args.row) if args.ticket is None else args.ticket
-    device = on_device(args.slots.device)
+    device, outputs = on_device(args.slots.device), Outputs(args)
     prepared: dict[tuple, Callable[..., None]] = {}
 
     def launch(outs: Sequence[Tensor] = ()) -> None:
-        alike = tuple([(o.dtype, o.shape, o.stride(), o.data_ptr() % 16 == 0) for o in outs])
+        addresses = [o.data_ptr() for o in outs]
+        kinds = [(o.dtype, o.shape, o.stride(), o.is_neg()) for o in outs]
+        alike = tuple([(*kind, a % 16 == 0) for kind, a in zip(kinds, addresses, strict=True)])
         run = prepared.get(alike)
+        if (run is None and not outputs.readable(outs)) or any(map(outputs.overwritten, addresses)):
+            return launch(outputs.copied(outs))
         with device():
             if run is None:
                 prepared[alike] = start(_step, *prepare(args, ticket, outs))
@@ -256,16 +265,8 @@ def bind_step(args: StepArgs) -> Launch:
 def prepare(
     args: StepArgs, ticket: Tensor, outs: Sequence[Tensor]
 ) -> tuple[tuple[int], dict[str, Any], dict[str, Any]]:
-    """What `start` takes after the kernel.
-
-    Raises ValueError or TypeError where the outputs cannot be read.
-    """
-    args.check_outputs(outs)
-    images = _images(args)
-    for t, out in enumerate(outs):
-        if strides(out) is None:
-            raise ValueError(scattered(f"network output {t}", out))
-        images[f"output {t}"] = out
+    """What `start` takes after the kernel."""
+    images = _images(args) | {f"output {t}": out for t, out in enumerate(outs)}
     slots, channels = args.slots, args.slots.shape[2]
     drawn = args.noise is None and (args.normals > 0 or args.mask is not None)
     # Many slots take many registers; smaller blocks then leave fewer of a multiprocessor's unused.

@@ -1,5 +1,6 @@
 """Random calls of group_norm: seed -> GroupNormArgs whose outputs lie in NaN-filled memory."""
 
+import math
 import random
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ from torch.nn import functional as F
 
 from diffusion_engine.ops.group_norm import GroupNormArgs
 from diffusion_engine.ops.registry import resolve
+from diffusion_engine.testing import plain
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 PIXELS = [
@@ -15,6 +17,7 @@ PIXELS = [
     (1,),
     (5,),
     (64,),
+    (1, 1),
     (1, 1),
     (3, 5),
     (8, 8),
@@ -28,18 +31,30 @@ CHANNELS = [1, 2, 3, 5, 8, 10, 12, 16, 24, 32]
 
 
 def image(rng, shape, dtype, last, fill=None):
-    """A tensor [B, C, *pixel] inside NaN-filled memory: in either layout, at times with a batch stride."""
+    """A tensor [B, C, *pixel] inside NaN-filled memory: in either layout, at times with a batch stride,
+    or with every second channel."""
     batch, channels, *pixel = shape
     room = rng.choice([0, 0, 3])  # channels that lie between two samples, or between two pixels
+    step = rng.choice([1, 1, 2]) if not last or math.prod(pixel) == 1 else 1
     if last and pixel:
-        base = torch.full((batch, *pixel, channels + room), float("nan"), dtype=dtype)
-        made = base.movedim(-1, 1)[:, :channels]
+        base = torch.full((batch, *pixel, step * channels + room), float("nan"), dtype=dtype)
+        made = base.movedim(-1, 1)[:, : step * channels : step]
     else:
-        base = torch.full((batch, channels + room, *pixel), float("nan"), dtype=dtype)
-        made = base[:, :channels]
+        base = torch.full((batch, step * channels + room, *pixel), float("nan"), dtype=dtype)
+        made = base[:, : step * channels : step]
     if fill is not None:
         made.copy_(fill)
     return made
+
+
+def strided(rng, values):
+    """Values of [C] or [B, C], at times every second element of NaN-filled memory, or of an axis the first
+    one for all."""
+    kind, axis = rng.choice(["dense", "apart", "expanded"]), rng.randrange(values.ndim)
+    if kind == "apart":
+        memory = torch.full((*values.shape, 2), float("nan"), dtype=values.dtype)
+        return memory[..., 0].copy_(values)
+    return values.narrow(axis, 0, 1).expand(values.shape) if kind == "expanded" else values
 
 
 def make(seed, pixels=PIXELS, batches=(1, 2, 3)):
@@ -57,12 +72,17 @@ def make(seed, pixels=PIXELS, batches=(1, 2, 3)):
         if rng.random() > chance:
             return None
         values = torch.randn(size) * scale
-        return image(rng, size, dtype(), last, values) if image_like else values.to(dtype())
+        if image_like:
+            return image(rng, size, dtype(), last, values)
+        return strided(rng, values.to(dtype()))
 
     x = image(rng, shape, kind, last, (torch.randn(shape) + mean) * spread)
+    x = x[:1].expand(shape) if rng.random() < 0.1 else x
     residual = given(0.25, *shape, image_like=True, scale=spread)
     if residual is None:
-        residual = given(0.25, *shape[:2], scale=spread)
+        residual = given(0.33, *shape[:2], scale=spread)
+    if residual is not None and residual.ndim == 2 and rng.random() < 0.3:  # in the shape of x
+        residual = residual.view(*residual.shape, *[1] * (len(shape) - 2)).expand(shape)
     adaptive = rng.random() < 0.3
     return GroupNormArgs(
         x=x,
@@ -115,6 +135,17 @@ def _to(view, device):
 
 def per_channel(tensor, x):
     return tensor.view(*tensor.shape, *[1] * (x.ndim - tensor.ndim))
+
+
+def expected(args):
+    """((out, summed) as plain float32 sums, the same exactly)"""
+    residual = None if args.residual is None else per_channel(args.residual.float(), args.x)
+    h = args.x.float() if residual is None else args.x.float() + residual
+    out = plain.group_norm(
+        args.x, args.groups, args.weight, args.bias, args.eps, silu=args.silu, scale=args.scale,
+        shift=args.shift, residual=args.residual,
+    )  # fmt: skip
+    return (out, h), by_torch(args, torch.float64)
 
 
 def by_torch(args, kind=None):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from group_norm_cases import base_of
 
 from diffusion_engine.ops import layout as at
 from diffusion_engine.ops.registry import resolve
@@ -17,6 +18,7 @@ SHAPES = [
     (1,),
     (3,),
     (2, 1),
+    (4, 1, 1),
     (1, 3, 5),
     (3, 5, 7),
     (4, 8, 8),
@@ -26,6 +28,7 @@ SHAPES = [
     (8, 130),
 ]
 INF = float("inf")
+NO_INT64 = (float("nan"), INF, -INF, 1e300, -1e300, 2.0**63)
 
 
 @dataclass
@@ -78,8 +81,8 @@ def _copy(value: Any, device: str) -> Any:
     """A copy with the same strides."""
     if not isinstance(value, torch.Tensor):
         return value
-    made = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=device)
-    return made.copy_(value)
+    memory = base_of(value).to(device, copy=True)
+    return torch.as_strided(memory, value.shape, value.stride(), value.storage_offset())
 
 
 class _Maker:
@@ -121,7 +124,7 @@ class _Maker:
             "table": Table(
                 torch.from_numpy(coef),
                 torch.from_numpy(index),
-                torch.from_numpy(self.rng.integers(0, 2000, self.rows) * 0.5),
+                torch.from_numpy(self.labels()),
             ),
             "src": torch.from_numpy(src) if self.outputs or self.chance(0.5) else None,
             "normals": self.normals,
@@ -180,18 +183,36 @@ class _Maker:
             flags |= at.MASKED
         index[at.FLAGS] = flags
 
+    def labels(self) -> np.ndarray:
+        labels = self.rng.integers(-2, 2000, self.rows) * 0.5
+        if self.chance(0.2):
+            labels[self.rng.integers(self.rows)] = self.rng.choice(NO_INT64)
+        return labels
+
     def dtype(self) -> torch.dtype:
         return NETWORK_DTYPES[self.rng.integers(len(NETWORK_DTYPES))]
 
     def tensor(self, *lead: int, dtype=torch.float32, blocks: int = 1, fill=None) -> torch.Tensor:
-        """[*lead, blocks * C, *pixel] of normals, in one of the case's memory formats."""
+        """[*lead, blocks * C, *pixel] of normals, in one of the case's memory formats; at times the first
+        channels of more, or every second one."""
         channels, pixel = self.shape[0] * blocks, self.shape[1:]
         last = self.formats[self.rng.integers(len(self.formats))]
-        size = (*lead, *pixel, channels) if last else (*lead, channels, *pixel)
+        step, room = [(1, 0), (1, 2), (2, 1)][self.rng.choice(3, p=(0.8, 0.1, 0.1))]
+        all_channels = step * channels + room
+        size = (*lead, *pixel, all_channels) if last else (*lead, all_channels, *pixel)
         made = torch.from_numpy(self.rng.standard_normal(size)).to(dtype)
         if fill is not None:
             made.fill_(fill)
-        return made.movedim(-1, len(lead)) if last else made
+        made = made.movedim(-1, len(lead)) if last else made
+        return made[(*[slice(None)] * len(lead), slice(0, step * channels, step))]
+
+    def given(self, *lead: int) -> torch.Tensor:
+        """A tensor that is only read: at times one sample, or one channel, for all."""
+        made = self.tensor(*lead)
+        if self.chance(0.2):
+            axis = len(lead) - int(self.rng.integers(2))
+            made = made.narrow(axis, 0, 1).expand(made.shape)
+        return made
 
     def state(self, coef: np.ndarray, index: np.ndarray, row: np.ndarray) -> torch.Tensor:
         slots = self.tensor(self.slots, self.batch)
@@ -247,9 +268,9 @@ class _Maker:
             fields["mask"] = (self.tensor(self.batch) > 0).float()
             if self.chance(0.3):
                 fields["mask"] = self.tensor(self.batch).sigmoid()
-            fields["known"] = self.tensor(self.batch)
+            fields["known"] = self.given(self.batch)
         if self.chance(0.3):
-            fields["noise"] = self.tensor(at.NORMALS + 1, self.batch)
+            fields["noise"] = self.given(at.NORMALS + 1, self.batch)
         if self.chance(0.5):
             fields["denoised"] = self.tensor(self.batch, fill=torch.nan)
         if self.chance(0.7):

@@ -102,6 +102,8 @@ def test_half_precision_is_held_against_float32(everybody):
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino", "k-diffusion"])
 def test_peers_of_other_packages_sample_the_same(name):
+    if lacking := peers.missing(name):
+        pytest.skip(f"{', '.join(lacking)} is not installed")
     try:
         importlib.import_module(
             peers.PEERS[name][0].split(":")[0].join((".", "")), "benchmarks.peers"
@@ -110,6 +112,17 @@ def test_peers_of_other_packages_sample_the_same(name):
         pytest.skip(f"{name} cannot be imported: {error}")
     ready = sampling.prepare(made(unet()), sampling.contenders(name, "cpu"))
     assert ready[name].max_error < 1e-4
+
+
+def test_a_peer_says_what_it_needs(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", torch)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert peers.missing("onnxruntime") == ["onnx", "onnxscript"]
+    make = sampling.contenders("onnxruntime", "cpu")["onnxruntime"]
+    assert not sampling.prepare(made(Tiny()), {"onnxruntime": make})
+    said = "onnxruntime is left out: ImportError: it needs onnx, onnxscript: pip install onnx onnxscript"
+    assert said in capsys.readouterr().out
 
 
 def test_timesteps_are_those_of_diffusers():
@@ -137,6 +150,32 @@ def test_a_wrong_contender_stops_the_run():
 
     with pytest.raises(gate.GateError, match=r"wrong: its samples differ .* nothing was timed"):
         sampling.compare("tiny", made(Tiny()), {"ours": ours.contender, "wrong": wrong}, 1)
+
+
+def test_a_wrong_contender_at_one_batch_does_not_end_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    tiny = problem.Workload(Tiny, (3, 8, 8), problem.linear, {"cpu": (1, 2, 3)})
+    monkeypatch.setitem(problem.WORKLOADS, "digits", tiny)
+
+    def compare(workload, given, *rest):
+        if len(given.noise) == 1:
+            raise gate.GateError("wrong: its samples differ")
+        return [
+            row(
+                contender="ours",
+                shape=f"{len(given.noise)}x3x8x8",
+                floor_share=None,
+                outside_us=1.0,
+            )
+        ]
+
+    monkeypatch.setattr(sampling, "compare", compare)
+    given = run.parser().parse_args(["--workload", "digits", "--peers", "none"])
+    with pytest.raises(SystemExit) as ended:
+        sampling.main(given)
+    assert ended.value.code == "1 comparisons failed:\nGateError: wrong: its samples differ"
+    (path,) = tmp_path.glob("*.csv")
+    assert len(path.read_text().splitlines()) == 3
 
 
 def test_what_cannot_be_made_is_named(capsys):

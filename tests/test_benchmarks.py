@@ -12,13 +12,14 @@ from diffusion_engine.ops.table import IMPLEMENTATIONS
 
 sys.path.append(str(Path(__file__).parents[1]))
 NAMES = (
-    "brownian", "cases", "convolutions", "gate", "layers", "noise", "peers.step", "results", "run",
-    "shapes", "sscs", "step", "timing", "workloads",
+    "brownian", "cases", "convolutions", "errors", "gate", "layers", "noise", "peers.step", "results",
+    "run", "shapes", "sscs", "step", "timing", "workloads",
 )  # fmt: skip
 (
     brownian,
     cases,
     convolutions,
+    errors,
     gate,
     layers,
     noise,
@@ -108,6 +109,48 @@ def test_rows_survive_the_file(tmp_path, monkeypatch):
     assert len(read) == 2 * len(rows) and tuple(read[0]) == results.KEYS
 
 
+def test_a_failed_case_does_not_end_a_run(tmp_path, monkeypatch, capsys):
+    """The rows of the others are saved as they come, and the failures come last."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    seen = []
+
+    def compare(case, *rest):
+        seen.append([len(p.read_text().splitlines()) for p in tmp_path.glob("*.csv")])
+        if case.name in ("ddim", "ddpm"):
+            raise gate.GateError(f"ours: {case.name} differs")
+        return [results.row(CPU, op="step", case=case.name, provider=who) for who in ("a", "b")]
+
+    monkeypatch.setattr(step, "compare", compare)
+    given = run.parser().parse_args(["--op", "step", "--rows", "1x3x32x32"])
+    with pytest.raises(SystemExit) as ended:
+        run.measure_op(given)
+    assert ended.value.code == (
+        "2 comparisons failed:\nGateError: ours: ddim differs\nGateError: ours: ddpm differs"
+    )
+    assert seen == [[], [], [3], [5], [5], [7], [9]]
+    (path,) = tmp_path.glob("*.csv")
+    with path.open() as file:
+        assert [row["case"] for row in csv.DictReader(file)][::2] == [
+            "ddim-net", "ddim-clip", "ddpm-clip", "dpmpp_2m", "ddim-cfg",
+        ]  # fmt: skip
+
+
+def test_the_commit_where_git_is_missing(monkeypatch):
+    def missing(*given, **options):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(results.subprocess, "run", missing)
+    assert results.commit.__wrapped__() == "unknown"
+
+
+def test_inductor_takes_part_at_the_named_shapes_alone(monkeypatch):
+    monkeypatch.setattr(layers.torch, "compile", lambda function, dynamic: function)
+    x, (w, b) = torch.randn(1, 64, 4, 4), torch.randn(2, 64)
+    for workload, expected in (("W1", ["torch"]), ("target", ["torch", "compile"])):
+        found = layers.norms(workload, x, w, b, 32, False, torch.device("cuda"))
+        assert [*found] == [*expected, "ours:triton", "ours:cuda"]
+
+
 def test_calls_rotate_over_the_sets():
     seen = {"a": [], "b": []}
     tasks = [
@@ -127,7 +170,8 @@ def test_a_large_case_goes_around_the_cache():
 
 def test_committed_rows_have_todays_columns():
     for path in results.FOLDER.glob("*.csv"):
-        keys = results.RUN_KEYS if path.stem.endswith("-runs") else results.KEYS
+        kinds = {results.RUNS: results.RUN_KEYS, errors.END: errors.KEYS}
+        keys = next((keys for end, keys in kinds.items() if path.name.endswith(end)), results.KEYS)
         assert tuple(path.read_text().splitlines()[0].split(",")) == keys, path
 
 
@@ -176,6 +220,18 @@ def test_rows_of_convolutions(layout, monkeypatch):
         assert tuple(row) == results.KEYS
         assert row["gflop_s"] == expected and row["ceiling_share"] == expected / 100.0
     assert list(convolutions.measure(torch.device("cuda"), 1, [])) == []
+
+
+def test_rows_of_errors():
+    rows = [
+        errors.norm((64, 3, 5), True),
+        errors.attention(2, 5, 7, 16),
+        errors.convolution(64, 5, 4, 6, 4),
+    ]
+    assert [row["op"] for row in rows] == ["group_norm", "attention", "conv3x3 4x4"]
+    for row in rows:
+        assert set(row) < set(errors.KEYS) and 0 < float(row["of_bound"]) < 1
+        assert all(0 < float(row[who]) < 1e-5 for who in ("plain", "torch", "ours"))
 
 
 def test_rows_of_sscs(monkeypatch):

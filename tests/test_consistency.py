@@ -3,11 +3,9 @@
 import json
 import math
 
-import diffusers
 import pytest
 import torch
-from diffusers.models.embeddings import get_timestep_embedding
-from diffusers.schedulers import scheduling_lcm
+from optional import diffusers, needs
 from tape import TapeRecorder, taped
 
 from diffusion_engine import Sampler, ScoreNetwork, grids
@@ -107,7 +105,9 @@ def test_lcm_equals_diffusers(n, kind, monkeypatch):
     sampler = Sampler(network, "lcm", n)
     made = sampler.sample(x=x, noised=True, noise=noise).samples
     queue = [noise[i, 0] for i in range(1, n)]
-    monkeypatch.setattr(scheduling_lcm, "randn_tensor", lambda *a, **k: queue.pop(0))
+    monkeypatch.setattr(
+        needs("diffusers.schedulers.scheduling_lcm"), "randn_tensor", lambda *a, **k: queue.pop(0)
+    )
     scheduler.set_timesteps(n)
     assert [row.call.at.t for row in sampler.plan().rows[1:]] == scheduler.timesteps.tolist()
     for t in scheduler.timesteps:
@@ -131,7 +131,8 @@ def test_lcm_timesteps():
 
 def test_scale_embedding_is_that_of_diffusers_pipelines():
     scales = torch.tensor([1.0, 4.0, 8.5], dtype=torch.float64)
-    want = get_timestep_embedding(1000.0 * (scales - 1.0), 256, False, 1.0)  # in float32
+    embedding = needs("diffusers.models.embeddings").get_timestep_embedding
+    want = embedding(1000.0 * (scales - 1.0), 256, False, 1.0)  # in float32
     made = ScaleEmbedding()(scales)["timestep_cond"]
     assert torch.allclose(made.float(), want, rtol=0, atol=2e-3)
 

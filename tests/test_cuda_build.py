@@ -13,6 +13,9 @@ from test_packaging import ROOT, setup_py
 pytestmark = pytest.mark.skipif(setup_py.find_nvcc() is None, reason="nvcc is not installed")
 
 KERNELS = {"step": 15, "noise": 2, "brownian": 2, "group_norm": 12, "attention": 20}
+# Bytes of local memory of one kernel, its stack included: nvcc 12 and 13 need none, and a kernel that has
+# outgrown the registers has hundreds.
+LOCAL = 64
 EXACT = ("step", "noise", "brownian")  # which round every product and every sum
 
 
@@ -53,8 +56,9 @@ def test_kernels_stay_in_registers(compiled):
         figures = FIGURES.findall(report)
         for symbol, *numbers in figures:
             stack, stores, loads, registers, shared = (int(n or 0) for n in numbers)
-            print(f"{folder.name} {short(symbol)}: {registers} registers, {shared} bytes shared")
-            assert (stack, stores, loads) == (0, 0, 0), symbol
+            print(f"{folder.name} {short(symbol)}: {registers} registers, {stores + loads} bytes "
+                  f"spilled, {stack} of stack, {shared} shared")  # fmt: skip
+            assert stack + stores + loads <= LOCAL, f"{symbol}: {stack}, {stores}, {loads} bytes"
         assert len(figures) == KERNELS[name]
 
 

@@ -57,17 +57,37 @@ def test_group_norm_in_parts(emulated, shape, last):
     check_large(emulated, shape, last)
 
 
-def check_large(backend, shape, last, dtype=torch.float32):
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize(
+    "shape", [*LARGE, (2, 320, 64, 64), (3, 960, 32, 32), (1, 128, 256, 256), (2, 96, 61, 67)]
+)
+def test_group_norm_in_parts_on_the_gpu(shape, last, dtype, backend):
+    check_large(backend, shape, last, dtype, "cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+@pytest.mark.parametrize("part", range(4))
+def test_random_large_group_norms_on_the_gpu(part, backend):
+    """Of every kind of argument, most of them in parts."""
+    for seed in range(5000 + 25 * part, 5025 + 25 * part):
+        check(backend, seed, "cuda", pixels=[(64, 64), (97, 41), (128, 96), (20000,)])
+
+
+def check_large(backend, shape, last, dtype=torch.float32, device="cpu"):
     torch.manual_seed(0)
     x = torch.randn(shape) * 3 + 100
     x = (x.to(memory_format=torch.channels_last) if last else x).to(dtype)
     args = GroupNormArgs(
         x, torch.full_like(x, float("nan")), torch.randn(shape[1]), residual=torch.randn(shape[:2]),
-        groups=2, silu=True,
+        groups=32 if shape[1] % 32 == 0 and shape[1] > 64 else 2, silu=True,
     )  # fmt: skip
-    got = group_norm_cases.run(backend, args).out
-    exact, theirs = (group_norm_cases.by_torch(args, kind)[0] for kind in (torch.float64, None))
-    assert_accurate(got, theirs, exact)
+    got = group_norm_cases.run(backend, args, device).out.cpu()
+    plain, exact = group_norm_cases.expected(args)
+    assert_accurate(got, plain[0], exact[0])
 
 
 def test_group_norm_refusals(cuda):  # noqa: F811

@@ -2,9 +2,9 @@
 
 import json
 
-import diffusers
 import pytest
 import torch
+from optional import diffusers
 from torch import nn
 from torch.nn import functional
 

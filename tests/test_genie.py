@@ -4,11 +4,11 @@ import copy
 import math
 import threading
 
-import diffusers
 import numpy as np
 import pytest
 import torch
 from analytic import BY_SCHEDULE, points_of
+from optional import diffusers
 from oracles import golden
 from oracles.genie import genie as oracle
 from oracles.genie import slope

@@ -7,6 +7,7 @@ import pytest
 
 from diffusion_engine.backends import native
 from diffusion_engine.ops import layout
+from diffusion_engine.ops.registry import explain, preference
 from diffusion_engine.ops.table import IMPLEMENTATIONS, PREFERENCE
 
 
@@ -18,16 +19,25 @@ def test_native_layout(name):
     assert module.abi() == layout.ABI
 
 
-# cuDNN's convolutions are what a GPU should run.
-BACKENDS = {"conv3x3": {"torch", "cpp"}}
+EVERY = {"torch", "cpp", "triton", "cuda"}
+# cuDNN's convolutions and attention are what a GPU should run; torch's convolution has no other name.
+BACKENDS = {"conv3x3": {"torch", "cpp"}, "attention": EVERY | {"sdpa"}}
 
 
 def test_every_op_has_a_reference_and_its_backends():
-    every = {"torch", "cpp", "triton", "cuda"}
     for op in {op for op, _ in IMPLEMENTATIONS}:
         found = {name for o, name in IMPLEMENTATIONS if o == op}
-        assert found == BACKENDS.get(op, every), op
-    assert set(PREFERENCE["cuda"]) | set(PREFERENCE["cpu"]) == every
+        assert found == BACKENDS.get(op, EVERY), op
+        lists = [PREFERENCE.get((op, kind), PREFERENCE["*", kind]) for kind in ("cpu", "cuda")]
+        assert set().union(*lists) >= found and all(names[-1] == "torch" for names in lists)
+
+
+def test_attention_on_a_gpu_is_torchs_first():
+    assert preference("attention", "cuda") == ("sdpa", "cuda", "triton", "torch")
+    assert preference("group_norm", "cuda") == ("cuda", "triton", "torch")
+    assert preference("attention", "cpu") == preference("step", "cpu") == ("cpp", "torch")
+    assert preference("step", "mps") == ("torch",)
+    assert [name for name, _ in explain("attention", "cuda")] == [*preference("attention", "cuda")]
 
 
 def test_every_implementation_exists_and_takes_the_same_arguments():

@@ -2,11 +2,10 @@
 
 import math
 
-import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers.schedulers import scheduling_ddpm
+from optional import diffusers, needs
 
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.processes import VP, Discrete
@@ -95,7 +94,9 @@ def test_equals_diffusers(kind, monkeypatch):
         .samples
     )
     queue = [noise[i, 0] for i in range(1, 9)]
-    monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *a, **k: queue.pop(0))
+    monkeypatch.setattr(
+        needs("diffusers.schedulers.scheduling_ddpm"), "randn_tensor", lambda *a, **k: queue.pop(0)
+    )
     scheduler.set_timesteps(8)
     for t in scheduler.timesteps:
         out = outputs(x, t.expand(2))

@@ -13,11 +13,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from optional import needs
 
 ROOT = Path(__file__).parent.parent
 
 
 def load_setup():
+    needs("setuptools")
     spec = importlib.util.spec_from_file_location("de_setup", ROOT / "setup.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -272,6 +274,7 @@ class TestRealInstall:
         assert not venv.probe(elsewhere)["cuda"]
 
     def test_sdist_then_wheel(self, tree, elsewhere, tmp_path):
+        needs("build")
         venv = Venv(tmp_path / "venv", WITH_CUDA="0")
         build = [sys.executable, "-m", "build", "--outdir", tmp_path]
         subprocess.run(build, cwd=tree, env=venv.env, check=True)

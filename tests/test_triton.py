@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 import step_cases
 import torch
-import triton
-import triton.language as tl
 from test_noise import KNOWN
+from with_triton import tl, triton
 
 import diffusion_engine
 from diffusion_engine import noise
@@ -26,6 +25,9 @@ from diffusion_engine.ops.registry import resolve
 from diffusion_engine.ops.step import StepArgs, Table
 from diffusion_engine.ops.step import bind_reference as bind_step_reference
 
+# Bytes stored and loaded again because registers ran out, of one kernel. Triton 3.6 to 3.9 have 0 to 40; a
+# kernel that has outgrown the registers has hundreds.
+SPILLED = 64
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # interpreted on the CPU, see conftest.py
 
 
@@ -213,16 +215,9 @@ def test_objections(monkeypatch):
         bind_step(StepArgs(**fields))
 
 
-def test_outputs_whose_pixels_are_scattered():
-    case = next(c for s in range(100) if (c := step_cases.make(s, [(3, 4, 5)])).outs)
-    _, _, _, step = bind_both(case)
-    outs = [out.transpose(2, 3).contiguous().transpose(2, 3).to(DEVICE) for out in case.outs]
-    with pytest.raises(ValueError, match="network output 0 have no single stride"):
-        step(outs)
-
-
+@pytest.mark.timeout(1200)
 def test_machine_code(capsys):
-    """Compiled for GPUs that need not be there: no spills, nothing that rounds differently."""
+    """Compiled for GPUs that need not be there: few spills, nothing that rounds differently."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = str(Path(diffusion_engine.__file__).parents[1])
     done = subprocess.run(
@@ -239,9 +234,12 @@ def test_machine_code(capsys):
             print("  {kernel:56} sm_{arch}  {registers:3} registers  {spilled} bytes spilled  "
                   "{shared} bytes shared".format(**f))  # fmt: skip
     for f in figures:
-        assert f["spilled"] == 0, f
+        assert f["spilled"] <= SPILLED, f
         # The most that a block may have on sm_80 and sm_90.
         assert f["registers"] <= 255 and f["shared"] <= (163 if f["arch"] == 80 else 227) * 1024, f
+        if f["kernel"].startswith("attention bfloat16"):
+            # 40 and 72, too, load more than an element at once.
+            assert f["narrow"] == 0 and f["async"] > 0, f
         if f["kernel"].startswith(("step", "noise", "brownian")):
             assert f["inexact"] == 0, f
             assert f["registers"] <= (40 if f["kernel"] == "step ddim" else 168), f

@@ -7,8 +7,10 @@ import group_norm_cases
 import pytest
 import torch
 from test_group_norm import SMALL, check
+from with_triton import triton  # noqa: F401
 
-from diffusion_engine.kernels import group_norm
+from diffusion_engine.kernels import attention, group_norm
+from diffusion_engine.ops.attention import AttentionArgs
 from diffusion_engine.ops.group_norm import GroupNormArgs
 
 
@@ -59,6 +61,35 @@ def test_a_launch_takes_other_tensors_and_keeps_none():
     del first, second
     gc.collect()
     assert not any(ref() is not None for ref in kept)
+
+
+@pytest.mark.parametrize(
+    "dim, dtype, tokens_first, unit",
+    [
+        (40, torch.bfloat16, True, 8), (72, torch.float16, False, 8), (8, torch.bfloat16, True, 8),
+        (40, torch.float32, True, 4), (12, torch.bfloat16, True, 4), (13, torch.bfloat16, True, 1),
+        (13, torch.float32, False, 1), (64, torch.bfloat16, True, 1),
+    ],
+)  # fmt: skip
+def test_strides_of_attention_are_whole_units(dim, dtype, tokens_first, unit):
+    """Of 16 bytes where all of them are and Triton does not see it; the products are the strides."""
+    q = torch.empty(2, 5, 3, dim, dtype=dtype)
+    q = q.transpose(1, 2) if tokens_first else q
+    _, fixed = attention.prepare(AttentionArgs(q, q, q, q))
+    assert fixed["UNIT"] == unit
+    for name in ("q", "k", "v", "out"):
+        steps = [fixed[f"{name}_{axis}"] * unit for axis in ("batch", "head", "token")]
+        assert steps == list(q.stride()[:3])
+
+
+def test_fusion_of_products_and_sums_is_said():
+    """Triton's own default changes from release to release."""
+    q = torch.empty(1, 1, 4, 8)
+    for shape in ((1, 320, 62, 62), (1, 8, 4, 4)):
+        x = torch.empty(shape)
+        for stage in group_norm.stages(GroupNormArgs(x, x, groups=4)):
+            assert stage.fixed["enable_fp_fusion"] is True
+    assert attention.prepare(AttentionArgs(q, q, q, q))[1]["enable_fp_fusion"] is True
 
 
 def test_float64_is_refused():

@@ -194,6 +194,8 @@ def main() -> None:
                     "shared": compiled.metadata.shared,
                     # what would round otherwise than the definition
                     "inexact": len(re.findall(r"\bfma\.|\bmad\.\w+\.f|\.approx|\.ftz", ptx)),
+                    "narrow": len(re.findall(r"\bld\.global[\w.:]*\.[bu]16\b", ptx)),
+                    "async": len(re.findall(r"\bcp\.async\.c[ag]\.", ptx)),
                 }
             )
     print(json.dumps(figures))

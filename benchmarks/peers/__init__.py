@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,8 +35,21 @@ PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "onnxruntime": ("onnxruntime:session", ("cpu",)),
     "openvino": ("openvino:compiled", ("cpu",)),
 }
+# file of peers -> what it needs, by the names that are imported
+NEEDS = {
+    "diffusers": ("diffusers",),
+    "k_diffusion": ("k_diffusion",),
+    "onnxruntime": ("onnx", "onnxruntime", "onnxscript"),
+    "openvino": ("openvino",),
+}
 # Only where they are named: compiling W1 for a CPU takes minutes and comes out slower than eager.
 BY_NAME = ("diffusers:compile",)
+
+
+def missing(name: str) -> list[str]:
+    """The packages that a peer needs and that are not installed."""
+    needed = NEEDS[PEERS[name][0].split(":")[0]]
+    return [package for package in needed if importlib.util.find_spec(package) is None]
 
 
 def choose(words: str, device: str) -> list[str]:

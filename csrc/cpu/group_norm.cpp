@@ -22,7 +22,7 @@ constexpr int64_t PART = 1 << 16;
 bool rows_are_pixels(const GroupNormParams& p) {
   bool pixels = true, channels = true;
   for (const View* v : {&p.x, &p.out, &p.residual, &p.summed}) {
-    if (!v->data || (v == &p.residual && v->pixel == 0)) continue;
+    if (!v->data || (v == &p.residual && residual_per_channel(p))) continue;
     pixels &= v->pixel == 1;
     channels &= v->channel == 1;
   }

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <atomic>
 
+#include "label.h"
+
 namespace de {
 
 // Elements of a work item, a multiple of the kernels' chunk.
@@ -68,7 +70,7 @@ static void set_label(const StepParams& p, int32_t entry, double label) {
   else if (p.label_dtype == F64)
     ((double*)p.label)[entry] = label;
   else
-    ((int64_t*)p.label)[entry] = (int64_t)label;
+    ((int64_t*)p.label)[entry] = whole_label(label);
 }
 
 // After all elements: the parts of a sample read its row.

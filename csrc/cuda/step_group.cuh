@@ -3,6 +3,7 @@
 // -fmad=false (-ffp-contract=off on the host) keeps each rounded on its own.
 #pragma once
 #include "access.cuh"
+#include "label.h"
 
 namespace de {
 
@@ -59,7 +60,7 @@ DE_HD void write_labels(const StepParams& p, int64_t b, int64_t r, int thread) {
     if (entry < 0) continue;
     if (p.label_dtype == F64) static_cast<double*>(p.label)[entry] = label;
     if (p.label_dtype == F32) static_cast<float*>(p.label)[entry] = (float)label;
-    if (p.label_dtype == I64) static_cast<int64_t*>(p.label)[entry] = (int64_t)label;
+    if (p.label_dtype == I64) static_cast<int64_t*>(p.label)[entry] = whole_label(label);
   }
 }
 

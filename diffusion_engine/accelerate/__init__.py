@@ -10,11 +10,12 @@ Modules keep their types, names, parameters and state_dict; their `forward` is r
 compared with the original on the example before it is used, and the network is timed as it was, fused,
 and fused in channels_last: the fastest stays, on a GPU that of replayed graphs. A place that a call does not
 suit, or that needs derivatives (of its parameters too), autocast or a torch.func transform, runs the original
-forward. Several threads may call the network.
+forward.
 
 A call raises RuntimeError where modules were replaced since, a hook would not be called, or a weight that is
 packed is another or has another version. Weights that were written through numpy or `.data` show neither:
 call `refresh()` of the result. `Sampler(accelerate=True)` does so itself, by checksums, before every run.
+Several threads may call the network.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class Conv3x3Site(Conv2dSite):
         if key not in _fastest:
             onednn = super().forward
             forms: dict[int, Callable[[], Tensor]] = {0: lambda: onednn(x)}
-            for tile in tiles(*x.shape[1:]):
+            for tile in tiles(x.shape[1]):
                 forms[tile] = lambda tile=tile: self._winograd(x, tile)  # type: ignore[misc]
             if len(_fastest) >= KINDS:
                 _fastest.clear()

@@ -119,6 +119,11 @@ class Conv2dSite(Site):
         self.packs: Packed | None = None
         self.geometry = geometry(module)
 
+    @property
+    def packed(self) -> dict[int, Tensor]:
+        """The packed weights, oneDNN's at 0."""
+        return {} if self.packs is None else self.packs.forms
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Conv2dSite:
         made = memo[id(self)] = type(self).__new__(type(self))
         vars(made).update(copy.deepcopy(self.__getstate__(), memo))
@@ -127,11 +132,6 @@ class Conv2dSite(Site):
     def __getstate__(self) -> dict[str, Any]:
         """A copy packs its own weight at its first call."""
         return vars(self) | {"packs": None}
-
-    @property
-    def packed(self) -> dict[int, Tensor]:
-        """The packed weights, oneDNN's at 0."""
-        return {} if self.packs is None else self.packs.forms
 
     def objection(self) -> str | None:
         if reason := super().objection():

@@ -29,15 +29,18 @@ class Packed:
         self._makers: dict[int, Callable[[Tensor], Tensor]] = {}
 
     def form(self, key: int, make: Callable[[Tensor], Tensor]) -> Tensor:
-        if (made := self.forms.get(key)) is not None:
-            return made
-        with packing:
-            if key not in self.forms:
-                self._makers = {**self._makers, key: make}
-                self.forms = {**self.forms, key: make(self.weight.detach())}
-            return self.forms[key]
+        made = self.forms.get(key)
+        if made is None:
+            with packing:
+                made = self.forms.get(key)
+                if made is None:
+                    made = make(self.weight.detach())
+                    self._makers = {**self._makers, key: make}
+                    self.forms = {**self.forms, key: made}
+        return made
 
     def keep_only(self, keys: Collection[int]) -> None:
+        """Forgets the other forms."""
         with packing:
             self.forms = {key: form for key, form in self.forms.items() if key in keys}
 

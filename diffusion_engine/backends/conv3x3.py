@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..ops.conv3x3 import Conv3x3Args, Launch
-from .native import DTYPE, View, loaded, module, scattered, strides
+from .native import DTYPE, View, loaded, out_of_place
+from .views import scattered, strides
 
 ABSENT: View = (0, 0, 0, 0, 0)
 
@@ -28,11 +29,8 @@ def _results(args: Conv3x3Args) -> list[Tensor]:
 
 
 def objection_conv3x3_cpp(args: Conv3x3Args) -> str | None:
-    found = module("_cpu")
-    if isinstance(found, str):
-        return found
-    if args.x.device.type != "cpu":
-        return f"_cpu works on cpu tensors; x is on {args.x.device}"
+    if reason := out_of_place("_cpu", "x", args.x):
+        return reason
     if args.x.dtype != torch.float32:
         return f"the kernel takes float32; x is {args.x.dtype}"
     for name in ("x", "residual", "out"):

@@ -17,7 +17,8 @@ from ..ops.attention import AttentionArgs
 from ..ops.attention import Launch as AttentionLaunch
 from ..ops.group_norm import GroupNormArgs
 from ..ops.group_norm import Launch as GroupNormLaunch
-from .native import DTYPE, View, loaded, module, scattered, strides
+from .native import DTYPE, View, loaded, out_of_place
+from .views import scattered, strides
 
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -46,13 +47,10 @@ def _on_cuda(op: str) -> Run:
     return launch
 
 
-def _objection(name: str, device: str, tensors: dict[str, Tensor]) -> str | None:
-    found = module(name)
-    if isinstance(found, str):
-        return found
+def _objection(name: str, tensors: dict[str, Tensor]) -> str | None:
     for field, tensor in tensors.items():
-        if tensor.device.type != device:
-            return f"{name} works on {device} tensors; {field} is on {tensor.device}"
+        if reason := out_of_place(name, field, tensor):
+            return reason
         if tensor.dtype not in KERNEL_DTYPES:
             return f"the kernels of {name} take float32, bfloat16 and float16; {field} is {tensor.dtype}"
     return None
@@ -83,8 +81,8 @@ def objection_images(args: GroupNormArgs) -> str | None:
     for name in dense:
         if views[name] is None:
             return scattered(name, getattr(args, name))
-    if args.residual is not None and args.residual.ndim == 2 < args.x.ndim:
-        dense.remove("residual")
+    if "residual" in views and views["residual"][2] == 0:  # type: ignore[index]
+        dense.remove("residual")  # one value per channel
     for axis, size in ((2, pixels), (1, args.x.shape[1])):
         if all(size == 1 or views[name][axis] == 1 for name in dense):  # type: ignore[index]
             return None
@@ -95,17 +93,17 @@ def objection_images(args: GroupNormArgs) -> str | None:
     )
 
 
-def _objection_group_norm(args: GroupNormArgs, name: str, device: str) -> str | None:
+def _objection_group_norm(args: GroupNormArgs, name: str) -> str | None:
     given = {field: t for field, t in vars(args).items() if isinstance(t, Tensor)}
-    return _objection(name, device, given) or objection_images(args)
+    return _objection(name, given) or objection_images(args)
 
 
 def objection_group_norm_cpp(args: GroupNormArgs) -> str | None:
-    return _objection_group_norm(args, "_cpu", "cpu")
+    return _objection_group_norm(args, "_cpu")
 
 
 def objection_group_norm_cuda(args: GroupNormArgs) -> str | None:
-    return _objection_group_norm(args, "_cuda", "cuda")
+    return _objection_group_norm(args, "_cuda")
 
 
 def bind_group_norm(args: GroupNormArgs, name: str, run: Run) -> GroupNormLaunch:
@@ -150,18 +148,18 @@ def objection_tokens(args: AttentionArgs) -> str | None:
     return None
 
 
-def _objection_attention(args: AttentionArgs, name: str, device: str) -> str | None:
+def _objection_attention(args: AttentionArgs, name: str) -> str | None:
     given = {field: t for field, t in vars(args).items() if isinstance(t, Tensor)}
-    return _objection(name, device, given) or objection_tokens(args)
+    return _objection(name, given) or objection_tokens(args)
 
 
 def objection_attention_cpp(args: AttentionArgs) -> str | None:
-    return _objection_attention(args, "_cpu", "cpu")
+    return _objection_attention(args, "_cpu")
 
 
 def objection_attention_cuda(args: AttentionArgs) -> str | None:
     """The tensor cores take 16-bit numbers; loads are 16 bytes wide."""
-    if reason := _objection_attention(args, "_cuda", "cuda"):
+    if reason := _objection_attention(args, "_cuda"):
         return reason
     if args.q.dtype == torch.float32:
         return "the CUDA kernel works on bfloat16 and float16; backend='triton' takes float32"
@@ -169,7 +167,9 @@ def objection_attention_cuda(args: AttentionArgs) -> str | None:
         return f"head dim {args.q.shape[3]} is no multiple of 8, which backend='triton' takes"
     for name in ("q", "k", "v", "out"):
         tensor = getattr(args, name)
-        if tensor.data_ptr() % 16 or any(step % 8 for step in tensor.stride()[:3]):
+        # The stride of an axis of one is arbitrary.
+        steps = [s for n, s in zip(tensor.shape[:3], tensor.stride(), strict=False) if n > 1]
+        if tensor.data_ptr() % 16 or any(step % 8 for step in steps):
             return (
                 f"the rows of {name} do not start at multiples of 16 bytes, strides "
                 f"{list(tensor.stride())}; make it contiguous, or use backend='triton'"

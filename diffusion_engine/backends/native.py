@@ -21,6 +21,8 @@ from torch import Tensor
 from ..ops.brownian import BrownianArgs
 from ..ops.noise import NoiseArgs
 from ..ops.step import Launch, StepArgs
+from .outputs import Outputs
+from .views import scattered, strides
 
 # The dtype codes of csrc/common/step.h.
 DTYPE = {
@@ -32,6 +34,8 @@ DTYPE = {
 }
 
 BUILD = "python setup.py build_ext --inplace"
+
+KIND = {"_cpu": "cpu", "_cuda": "cuda"}  # of device
 
 # (address, batch stride, channel stride, pixel stride, dtype)
 View = tuple[int, int, int, int, int]
@@ -71,18 +75,14 @@ def loaded(name: str) -> Any:
     return found
 
 
-def strides(tensor: Tensor) -> tuple[int, int, int] | None:
-    """Strides of [B, C, *pixel] with the pixels as one dimension; None where they are not one."""
-    pixel = following = None
-    for size, stride in zip(reversed(tensor.shape[2:]), reversed(tensor.stride()[2:]), strict=True):
-        if size == 1:
-            continue
-        if pixel is None:
-            pixel = stride
-        elif stride != following:
-            return None
-        following = stride * size
-    return tensor.stride(0), tensor.stride(1), 1 if pixel is None else pixel
+def out_of_place(name: str, field: str, tensor: Tensor) -> str | None:
+    """Why a module cannot work on a tensor: it is missing, or the device is none of its own."""
+    found, device = module(name), tensor.device
+    if isinstance(found, str):
+        return found
+    if device.type != KIND[name]:
+        return f"{name} works on {KIND[name]} tensors; {field} is on {device}"
+    return None
 
 
 def _view(tensor: Tensor | None) -> View:
@@ -98,14 +98,6 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def scattered(name: str, tensor: Tensor) -> str:
-    """The objection to a tensor whose pixels are no single dimension."""
-    return (
-        f"the pixels of {name} have no single stride: shape {list(tensor.shape)}, "
-        f"strides {list(tensor.stride())}; make it contiguous or channels last"
-    )
-
-
 def _images(args: StepArgs) -> dict[str, Tensor]:
     """The tensors [B, C, *pixel] of a step except the outputs; equal layouts are given once."""
     names = ("net_in", "mask", "known", "denoised")
@@ -116,12 +108,9 @@ def _images(args: StepArgs) -> dict[str, Tensor]:
     return found
 
 
-def _objection_step(args: StepArgs, name: str, device: str) -> str | None:
-    found = module(name)
-    if isinstance(found, str):
-        return found
-    if args.slots.device.type != device:
-        return f"{name} works on {device} tensors; slots are on {args.slots.device}"
+def _objection_step(args: StepArgs, name: str) -> str | None:
+    if reason := out_of_place(name, "slots", args.slots):
+        return reason
     if args.slots.dtype != torch.float32:
         kind = str(args.slots.dtype).removeprefix("torch.")
         return f"the kernels of {name} keep float32 slots; got {kind}"
@@ -137,11 +126,11 @@ def _objection_step(args: StepArgs, name: str, device: str) -> str | None:
 
 
 def objection_step_cpp(args: StepArgs) -> str | None:
-    return _objection_step(args, "_cpu", "cpu")
+    return _objection_step(args, "_cpu")
 
 
 def objection_step_cuda(args: StepArgs) -> str | None:
-    return _objection_step(args, "_cuda", "cuda")
+    return _objection_step(args, "_cuda")
 
 
 def _merged(args: StepArgs, outs: Sequence[Tensor]) -> bool:
@@ -160,7 +149,9 @@ def _dense(tensor: Tensor, found: tuple[int, int, int] | None, pixels: int) -> b
 
 def _step_params(name: str, args: StepArgs, outs: Sequence[Tensor]) -> Any:
     """StepParams of all launches with outputs like these; their addresses come with each."""
-    _check_outputs(args, outs)
+    for i, out in enumerate(outs):
+        if out.device != args.slots.device:
+            raise ValueError(f"network output {i} is on {out.device}, slots on {args.slots.device}")
     p = loaded(name).StepParams()
     slots = args.slots
     p.batch, p.block = slots.shape[1:3]
@@ -185,28 +176,23 @@ def _step_params(name: str, args: StepArgs, outs: Sequence[Tensor]) -> Any:
     return p
 
 
-def _check_outputs(args: StepArgs, outs: Sequence[Tensor]) -> None:
-    args.check_outputs(outs)
-    for i, out in enumerate(outs):
-        if out.device != args.slots.device:
-            raise ValueError(f"network output {i} is on {out.device}, slots on {args.slots.device}")
-        if strides(out) is None:
-            raise ValueError(scattered(f"network output {i}", out))
-
-
 # Runs params with outputs at these addresses.
 RunStep = Callable[[Any, list[int]], None]
 
 
 def _bind_step(args: StepArgs, name: str, run: RunStep) -> Launch:
-    prepared: dict[tuple, Any] = {}
+    outputs = Outputs(args)
+    first, end = outputs.first, outputs.end
+    prepared: dict[tuple, Any] = {}  # None where an output has to be copied
 
     def launch(outs: Sequence[Tensor] = ()) -> None:
-        kinds = tuple([(o.shape, o.stride(), o.dtype, o.device) for o in outs])
-        p = prepared.get(kinds)
-        if p is None:
-            p = prepared[kinds] = _step_params(name, args, outs)
-        run(p, [o.data_ptr() for o in outs])
+        kinds = tuple([(o.shape, o.stride(), o.dtype, o.device, o.is_neg()) for o in outs])
+        if kinds not in prepared:
+            prepared[kinds] = _step_params(name, args, outs) if outputs.readable(outs) else None
+        p, addresses = prepared[kinds], [o.data_ptr() for o in outs]
+        if p is None or any([first <= a < end and outputs.overwritten(a) for a in addresses]):
+            return launch(outputs.copied(outs))
+        run(p, addresses)
 
     return launch
 
@@ -228,12 +214,9 @@ def bind_step_cuda(args: StepArgs) -> Launch:
     return _bind_step(args, "_cuda", run)
 
 
-def _objection_noise(args: NoiseArgs, name: str, device: str) -> str | None:
-    found = module(name)
-    if isinstance(found, str):
-        return found
-    if args.out.device.type != device:
-        return f"{name} works on {device} tensors; out is on {args.out.device}"
+def _objection_noise(args: NoiseArgs, name: str) -> str | None:
+    if reason := out_of_place(name, "out", args.out):
+        return reason
     if strides(args.out) is None:
         return scattered("out", args.out)
     for field in ("seed", "row", "index"):
@@ -244,11 +227,11 @@ def _objection_noise(args: NoiseArgs, name: str, device: str) -> str | None:
 
 
 def objection_noise_cpp(args: NoiseArgs) -> str | None:
-    return _objection_noise(args, "_cpu", "cpu")
+    return _objection_noise(args, "_cpu")
 
 
 def objection_noise_cuda(args: NoiseArgs) -> str | None:
-    return _objection_noise(args, "_cuda", "cuda")
+    return _objection_noise(args, "_cuda")
 
 
 def _bind_noise(args: NoiseArgs, name: str, run: Callable[[Any, int, int], None]) -> NoiseLaunch:
@@ -285,8 +268,8 @@ def bind_noise_cuda(args: NoiseArgs) -> NoiseLaunch:
     return _bind_noise(args, "_cuda", run)
 
 
-def _objection_brownian(args: BrownianArgs, name: str, device: str) -> str | None:
-    if reason := _objection_noise(NoiseArgs(args.out[0], args.seed), name, device):
+def _objection_brownian(args: BrownianArgs, name: str) -> str | None:
+    if reason := _objection_noise(NoiseArgs(args.out[0], args.seed), name):
         return reason
     for field in ("row", "terms", "weight"):
         if not (tensor := getattr(args, field)).is_contiguous():
@@ -295,11 +278,11 @@ def _objection_brownian(args: BrownianArgs, name: str, device: str) -> str | Non
 
 
 def objection_brownian_cpp(args: BrownianArgs) -> str | None:
-    return _objection_brownian(args, "_cpu", "cpu")
+    return _objection_brownian(args, "_cpu")
 
 
 def objection_brownian_cuda(args: BrownianArgs) -> str | None:
-    return _objection_brownian(args, "_cuda", "cuda")
+    return _objection_brownian(args, "_cuda")
 
 
 def _bind_brownian(args: BrownianArgs, name: str, run: Callable[[Any], None]) -> Callable[[], None]:

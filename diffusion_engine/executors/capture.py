@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ import torch
 
 from .waits import Unrecordable, refuse_waits
 
-Body = Callable[[], None]
+Body = Callable[[], object]
 
 WARM_UPS = 3  # cuDNN, cuBLAS and Triton choose, compile and allocate in the first calls
 _capturing = Lock()  # a process captures one graph at a time
+_failed: list[torch.cuda.CUDAGraph] = []  # torch's allocator of pinned memory may ask them for ever
 
 
 class GraphError(ValueError):
@@ -51,8 +53,7 @@ class CudaRecorder:
     def __init__(self) -> None:
         self._pools: dict[int, Any] = {}
         self._streams: dict[int, torch.cuda.Stream] = {}
-        self._graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
-        self._failed: list[torch.cuda.CUDAGraph] = []  # the allocator may still hold on to them
+        self._graphs: defaultdict[int, WeakSet[torch.cuda.CUDAGraph]] = defaultdict(WeakSet)
 
     def __reduce__(self) -> tuple:
         return type(self), ()  # what was recorded stays where it was
@@ -66,59 +67,88 @@ class CudaRecorder:
         """The last time watched: a wait that is found here spoils no capture."""
         side, current = self._stream(), torch.cuda.current_stream()
         side.wait_stream(current)
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UPS - 1):
-                body()
-            refuse_waits(body)
-        current.wait_stream(side)
+        try:
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UPS - 1):
+                    body()
+                refuse_waits(body)
+        finally:  # what was launched so far writes buffers that the next try fills
+            current.wait_stream(side)
 
     def record(self, body: Body) -> Recording:
-        graph, current, device = (
-            torch.cuda.CUDAGraph(),
-            torch.cuda.current_stream(),
-            torch.cuda.current_device(),
-        )
+        graph, device = torch.cuda.CUDAGraph(), torch.cuda.current_device()
         with _capturing:
-            if not self._graphs:  # a pool ends with its last graph
-                self._pools.clear()
+            if not self._graphs[device]:  # a pool ends with its last graph
+                self._pools.pop(device, None)
             pool = self._pools.setdefault(device, torch.cuda.graph_pool_handle())
             torch.cuda.synchronize()
-            torch.cuda.empty_cache()  # torch.cuda.graph does so too: here, so that it is not counted
+            torch.cuda.empty_cache()
             before = torch.cuda.memory_reserved()
-            try:
-                with torch.cuda.graph(
-                    graph,
-                    pool=pool,
-                    stream=self._stream(),
-                    capture_error_mode="thread_local",  # other threads may use the device meanwhile
-                ):
-                    body()
-            except RuntimeError as error:
-                self._abandon(graph, device, pool, current)
-                # capture_end's own error hides the one that ended the capture.
-                cause = error.__context__ if isinstance(error.__context__, RuntimeError) else error
-                if isinstance(cause, torch.OutOfMemoryError):
-                    raise cause from None
-                raise Unrecordable(first_line(cause)) from error
-        self._graphs.add(graph)
+            with torch.cuda.stream(self._stream()):
+                try:
+                    capture(graph, pool, body)
+                except BaseException as error:
+                    if not released(graph, device, pool):
+                        self._pools.pop(device)
+                        reopen()
+                    full = isinstance(error, torch.OutOfMemoryError)
+                    if isinstance(error, RuntimeError) and not full:
+                        raise Unrecordable(first_line(error)) from error
+                    raise
+        self._graphs[device].add(graph)
         return Recording(graph.replay, max(0, torch.cuda.memory_reserved() - before))
-
-    def _abandon(
-        self, graph: torch.cuda.CUDAGraph, device: int, pool: Any, stream: torch.cuda.Stream
-    ) -> None:
-        """Undoes what torch leaves behind where a capture fails: its stream, and the allocator's pool."""
-        torch.cuda.set_stream(stream)
-        for undo in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
-            with suppress(RuntimeError, AttributeError):  # it may not have come so far
-                getattr(torch._C, undo)(device, pool)
-        self._failed.append(graph)
-        self._pools.pop(device, None)
 
     def _stream(self) -> torch.cuda.Stream:
         device = torch.cuda.current_device()
         if device not in self._streams:
             self._streams[device] = torch.cuda.Stream()
         return self._streams[device]
+
+
+def capture(graph: torch.cuda.CUDAGraph, pool: Any, body: Body) -> None:
+    """Captures the work on the current stream, and ends the capture whatever happens."""
+    try:
+        # Other threads may use the device meanwhile.
+        graph.capture_begin(pool, capture_error_mode="thread_local")
+        body()
+    except BaseException:
+        with suppress(RuntimeError):  # it says less than the error that ended the capture
+            graph.capture_end()
+        raise
+    graph.capture_end()
+
+
+def released(graph: torch.cuda.CUDAGraph, device: int, pool: Any) -> bool:
+    """Gives up a graph whose capture failed, and its share of the pool.
+
+    False where torch never came to the end of the capture. Some releases leave the allocator then at giving
+    blocks of the pool, and the share taken: that is undone, and the pool is of no further use.
+    """
+    try:
+        graph.pool()  # raises unless torch came to the end
+        ended = True
+    except RuntimeError:
+        _failed.append(graph)
+        ended = False
+    graph.reset()
+    if not ended:
+        with suppress(RuntimeError):  # the release undoes it itself, or the capture never began
+            torch._C._cuda_endAllocateToPool(device, pool)
+            torch._C._cuda_releasePool(device, pool)
+    return ended
+
+
+def reopen() -> None:
+    """Gives the device's generator back to eager work after a capture that never came to its end.
+
+    Before torch 2.13 a generator has one state for all captures, which counts as capturing until one of
+    them ends well. Graphs from before replay with that very state, so it is not replaced: a
+    capture of next to nothing ends well.
+    """
+    with suppress(RuntimeError):
+        graph, x = torch.cuda.CUDAGraph(), torch.empty((), device="cuda")
+        capture(graph, torch.cuda.graph_pool_handle(), x.zero_)
+        graph.reset()
 
 
 def first_line(error: BaseException) -> str:

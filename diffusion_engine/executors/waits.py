@@ -33,7 +33,7 @@ class _Waits(TorchDispatchMode):
         return out
 
 
-def refuse_waits(body: Callable[[], None]) -> None:
+def refuse_waits(body: Callable[[], object]) -> None:
     """Does the work. Raises Unrecordable at the first operation that waits for the device."""
     with _Waits():
         body()

@@ -7,7 +7,8 @@ For every sample b, head h and query i, with the sums and the softmax in float32
 
 Kernels walk over blocks of keys with a running maximum and sum (Milakov and Gimelshein 2018; Dao et
 al. 2022), so that no queries x keys matrix is in memory. The order of the sums does not depend on
-the batch: a sample gives the same bits in any.
+the batch: a sample gives the same bits in any. Of torch's own kernels, the first choice on a GPU
+(backends/sdpa.py), that is not promised.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .written import check_written
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 DIMS = (8, 256)
 
-Launch = Callable[[Sequence[Tensor]], None]
+# Writes out, or returns the result in its place: new and lying as [B, N, H, D].
+Launch = Callable[[Sequence[Tensor]], Tensor | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +61,7 @@ class AttentionArgs:
                 f"attention of q {self.q.dtype} on {self.q.device} "
                 f"cannot write {self.out.dtype} on {self.out.device}"
             )
+        check_written("attention", out=self.out)
 
     @property
     def factor(self) -> float:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .. import noise as philox
 from .layout import HEADER, TERMS
+from .written import check_written
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,7 @@ class BrownianArgs:
             raise ValueError(
                 f"all tensors of brownian lie on one device, got {sorted(map(str, devices))}"
             )
+        check_written("brownian", out=self.out)
 
 
 def bind_reference(args: BrownianArgs) -> Callable[[], None]:

@@ -21,7 +21,7 @@ from .registry import resolve
 
 KEPT = 4096  # launches; a network on one shape needs as many as it has kinds of layers
 
-_launches: dict[tuple, Callable[[Sequence[Tensor | None]], None]] = {}
+_launches: dict[tuple, Callable[[Sequence[Tensor | None]], Tensor | None]] = {}
 
 
 def _forget() -> None:
@@ -76,8 +76,8 @@ def attention(
     out = q.new_empty(batch, queries, heads, dim).transpose(1, 2)
     tensors = (q, k, v, out)
     make = partial(AttentionArgs, *tensors, scale)
-    _run("attention", backend, tensors, (scale,), make)
-    return out
+    made = _run("attention", backend, tensors, (scale,), make)
+    return out if made is None else made
 
 
 def conv3x3(
@@ -117,12 +117,13 @@ def _kind(tensor: Tensor | None) -> tuple | None:
     if tensor is None:
         return None
     aligned = tensor.data_ptr() % 16 == 0
-    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device, aligned
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device, aligned, tensor.is_neg()
 
 
 def _run(
     op: str, backend: str, tensors: Sequence[Tensor | None], options: tuple, make: Callable[[], Any]
-) -> None:
+) -> Tensor | None:
+    """What the launch returns."""
     launches = _launches
     key = (op, backend, options, *map(_kind, tensors))
     launch = launches.get(key)
@@ -130,4 +131,4 @@ def _run(
         if len(launches) >= KEPT:
             launches.clear()
         launch = launches[key] = trace.traced(op, resolve(op, backend, make()))
-    launch(tensors)
+    return launch(tensors)

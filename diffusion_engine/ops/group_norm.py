@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .written import check_written
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 Launch = Callable[[Sequence[Tensor | None]], None]
@@ -81,6 +83,7 @@ class GroupNormArgs:
                 raise ValueError(
                     f"group_norm: x is on {self.x.device}, {name} on {tensor.device}; move one"
                 )
+        check_written("group_norm", out=self.out, summed=self.summed)
 
     def tensors(self) -> tuple[Tensor | None, ...]:
         """What a launch takes."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import noise as philox
 from . import layout as at
+from .written import check_written
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,7 @@ class NoiseArgs:
             )
         if self.out.device != self.seed.device:
             raise ValueError(f"out is on {self.out.device}, seed on {self.seed.device}; move one")
+        check_written("noise", out=self.out)
         if (self.row is None) != (self.index is None):
             raise ValueError("row and index come together; one of them is missing")
         if self.row is not None and self.index is not None:

@@ -24,7 +24,7 @@ from .table import IMPLEMENTATIONS, PREFERENCE
 Args = StepArgs | NoiseArgs | BrownianArgs | GroupNormArgs | AttentionArgs | Conv3x3Args
 
 
-def resolve(op: str, backend: str, args: Args) -> Callable[..., None]:
+def resolve(op: str, backend: str, args: Args) -> Callable[..., Any]:
     """The launch of an op, bound to its arguments.
 
     backend  "auto" for the first of the device's preference list without an objection, or the name
@@ -33,12 +33,17 @@ def resolve(op: str, backend: str, args: Args) -> Callable[..., None]:
     """
     device = next(t.device.type for t in vars(args).values() if isinstance(t, torch.Tensor))
     reasons = []
-    for name in PREFERENCE.get(device, ("torch",)) if backend == "auto" else (backend,):
+    for name in preference(op, device) if backend == "auto" else (backend,):
         reason = objection(op, name, args)
         if reason is None:
             return _function(op, name)(args)
         reasons.append(f"{name}: {reason}")
     raise ValueError(f"backend={backend!r} cannot run {op}. " + ". ".join(reasons))
+
+
+def preference(op: str, device: str) -> tuple[str, ...]:
+    """The backends of an op on a kind of device, the preferred one first."""
+    return PREFERENCE.get((op, device)) or PREFERENCE.get(("*", device), ("torch",))
 
 
 def objection(op: str, backend: str, args: Args) -> str | None:
@@ -51,18 +56,28 @@ def objection(op: str, backend: str, args: Args) -> str | None:
         object_to = _companion(op, backend)
     except ImportError as error:
         return f"its module does not load ({error})"
+    if backend != "torch" and (reason := _negated(args)):
+        return reason
     return None if object_to is None else object_to(args)
+
+
+def _negated(args: Args) -> str | None:
+    """The objection of all kernels to a negated view, whose memory has the numbers without their sign."""
+    for name, tensor in vars(args).items():
+        if isinstance(tensor, torch.Tensor) and tensor.is_neg():
+            return f"{name} is a negated view, as the imaginary part of a conjugate is; resolve_neg() it"
+    return None
 
 
 def explain(op: str, device: str | torch.device) -> list[tuple[str, str | None]]:
     """The preference list of a device for an op, each with the objection to small plain arguments."""
     device = torch.device(device)
+    names = preference(op, device.type)
     try:
         args = _plain(op, device)
     except (RuntimeError, AssertionError) as error:
         reason = f"{device} does not work here: {str(error).splitlines()[0]}"
-        return [(name, reason) for name in PREFERENCE.get(device.type, ("torch",))]
-    names = PREFERENCE.get(device.type, ("torch",))
+        return [(name, reason) for name in names]
     return [(name, objection(op, name, args)) for name in names]
 
 
@@ -86,7 +101,8 @@ def _plain(op: str, device: torch.device) -> Args:
     if op == "group_norm":
         return GroupNormArgs(state, torch.empty_like(state))
     if op == "attention":
-        q, k, v, out = torch.zeros(4, 1, 1, 8, 8, device=device)
+        kind = torch.bfloat16 if device.type == "cuda" else torch.float32  # as networks there are
+        q, k, v, out = torch.zeros(4, 1, 1, 8, 8, device=device, dtype=kind)
         return AttentionArgs(q, k, v, out)
     if op == "conv3x3":
         weight = torch.zeros(1, 1, 3, 3, device=device)

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from .. import noise as philox
 from . import layout as at
+from .written import check_written
 
 Launch = Callable[[Sequence[Tensor]], None]
 
@@ -55,7 +56,7 @@ class StepArgs:
     dst       [B, G] int32, entries that the sample fills for the next call, -1 for none
     net_in    [N, >= inputs * C, *pixel] float32, bfloat16, float16 or the slots' dtype, written at channels
               [0, inputs * C); further channels are left alone
-    label     [N] float32, float64 or int64, written
+    label     [N] float32, float64 or int64, written; as int64 what is no such number is -2^63
     noise     [>= normals, B, C, *pixel] float32, read instead of drawing; index 2 is the known
               region's
     mask      [B, C, *pixel] float32, 1 where the sample is free, 0 where it is `known`
@@ -135,6 +136,8 @@ class StepArgs:
             raise ValueError(
                 f"all tensors of a step lie on one device, got {sorted(map(str, devices))}"
             )
+        names = ("slots", "row", "net_in", "label", "denoised", "status", "ticket")
+        check_written("step", **{name: getattr(self, name) for name in names})
 
     def tensors(self) -> list[Tensor]:
         """Every tensor that was given."""
@@ -151,7 +154,7 @@ class StepArgs:
             raise ValueError("the network's outputs are read through src, which is missing")
         channels, pixel = self.slots.shape[2], self.slots.shape[3:]
         for out in outs:
-            _check("network output", out, (None, None, *pixel), (*NETWORK_DTYPES, self.slots.dtype))
+            _check("network output", out, (None, None, *pixel), (*NETWORK_DTYPES, torch.float64))
             if out.shape[1] % channels or out.shape[1] == 0:
                 raise ValueError(
                     f"a network output has {out.shape[1]} channels; a multiple of {channels} is needed"
@@ -288,6 +291,13 @@ def _normal(args: StepArgs, key: Tensor, m: int) -> Tensor:
     return philox.normals(args.seed, key, m, shape[1:].numel()).reshape(shape)
 
 
+def _label(label: Tensor, dtype: torch.dtype) -> Tensor:
+    """In the network's dtype; as int64 what is no such number is -2^63, as on every backend."""
+    if dtype == torch.int64:
+        label = torch.where((label >= -(2.0**63)) & (label < 2.0**63), label, -(2.0**63))
+    return label.to(dtype)
+
+
 def _fill(
     args: StepArgs, new: Tensor, active: Tensor, coef: Tensor, index: Tensor, label: Tensor
 ) -> None:
@@ -295,11 +305,13 @@ def _fill(
     assert args.dst is not None
     channels = args.slots.shape[2]
     samples = torch.arange(args.slots.shape[1], device=new.device)
+    if args.label is not None:
+        label = _label(label, args.label.dtype)
     for g in range(args.dst.shape[1]):
         entry = args.dst[:, g].long()
         valid = active & (entry >= 0)
         if args.label is not None:
-            args.label[entry[valid]] = label[valid].to(args.label.dtype)
+            args.label[entry[valid]] = label[valid]
         for i in range(args.inputs if args.net_in is not None else 0):
             read = index[:, at.READ + i].long()
             value = coef[:, at.C_IN + i].view(-1, 1, 1) * new[read, samples]

@@ -21,11 +21,14 @@ IMPLEMENTATIONS = {
     ("attention", "cpp"): "diffusion_engine.backends.layers:bind_attention_cpp",
     ("attention", "triton"): "diffusion_engine.kernels.attention:bind_attention",
     ("attention", "cuda"): "diffusion_engine.backends.layers:bind_attention_cuda",
+    ("attention", "sdpa"): "diffusion_engine.backends.sdpa:bind_attention",
     ("conv3x3", "torch"): "diffusion_engine.ops.conv3x3:bind_reference",
     ("conv3x3", "cpp"): "diffusion_engine.backends.conv3x3:bind_conv3x3_cpp",
 }
 
+# By (op, device), where "*" is every op without a list of its own.
 PREFERENCE = {
-    "cuda": ("cuda", "triton", "torch"),
-    "cpu": ("cpp", "torch"),
+    ("*", "cpu"): ("cpp", "torch"),
+    ("*", "cuda"): ("cuda", "triton", "torch"),
+    ("attention", "cuda"): ("sdpa", "cuda", "triton", "torch"),
 }

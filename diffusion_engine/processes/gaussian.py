@@ -116,10 +116,10 @@ class GaussianProcess:
     def at_ratio(self, g: float) -> Point:
         """The point whose sigma / alpha is g; its t is the nearest in `range`, and so its alpha^2 + sigma^2,
         or its alpha where that is 1."""
+        g = float(g)
         near = self.at(float(np.clip(self.t_of_lam(-math.log(g)), *self.range)))
-        alpha = (
-            1.0 if near.alpha == 1.0 else math.hypot(near.alpha, near.sigma) / math.hypot(1.0, g)
-        )
+        size = math.hypot(near.alpha, near.sigma) / math.hypot(1.0, g)
+        alpha = 1.0 if near.alpha == 1.0 else size
         return Point(near.t, alpha, alpha * g)
 
     def at_lam(self, lam: float) -> Point:

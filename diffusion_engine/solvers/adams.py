@@ -47,15 +47,9 @@ def rho_weights(process: GaussianProcess, nodes: Points, t: Point) -> list[float
 
 def t_weights(process: GaussianProcess, nodes: Points, t: Point) -> list[float]:
     """alpha_t int L_j(time) dg, interpolating in time (Zhang & Chen 2023, eq. 15), dg = -g dlam."""
-    whole = integrals(
-        [
-            float(process.t_of_lam(p.lam)) for p in nodes
-        ],  # a label may be but the nearest to its level
-        nodes[0].lam,
-        t.lam,
-        lambda lam: -np.exp(-lam),
-        process.t_of_lam,
-    )
+    # The t of a point may be but the nearest to its level.
+    times = [float(process.t_of_lam(p.lam)) for p in nodes]
+    whole = integrals(times, nodes[0].lam, t.lam, lambda lam: -np.exp(-lam), process.t_of_lam)
     return [t.alpha * c for c in whole]
 
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ..linear import Linear, normal, raw, slot, x
-from ..noise import VELOCITY
 from ..plan import Plan, Row
 from ..prediction import Velocity
 from ..processes import CLD, GaussianProcess, Point
@@ -160,7 +159,7 @@ def first_row(process: CLD, at: Point, start: str, to: Point) -> Row:
     a, noise = flow(process, b)
     moved = a @ mean
     new = drawn(float(moved[0]) * x, float(moved[1]) * x, a @ covariance @ a.T + noise)
-    return Row(call=None, new=new, key=VELOCITY if start == "state" else 0, state=to)
+    return Row(call=None, new=new, state=to)
 
 
 def denoise(process: CLD, row: Row, s: Point, clean: Point) -> Row:
