@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .accelerate.network import Accelerated, accelerated
 from .accelerate.twin import Example, twin
+from .adapters.diffusers import Model
 from .backends.checksum import checksums
 from .executors.compiled import Compiled, compiled
 from .executors.contents import Contents
@@ -41,7 +42,7 @@ class Derived:
         self._watched: list[Tensor] = []
         self._sums: list[int] = []
         self.network = self._placed = own
-        with evaluating(own.module):
+        with evaluating(own.module), evaluating(unwrapped(own.module)):
             self._make(None)
 
     @property
@@ -54,7 +55,8 @@ class Derived:
 
     def follow(self) -> ScoreNetwork:
         """The network to run now. Raises ValueError where what the user's became cannot be accelerated."""
-        with self._lock, evaluating(self.own.module):
+        module = self.own.module
+        with self._lock, evaluating(module), evaluating(unwrapped(module)):
             if self._follows and self._contents is None:
                 self._contents = Contents.of(self.own.module)  # type: ignore[arg-type]
             if self._contents is not None and not self._contents.same():
@@ -116,3 +118,10 @@ class Derived:
 
 def _weights(module: Any) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
+
+
+def unwrapped(module: Any) -> Any:
+    """A user's own module, within those that the engine calls it through."""
+    while isinstance(module, (Compiled, Model)):
+        module = module.module
+    return module

@@ -16,13 +16,11 @@ from torch import Tensor, nn
 from . import brownian, checks, executors, flags, grids, recipes, request, trace
 from .accelerate.network import Accelerated
 from .accelerate.twin import Example
-from .adapters.diffusers import Model
 from .declared import sound
 from .decoder import Decoder, fitting
-from .derived import Derived
+from .derived import Derived, unwrapped
 from .encoding import encoding
 from .executors import Executor, Graph
-from .executors.compiled import Compiled
 from .executors.lru import Lru
 from .executors.run import Run
 from .guidance import (
@@ -358,7 +356,7 @@ class Sampler:
         if progress is None and not self.executor.between_rows:
             progress = False
         seen = bar(run.length - 1, progress)
-        with seen or nullcontext(), evaluating(network.module):
+        with seen or nullcontext(), evaluating(unwrapped(network.module)):
             samples, finite = self.executor.execute(run, watcher(run, seen, on_step, every))
         if not all(finite):
             flags.warn(part.seeds, finite)
@@ -444,13 +442,6 @@ def _solver(given: str | Solver, options: dict[str, Any]) -> Solver:
     if not isinstance(given, str) and (not hasattr(given, "plan") or isinstance(given, type)):
         raise ValueError(f"solver={given!r} is neither a name nor an object with plan(...)")
     return solver(given, OPTIONS, **options)
-
-
-def unwrapped(module: Any) -> Any:
-    """A user's own module, within those that the engine calls it through."""
-    while isinstance(module, (Compiled, Model)):
-        module = module.module
-    return module
 
 
 def _own_grid(solver: Solver, network: ScoreNetwork) -> str | grids.Grid | None:

@@ -14,6 +14,7 @@ from torch import nn
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.accelerate import accelerate, accelerated
 from diffusion_engine.accelerate import network as networks
+from diffusion_engine.adapters.diffusers import Model
 from diffusion_engine.processes import VP
 
 choose_fused, net, example = cases.choose_fused, cases.net, cases.example
@@ -169,6 +170,31 @@ def test_training_mode_counts_for_nothing(net):
     net.eval()
     samples(late)
     assert late.network is network
+
+
+class Inner(nn.Module):
+    """Called as diffusers' networks are; what it drops shows whether it is in eval mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Dropout(0.5))
+
+    def forward(self, x, label, return_dict=True):
+        return (self.body(x),)
+
+
+@pytest.mark.parametrize("how", [{}, {"accelerate": True}, {"compile": True}], ids=str)
+def test_training_mode_within(how, monkeypatch):
+    """Of a module that the engine calls through another."""
+    monkeypatch.setattr(torch, "compile", lambda module, **options: module)
+    inner = Inner().eval()
+    for module in (Model(inner, "class_labels", {}).eval(), Model(inner, "class_labels", {}).train()):
+        fast = Sampler(own(module), "ddim", steps=2, **how)
+        want, network = samples(fast), fast.network
+        for training in (True, False):
+            inner.train(training)
+            assert torch.equal(samples(fast), want) and fast.network is network
+            assert inner.training is training
 
 
 @pytest.mark.parametrize("accelerate", [False, True])
