@@ -67,6 +67,12 @@ def loaded(name: str) -> Any:
     return found
 
 
+@cache
+def _unfit(device: int) -> str | None:
+    """Why the kernels of `_cuda` do not run on a GPU: its driver, or its architecture."""
+    return loaded("_cuda").objection(device)
+
+
 def out_of_place(name: str, field: str, tensor: Tensor) -> str | None:
     """Why a module cannot work on a tensor: it is missing, or the device is none of its own."""
     found, device = module(name), tensor.device
@@ -74,7 +80,7 @@ def out_of_place(name: str, field: str, tensor: Tensor) -> str | None:
         return found
     if device.type != KIND[name]:
         return f"{name} works on {KIND[name]} tensors; {field} is on {device}"
-    return None
+    return _unfit(device.index or 0) if name == "_cuda" else None
 
 
 def _view(tensor: Tensor | None) -> View:
