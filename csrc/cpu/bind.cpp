@@ -84,6 +84,7 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("attention", &de::run_attention, release);
   m.def("conv3x3", &de::run_conv3x3, release);
   m.def("abi", &de::abi, "The layout of a row, to compare with diffusion_engine/ops/layout.py.");
+  m.attr("debug") = de::DEBUG;
   m.def("isas", &isas, "The instruction sets of this machine, best first.");
   m.def("isa", [] { return de::kernels().isa; }, "The instruction set in use.");
   m.def("set_isa", &set_isa, "Uses another instruction set, one of isas(), from now on.");

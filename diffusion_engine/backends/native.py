@@ -164,6 +164,8 @@ def _step_params(name: str, args: StepArgs) -> Any:
     if args.label is not None:
         p.label_dtype = DTYPE[args.label.dtype]
     p.coef, p.index, p.labels = (_address(t) for t in args.table)
+    p.rows = len(args.table.index)
+    p.room = min((len(t) for t in (args.net_in, args.label) if t is not None), default=0)
     return p
 
 
@@ -195,6 +197,7 @@ def _bind_step(args: StepArgs, name: str, run: Callable[[Any], None]) -> Launch:
             if (found := prepared[kinds]) is None:
                 return launch(outputs.copied(outs))
             layouts, p.blocks, merged = found
+            p.out_entries = [len(o) for o in outs]
             p.channels, p.pixels = (1, channels * pixels) if merged else (channels, pixels)
             known = kinds
         views = [(o.data_ptr(), *rest) for o, rest in zip(outs, layouts, strict=True)]
@@ -254,6 +257,7 @@ def _bind_noise(args: NoiseArgs, name: str, run: Callable[[Any], None]) -> Noise
     p.out = _view(args.out)
     for field in ("seed", "row", "index"):
         setattr(p, field, _address(getattr(args, field)))
+    p.rows = 0 if args.index is None else len(args.index)
     return partial(_launch_noise, run, p, args)
 
 
@@ -306,6 +310,7 @@ def _bind_brownian(args: BrownianArgs, name: str, run: Callable[[Any], None]) ->
     p.out, p.out_draw = _view(out[0]), out.stride(0)
     for field in ("seed", "row", "terms", "weight"):
         setattr(p, field, _address(getattr(args, field)))
+    p.rows = len(args.terms)
     return partial(_launch_brownian, run, p, args)
 
 
