@@ -126,6 +126,8 @@ def ninja_text(ext, target):
     common = " ".join(f"-I{shlex.quote(os.path.abspath(path))}" for path in includes)
     if X86:
         common += " -DDE_X86"
+    if os.environ.get("DIFFUSION_ENGINE_DEBUG") == "1":
+        common += " -DDE_DEBUG"
     cxx = os.environ.get("CXX", "c++")
     variables = {"cxx": cxx}
     if ext.name.endswith("_cuda"):

@@ -45,7 +45,8 @@ def _describe(device: str) -> str:
         from . import _cpu  # type: ignore[attr-defined]
     except ImportError:
         return f"{platform.machine()}, {torch.get_num_threads()} threads, C++ kernels not built"
-    return f"{platform.machine()}, {torch.get_num_threads()} threads, {_cpu.isa()} kernels"
+    checks = " of a debug build" if _cpu.debug else ""
+    return f"{platform.machine()}, {torch.get_num_threads()} threads, {_cpu.isa()} kernels{checks}"
 
 
 def _choices(device: str) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 // integers; a view is (address, batch stride, channel stride, pixel stride, dtype code).
 //
 //     p = StepParams(); p.batch = ...; p.slot = [view, ...]; p.row = tensor.data_ptr(); ...
-//     p.out = [view, ...]; p.blocks = [...]        the outputs' layouts: p serves all calls with such outputs
+//     p.out = [view, ...]; p.blocks = [...]; p.out_entries = [...]     the outputs' layouts: p serves all calls with such outputs
 //     step(p, [address, ...])                    in _cpu: where the outputs of this call lie
 //     step(p, [address, ...], stream, device)    in _cuda: the address of the stream, the number of the device
 //
@@ -83,6 +83,8 @@ void bind_step_params(py::module_& m) {
       .def_readwrite("learned", &StepParams::learned)
       .def_readwrite("noise_draw", &StepParams::noise_draw)
       .def_readwrite("label_dtype", &StepParams::label_dtype)
+      .def_readwrite("rows", &StepParams::rows)
+      .def_readwrite("room", &StepParams::room)
       .def_property("slot", nullptr,
                     [](StepParams& p, const std::vector<ViewTuple>& views) {
                       fill(p.slot, views, "slot", view_of);
@@ -95,6 +97,9 @@ void bind_step_params(py::module_& m) {
                     })
       .def_property("blocks", nullptr, [](StepParams& p, const std::vector<int32_t>& blocks) {
         fill(p.blocks, blocks, "blocks", [](int32_t n) { return n; });
+      })
+      .def_property("out_entries", nullptr, [](StepParams& p, const std::vector<int64_t>& entries) {
+        fill(p.out_entries, entries, "out_entries", [](int64_t n) { return n; });
       });
   def_view(c, "net_in", &StepParams::net_in);
   def_view(c, "noise", &StepParams::noise);
@@ -118,7 +123,8 @@ void bind_noise_params(py::module_& m) {
   c.def(py::init([] { return NoiseParams{}; }))
       .def_readwrite("batch", &NoiseParams::batch)
       .def_readwrite("channels", &NoiseParams::channels)
-      .def_readwrite("pixels", &NoiseParams::pixels);
+      .def_readwrite("pixels", &NoiseParams::pixels)
+      .def_readwrite("rows", &NoiseParams::rows);
   def_view(c, "out", &NoiseParams::out);
   def_address(c, "seed", &NoiseParams::seed);
   def_address(c, "row", &NoiseParams::row);
@@ -132,6 +138,7 @@ void bind_brownian_params(py::module_& m) {
       .def_readwrite("channels", &BrownianParams::channels)
       .def_readwrite("pixels", &BrownianParams::pixels)
       .def_readwrite("draws", &BrownianParams::draws)
+      .def_readwrite("rows", &BrownianParams::rows)
       .def_readwrite("out_draw", &BrownianParams::out_draw);
   def_view(c, "out", &BrownianParams::out);
   def_address(c, "seed", &BrownianParams::seed);

@@ -11,6 +11,7 @@ struct NoiseParams {
   const int64_t* seed;              // [batch]
   const int32_t* row;               // [batch] or null: each sample's row, -1 leaves the sample alone
   const int32_t* index;             // [rows, INDEX] with row: the row's own key is added to `key`
+  int64_t rows;                     // for checks of `row`
   uint32_t key, m;
 };
 
@@ -23,6 +24,7 @@ struct BrownianParams {
   const int32_t* row;               // [batch]
   const int32_t* terms;             // [rows, draws, HEADER + TERMS]
   const float* weight;              // [rows, draws, TERMS]
+  int64_t rows;                     // for checks of `row`
 };
 
 }  // namespace de

@@ -40,6 +40,7 @@ struct StepParams {
   View slot[SLOTS];      // float32
   View out[TENSORS];     // what the network returned; out[].batch is the stride of an entry
   int32_t blocks[TENSORS];  // channel blocks of each; block numbers run on across the tensors
+  int64_t out_entries[TENSORS];  // of each; this, `rows` and `room` are for checks of the indices
   View net_in;           // net_in.batch is the stride of an entry; input i starts at channel i * block
   View noise;            // float32, draw m at noise_draw * m
   int64_t noise_draw;
@@ -56,6 +57,7 @@ struct StepParams {
   const float* coef;     // [rows, COEF]
   const int32_t* index;  // [rows, INDEX]
   const double* labels;  // [rows]
+  int64_t rows, room;    // of the table; entries that net_in and label have at least
 };
 
 }  // namespace de

@@ -107,6 +107,7 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("checksums", &de::checksums, py::call_guard<py::gil_scoped_release>(),
         "One for each (address, bytes).", py::arg("ranges"));
   m.def("abi", &de::abi, "The layout of a row, to compare with diffusion_engine/ops/layout.py.");
+  m.attr("debug") = de::DEBUG;
   m.def("isas", &isas, "The instruction sets of this machine, best first.");
   m.def("isa", [] { return de::kernels().isa; }, "The instruction set in use.");
   m.def("set_isa", &set_isa, "Uses another instruction set, one of isas(), from now on.");

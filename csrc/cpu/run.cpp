@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "indices.h"
 #include "label.h"
 
 namespace de {
@@ -87,6 +88,7 @@ static void advance(const StepParams& p) {
 }
 
 void run_step(const StepParams& p) {
+  if (DEBUG) check_indices(p);
   const auto step = kernels().step;
   const int64_t cost = p.noise.data ? 1 : 1 + NORMAL_COST * (p.normals + (p.mask.data != nullptr));
   spread(p.batch, p.channels * p.pixels, cost,
@@ -95,12 +97,14 @@ void run_step(const StepParams& p) {
 }
 
 void run_noise(const NoiseParams& p) {
+  if (DEBUG) check_rows("noise", p);
   const auto noise = kernels().noise;
   spread(p.batch, p.channels * p.pixels, NORMAL_COST,
          [&](int64_t b0, int64_t b1, int64_t first, int64_t last) { noise(p, b0, b1, first, last); });
 }
 
 void run_brownian(const BrownianParams& p) {
+  if (DEBUG) check_indices(p);
   const auto brownian = kernels().brownian;
   spread(p.batch, p.channels * p.pixels, TERMS * NORMAL_COST * p.draws,
          [&](int64_t b0, int64_t b1, int64_t first, int64_t last) { brownian(p, b0, b1, first, last); });

@@ -7,6 +7,14 @@
 
 namespace de {
 
+// A build that checks what it uses as an index, and throws std::out_of_range (an IndexError in Python)
+// before it reads or writes anything: DIFFUSION_ENGINE_DEBUG=1 in setup.py.
+#ifdef DE_DEBUG
+constexpr bool DEBUG = true;
+#else
+constexpr bool DEBUG = false;
+#endif
+
 std::vector<const Kernels*> supported();  // best first
 const Kernels& kernels();                 // the one in use
 bool choose(const std::string& isa);      // false where the machine does not have it

@@ -28,6 +28,8 @@ PYBIND11_MODULE(_cuda, m) {
   de::bind_brownian_params(m);
   de::bind_group_norm_params(m);
   de::bind_attention_params(m);
+  m.def("objection", &de::objection, py::arg("device"),
+        "Why no kernel of this module runs on a device (its driver, its architecture), or None.");
   m.def(
       "step",
       [](const de::StepParams& p, const Outs& outs, Stream stream, int device) {

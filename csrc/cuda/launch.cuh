@@ -7,24 +7,24 @@
 
 namespace de {
 
-[[noreturn]] inline void refuse(const char* op, cudaError_t error) {
+// What CUDA says, and what to do.
+inline std::string advice_on(cudaError_t error) {
   const char* advice =
       "If an earlier kernel of this process failed, CUDA_LAUNCH_BLOCKING=1 shows which one.";
-  if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorUnsupportedPtxVersion)
+  if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorUnsupportedPtxVersion ||
+      error == cudaErrorInvalidDeviceFunction)
     advice = "This build has no code for this GPU: rebuild with TORCH_CUDA_ARCH_LIST set to its "
              "compute capability, or use backend='triton'.";
   else if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver)
     advice = "Check with nvidia-smi that a GPU is visible and that its driver is as new as the "
              "toolkit that built this module, or use backend='torch'.";
-  throw std::runtime_error(std::string(op) + ": CUDA refused the launch: " +
-                           cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + "). " +
-                           advice);
+  return std::string(cudaGetErrorString(error)) + " (" + cudaGetErrorName(error) + "). " + advice;
 }
 
 inline void check(const char* op, cudaError_t error) {
   if (error == cudaSuccess) return;
   cudaGetLastError();  // forgets it: the next launch is judged on its own
-  refuse(op, error);
+  throw std::runtime_error(std::string(op) + ": CUDA refused the launch: " + advice_on(error));
 }
 
 // Makes `device` current for a launch; torch may have left another one so.

@@ -1,6 +1,9 @@
 // What the kernels' files offer to bind.cpp. Launchers throw std::invalid_argument for parameters
 // that no kernel takes and std::runtime_error where CUDA refuses; the message says what to do.
 #pragma once
+#include <optional>
+#include <string>
+
 #include "layers.h"
 #include "noise.h"
 #include "step.h"
@@ -13,6 +16,9 @@ void noise(const NoiseParams& p, void* stream, int device);
 void brownian(const BrownianParams& p, void* stream, int device);
 void group_norm(const GroupNormParams& p, void* stream, int device);
 void attention(const AttentionParams& p, void* stream, int device);
+
+// Why no kernel of this module runs on a device (its driver, its architecture), if none does.
+std::optional<std::string> objection(int device);
 
 // Bytes that `workspace` of the parameters has to hold.
 int64_t group_norm_workspace(const GroupNormParams& p);

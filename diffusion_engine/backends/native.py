@@ -75,6 +75,12 @@ def loaded(name: str) -> Any:
     return found
 
 
+@cache
+def _unfit(device: int) -> str | None:
+    """Why the kernels of `_cuda` do not run on a GPU: its driver, or its architecture."""
+    return loaded("_cuda").objection(device)
+
+
 def out_of_place(name: str, field: str, tensor: Tensor) -> str | None:
     """Why a module cannot work on a tensor: it is missing, or the device is none of its own."""
     found, device = module(name), tensor.device
@@ -82,7 +88,7 @@ def out_of_place(name: str, field: str, tensor: Tensor) -> str | None:
         return found
     if device.type != KIND[name]:
         return f"{name} works on {KIND[name]} tensors; {field} is on {device}"
-    return None
+    return _unfit(device.index or 0) if name == "_cuda" else None
 
 
 def _view(tensor: Tensor | None) -> View:
@@ -160,6 +166,7 @@ def _step_params(name: str, args: StepArgs, outs: Sequence[Tensor]) -> Any:
     p.slot = [_view(slots[k]) for k in range(slots.shape[0])]
     p.out = [(0, *_view(out)[1:]) for out in outs]
     p.blocks = [out.shape[1] // channels for out in outs]
+    p.out_entries = [len(out) for out in outs]
     p.outputs = 0 if args.src is None else args.src.shape[1]
     p.entries = 0 if args.dst is None else args.dst.shape[1]
     p.inputs, p.normals, p.learned = args.inputs, args.normals, int(args.learned)
@@ -173,6 +180,8 @@ def _step_params(name: str, args: StepArgs, outs: Sequence[Tensor]) -> Any:
     if args.label is not None:
         p.label_dtype = DTYPE[args.label.dtype]
     p.coef, p.index, p.labels = (_address(t) for t in args.table)
+    p.rows = len(args.table.index)
+    p.room = min((len(t) for t in (args.net_in, args.label) if t is not None), default=0)
     return p
 
 
@@ -244,6 +253,7 @@ def _bind_noise(args: NoiseArgs, name: str, run: Callable[[Any, int, int], None]
     p.out = _view(args.out)
     for field in ("seed", "row", "index"):
         setattr(p, field, _address(getattr(args, field)))
+    p.rows = 0 if args.index is None else len(args.index)
     return partial(_launch_noise, run, p, args)
 
 
@@ -295,6 +305,7 @@ def _bind_brownian(args: BrownianArgs, name: str, run: Callable[[Any], None]) ->
     p.out, p.out_draw = _view(out[0]), out.stride(0)
     for field in ("seed", "row", "terms", "weight"):
         setattr(p, field, _address(getattr(args, field)))
+    p.rows = len(args.terms)
     return partial(_launch_brownian, run, p, args)
 
 

@@ -1,0 +1,52 @@
+"""A GPU that the built CUDA module has no code or no driver for: "auto" goes on, doctor says why."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from test_cuda import cuda  # noqa: F401
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from diffusion_engine.backends import native
+from diffusion_engine.ops.registry import explain
+from diffusion_engine.ops.table import IMPLEMENTATIONS
+
+SENTENCE = "no kernel of this build runs on cuda:1: no kernel image is available"
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Devices that a stand-in for the module was asked for; it runs on cuda:0 alone."""
+    devices = []
+
+    def objection(device):
+        devices.append(device)
+        return SENTENCE if device else None
+
+    monkeypatch.setattr(native, "module", lambda name: SimpleNamespace(objection=objection))
+    native._unfit.cache_clear()
+    yield devices
+    native._unfit.cache_clear()
+
+
+def test_every_op_goes_on_to_triton(asked):
+    """Tensors of a GPU that is not there; doctor prints what explain says."""
+    ops = [op for op, backend in IMPLEMENTATIONS if backend == "cuda"]
+    with FakeTensorMode():
+        found = {op: dict(explain(op, "cuda:1")) for op in ops}
+        fine = dict(explain("step", "cuda:0"))
+    assert found == {op: {"cuda": SENTENCE, "triton": None, "torch": None} for op in ops}
+    assert fine["cuda"] is None
+    assert asked == [1, 0], "each device is asked once"
+    assert (
+        native.out_of_place("_cuda", "x", torch.zeros(1))
+        == "_cuda works on cuda tensors; x is on cpu"
+    )
+
+
+def test_the_module_says_what_is_missing(cuda):  # noqa: F811
+    if torch.cuda.is_available():
+        assert cuda.objection(0) is None
+    else:
+        assert "no kernel of this build runs on cuda:0: " in cuda.objection(0)
+        assert "nvidia-smi" in cuda.objection(0)
