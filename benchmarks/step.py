@@ -9,6 +9,7 @@ import torch
 
 from . import gate, results, timing
 from .cases import CASES, SHAPES, Buffers, Case, Shape, backends, ours
+from .peers import missing
 from .peers import step as peers
 from .timing import Spread, Task
 
@@ -75,7 +76,7 @@ def contenders(
     for variant in peers.variants(device.type, network, cold):
         gate.check_plain(make, variant)
         tasks.append(Task(f"plain:{variant}", [peers.plain(b, variant) for b in sets]))
-    if results.version("diffusers"):
+    if not missing("diffusers"):
         peer = peers.Diffusers(case, device)
         gate.check_diffusers(make, peer)
         tasks.append(Task("diffusers", [peer.call(b) for b in sets]))

@@ -10,7 +10,10 @@ import subprocess
 import pytest
 from test_packaging import ROOT, setup_py
 
-pytestmark = pytest.mark.skipif(setup_py.find_nvcc() is None, reason="nvcc is not installed")
+pytestmark = [
+    pytest.mark.skipif(setup_py.find_nvcc() is None, reason="nvcc is not installed"),
+    pytest.mark.timeout(1200),
+]
 
 KERNELS = {"step": 15, "noise": 2, "brownian": 2, "group_norm": 12, "attention": 20}
 # Bytes of local memory of one kernel, its stack included: nvcc 12 and 13 need none, and a kernel that has
