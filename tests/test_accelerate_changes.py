@@ -188,7 +188,10 @@ def test_training_mode_within(how, monkeypatch):
     """Of a module that the engine calls through another."""
     monkeypatch.setattr(torch, "compile", lambda module, **options: module)
     inner = Inner().eval()
-    for module in (Model(inner, "class_labels", {}).eval(), Model(inner, "class_labels", {}).train()):
+    for module in (
+        Model(inner, "class_labels", {}).eval(),
+        Model(inner, "class_labels", {}).train(),
+    ):
         fast = Sampler(own(module), "ddim", steps=2, **how)
         want, network = samples(fast), fast.network
         for training in (True, False):

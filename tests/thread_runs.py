@@ -17,7 +17,7 @@ from functools import partial
 
 import step_cases
 import torch
-from test_accelerate import Net
+from accelerate_cases import Net
 from test_brownian import arguments as brownian_arguments
 from torch import nn
 
