@@ -29,7 +29,8 @@ def debug(tmp_path_factory):
     command = [sys.executable, "setup.py", "build_ext", "-b", folder, "-t", folder / "objects"]
     subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     (built,) = folder.glob("diffusion_engine/_cpu*.so")
-    spec = importlib.util.spec_from_file_location("diffusion_engine._cpu", built)
+    # By its own name: pybind11 keeps one module of a name.
+    spec = importlib.util.spec_from_file_location("debug._cpu", built)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

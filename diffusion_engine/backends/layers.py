@@ -167,14 +167,19 @@ def objection_attention_cuda(args: AttentionArgs) -> str | None:
         return f"head dim {args.q.shape[3]} is no multiple of 8, which backend='triton' takes"
     for name in ("q", "k", "v", "out"):
         tensor = getattr(args, name)
-        # The stride of an axis of one is arbitrary.
-        steps = [s for n, s in zip(tensor.shape[:3], tensor.stride(), strict=False) if n > 1]
-        if tensor.data_ptr() % 16 or any(step % 8 for step in steps):
+        if tensor.data_ptr() % 16 or any(step % 8 for step in _rows(tensor)):
             return (
                 f"the rows of {name} do not start at multiples of 16 bytes, strides "
                 f"{list(tensor.stride())}; make it contiguous, or use backend='triton'"
             )
     return None
+
+
+def _rows(tensor: Tensor) -> list[int]:
+    """Strides of batch, head and token; 0 of an axis of one, which may have any."""
+    return [
+        step if n > 1 else 0 for n, step in zip(tensor.shape[:3], tensor.stride()[:3], strict=True)
+    ]
 
 
 def bind_attention(args: AttentionArgs, name: str, run: Run) -> AttentionLaunch:
@@ -183,7 +188,7 @@ def bind_attention(args: AttentionArgs, name: str, run: Run) -> AttentionLaunch:
     p.batch, p.heads, p.queries, p.dim = args.q.shape
     p.keys = args.k.shape[2]
     p.dtype, p.scale = DTYPE[args.q.dtype], args.factor
-    p.at([tensor.stride()[:3] for tensor in args.tensors()])
+    p.at([_rows(tensor) for tensor in args.tensors()])
 
     def launch(tensors: Sequence[Tensor]) -> None:
         run(p, [t.data_ptr() for t in tensors], tensors[0])
