@@ -219,7 +219,10 @@ def test_a_student_of_diffusers():
             lambda: Sampler(ScoreNetwork(denoiser, EDM(t_min=0.01), (1,), Consistency()), "consistency", 2),
             "is x at sigma / alpha = 0.002 and the process's times end at 0.01",
         ),
-        (lambda: Sampler(ScoreNetwork(denoiser, TABLE, (1,)), "lcm", original=2.5), "original is whole"),
+        (
+            lambda: Sampler(ScoreNetwork(denoiser, TABLE, (1,)), "lcm", original=2.5),
+            "original=2.5: give an integer",
+        ),
         (lambda: Sampler(ScoreNetwork(denoiser, VP(), (1,)), "lcm", 4), "discrete table and VP has none"),
         (lambda: Sampler(ScoreNetwork(denoiser, TABLE, (1,)), "lcm", 60), "60 steps were asked of 50"),
         (lambda: Sampler(ScoreNetwork(denoiser, TABLE, (1,)), "lcm", scaling=-1.0), "both are above 0"),

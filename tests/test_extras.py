@@ -16,6 +16,7 @@ PROGRAM = """\
 import sys
 import pytest
 missing, *arguments = sys.argv[1:]
+sys.path.insert(0, "tests")
 sys.modules.update(dict.fromkeys(missing.split(",")))
 sys.exit(pytest.main(arguments))
 """

@@ -101,7 +101,7 @@ def _option(field: dataclasses.Field, given: Any) -> Any:
     if kind == "float":
         return checks.number(field.name, given, infinite=field.default == math.inf)
     if kind == "int":
-        return checks.whole(field.name, given, 0, "it is a whole number")
+        return checks.whole(field.name, given, 0, "give an integer")
     if kind == "bool":
         return checks.flag(field.name, given)
     if kind.startswith("tuple"):
