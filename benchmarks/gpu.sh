@@ -90,7 +90,7 @@ part machine 20 "" "$python" -m diffusion_engine.cli doctor
 part build 60 "$no_nvcc" env WITH_CUDA=1 TORCH_CUDA_ARCH_LIST="${arch:-9.0}" MAX_JOBS="$(nproc)" \
     "$python" setup.py build_ext --inplace
 tests kernels 40 4 tests/test_cuda.py tests/test_cuda_attention.py tests/test_noise.py
-tests captures 70 4 tests/test_gpu_runs.py
+tests captures 70 4 tests/test_gpu_runs.py tests/test_threads.py
 tests large 30 1 tests/test_gpu_large.py
 tests ops 150 12 tests/test_step.py tests/test_brownian.py tests/test_group_norm.py tests/test_attention.py \
     tests/test_triton.py tests/test_cuda_layers.py

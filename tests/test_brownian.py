@@ -363,7 +363,9 @@ def test_a_solver_without_a_path_says_so():
 
 
 def test_an_unknown_name_of_noise():
-    with pytest.raises(ValueError, match="noise='brown': give 'brownian', a tensor or a function"):
+    with pytest.raises(
+        ValueError, match="noise='brown': give 'brownian', a tensor of normals or a function"
+    ):
         Sampler(PLAIN, "ddpm", 3).sample(1, noise="brown")
 
 

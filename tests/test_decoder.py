@@ -203,7 +203,7 @@ def test_decoding_is_a_range_and_a_part_of_a_profile():
         (lambda: Decoder(pointwise, float("nan")), "scale_factor=nan"),
         (lambda: Decoder(pointwise, shift=float("inf")), "shift=inf"),
         (lambda: Decoder(pointwise, "0.2"), "scale_factor='0.2'"),
-        (lambda: Decoder(3), "module=3 cannot be called"),
+        (lambda: Decoder(3), "module=3: give a torch.nn.Module or a function"),
         (lambda: Decoder(pointwise, tile=4.5), "tile=4.5: at least 2"),
         (lambda: sampler(decoder=pointwise), "decoder=function: give Decoder"),
         (lambda: sampler(decoder=vae()), "decoder=AutoencoderKL: give Decoder"),

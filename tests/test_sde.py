@@ -313,7 +313,7 @@ class Own(GaussianProcess):
         ("ancestral", FlowMatching(), {}, "alpha is 0 at its first time"),
         ("ald", VE(), {"preset": "ncsnv3"}, "preset='ncsnv3': choose ncsn, "),
         ("ald", VE(), {"n_steps": 0}, "n_steps=0, snr=0.316"),
-        ("ald", VE(), {"n_steps": 2.5}, "n_steps=2.5, snr=0.316"),
+        ("ald", VE(), {"n_steps": 2.5}, "n_steps=2.5: give an integer"),
         ("reverse_diffusion", VE(), {"step": "1/N", "end": "t_min"}, "takes its last step to clean data"),
         ("ald", VE(), {"snr": 1.5}, "an snr between 0 and 1"),
     ],
