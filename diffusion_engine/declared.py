@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 HALF = (torch.bfloat16, torch.float16)
 LABEL_DTYPES = (torch.float32, torch.float64, torch.int64, *HALF)
 FORMATS = (torch.contiguous_format, torch.channels_last)
+NULL = "the class of the unconditional branch, often one more than there are"
 
 
 def declared(network: ScoreNetwork, labels: Mapping[str, Any]) -> None:
@@ -92,9 +93,6 @@ def _agree(network: ScoreNetwork) -> None:
         checks.whole("null", null, 0, NULL)
         if null > network.classes:
             raise ValueError(f"null={null} of {network.classes} classes: {NULL}")
-
-
-NULL = "the class of the unconditional branch, often one more than there are"
 
 
 def sound(weights: Mapping[str, Tensor]) -> None:

@@ -174,7 +174,8 @@ def points(
             )
         grid = GRIDS[grid]
     wanted = "give a name, or a function (process, n) -> n descending times"
-    times = list(checks.function("grid", grid, wanted)(process, steps + (end == "t_min")))
+    made = checks.function("grid", grid, wanted)(process, steps + (end == "t_min"))
+    times = checks.entries("the grid's times", made, wanted)
     if getattr(grid, "complete", False):
         return from_times(process, times if end == "zero" else times[:-1])
     return from_times(process, [*times, process.clean] if end == "zero" else times)
@@ -190,6 +191,11 @@ def from_times(process: GaussianProcess, times: Sequence[float | Point]) -> tupl
         t if isinstance(t, Point) else checks.number(f"times[{i}]", t) for i, t in enumerate(listed)
     ]
     _check_descending("times", [t for t in given if not isinstance(t, Point)], len(given))
+    for at in given:
+        if isinstance(at, Point) and not (
+            0.0 <= at.alpha < math.inf and 0.0 <= at.sigma < math.inf
+        ):
+            raise ValueError(f"{at} is no noise level: alpha and sigma are finite, and 0 or above")
     made = tuple(t if isinstance(t, Point) else process.at(t) for t in given)
     _check_levels(made)
     return made
@@ -213,8 +219,6 @@ def from_sigmas(process: GaussianProcess, sigmas: Sequence[float]) -> tuple[Poin
 def _check_descending(name: str, values: list[float], count: int) -> None:
     if count < 2:
         raise ValueError(f"{name} has {count} entries; a run needs at least 2 (one step)")
-    if not all(math.isfinite(v) for v in values):
-        raise ValueError(f"{name} holds a number that is not finite: {values}")
     for i, (a, b) in enumerate(pairwise(values)):
         if b >= a:
             kind = "repeats" if a == b else "rises"

@@ -60,7 +60,7 @@ def region(
 def _mask(given: Any, device: torch.device) -> Tensor:
     """[...] float32 from 0 to 1. Of bool, uint8 with 255 for 1 as images have it, or floats."""
     mask = _tensor("mask", given).to(device)
-    levels = mask.float()
+    levels = mask.real.float()
     if mask.dtype == torch.uint8 and bool((mask > 1).any()):
         levels = levels / 255.0
     if mask.is_complex() or not bool(((levels >= 0.0) & (levels <= 1.0)).all()):

@@ -39,6 +39,7 @@ LABELS: dict[str, Callable[[Point], float]] = {
 # What torch says where a layer meets another number of channels than its own, or another dtype.
 SHAPE_ERRORS = ("channels", "shapes cannot be multiplied")
 DTYPE_ERRORS = ("dtype", "scalar type", "should be the same")
+RULE = "its function of a Point returns a number"
 
 
 def gathered(condition: Condition | None, named: Mapping[str, Tensor]) -> Condition | None:
@@ -192,7 +193,13 @@ class ScoreNetwork:
         if isinstance(rule, Velocity):
             assert isinstance(self.process, CLD), "checked when the network was made"
             return rule.weights(self.process, at.t)
-        p, q = rule(at)
+        made = rule(at)
+        if not (isinstance(made, (tuple, list)) and len(made) == 2):
+            raise ValueError(
+                f"prediction={rule!r} returned {checks.said(made)} of {at}; give (p, q) of "
+                "x0 = p x + q output"
+            )
+        p, q = made
         return (p if isinstance(p, tuple) else (p,)), q
 
     def slope_weights(self, at: Point) -> tuple[float, ...]:
@@ -220,7 +227,7 @@ class ScoreNetwork:
 
     def c_in(self, at: Point) -> float:
         """The scale of the network's input."""
-        return float(self.scale_rule(at))
+        return checks.number("scale", self.scale_rule(at), RULE, infinite=True)
 
     @property
     def scale_rule(self) -> Callable[[Point], float]:
@@ -236,7 +243,7 @@ class ScoreNetwork:
 
     def label_of(self, at: Point) -> float:
         """What the network is told for the time; a whole number for an int64 label."""
-        label = float(self.label_rule(at))
+        label = checks.number("label", self.label_rule(at), RULE, infinite=True)
         return float(round(label)) if self.label_dtype == torch.int64 else label
 
     @property

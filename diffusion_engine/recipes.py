@@ -60,7 +60,10 @@ def check(recipe: Any) -> None:
         raise ValueError(
             "this is not a recipe of this engine: it says no format; use Result.recipe"
         )
-    same = BEFORE if "x" not in recipe.get("needs", ()) else RNG
+    needs = recipe.get("needs", ())
+    if not isinstance(needs, (list, tuple)):
+        raise ValueError(f"the recipe's needs={needs!r} are no list of names; use Result.recipe")
+    same = RNG if "x" in needs else BEFORE
     for key, own, also in (("format", FORMAT, FORMAT), ("rng", RNG, same)):
         if recipe.get(key) not in (own, also):
             raise ValueError(

@@ -127,6 +127,25 @@ def test_levels_are_the_schedulers(name):
         assert ours == pytest.approx(sigmas, rel=3e-3), config
 
 
+@pytest.mark.parametrize("kind", ["use_karras_sigmas", "use_lu_lambdas"])
+def test_labels_of_a_cosine_table_are_cut_off(kind):
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", **{kind: True}
+    )
+    scheduler.set_timesteps(20)
+    points = Sampler(ScoreNetwork.from_diffusers(NET, scheduler), steps=20).points
+    # The first and the last are exact here, and one lower there where float32 rounds below.
+    assert [p.t for p in points[1:-2]] == scheduler.timesteps.tolist()[1:-1]
+
+
+def test_labels_of_straight_paths_are_cut_off_alike():
+    scheduler = diffusers.DEISMultistepScheduler(use_flow_sigmas=True)
+    scheduler.set_timesteps(3)
+    network = ScoreNetwork.from_diffusers(NET, scheduler)
+    labels = [network.label_of(p) for p in grids.points(network.process, 3, network.grid)[:3]]
+    assert labels == pytest.approx(scheduler.timesteps.tolist()) == [999.0, 666.0, 332.0]
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_field_is_known(name):
     own = {k: p.default for k, p in inspect.signature(class_of(name).__init__).parameters.items()}

@@ -20,7 +20,7 @@ from diffusion_engine import (
 )  # fmt: skip
 from diffusion_engine.condition import ScaleEmbedding
 from diffusion_engine.executors import Graph
-from diffusion_engine.processes import CLD, EDM, VDM, VE, VP, Discrete, FlowMatching, SubVP
+from diffusion_engine.processes import CLD, EDM, VDM, VE, VP, Discrete, FlowMatching, Point, SubVP
 from diffusion_engine.solvers import solver
 
 SHAPE = (3, 2, 4)
@@ -49,6 +49,13 @@ def refused(message, call, *given, **named):
         ({"grid": ""}, "unknown grid ''"),
         ({"grid": 5}, "grid=5: give a name, or a function"),
         ({"grid": "karas"}, "did you mean karras"),
+        ({"grid": lambda process, n: 0.5}, "the grid's times=0.5: give a name, or a function"),
+        ({"grid": lambda process, n: None}, "the grid's times=None"),
+        (
+            {"times": [Point(1.0, 0.1, 0.9), Point(0.5, 0.5, -0.5)]},
+            "sigma=-0.5.* is no noise level",
+        ),
+        ({"times": [Point(1.0, 0.1, 0.9), Point(0.5, NAN, 0.5)]}, "alpha=nan.* is no noise level"),
         ({"solver": "dpmp_2m"}, "did you mean dpmpp_2m"),
         ({"times": [1500, 500, -1]}, "t=1500 is no time of VP"),
         ({"times": [0.5, -0.1]}, "t=-0.1 is no time of VP"),
@@ -129,6 +136,7 @@ FREE = torch.ones(2, 4)
         ({"mask": FREE * 255, "known": IMAGE}, "the mask holds torch.float32 outside 0 to 1"),
         ({"mask": FREE * NAN, "known": IMAGE}, "outside 0 to 1"),
         ({"mask": FREE.long() * 255, "known": IMAGE}, "the mask holds torch.int64"),
+        ({"mask": FREE * 1j, "known": IMAGE}, "the mask holds torch.complex64"),
         ({"mask": FREE * 0.5, "known": IMAGE.log()}, "known holds NaN or infinity where the mask"),
         ({"mask": FREE, "known": IMAGE.byte()}, "known holds torch.uint8"),
         ({"condition": 1, "guidance": "2"}, "guidance='2'"),
@@ -137,6 +145,11 @@ FREE = torch.ones(2, 4)
         ({"compose": [(1, [NAN])]}, r"weight\[0\]=nan"),
         ({"noise": "white"}, "noise='white': give 'brownian'"),
         ({"noise": torch.zeros(3, 1, 1, *SHAPE, dtype=torch.int64)}, "noise=Tensor .*: give"),
+        ({"noise": torch.zeros(3, 1, 1, 4)}, r"noise of row 0, draw 0 is \[1, 4\]; give"),
+        (
+            {"noise": lambda row, m, seeds: IMAGE},
+            r"draw 0 is \[3, 2, 4\]; give a tensor \[1, 3, 2, 4\]",
+        ),
         ({"batch_size": 2.5}, "batch_size=2.5"),
         ({"every": 0.5}, "every=0.5: call on_step"),
         ({"on_step": 3}, "on_step=3: give a function"),
@@ -194,6 +207,19 @@ def test_encode(request_, message):
 def test_networks(options, message):
     given = {"module": lambda x, t: x, "process": VP(), "shape": SHAPE} | options
     refused(message, ScoreNetwork, **given)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"label": lambda at: "t"}, "label='t': its function of a Point returns a number"),
+        ({"label": lambda at: NAN}, "label=nan"),
+        ({"scale": lambda at: None}, "scale=None: its function of a Point"),
+        ({"prediction": lambda at: 1.0}, r"returned 1.0 of Point.*; give \(p, q\)"),
+    ],
+)
+def test_what_rules_of_a_network_return(options, message):
+    refused(message, Sampler, net(**options), steps=2)
 
 
 def test_names_of_network_options():
@@ -300,6 +326,7 @@ def test_recipes_are_json(options):
     )
     recipe = json.loads(json.dumps(made.recipe, allow_nan=False))
     assert torch.equal(Sampler.replay(network, recipe, x=IMAGE).samples, made.samples)
+    refused("needs=5 are no list", Sampler.replay, network, recipe | {"needs": 5})
     given = Sampler(network, times=np.float32([0.9, 0.5, 0.1])).encode(
         IMAGE[None], refine=np.int64(0)
     )

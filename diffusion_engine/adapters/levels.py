@@ -97,11 +97,14 @@ def interpolated(c: Fields, process: Discrete, n: int, rounds: tuple[str, ...] =
     return ended(made, process.clean if zero else process.at(0.0))
 
 
+ROUNDED = ("use_karras_sigmas", "use_lu_lambdas")
+
+
 def whole(
     c: Fields,
     process: GaussianProcess,
     n: int,
-    rounds: tuple[str, ...] = ("use_karras_sigmas", "use_lu_lambdas"),
+    rounds: tuple[str, ...] = ROUNDED,
     stays: bool = False,
 ) -> list[Point]:
     """DPM-Solver, DEIS, UniPC and SA-Solver: timesteps of a run of n + 1 without the last, told whole.
@@ -125,6 +128,11 @@ def whole(
     return ended(made, process.clean if zero else process.at(0.0))
 
 
+def multistep(c: Fields, process: GaussianProcess, n: int) -> list[Point]:
+    """DPM-Solver's of several steps: of a cosine table all labels are cut off."""
+    return whole(c, process, n, () if c["beta_schedule"] == "squaredcos_cap_v2" else ROUNDED)
+
+
 def flow_sigmas(c: Fields, n: int) -> list[Point]:
     """use_flow_sigmas: the levels of straight paths; UniPC starts at all noise but 1e-6."""
     count, unipc = c["num_train_timesteps"], "shift_terminal" in c
@@ -133,7 +141,8 @@ def flow_sigmas(c: Fields, n: int) -> list[Point]:
         sigmas = stretch(sigmas, c["shift_terminal"])
         sigmas[0] -= 1e-6 * (abs(sigmas[0] - 1.0) < 1e-6)
     else:
-        sigmas = shift(np.linspace(1.0 - 1.0 / count, 0.0, n + 1)[:-1], c["flow_shift"])
+        # In this order of operations, for the labels that are cut off below.
+        sigmas = shift(1.0 - np.linspace(1.0, 1.0 / count, n + 1)[:0:-1], c["flow_shift"])
     return [Point(math.floor(s * count) / count, 1.0 - s, s) for s in sigmas.tolist()]
 
 

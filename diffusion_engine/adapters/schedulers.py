@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from ..processes import GaussianProcess, Point
-from .levels import Fields, asked, few, flow, interpolated, strided, whole
+from .levels import Fields, asked, few, flow, interpolated, multistep, strided, whole
 
 SOLVER = (
     "solver_order", "algorithm_type", "solver_type", "lower_order_final", "euler_at_final", "predict_x0",
@@ -100,7 +100,7 @@ CLASSES: dict[str, Class] = {
     "KDPM2DiscreteScheduler": KDPM2,
     "KDPM2AncestralDiscreteScheduler": KDPM2,
     "DPMSolverMultistepScheduler": Class(
-        whole,
+        multistep,
         WHOLE | SPACED | ZERO | END | CLIPPED | SHIFTING | {"use_lu_lambdas": False},
     ),
     "DPMSolverSinglestepScheduler": Class(whole, WHOLE | END | CLIPPED | SHIFTING),

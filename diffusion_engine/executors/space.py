@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import brownian
+from .. import brownian, checks
 from ..arena import Arena
 from ..network import Condition
 from ..ops import layout
@@ -178,13 +178,13 @@ class Space:
         for m in range(len(noise)):
             if any(row.draws(m) if m < 2 else row.known and row.known[1] for row in rows):
                 kept, normals = noise[m, : run.samples], given(i, m)
-                try:
-                    kept.copy_(normals)
-                except (RuntimeError, TypeError) as error:
-                    got = list(normals.shape) if isinstance(normals, Tensor) else repr(normals)[:40]
+                tensor = isinstance(normals, Tensor)
+                if not tensor or normals.shape != kept.shape:  # one for all would be no noise
+                    got = list(normals.shape) if tensor else checks.said(normals)
                     raise ValueError(
                         f"noise of row {i}, draw {m} is {got}; give a tensor {list(kept.shape)}"
-                    ) from error
+                    )
+                kept.copy_(normals)
 
     def entries(self, call: Packing) -> Inputs:
         """What exactly a call's entries are called with."""
