@@ -42,7 +42,7 @@ class Derived:
         self._watched: list[Tensor] = []
         self._sums: list[int] = []
         self.network = self._placed = own
-        with evaluating(own.module), evaluating(unwrapped(own.module)):
+        with evaluating(own.module, unwrapped(own.module)):
             self._make(None)
 
     @property
@@ -56,7 +56,7 @@ class Derived:
     def follow(self) -> ScoreNetwork:
         """The network to run now. Raises ValueError where what the user's became cannot be accelerated."""
         module = self.own.module
-        with self._lock, evaluating(module), evaluating(unwrapped(module)):
+        with self._lock, evaluating(module, unwrapped(module)):
             if self._follows and self._contents is None:
                 self._contents = Contents.of(self.own.module)  # type: ignore[arg-type]
             if self._contents is not None and not self._contents.same():

@@ -122,14 +122,15 @@ _woken: Counter[nn.Module] = Counter()  # modules put into eval mode, and by how
 
 
 @contextmanager
-def evaluating(module: Any) -> Iterator[None]:
-    """A module that was left in training mode is in eval mode meanwhile, until the last thread is done; parts
-    in training mode of one that is not stay so."""
+def evaluating(*modules: Any) -> Iterator[None]:
+    """Modules that were left in training mode are in eval mode meanwhile, until the last thread is done;
+    parts in training mode of one that is not stay so."""
     mine: list[nn.Module] = []
     with _lock:
-        if isinstance(module, nn.Module) and (module.training or _woken):
-            whole = module.training or module in _woken
-            mine = [p for p in module.modules() if p in _woken or (whole and p.training)]
+        for module in modules:
+            if isinstance(module, nn.Module) and (module.training or _woken):
+                whole = module.training or module in _woken
+                mine += [p for p in module.modules() if p in _woken or (whole and p.training)]
         _woken.update(mine)
         for part in mine:
             part.training = False

@@ -149,8 +149,8 @@ class Sampler:
         self.plan()  # an unsuitable solver fails here, not at the first sample
 
     def _example(self, network: ScoreNetwork) -> Example:
-        label, place = network.label_of(self.points[0]), (self.device, self.dtype)
-        given = request.example(network, *place)
+        label = network.label_of(self.points[0])
+        given = request.example(network, self.device, self.dtype)
         return Example(label, given, self.batch_size, self.dtype, self.device)
 
     @property
@@ -356,7 +356,7 @@ class Sampler:
         if progress is None and not self.executor.between_rows:
             progress = False
         seen = bar(run.length - 1, progress)
-        with seen or nullcontext(), evaluating(unwrapped(network.module)):
+        with seen or nullcontext(), evaluating(network.module, unwrapped(network.module)):
             samples, finite = self.executor.execute(run, watcher(run, seen, on_step, every))
         if not all(finite):
             flags.warn(part.seeds, finite)

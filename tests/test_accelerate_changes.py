@@ -131,6 +131,28 @@ def test_in_place_follows_or_says_where(net, example, change):
     close(got, want)
 
 
+class Scaled(nn.Module):
+    """By a tensor that is neither a parameter nor a buffer."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.scale = net, torch.tensor(0.5)
+
+    def forward(self, x, t):
+        return self.scale.to(x.dtype) * self.net(x, t)
+
+
+@pytest.mark.parametrize("how", [{"accelerate": True}, {"dtype": torch.float64}], ids=str)
+def test_a_tensor_that_is_no_weight(net, how):
+    module = Scaled(net).eval()
+    fast = Sampler(own(module), "ddim", steps=2, **how)
+    before = samples(fast)
+    module.scale.numpy()[...] = 0.25
+    got = samples(fast)
+    close(got, samples(Sampler(own(module), "ddim", steps=2, dtype=how.get("dtype"))))
+    assert not torch.equal(got, before)
+
+
 def test_a_change_in_another_thread(net):
     fast = Sampler(own(net), "ddim", steps=2, accelerate=True)
     samples(fast)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_engine import Sampler, ScoreNetwork, linearized
+from diffusion_engine.adapters.diffusers import Model
 from diffusion_engine.executors import Graph, GraphError, executor, graph
 from diffusion_engine.executors.base import walk
 from diffusion_engine.executors.capture import Unrecordable
@@ -473,6 +474,22 @@ def test_training_mode_after_the_capture():
     network.module.training = False
     with pytest.raises(GraphError, match="training mode changed"):
         captured.sample(2)
+
+
+class Returning(Convolution):
+    """Called as diffusers' networks are."""
+
+    def forward(self, x, label, return_dict=True):
+        return (self.conv(x),)
+
+
+def test_training_mode_of_a_module_within_another():
+    module = Model(Returning(), "class_labels", {}).eval()
+    captured = Sampler(ScoreNetwork(module, VP(), SHAPE), steps=3, executor=taping())
+    first = captured.sample(2)
+    module.train()
+    assert same(first, captured.sample(2))
+    assert module.training and module.module.training
 
 
 def test_a_callback_that_samples():
