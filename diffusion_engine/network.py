@@ -308,8 +308,9 @@ class ScoreNetwork:
                 "Sampler(dtype=)"
             )
         return (
-            f"the network was given an input of {x.dtype}, which one of its layers does not take: if its weights "
-            "were cast since, make the Sampler again; if it computes in another dtype, say Sampler(dtype=)"
+            f"the network was given an input of {x.dtype}, which one of its layers does not take: if its "
+            "weights were cast since, make the Sampler again; if it computes in another dtype, say "
+            "Sampler(dtype=)"
         )
 
 
