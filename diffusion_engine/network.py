@@ -299,13 +299,19 @@ class ScoreNetwork:
                 f"the network looks something up by an index and was given labels of {label.dtype}: if it "
                 "looks the labels up, say ScoreNetwork(label_dtype=torch.int64)"
             )
-        if x.dtype != label.dtype and any(word in error for word in DTYPE_ERRORS):
+        if not any(word in error for word in DTYPE_ERRORS):
+            return None
+        if x.dtype != label.dtype:
             return (
                 f"the network was given an input of {x.dtype} and labels of {label.dtype}: if it takes them "
                 f"so, say ScoreNetwork(label_dtype={x.dtype}); if it computes in another dtype, say "
                 "Sampler(dtype=)"
             )
-        return None
+        return (
+            f"the network was given an input of {x.dtype}, which one of its layers does not take: if its "
+            "weights were cast since, make the Sampler again; if it computes in another dtype, say "
+            "Sampler(dtype=)"
+        )
 
 
 OPTIONS = frozenset(ScoreNetwork.__dataclass_fields__) - {"module"}

@@ -170,3 +170,11 @@ def test_a_decoder_computes_in_its_own_dtype():
 
     plain, z = nn.Conv2d(3, 3, 1), torch.randn(2, *SHAPE)
     assert torch.allclose(Decoder(Half())(z), Decoder(plain)(z), atol=0.05)
+
+
+def test_a_module_that_was_cast_after_the_sampler_was_made():
+    module = nn.Conv2d(3, 3, 1)
+    made = Sampler(ScoreNetwork(lambda x, label: module(x), VP(), SHAPE), "ddim", 2)
+    module.to(torch.bfloat16)
+    with pytest.raises(ValueError, match=r"an input of torch.float32, .* make the Sampler again"):
+        made.sample()

@@ -377,7 +377,7 @@ def test_metadata_of_others(capsys, tmp_path, text, message):
         (("--solver", "ddim", "--option", "clipped_eps=1"), "clipped_eps=1: give True or False"),
         (("--solver", "ddim", "--option", "eta=0", "--option", "eta=1"), "eta is given twice"),
         (("--solver", "unipc", "--option", "order=2.5"), "order=2.5: give an integer"),
-        (("--solver", "unipc", "--option", "variant=1"), "variant=1: UniPC takes"),
+        (("--solver", "unipc", "--option", "variant=1"), "variant=1: it is a name"),
         (("--option", "clip=[-1, 1]"), "has no option clip"),
         (("--option", "=1"), "has no option"),
         (("--solver", "ddim", "--option", "eta=" + "[" * 50000), "give a finite number"),

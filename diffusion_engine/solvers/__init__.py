@@ -104,6 +104,8 @@ def _option(field: dataclasses.Field, given: Any) -> Any:
         return checks.whole(field.name, given, 0, "give an integer")
     if kind == "bool":
         return checks.flag(field.name, given)
+    if kind == "str" and not isinstance(given, str):
+        raise ValueError(f"{field.name}={checks.said(given)}: it is a name")
     if kind.startswith("tuple"):
         wanted = "it is a sequence of numbers"
         return tuple(map(checks.plain, checks.entries(field.name, given, wanted)))
