@@ -1,5 +1,7 @@
 """Places that cannot be fused are left alone, and calls that a fused form cannot take run the original."""
 
+import copy
+
 import accelerate_cases as cases
 import pytest
 import torch
@@ -199,6 +201,15 @@ def test_calls_unlike_the_example(layer, name):
             site.forward(x)
     else:
         close(site.forward(x), want)
+
+
+@torch.no_grad()
+def test_autocast(net, example):
+    """Its casts are torch's own: the original runs, place by place."""
+    plain = copy.deepcopy(net)
+    accelerate(net, *example)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(net(*example), plain(*example))
 
 
 # Sampler
