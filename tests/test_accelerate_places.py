@@ -9,7 +9,7 @@ from accelerate_cases import close
 from torch import nn
 
 from diffusion_engine import Sampler, ScoreNetwork
-from diffusion_engine.accelerate import accelerate, accelerated, choose
+from diffusion_engine.accelerate import accelerate, accelerated, choose, conv3x3
 from diffusion_engine.accelerate.check import difference
 from diffusion_engine.accelerate.conv3x3 import Conv3x3Site, conv_site
 from diffusion_engine.accelerate.layers import GroupNormSite, MultiheadAttentionSite
@@ -201,6 +201,19 @@ def test_calls_unlike_the_example(layer, name):
             site.forward(x)
     else:
         close(site.forward(x), want)
+
+
+@torch.no_grad()
+def test_forms_of_a_weight_that_were_not_chosen_are_dropped(monkeypatch):
+    def fastest(forms, x):
+        for run in forms.values():
+            run()
+        return 2
+
+    monkeypatch.setattr(conv3x3, "fastest", fastest)
+    site = conv_site("conv", nn.Conv2d(64, 8, 3, padding=1).eval())
+    site.forward(torch.randn(1, 64, 5, 4))
+    assert site.packed.keys() == {2}
 
 
 @torch.no_grad()
