@@ -10,9 +10,10 @@ from torch import nn
 
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.accelerate import accelerate, accelerated, choose, conv3x3
-from diffusion_engine.accelerate.check import difference
+from diffusion_engine.accelerate.check import compared, difference
 from diffusion_engine.accelerate.conv3x3 import Conv3x3Site, conv_site
 from diffusion_engine.accelerate.layers import GroupNormSite, MultiheadAttentionSite
+from diffusion_engine.accelerate.site import Site
 from diffusion_engine.processes import VP
 
 choose_fused, net, example = cases.choose_fused, cases.net, cases.example
@@ -70,6 +71,24 @@ def test_a_format_that_fails_is_left_out(example):
     done = accelerate(net, example[0])
     assert done.chosen == "fused" and list(done.dropped) == ["fused, channels_last"]
     assert "view size is not compatible" in str(done)
+
+
+def test_a_place_that_works_in_place():
+    """What goes on is the original's result, made once."""
+
+    class Doubled(nn.Module):
+        def forward(self, x):
+            return x.mul_(2.0)
+
+    class Doubling(Site):
+        def forward(self, x):
+            return x.mul_(2.0)
+
+    module = Doubled()
+    site = Doubling("", module)
+    with compared([site]) as found:
+        assert torch.equal(module(torch.ones(3)), torch.full((3,), 2.0))
+    assert found.objection(site) is None
 
 
 def test_nan_is_a_difference():
