@@ -248,7 +248,7 @@ def bind_step(args: StepArgs) -> Launch:
 
     def launch(outs: Sequence[Tensor] = ()) -> None:
         addresses = [o.data_ptr() for o in outs]
-        kinds = [(o.dtype, o.shape, o.stride(), o.is_neg()) for o in outs]
+        kinds = [(o.shape, o.stride(), o.dtype, o.device, o.is_neg()) for o in outs]
         alike = tuple([(*kind, a % 16 == 0) for kind, a in zip(kinds, addresses, strict=True)])
         run = prepared.get(alike)
         if (run is None and not outputs.readable(outs)) or any(map(outputs.overwritten, addresses)):

@@ -1,5 +1,7 @@
 """Places that cannot be fused are left alone, and calls that a fused form cannot take run the original."""
 
+import copy
+
 import accelerate_cases as cases
 import pytest
 import torch
@@ -7,10 +9,11 @@ from accelerate_cases import close
 from torch import nn
 
 from diffusion_engine import Sampler, ScoreNetwork
-from diffusion_engine.accelerate import accelerate, accelerated, choose
-from diffusion_engine.accelerate.check import difference
+from diffusion_engine.accelerate import accelerate, accelerated, choose, conv3x3
+from diffusion_engine.accelerate.check import compared, difference
 from diffusion_engine.accelerate.conv3x3 import Conv3x3Site, conv_site
 from diffusion_engine.accelerate.layers import GroupNormSite, MultiheadAttentionSite
+from diffusion_engine.accelerate.site import Site
 from diffusion_engine.processes import VP
 
 choose_fused, net, example = cases.choose_fused, cases.net, cases.example
@@ -68,6 +71,24 @@ def test_a_format_that_fails_is_left_out(example):
     done = accelerate(net, example[0])
     assert done.chosen == "fused" and list(done.dropped) == ["fused, channels_last"]
     assert "view size is not compatible" in str(done)
+
+
+def test_a_place_that_works_in_place():
+    """What goes on is the original's result, made once."""
+
+    class Doubled(nn.Module):
+        def forward(self, x):
+            return x.mul_(2.0)
+
+    class Doubling(Site):
+        def forward(self, x):
+            return x.mul_(2.0)
+
+    module = Doubled()
+    site = Doubling("", module)
+    with compared([site]) as found:
+        assert torch.equal(module(torch.ones(3)), torch.full((3,), 2.0))
+    assert found.objection(site) is None
 
 
 def test_nan_is_a_difference():
@@ -199,6 +220,28 @@ def test_calls_unlike_the_example(layer, name):
             site.forward(x)
     else:
         close(site.forward(x), want)
+
+
+@torch.no_grad()
+def test_forms_of_a_weight_that_were_not_chosen_are_dropped(monkeypatch):
+    def fastest(forms, x):
+        for run in forms.values():
+            run()
+        return 2
+
+    monkeypatch.setattr(conv3x3, "fastest", fastest)
+    site = conv_site("conv", nn.Conv2d(64, 8, 3, padding=1).eval())
+    site.forward(torch.randn(1, 64, 5, 4))
+    assert site.packed.keys() == {2}
+
+
+@torch.no_grad()
+def test_autocast(net, example):
+    """Its casts are torch's own: the original runs, place by place."""
+    plain = copy.deepcopy(net)
+    accelerate(net, *example)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(net(*example), plain(*example))
 
 
 # Sampler

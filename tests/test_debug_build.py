@@ -52,7 +52,7 @@ def test_right_indices_give_the_same_bits():
 def step(field=None, where=None, value=None, column=None):
     """Launches a row of two samples with two entries, one of whose indices is `value`."""
     coef, index = np.zeros((3, at.COEF), np.float32), np.zeros((3, at.INDEX), np.int32)
-    coef[:, at.SCALE], index[:, at.WRITES] = 1.0, 1
+    coef[:, at.SCALE], index[:, at.WRITES], index[:, at.FLAGS] = 1.0, 1, at.LEARNED
     if column is not None:
         index[0, column] = value
     i32 = torch.int32
@@ -70,6 +70,7 @@ def step(field=None, where=None, value=None, column=None):
         net_in=torch.ones(2, 3, 4),
         label=torch.ones(2),
         normals=0,
+        learned=True,
         **fields,
     )
     resolve("step", "cpp", args)((torch.ones(2, 3, 4),))
@@ -84,6 +85,7 @@ WRONG = {
     "dst[1, 0] is 2; .* the 2 entries of net_in and label": ("dst", 1, 2),
     "NEXT of row 0 is 3; .* the 3 rows": (None, None, 3, at.NEXT),
     "NEXT of row 0 is -2": (None, None, -2, at.NEXT),
+    "JV of row 0 is 1; .* the 1 outputs": (None, None, 1, at.JV),
     "READ[0] of row 0 is 2; it has to be one of the 2 slots": (None, None, 2, at.READ),
     "READ[0] of row 0 is -1": (None, None, -1, at.READ),
 }

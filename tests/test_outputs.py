@@ -127,6 +127,16 @@ def test_what_kernels_can_read_is_not_copied(monkeypatch):
         Sampler(network, steps=2, backend="cpp").sample(2)
 
 
+@pytest.mark.parametrize("backend", ["torch", "cpp", "triton"])
+def test_another_device_is_refused(backend):
+    """Also after a launch with outputs that are like these in all else."""
+    given = args(src=torch.zeros(2, 1, dtype=torch.int32), normals=0)
+    launch, out = resolve("step", backend, given), torch.zeros(2, 3, 4, 4)
+    launch((out,))
+    with pytest.raises(ValueError, match="a network output is on meta, slots on cpu"):
+        launch((out.to("meta"),))
+
+
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.int64, torch.bool])
 def test_other_numbers_are_refused(dtype):
     network = ScoreNetwork(lambda x, t: x.to(dtype), VP(), SHAPE)

@@ -41,18 +41,12 @@ class Conv3x3Site(Conv2dSite):
     def kind(self) -> str:  # type: ignore[override]
         return "winograd conv2d" if any(self.tiles.values()) else "packed conv2d"
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self._wants_original(x):
-            return self.original(x)
-        tile = self._tile(x)
-        return self._winograd(x, tile) if tile else super().forward(x)
-
-    def add(self, x: Tensor, residual: Tensor) -> Tensor:
-        if self._wants_original(x, residual) or residual.dtype != x.dtype:
-            return self.original(x) + residual
+    def _fused(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         tile = self._tile(x)
         if not tile:
-            return super().add(x, residual)
+            return super()._fused(x, residual)
+        if residual is None:
+            return self._winograd(x, tile)
         shape = (x.shape[0], self.module.out_channels, *x.shape[2:])
         if residual.shape != shape or _last(residual) != _last(x):
             return self._winograd(x, tile) + residual
@@ -83,14 +77,13 @@ class Conv3x3Site(Conv2dSite):
             return 0
         key = (x.shape, _last(x), self.module.out_channels, torch.get_num_threads(), native.isa())
         if key not in _fastest:
-            onednn = super().forward
+            onednn = super()._fused
             forms: dict[int, Callable[[], Tensor]] = {0: lambda: onednn(x)}
             for tile in tiles(x.shape[1]):
                 forms[tile] = lambda tile=tile: self._winograd(x, tile)  # type: ignore[misc]
             if len(_fastest) >= KINDS:
                 _fastest.clear()
-            chosen = _fastest[key] = fastest(forms, x)
-            return chosen
+            _fastest[key] = fastest(forms, x)
         return _fastest[key]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -124,11 +123,6 @@ class Conv2dSite(Site):
         """The packed weights, oneDNN's at 0."""
         return {} if self.packs is None else self.packs.forms
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Conv2dSite:
-        made = memo[id(self)] = type(self).__new__(type(self))
-        vars(made).update(copy.deepcopy(self.__getstate__(), memo))
-        return made
-
     def __getstate__(self) -> dict[str, Any]:
         """A copy packs its own weight at its first call."""
         return vars(self) | {"packs": None}
@@ -185,19 +179,20 @@ class Conv2dSite(Site):
         return wants_original(conv, x, residual)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._wants_original(x):
-            return self.original(x)
-        return torch.ops.mkldnn._convolution_pointwise(
-            x, self._weight(x), self.module.bias, *self._geometry(), "none", [], ""
-        )
+        return self.original(x) if self._wants_original(x) else self._fused(x)
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
         """forward(x) + residual, the sum made while the result is in registers."""
         if self._wants_original(x, residual) or residual.dtype != x.dtype:
             return self.original(x) + residual
-        return torch.ops.mkldnn._convolution_pointwise.binary(
-            x, residual, self._weight(x), self.module.bias, *self._geometry(), "add", None, None, [], None
-        )  # fmt: skip
+        return self._fused(x, residual)
+
+    def _fused(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        run, weight = torch.ops.mkldnn._convolution_pointwise, self._weight(x)
+        given = weight, self.module.bias, *self._geometry()
+        if residual is None:
+            return run(x, *given, "none", [], "")
+        return run.binary(x, residual, *given, "add", None, None, [], None)
 
     def _geometry(self) -> tuple[Any, ...]:
         stride, padding, dilation, groups, _ = self.geometry

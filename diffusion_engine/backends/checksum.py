@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from .native import loaded, module
 
-ODD = 0x9E3779B185EBCA86  # plus 1, of every position: a change of one element always shows
+# Even: times a position, plus 1, it is odd, so that a change of one element always shows.
+EVEN = 0x9E3779B185EBCA86 - (1 << 64)
 PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 
 
@@ -53,4 +54,4 @@ def _weighted(tensor: Tensor) -> Tensor:
     size = next(n for n in (4, 2, 1) if parts.numel() % n == 0)
     bits = parts.view({4: torch.int32, 2: torch.int16, 1: torch.uint8}[size]).long()
     place = torch.arange(bits.numel(), device=bits.device)
-    return (bits * (place * (ODD - (1 << 64)) + 1)).sum()
+    return (bits * (place * EVEN + 1)).sum()

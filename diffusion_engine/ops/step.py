@@ -145,7 +145,7 @@ class StepArgs:
         return [t for t in fields if isinstance(t, Tensor)]
 
     def check_outputs(self, outs: Sequence[Tensor]) -> None:
-        """Raises unless the network's outputs have the shapes and dtypes a launch can read."""
+        """Raises unless the network's outputs have the device, shapes and dtypes that a launch can read."""
         if len(outs) > at.TENSORS:
             raise ValueError(
                 f"the network returned {len(outs)} tensors; at most {at.TENSORS} are read"
@@ -155,6 +155,10 @@ class StepArgs:
         channels, pixel = self.slots.shape[2], self.slots.shape[3:]
         for out in outs:
             _check("network output", out, (None, None, *pixel), (*NETWORK_DTYPES, torch.float64))
+            if out.device != self.slots.device:
+                raise ValueError(
+                    f"a network output is on {out.device}, slots on {self.slots.device}"
+                )
             if out.shape[1] % channels or out.shape[1] == 0:
                 raise ValueError(
                     f"a network output has {out.shape[1]} channels; a multiple of {channels} is needed"
