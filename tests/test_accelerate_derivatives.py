@@ -6,10 +6,11 @@ import accelerate_cases as cases
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from diffusion_engine.accelerate import accelerate, accelerated
-from diffusion_engine.accelerate.layers import MultiheadAttentionSite
+from diffusion_engine.accelerate.layers import GroupNormSite, MultiheadAttentionSite
 
 choose_fused, net, example = cases.choose_fused, cases.net, cases.example
 
@@ -131,3 +132,13 @@ def test_transforms(net, example):
     ]
     same(*each)
     assert accelerated(net) is not None
+
+
+def test_dual_numbers():
+    """Forward derivatives outside of torch.func, where no gradient is asked for."""
+    site = GroupNormSite("norm", nn.GroupNorm(2, 4).eval())
+    x, tangent = torch.randn(2, 2, 4, 3, 3)
+    with torch.no_grad(), forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, tangent)
+        got, want = (forward_ad.unpack_dual(f(dual)).tangent for f in (site.forward, site.original))
+    assert torch.equal(got, want)
