@@ -1,5 +1,6 @@
 """Without the packages that are not required: tests pass, or are skipped and name what is missing."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,10 +39,11 @@ def test_triton():
 
 def run(missing, *arguments):
     """pytest where an import of what is missing fails, and pytest-timeout is not installed."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     words = [sys.executable, "-c", PROGRAM, ",".join(missing), "-p", "no:timeout", "-q", "-rs"]
     done = subprocess.run(
         [*words, "-p", "no:cacheprovider", *map(str, arguments)],
-        cwd=FOLDER.parent, capture_output=True, text=True,
+        cwd=FOLDER.parent, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
