@@ -12,7 +12,7 @@
 set -uo pipefail
 exec </dev/null
 
-parts=(machine build kernels captures large ops graphs memcheck racecheck step attention norms targets eager graph ncu compiled)
+parts=(machine build kernels captures large ops graphs memcheck racecheck step attention dit norms targets eager graph whole ncu compiled)
 out=${1:-${OUT:-gpu-results}}
 chosen=("${@:2}")
 for name in ${chosen[@]+"${chosen[@]}"}; do
@@ -92,20 +92,25 @@ part build 60 "$no_nvcc" env WITH_CUDA=1 TORCH_CUDA_ARCH_LIST="${arch:-9.0}" MAX
 tests kernels 40 4 tests/test_cuda.py tests/test_cuda_attention.py tests/test_noise.py
 tests captures 70 4 tests/test_gpu_runs.py tests/test_threads.py
 tests large 30 1 tests/test_gpu_large.py
-tests ops 150 12 tests/test_step.py tests/test_brownian.py tests/test_group_norm.py tests/test_attention.py \
+tests ops 140 12 tests/test_step.py tests/test_brownian.py tests/test_group_norm.py tests/test_attention.py \
     tests/test_triton.py tests/test_cuda_layers.py
 tests graphs 80 4 tests/test_graph_gpu.py tests/test_profile.py -k "not compiled"
 sanitizer=$(without compute-sanitizer)
 part memcheck 25 "$sanitizer" compute-sanitizer --tool memcheck --error-exitcode 1 "${launch[@]}" "${checked[@]}"
 part racecheck 25 "$sanitizer" compute-sanitizer --tool racecheck --error-exitcode 1 "${launch[@]}" "${checked[@]}"
 bench step 40 --op step --rows 16x3x256
-bench attention 55 --op attention --rows "W4 tokens bfloat16"
+bench attention 35 --op attention --rows "W4 tokens bfloat16"
+bench dit 20 --op attention --rows "W5 tokens bfloat16"
 bench norms 20 --op group_norm --rows "320x64x64 channels_last bfloat16"
 bench targets 20 --op group_norm --rows "target bfloat16"
 for executor in eager graph; do
     part "$executor" 15 "$none" "$python" -m diffusion_engine.cli profile --device cuda --executor "$executor" --n 64 \
         --out "$out/$executor.json"
 done
+part whole 10 "$none" "$python" -c 'from diffusion_engine import Sampler, profile
+from diffusion_engine.executors import Graph
+from diffusion_engine.zoo.network import network
+print(profile(Sampler(network("digits"), executor=Graph(whole_run=True), device="cuda"), 64))'
 part ncu 35 "$(without ncu)" ncu --clock-control none --set full \
     --kernel-name "regex:step_kernel|norm_.*kernel|attention_kernel" "${launch[@]}"
 tests compiled 20 1 tests/test_graph_gpu.py -k compiled

@@ -13,7 +13,7 @@ from .accelerate.network import Accelerated, accelerated
 from .accelerate.twin import Example, twin
 from .adapters.diffusers import Model
 from .backends.checksum import checksums
-from .executors.compiled import Compiled, compiled
+from .executors.compiled import Compiled, compiled, uncompiled
 from .executors.contents import Contents
 from .network import ScoreNetwork
 from .placement import evaluating
@@ -48,9 +48,7 @@ class Derived:
     @property
     def accelerated(self) -> Accelerated | None:
         """What was done to the network, where it is accelerated."""
-        module = self.network.module
-        if isinstance(module, Compiled):
-            module = module.module
+        module = uncompiled(self.network.module)
         return accelerated(module) if isinstance(module, nn.Module) else None
 
     def follow(self) -> ScoreNetwork:

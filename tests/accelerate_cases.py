@@ -84,3 +84,13 @@ def example():
 def close(got, want):
     error, allowed = difference(got, want)
     assert error <= allowed
+
+
+def text_unet(diffusers):
+    torch.manual_seed(0)
+    return diffusers.UNet2DConditionModel(
+        sample_size=8, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=4,
+        cross_attention_dim=24, attention_head_dim=2,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    ).eval()  # fmt: skip

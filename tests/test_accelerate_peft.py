@@ -15,13 +15,7 @@ choose_fused = cases.choose_fused
 
 @pytest.fixture
 def unet():
-    torch.manual_seed(0)
-    return diffusers.UNet2DConditionModel(
-        sample_size=8, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=4,
-        cross_attention_dim=24, attention_head_dim=2,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    ).eval()  # fmt: skip
+    return cases.text_unet(diffusers)
 
 
 def adapted(unet, name):

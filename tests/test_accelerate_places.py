@@ -121,20 +121,10 @@ def test_decoder_of_an_autoencoder(diffusers):
     assert "mid_block.attentions.0" not in done.errors
 
 
-def text_unet(diffusers):
-    torch.manual_seed(0)
-    return diffusers.UNet2DConditionModel(
-        sample_size=8, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=4,
-        cross_attention_dim=24, attention_head_dim=2,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    ).eval()  # fmt: skip
-
-
 @pytest.mark.parametrize("tokens", [(0, 5), (5, 0)], ids=str)
 @torch.no_grad()
 def test_no_text_tokens(diffusers, tokens):
-    made, x = text_unet(diffusers), torch.randn(2, 4, 8, 8)
+    made, x = cases.text_unet(diffusers), torch.randn(2, 4, 8, 8)
     texts = [torch.randn(2, n, 24) for n in tokens]
     want = [made(x, torch.tensor(7), text).sample for text in texts]
     done = accelerate(made, x, torch.tensor(7), texts[0])
@@ -145,7 +135,7 @@ def test_no_text_tokens(diffusers, tokens):
 
 @torch.no_grad()
 def test_another_processor_later(diffusers):
-    made = text_unet(diffusers)
+    made = cases.text_unet(diffusers)
     given = torch.randn(2, 4, 8, 8), torch.tensor(7), torch.randn(2, 5, 24)
     accelerate(made, *given)
 
@@ -249,7 +239,7 @@ def test_autocast(net, example):
 
 def test_a_network_of_text_without_null(diffusers):
     network = ScoreNetwork.from_diffusers(
-        text_unet(diffusers), diffusers.DDIMScheduler(timestep_spacing="linspace")
+        cases.text_unet(diffusers), diffusers.DDIMScheduler(timestep_spacing="linspace")
     )
     with pytest.raises(ValueError, match=r"needs one \(text\), give null="):
         Sampler(network, "ddim", steps=2, accelerate=True)
@@ -258,7 +248,7 @@ def test_a_network_of_text_without_null(diffusers):
 def test_a_network_of_text(diffusers):
     scheduler, text = diffusers.DDIMScheduler(timestep_spacing="linspace"), torch.randn(5, 24)
     null = {"encoder_hidden_states": torch.zeros(5, 24)}
-    made = ScoreNetwork.from_diffusers(text_unet(diffusers), scheduler, null=null, clip=None)
+    made = ScoreNetwork.from_diffusers(cases.text_unet(diffusers), scheduler, null=null, clip=None)
     how = {"condition": {"encoder_hidden_states": text.expand(2, -1, -1)}, "guidance": 2.0}
     fast, plain = (
         Sampler(made, "ddim", steps=2, accelerate=a).sample(2, **how) for a in (True, False)

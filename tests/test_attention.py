@@ -6,8 +6,8 @@ import mmap
 import attention_cases as cases
 import pytest
 import torch
+from dispatched import Operations
 from torch.nn.attention import SDPBackend
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_engine.backends import native
 from diffusion_engine.ops.attention import AttentionArgs
@@ -194,25 +194,13 @@ def test_the_result_lies_as_the_next_layer_reads_it():
     assert out.transpose(1, 2).is_contiguous()
 
 
-class Seen(TorchDispatchMode):
-    """The names of the torch operations that ran."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("heads_first", [False, True])
 def test_the_result_of_sdpa_is_not_copied(heads_first):
     """It lies as ours does. Only where torch leaves it otherwise is there a copy."""
     q, k, v = inputs(2, 3, 21, 7, 16)
     if not heads_first:
         q, k, v = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in (q, k, v))
-    with Seen() as seen:
+    with Operations() as seen:
         out = attention(q, k, v, backend="sdpa")
     assert out.transpose(1, 2).is_contiguous()
     assert ("clone" in seen.names) == heads_first and "copy_" not in seen.names

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 from analytic import suited
+from dispatched import Operations
 from tape import TapeRecorder, taped
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_engine import Sampler, ScoreNetwork, linearized
 from diffusion_engine.adapters.diffusers import Model
@@ -363,18 +363,6 @@ def test_samplers_share_an_executor():
     for network in (PLAIN, other, PLAIN):
         made = Sampler(network, steps=3, executor=shared).sample(2)
         assert same(Sampler(network, steps=3).sample(2), made)
-
-
-class Operations(TorchDispatchMode):
-    """The names of the torch operations that ran."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
 
 
 def test_the_loop_allocates_nothing():

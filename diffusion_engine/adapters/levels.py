@@ -70,9 +70,8 @@ def asked(c: Fields) -> list[str]:
 def labelled(process: Discrete, ratios: Array, label: Callable[[float], float]) -> list[Point]:
     """The points of levels, told the label that a class makes of the level's place in the table."""
     made = [process.at_ratio(g) for g in ratios.tolist()]
-    if (
-        ratios[0] == process.ratios[-1]
-    ):  # the last timestep's, though a terminal 4096 may not be the largest
+    # The last timestep's, though a terminal 4096 may not be the largest.
+    if ratios[0] == process.ratios[-1]:
         made[0] = process.noisiest
     return [replace(at, t=float(label(at.t))) for at in made]
 

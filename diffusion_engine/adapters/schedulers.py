@@ -165,9 +165,6 @@ def understood(name: str, config: Fields) -> Fields:
 def _fine(field: str, value: Any, made: Fields) -> bool:
     if field in made:
         return value in ONLY.get(field, (value,))
-    if field in (
-        "sigma_min",
-        "sigma_max",
-    ):  # most classes read them, though they have no such field
+    if field in ("sigma_min", "sigma_max"):  # most classes read them without having such a field
         return value is None or not any(made.get(flag) for flag in SIGMAS)
     return field in KNOWN or value is None or value is False

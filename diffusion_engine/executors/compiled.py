@@ -61,6 +61,11 @@ class Compiled(nn.Module):
         self._met.clear()
 
 
+def uncompiled(module: Any) -> Any:
+    """The module that a compiled one was made of; another as it is."""
+    return module.module if isinstance(module, Compiled) else module
+
+
 def compiled(network: ScoreNetwork, device: torch.device) -> ScoreNetwork:
     """The network through torch.compile; on a GPU max-autotune, without CUDA graphs of its own."""
     if isinstance(network.module, Compiled):

@@ -17,7 +17,7 @@ from ..network import ScoreNetwork
 from ..ops.registry import resolve
 from .base import After, Executor, result, walk
 from .capture import Body, CudaRecorder, GraphError, Recorder, Recording, Unrecordable
-from .compiled import Compiled
+from .compiled import uncompiled
 from .contents import Contents
 from .lru import Lru
 from .packing import Packing, bucket
@@ -341,7 +341,7 @@ def _on(device: torch.device) -> AbstractContextManager[object]:
 
 def contents_of(network: ScoreNetwork) -> Contents | None:
     """What the user's module is made of: a change of it is one that a graph does not see."""
-    module = network.module.module if isinstance(network.module, Compiled) else network.module
+    module = uncompiled(network.module)
     return Contents.of(module) if isinstance(module, nn.Module) else None
 
 
