@@ -12,6 +12,7 @@ from oracles.problems import SCHEDULES, TG, TM
 from oracles.solvers import sample as oracle
 
 from diffusion_engine import SOLVERS, Sampler, grids
+from diffusion_engine.processes import Discrete, FlowMatching
 from diffusion_engine.solvers.unipc import corrector_weights, predictor_weights
 
 CONFIGURATIONS = [
@@ -23,9 +24,12 @@ CONFIGURATIONS = [
     ("dpm_2", {"s_churn": 3.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003}),
     ("dpmpp_2m", {"variant": "heun", "lower_order_final": False}),
     ("dpmpp_sde", {"eta": 0.5, "s_noise": 0.9}),
+    ("dpmpp_sde", {"eta": 0.0}),
     ("dpmpp_2m_sde", {"eta": 0.5, "variant": "heun"}),
+    ("dpmpp_2m_sde", {"eta": 0.0}),
     ("dpmpp_3m", {"kappa": 1.0, "lower_order_final": False}),
     ("dpmpp_3m_sde", {"eta": 0.5}),
+    ("dpmpp_3m_sde", {"eta": 0.0}),
     ("unipc", {"order": 1}),
     ("unipc", {"order": 2, "variant": "bh1"}),
     ("unipc", {"order": 3, "variant": "bh1", "lower_order_final": False}),
@@ -178,6 +182,23 @@ def test_equals_oracle(solver, options, schedule, n):
     assert not queue, "the engine drew more than the oracle"
     scale = max(size(plan) * np.abs(x).max(), np.abs(theirs).max())
     assert np.abs(ours.numpy() - theirs).max() <= 1e-12 * scale
+
+
+@pytest.mark.parametrize("process", [FlowMatching(), Discrete.linear().zero_terminal_snr()])
+def test_without_noise_from_no_signal_to_clean_data(process):
+    """h is infinite in the first step and in the last, and eta h is 0."""
+    exact = network(TM, process)
+    still, plain = (
+        Sampler(exact, name, 6, grid="uniform", dtype=torch.float64, backend="torch", **options)
+        for name, options in (
+            ("dpmpp_2m_sde", {"eta": 0.0}), ("dpmpp_2m", {"lower_order_final": False})
+        )
+    )  # fmt: skip
+    assert still.points[0].alpha == 0.0 and still.points[-1].sigma == 0.0
+    assert not still.solver.stochastic
+    ends = [sampler.sample(5).samples for sampler in (still, plain)]
+    assert torch.allclose(*ends, rtol=1e-12, atol=1e-12)
+    assert Sampler(exact, "dpmpp_3m_sde", 6, grid="uniform", eta=0.0).sample(5).samples.isfinite().all()
 
 
 @pytest.mark.parametrize("order, variant, b, rho_p, rho_c, big_b", golden.UNIPC_COEFFICIENTS)

@@ -137,9 +137,9 @@ class Stochastic(Solver):
 
     def first_order(self, s: Point, t: Point) -> Linear:
         """sigma_t/sigma_s e^(-eta h) x + alpha_t (1 - e^(-(1+eta) h)) D0 + noise."""
-        h = t.lam - s.lam
-        decay = t.sigma / s.sigma * math.exp(-self.eta * h) if t.sigma > 0.0 else 0.0
-        noise = t.sigma * math.sqrt(-math.expm1(-2.0 * self.eta * h)) * self.s_noise
+        drift = self.eta * (t.lam - s.lam) if self.eta else 0.0  # h may be infinite
+        decay = t.sigma / s.sigma * math.exp(-drift)
+        noise = t.sigma * math.sqrt(-math.expm1(-2.0 * drift)) * self.s_noise
         mean = decay * x + (t.alpha - decay * s.alpha) * denoised
         return mean + noise * normal(0)
 
@@ -196,26 +196,39 @@ class DPMpp3MSDE(Stochastic):
 class DPMppSDE(Stochastic):
     """DPM-Solver++ for the SDE, singlestep: an ancestral half step in lam, then the full one with
     the prediction made there.
+
+    Both take the noise of one path, W over v = e^(2 lam): of the whole step's normal
+
+        z = sqrt(r) z_half + sqrt(1 - r) z_rest,   r = (v_half - v_s) / (v_t - v_s) = 1 / (1 + e^h)
+
+    the first part is the half step's, without which the state there knows nothing of the noise to come and
+    the law is first order.
     """
 
     name: ClassVar[str] = "dpmpp_sde"
     source: ClassVar[str] = "Lu et al. 2022 (DPM-Solver++); k-diffusion"
+    differs: ClassVar[str] = "the path's clock is v, in which its noise is Brownian, where k-diffusion's is sigma"
     calls: ClassVar[int] = 2
     order = 2
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         for s, t in steps(points):
+            whole, noise = self.to(s, t)
             if first_order_only(s, t):
-                yield Update(s, {0: self.to(s, t)}, t)
+                yield Update(s, {0: whole + noise * normal(0)}, t)
                 continue
             middle = process.at_lam(0.5 * (s.lam + t.lam))
-            # On a Brownian path the half step's noise is part of the full step's: the state where the
-            # second prediction is made lies on the path.
-            yield Update(s, {1: self.to(s, middle)}, None, span=(s, middle))
-            yield Update(middle, {0: self.to(s, t)}, t, read=(1,), span=(s, t))
+            share = 1.0 / (1.0 + math.exp(t.lam - s.lam))
+            half, half_noise = self.to(s, middle)
+            # Slot 0 takes of the whole step what is known before the second call.
+            partial = whole["S0"] * x + math.sqrt(share) * noise * normal(0)
+            first = {0: partial, 1: half + half_noise * normal(0)}
+            yield Update(s, first, None, span=(s, middle))
+            end = x + whole["D"] * denoised + math.sqrt(1.0 - share) * noise * normal(0)
+            yield Update(middle, {0: end}, t, read=(1,), span=(middle, t))
 
-    def to(self, s: Point, t: Point) -> Linear:
-        """An ancestral step of slot 0 from s to t along `denoised`."""
+    def to(self, s: Point, t: Point) -> tuple[Linear, float]:
+        """An ancestral step of x from s to t along `denoised`, and the scale of its noise."""
         down, up = ancestral(s, t, self.eta)
         lower = Point(t.t, t.alpha, t.alpha * down)
-        return transfer(s, lower, x, denoised) + t.alpha * up * self.s_noise * normal(0)
+        return transfer(s, lower, x, denoised), t.alpha * up * self.s_noise

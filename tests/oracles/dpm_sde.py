@@ -21,23 +21,36 @@ def dpmpp_sde(
     s_noise=1.0,
     r=0.5,
 ) -> Array:
-    """k-diffusion's sample_dpmpp_sde: an ancestral sub-step to lam_s + r h, then the full one."""
+    """k-diffusion's sample_dpmpp_sde: an ancestral sub-step to lam_s + r h, then the full one.
 
-    def ancestral(x, s, t, denoised, step, stage):
+    Both noises are increments of one Brownian motion, whose clock is the signal-to-noise ratio: the full
+    step's contains the sub-step's.
+    """
+
+    def ancestral(x, s, t, denoised, draw):
         down, up = ancestral_split(s.ratio, t.ratio, eta)
         shrink = 0.0 if s.ratio == math.inf else down / s.ratio
         x_t = t.alpha * (down / s.sigma * x + (1 - shrink) * denoised)
         if s_noise * up > 0:
-            x_t = x_t + t.alpha * s_noise * up * noise(step, stage)
+            x_t = x_t + t.alpha * s_noise * up * draw()
         return x_t
 
     for step, s, t in steps(points):
         denoised = denoiser(x, s)
-        if not at_end(s, t):
-            u = schedule.point_at_lam(s.lam + r * (t.lam - s.lam))
-            denoised_u = denoiser(ancestral(x, s, u, denoised, step, 0), u)
-            denoised = (1 - 1 / (2 * r)) * denoised + 1 / (2 * r) * denoised_u
-        x = ancestral(x, s, t, denoised, step, 1)
+        if at_end(s, t):
+            x = ancestral(x, s, t, denoised, lambda step=step: noise(step, 1))
+            continue
+        u = schedule.point_at_lam(s.lam + r * (t.lam - s.lam))
+        before, middle, after = (p.ratio**-2 for p in (s, u, t))
+        path = [0.0, 0.0]  # W at u and at t, from W = 0 at s
+        if s_noise * eta > 0:
+            path[0] = math.sqrt(middle - before) * noise(step, 0)
+            path[1] = path[0] + math.sqrt(after - middle) * noise(step, 1)
+        half = path[0] / math.sqrt(middle - before)
+        whole = path[1] / math.sqrt(after - before)
+        denoised_u = denoiser(ancestral(x, s, u, denoised, lambda z=half: z), u)
+        denoised = (1 - 1 / (2 * r)) * denoised + 1 / (2 * r) * denoised_u
+        x = ancestral(x, s, t, denoised, lambda z=whole: z)
     return x
 
 
