@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from . import grids
 from .linear import Linear, denoised, slot, x
 from .plan import Plan
 from .processes import GaussianProcess, Point
@@ -50,7 +51,7 @@ def encoding(
             f"refine={refine} inverts steps of x alone, and {solver.name!r} moves a velocity too: encode "
             "with refine=0"
         )
-    first = process.at(process.t_min if start is None else start)
+    first = grids.point_at(process, points, process.t_min if start is None else start)
     if first.sigma == 0.0:
         raise ValueError(
             f"start={first.t:g} is clean data, and the ODE has no slope there; start above"

@@ -16,6 +16,7 @@ from . import checks
 from .processes import Discrete, GaussianProcess, Point
 
 Array = np.ndarray
+SAME_TIME = 1e-6  # a step between times as near as this would divide by float32's rounding
 # Descending times or points; a grid with a true `complete` gives the end of the run too.
 Grid = Callable[[GaussianProcess, int], Sequence[float | Point] | Array]
 
@@ -214,6 +215,20 @@ def from_sigmas(process: GaussianProcess, sigmas: Sequence[float]) -> tuple[Poin
     made = tuple(process.at_ratio(g) if g > 0.0 else process.clean for g in sigmas)
     _check_levels(made)
     return made
+
+
+def point_at(process: GaussianProcess, points: Sequence[Point], t: float) -> Point:
+    """The point of a run at time t, to six digits, or the process's own where the run has none there.
+
+    A run's point keeps its level, which is not always that of its t: a level beyond the process has the
+    nearest time, and one made of sigma / alpha differs in the last bits. Of several at one time it is the
+    one nearest to the process's level.
+    """
+    there = [p for p in points if math.isclose(p.t, t, rel_tol=SAME_TIME, abs_tol=1e-12)]
+    if len(there) == 1:
+        return there[0]
+    own = process.at(t)
+    return min(there, key=lambda p: abs(math.atan(p.ratio) - math.atan(own.ratio)), default=own)
 
 
 def _check_descending(name: str, values: list[float], count: int) -> None:

@@ -231,7 +231,7 @@ class Sampler:
         return classifier_guidance(plan, self.classifier_scale, network.gradient, self.interval)
 
     def _points_from(self, start: float) -> tuple[Point, ...]:
-        first = self.network.process.at(start)
+        first = grids.point_at(self.network.process, self.points, start)
         rest = tuple(p for p in self.points if p.lam > first.lam)
         if not rest:
             raise ValueError(

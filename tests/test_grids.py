@@ -5,11 +5,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from analytic import BY_SCHEDULE as ALL
+from analytic import network
 from oracles import golden, problems
-from oracles.problems import SCHEDULES
+from oracles.problems import SCHEDULES, TM
 
-from diffusion_engine import grids
-from diffusion_engine.processes import EDM, VP, Discrete, SubVP
+from diffusion_engine import Sampler, grids
+from diffusion_engine.processes import EDM, VE, VP, Discrete, SubVP
 
 
 def test_vp_constants():
@@ -113,3 +114,32 @@ def test_users_times_are_verbatim():
     times = [0.91, 0.5, 0.2]
     assert [p.t for p in grids.from_times(VP(), times)] == times
     assert grids.from_times(VP(), [0.5, 0.0])[-1].sigma == 0.0
+
+
+def started(sampler, t):
+    return [(row.state.t, row.state.lam) for row in sampler.plan(start=t, kind="image").rows]
+
+
+@pytest.mark.parametrize("process", [VP(), VE(), EDM(), Discrete.linear()])
+@pytest.mark.parametrize("given", ["sigmas", "times"])
+def test_a_start_at_a_point_of_the_run_is_that_point(process, given):
+    """A level of its own is not, to the last bit, the process's at its t: there is no step between the two."""
+    levels = np.geomspace(0.9 * process.noisiest.ratio, 1.1 * process.at(process.t_min).ratio, 9)
+    points = grids.from_sigmas(process, levels)
+    own = Sampler(
+        network(TM, process), "dpmpp_2m", **{given: levels if given == "sigmas" else points}
+    )
+    for k, at in enumerate(own.points[:-1]):
+        assert started(own, at.t) == [(p.t, p.lam) for p in own.points[k:]]
+        assert started(own, float(np.float32(at.t))) == started(own, at.t)
+    up = own.plan(start=points[-1].t, refine=0)
+    assert [row.state.lam for row in up.rows] == [p.lam for p in points[::-1]]
+
+
+def test_a_start_at_a_time_that_levels_share():
+    """Levels beyond the process have its first time; the nearest to its level is meant."""
+    edge = VP().noisiest.ratio
+    beyond = [3.0 * edge, 2.0 * edge, edge, 0.5 * edge, 0.0]
+    own = Sampler(network(TM, VP()), "dpmpp_2m", sigmas=beyond)
+    assert [p.t for p in own.points[:3]] == pytest.approx([1.0] * 3)
+    assert started(own, own.points[0].t)[0][1] == own.points[2].lam

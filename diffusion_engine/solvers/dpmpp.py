@@ -207,7 +207,9 @@ class DPMppSDE(Stochastic):
 
     name: ClassVar[str] = "dpmpp_sde"
     source: ClassVar[str] = "Lu et al. 2022 (DPM-Solver++); k-diffusion"
-    differs: ClassVar[str] = "the path's clock is v, in which its noise is Brownian, where k-diffusion's is sigma"
+    differs: ClassVar[str] = (
+        "the path's clock is v, in which its noise is Brownian, where k-diffusion's is sigma"
+    )
     calls: ClassVar[int] = 2
     order = 2
 
