@@ -43,6 +43,11 @@ def _ratio_ends(process: GaussianProcess) -> tuple[float, float]:
             f"{type(process).__name__} has alpha = 0 at its first time t={start.t:g}, where the "
             f"noise-to-signal ratio is infinite; use grid 'uniform' or 'trailing', or give times="
         )
+    if end.sigma == 0.0:
+        raise ValueError(
+            f"{type(process).__name__} has no noise at its last time t={end.t:g}, whose logarithm this grid "
+            "takes; give a greater t_min, use grid 'uniform', or give times="
+        )
     return start.ratio, end.ratio
 
 

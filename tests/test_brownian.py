@@ -327,7 +327,9 @@ def test_a_plan_says_which_intervals_its_normals_take():
     first, half, full, *_ = (row.spans for row in plan.rows)
     assert first == ()  # the prior draw
     (path, low, middle), (other, again, high) = half[0], full[0]
-    assert path == other == 0 and low < middle == again < high  # the first is part of the whole step
+    assert (
+        path == other == 0 and low < middle == again < high
+    )  # the first is part of the whole step
     old = json.loads(plan.to_json())
     for row in old["rows"]:
         del row["spans"]

@@ -15,6 +15,7 @@ from diffusion_engine import (
     classifier_free,
     classifier_guidance,
     compose,
+    grids,
     linearized,
     profile,
 )  # fmt: skip
@@ -256,6 +257,13 @@ def test_latents(latents):
     refused("latents=.*: give a floating-point tensor", Decoder(lambda z: z, channels=4), latents)
 
 
+@pytest.mark.parametrize("kind", [VP, SubVP, VE, EDM, FlowMatching, CLD, VDM, Discrete])
+def test_numbers_of_a_process_are_named(kind):
+    """`VP(0.1, 20.0)` would be t_min and t_max, not betas."""
+    with pytest.raises(TypeError, match="positional"):
+        kind(0.1, 20.0)
+
+
 @pytest.mark.parametrize(
     "made, message",
     [
@@ -264,6 +272,11 @@ def test_latents(latents):
         (lambda: VP(beta_min=-1.0), "rates of noise are 0 or above"),
         (lambda: SubVP(t_min=1.0, t_max=0.5), "SubVP has t_min=1 and t_max=0.5"),
         (lambda: VE(sigma_min=50.0, sigma_max=0.1), "0 < sigma_min < sigma_max"),
+        (lambda: VP(t_min=0.1, t_max=20.0), "t_max=20, and its times end at 1, where the rate"),
+        (lambda: VE(t_min=0.01, t_max=50.0), "t_max=50, and its times end at 1, where sigma is"),
+        (lambda: VE(t_min=-0.5), "VE has t_min=-0.5, and its times begin at 0"),
+        (lambda: EDM(t_min=-0.5), "EDM has t_min=-0.5, and its times begin at 0"),
+        (lambda: grids.points(EDM(t_min=0.0), 4), "EDM has no noise at its last time t=0"),
         (lambda: EDM(t_min=INF), "t_min=inf"),
         (lambda: EDM(t_min=90.0), "EDM has t_min=90"),
         (lambda: FlowMatching(t_max=1.5), "t_max=1.5: flow matching ends at t=1"),

@@ -123,7 +123,7 @@ def started(sampler, t):
 @pytest.mark.parametrize("process", [VP(), VE(), EDM(), Discrete.linear()])
 @pytest.mark.parametrize("given", ["sigmas", "times"])
 def test_a_start_at_a_point_of_the_run_is_that_point(process, given):
-    """A level of its own is not, to the last bit, the process's at its t: there is no step between the two."""
+    """A level of its own is not, to the last bit, the process's at its t: no step lies between."""
     levels = np.geomspace(0.9 * process.noisiest.ratio, 1.1 * process.at(process.t_min).ratio, 9)
     points = grids.from_sigmas(process, levels)
     own = Sampler(

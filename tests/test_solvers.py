@@ -198,7 +198,12 @@ def test_without_noise_from_no_signal_to_clean_data(process):
     assert not still.solver.stochastic
     ends = [sampler.sample(5).samples for sampler in (still, plain)]
     assert torch.allclose(*ends, rtol=1e-12, atol=1e-12)
-    assert Sampler(exact, "dpmpp_3m_sde", 6, grid="uniform", eta=0.0).sample(5).samples.isfinite().all()
+    assert (
+        Sampler(exact, "dpmpp_3m_sde", 6, grid="uniform", eta=0.0)
+        .sample(5)
+        .samples.isfinite()
+        .all()
+    )
 
 
 @pytest.mark.parametrize("order, variant, b, rho_p, rho_c, big_b", golden.UNIPC_COEFFICIENTS)

@@ -46,7 +46,7 @@ def gathered(y: Array | float) -> Covariance:
     return Covariance(xx, 0.5 * e * y**2, e * (y - 0.5 * y**2) - np.expm1(-y))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CLD(GaussianProcess):
     """dx = v / M beta dt, dv = -(x + Gamma v / M) beta dt + sqrt(2 Gamma beta) dw with Gamma = 2 sqrt(M).
 

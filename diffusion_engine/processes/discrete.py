@@ -15,7 +15,7 @@ from .gaussian import Array, GaussianProcess, Point
 FLOOR = 2.0**-24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Discrete(GaussianProcess):
     """Variance preserving chain given by its table of alpha_bar = alpha^2 (Ho et al. 2020).
 

@@ -37,9 +37,10 @@ class Point:
         return self.sigma / self.alpha if self.alpha > 0.0 else math.inf
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GaussianProcess:
-    """A law given by `alpha`, `sigma` and the inverse of lam; subclasses supply the three.
+    """A law given by `alpha`, `sigma` and the inverse of lam; subclasses supply the three. Its numbers are
+    given by name.
 
     A run goes from t_max to t_min. A time outside `range` raises; a noise level outside it keeps its value
     and has the label of the nearest time. `blocks` is how many parts of x's shape the state and the network's
@@ -57,6 +58,10 @@ class GaussianProcess:
             raise ValueError(
                 f"{type(self).__name__} has t_min={self.t_min:g} and t_max={self.t_max:g}: its runs go from "
                 "t_max to t_min, so that t_min is the smaller"
+            )
+        if self.t_min < (low := self.range[0]):
+            raise ValueError(
+                f"{type(self).__name__} has t_min={self.t_min:g}, and its times begin at {low:g}"
             )
 
     def _settle(self) -> None:
@@ -137,7 +142,15 @@ class GaussianProcess:
         return Point(0.0, 1.0, 0.0)
 
 
-@dataclass(frozen=True)
+def _ends_at_1(process: GaussianProcess, there: str) -> None:
+    """Raises ValueError where runs start beyond t = 1, where a schedule has its last value."""
+    if process.t_max > 1.0:
+        raise ValueError(
+            f"{type(process).__name__} has t_max={process.t_max:g}, and its times end at 1, where {there}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class VP(GaussianProcess):
     """Variance preserving SDE with beta(t) = beta_min + t (beta_max - beta_min).
 
@@ -156,6 +169,7 @@ class VP(GaussianProcess):
                 f"{type(self).__name__} has beta_min={self.beta_min:g} and beta_max={self.beta_max:g}: rates "
                 "of noise are 0 or above, and not both 0"
             )
+        _ends_at_1(self, "the rate of noise is beta_max")
 
     def log_alpha(self, t: Array | float) -> Array:
         t = np.asarray(t, np.float64)
@@ -190,7 +204,7 @@ class VP(GaussianProcess):
         return 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SubVP(VP):
     """Sub-VP SDE: alpha as VP, standard deviation 1 - alpha^2 (Song et al. 2021, eq. 29)."""
 
@@ -206,7 +220,7 @@ class SubVP(VP):
         return self.t_of_log_alpha(np.log(2.0 * r / (1.0 + np.hypot(1.0, 2.0 * r))))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VE(GaussianProcess):
     """Variance exploding SDE: alpha = 1, sigma = sigma_min (sigma_max / sigma_min)^t."""
 
@@ -223,6 +237,7 @@ class VE(GaussianProcess):
                 f"VE has sigma_min={self.sigma_min:g} and sigma_max={self.sigma_max:g}: give 0 < sigma_min < "
                 "sigma_max"
             )
+        _ends_at_1(self, "sigma is sigma_max")
 
     def alpha(self, t: Array | float) -> Array:
         return np.ones_like(np.asarray(t, np.float64))
@@ -245,7 +260,7 @@ class VE(GaussianProcess):
         return Point(-1.0, 1.0, 0.0)  # t = 0 still has sigma_min
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EDM(GaussianProcess):
     """alpha = 1, sigma = t (Karras et al. 2022)."""
 
@@ -273,7 +288,7 @@ class EDM(GaussianProcess):
         return 0.0, math.inf
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FlowMatching(GaussianProcess):
     """Straight paths alpha = 1 - t, sigma = t (Lipman et al. 2023; Liu et al. 2023)."""
 

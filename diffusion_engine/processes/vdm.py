@@ -46,7 +46,7 @@ class Net:
         return made.reshape(t.shape).numpy()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VDM(GaussianProcess):
     """alpha^2 = sigmoid(-gamma(t)), sigma^2 = sigmoid(gamma(t)) (Kingma et al. 2021, eq. 3).
 
