@@ -766,7 +766,7 @@ def test_a_process_that_torch_does_not_know():
             return np.sin(np.asarray(t))
 
     assert law(Mine(), torch.tensor([0.5]))[0].shape == (1,)
-    network = ScoreNetwork(lambda x, t: x, Other(0.01, 1.5), (1,))
+    network = ScoreNetwork(lambda x, t: x, Other(t_min=0.01, t_max=1.5), (1,))
     with pytest.raises(ValueError, match=r"add them with @diffusion_engine\.law\.law\.register"):
         exact_derivative(network)
 

@@ -301,11 +301,14 @@ class Own(GaussianProcess):
         return np.arctan(np.exp(-lam))
 
 
+OWN = Own(t_min=0.01, t_max=1.5)
+
+
 @pytest.mark.parametrize(
     "name, process, options, message",
     [
         ("euler_maruyama", VP(), {"step": "2/N"}, "step='2/N': choose 'grid' or '1/N'"),
-        ("euler_maruyama", Own(t_min=0.01, t_max=1.5), {}, "Own says no drift\\(t\\); use 'reverse_diffusion'"),
+        ("euler_maruyama", OWN, {}, "Own says no drift\\(t\\); use 'reverse_diffusion'"),
         ("euler_maruyama", EDM(), {"step": "1/N"}, "published for VP, sub-VP and VE, not EDM"),
         ("euler_maruyama", VP(), {"step": "1/N", "grid": "lambda"}, "needs uniform times from t=1"),
         ("reverse_diffusion", VP(), {"step": "1/N"}, "take more than 20"),
