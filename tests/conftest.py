@@ -3,6 +3,12 @@
 import importlib.util
 import os
 
+# libgomp's threads would spin while they wait, and a worker of pytest-xdist has a core to itself; what
+# depends on the number of threads sets it. Read when libgomp is loaded, with torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 

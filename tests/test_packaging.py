@@ -138,7 +138,9 @@ def test_with_cuda_decides(monkeypatch, tmp_path):
 def test_readme_has_the_commands():
     install = "pip install 'torch==2.13.*' . && diffusion-engine sample --out samples.png"
     assert readme_command("install") == install
-    assert readme_command("test") == "pip install 'torch==2.13.*' -e '.[test]' && pytest"
+    assert readme_command("test") == (
+        "pip install 'torch==2.13.*' -e '.[test]' && pytest -n auto --dist loadfile"
+    )
 
 
 # Stands in for `python -m venv FOLDER`: every tool it installs writes down how it was called.
@@ -168,7 +170,7 @@ def test_ci_runs_the_readme_command(tmp_path, broken):
     )
     assert (done.returncode == 0) == (not broken), done.stderr
     expected = ["pip install torch==2.13.* -e .[test]"]
-    expected += [] if broken == "pip" else ["pytest "]
+    expected += [] if broken == "pip" else ["pytest -n auto --dist loadfile"]
     assert calls.read_text().splitlines() == [
         *expected,
         "ruff check .",

@@ -216,18 +216,21 @@ def test_objections(monkeypatch):
 
 
 @pytest.mark.timeout(1200)
-def test_machine_code(capsys):
+@pytest.mark.parametrize("which", [[], pytest.param(["--all"], marks=pytest.mark.slow)], ids=str)
+def test_machine_code(which, capsys):
     """Compiled for GPUs that need not be there: few spills, nothing that rounds differently."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = str(Path(diffusion_engine.__file__).parents[1])
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("triton_aot.py")],
+        [sys.executable, Path(__file__).with_name("triton_aot.py"), *which],
         env=environment,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
+    made = " ".join(f["kernel"] for f in figures)
+    assert all(part in made for part in ("step", "noise", "brownian", "group_norm", "attention"))
     with capsys.disabled():
         print()
         for f in figures:
