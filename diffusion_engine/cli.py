@@ -108,8 +108,9 @@ def sample(
     if saved is None:
         rule = solver_of(solver, option)
     else:
-        _check_open(asked, saved, ranks.world)
-        rule, noised = recipes.solver_in(saved), bool(saved.get("noised"))
+        own = solver_of(solver, option) if ":" in solver else None
+        _check_open(asked, saved, ranks.world, own)
+        rule, noised = recipes.solver_in(saved, own), bool(saved.get("noised"))
         model = model if "--model" in asked else _model_of(saved)
     place = device_of(device, ranks.local)
     network = network_of(model, rule, place)
@@ -121,7 +122,8 @@ def sample(
     }  # fmt: skip
     began = time.perf_counter()
     if saved is not None:
-        result = Sampler.replay(network, saved, how, **({} if given is None else {"x": given}))
+        more = {} if given is None else {"x": given}
+        result = Sampler.replay(network, saved, how | {"solver": rule}, **more)
     else:
         wanted = numbers(seeds) if seeds is not None else None
         count = _count(n, wanted, given)
@@ -153,9 +155,12 @@ OPEN = frozenset(
 )  # fmt: skip
 
 
-def _check_open(asked: list[str], recipe: dict[str, Any], world: int) -> None:
+def _check_open(asked: list[str], recipe: dict[str, Any], world: int, own: Any) -> None:
     """Raises ValueError where options stand beside --recipe that would change what it makes."""
-    fixed = [name for name in asked if name not in OPEN]
+    given = (
+        OPEN if own is None else OPEN | {"--solver", "--option"}
+    )  # a recipe holds no user's solver
+    fixed = [name for name in asked if name not in given]
     if "--x" in asked and "x" not in recipe.get("needs", ()):
         fixed.append("--x")
     if fixed:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,7 +25,13 @@ Model = Annotated[
         "returns a ScoreNetwork; or exact, a mixture's closed form that suits the solver"
     ),
 ]
-SolverName = Annotated[str, typer.Option("--solver", help="a name of `diffusion-engine solvers`")]
+SolverName = Annotated[
+    str,
+    typer.Option(
+        "--solver",
+        help="a name of `diffusion-engine solvers`, or package.module:name of a solver of yours",
+    ),
+]
 Steps = Annotated[int, typer.Option(help="intervals of the grid")]
 Grid = Annotated[str | None, typer.Option(help="uniform, quadratic, karras, lambda, trailing, ...")]
 End = Annotated[
@@ -87,7 +94,10 @@ def solver_of(name: str, given: list[str] | None) -> Solver:
             made[option] = json.loads(value)
         except (ValueError, RecursionError):
             made[option] = value
-    return solver(name, **made)
+    if ":" not in name:
+        return solver(name, **made)
+    own = _found("--solver", name)
+    return solver(own(**made)) if isinstance(own, type) else solver(own, **made)
 
 
 def device_of(device: str | None, number: int = 0) -> torch.device:
@@ -124,24 +134,30 @@ def imported(name: str) -> ScoreNetwork:
     """The ScoreNetwork of "package.module:name": what is found there, or returned by it."""
     from .network import ScoreNetwork
 
-    package, _, attribute = name.partition(":")
-    sys.path.insert(
-        0, os.getcwd()
-    )  # as `python -m` does; a command's own first folder is its script's
-    try:
-        found = getattr(importlib.import_module(package), attribute)
-        made = found if isinstance(found, ScoreNetwork) or not callable(found) else found()
-    except Exception as error:  # whatever the user's own code raises
-        raise ValueError(
-            f"--model {name!r}: {type(error).__name__}: {error}; write package.module:function, in a "
-            "module that python finds here"
-        ) from error
+    made = _found(
+        "--model", name, lambda it: it if isinstance(it, ScoreNetwork) or not callable(it) else it()
+    )
     if not isinstance(made, ScoreNetwork):
         raise ValueError(
             f"--model {name!r} is a {type(made).__name__}; name a ScoreNetwork, or a function without "
             "arguments that returns one"
         )
     return made
+
+
+def _found(option: str, name: str, made: Callable[[Any], Any] = lambda it: it) -> Any:
+    """What is made of what is at "package.module:name"."""
+    package, _, attribute = name.partition(":")
+    sys.path.insert(
+        0, os.getcwd()
+    )  # as `python -m` does; a command's own first folder is its script's
+    try:
+        return made(getattr(importlib.import_module(package), attribute))
+    except Exception as error:  # whatever the user's own code raises
+        raise ValueError(
+            f"{option} {name!r}: {type(error).__name__}: {error}; write package.module:name, in a module "
+            "that python finds here"
+        ) from error
 
 
 def classes_of(network: Any, text: str, n: int) -> list[int] | None:

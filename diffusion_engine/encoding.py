@@ -39,7 +39,7 @@ def encoding(
     suited = (
         "'cld_exp' or 'cld_ode'" if process.blocks > 1 else "'ddim', 'heun', 'dpmpp_2m' or 'genie'"
     )
-    if solver.stochastic:
+    if solver.stochastic or _draws(solver, points, network, clip):
         raise ValueError(
             f"solver {solver.name!r} adds fresh noise, so that no latent leads back to an image: encode "
             f"with a deterministic one, such as {suited}"
@@ -64,6 +64,14 @@ def encoding(
         )
     rule = Inverse(solver, refine) if refine else solver
     return rule.plan(process, rising, network, kind, clip)
+
+
+def _draws(
+    solver: Solver, points: Points, network: ScoreNetwork, clip: tuple[float, float] | None
+) -> bool:
+    """Whether normals enter a run that begins with a whole state."""
+    kind = "whole" if network.process.blocks > 1 else "state"
+    return solver.plan(network.process, points, network, kind, clip).normals > 0
 
 
 @dataclass(frozen=True)

@@ -271,9 +271,9 @@ def _check_transport(rows: tuple[Row, ...]) -> None:
         error |= rounded
         if row.state is not None and abs(carried[0] - row.state.alpha) > 1e-9 * size + error[0]:
             raise ValueError(
-                f"row {i} does not transport x0: slot 0 holds {carried[0]!r} x0, "
-                f"the row says alpha = {row.state.alpha!r}; check its weights, or make the plan "
-                f"with exact=False"
+                f"row {i} does not transport x0: of a network that knows it, slot 0 holds {carried[0]!r} x0, "
+                f"and the row's state says alpha = {row.state.alpha!r}; check the row's weights of slots and "
+                f"denoised, or say exact=False, as a solver does that keeps x0 to its order alone"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import torch
 
 from . import checks
 from .processes import Point
-from .solvers import Solver, solver
+from .solvers import SOLVERS, Own, Solver, solver
 
 if TYPE_CHECKING:
     from .sampler import Sampler
@@ -31,20 +32,33 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
     value = checks.plain(value)
-    return 1e308 if value == math.inf else value  # JSON has no infinity
+    infinite = isinstance(value, float) and value == math.inf
+    return 1e308 if infinite else value  # JSON has no infinity
+
+
+def about(rule: Solver) -> dict[str, Any]:
+    """A solver in a recipe: its name, and the fields of a dataclass but for those that JSON does not hold."""
+    given: Any = rule.given if isinstance(rule, Own) else rule
+    fields = dataclasses.fields(given) if dataclasses.is_dataclass(given) else ()
+    options = {field.name: _plain(getattr(given, field.name)) for field in fields if field.init}
+    return {"name": rule.name, "options": {k: v for k, v in options.items() if _is_json(v)}}
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        return json.loads(json.dumps(value, allow_nan=False)) == value
+    except (TypeError, ValueError):
+        return False
 
 
 def written(sampler: Sampler) -> dict[str, Any]:
     """A sampler's part of a recipe; Request.recipe is the other."""
-    rule, clip, decoder = sampler.solver, sampler.clip, sampler.decoder
-    # A user's own solver may be no dataclass.
-    options: dict[str, Any] = dataclasses.asdict(rule) if dataclasses.is_dataclass(rule) else {}
-    options = {name: _plain(value) for name, value in options.items()}
+    clip, decoder = sampler.clip, sampler.decoder
     return {
         "format": FORMAT,
         "rng": RNG,
         "network": sampler.network.name,
-        "solver": {"name": rule.name, "options": options},
+        "solver": about(sampler.solver),
         "points": [_plain([p.t, p.alpha, p.sigma]) for p in sampler.points],
         "interval": [sampler.interval[0], min(sampler.interval[1], 1e308)],
         "classifier_scale": sampler.classifier_scale,
@@ -83,10 +97,11 @@ def read(
     Raises ValueError where this is no recipe, or something that it could not hold is not given.
     """
     check(recipe)
+    rule = solver_in(recipe, how.get("solver"))
     try:
         low, high = _floats(recipe["interval"])
         options: dict[str, Any] = {
-            "solver": solver_in(recipe),
+            "solver": rule,
             "times": [Point(*_floats(p)) for p in recipe["points"]],
             "interval": (low, math.inf if high >= 1e308 else high),
             "classifier_scale": recipe.get("classifier_scale", 1.0),
@@ -108,19 +123,41 @@ def read(
             "the recipe's samples are images that a decoder made: give how={'decoder': ...}, or None in its "
             "place for the latents"
         )
-    return options | dict(how), given | dict(more)
+    return dict(how) | options, given | dict(more)
 
 
-def solver_in(recipe: Mapping[str, Any]) -> Solver:
-    """The solver of a recipe. Raises ValueError where it names none."""
+def solver_in(recipe: Mapping[str, Any], given: Any = None) -> Solver:
+    """The solver of a recipe.
+
+    given  the object that it was made with, where that is a user's own
+    Raises ValueError where the recipe names none, names one that is not given, or another than is given.
+    """
     try:
-        about = recipe["solver"]
-        name, options = str(about["name"]), dict(about["options"])
+        name, options = str(recipe["solver"]["name"]), dict(recipe["solver"]["options"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"this is not a recipe of this engine, it names no solver ({error!r}); use Result.recipe"
         ) from error
-    return solver(name, **options)
+    if name not in SOLVERS and given is None:
+        raise ValueError(
+            f"the recipe's solver {name!r} is none of this package's: give the object that it was made with, "
+            "how={'solver': ...}, or --solver package.module:name on the command line"
+        )
+    if given is None:
+        return solver(name, **options)
+    made = solver(given)
+    known = about(solver(name, **options)) if name in SOLVERS else {}
+    recorded = {"name": name, "options": options} | known
+    if about(made) != recorded:
+        raise ValueError(
+            f"the recipe was made with {_call(recorded)} and {_call(about(made))} is given; give the same one"
+        )
+    return made
+
+
+def _call(solver: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{name}={value!r}" for name, value in solver["options"].items())
+    return f"{solver['name']}({options})"
 
 
 def _floats(values: Any) -> tuple[float, ...]:

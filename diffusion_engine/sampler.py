@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import brownian, checks, executors, flags, grids, recipes, request, trace
+from . import brownian, checks, executors, flags, grids, recipes, request, solvers, trace
 from .accelerate.network import Accelerated
 from .accelerate.twin import Example
 from .declared import sound
@@ -39,7 +39,7 @@ from .plan import Plan
 from .processes import Point
 from .progress import Progress, bar, watcher
 from .request import ASKED, Request, Result, Scale
-from .solvers import Solver, solver
+from .solvers import Rule, Solver
 
 BATCH = "at least 1 sample a batch"
 CLIP = "give a range (low, high) with low < high, None or 'network'"
@@ -59,7 +59,8 @@ class Sampler:
     can be copied and pickled for other processes.
 
     network    a ScoreNetwork
-    solver     a name (see `diffusion-engine solvers`), with its options as keywords, or an object
+    solver     a name (see `diffusion-engine solvers`), with its options as keywords, or an object with
+               `updates(process, points)`
     steps      intervals of the grid, 1 or more
     grid       name of a grid or a function; None is the solver's, the network's, or else the process's own
     end        "zero": end at clean data; "t_min": at the process's t_min
@@ -89,7 +90,7 @@ class Sampler:
     def __init__(
         self,
         network: ScoreNetwork,
-        solver: str | Solver = "dpmpp_2m",
+        solver: str | Rule = "dpmpp_2m",
         steps: int = 20,
         *,
         grid: str | grids.Grid | None = None,
@@ -117,7 +118,7 @@ class Sampler:
             )
         if times is not None and sigmas is not None:
             raise ValueError("times and sigmas both fix the levels of a run; give one of them")
-        self.solver = _solver(solver, options)
+        self.solver = solvers.solver(solver, OPTIONS, **options)
         if sigmas is not None:
             self.points = grids.from_sigmas(network.process, sigmas)
         elif times is not None:
@@ -426,9 +427,17 @@ class Sampler:
         """The samples of a recipe, made again; tensors it could not hold come as keywords.
 
         how  arguments of Sampler that a recipe does not fix: backend, batch_size, executor and the like; the
-             decoder where one made images, or None there for the latents
+             decoder where one made images, or None there for the latents; the solver where it is an object
+             of your own, which has to be the same, with the same options
+        Raises ValueError where something that was needed is not given, or something else is.
         """
-        options, given = recipes.read(recipe, how or {}, more)
+        how = {} if how is None else how
+        if not isinstance(how, Mapping):
+            raise ValueError(
+                f"how={checks.said(how)}: give a mapping of Sampler's arguments, as {{'backend': 'cpp'}}"
+            )
+        checks.names("replay's how", how, OPEN)
+        options, given = recipes.read(recipe, how, more)
         sampler = cls(network, **options)
         if sampler.decoder is not None:
             fitting(sampler.decoder, recipe.get("decoder"))
@@ -436,16 +445,14 @@ class Sampler:
 
 
 OPTIONS = frozenset(signature(Sampler).parameters) - {"network", "options"}
-
-
-def _solver(given: str | Solver, options: dict[str, Any]) -> Solver:
-    if not isinstance(given, str) and (not hasattr(given, "plan") or isinstance(given, type)):
-        raise ValueError(f"solver={given!r} is neither a name nor an object with plan(...)")
-    return solver(given, OPTIONS, **options)
+# What a recipe leaves open. It holds the solver too, but for a user's own.
+OPEN = OPTIONS - {
+    "steps", "grid", "end", "times", "sigmas", "guidance", "interval", "classifier_scale", "clip", "dtype"
+}  # fmt: skip
 
 
 def _own_grid(solver: Solver, network: ScoreNetwork) -> str | grids.Grid | None:
-    """The grid that a solver was published with; a user's own object may know of none."""
-    if not isinstance(solver, Solver) or solver.blocks != network.process.blocks:
+    """The grid that a solver was published with."""
+    if solver.blocks != network.process.blocks:
         return None
     return solver.default_grid(network.process)

@@ -1,4 +1,4 @@
-"""Solvers by name. Adding one is a file and a line here."""
+"""Solvers by name, and what one is written with. Adding one is a file and a line here."""
 
 from __future__ import annotations
 
@@ -8,9 +8,20 @@ from collections.abc import Iterable
 from typing import Any
 
 from .. import checks
+from ..linear import denoised, normal, raw, slot, x
 from .adams import DEIS, IPNDM, LMS, PLMS
 from .ald import ALD
-from .base import Solver, Update
+from .base import (
+    Points,
+    Ring,
+    Solver,
+    Update,
+    eps_of,
+    first_order_only,
+    score_of,
+    steps,
+    transfer,
+)  # fmt: skip
 from .cld import CLDEulerMaruyama, CLDHeun
 from .cld_exp import CLDExponential
 from .cld_sscs import SSCS, SSCS2, SSCSExact, SSCSMid, SSCSMixed
@@ -22,6 +33,7 @@ from .dpmpp import DPMpp2M, DPMpp2MSDE, DPMpp3M, DPMpp3MSDE, DPMppSDE
 from .euler import Euler, EulerAncestral
 from .genie import GENIE
 from .heun import DPM2, Heun
+from .own import Own, Rule, adopted
 from .sde import DPDMSDE, Ancestral, EulerMaruyama, ReverseDiffusion
 from .unipc import UniPC
 from .vdm import VDM
@@ -66,11 +78,12 @@ SOLVERS: dict[str, type[Solver]] = {
 }
 
 
-def solver(name: str | Solver, also: Iterable[str] = (), /, **options: Any) -> Solver:
-    """The solver of a name with its options, or the given object as it is.
+def solver(name: str | Rule, also: Iterable[str] = (), /, **options: Any) -> Solver:
+    """The solver of a name with its options, or a user's object as a solver.
 
     also  other names that a misspelled option may have meant
-    Raises ValueError on an unknown name or option, or one of another kind.
+    Raises ValueError on an unknown name or option, or one of another kind, and on an object that is no
+    solver or has the name of another.
     """
     if not isinstance(name, str):
         if options:
@@ -78,19 +91,27 @@ def solver(name: str | Solver, also: Iterable[str] = (), /, **options: Any) -> S
                 f"options {sorted(options)} go with a solver's name, not with an object"
                 f"{checks.nearest(options, also)}"
             )
-        return name
+        made = adopted(name)
+        if SOLVERS.get(made.name, type(made)) is not type(made):
+            raise ValueError(
+                f"solver name {made.name!r} is that of {SOLVERS[made.name].__name__}, which recipes would be "
+                f"replayed with; give yours another"
+            )
+        return made
     if name not in SOLVERS:
         raise ValueError(
             f"unknown solver {name!r}; the solvers are {', '.join(SOLVERS)}"
             f"{checks.nearest([name], SOLVERS)}"
         )
-    known = {field.name: field for field in dataclasses.fields(SOLVERS[name])}  # type: ignore[arg-type]
+    kind = SOLVERS[name]
+    fields: tuple = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    known = {field.name: field for field in fields}
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(
             f"solver {name!r} has no option {', '.join(unknown)}; it has "
             f"{', '.join(sorted(known)) or 'none'}{checks.nearest(unknown, [*known, *also])}"
         )
-    return SOLVERS[name](**{key: _option(known[key], given) for key, given in options.items()})
+    return kind(**{key: _option(known[key], given) for key, given in options.items()})
 
 
 def _option(field: dataclasses.Field, given: Any) -> Any:
@@ -112,4 +133,7 @@ def _option(field: dataclasses.Field, given: Any) -> Any:
     return given
 
 
-__all__ = ["SOLVERS", "Solver", "Update", "solver"]
+__all__ = [
+    "SOLVERS", "Own", "Points", "Ring", "Rule", "Solver", "Update", "denoised", "eps_of", "first_order_only",
+    "normal", "raw", "score_of", "slot", "solver", "steps", "transfer", "x",
+]  # fmt: skip

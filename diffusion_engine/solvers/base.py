@@ -1,17 +1,19 @@
-"""What every solver shares: updates written with symbols, and how they become a plan."""
+"""What every solver shares: how its updates become a plan, and what steps are written with."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from .. import checks
 from ..brownian import span
 from ..linear import Linear, denoised, normal, raw, slot, x
 from ..plan import Call, Plan, Row, Span
 from ..processes import GaussianProcess, Point
+from .update import Update
 
 if TYPE_CHECKING:
     from ..grids import Grid
@@ -20,44 +22,14 @@ if TYPE_CHECKING:
 Points = Sequence[Point]
 
 
-@dataclass(frozen=True)
-class Update:
-    """One row as a solver writes it: call the network at a point, then renew the slots.
-
-    at       the law of the state the network reads
-    new      slot -> new content, in terms of old slots, `denoised`, `raw` and normals
-    state    the law of slot 0 afterwards; None while it holds a partial sum
-    read     the slots the network reads, one or two
-    churn    standard deviation of noise put into slot 0 before the call
-    raw      `raw` is the sum of these weights times the network's channel blocks 0, 1, ...
-    learned  (v0, v1, block): normals are multiplied by exp(v0 + v1 times that channel block)
-    slope    `raw` is d eps / dg along the ODE, in the form the network offers it, in place of `raw=`
-    span     with noise="brownian", the interval of the sample's path whose increment the churn, or else
-             normal 0, is; None: for every normal that from the last complete state to `state`
-    """
-
-    at: Point
-    new: dict[int, Linear]
-    state: Point | None
-    read: tuple[int, ...] = (0,)
-    churn: float = 0.0
-    raw: tuple[float, ...] = ()
-    learned: tuple[float, float, int] | None = None
-    slope: bool = False
-    span: tuple[Point, Point] | None = None
-
-    @property
-    def blocks(self) -> int:
-        """How many channel blocks the row takes from the network; block 0 is its prediction."""
-        return max(1, len(self.raw), 1 + self.learned[2] if self.learned else 0)
-
-
 class Solver:
-    """A rule that turns the points of a run into a plan. Subclasses are frozen dataclasses.
+    """A rule that turns the points of a run into a plan. A subclass writes `updates`; its options are the
+    fields of a frozen dataclass. What else it may say, with the defaults below:
 
+    name        in recipes and errors; where it says none, its class's
     order       of convergence in the step size
     calls       network calls a step
-    stochastic  whether fresh noise enters after the start
+    stochastic  whether fresh noise enters after the start, for lists; a run goes by what its plan draws
     source      the paper, and the equation
     differs     what it does otherwise than the published code, and why; "" where nothing
     blocks      parts of the state that it moves: 1, x, or 2, [x, v] of CLD
@@ -66,7 +38,7 @@ class Solver:
     on_path     whether its noise is that of an SDE, so that a Brownian path can drive it
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = "Solver"
     order: int = 1
     calls: ClassVar[int] = 1
     source: ClassVar[str] = ""
@@ -76,13 +48,20 @@ class Solver:
     keeps_noise: ClassVar[bool] = True
     on_path: ClassVar[bool] = True
 
+    def __init_subclass__(cls, **how: Any) -> None:
+        super().__init_subclass__(**how)
+        if "name" not in vars(
+            cls
+        ):  # an inherited one is another solver's, by which recipes find it
+            cls.name = cls.__name__
+
     @property
     def stochastic(self) -> bool:
         return False
 
-    def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
+    def updates(self, process: GaussianProcess, points: Points) -> Iterable[Update]:
         """The rows after the first, in order."""
-        raise NotImplementedError
+        raise NotImplementedError(f"solver {self.name!r} writes no updates(process, points)")
 
     def objection(self, process: GaussianProcess, points: Points) -> str | None:
         """Why the solver cannot run these points, as a sentence; None where it can."""
@@ -128,7 +107,7 @@ class Solver:
         if misfit := self.misfit(network):
             raise ValueError(f"solver {self.name!r} cannot run this: {misfit}")
         rows = [first_row(process, points[0], start)]
-        for i, update in enumerate(self.updates(process, points), 1):
+        for i, update in enumerate(self._written(process, points), 1):
             if update.churn:
                 rows[-1] = _add_noise(rows[-1], update)
             row = _row(update, network, clip, i)
@@ -136,6 +115,17 @@ class Solver:
             spans = _spans(row, rows, taken) if self.on_path else ()
             rows.append(replace(row, spans=spans))
         return Plan(tuple(rows), self.name, self.exact)
+
+    def _written(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
+        """The updates, made sure of: users write them."""
+        made = self.updates(process, points)
+        for update in made if isinstance(made, Iterable) else (made,):
+            if not isinstance(update, Update):
+                raise ValueError(
+                    f"solver {self.name!r}: updates(process, points) gave {checks.said(update)}; yield an "
+                    "Update(at, new, state) for every row"
+                )
+            yield update
 
 
 def _row(update: Update, network: ScoreNetwork, clip: tuple[float, float] | None, key: int) -> Row:

@@ -12,7 +12,7 @@ from ..linearize import linearized
 from ..network import ScoreNetwork
 from ..processes import VP, Discrete
 from ..sampler import Sampler
-from ..solvers import Solver, solver
+from ..solvers import Rule, solver
 from .cld import cld_mixture
 from .labelled import labelled_mixture
 from .mixture import Mixture
@@ -45,7 +45,7 @@ _SCORES: tuple[Callable[[Shape], ScoreNetwork], ...] = (
 )
 
 
-def exact_network(name: str | Solver, shape: Shape = (1,)) -> ScoreNetwork:
+def exact_network(name: str | Rule, shape: Shape = (1,)) -> ScoreNetwork:
     """The perfect network that a solver runs on, of data whose elements are draws from Mixture().
 
     name   of a solver, or a solver of your own
