@@ -39,11 +39,8 @@ def encoding(
     suited = (
         "'cld_exp' or 'cld_ode'" if process.blocks > 1 else "'ddim', 'heun', 'dpmpp_2m' or 'genie'"
     )
-    if solver.stochastic or _draws(solver, points, network, clip):
-        raise ValueError(
-            f"solver {solver.name!r} adds fresh noise, so that no latent leads back to an image: encode "
-            f"with a deterministic one, such as {suited}"
-        )
+    if solver.stochastic:
+        raise ValueError(_fresh(solver, suited))
     if isinstance(refine, bool) or not isinstance(refine, int) or refine < 0:
         raise ValueError(f"refine={refine!r}: a whole number of iterations a step, 0 for none")
     if refine and process.blocks > 1:
@@ -62,16 +59,19 @@ def encoding(
             f"start={first.t:g} lies at or before the sampler's first time t={points[0].t:g}; encode from a "
             "time nearer to data"
         )
+    # An object that says nothing of noise may draw it: of a whole state that is every normal of a plan.
+    whole = "whole" if process.blocks > 1 else "state"
+    if any(solver.plan(process, way, network, whole, clip).normals for way in (points, rising)):
+        raise ValueError(_fresh(solver, suited))
     rule = Inverse(solver, refine) if refine else solver
     return rule.plan(process, rising, network, kind, clip)
 
 
-def _draws(
-    solver: Solver, points: Points, network: ScoreNetwork, clip: tuple[float, float] | None
-) -> bool:
-    """Whether normals enter a run that begins with a whole state."""
-    kind = "whole" if network.process.blocks > 1 else "state"
-    return solver.plan(network.process, points, network, kind, clip).normals > 0
+def _fresh(solver: Solver, suited: str) -> str:
+    return (
+        f"solver {solver.name!r} adds fresh noise, so that no latent leads back to an image: encode with a "
+        f"deterministic one, such as {suited}"
+    )
 
 
 @dataclass(frozen=True)

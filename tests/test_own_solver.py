@@ -267,9 +267,27 @@ class OneDraw(Plain):
             yield Update(update.at, new, update.state, churn=churn)
 
 
-@pytest.mark.parametrize("own", [Noisy(), OneDraw(2, False), OneDraw(0, True), OneDraw(3, True)])
-def test_an_object_that_draws_does_not_encode(own):
-    sampler = Sampler(exact_network("euler"), own, 4)
+class Upward(Plain):
+    """Draws wherever a step does not end at clean data."""
+
+    def updates(self, process, points):
+        for update in super().updates(process, points):
+            new = {0: update.new[0] + 0.1 * update.state.sigma * normal(0)}
+            yield Update(update.at, new, update.state)
+
+
+@pytest.mark.parametrize(
+    "own, steps",
+    [
+        (Noisy(), 4),
+        (OneDraw(2, False), 4),
+        (OneDraw(0, True), 4),
+        (OneDraw(3, True), 4),
+        (Upward(), 1),
+    ],
+)
+def test_an_object_that_draws_does_not_encode(own, steps):
+    sampler = Sampler(exact_network("euler"), own, steps)
     with pytest.raises(ValueError, match=f"'{type(own).__name__}' adds fresh noise"):
         sampler.encode(torch.ones(1, 1))
 
