@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from oracles import ddgan as oracle
@@ -61,6 +62,21 @@ def test_numbers_of_the_chain(n):
     assert [row.call.label for row in rows] == list(range(n))
     for name, want in zip(("beta", "alpha_cum", "c1", "c2", "std"), oracle.chain(n), strict=True):
         assert [float(v) for v in made[name]] == pytest.approx(list(want), rel=1e-11, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_equals_the_loop(n):
+    network = generator(
+        n, module=lambda x, t, z: torch.tanh(x + 0.1 * t.double().view(-1, 1, 1, 1))
+    )
+    own = sampler(n, network, dtype=torch.float64, backend="torch")
+    x, *draws = torch.randn(n + 1, *SHAPE, generator=torch.Generator().manual_seed(0)).double()
+    made = own.sample(x=x, noised=True, noise=lambda row, m, seeds: draws[row - 1][None]).samples
+    theirs = oracle.ddgan(
+        lambda x, s: np.tanh(x + 0.1 * s.t), [(p.t, p.alpha, p.sigma, p.lam) for p in own.points],
+        x.numpy(), lambda step, stage: draws[step].numpy(),
+    )  # fmt: skip
+    assert made[0].numpy() == pytest.approx(theirs, rel=1e-10, abs=1e-10)
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 7])

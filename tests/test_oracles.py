@@ -1,20 +1,34 @@
 """The oracles against closed forms, each other and every golden number that concerns them."""
 
+import inspect
 import math
 
 import numpy as np
 import pytest
+from analytic import OF_X
 from oracles import golden, problems
 from oracles.adams import rho_weights, t_weights
 from oracles.common import differences, first_order, phi, steps
 from oracles.moments import output_moments
 from oracles.problems import SCHEDULES, TG, TM
-from oracles.solvers import SOLVERS, sample
+from oracles.solvers import named, oracle, sample
 from oracles.unipc import corrector_weights, predictor_weights, unipc_system
 
-STOCHASTIC = {"euler_ancestral", "ddpm", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde"}
+from diffusion_engine import SOLVERS
+
+# Those that keep a known x0 and the noise level, as most do: they have the invariants below.
+KEEPING = [
+    name for name in OF_X if named(name) and SOLVERS[name].exact and SOLVERS[name].keeps_noise
+]
+BY_TIME = {"deis"}  # interpolates in t, and so sees more than x / alpha and the ratio
+ON_EPS = {"vdm"}  # divides by alpha, which is 0 at the start of flow matching
+BY_PLACE = {
+    "deis",
+    "ipndm",
+    "plms",
+}  # keep a first prediction that interpolation in lam cannot reach
 CONFIGURATIONS = [
-    *((name, {}) for name in SOLVERS),
+    *((name, {}) for name in KEEPING),
     ("ddim", {"eta": 0.5}),
     ("euler_ancestral", {"eta": 0.5, "s_noise": 1.1}),
     ("heun", {"s_churn": 3.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003}),
@@ -222,30 +236,43 @@ def test_gaussian_matches_its_closed_form():
 # --- solvers against each other --------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", SOLVERS)
+def test_every_solver_has_an_oracle(name):
+    assert callable(oracle(name))
+
+
+def test_a_missing_oracle_says_what_to_write():
+    said = r"has 0 functions nope.* write .* nope\(denoiser, points, x, noise=None, \*\*options\)"
+    with pytest.raises(LookupError, match=said):
+        oracle("nope")
+
+
 @pytest.mark.parametrize(("name", "options"), CONFIGURATIONS, ids=option_id)
 def test_a_point_mass_is_sampled_exactly(name, options):
     """With x0 known, x = alpha x0 + sigma eps is every deterministic solver's invariant."""
     schedule, points = problems.grid("lam", 7)
-    options = options | {key: 0.0 for key in ("eta", "s_churn") if key in options}
-    if name in STOCHASTIC - {"ddpm"}:
-        options = options | {"eta": 0.0}
+    takes = inspect.signature(oracle(name)).parameters
+    options = options | {key: 0.0 for key in ("eta", "s_churn") if key in takes}
     first, last = points[0], points[-1]
-    x = first.alpha * 0.4 + first.sigma * np.array([-1.2, 0.3])
-    if name == "ddpm":  # its noise is part of the method; without it only x0 is kept
-        x = first.alpha * np.array([0.4, 0.4])
+    drawn = []
 
     def silence(step, stage):
-        assert name == "ddpm"
+        drawn.append(step)
         return 0.0
 
-    out = sample(name, lambda x, p: 0 * x + 0.4, schedule, points, x, silence, **options)
-    eps = np.zeros(2) if name == "ddpm" else np.array([-1.2, 0.3])
-    assert out == pytest.approx(last.alpha * 0.4 + last.sigma * eps, abs=1e-12)
+    def end(eps):
+        x = first.alpha * 0.4 + first.sigma * eps
+        return sample(name, lambda x, p: 0 * x + 0.4, schedule, points, x, silence, **options)
+
+    assert end(np.zeros(2)) == pytest.approx(last.alpha * 0.4, abs=1e-12)
+    if not drawn:  # where noise is part of the method, without it only x0 is kept
+        eps = np.array([-1.2, 0.3])
+        assert end(eps) == pytest.approx(last.alpha * 0.4 + last.sigma * eps, abs=1e-12)
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [pair for pair in CONFIGURATIONS if pair[0] != "deis" or "variant" in pair[1]],
+    [pair for pair in CONFIGURATIONS if pair[0] not in BY_TIME or "variant" in pair[1]],
     ids=option_id,
 )
 def test_scaling_the_state_changes_nothing(name, options):
@@ -331,7 +358,9 @@ def test_noise_free_end_returns_the_last_estimate(name, options):
     assert np.all(np.isfinite(out))
 
 
-@pytest.mark.parametrize(("name", "options"), CONFIGURATIONS, ids=option_id)
+@pytest.mark.parametrize(
+    ("name", "options"), [pair for pair in CONFIGURATIONS if pair[0] not in ON_EPS], ids=option_id
+)
 def test_signal_free_start_is_finite(name, options):
     """Flow matching starts at alpha = 0, lam = -inf; the run then forgets its first step."""
     flow = SCHEDULES["flow"]
@@ -343,7 +372,7 @@ def test_signal_free_start_is_finite(name, options):
     assert np.all(np.isfinite(out))
 
 
-@pytest.mark.parametrize("name", sorted(set(SOLVERS) - {"deis", "ipndm", "plms"}))
+@pytest.mark.parametrize("name", [name for name in KEEPING if name not in BY_PLACE | ON_EPS])
 def test_signal_free_start_is_forgotten(name):
     """Interpolation in lam or ratio cannot reach the first prediction: the run begins anew."""
     flow, x, noise = SCHEDULES["flow"], np.array([-0.3, 1.0]), seeded_noise(2)

@@ -1,6 +1,7 @@
 """CLD in float64 from its equations: kernels by integration, samplers as loops (Dockhorn et al. 2022).
 
-A score is a function (x, v, t) -> s_v. Times fall; with `denoise` the last step is that to t = 0.
+A sampler is NAME(law, score, times, x, v, noise, denoise=False, **options) -> (x, v) of a solver's name. A
+score is a function (x, v, t) -> s_v. Times fall; with `denoise` the last step is that to t = 0.
 """
 
 import itertools
@@ -80,7 +81,7 @@ def denoised(law, x, v, t):
     return x - t * law.beta(t) * v / law.mass
 
 
-def euler_maruyama(law, score, times, x, v, noise, denoise=False):
+def cld_em(law, score, times, x, v, noise, denoise=False):
     for step, (s, t) in enumerate(itertools.pairwise(times)):
         d, beta = s - t, law.beta(s)
         pull = x + law.friction * v / law.mass + 2.0 * law.friction * score(x, v, s)
@@ -89,7 +90,7 @@ def euler_maruyama(law, score, times, x, v, noise, denoise=False):
     return (denoised(law, x, v, times[-1]) if denoise else x), v
 
 
-def heun(law, score, times, x, v, denoise=False):
+def cld_ode(law, score, times, x, v, noise=None, denoise=False):
     def rate(x, v, t):
         pull = x + law.friction * (v / law.mass + score(x, v, t))
         return -law.beta(t) * v / law.mass, law.beta(t) * pull
@@ -133,10 +134,22 @@ def midpoint_kick(law, score, s, t, x, v):
     return math.exp(z) * v + math.expm1(z) * left
 
 
-KICKS = {"sscs": euler_kick, "sscs_mid": mid_kick, "sscs_mixed": mixed_kick, "sscs2": midpoint_kick}
+def tangent_kick(law, score, s, t, x, v, powers=7, d=1e-4):
+    """With s_v + v / M = kappa v + r and R = dr / dv, f the left side at v: v + a phi_1(a (kappa + R)) f, of
+    which Taylor's series in a R; phi_1(z) is the integral of e^(z u) over [0, 1]."""
+    middle, a = 0.5 * (s + t), 2.0 * law.friction * integral(law, s, t)
+    kappa = 1.0 / law.mass - 1.0 / forward(law, middle)[1][1, 1]
+    near, far = (score(x, v + n * d, middle) - score(x, v - n * d, middle) for n in (1, 2))
+    slope = (8.0 * near - far) / (12.0 * d) + 1.0 / law.mass - kappa
+    u = (np.arange(1 << 16) + 0.5) / (1 << 16)
+    f, total = score(x, v, middle) + v / law.mass, 0.0
+    for k in range(powers + 1):
+        weight = (u**k * np.exp(a * kappa * u)).mean() / math.factorial(k)
+        total = total + weight * (a * slope) ** k
+    return v + a * total * f
 
 
-def splitting(law, score, times, x, v, noise, kick, published=False, denoise=False):
+def splitting(kick, law, score, times, x, v, noise, denoise=False, published=False):
     """Half flow, kick, half flow; `published` integrates beta over the first half twice."""
 
     def flow(x, v, b, z):
@@ -154,7 +167,27 @@ def splitting(law, score, times, x, v, noise, kick, published=False, denoise=Fal
     return (denoised(law, x, v, times[-1]) if denoise else x), v
 
 
-def exponential(law, score, times, x, v, order, denoise=False, substeps=120):
+def sscs(*run, **options):
+    return splitting(euler_kick, *run, **options)
+
+
+def sscs_mid(*run, **options):
+    return splitting(mid_kick, *run, **options)
+
+
+def sscs_mixed(*run, **options):
+    return splitting(mixed_kick, *run, **options)
+
+
+def sscs2(*run, **options):
+    return splitting(midpoint_kick, *run, **options)
+
+
+def sscs_exact(*run, **options):
+    return splitting(tangent_kick, *run, **options)
+
+
+def cld_exp(law, score, times, x, v, noise=None, denoise=False, order=3, substeps=120):
     """The probability flow ODE with o of s_v = -v / Svv - o / l replaced, within each step, by the polynomial
     in lam = log(mean of x / its deviation) through its last `order` values at the grid's times."""
     grid = [np.linspace(s, t, 2 * substeps + 1) for s, t in itertools.pairwise(times)]

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from .common import Denoiser, Noise, steps
+
 
 def chain(n, beta_min=0.1, beta_max=20.0, t_min=1e-3):
     """betas, cumulative alphas, and c1, c2, std of the posterior, index 0 the cleanest."""
@@ -32,3 +34,14 @@ def end_moments(n, mu, s2):
             slope**2 * variance + c1[i] ** 2 * s2 * (1 - cum[i]) / total + std[i] ** 2 * (i > 0)
         )
     return mean, variance
+
+
+def ddgan(denoiser: Denoiser, points, x, noise: Noise | None = None):
+    """x_{i-1} = c1 x0 + c2 x_i + std n over all steps of the chain."""
+    *_, c1, c2, std = chain(len(points) - 1)
+    for step, s, _ in steps(points):
+        i = len(std) - 1 - step
+        x = c1[i] * denoiser(x, s) + c2[i] * x
+        if i > 0:
+            x = x + std[i] * noise(step, 0)
+    return x
