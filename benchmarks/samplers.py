@@ -1,12 +1,16 @@
-"""Writes docs/samplers.md and its picture from the solvers themselves: python -m benchmarks.samplers."""
+"""Writes docs/samplers.md from the solvers themselves: python -m benchmarks.samplers. With --curves its
+picture too, which takes minutes, and matplotlib."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import inspect
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -29,11 +33,19 @@ FINE = 300  # steps of a reference run
 REFERENCE = {1: ("dpm_solver_3", {}), 2: ("cld_exp", {"order": 3})}
 
 
-def main() -> None:
-    DOCS.mkdir(exist_ok=True)
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--curves", action="store_true", help=f"run every solver and draw {PICTURE.name}"
+    )
+    curves = parser.parse_args(words).curves
     PAGE.write_text(page())
     print(f"wrote {PAGE}")
-    draw({name: curve(name) for name in SOLVERS})
+    if not curves:
+        print(f"{PICTURE.name} is as it was: --curves draws it")
+        return
+    pyplot = plotter()
+    draw(pyplot, {name: curve(name) for name in SOLVERS})
     print(f"wrote {PICTURE}")
 
 
@@ -83,7 +95,8 @@ def step(name: str) -> str:
 
 
 def options(kind: type) -> str:
-    found = [f"{f.name}={f.default!r}" for f in dataclasses.fields(kind) if f.init]
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    found = [f"{f.name}={f.default!r}" for f in fields if f.init]
     return ", ".join(f"`{option}`" for option in found)
 
 
@@ -155,12 +168,19 @@ def floor() -> float:
     return distance(means[which] + stds[which] * z)
 
 
-def draw(curves: dict[str, list[tuple[int, float]]]) -> None:
-    import matplotlib
-
+def plotter() -> ModuleType:
+    """matplotlib's pyplot, which draws to files; without it an error before the minutes that curves take."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise SystemExit("--curves needs matplotlib: pip install matplotlib") from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    return pyplot
+
+
+def draw(pyplot: ModuleType, curves: dict[str, list[tuple[int, float]]]) -> None:
     figure, panels = pyplot.subplots(1, 2, figsize=(15, 8), constrained_layout=True)
     for panel, stochastic in zip(panels, (False, True), strict=True):
         chosen = [n for n in curves if SOLVERS[n]().stochastic is stochastic and curves[n]]

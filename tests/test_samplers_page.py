@@ -15,8 +15,19 @@ encoding = importlib.import_module("benchmarks.encoding")
 
 def test_the_page_is_that_of_the_solvers():
     page = samplers.page()
-    assert samplers.PAGE.read_text() == page, "run python -m benchmarks.samplers"
+    assert samplers.PAGE.read_text() == page, "run: python -m benchmarks.samplers"
     assert all(f"| `{name}` |" in page for name in SOLVERS)
+
+
+def test_the_page_is_written_without_matplotlib(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(samplers, "PAGE", tmp_path / "samplers.md")
+    monkeypatch.setattr(samplers, "curve", lambda name: pytest.fail("curves take minutes"))
+    samplers.main([])
+    assert samplers.PAGE.read_text() == samplers.page()
+    assert "samplers.png is as it was: --curves draws it" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="--curves needs matplotlib: pip install matplotlib"):
+        samplers.main(["--curves"])
 
 
 @pytest.mark.parametrize("way", [("ddim", 3), ("dpmpp_2m", 0)])

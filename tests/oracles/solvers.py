@@ -33,7 +33,7 @@ def oracle(name):
     found = named(name)
     if len(found) != 1:
         raise LookupError(
-            f"tests/oracles/ has {len(found)} functions {name}, and a solver has one oracle: write there, from "
+            f"tests/oracles/ has {len(found)} functions {name}, a solver has one oracle: write there, from "
             f"the paper alone, a loop in float64, {name}(denoiser, points, x, noise=None, **options); "
             "tests/oracles/solvers.py says what these are"
         )
