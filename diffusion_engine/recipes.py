@@ -28,9 +28,13 @@ KEYS = {
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON holds, where it is one of numpy or torch, a sequence, or infinite."""
+    """A value that JSON holds, where it is one of numpy or torch, a collection, or infinite."""
+    if getattr(value, "ndim", 0):
+        value = value.tolist()
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
     value = checks.plain(value)
     infinite = isinstance(value, float) and value == math.inf
     return 1e308 if infinite else value  # JSON has no infinity

@@ -331,6 +331,10 @@ def test_a_recipe_holds_the_options_of_an_object():
     _, recipe = recorded(Scaled(0.5))
     options = {"factor": 0.5, "top": 1e308, "weights": [1.0, 2.0]}  # no `rule`
     assert recipe["solver"] == {"name": "Scaled", "options": options}
+    for weights in (np.array([[3.0]]), torch.tensor([[3.0]]), [np.array([3.0])]):
+        assert recorded(Scaled(weights=weights))[1]["solver"]["options"]["weights"] == [[3.0]]
+    _, recipe = recorded(Scaled(weights={"first": np.float64(math.inf)}))
+    assert recipe["solver"]["options"]["weights"] == {"first": 1e308}
 
 
 @pytest.mark.parametrize(
