@@ -50,9 +50,8 @@ class Solver:
 
     def __init_subclass__(cls, **how: Any) -> None:
         super().__init_subclass__(**how)
-        if "name" not in vars(
-            cls
-        ):  # an inherited one is another solver's, by which recipes find it
+        # An inherited name is another solver's, by which recipes find it.
+        if "name" not in vars(cls):
             cls.name = cls.__name__
 
     @property
