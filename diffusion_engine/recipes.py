@@ -12,7 +12,8 @@ import torch
 
 from . import checks
 from .processes import Point
-from .solvers import SOLVERS, Own, Solver, solver
+from .solvers import SOLVERS, Solver, solver
+from .solvers.own import Own
 
 if TYPE_CHECKING:
     from .sampler import Sampler

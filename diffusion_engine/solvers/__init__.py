@@ -33,7 +33,7 @@ from .dpmpp import DPMpp2M, DPMpp2MSDE, DPMpp3M, DPMpp3MSDE, DPMppSDE
 from .euler import Euler, EulerAncestral
 from .genie import GENIE
 from .heun import DPM2, Heun
-from .own import Own, Rule, adopted
+from .own import Rule, adopted
 from .sde import DPDMSDE, Ancestral, EulerMaruyama, ReverseDiffusion
 from .unipc import UniPC
 from .vdm import VDM
@@ -134,6 +134,6 @@ def _option(field: dataclasses.Field, given: Any) -> Any:
 
 
 __all__ = [
-    "SOLVERS", "Own", "Points", "Ring", "Rule", "Solver", "Update", "denoised", "eps_of", "first_order_only",
+    "SOLVERS", "Points", "Ring", "Rule", "Solver", "Update", "denoised", "eps_of", "first_order_only",
     "normal", "raw", "score_of", "slot", "solver", "steps", "transfer", "x",
 ]  # fmt: skip
