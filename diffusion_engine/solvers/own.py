@@ -18,6 +18,9 @@ class Rule(Protocol):
         """The rows after the first, in order."""
 
 
+SAID = frozenset(name for name in vars(Solver) if not name.startswith("_"))
+
+
 class Own(Solver):
     """A user's object as a Solver: what it says of itself, and for the rest what Solver says.
 
@@ -25,14 +28,14 @@ class Own(Solver):
     """
 
     given: Rule
-    stochastic = False
 
     def __init__(self, given: Rule) -> None:
-        heard = {name: getattr(given, name) for name in SAID if hasattr(given, name)}
-        vars(self).update({"given": given, "name": type(given).__name__} | heard)
+        vars(self).update(given=given, name=type(given).__name__)
 
-
-SAID = [name for name in vars(Solver) if not name.startswith("_")]
+    def __getattribute__(self, name: str) -> Any:
+        if name in SAID and hasattr(self.given, name):
+            return getattr(self.given, name)
+        return super().__getattribute__(name)
 
 
 def adopted(given: Any) -> Solver:
