@@ -234,7 +234,7 @@ def test_wrong_output_channels():
             lambda n: Sampler(n, "sscs", 5, clip=(-1.0, 1.0)),
             r"clip=\(-1.0, 1.0\) bounds an estimate",
         ),
-        (lambda n: Sampler(n, "cld_exp", 5, order=3.0), "order=3.0: give an integer"),
+        (lambda n: Sampler(n, "cld_exp", 5, max_order=3.0), "max_order=3.0: give an integer"),
         (lambda n: Sampler(n, "sscs", 5).encode(torch.zeros(1, 1, 4, 4)), "'cld_exp' or 'cld_ode'"),
         (
             lambda n: Sampler(n, "cld_exp", 5).encode(torch.zeros(1, 1, 4, 4), refine=2),

@@ -88,7 +88,7 @@ def ends(process, name, n, **options):
 @pytest.mark.parametrize("process", [CLD(), VARYING], ids=["constant", "varying"])
 @pytest.mark.parametrize(
     "solver, options, order",
-    [("cld_ode", {}, 2)] + [("cld_exp", {"order": order}, order) for order in (1, 2, 3)],
+    [("cld_ode", {}, 2)] + [("cld_exp", {"max_order": order}, order) for order in (1, 2, 3)],
     ids=str,
 )
 def test_order_of_the_ode_on_the_mixture(solver, options, order, process):

@@ -51,7 +51,8 @@ def test_second_order(solver, powers, process):
 @pytest.mark.parametrize("process", [TC, VARYING], ids=["constant", "varying"])
 @pytest.mark.parametrize(
     "solver, options, order, steps",
-    [("cld_ode", {}, 2, 800)] + [("cld_exp", {"order": order}, order, 200) for order in (1, 2, 3)],
+    [("cld_ode", {}, 2, 800)]
+    + [("cld_exp", {"max_order": order}, order, 200) for order in (1, 2, 3)],
     ids=str,
 )
 def test_order_of_the_ode(solver, options, order, steps, process):
@@ -190,7 +191,7 @@ def by_loop(solver, network, process, times, x, v, noise, denoise, **options):
     "solver, options",
     [(name, {}) for name in cases.OF_CLD if named(name)]
     + [("sscs", {"published": True})]
-    + [("cld_exp", {"order": order}) for order in (1, 2)],
+    + [("cld_exp", {"max_order": order}) for order in (1, 2)],
     ids=lambda v: v if isinstance(v, str) else ",".join(v),
 )
 def test_equals_the_loop(solver, options, process, end, mixed):
@@ -232,7 +233,8 @@ def test_equals_the_loop(solver, options, process, end, mixed):
         return draws[rows[step], m]
 
     times = [p.t for p in sampler.points if p.sigma > 0.0]
-    theirs = by_loop(solver, network, process, times, x, v, noise_of, end == "zero", **options)
+    loop_s = {{"max_order": "order"}.get(name, name): value for name, value in options.items()}
+    theirs = by_loop(solver, network, process, times, x, v, noise_of, end == "zero", **loop_s)
     # The loop of cld_exp integrates everything numerically, with an error of some 5e-8.
     assert ours == pytest.approx(theirs, rel=1e-8, abs=2e-7 if solver == "cld_exp" else 1e-8)
 

@@ -90,7 +90,7 @@ def refused(message, call, *given, **named):
         ({"solver": "ddim", "eta": "abc"}, "eta='abc': give a finite number"),
         ({"solver": "ddim", "eta": NAN}, "eta=nan"),
         ({"solver": "ddim", "clipped_eps": "no"}, "clipped_eps='no': give True or False"),
-        ({"solver": "unipc", "order": 2.5}, "order=2.5: give an integer"),
+        ({"solver": "unipc", "max_order": 2.5}, "max_order=2.5: give an integer"),
         ({"solver": "heun", "s_churn": INF}, "s_churn=inf"),
     ],
 )

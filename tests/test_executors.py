@@ -81,7 +81,7 @@ def test_one_graph_serves_solvers_steps_and_seeds():
     shared = Graph(recorder=recorder)
     for solver in ("ddim", "euler", "lms"):
         for steps in (5, 9):
-            network, options = PLAIN, {"order": 1} if solver == "lms" else {}
+            network, options = PLAIN, {"max_order": 1} if solver == "lms" else {}
             own = Sampler(network, solver, steps, executor=shared, **options).sample(3, seed=steps)
             assert same(Sampler(network, solver, steps, **options).sample(3, seed=steps), own)
     assert recorder.recorded == 1

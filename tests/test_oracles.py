@@ -44,6 +44,8 @@ CONFIGURATIONS = [
     ("deis", {"order": 1}),
     ("deis", {"variant": "rhoab"}),
     ("lms", {"denoised_at_zero": False}),
+    ("lms", {"start": "heun"}),
+    ("dpmpp_3m", {"start": "heun"}),
     ("ipndm", {"denoised_at_zero": False}),
     ("plms", {"order": 2}),
 ]
@@ -296,6 +298,7 @@ def test_scaling_the_state_changes_nothing(name, options):
         (("ddpm", {"variance": "fixed_small"}), ("ddim", {"eta": 1.0})),
         (("dpmpp_2m_sde", {"eta": 0.0}), ("dpmpp_2m", {"lower_order_final": False})),
         (("lms", {"order": 1}), ("ddim", {})),
+        (("ipndm", {"variable": True}), ("lms", {})),
         (("ipndm", {"order": 1}), ("ddim", {})),
         (("deis", {"order": 0}), ("ddim", {})),
         (("unipc", {"order": 1, "corrector": False}), ("ddim", {})),

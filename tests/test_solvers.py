@@ -29,25 +29,30 @@ CONFIGURATIONS = [
     ("dpmpp_2m_sde", {"eta": 0.5, "variant": "heun"}),
     ("dpmpp_2m_sde", {"eta": 0.0}),
     ("dpmpp_3m", {"kappa": 1.0, "lower_order_final": False}),
+    ("dpmpp_3m", {"start": "heun"}),
     ("dpmpp_3m_sde", {"eta": 0.5}),
+    ("dpmpp_3m_sde", {"kappa": 2.0}),
     ("dpmpp_3m_sde", {"eta": 0.0}),
-    ("unipc", {"order": 1}),
-    ("unipc", {"order": 2, "variant": "bh1"}),
-    ("unipc", {"order": 3, "variant": "bh1", "lower_order_final": False}),
-    ("unipc", {"order": 3, "corrector": False}),
-    ("deis", {"order": 2}),
-    ("deis", {"variant": "rhoab"}),
-    ("lms", {"order": 2}),
-    ("ipndm", {"order": 3}),
-    ("plms", {"order": 2}),
-    ("plms", {"order": 1}),
+    ("unipc", {"max_order": 1}),
+    ("unipc", {"max_order": 2, "variant": "bh1"}),
+    ("unipc", {"max_order": 3, "variant": "bh1", "lower_order_final": False}),
+    ("unipc", {"max_order": 3, "corrector": False}),
+    ("deis", {"max_order": 2}),
+    ("deis", {"variant": "rhoab", "start": "heun"}),
+    ("lms", {"max_order": 2}),
+    ("lms", {"start": "heun"}),
+    ("ipndm", {"max_order": 3}),
+    ("ipndm", {"variable": True}),
+    ("plms", {"max_order": 2}),
+    ("plms", {"max_order": 1}),
     ("euler_maruyama", {"noise": False}),
     ("reverse_diffusion", {"noise": False}),
     ("ancestral", {"denoise": False}),
     ("ald", {"n_steps": 2, "snr": 0.3, "denoise": False}),
     ("lcm", {"scaling": 0.1, "original": 40}),
 ]
-# The oracle's polynomial degree is one below the number of terms; its own defaults are the papers'.
+# What an oracle's options are called, and the defaults that differ: its own are the papers'. The degree of
+# DEIS' polynomials is one below the number of terms.
 TO_ORACLE = {
     "deis": lambda o: {"variant": "tab"} | o | {"order": o.get("order", 4) - 1},
     "unipc": lambda o: {"order": 3} | o,
@@ -60,10 +65,15 @@ TO_ORACLE = {
 }
 
 
+def to_oracle(solver: str, options: dict) -> dict:
+    options = {{"max_order": "order"}.get(name, name): value for name, value in options.items()}
+    return TO_ORACLE.get(solver, lambda o: o)(options)
+
+
 def from_oracle(solver: str, options: dict) -> dict:
-    options = dict(options)
+    options = {{"order": "max_order"}.get(name, name): value for name, value in options.items()}
     if solver == "deis":
-        options["order"] = options.get("order", 3) + 1
+        options["max_order"] = options.get("max_order", 3) + 1
     return options
 
 
@@ -178,7 +188,7 @@ def test_equals_oracle(solver, options, schedule, n):
     queue = [draws[key] for key in sorted(draws)]
     theirs = oracle(
         solver, TM.denoiser, SCHEDULES[schedule], points, x, lambda step, stage: queue.pop(0),
-        **TO_ORACLE.get(solver, lambda o: o)(options),
+        **to_oracle(solver, options),
     )  # fmt: skip
     assert not queue, "the engine drew more than the oracle"
     scale = max(size(plan) * np.abs(x).max(), np.abs(theirs).max())

@@ -12,9 +12,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from .. import checks
 from ..linear import Linear, denoised, slot, x
 from ..processes import GaussianProcess, Point
-from .base import Points, Ring, Solver, Update, eps_of, finite_start, steps, transfer
+from .base import STARTS, Points, Ring, Solver, Update, eps_of, finite_start, steps, transfer
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)
 
@@ -77,14 +78,31 @@ def combine(s: Point, t: Point, weights: list[float], past: list[tuple[Point, Li
 
 @dataclass(frozen=True)
 class Adams(Solver):
-    """What the multistep solvers share; subclasses say how the weights are made."""
+    """What the multistep solvers share; subclasses say how the weights are made.
 
-    order: int = 4
+    max_order  the highest order of a step's formula; the first steps have that of the calls so far
+    start      the first step: "euler", or "heun", of second order by a call more
+    """
+
     highest: ClassVar[int] = 4
+    max_order: int = 4
+    start: str = "euler"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.order <= self.highest:
-            raise ValueError(f"order={self.order}: {self.name} has orders 1 to {self.highest}")
+        if not 1 <= self.max_order <= self.highest:
+            raise ValueError(
+                f"max_order={self.max_order}: {self.name} has orders 1 to {self.highest}"
+            )
+        checks.one_of("start", self.start, STARTS)
+
+    @property
+    def order(self) -> int:
+        # One step of order p is no more than an order p + 1 of the run.
+        return min(self.max_order, 3 if self.start == "heun" else 2)
+
+    @property
+    def asymptotic(self) -> int:
+        return self.max_order
 
     def objection(self, process: GaussianProcess, points: Points) -> str | None:
         return finite_start(process, points)
@@ -94,22 +112,37 @@ class Adams(Solver):
         raise NotImplementedError
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
-        ring = Ring(self.order - 1)
+        ring = Ring(self.max_order - 1)
         for i, (s, t) in enumerate(steps(points)):
             nodes = [s, *(at for at, _ in ring.past)]
             new = {0: combine(s, t, self.weights(process, nodes, t), ring.past)}
-            if self.order > 1 and i + 2 < len(points):
+            if self.max_order > 1 and i + 2 < len(points):
                 new[ring.store(s)] = eps_of(s)
-            yield Update(s, new, t)
+            if i == 0 and self.start == "heun" and t.sigma > 0.0:  # no call at clean data
+                yield from improved(s, t, new)
+            else:
+                yield Update(s, new, t)
+
+
+def improved(s: Point, t: Point, first: dict[int, Linear]) -> Iterator[Update]:
+    """Heun's first step, with a second call at the end of Euler's; slot 1 has eps for the steps to come."""
+    # Slot 2 holds the end of the Euler step until the second call has been made there.
+    yield Update(s, {1: first.get(1, eps_of(s)), 2: transfer(s, t, x, denoised)}, None)
+    half = 0.5 * (t.sigma - t.alpha / s.alpha * s.sigma)
+    end = t.alpha / s.alpha * x + half * slot(1) + half * eps_of(t, slot(2))
+    yield Update(t, {0: end}, t, read=(2,))
 
 
 @dataclass(frozen=True)
 class LMS(Adams):
-    """Linear multistep in g, with exact variable-step coefficients (k-diffusion; DEIS rhoAB)."""
+    """Linear multistep in g, with exact variable-step coefficients (k-diffusion; DEIS rhoAB).
+
+    max_order  1 to 4, the highest order of a step's formula; the first steps have that of the calls so far
+    start      "euler" as published; "heun", a call more, makes the first step second order and the run third
+    """
 
     name: ClassVar[str] = "lms"
     source: ClassVar[str] = "k-diffusion"
-    order: int = 4
 
     def weights(self, process: GaussianProcess, nodes: Points, t: Point) -> list[float]:
         return rho_weights(process, nodes, t)
@@ -117,14 +150,15 @@ class LMS(Adams):
 
 @dataclass(frozen=True)
 class DEIS(Adams):
-    """Exponential integrator with eps interpolated over order times (Zhang & Chen 2023).
+    """Exponential integrator with eps interpolated over max_order times (Zhang & Chen 2023).
 
-    variant  "tab" interpolates in time, "rhoab" in g. The step to clean data is first order.
+    max_order  1 to 4, the paper's r + 1; the first steps have the order of the calls so far
+    start      "euler" as published; "heun", a call more, makes the first step second order and the run third
+    variant    "tab" interpolates in time, "rhoab" in g. The step to clean data is first order.
     """
 
     name: ClassVar[str] = "deis"
     source: ClassVar[str] = "Zhang & Chen 2023, eq. 14"
-    order: int = 4
     variant: str = "tab"
 
     def __post_init__(self) -> None:
@@ -140,40 +174,40 @@ class DEIS(Adams):
 
 @dataclass(frozen=True)
 class IPNDM(Adams):
-    """Improved PNDM: Adams-Bashforth with constant-step weights in a DDIM transfer (Zhang & Chen 2023)."""
+    """Improved PNDM: Adams-Bashforth with constant-step weights in a DDIM transfer (Zhang & Chen 2023).
+
+    Those weights are of second order where steps in g differ, of order `max_order` where they are equal.
+
+    max_order  1 to 4, the highest order of a step's formula; the first steps have that of the calls so far
+    start      "euler", or "heun", which is 'plms': with variable=True order 3
+    variable   the weights of the steps' own lengths, 'lms''s, as of the name ipndm_v
+    """
 
     name: ClassVar[str] = "ipndm"
     source: ClassVar[str] = "Zhang & Chen 2023, section 4; Liu et al. 2022"
-    order: int = 4
+    differs: ClassVar[str] = (
+        "variable=True has the exact weights; ipndm_v's of three and four calls are exact for equal steps "
+        "only, and its step to clean data is first order"
+    )
+    variable: bool = False
+
+    @property
+    def order(self) -> int:
+        return super().order if self.variable else min(self.max_order, 2)
 
     def weights(self, process: GaussianProcess, nodes: Points, t: Point) -> list[float]:
-        return ddim_weights(process, nodes, t)
+        return (rho_weights if self.variable else ddim_weights)(process, nodes, t)
 
 
 @dataclass(frozen=True)
-class PLMS(Adams):
+class PLMS(IPNDM):
     """Pseudo linear multistep: iPNDM's weights after one pseudo improved-Euler step (Liu et al. 2022).
 
-    The first step calls the network twice, as latent diffusion does.
+    The first step calls the network twice, as latent diffusion does. Options are ipndm's; with variable=True
+    the order is 3.
     """
 
     name: ClassVar[str] = "plms"
     source: ClassVar[str] = "Liu et al. 2022 (PNDM), algorithm 2; latent diffusion"
-    order: int = 4
-
-    def weights(self, process: GaussianProcess, nodes: Points, t: Point) -> list[float]:
-        return ddim_weights(process, nodes, t)
-
-    def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
-        s, t = points[0], points[1]
-        first, *rest = super().updates(process, points)
-        if t.sigma == 0.0:  # no second call at clean data
-            yield from (first, *rest)
-            return
-        # Slot 2 holds the end of the Euler step until the second call has been made there.
-        kept = first.new.get(1, eps_of(s))
-        yield Update(s, {1: kept, 2: transfer(s, t, x, denoised)}, None)
-        half = 0.5 * (t.sigma - t.alpha / s.alpha * s.sigma)
-        improved = t.alpha / s.alpha * x + half * slot(1) + half * eps_of(t, slot(2))
-        yield Update(t, {0: improved}, t, read=(2,))
-        yield from rest
+    differs: ClassVar[str] = ""
+    start: str = "heun"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..network import ScoreNetwork
 
 Points = Sequence[Point]
+STARTS = ("euler", "heun")  # of multistep solvers: first steps of one call, and of two
 
 
 class Solver:
@@ -27,7 +28,10 @@ class Solver:
     fields of a frozen dataclass. What else it may say, with the defaults below:
 
     name        in recipes and errors; where it says none, its class's
-    order       of convergence in the step size
+    order       of convergence in the step size, with these options, on the default grids up to t_min; weakly
+                where noise enters. From pure noise, where no first step has more than first order, 2 at most
+    asymptotic  the order of the formula, where every step has it: from exact or tiny first steps, to tiny
+                last ones, and evenly spaced where it takes its steps for equal; `order` unless it says more
     calls       network calls a step
     stochastic  whether fresh noise enters after the start, for lists; a run goes by what its plan draws
     source      the paper, and the equation
@@ -39,7 +43,6 @@ class Solver:
     """
 
     name: ClassVar[str] = "Solver"
-    order: int = 1
     calls: ClassVar[int] = 1
     source: ClassVar[str] = ""
     differs: ClassVar[str] = ""
@@ -53,6 +56,14 @@ class Solver:
         # An inherited name is another solver's, by which recipes find it.
         if "name" not in vars(cls):
             cls.name = cls.__name__
+
+    @property
+    def order(self) -> int:
+        return 1
+
+    @property
+    def asymptotic(self) -> int:
+        return self.order
 
     @property
     def stochastic(self) -> bool:
@@ -210,6 +221,11 @@ def _add_noise(row: Row, update: Update) -> Row:
     taken = None if update.span is None else span(*update.span)
     spans = (*(*row.spans, None)[:m], taken)
     return replace(row, new=row.new | {0: raised}, state=at, spans=spans)
+
+
+def orders(rule: Solver) -> str:
+    """`order`, and `asymptotic` beside it where that is another: "2 (4)"."""
+    return f"{rule.order}" + (f" ({rule.asymptotic})" if rule.asymptotic != rule.order else "")
 
 
 class Ring:

@@ -26,24 +26,32 @@ class CLDExponential(CLDSolver):
 
         u(t) = Psi(t, s) u(s) + sum_j C_j o_j,   C_j = integral of Psi(t, tau) (0, -Gamma beta / l) L_j(tau)
 
-    L_j are the Lagrange polynomials in lam(tau) through the last `order` calls: what DPM-Solver and DEIS do
-    for one block (Lu et al. 2022; Zhang & Chen 2023), for the two of CLD. Psi and C_j come from the
+    L_j are the Lagrange polynomials in lam(tau) through the last `max_order` calls: what DPM-Solver and DEIS
+    do for one block (Lu et al. 2022; Zhang & Chen 2023), for the two of CLD. Psi and C_j come from the
     equation they solve, in float64.
 
-    order  1 to 3; the first rows have that of the calls so far
+    max_order  1 to 3, the highest order of a step's formula; the first steps have that of the calls so far
     """
 
     name: ClassVar[str] = "cld_exp"
     source: ClassVar[str] = "the ODE of Dockhorn et al. 2022; extends Zhang & Chen 2023 (DEIS)"
-    order: int = 3
+    max_order: int = 3
 
     def __post_init__(self) -> None:
-        if type(self.order) is not int or not 1 <= self.order <= 3:
-            raise ValueError(f"order={self.order!r}: cld_exp has orders 1, 2 and 3")
+        if type(self.max_order) is not int or not 1 <= self.max_order <= 3:
+            raise ValueError(f"max_order={self.max_order!r}: cld_exp has orders 1, 2 and 3")
+
+    @property
+    def order(self) -> int:
+        return min(self.max_order, 2)  # the first step is Euler's
+
+    @property
+    def asymptotic(self) -> int:
+        return self.max_order
 
     def rows(self, system: System, points: Points) -> Iterator[Update | Row]:
-        ring = Ring(self.order - 1, first=2)
-        made = transitions(system.process, points, self.order)
+        ring = Ring(self.max_order - 1, first=2)
+        made = transitions(system.process, points, self.max_order)
         for (s, t), (psi, c) in zip(steps(points), made, strict=True):
             rest = self.rest(system, s)
             kept = [rest, *(past for _, past in ring.past)]
@@ -52,7 +60,7 @@ class CLDExponential(CLDSolver):
                 new[k] = float(psi[k, 0]) * x + float(psi[k, 1]) * slot(1)
                 for weight, term in zip(c[k], kept, strict=True):
                     new[k] += float(weight) * term
-            if self.order > 1:
+            if self.max_order > 1:
                 new[ring.store(s)] = rest
             yield Update(s, new, t, (0, 1), raw=OUTPUT)
 

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from .. import checks
 from ..linear import Linear, denoised, normal, x
 from ..processes import GaussianProcess, Point
-from .base import Points, Ring, Solver, Update, first_order_only, steps, transfer
+from .base import STARTS, Points, Ring, Solver, Update, first_order_only, steps, transfer
 from .euler import ancestral
 
 
@@ -41,6 +42,11 @@ def second_weight(h: float, variant: str) -> float:
 def check_variant(variant: str) -> None:
     if variant not in ("midpoint", "heun"):
         raise ValueError(f"variant={variant!r}: choose 'midpoint' or 'heun'")
+
+
+def check_kappa(kappa: float) -> None:
+    if kappa not in (1.0, 2.0):
+        raise ValueError(f"kappa={kappa!r}: 2 is exact, 1 as in the published codes")
 
 
 def usable_order(order: int, i: int, points: Points, past: int, lower_final: bool) -> int:
@@ -89,7 +95,9 @@ class DPMpp3M(Solver):
 
     kappa  factor of D2. 2 is the Taylor expansion's and third order; 1 is what the published codes
            use, second order.
-    lower_order_final  the last steps have orders 2 and 1
+    start  the first step: "euler", or "heun", of second order by a call more
+    lower_order_final  the last steps have orders 2 and 1. The run has order 3 with start="heun" and
+           lower_order_final=False, else 2
     """
 
     name: ClassVar[str] = "dpmpp_3m"
@@ -97,13 +105,22 @@ class DPMpp3M(Solver):
     differs: ClassVar[str] = (
         "D2 has the Taylor expansion's factor 2, for third order, where the published codes have 1 (kappa=1)"
     )
-    order = 3
     kappa: float = 2.0
+    start: str = "euler"
     lower_order_final: bool = True
 
     def __post_init__(self) -> None:
-        if self.kappa not in (1.0, 2.0):
-            raise ValueError(f"kappa={self.kappa!r}: 2 is exact, 1 as in the published codes")
+        check_kappa(self.kappa)
+        checks.one_of("start", self.start, STARTS)
+
+    @property
+    def order(self) -> int:
+        # One step of order p leaves the run no more than order p + 1.
+        return 2 if self.start == "euler" or self.lower_order_final else self.asymptotic
+
+    @property
+    def asymptotic(self) -> int:
+        return 3 if self.kappa == 2.0 else 2
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         ring = Ring(2)
@@ -117,7 +134,21 @@ class DPMpp3M(Solver):
                 d1, d2 = differences(s, t, ring.past, self.kappa)
                 p2 = math.expm1(-h) / h + 1.0
                 new = new + t.alpha * p2 * d1 - t.alpha * (p2 / h - 0.5) * d2
-            yield Update(s, {0: new} | keep(ring, s, i, points), t)
+            kept = keep(ring, s, i, points)
+            if i == 0 and self.start == "heun" and not first_order_only(s, t):
+                yield from improved(s, t, new, kept)
+            else:
+                yield Update(s, {0: new} | kept, t)
+
+
+def improved(s: Point, t: Point, euler: Linear, kept: dict[int, Linear]) -> Iterator[Update]:
+    """Heun's first step in lam: with the second prediction m, alpha_t (1 - (1 - e^-h) / h) (m - m0) more.
+
+    Slot 2 holds the end of Euler's step, slot 1 m0 for the steps to come.
+    """
+    weight = t.alpha * second_weight(t.lam - s.lam, "heun")
+    yield Update(s, kept | {0: euler - weight * denoised, 2: euler}, None)
+    yield Update(t, {0: x + weight * denoised}, t, read=(2,))
 
 
 @dataclass(frozen=True)
@@ -171,11 +202,22 @@ class DPMpp2MSDE(Stochastic):
 
 @dataclass(frozen=True)
 class DPMpp3MSDE(Stochastic):
-    """DPM-Solver++(3M) for the reverse SDE, with the published factor 1 on D2."""
+    """DPM-Solver++(3M) for the reverse SDE.
+
+    kappa  factor of D2: 1 as published, of second order, or the Taylor expansion's 2, third without noise
+    """
 
     name: ClassVar[str] = "dpmpp_3m_sde"
     source: ClassVar[str] = "k-diffusion"
-    order = 3
+    order = 2
+    kappa: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_kappa(self.kappa)
+
+    @property
+    def asymptotic(self) -> int:
+        return 3 if self.kappa == 2.0 and self.eta == 0.0 else 2
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         ring = Ring(2)
@@ -187,7 +229,7 @@ class DPMpp3MSDE(Stochastic):
                 if order == 2:
                     new = new + t.alpha * f2 * first_difference(s, t, ring.past)
                 else:
-                    d1, d2 = differences(s, t, ring.past, 1.0)
+                    d1, d2 = differences(s, t, ring.past, self.kappa)
                     new = new + t.alpha * f2 * d1 - t.alpha * (f2 / h - 0.5) * d2
             yield Update(s, {0: new} | keep(ring, s, i, points), t)
 

@@ -21,7 +21,8 @@ class GENIE(Solver):
     """x / alpha += H eps + H^2 / 2 d eps / dg with g = sigma / alpha and H = g_t - g_s, one call a step.
 
     afs      the first step is analytic, without a call: eps is x / sqrt(alpha^2 + sigma^2), which is x
-             itself for VP, and its derivative 0
+             itself for VP, and its derivative 0; the run is then of order 1, with a constant that is small
+             where the first time is nearly pure noise
     denoise  after the last time another call, a first-order step to clean data; end="zero" ends with
              that step anyway
 
@@ -37,9 +38,13 @@ class GENIE(Solver):
         "last time, and the analytic first step needs no branch: the published guidance script mixes the "
         "unconditional heads and denoises at the time before"
     )
-    order = 2
+    asymptotic = 2
     afs: bool = False
     denoise: bool = False
+
+    @property
+    def order(self) -> int:
+        return 1 if self.afs else 2  # the analytic slope is off by what does not fall with the step
 
     def misfit(self, network: ScoreNetwork) -> str | None:
         if network.derivative is not None:

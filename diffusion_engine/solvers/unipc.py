@@ -50,30 +50,42 @@ def corrector_weights(nodes: list[float], h: float, variant: str) -> tuple[np.nd
 class UniPC(Solver):
     """Unified predictor-corrector (Zhao et al. 2023, algorithms 1 and 2), one call a step.
 
-    order    1 to 3
-    variant  B(h): "bh1" is h, "bh2" is e^h - 1
-    corrector          corrects each state with the prediction made on it; not after the last step
-    lower_order_final  the last steps have orders 2 and 1
+    max_order  1 to 3, the highest order of a step's prediction; the first steps have that of the calls so far
+    variant    B(h): "bh1" is h, "bh2" is e^h - 1
+    corrector  corrects each state with the prediction made on it, which is an order more; not after the last
+               step
+    lower_order_final  the last steps have orders 2 and 1, and so the run 2; without it, with the corrector, 3
 
     Slots: 0 the predicted state, which the network reads, 1 the corrected one, then predictions.
     """
 
     name: ClassVar[str] = "unipc"
     source: ClassVar[str] = "Zhao et al. 2023, algorithms 1 and 2"
-    order: int = 3
+    max_order: int = 3
     variant: str = "bh2"
     corrector: bool = True
     lower_order_final: bool = True
 
     def __post_init__(self) -> None:
-        if self.order not in (1, 2, 3):
-            raise ValueError(f"order={self.order!r}: UniPC has orders 1 to 3")
+        if self.max_order not in (1, 2, 3):
+            raise ValueError(f"max_order={self.max_order!r}: UniPC has orders 1 to 3")
         if self.variant not in ("bh1", "bh2"):
             raise ValueError(f"variant={self.variant!r}: UniPC takes 'bh1' or 'bh2'")
 
+    @property
+    def order(self) -> int:
+        # The first step is corrected to order 2 at best, and the last of lower_order_final has order 1.
+        ends = 3 if self.corrector and not self.lower_order_final else 2
+        return min(self.asymptotic, ends)
+
+    @property
+    def asymptotic(self) -> int:
+        return self.max_order + self.corrector
+
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         ring = Ring(
-            self.order if self.corrector else self.order - 1, first=2 if self.corrector else 1
+            self.max_order if self.corrector else self.max_order - 1,
+            first=2 if self.corrector else 1,
         )
         before: tuple[Point, int] | None = None  # start and order of the step to be corrected
         for i, (s, t) in enumerate(steps(points)):
@@ -81,7 +93,7 @@ class UniPC(Solver):
             if before is not None and self.corrector:
                 corrected = self.correct(*before, s, ring.past)
             past = len(ring.past)
-            order = usable_order(self.order, i, points, past, self.lower_order_final)
+            order = usable_order(self.max_order, i, points, past, self.lower_order_final)
             new = {0: self.predict(s, t, corrected, ring.past[: order - 1])}
             if i + 2 < len(points):
                 if self.corrector:

@@ -60,14 +60,24 @@ def t_weights(nodes: list[Point], t: Point, schedule, panels: int = 8):
     ]
 
 
-def adams_steps(denoiser, points, x, order, weights_of, denoised_at_zero):
+def heun_step(denoiser, x, s: Point, t: Point, eps):
+    """The mean slope of both ends, the second at the end of Euler's step."""
+    x_t = t.alpha * (x / s.alpha + (t.ratio - s.ratio) * eps)
+    mean = (eps + eps_of(x_t, t, denoiser(x_t, t))) / 2
+    return t.alpha * (x / s.alpha + (t.ratio - s.ratio) * mean)
+
+
+def adams_steps(denoiser, points, x, order, weights_of, denoised_at_zero, start="euler"):
     """x_t/alpha_t = x_s/alpha_s + sum_j weights[j] eps_j, history newest first."""
     history = []
-    for _, s, t in steps(points):
+    for step, s, t in steps(points):
         denoised = denoiser(x, s)
         history.insert(0, (s, eps_of(x, s, denoised)))
         if s.alpha == 0 or (denoised_at_zero and t.sigma == 0):
             x = first_order(x, s, t, denoised)
+            continue
+        if start == "heun" and step == 0 and t.sigma > 0:
+            x = heun_step(denoiser, x, s, t, history[0][1])
             continue
         nodes = history[:order]
         weights = weights_of([point for point, _ in nodes], t)
@@ -83,6 +93,7 @@ def lms(
     noise: Noise | None = None,
     *,
     order=4,
+    start="euler",
     denoised_at_zero=True,
 ) -> Array:
     """k-diffusion's sample_lms with exact integrals: `order` predictions, variable steps in ratio.
@@ -90,7 +101,7 @@ def lms(
     A last step to sigma = 0 returns `denoised`; denoised_at_zero=False extrapolates to it with the
     full order instead, as k-diffusion does.
     """
-    return adams_steps(denoiser, points, x, order, rho_weights, denoised_at_zero)
+    return adams_steps(denoiser, points, x, order, rho_weights, denoised_at_zero, start)
 
 
 def deis(
@@ -101,36 +112,24 @@ def deis(
     *,
     order=3,
     variant="tab",
+    start="euler",
     schedule=None,
 ) -> Array:
     """DEIS tAB-r or rhoAB-r (Zhang & Chen 2023): polynomials of degree `order` in t or in ratio."""
     if variant == "rhoab":
-        return adams_steps(denoiser, points, x, order + 1, rho_weights, True)
+        return adams_steps(denoiser, points, x, order + 1, rho_weights, True, start)
     if variant != "tab":
         raise ValueError(f"variant={variant!r}: use 'tab' or 'rhoab'")
 
     def weights_of(nodes, t):
         return t_weights(nodes, t, schedule)
 
-    return adams_steps(denoiser, points, x, order + 1, weights_of, True)
+    return adams_steps(denoiser, points, x, order + 1, weights_of, True, start)
 
 
-def pndm_steps(denoiser, points, x, order, improved_start, denoised_at_zero):
-    """x_t/alpha_t = x_s/alpha_s + (ratio_t - ratio_s) eps', eps' by constant-step weights."""
-    history = []
-    for step, s, t in steps(points):
-        denoised = denoiser(x, s)
-        history.insert(0, eps_of(x, s, denoised))
-        if s.alpha == 0 or (denoised_at_zero and t.sigma == 0):
-            x = first_order(x, s, t, denoised)
-            continue
-        weights = ADAMS[min(order, len(history)) - 1]
-        eps = sum(w * past for w, past in zip(weights, history, strict=False))
-        if improved_start and step == 0 and t.sigma > 0:
-            x_t = first_order(x, s, t, denoised)
-            eps = (eps + eps_of(x_t, t, denoiser(x_t, t))) / 2
-        x = t.alpha * (x / s.alpha + (t.ratio - s.ratio) * eps)
-    return x
+def equal_weights(nodes: list[Point], t: Point):
+    """Those of equal steps, whatever the steps."""
+    return (t.ratio - nodes[0].ratio) * ADAMS[len(nodes) - 1]
 
 
 def ipndm(
@@ -140,23 +139,23 @@ def ipndm(
     noise: Noise | None = None,
     *,
     order=4,
+    start="euler",
+    variable=False,
     denoised_at_zero=True,
 ) -> Array:
-    """iPNDM (Zhang & Chen 2023, appendix): orders 1, 2, ... at the start; see lms for the end."""
-    return pndm_steps(denoiser, points, x, order, False, denoised_at_zero)
+    """iPNDM (Zhang & Chen 2023, appendix): orders 1, 2, ... at the start; see lms for the end.
+
+    variable takes the steps' own lengths, LMS's weights.
+    """
+    weights_of = rho_weights if variable else equal_weights
+    return adams_steps(denoiser, points, x, order, weights_of, denoised_at_zero, start)
 
 
 def plms(
-    denoiser: Denoiser,
-    points,
-    x: Array,
-    noise: Noise | None = None,
-    *,
-    order=4,
-    denoised_at_zero=True,
+    denoiser: Denoiser, points, x: Array, noise: Noise | None = None, *, start="heun", **options
 ) -> Array:
     """PLMS (Liu et al. 2022, as latent diffusion runs it): iPNDM started by improved Euler.
 
     The first step costs two calls; the second, at the provisional state, enters no history.
     """
-    return pndm_steps(denoiser, points, x, order, True, denoised_at_zero)
+    return ipndm(denoiser, points, x, noise, start=start, **options)

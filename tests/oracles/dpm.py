@@ -108,11 +108,14 @@ def dpmpp_3m(
     noise: Noise | None = None,
     *,
     kappa=1.0,
+    start="euler",
     lower_order_final=True,
 ) -> Array:
     """DPM-Solver++(3M); kappa = 1 as everyone runs it, 2 as the Taylor expansion needs it.
 
-    Its order-2 steps (the second and, with lower_order_final, the second last) are 2M's midpoint.
+    start="heun" takes the first step with the line in lam through the predictions at both its ends, the
+    second at the end of Euler's step. Its order-2 steps (the second and, with lower_order_final, the second
+    last) are 2M's midpoint.
     """
     history = []
     for step, s, t in steps(points):
@@ -121,9 +124,11 @@ def dpmpp_3m(
         order = order_at(step, len(points) - 1, 3, lower_order_final)
         x = first_order(x, s, t, denoised)
         nodes = usable(history, order)
+        h = t.lam - s.lam
+        if start == "heun" and step == 0 and not at_end(s, t):
+            x = x + t.alpha * h * phi(2, -h) * (denoiser(x, t) - denoised)
         if len(nodes) == 1 or at_end(s, t):
             continue
-        h = t.lam - s.lam
         d1, d2 = differences(nodes, h, kappa)
         if len(nodes) == 2:
             x = x + t.alpha * second_order_weight("midpoint", h) * d1
