@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from .sampler import Sampler
 
 
-FORMAT, RNG = "diffusion-engine-recipe/1", "philox4x32-10/2"
+FORMAT, RNG = "diffusion-engine-recipe/2", "philox4x32-10/2"
+FIRST = "diffusion-engine-recipe/1"  # its solvers' `max_order` was named `order`
 BEFORE = "philox4x32-10/1"  # drew other normals where x was given, and the same elsewhere
 # What `written` and Request.recipe write.
 KEYS = {
@@ -83,7 +84,7 @@ def check(recipe: Any) -> None:
     if not isinstance(needs, (list, tuple)):
         raise ValueError(f"the recipe's needs={needs!r} are no list of names; use Result.recipe")
     same = RNG if "x" in needs else BEFORE
-    for key, own, also in (("format", FORMAT, FORMAT), ("rng", RNG, same)):
+    for key, own, also in (("format", FORMAT, FIRST), ("rng", RNG, same)):
         if recipe.get(key) not in (own, also):
             raise ValueError(
                 f"the recipe's {key} is {recipe.get(key)!r} and this version reads {own!r}; use the version "
@@ -143,6 +144,8 @@ def solver_in(recipe: Mapping[str, Any], given: Any = None) -> Solver:
         raise ValueError(
             f"this is not a recipe of this engine, it names no solver ({error!r}); use Result.recipe"
         ) from error
+    if recipe.get("format") == FIRST and name in SOLVERS and "order" in options:
+        options["max_order"] = options.pop("order")
     if name not in SOLVERS and given is None:
         raise ValueError(
             f"the recipe's solver {name!r} is none of this package's: give the object that it was made with, "

@@ -306,12 +306,40 @@ def test_a_recipe_names_its_network(capsys, tmp_path, made):
     assert about["recipe"]["network"] == "digits_genie"
 
 
+OF_THE_FIRST_FORMAT = """{
+    "format": "diffusion-engine-recipe/1", "rng": "philox4x32-10/2", "network": "mixture",
+    "solver": {
+        "name": "unipc",
+        "options": {"order": 2, "variant": "bh2", "corrector": true, "lower_order_final": true}
+    },
+    "points": [
+        [0.75, 0.05866350301188082, 0.9982778137444381], [0.5, 0.2811828807967524, 0.9596542020680363],
+        [0.25, 0.7236571850830864, 0.6901596036263088], [0.0, 1.0, 0.0]
+    ],
+    "interval": [0.0, 1e+308], "classifier_scale": 1.0, "clip": null, "dtype": "float32", "decoder": null,
+    "seeds": [5, 6], "condition": null, "compose": null, "guidance": [1.0, 1.0], "start": null,
+    "noised": false, "encoding": null, "noise": null, "needs": []
+}"""
+
+
+def test_a_recipe_of_the_first_format():
+    """It says `order` for max_order; the samples are those that it was written with."""
+    network = exact_network("unipc")
+    again = Sampler.replay(network, json.loads(OF_THE_FIRST_FORMAT))
+    assert again.samples.flatten().tolist() == pytest.approx([0.1855, -0.6292], abs=1e-4)
+    fresh = Sampler(network, "unipc", times=[0.75, 0.5, 0.25, 0.0], max_order=2).sample(
+        seeds=[5, 6]
+    )
+    assert torch.equal(again.samples, fresh.samples) and again.recipe == fresh.recipe
+    assert again.recipe["format"] == "diffusion-engine-recipe/2"
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
         (
-            {"format": "diffusion-engine-recipe/2"},
-            "format is 'diffusion-engine-recipe/2' and this version",
+            {"format": "diffusion-engine-recipe/3"},
+            "format is 'diffusion-engine-recipe/3' and this version",
         ),
         ({"format": None}, "format is None and this version reads"),
         ({"rng": "mt19937/1"}, "rng is 'mt19937/1' and this version"),
@@ -326,6 +354,7 @@ def test_a_recipe_names_its_network(capsys, tmp_path, made):
             {"solver": {"name": "heun", "options": {"s_churn": "much"}}},
             "s_churn='much': give a finite number",
         ),
+        ({"solver": {"name": "unipc", "options": {"order": 2}}}, "did you mean max_order?"),
         ({"interval": None}, "not a recipe of this engine"),
     ],
 )
@@ -376,7 +405,7 @@ def test_metadata_of_others(capsys, tmp_path, text, message):
         (("--solver", "ddim", "--option", "eta=NaN"), "eta=nan: give a finite number"),
         (("--solver", "ddim", "--option", "clipped_eps=1"), "clipped_eps=1: give True or False"),
         (("--solver", "ddim", "--option", "eta=0", "--option", "eta=1"), "eta is given twice"),
-        (("--solver", "unipc", "--option", "order=2.5"), "order=2.5: give an integer"),
+        (("--solver", "unipc", "--option", "max_order=2.5"), "max_order=2.5: give an integer"),
         (("--solver", "unipc", "--option", "variant=1"), "variant=1: it is a name"),
         (("--option", "clip=[-1, 1]"), "has no option clip"),
         (("--option", "=1"), "has no option"),
