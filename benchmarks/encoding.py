@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffusion_engine import SOLVERS, Sampler, ScoreNetwork, testing
 from diffusion_engine.genie import exact_derivative
+from diffusion_engine.solvers.base import orders
 from diffusion_engine.zoo.network import network as zoo_network
 
 TABLE = Path(__file__).with_name("samplers_encoding.md")
@@ -75,7 +76,7 @@ def _times(number: int) -> str:
 def row(solver: str, refine: int) -> str:
     made = SOLVERS[solver]()
     calls = f"1 + {_times(refine)}" if refine else _times(made.calls)
-    cells = [f"`{solver}`", str(made.order), str(refine), calls]
+    cells = [f"`{solver}`", orders(made), str(refine), calls]
     for case in (mixture, digits):
         cells += [f"{error(case, solver, refine, steps):.1e}" for steps in STEPS]
     print(*cells, file=sys.stderr, flush=True)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from diffusion_engine import SOLVERS, Sampler, ScoreNetwork, testing
+from diffusion_engine.solvers.base import orders
 
 DOCS = Path(__file__).parents[1] / "docs"
 INTRO = Path(__file__).with_name("samplers_intro.md")
@@ -30,7 +31,7 @@ CHAIN = (4,)  # of the generator that `exact_network` gives
 CALLS_OF = {"consistency": FEW, "lcm": FEW, "ddgan": CHAIN}
 OPTIONS = {"ald": {"n_steps": 3}}  # of a hundred calls a level
 FINE = 300  # steps of a reference run
-REFERENCE = {1: ("dpm_solver_3", {}), 2: ("cld_exp", {"order": 3})}
+REFERENCE = {1: ("dpm_solver_3", {}), 2: ("cld_exp", {"max_order": 3})}
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -83,7 +84,7 @@ def table(names: list[str]) -> str:
         made = kind()
         plan = sampler(name, 4).plan()
         lines.append((
-            f"`{name}`", kind.__name__, kind.source, str(made.order), options(kind), str(plan.slots),
+            f"`{name}`", kind.__name__, kind.source, orders(made), options(kind), str(plan.slots),
             str(made.calls), f"{(len(plan.rows) - 1) / plan.nfe:g}",
         ))  # fmt: skip
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -208,19 +208,21 @@ def _columns(condition: list[int] | None) -> int | None:
 
 @app.command()
 def solvers(as_json: Json = False) -> None:
-    """Lists the solvers."""
+    """Lists the solvers; behind an order stands in parentheses that of the formula, where it is more."""
     from .solvers import SOLVERS
+    from .solvers.base import orders
 
-    rows = []
-    for name, kind in SOLVERS.items():
-        made = kind()
-        calls = made.calls
-        rows.append((name, made.order, calls, made.stochastic, made.source))
-    names = ("name", "order", "nfe_per_step", "stochastic", "source")
+    made = {name: kind() for name, kind in SOLVERS.items()}
     if as_json:
-        typer.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=1))
+        names = ("name", "order", "asymptotic", "nfe_per_step", "stochastic", "source")
+        about = [
+            (name, r.order, r.asymptotic, r.calls, r.stochastic, r.source)
+            for name, r in made.items()
+        ]
+        typer.echo(json.dumps([dict(zip(names, row, strict=True)) for row in about], indent=1))
         return
-    _table(("name", "order", "NFE/step", "stochastic", "source"), rows)
+    head = ("name", "order (asymptotic)", "NFE/step", "stochastic", "source")
+    _table(head, [(name, orders(r), r.calls, r.stochastic, r.source) for name, r in made.items()])
 
 
 @app.command()

@@ -66,8 +66,10 @@ def test_solvers_lists_every_solver(capsys):
     text, _ = run(capsys, "solvers")
     rows = json.loads(run(capsys, "solvers", "--json")[0])
     assert len(rows) == len(text.splitlines()) - 1
-    heun = {"name": "heun", "order": 2, "nfe_per_step": 2, "stochastic": False}
+    heun = {"name": "heun", "order": 2, "asymptotic": 2, "nfe_per_step": 2, "stochastic": False}
     assert heun.items() <= rows[2].items()
+    order = {line.split()[0]: line[text.index("order") :] for line in text.splitlines()}
+    assert order["heun"].startswith("2  ") and order["lms"].startswith("2 (4)  ")
 
 
 @pytest.mark.parametrize("name", SOLVERS)
