@@ -144,8 +144,14 @@ def solver_in(recipe: Mapping[str, Any], given: Any = None) -> Solver:
         raise ValueError(
             f"this is not a recipe of this engine, it names no solver ({error!r}); use Result.recipe"
         ) from error
-    if recipe.get("format") == FIRST and name in SOLVERS and "order" in options:
-        options["max_order"] = options.pop("order")
+    if recipe.get("format") == FIRST and name in SOLVERS:
+        if "order" in options:
+            options["max_order"] = options.pop("order")
+        if name == "dpmpp_sde" and options.get("eta", 1.0) > 0.0:
+            raise ValueError(
+                f"the recipe's format is {FIRST!r}, in which dpmpp_sde drew other noise, independent in half a "
+                "step and a whole one; use the version that made it"
+            )
     if name not in SOLVERS and given is None:
         raise ValueError(
             f"the recipe's solver {name!r} is none of this package's: give the object that it was made with, "

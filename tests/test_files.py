@@ -334,6 +334,16 @@ def test_a_recipe_of_the_first_format():
     assert again.recipe["format"] == "diffusion-engine-recipe/2"
 
 
+def test_a_recipe_whose_noise_was_another():
+    """dpmpp_sde's half step had noise of its own; without noise nothing has changed."""
+    recipe = Sampler(exact_network("dpmpp_sde"), "dpmpp_sde", 3).sample(1).recipe
+    old = recipe | {"format": "diffusion-engine-recipe/1"}
+    with pytest.raises(ValueError, match=r"recipe/1', in which dpmpp_sde drew other noise"):
+        Sampler.replay(exact_network("dpmpp_sde"), old)
+    old["solver"] = {"name": "dpmpp_sde", "options": {"eta": 0.0, "s_noise": 1.0}}
+    assert Sampler.replay(exact_network("dpmpp_sde"), old).finite == [True]
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
