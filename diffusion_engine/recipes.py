@@ -149,8 +149,8 @@ def solver_in(recipe: Mapping[str, Any], given: Any = None) -> Solver:
             options["max_order"] = options.pop("order")
         if name == "dpmpp_sde" and options.get("eta", 1.0) > 0.0:
             raise ValueError(
-                f"the recipe's format is {FIRST!r}, in which dpmpp_sde drew other noise, independent in half a "
-                "step and a whole one; use the version that made it"
+                f"the recipe's format is {FIRST!r}, in which dpmpp_sde drew other noise, independent in "
+                "a half step and a whole one; use the version that made it"
             )
     if name not in SOLVERS and given is None:
         raise ValueError(
