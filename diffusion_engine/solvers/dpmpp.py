@@ -175,7 +175,7 @@ class DPMpp3MSDE(Stochastic):
 
     name: ClassVar[str] = "dpmpp_3m_sde"
     source: ClassVar[str] = "k-diffusion"
-    order = 3
+    order = 2
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         ring = Ring(2)
