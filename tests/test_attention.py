@@ -288,6 +288,17 @@ def test_objections_of_the_kernel():
     assert torch.equal(attention(q, across, q), attention(q, across, q, backend="torch"))
 
 
+@pytest.mark.parametrize("backend", ["cpp", "triton"])
+@pytest.mark.parametrize("name", ["q", "k", "v", "out"])
+def test_every_tensor_of_a_kernel_has_its_head_dim_together(name, backend):
+    given = dict.fromkeys(("q", "k", "v"), torch.zeros(1, 2, 16, 16)) | {
+        "out": torch.ones(1, 2, 16, 16)
+    }
+    given[name] = given[name].mT
+    reason = objection("attention", backend, AttentionArgs(**given))
+    assert reason is not None and reason.startswith(f"the head dim of {name} has stride 16")
+
+
 def test_many_keys_weigh_alike(isa):
     """16,384 keys, 256 blocks: were exp(0) not exactly 1, early blocks would weigh less than late ones."""
     q, k, v = torch.zeros(1, 1, 32, 40), torch.ones(1, 1, 16384, 40), torch.ones(1, 1, 16384, 40)

@@ -267,6 +267,8 @@ def test_runs_without_fresh_noise_stay_as_they_are(solver):
     """The prior draw is the same, too."""
     own = Sampler(PLAIN, solver, 5)
     assert torch.equal(own.sample(3, noise="brownian").samples, own.sample(3).samples)
+    state = {"x": torch.rand(3, *SHAPE), "noised": True}  # of which nothing is drawn at all
+    assert torch.equal(own.sample(**state, noise="brownian").samples, own.sample(**state).samples)
 
 
 @pytest.mark.parametrize("solver, options", STOCHASTIC, ids=str)

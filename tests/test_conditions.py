@@ -53,6 +53,43 @@ def test_a_null_condition_of_another_kind(null, condition, message):
         Sampler(told(null), "ddim", 2, guidance=2.0).sample(2, condition=condition)
 
 
+@pytest.mark.parametrize(
+    "null, known",
+    [(None, range(10)), (10, range(11)), (3, range(10)), (torch.tensor(10), range(11))],
+    ids=["none", "behind", "within", "tensor"],
+)
+def test_classes_that_a_network_knows(null, known):
+    """Those of its embedding: 0 to classes - 1, and the null class where that is one more."""
+
+    def module(x, label, y):
+        return 0.5 * x + y.to(x.dtype).view(-1, 1)
+
+    network = ScoreNetwork(module, VP(), (1,), null=null, classes=10)
+    sampler = Sampler(network, "ddim", 2)
+    for y in range(-2, 13):
+        if y in known:
+            assert sampler.sample(condition=[y]).recipe["condition"] == [y]
+            continue
+        for given in (y, [y], torch.tensor([0, y])):
+            with pytest.raises(ValueError, match="the network knows classes 0 to 9; got"):
+                sampler.sample(condition=given)
+
+
+def test_null_is_what_a_network_is_told_without_a_condition():
+    seen = []
+
+    def module(x, label, y):
+        seen.append(y.tolist())
+        return 0.5 * x
+
+    for null in (10, torch.tensor([0.5, 0.25])):
+        network = ScoreNetwork(module, VP(), (1,), null=null)
+        Sampler(network, "ddim", 1, batch_size=2).sample(3)
+        want = null if isinstance(null, int) else null.tolist()
+        assert seen == [[want] * 2, [want]]
+        seen.clear()
+
+
 def test_values_of_a_mapping_may_be_lists():
     sampler = Sampler(told({"y": torch.zeros(1)}), "ddim", 3, guidance=2.0)
     made = sampler.sample(condition={"y": [[0.1], [0.4]]}).samples

@@ -65,6 +65,20 @@ def test_steps_are_those_of_the_paper():
     assert torch.allclose(by_levels.sample(6, noise=noise).samples, made, rtol=0, atol=1e-12)
 
 
+def test_levels_that_end_above_the_least_noise():
+    """The last x is f itself, whatever level the user's levels end at."""
+    net, levels = FUNCTION.network((5,)), [80.0, 4.0, 1.0]
+    sampler = Sampler(net, "consistency", sigmas=levels, dtype=torch.float64)
+    noise = torch.randn(3, 1, 6, 5, dtype=torch.float64).float().double()
+    made = sampler.sample(6, noise=noise).samples
+    x = 80.0 * noise[0, 0]
+    for z, at, after in zip(noise[1:, 0], levels, levels[1:], strict=False):
+        kept = math.sqrt(after**2 - 0.002**2) if after != levels[-1] else 0.0
+        x = FUNCTION(x, torch.tensor(at, dtype=torch.float64)) + kept * z
+    assert torch.allclose(made, x, rtol=0, atol=1e-9)
+    assert not any(sampler.plan().rows[-1].draws(m) for m in range(2))
+
+
 def test_published_levels():
     process = EDM()
     levels = [p.ratio for p in grids.karras_at(process, 2, (0, 17, 39))]

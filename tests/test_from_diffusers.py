@@ -1,5 +1,7 @@
 """diffusers' networks and schedulers through `ScoreNetwork.from_diffusers`, against diffusers' own loop."""
 
+import copy
+
 import pytest
 import torch
 
@@ -202,8 +204,16 @@ def test_a_condition_that_is_not_read_is_refused(net, names):
 
 
 def test_weights_have_the_names_of_the_users_module():
-    made = Sampler(ScoreNetwork.from_diffusers(UNET, diffusers.DDIMScheduler()), "ddim", 2)
-    made.update_weights(UNET.state_dict())
+    own, scheduler = copy.deepcopy(UNET), diffusers.DDIMScheduler()
+    made = Sampler(ScoreNetwork.from_diffusers(own, scheduler), "ddim", 2)
+    before = made.sample(2).samples
+    made.update_weights({name: 0.9 * tensor for name, tensor in UNET.state_dict().items()})
+    assert torch.equal(own.conv_in.weight, 0.9 * UNET.conv_in.weight)
+    got = made.sample(2).samples
+    assert torch.equal(
+        got, Sampler(ScoreNetwork.from_diffusers(own, scheduler), "ddim", 2).sample(2).samples
+    )
+    assert not torch.equal(got, before)
 
 
 def test_what_is_not_understood():

@@ -128,14 +128,12 @@ def test_the_gradient_in_every_parameterisation(prediction):
 
 def test_intervals_of_both():
     inside = (0.2, 5.0)
-    given = {"x": column(0.7, -1.3), "noised": True, "condition": [0, 2]}
     free = Sampler(mixture(), "ddim", 10, guidance=3.0, interval=inside, **F64)
     # The branch outside is the conditional one, and of a classifier the unconditional one.
     plan = Sampler(classified(), "ddim", 10, classifier_scale=3.0, interval=inside).plan()
     for row in plan.rows[1:]:
         assert len(row.q) == 1 + (0.2 < row.call.at.ratio <= 5.0)
     assert free.plan().evaluations == 10 + sum(len(row.q) == 2 for row in plan.rows[1:])
-    Sampler(classified(), "ddim", 10, interval=inside, **F64).sample(**given)
 
 
 @pytest.mark.parametrize("process", [VP(), EDM(), FlowMatching()], ids=["vp", "edm", "flow"])

@@ -178,6 +178,9 @@ def args(**fields):
     return StepArgs(**given | fields)
 
 
+STATE, FILLED = torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, dtype=torch.int32)
+
+
 @pytest.mark.parametrize(
     "fields, error, message",
     [
@@ -189,10 +192,31 @@ def args(**fields):
         ({"normals": 3}, ValueError, "0, 1 or 2"),
         ({"mask": torch.zeros(2, 3, 4, 4)}, ValueError, "mask and known come together"),
         ({"noise": torch.zeros(1, 2, 3, 4, 4)}, ValueError, "noise holds 1 draws, 2 are needed"),
+        ({"noise": torch.zeros(2, 2, 3, 4, 4), "mask": STATE, "known": STATE}, ValueError, "2 draws, 3"),
+        ({"noise": torch.zeros(1, 2, 3, 4, 4), "normals": 2}, ValueError, "noise holds 1 draws, 2 are"),
+        ({"noise": torch.zeros(2, 1, 3, 4, 4)}, ValueError, r"noise has shape \[2, 1, 3, 4, 4\]"),
+        ({"known": STATE}, ValueError, "mask and known come together"),
+        ({"mask": STATE[..., :3], "known": STATE}, ValueError, r"mask has shape \[2, 3, 4, 3\]"),
         ({"net_in": torch.zeros(2, 3, 4, 4)}, ValueError, "net_in is written through dst"),
+        ({"net_in": torch.zeros(2, 3, 4, 4), "dst": FILLED, "inputs": 0}, ValueError, "inputs >= 1"),
+        ({"net_in": torch.zeros(2, 5, 4, 4), "dst": FILLED, "inputs": 2}, ValueError, "5 channels; 2 x 3"),
+        ({"net_in": torch.zeros(2, 3, 4, 5), "dst": FILLED}, ValueError, "net_in has shape"),
+        ({"net_in": torch.zeros(2, 3, 4, 4).long(), "dst": FILLED}, TypeError, "net_in is int64"),
+        ({"dst": FILLED[:1]}, ValueError, r"dst has shape \[1, 1\]; \[2, any\]"),
+        ({"src": FILLED.long()}, TypeError, "src is int64; it has to be int32"),
+        ({"label": torch.zeros(2).half()}, TypeError, "label is float16; it has to be"),
+        ({"status": torch.zeros(3, dtype=torch.int32)}, ValueError, r"status has shape \[3\]"),
+        ({"ticket": torch.zeros(1, dtype=torch.int32)}, ValueError, r"ticket has shape \[1\]"),
+        ({"normals": -1}, ValueError, "normals=-1"),
+        ({"inputs": 3}, ValueError, "inputs=3: both are 0, 1 or 2"),
+        ({"denoised": STATE.double()}, TypeError, "denoised is float64; it has to be float32"),
+        ({"denoised": STATE[..., :1].expand(2, 3, 4, 4)}, ValueError, "writes denoised, whose"),
+        ({"label": torch.zeros(1).expand(2)}, ValueError, "writes label, whose elements share memory"),
+        ({"row": torch.zeros(1, dtype=torch.int32).expand(2)}, ValueError, "writes row, whose elements"),
+        ({"mask": STATE.to("meta"), "known": STATE}, ValueError, "lie on one device, got"),
         ({"denoised": torch.zeros(2, 3, 4, 5)}, ValueError, "denoised has shape"),
     ],
-)
+)  # fmt: skip
 def test_wrong_arguments(fields, error, message):
     with pytest.raises(error, match=message):
         args(**fields)
