@@ -43,13 +43,16 @@ class Midpoint:
 
 
 class Noisy:
-    """As "ddpm"."""
+    """As "ddpm"; with sign=-1 of mirrored noise."""
+
+    def __init__(self, sign=1.0):
+        self.sign = sign
 
     def updates(self, process, points):
         for s, t in steps(points):
             c = t.sigma * math.sqrt(-math.expm1(2.0 * (s.lam - t.lam))) if t.sigma else 0.0
             mean = t.alpha * denoised + math.sqrt(t.sigma**2 - c**2) * eps_of(s)
-            yield Update(s, {0: mean + c * normal(0)}, t)
+            yield Update(s, {0: mean + self.sign * c * normal(0)}, t)
 
 
 @dataclass(frozen=True)

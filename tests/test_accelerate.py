@@ -125,6 +125,44 @@ def test_results_that_a_norm_feeds_twice_are_right(example):
     close(got, want)
 
 
+def test_a_norm_that_two_activations_read(example):
+    """Its SiLU is not its alone: the norm is fused without."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.one, self.other = nn.GroupNorm(1, 3), nn.SiLU(), nn.SiLU()
+
+        def forward(self, x):
+            return self.one(self.norm(x)) + self.other(self.norm(2 * x + 1))
+
+    net = Twice().eval()
+    with torch.no_grad():
+        want = net(example[0])
+        done = accelerate(net, example[0])
+        close(net(example[0]), want)
+    assert {site.name: site.kind for site in done.sites} == {"norm": "group_norm"}
+
+
+def test_a_norm_that_is_adapted_twice(example):
+    class Adapted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.GroupNorm(1, 3)
+
+        def forward(self, x):
+            shift, scale = x[:, :, :1, :1], x[:, :, 1:2, 1:2]
+            h = torch.addcmul(shift, self.norm(x), scale)
+            return F.silu(torch.addcmul(scale, h, shift))
+
+    net = nn.Sequential(Adapted()).eval()
+    with torch.no_grad():
+        want = net(example[0])
+        done = accelerate(net, example[0])
+        close(net(example[0]), want)
+    assert [site.kind for site in done.sites] == ["functional group_norm + SiLU"]
+
+
 def test_derivatives_come_from_the_original(net, example):
     x, t = example
 

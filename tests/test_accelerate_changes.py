@@ -153,6 +153,27 @@ def test_a_tensor_that_is_no_weight(net, how):
     assert not torch.equal(got, before)
 
 
+class Told(nn.Module):
+    """By options under their names."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.options = net, {"scale": 0.5}
+
+    def forward(self, x, t):
+        return self.options.get("scale", 1.0) * self.net(x, t)
+
+
+def test_a_value_under_another_name(net):
+    module = Told(net).eval()
+    moved = Sampler(own(module), "ddim", steps=2, dtype=torch.float64)
+    before = samples(moved)
+    module.options["unused"] = module.options.pop("scale")
+    got = samples(moved)
+    close(got, samples(Sampler(own(module), "ddim", steps=2, dtype=torch.float64)))
+    assert not torch.equal(got, before)
+
+
 def test_a_change_in_another_thread(net):
     fast = Sampler(own(net), "ddim", steps=2, accelerate=True)
     samples(fast)
@@ -165,11 +186,13 @@ def test_a_change_in_another_thread(net):
 def test_a_choice_is_kept(net, monkeypatch):
     fast = Sampler(own(net), "ddim", steps=2, accelerate=True)
     monkeypatch.setattr(networks, "seconds", lambda *_: pytest.fail("it was timed again"))
+    samples(fast)
     before = fast.network
+    assert [key[0] for key in fast.executor._idle] == [before]
     replaced(net)
     samples(fast)
     assert fast.network is not before and fast.accelerated.chosen == "fused"
-    assert not any(key[0] is before for key in fast.executor._idle)
+    assert [key[0] for key in fast.executor._idle] == [fast.network]
     now = fast.network
     net.block.norm1.eps = float("1e-5")  # the same value
     rewritten(net)

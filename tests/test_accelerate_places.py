@@ -325,3 +325,5 @@ def test_kinds_are_left_out_on_a_gpu(net, example):
     without = "without winograd conv2d"
     assert {without, f"{without}, channels_last"} <= cuda.keys() - cpu.keys()
     assert not any(site.kind == "winograd conv2d" for site in cuda[without][0])
+    alone = [site for site in done.sites if site.kind == "winograd conv2d"]
+    assert set(choose.candidates(alone, torch.device("cuda"))) == {"fused", "fused, channels_last"}

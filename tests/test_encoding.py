@@ -57,6 +57,17 @@ def test_refinement_inverts_the_steps_themselves(solver):
     assert made.nfe == 1 + 3 * 20
 
 
+def test_one_sampler_goes_up_in_every_way():
+    def made():
+        return Sampler(mixture(), "ddim", 8, end="t_min", **F64)
+
+    one, start = made(), 0.1
+    one.sample(x=IMAGES, start=start)
+    for refine in (0, 2, 5):
+        latents = one.encode(IMAGES, start=start, refine=refine).samples
+        assert torch.equal(latents, made().encode(IMAGES, start=start, refine=refine).samples)
+
+
 @pytest.mark.parametrize("solver", ["ddim", "euler"])
 @pytest.mark.parametrize("process", [VP(), EDM(), FlowMatching()], ids=["vp", "edm", "flow"])
 def test_an_iteration_is_the_paper_s(solver, process):

@@ -1,6 +1,7 @@
 """Bad input is one sentence that says what was given and what to do."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -171,12 +172,14 @@ def test_network_outputs(out, message, backend):
         Sampler(network, steps=2, backend=backend).sample(3)
 
 
+AT = Point(0.5, 0.8, 0.6)
+
+
 def row(new, call=True, **fields):
-    at = Point(0.5, 0.8, 0.6)
     if not call:
-        return Row(None, new, state=at, **fields)
-    fields = {"p": (1.0,), "q": (1.0,), "blocks": (0,), "branches": (0,), "state": at} | fields
-    return Row(Call(at, 0.5), new, **fields)
+        return Row(None, new, state=AT, **fields)
+    fields = {"p": (1.0,), "q": (1.0,), "blocks": (0,), "branches": (0,), "state": AT} | fields
+    return Row(Call(AT, 0.5), new, **fields)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +198,10 @@ def row(new, call=True, **fields):
         ),
         ((row({0: x}, call=False), row({0: x, 7: x})), "it has to write some of 0 to 4"),
         ((row({0: x}, call=False), row({0: x * float("inf")})), "not finite"),
+        (
+            (row({0: x}, call=False), replace(row({0: x}), call=Call(AT, 0.5, (0,), (math.nan,)))),
+            "not finite",
+        ),
         ((row({0: x}, call=False), row({0: x}, q=(1.0, 2.0))), "one value for each output"),
         ((row({0: x}, call=False), row({0: 0.9 * x + 0.2 * denoised})), "does not transport x0"),
     ],

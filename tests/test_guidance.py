@@ -177,6 +177,17 @@ def test_both_guidances_at_once():
     assert (sampler.sample(**given).samples - want.samples).abs().max() < 1e-9
 
 
+@pytest.mark.parametrize("options", [{}, {"clip": (-3.0, 3.0), "clipped_eps": False}], ids=str)
+def test_a_classifier_guides_the_unconditional_branch(options):
+    """At guidance=0 the condition is the classifier's alone."""
+    base = mixture()
+    both = base.with_classifier(base.module.classifier)
+    given = {"x": column(0.7, -1.3), "noised": True, "condition": [0, 2]}
+    made = Sampler(both, "ddim", 6, guidance=0.0, **options, **F64).sample(**given)
+    want = Sampler(classified(), "ddim", 6, **options, **F64).sample(**given)
+    assert (made.samples - want.samples).abs().max() < 1e-9
+
+
 class Convolutional(nn.Module):
     def __init__(self, channels):
         super().__init__()
@@ -261,6 +272,17 @@ def test_a_recipe_with_a_classifier():
     made = Sampler(network, "ddim", 4, classifier_scale=2.0).sample(2, condition=[0, 1])
     recipe = json.loads(json.dumps(made.recipe))
     assert torch.equal(Sampler.replay(network, recipe).samples, made.samples)
+
+
+def test_a_recipe_of_before_says_less():
+    """What a recipe had no word for yet was left at its default."""
+    network = classified()
+    made = Sampler(network, "ddim", 4).sample(2, condition=[0, 1])
+    recipe = json.loads(json.dumps(made.recipe))
+    for name in ("classifier_scale", "compose", "encoding", "noise", "decoder"):
+        del recipe[name]
+    again = Sampler.replay(network, recipe)
+    assert torch.equal(again.samples, made.samples) and again.recipe == made.recipe
 
 
 # --- composition -----------------------------------------------------------------------------

@@ -75,6 +75,17 @@ def test_an_own_solver_in_graphs_and_on_a_path(monkeypatch):
     assert torch.allclose(captured.samples, shipped, rtol=0, atol=1e-6)
 
 
+def test_noise_of_a_negative_weight():
+    network = ScoreNetwork(lambda x, t: 0.3 * x.abs(), VP(), (2,))
+    given = {"x": torch.randn(3, 2), "noised": True}
+    normals = torch.randn(5, 1, 3, 2)
+    plain, none, mirrored = (Sampler(network, Noisy(sign), 4) for sign in (1.0, 0.0, -1.0))
+    made = mirrored.sample(**given, noise=-normals).samples
+    assert torch.equal(made, plain.sample(**given, noise=normals).samples)
+    drawn, middle = (own.sample(**given).samples for own in (mirrored, none))
+    assert (drawn != middle).all()
+
+
 def test_a_plain_objects_slope():
     class Taylor:
         """As "genie"."""

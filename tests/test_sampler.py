@@ -165,6 +165,12 @@ def test_image_to_image_starts_at_its_time():
     assert (near - image).abs().max() < 0.5
 
 
+def test_image_to_image_may_start_on_the_grid():
+    own = sampler("dpmpp_2m", 6)
+    plan = own.plan(start=own.points[2].t, kind="image")
+    assert [row.call.at for row in plan.rows[1:]] == list(own.points[2:-1])
+
+
 def test_given_state_is_taken_as_it_is():
     state = torch.randn(2, *SHAPE)
     a = sampler("ddim").sample(x=state, noised=True, seed=1).samples
@@ -183,6 +189,23 @@ def test_inpainting_keeps_the_known_region(solver):
     assert torch.equal(made[..., :3], free[..., :3])  # an elementwise network does not look around
     same = sampler(solver, backend="torch").sample(4, mask=mask, known=known).samples
     assert torch.equal(made, same)
+
+
+def test_every_sample_has_its_own_region_and_image():
+    own, net = sampler("ddpm"), ScoreNetwork(elementwise, VP(), SHAPE)
+    given = {"mask": torch.rand(5, 1, 5, 7).round(), "known": torch.randn(5, *SHAPE)}
+    for more in ({}, {"x": torch.randn(5, *SHAPE), "start": 0.5}):
+        made = own.sample(5, **given, **more)
+        kept = (given["mask"] == 0.0).expand_as(made.samples)
+        assert torch.equal(made.samples[kept], given["known"][kept])
+        parts = own.sample(5, **given, **more, batch_size=2)
+        assert torch.equal(parts.samples, made.samples) and parts.recipe == made.recipe
+        needed = given | {name: value for name, value in more.items() if name == "x"}
+        for name in needed:
+            left = {key: value for key, value in needed.items() if key != name}
+            with pytest.raises(ValueError, match=f"the recipe was made with {name}; give"):
+                Sampler.replay(net, made.recipe, **left)
+        assert torch.equal(Sampler.replay(net, made.recipe, **needed).samples, made.samples)
 
 
 def test_noise_from_a_tensor_and_from_a_function():
