@@ -1,5 +1,7 @@
 """Networks with a closed form, as the engine sees them, on the processes of the oracles' grids."""
 
+import affine
+import numpy as np
 import torch
 from oracles import problems
 
@@ -49,16 +51,15 @@ def points_of(points) -> list[Point]:
     return [Point(p.t, p.alpha, p.sigma) for p in points]
 
 
-def propagated(plan, variance):
-    """Mean and variance of slot 0 on N(0.3, 0.25) at the end of a plan of one slot, exactly, row by row."""
-    mean = 0.0
-    for row in plan.rows[1:]:
-        at, new = row.call.at, row.new[0]
-        gain = at.alpha * 0.25 / (at.alpha**2 * 0.25 + at.sigma**2)
-        weight = new["S0"] + new["D"] * gain
-        mean = weight * mean + new["D"] * 0.3 * (1.0 - gain * at.alpha)
-        variance = weight**2 * variance + new["z0"] ** 2
-    return mean, variance
+def propagated(sampler, variance=None):
+    """Mean and variance of slot 0 at the end of a run on Gaussian data, exactly; from N(0, variance), or from
+    what the sampler draws itself."""
+    if variance is None:
+        mean, spread = affine.end(sampler.plan(), sampler.network)
+    else:
+        given = np.array([[0.0, variance**0.5]])
+        mean, spread = affine.end(sampler.plan(kind="state"), sampler.network, given)
+    return float(mean[0]), float(spread[0, 0])
 
 
 def network(problem: problems.TM, process, shape=(1,), prediction="x0", label="t") -> ScoreNetwork:

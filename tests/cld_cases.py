@@ -1,14 +1,19 @@
 """Plans of CLD run on Gaussian data, where they are linear maps: exact means and covariances."""
 
+from dataclasses import replace
+
+import affine
 import numpy as np
 from oracles.cld import Law
 
 from diffusion_engine import SOLVERS, ScoreNetwork, grids
+from diffusion_engine.linear import slot
 from diffusion_engine.linearize import linearized
 from diffusion_engine.plan import Plan
 from diffusion_engine.prediction import Velocity
 from diffusion_engine.processes import CLD
 from diffusion_engine.solvers import solver
+from diffusion_engine.testing import cld_gaussian
 
 TC = CLD(numerical_eps=0.0)  # with data N(0, 1/4)
 VARYING = CLD(beta0=0.1, beta1=6.9)
@@ -57,52 +62,31 @@ def plan(
     return solver(name, **how).plan(process, points, network, start)
 
 
-def maps(made: Plan, process=TC, prediction=None):
-    """Of every row: the matrix of the slots with the exact network in it, that of the normals."""
+def exact(made: Plan, process=TC) -> ScoreNetwork:
+    """The exact network of the data, with as many outputs as a plan takes."""
+    network = cld_gaussian(process=process)
     powers = (max(len(row.e) for row in made.rows) - 1) // 2
-    prediction = prediction or Velocity(mixed=True, powers=powers)
-    for row in made.rows:
-        matrix, noise, output = np.eye(5), np.zeros((5, 2)), np.zeros(5)
-        if row.call is not None:
-            output = raw(row, process, prediction)
-        for k, update in row.new.items():
-            matrix[k] = 0.0
-            for symbol, weight in update:
-                if symbol == "raw":
-                    matrix[k] += weight * output
-                elif symbol[0] == "S":
-                    matrix[k, int(symbol[1:])] += weight
-                else:
-                    noise[k, int(symbol[1:])] += weight
-        yield matrix, noise
+    return linearized(network, powers) if powers else network
 
 
-def raw(row, process, prediction) -> np.ndarray:
-    """`raw` of a row as weights of the slots."""
-    on_v, on_output = prediction.score(process, row.call.at.t)
-    k = slope(process, row.call.at.t)
-    at_x, at_v = np.eye(5)[list(row.call.read)]
-    output = (k[0] * at_x + (k[1] - on_v) * at_v) / on_output
-    blocks, pair = [output], [at_v, output]
-    for _ in range(prediction.powers):
-        pair = [(k[1] - on_v) / on_output * part for part in pair]
-        blocks += pair
-    return sum(e * block for e, block in zip(row.e, blocks, strict=True))
+def maps(made: Plan, process=TC) -> list[affine.Map]:
+    """Of every row, with the exact network in it."""
+    return list(affine.maps(made, exact(made, process)))
 
 
-def covariance(made: Plan, process=TC, prediction=None, first=None) -> np.ndarray:
+def covariance(made: Plan, process=TC, first=None) -> np.ndarray:
     """Of all slots after the last row; `first` is what row 0 leaves in x and v, its own when None."""
-    spread = np.zeros((5, 5))
-    for i, (matrix, noise) in enumerate(maps(made, process, prediction)):
-        spread = matrix @ spread @ matrix.T + noise @ noise.T
-        if i == 0 and first is not None:
-            spread[:2, :2] = first
-    return spread
+    given = None
+    if first is not None:
+        given = np.pad(np.linalg.cholesky(first), ((0, 0), (1, 0)))
+        start = replace(made.rows[0], new={0: slot(0), 1: slot(1)})
+        made = made.replace_rows([start, *made.rows[1:]])
+    return affine.end(made, exact(made, process), given)[1]
 
 
 def moved(made: Plan, u, rows: slice, process=TC) -> np.ndarray:
     """(x, v) after these rows without noise, from u."""
-    state = np.array([*u, 0.0, 0.0, 0.0])
-    for matrix, _ in list(maps(made, process))[rows]:
-        state = matrix @ state
+    state = np.pad(u, (0, made.slots - 2))
+    for step in maps(made, process)[rows]:
+        state = step.matrix @ state
     return state[:2]

@@ -29,7 +29,7 @@ STOCHASTIC += [("sscs", {"merged": False}), ("sscs2", {"merged": False})]
 def test_image_start(solver):
     """x and v come from the kernel at the start, and splittings flow from there to their first call."""
     made = cases.plan(solver, [0.4, 0.3], VARYING, start="image")
-    matrix, noise = next(cases.maps(made, VARYING))
+    _, matrix, noise, _ = cases.maps(made, VARYING)[0]
     spread = DATA * np.outer(matrix[:2, 0], matrix[:2, 0]) + noise[:2] @ noise[:2].T
     wanted = cases.target(VARYING, 0.4)
     if solver.startswith("sscs"):

@@ -51,7 +51,7 @@ def test_a_whole_state():
     again = network.process
     plan = cases.plan("sscs", [0.4, 0.3], again, start="whole", merged=False)
     a, noise = flow(again, float(again.integral(0.4) - again.integral(0.35)))
-    matrix, normals = next(cases.maps(plan, again))
+    _, matrix, normals, _ = cases.maps(plan, again)[0]
     assert matrix[:2, :2] == pytest.approx(a, abs=1e-14)
     assert normals[:2] @ normals[:2].T == pytest.approx(noise, abs=1e-14)
 

@@ -81,8 +81,8 @@ def test_deterministic_ddim_is_euler_on_the_edm_grid():
 
 
 def test_stochastic_ddim_on_gaussian_data():
-    plan = Sampler(network(TG, EDM()), "dpdm_sde", 1000).plan()
-    assert propagated(plan, 6400.0) == pytest.approx((0.3, 0.25), abs=6e-3)
+    sampler = Sampler(network(TG, EDM()), "dpdm_sde", 1000)
+    assert propagated(sampler) == pytest.approx((0.3, 0.25), abs=6e-3)
 
 
 def test_the_last_step_of_stochastic_ddim_denoises():

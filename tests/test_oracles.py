@@ -213,9 +213,12 @@ def test_ratio_rate_is_the_derivative(name):
     assert schedule.ratio_rate(t) == pytest.approx(slope, rel=1e-6)
 
 
-def test_discrete_table_refuses_to_extrapolate():
+def test_beyond_a_discrete_table_a_level_has_the_nearest_timestep():
     with pytest.raises(ValueError, match="outside the table"):
-        SCHEDULES["ddpm"].point_at_lam(-9.0)
+        SCHEDULES["ddpm"].t_of_lam(-9.0)
+    for lam, t in ((-9.0, 999.0), (9.0, 0.0)):
+        at = SCHEDULES["ddpm"].point_at_lam(lam)
+        assert (at.t, at.lam, math.log(at.alpha / at.sigma)) == pytest.approx((t, lam, lam))
 
 
 @pytest.mark.parametrize("problem", [TG, TM])

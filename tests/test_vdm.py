@@ -107,10 +107,11 @@ def test_is_ddim_with_eta_1(process, end):
 
 
 def test_published_run_on_gaussian_data():
-    plan = Sampler(network(TG, VDM()), "vdm", 1000, end="t_min").plan()
+    sampler = Sampler(network(TG, VDM()), "vdm", 1000, end="t_min")
+    plan = sampler.plan()
     assert [row.call.at.t for row in plan.rows[1:]] == pytest.approx(1.0 - np.arange(1000) / 1000)
     # The small variance is a little too small.
-    assert propagated(plan, 1.0) == pytest.approx((0.3, 0.25), abs=3e-3)
+    assert propagated(sampler) == pytest.approx((0.3, 0.25), abs=3e-3)
 
 
 def test_label_is_gamma():

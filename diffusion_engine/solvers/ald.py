@@ -40,6 +40,7 @@ class ALD(Solver):
     differs: ClassVar[str] = (
         "where alpha changes, x is scaled with it between levels: the signal needs no time to grow"
     )
+    order = 0  # more levels do not mend steps that are as long beside each level's noise
     keeps_noise: ClassVar[bool] = False
     on_path: ClassVar[bool] = False
     preset: str = "ncsn"

@@ -32,6 +32,7 @@ class Consistency(Solver):
 
     name: ClassVar[str] = "consistency"
     source: ClassVar[str] = "Song et al. 2023 (consistency models), algorithm 1"
+    order = 0  # the network has learned a step's whole function, which no number of steps refines
     keeps_noise: ClassVar[bool] = False
     on_path: ClassVar[bool] = False
     indices: tuple[int, ...] | None = None
@@ -92,6 +93,7 @@ class LCM(Solver):
     differs: ClassVar[str] = (
         "scaling and original are options here, which a scheduler's configuration does not set"
     )
+    order = 0
     exact: ClassVar[bool] = False  # c_out is a little below 1
     keeps_noise: ClassVar[bool] = False
     on_path: ClassVar[bool] = False

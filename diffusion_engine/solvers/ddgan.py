@@ -25,6 +25,7 @@ class DDGAN(Solver):
 
     name: ClassVar[str] = "ddgan"
     source: ClassVar[str] = "Xiao et al. 2022 (denoising diffusion GANs)"
+    order = 0  # its steps are those of the generator's chain
     on_path: ClassVar[bool] = False
 
     @property

@@ -6,6 +6,7 @@ score is a function (x, v, t) -> s_v. Times fall; with `denoise` the last step i
 
 import itertools
 import math
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +46,7 @@ def runge_kutta(rate, value, start, end, steps=1000):
     return value
 
 
+@cache
 def forward(law, t, x0_variance=0.0):
     """Weights of x0 in the means of (x, v), and the covariance, by integrating the moment equations."""
     noise = np.diag([0.0, 2.0 * law.friction])
@@ -60,6 +62,7 @@ def forward(law, t, x0_variance=0.0):
     return moments[:, 0], moments[:, 1:] + law.eps * np.eye(2)
 
 
+@cache
 def half_step(law, b):
     """Matrix and covariance of dx = -v / M, dv = x - Gamma v / M + sqrt(2 Gamma) dw over a time b."""
     a = np.array([[0.0, -1.0 / law.mass], [1.0, -law.friction / law.mass]])
@@ -134,19 +137,23 @@ def midpoint_kick(law, score, s, t, x, v):
     return math.exp(z) * v + math.expm1(z) * left
 
 
-def tangent_kick(law, score, s, t, x, v, powers=7, d=1e-4):
-    """With s_v + v / M = kappa v + r and R = dr / dv, f the left side at v: v + a phi_1(a (kappa + R)) f, of
-    which Taylor's series in a R; phi_1(z) is the integral of e^(z u) over [0, 1]."""
-    middle, a = 0.5 * (s + t), 2.0 * law.friction * integral(law, s, t)
+def exact_kick(law, score, s, t, x, v, powers=7):
+    """The flow of what is linear in v, with J = d s_v / dv + 1 / M: v + integral of e^(J b) db (s_v + v / M).
+
+    score   has d s_v / dv, symmetric [..., d, d], as `slope`
+    powers  of J - kappa that the exponential's series about kappa = 1 / M - 1 / Svv takes
+    """
+    middle = 0.5 * (s + t)
+    a = 2.0 * law.friction * integral(law, s, t)
     kappa = 1.0 / law.mass - 1.0 / forward(law, middle)[1][1, 1]
-    near, far = (score(x, v + n * d, middle) - score(x, v - n * d, middle) for n in (1, 2))
-    slope = (8.0 * near - far) / (12.0 * d) + 1.0 / law.mass - kappa
-    u = (np.arange(1 << 16) + 0.5) / (1 << 16)
-    f, total = score(x, v, middle) + v / law.mass, 0.0
-    for k in range(powers + 1):
-        weight = (u**k * np.exp(a * kappa * u)).mean() / math.factorial(k)
-        total = total + weight * (a * slope) ** k
-    return v + a * total * f
+    rates, axes = np.linalg.eigh(score.slope(x, v, middle) + np.eye(v.shape[-1]) / law.mass)
+    b, weights = np.polynomial.legendre.leggauss(30)
+    b, rest = (b + 1.0) / 2.0 * a, rates[..., None] - kappa
+    terms = sum((rest * b) ** k / math.factorial(k) for k in range(powers + 1))
+    size = (np.exp(kappa * b) * terms) @ (weights * a / 2.0)
+    pull = score(x, v, middle) + v / law.mass
+    along = np.einsum("...ij,...i->...j", axes, pull) * size
+    return v + np.einsum("...ij,...j->...i", axes, along)
 
 
 def splitting(kick, law, score, times, x, v, noise, denoise=False, published=False):
@@ -183,8 +190,8 @@ def sscs2(*run, **options):
     return splitting(midpoint_kick, *run, **options)
 
 
-def sscs_exact(*run, **options):
-    return splitting(tangent_kick, *run, **options)
+def sscs_exact(*run, powers=7, **options):
+    return splitting(partial(exact_kick, powers=powers), *run, **options)
 
 
 def cld_exp(law, score, times, x, v, noise=None, denoise=False, order=3, substeps=120):

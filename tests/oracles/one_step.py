@@ -4,6 +4,8 @@ import math
 
 from .common import Array, Denoiser, Noise, at_end, eps_of, steps
 
+CHURN_LIMIT = math.sqrt(2) - 1  # EDM's
+
 
 def euler(denoiser: Denoiser, points, x: Array, noise: Noise | None = None) -> Array:
     """Euler in x / alpha against the ratio (Karras et al. 2022, Alg. 1), the same map as DDIM."""
@@ -35,11 +37,11 @@ def euler_ancestral(
     return x
 
 
-def churned(x, s, step, n_steps, noise, schedule, s_churn, s_tmin, s_tmax, s_noise):
+def churned(x, s, step, n_steps, noise, schedule, s_churn, s_tmin, s_tmax, s_noise, churn_limit):
     """Lines 4 to 6 of EDM's Alg. 2: raise the ratio by (1 + gamma), adding the noise for it."""
     if s_churn == 0 or s.alpha == 0 or not s_tmin <= s.ratio <= s_tmax:
         return x, s
-    ratio = (1 + min(s_churn / n_steps, math.sqrt(2) - 1)) * s.ratio
+    ratio = (1 + min(s_churn / n_steps, churn_limit)) * s.ratio
     hat = schedule.point_at_lam(-math.log(ratio))
     x_bar = x / s.alpha
     scale = s_noise * math.sqrt(ratio**2 - s.ratio**2)
@@ -59,11 +61,14 @@ def heun(
     s_tmin=0.0,
     s_tmax=math.inf,
     s_noise=1.0,
+    churn_limit=CHURN_LIMIT,
 ) -> Array:
     """EDM's stochastic Heun (Karras et al. 2022, Alg. 2); churn needs the schedule."""
     n_steps = len(points) - 1
     for step, s, t in steps(points):
-        x, s = churned(x, s, step, n_steps, noise, schedule, s_churn, s_tmin, s_tmax, s_noise)
+        x, s = churned(
+            x, s, step, n_steps, noise, schedule, s_churn, s_tmin, s_tmax, s_noise, churn_limit
+        )
         denoised = denoiser(x, s)
         slope = eps_of(x, s, denoised)
         if at_end(s, t):
@@ -87,11 +92,14 @@ def dpm_2(
     s_tmin=0.0,
     s_tmax=math.inf,
     s_noise=1.0,
+    churn_limit=CHURN_LIMIT,
 ) -> Array:
     """k-diffusion's sample_dpm_2: the midpoint rule in ratio, its midpoint taken in lam."""
     n_steps = len(points) - 1
     for step, s, t in steps(points):
-        x, s = churned(x, s, step, n_steps, noise, schedule, s_churn, s_tmin, s_tmax, s_noise)
+        x, s = churned(
+            x, s, step, n_steps, noise, schedule, s_churn, s_tmin, s_tmax, s_noise, churn_limit
+        )
         denoised = denoiser(x, s)
         slope = eps_of(x, s, denoised)
         if at_end(s, t):
@@ -124,7 +132,8 @@ def ddpm(
     """DDPM's ancestral sampler (Ho et al. 2020, eqs. 6, 7), for any subset of the timesteps.
 
     beta is the variance of the forward step t -> s; with VP it is 1 - alpha_bar_s/alpha_bar_t.
-    "fixed_large" draws with variance beta, "fixed_small" with that of the posterior.
+    "fixed_large" draws with variance beta, "fixed_small" with that of the posterior, a function with what it
+    makes of (s, posterior, beta).
     """
     for step, s, t in steps(points):
         denoised = denoiser(x, s)
@@ -132,7 +141,11 @@ def ddpm(
         beta = s.sigma**2 - decay**2 * t.sigma**2
         posterior = beta * t.sigma**2 / s.sigma**2
         x = (t.alpha * beta * denoised + decay * t.sigma**2 * x) / s.sigma**2
-        scale = math.sqrt({"fixed_small": posterior, "fixed_large": beta}[variance])
+        if callable(variance):
+            square = variance(s, posterior, beta)
+        else:
+            square = {"fixed_small": posterior, "fixed_large": beta}[variance]
+        scale = math.sqrt(square)
         if scale > 0 and t.sigma > 0:  # the last step of a chain is its mean
             x = x + scale * noise(step, 0)
     return x

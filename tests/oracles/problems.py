@@ -162,6 +162,12 @@ class DDPMTable(Schedule):
     def t_of_lam(self, lam):
         return self._inside(lam, self.table[::-1], self.timesteps[::-1])
 
+    def point_at_lam(self, lam) -> Point:
+        """Beyond the table a level has the nearest timestep, and stays itself."""
+        t = self.t_of_lam(np.clip(lam, self.table[-1], self.table[0]))
+        alpha, sigma = (np.exp(-np.logaddexp(0, sign * 2 * lam) / 2) for sign in (-1, 1))
+        return Point(float(t), float(alpha), float(sigma), float(lam))
+
     def clean(self) -> Point:
         return Point(-1.0, 1.0, 0.0, math.inf)
 

@@ -58,16 +58,21 @@ def euler_maruyama(
     return predictor(denoiser, points, x, noise, move, step == "1/N", denoise)
 
 
-def dpdm_sde(denoiser: Denoiser, points, x, noise: Noise | None = None, *, schedule, **options):
+def dpdm_sde(
+    denoiser: Denoiser, points, x, noise: Noise | None = None, *, schedule, denoise=True, ode=False, **options
+):  # fmt: skip
+    """On EDM the code's own lines, elsewhere Euler and Maruyama's; an ODE has half the slope and no noise."""
     if not isinstance(schedule, EDM):
-        return euler_maruyama(denoiser, points, x, noise, schedule=schedule, **options)
+        return euler_maruyama(
+            denoiser, points, x, noise, schedule=schedule, denoise=denoise, ode=ode, **options
+        )
     for i, s, t in steps(points):
         denoised = denoiser(x, s)
         dt = t.sigma - s.sigma
         if t.sigma == 0:
             return denoised
-        x = x + 2 * dt * (x - denoised) / s.sigma
-        if i < len(points) - 2:
+        x = x + (1 if ode else 2) * dt * (x - denoised) / s.sigma
+        if not ode and not (denoise and i == len(points) - 2):
             x = x + math.sqrt(2 * abs(dt) * s.sigma) * noise(i, 0)
     return x
 
