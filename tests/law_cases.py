@@ -41,7 +41,7 @@ FORMS: dict[str, list[dict]] = {
     "ddpm": [{"variance": v} for v in ("fixed_large", "learned", "learned_range")],
     "dpmpp_sde": [{"eta": 0.5, "s_noise": 0.9}],
     "dpmpp_2m_sde": [{"eta": 0.5, "s_noise": 0.9, "variant": "heun"}],
-    "dpmpp_3m_sde": [{"eta": 0.5, "s_noise": 0.9}],
+    "dpmpp_3m_sde": [{"eta": 0.5, "s_noise": 0.9}, {"kappa": 2.0}],
     "euler_maruyama": [{"step": "1/N"}, {"denoise": False}, {"noise": False}],
     "reverse_diffusion": [{"step": "1/N"}, {"denoise": False}, {"noise": False}],
     "ancestral": [{"step": "1/N"}, {"denoise": False}],

@@ -179,8 +179,9 @@ def test_weak_order(form):
     """Errors of the law at t_min, from the true one at t_max, on the default grids."""
     options = {k: v for k, v in form.options.items() if k in SMOOTH}  # other noise has another law
     rule = form.kind(**options)
-    n = 100 if rule.blocks == 2 else 200 // rule.calls
-    suited = on_default_grids(form, rule)
+    several = form in cases.PLAIN
+    n = 100 if rule.blocks == 2 else (200 if several else 400) // rule.calls
+    suited = on_default_grids(rule, several)
     assert suited
     for process in suited:
         errors = [weak.error(rule, process, steps) for steps in (n, 2 * n)]
@@ -188,12 +189,12 @@ def test_weak_order(form):
         assert slope == pytest.approx(rule.order, abs=0.15), (type(process).__name__, errors)
 
 
-def on_default_grids(form: Form, rule: Solver) -> list:
-    """Processes that the solver suits, whose grids differ; one for forms beside the plain one."""
+def on_default_grids(rule: Solver, several: bool) -> list:
+    """Processes that the solver suits, whose grids differ; one alone of x's where not several."""
     if rule.blocks == 2:
         return [CLD(), cld_cases.VARYING]
-    several = (VP(), SubVP(), VE(), EDM()) if form in cases.PLAIN else (VP(),)
-    return [p for p in several if not rule.objection(p, grids.points(p, 4))]
+    of_x = (VP(), SubVP(), VE(), EDM()) if several else (VP(),)
+    return [p for p in of_x if not rule.objection(p, grids.points(p, 4))]
 
 
 def test_levels_do_not_mend_steps_that_are_too_long():

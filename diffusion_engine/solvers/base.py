@@ -30,6 +30,7 @@ class Solver:
     name        in recipes and errors; where it says none, its class's
     order       of convergence in the step size, with these options, on the default grids up to t_min; weakly
                 where noise enters. From pure noise, where no first step has more than first order, 2 at most
+                0 where more steps do not lead to the data's law
     asymptotic  the order of the formula, where every step has it: from exact or tiny first steps, to tiny
                 last ones, and evenly spaced where it takes its steps for equal; `order` unless it says more
     calls       network calls a step
