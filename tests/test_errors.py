@@ -101,9 +101,12 @@ def test_requests(request_, message):
         sampler.sample(**request_)
 
 
-def test_guidance_without_an_unconditional_branch():
+@pytest.mark.parametrize("scale", [-1.0, 0.0, 0.5, 2.0])
+def test_guidance_without_a_branch(scale):
     with pytest.raises(ValueError, match="needs an unconditional branch and the network has none"):
-        Sampler(net(), guidance=2.0).sample(condition=torch.zeros(1, dtype=torch.int64))
+        Sampler(net(), guidance=scale).sample(condition=torch.zeros(1, dtype=torch.int64))
+    with pytest.raises(ValueError, match="guidance needs a condition to guide to"):
+        Sampler(net(null=10), guidance=scale).sample()
 
 
 @pytest.mark.parametrize("name", ["lms", "deis", "ipndm", "plms"])
