@@ -208,6 +208,10 @@ def row(new, call=True, **fields):
             (row({0: x}, call=False), row({0: slot(3)})),
             "reads slots \\[3\\] before any row wrote them",
         ),
+        (
+            (row({0: x}, call=False), replace(row({0: x}), call=Call(AT, 0.5, (1,)))),
+            "reads slots \\[1\\] before any row wrote them",
+        ),
         ((row({0: x}, call=False), row({0: x, 7: x})), "it has to write some of 0 to 4"),
         ((row({0: x}, call=False), row({0: x * float("inf")})), "not finite"),
         (

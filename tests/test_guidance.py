@@ -372,6 +372,13 @@ def test_five_conditions_of_either_sign(solver, null):
         assert made.evaluations == 2 * made.nfe * (6 if null else 5)
 
 
+def test_as_many_conditions_as_a_row_has_outputs():
+    given, sampler = {"x": column(0.7, -1.3), "noised": True}, Sampler(mixture(), "ddim", 4, **F64)
+    made = sampler.sample(**given, compose=[(i % 2, 1 / 16) for i in range(16)])
+    want = sampler.sample(**given, compose=[(0, 0.5), (1, 0.5)])
+    assert (made.samples - want.samples).abs().max() < 1e-9
+
+
 def test_a_product_keeps_its_eps_beside_a_clip():
     """The network's own eps, not that of the clipped estimate, is what the composed scores say."""
     state = {"x": column(0.7, -1.3), "noised": True, "compose": [(0, 0.7), (2, 0.6)]}
