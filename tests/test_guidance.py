@@ -258,6 +258,13 @@ def test_accelerated_networks_with_a_classifier():
     assert torch.allclose(plain.samples, fast.samples, rtol=1e-4, atol=1e-3)
 
 
+def test_a_scale_of_nothing():
+    """0 turns a classifier off, also where there is none."""
+    plan = Sampler(mixture(), "dpmpp_2m", 4).plan()
+    assert Sampler(mixture(), "dpmpp_2m", 4, classifier_scale=0.0).plan() == plan
+    assert classifier_guidance(plan, 0.0, 1) == plan
+
+
 def test_the_null_class_has_no_gradient():
     network = classified()
     x = column(0.3, 0.4)
@@ -489,6 +496,7 @@ def test_bad_classifiers():
     flow = flow.with_classifier(lambda x, t: x)
     with pytest.raises(ValueError, match="where alpha is 0; begin below"):
         Sampler(flow, "ddim", 3)
+    assert Sampler(flow, "ddim", 3, classifier_scale=0.0).plan().nfe == 3
     assert Sampler(flow, "ddim", 3, interval=(0.0, 1000.0)).plan().nfe == 3
     two = ScoreNetwork(lambda x, t: torch.cat((x, x), dim=1), VP(), (1,)).with_classifier(
         lambda x, t: x
