@@ -123,6 +123,23 @@ def test_heads_that_are_too_large():
     assert site.objection() == "its heads have 300 elements, not 8 to 256"
 
 
+@pytest.mark.parametrize("own", [{}, {"kdim": 16, "vdim": 12}], ids=["alike", "of their own"])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@torch.no_grad()
+def test_queries_keys_and_values(batch_first, bias, own):
+    """Each another tensor or the same, with weights in one or in three."""
+    torch.manual_seed(0)
+    options = {"batch_first": batch_first, "bias": bias, **own}
+    site = MultiheadAttentionSite("", nn.MultiheadAttention(16, 2, **options).eval())
+    if bias:
+        site.module.in_proj_bias.normal_()
+    q, k, v = (torch.randn(3, 5, width) for width in (16, 16, own.get("vdim", 16)))
+    for given in ((q, k, v), (q, q, v)) if own else ((q, k, v), (q, q, v), (q, k, k), (q, q, q)):
+        want = site.original(*given, need_weights=False)
+        close(site.forward(*given, need_weights=False), want)
+
+
 def test_decoder_of_an_autoencoder(diffusers):
     torch.manual_seed(0)
     vae = diffusers.AutoencoderKL(
