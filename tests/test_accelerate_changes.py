@@ -132,19 +132,23 @@ def test_in_place_follows_or_says_where(net, example, change):
 
 
 class Scaled(nn.Module):
-    """By a tensor that is neither a parameter nor a buffer."""
+    """By a buffer, or by a tensor that is neither a parameter nor a buffer."""
 
-    def __init__(self, net):
+    def __init__(self, net, buffer=False):
         super().__init__()
         self.net, self.scale = net, torch.tensor(0.5)
+        if buffer:
+            scale = self.__dict__.pop("scale")
+            self.register_buffer("scale", scale)
 
     def forward(self, x, t):
         return self.scale.to(x.dtype) * self.net(x, t)
 
 
+@pytest.mark.parametrize("buffer", [False, True])
 @pytest.mark.parametrize("how", [{"accelerate": True}, {"dtype": torch.float64}], ids=str)
-def test_a_tensor_that_is_no_weight(net, how):
-    module = Scaled(net).eval()
+def test_a_tensor_that_is_no_parameter(net, how, buffer):
+    module = Scaled(net, buffer).eval()
     fast = Sampler(own(module), "ddim", steps=2, **how)
     before = samples(fast)
     module.scale.numpy()[...] = 0.25

@@ -12,6 +12,7 @@ from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.accelerate import accelerate, accelerated, choose, conv3x3
 from diffusion_engine.accelerate.check import compared, difference
 from diffusion_engine.accelerate.conv3x3 import Conv3x3Site, conv_site
+from diffusion_engine.accelerate.diffusers import ResnetBlockSite
 from diffusion_engine.accelerate.layers import GroupNormSite, MultiheadAttentionSite
 from diffusion_engine.accelerate.site import Site
 from diffusion_engine.processes import VP
@@ -91,6 +92,25 @@ def test_a_place_that_works_in_place():
     assert found.objection(site) is None
 
 
+def test_the_worst_call_of_a_place_decides():
+    class Wrong(Site):
+        """A quarter too much, at its first call."""
+
+        def forward(self, x):
+            x, self.sign = self.sign * x, 1.0
+            return x
+
+    module, x = nn.Identity(), torch.ones(3)
+    site = Wrong("", module)
+    for sign, objection in ((1.25, "differs from the original by 2.5e-01"), (1.0, None)):
+        site.sign = sign
+        with compared([site]) as found:
+            for _ in range(2):
+                module(x)
+        reason = found.objection(site)
+        assert reason is None if objection is None else objection in reason
+
+
 def test_nan_is_a_difference():
     x = torch.tensor([1.0, 2.0])
     nan, inf = torch.tensor([1.0, float("nan")]), torch.tensor([1.0, float("inf")])
@@ -101,6 +121,23 @@ def test_nan_is_a_difference():
 def test_heads_that_are_too_large():
     site = MultiheadAttentionSite("attention", nn.MultiheadAttention(300, 1).eval())
     assert site.objection() == "its heads have 300 elements, not 8 to 256"
+
+
+@pytest.mark.parametrize("own", [{}, {"kdim": 16, "vdim": 12}], ids=["alike", "of their own"])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@torch.no_grad()
+def test_queries_keys_and_values(batch_first, bias, own):
+    """Each another tensor or the same, with weights in one or in three."""
+    torch.manual_seed(0)
+    options = {"batch_first": batch_first, "bias": bias, **own}
+    site = MultiheadAttentionSite("", nn.MultiheadAttention(16, 2, **options).eval())
+    if bias:
+        site.module.in_proj_bias.normal_()
+    q, k, v = (torch.randn(3, 5, width) for width in (16, 16, own.get("vdim", 16)))
+    for given in ((q, k, v), (q, q, v)) if own else ((q, k, v), (q, q, v), (q, k, k), (q, q, q)):
+        want = site.original(*given, need_weights=False)
+        close(site.forward(*given, need_weights=False), want)
 
 
 def test_decoder_of_an_autoencoder(diffusers):
@@ -163,6 +200,23 @@ def test_time_embeddings_of_other_shapes(diffusers):
         accelerated(block).restore()
         close(got, plain(*given))
         accelerate(block, x, temb)
+
+
+@torch.no_grad()
+def test_a_time_embedding_of_another_dtype(diffusers):
+    """The original's error: its sum is of a dtype that its second norm does not take."""
+    from diffusers.models.resnet import ResnetBlock2D
+
+    block = ResnetBlock2D(in_channels=16, temb_channels=8, groups=4).eval()
+    site = ResnetBlockSite("", block.bfloat16())
+    x, temb = torch.randn(3, 16, 6, 5).bfloat16(), torch.randn(3, 8)
+    close(site.forward(x, temb.bfloat16()), site.original(x, temb.bfloat16()))
+    block.time_emb_proj.float()
+    with pytest.raises(RuntimeError) as wanted:
+        site.original(x, temb)
+    with pytest.raises(RuntimeError) as told:
+        site.forward(x, temb)
+    assert str(told.value) == str(wanted.value)
 
 
 ODD = {

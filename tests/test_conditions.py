@@ -90,6 +90,15 @@ def test_null_is_what_a_network_is_told_without_a_condition():
         seen.clear()
 
 
+def test_a_tensor_is_given_again_to_a_recipe():
+    network, y = told(torch.zeros(4)), torch.rand(2, 4)
+    made = Sampler(network, "ddim", 3, guidance=2.0).sample(condition=y)
+    assert made.recipe["condition"] is None and made.recipe["needs"] == ["condition"]
+    with pytest.raises(ValueError, match="made with condition; give"):
+        Sampler.replay(network, made.recipe)
+    assert torch.equal(Sampler.replay(network, made.recipe, condition=y).samples, made.samples)
+
+
 def test_values_of_a_mapping_may_be_lists():
     sampler = Sampler(told({"y": torch.zeros(1)}), "ddim", 3, guidance=2.0)
     made = sampler.sample(condition={"y": [[0.1], [0.4]]}).samples

@@ -105,9 +105,12 @@ def test_requests(request_, message):
         sampler.sample(**request_)
 
 
-def test_guidance_without_an_unconditional_branch():
+@pytest.mark.parametrize("scale", [-1.0, 0.0, 0.5, 2.0])
+def test_guidance_without_a_branch(scale):
     with pytest.raises(ValueError, match="needs an unconditional branch and the network has none"):
-        Sampler(net(), guidance=2.0).sample(condition=torch.zeros(1, dtype=torch.int64))
+        Sampler(net(), guidance=scale).sample(condition=torch.zeros(1, dtype=torch.int64))
+    with pytest.raises(ValueError, match="guidance needs a condition to guide to"):
+        Sampler(net(null=10), guidance=scale).sample()
 
 
 @pytest.mark.parametrize("name", ["lms", "deis", "ipndm", "plms"])
@@ -195,6 +198,10 @@ def row(new, call=True, **fields):
         (
             (row({0: x}, call=False), row({0: slot(3)})),
             "reads slots \\[3\\] before any row wrote them",
+        ),
+        (
+            (row({0: x}, call=False), replace(row({0: x}), call=Call(AT, 0.5, (1,)))),
+            "reads slots \\[1\\] before any row wrote them",
         ),
         ((row({0: x}, call=False), row({0: x, 7: x})), "it has to write some of 0 to 4"),
         ((row({0: x}, call=False), row({0: x * float("inf")})), "not finite"),

@@ -423,6 +423,23 @@ def test_integer_labels():
     assert same(eager.sample(3), captured.sample(3))
 
 
+@pytest.mark.parametrize("kind", [lambda: Eager(), taping, lambda: taping(whole_run=True)])
+def test_a_run_that_was_not_finite_leaves_nothing(kind):
+    """Of nine samples, whose buffers have room for ten."""
+
+    def module(x, label, y):
+        return x / y.view(-1, 1, 1, 1)  # of nothing else than a sample's own
+
+    network = ScoreNetwork(module, VP(), SHAPE)
+    made, ones = Sampler(network, "dpmpp_2m", 3, executor=kind()), torch.ones(9)
+    zero = torch.where(torch.arange(9) == 8, 0.0, ones)
+    with pytest.warns(RuntimeWarning, match=r"seeds \[8\]"):
+        assert made.sample(9, condition=zero).finite == [True] * 8 + [False]
+    again = made.sample(9, condition=ones)
+    assert again.finite == [True] * 9
+    assert same(Sampler(network, "dpmpp_2m", 3).sample(9, condition=ones), again)
+
+
 @pytest.mark.parametrize("kind", [lambda: Eager(), taping])
 def test_inference_mode_leaves_buffers_usable(kind):
     made = Sampler(PLAIN, steps=3, executor=kind())

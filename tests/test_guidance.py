@@ -256,6 +256,13 @@ def test_accelerated_networks_with_a_classifier():
     assert torch.allclose(plain.samples, fast.samples, rtol=1e-4, atol=1e-3)
 
 
+def test_a_scale_of_nothing():
+    """0 turns a classifier off, also where there is none."""
+    plan = Sampler(mixture(), "dpmpp_2m", 4).plan()
+    assert Sampler(mixture(), "dpmpp_2m", 4, classifier_scale=0.0).plan() == plan
+    assert classifier_guidance(plan, 0.0, 1) == plan
+
+
 def test_the_null_class_has_no_gradient():
     network = classified()
     x = column(0.3, 0.4)
@@ -370,6 +377,13 @@ def test_five_conditions_of_either_sign(solver, null):
         assert made.evaluations == 2 * made.nfe * (6 if null else 5)
 
 
+def test_as_many_conditions_as_a_row_has_outputs():
+    given, sampler = {"x": column(0.7, -1.3), "noised": True}, Sampler(mixture(), "ddim", 4, **F64)
+    made = sampler.sample(**given, compose=[(i % 2, 1 / 16) for i in range(16)])
+    want = sampler.sample(**given, compose=[(0, 0.5), (1, 0.5)])
+    assert (made.samples - want.samples).abs().max() < 1e-9
+
+
 def test_a_product_keeps_its_eps_beside_a_clip():
     """The network's own eps, not that of the clipped estimate, is what the composed scores say."""
     state = {"x": column(0.7, -1.3), "noised": True, "compose": [(0, 0.7), (2, 0.6)]}
@@ -480,6 +494,7 @@ def test_bad_classifiers():
     flow = flow.with_classifier(lambda x, t: x)
     with pytest.raises(ValueError, match="where alpha is 0; begin below"):
         Sampler(flow, "ddim", 3)
+    assert Sampler(flow, "ddim", 3, classifier_scale=0.0).plan().nfe == 3
     assert Sampler(flow, "ddim", 3, interval=(0.0, 1000.0)).plan().nfe == 3
     two = ScoreNetwork(lambda x, t: torch.cat((x, x), dim=1), VP(), (1,)).with_classifier(
         lambda x, t: x

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -37,6 +38,23 @@ def test_a_recipe_holds_the_options_of_an_object():
         assert recorded(Scaled(weights=weights))[1]["solver"]["options"]["weights"] == [[3.0]]
     _, recipe = recorded(Scaled(weights={"first": np.float64(math.inf)}))
     assert recipe["solver"]["options"]["weights"] == {"first": 1e308}
+    for top in (-math.inf, math.nan):
+        assert "top" not in recorded(Scaled(top=top))[1]["solver"]["options"]
+
+
+def test_what_an_object_keeps_for_itself_is_no_option():
+    @dataclass
+    class Counted(Plain):
+        plans: int = field(default=0, init=False)
+
+        def updates(self, process, points):
+            self.plans += 1
+            return super().updates(process, points)
+
+    samples, recipe = recorded(used := Counted())
+    assert recipe["solver"] == {"name": "Counted", "options": {}} and used.plans
+    again = Sampler.replay(exact_network("euler"), recipe, {"solver": Counted()})
+    assert torch.equal(again.samples, samples)
 
 
 @pytest.mark.parametrize(

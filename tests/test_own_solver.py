@@ -8,7 +8,7 @@ import torch
 from own_solvers import Kin, Midpoint, Noisy, Plain, Scaled
 from tape import TapeRecorder, taped
 
-from diffusion_engine import SOLVERS, Sampler, ScoreNetwork, profile
+from diffusion_engine import SOLVERS, Plan, Sampler, ScoreNetwork, profile
 from diffusion_engine.executors import Graph, graph
 from diffusion_engine.genie import exact_derivative
 from diffusion_engine.processes import VP
@@ -84,6 +84,15 @@ def test_noise_of_a_negative_weight():
     assert torch.equal(made, plain.sample(**given, noise=normals).samples)
     drawn, middle = (own.sample(**given).samples for own in (mirrored, none))
     assert (drawn != middle).all()
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o)), lambda o: Plan.from_json(o.to_json())],
+)
+def test_a_plan_that_does_not_keep_x0_is_copied(copied):
+    plan = Sampler(NETWORK, Scaled(0.5), 4).plan()
+    assert copied(plan) == plan and not copied(plan).exact
 
 
 def test_a_plain_objects_slope():

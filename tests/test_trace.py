@@ -7,8 +7,9 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from diffusion_engine import trace
+from diffusion_engine import Sampler, ScoreNetwork, trace
 from diffusion_engine.ops import functional
+from diffusion_engine.processes import VP
 
 
 class Recorder:
@@ -145,6 +146,15 @@ def test_watchers_hear_of_every_change():
     finally:
         trace._watchers.pop()
     assert heard == [("recorder",), ()]
+
+
+def test_rows_are_ranges_even_if_the_sampler_ran_before():
+    sampler = Sampler(ScoreNetwork(lambda x, t: 0.5 * x, VP(), (2,)), "ddim", 2)
+    expected, recorder = sampler.sample(2).samples, Recorder()
+    with trace.listening("recorder", recorder):
+        assert torch.equal(sampler.sample(2).samples, expected)
+    names = [name for kind, name, *_ in recorder.seen if kind == "push"]
+    assert names == ["row", "step"] + ["row", "network", "step"] * 2
 
 
 def test_fused_ops_are_ranges_even_if_they_ran_before():
