@@ -1,7 +1,10 @@
 """The user's object: seeds, batches, conditions, guidance, callbacks, inpainting, recipes, threads."""
 
+import copy
 import json
+import pickle
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -370,8 +373,9 @@ def test_clip_bounds_denoised():
 def test_progress_bar_is_silent_off_a_terminal(capfd):
     sampler().sample(2)
     assert capfd.readouterr().err == ""
-    sampler().sample(2, progress=True)
-    assert "row" in capfd.readouterr().err
+    sampler("ddim", 7).sample(2, progress=True)
+    said = capfd.readouterr().err
+    assert "0/7 [" in said and "row" in said  # as many as there are calls
 
 
 def test_plan_prints_and_round_trips():
@@ -379,3 +383,18 @@ def test_plan_prints_and_round_trips():
     again = Plan.from_json(plan.to_json())
     assert again == plan
     assert str(plan).count("\n") >= len(plan.rows)
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p)), lambda p: Plan.from_json(p.to_json())],
+)
+def test_copies_of_a_plan(copied):
+    """Of one that keeps x0 to its order alone, too, and of the intervals of its noise."""
+    for plan in (sampler("ddpm", 3).plan(), sampler("dpmpp_sde", 3).plan()):
+        first, *rows, last = plan.rows
+        for exact in (True, False):
+            bent = last if exact else replace(last, new={k: 2.0 * u for k, u in last.new.items()})
+            made = replace(plan, rows=(first, *rows, bent), exact=exact)
+            again = copied(made)
+            assert (again, again.exact, again.name) == (made, exact, plan.name)
