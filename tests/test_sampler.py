@@ -343,6 +343,13 @@ def test_a_users_own_solver():
     assert torch.equal(own, sampler("ddim").sample(2).samples)
 
 
+def test_the_normals_of_a_seed_are_others_where_x_is_given():
+    """An image or a state that was made with the same seed has used the first ones."""
+    kinds = ("prior", "image", "state")
+    keys = [{row.key for row in sampler("ddpm", 4).plan(kind=kind).rows} for kind in kinds]
+    assert len(set().union(*keys)) == sum(map(len, keys)) == 3 * 5
+
+
 def test_nan_from_the_network_flags_its_sample_alone():
     wrong = [1]
 
