@@ -1,292 +1,155 @@
-"""Would the tests notice? Changes the code by rule, one place at a time, and runs the tests of that place.
+"""Tries mutants of the package: does a test fail of each?
 
-    python tests/mutate.py --count 60 --seed 1 [--area guidance] [--list]
+    python tests/mutate.py --count 60 --seed 1         # the test that each died of, or LIVES
+    python tests/mutate.py --module executors/ --list  # the changes alone
 
-A mutant is killed where a test fails, or runs out of time. What tests are of what code is in AREAS.
+A mutant is tried in a copy of the checkout, on the tests that belong to its file, until one fails. A seed
+draws lines, so many of each file as it has, and a mutant of each.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
-import contextlib
 import os
-import queue
 import random
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-SECONDS = 900  # a mutant, on a busy machine
-# area -> its code under diffusion_engine/, and tests, those that notice soonest first.
-AREAS = {
-    "sampler": (
-        "sampler.py",
-        "sampler entrance errors encoding objects own_solver conditions public_reports",
-    ),
-    "request": (
-        "request.py",
-        "entrance sampler conditions errors guidance decoder public_reports objects",
-    ),
-    "recipes": ("recipes.py", "own_recipes objects errors encoding decoder cli"),
-    "executors": (
-        "executors/*.py",
-        "executors capture outputs brownian learned_variance sampler ddgan threads",
-    ),
-    "plan": ("plan.py", "sampler guidance brownian solvers"),
-    "guidance": ("guidance.py", "guidance levels entrance genie public_reports"),
-    "accelerate": (
-        "accelerate/*.py",
-        "accelerate accelerate_places accelerate_changes accelerate_derivatives compute_dtype objects",
-    ),
+from mutants import Mutant, mutants
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = "diffusion_engine"
+
+# The tests of a file, by the longest beginning of its path, those that see most of it first.
+SAMPLING = (
+    "errors conditions learned_variance consistency levels compute_dtype outputs sampler executors objects "
+    "guidance entrance decoder ddgan own_recipes own_solver public_reports from_diffusers trace genie "
+    "encoding cld brownian cld_states cld_runs"
+)
+TESTS = {
+    "sampler.py": f"sampler entrance {SAMPLING}",
+    "request.py": f"sampler guidance entrance {SAMPLING}",
+    "recipes.py": f"sampler own_recipes errors {SAMPLING} files",
+    "plan.py": f"errors sampler guidance {SAMPLING} solvers",
+    "guidance.py": f"guidance {SAMPLING}",
+    "executors/": f"executors {SAMPLING} capture profile",
+    "accelerate/": "accelerate_derivatives accelerate_places accelerate accelerate_changes accelerate_peft "
+    "conv3x3 layers_library profile cld_runs",
 }
-SWAPS = {
-    ast.Lt: ("<", "<="), ast.LtE: ("<=", "<"), ast.Gt: (">", ">="), ast.GtE: (">=", ">"),
-    ast.Eq: ("==", "!="), ast.NotEq: ("!=", "=="), ast.Is: ("is", "is not"), ast.IsNot: ("is not", "is"),
-    ast.In: ("in", "not in"), ast.NotIn: ("not in", "in"), ast.And: ("and", "or"), ast.Or: ("or", "and"),
-    ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*"),
-    ast.FloorDiv: ("//", "*"), ast.Mod: ("%", "*"),
-}  # fmt: skip
+# (file, line as changed): why nobody can tell the mutant from the original.
+EQUIVALENT: dict[tuple[str, str], str] = {}
 
 
-@dataclass(frozen=True)
-class Mutant:
-    """Bytes start ... end of a file become others."""
-
-    area: str
-    file: str
-    line: int
-    start: int
-    end: int
-    new: str
-
-    def of(self, source: bytes) -> bytes:
-        return source[: self.start] + self.new.encode() + source[self.end :]
+def files(module: str = "") -> list[str]:
+    """The files of the package that have tests here, of a module or folder."""
+    package = ROOT / PACKAGE
+    paths = sorted(path.relative_to(package).as_posix() for path in package.rglob("*.py"))
+    return [path for path in paths if path.startswith(tuple(TESTS)) and path.startswith(module)]
 
 
-class Places(ast.NodeVisitor):
-    """Collects (node, start, end, new text) of what can be changed in a source."""
-
-    def __init__(self, source: bytes) -> None:
-        self.source, self.found = source, []
-        lines = source.splitlines(keepends=True)
-        self.starts = [sum(map(len, lines[:i])) for i in range(len(lines))]
-        self.visit(ast.parse(source))
-
-    def at(self, node: ast.AST) -> tuple[int, int]:
-        return (
-            self.starts[node.lineno - 1] + node.col_offset,
-            self.starts[node.end_lineno - 1] + node.end_col_offset,
-        )
-
-    def text(self, node: ast.AST) -> str:
-        start, end = self.at(node)
-        return self.source[start:end].decode()
-
-    def put(
-        self, node: ast.AST, new: str, start: int | None = None, end: int | None = None
-    ) -> None:
-        own = self.at(node)
-        self.found.append(
-            (node.lineno, own[0] if start is None else start, own[1] if end is None else end, new)
-        )
-
-    def swap(self, kind: type, left: ast.AST, right: ast.AST) -> None:
-        """The operator between two operands."""
-        if kind not in SWAPS:
-            return
-        old, new = SWAPS[kind]
-        begin, stop = self.at(left)[1], self.at(right)[0]
-        where = self.source.find(old.encode(), begin, stop)
-        if where >= 0:
-            self.put(left, new, where, where + len(old))
-
-    def skip(self, node: ast.AST) -> None:
-        """Texts, annotations and imports say nothing that a test should notice."""
-
-    visit_JoinedStr = visit_Raise = visit_Import = visit_ImportFrom = visit_Assert = skip
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        if node.name not in ("__repr__", "__str__"):
-            for part in (*node.args.defaults, *node.args.kw_defaults, *node.body):
-                if part is not None:
-                    self.visit(part)
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        if node.value is not None:
-            self.visit(node.value)
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        for part in node.body:
-            self.visit(part)
-
-    def visit_If(self, node: ast.If) -> None:
-        if self.text(node.test) != "TYPE_CHECKING":
-            self.put(node.test, f"not ({self.text(node.test)})")
-            if any(isinstance(part, ast.Raise) for part in node.body):
-                self.put(node.test, "False")
-            self.generic_visit(node)
-
-    def visit_IfExp(self, node: ast.IfExp) -> None:
-        self.put(node.test, f"not ({self.text(node.test)})")
-        self.generic_visit(node)
-
-    def visit_Compare(self, node: ast.Compare) -> None:
-        for left, op, right in zip(
-            [node.left, *node.comparators], node.ops, node.comparators, strict=False
-        ):
-            self.swap(type(op), left, right)
-        self.generic_visit(node)
-
-    def visit_BoolOp(self, node: ast.BoolOp) -> None:
-        for left, right in zip(node.values, node.values[1:], strict=False):
-            self.swap(type(node.op), left, right)
-        self.generic_visit(node)
-
-    def visit_BinOp(self, node: ast.BinOp) -> None:
-        self.swap(type(node.op), node.left, node.right)
-        self.generic_visit(node)
-
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
-        if isinstance(node.op, ast.Not):
-            self.put(node, self.text(node.operand))
-        self.generic_visit(node)
-
-    def visit_Constant(self, node: ast.Constant) -> None:
-        if isinstance(node.value, bool):
-            self.put(node, str(not node.value))
-        elif isinstance(node.value, int):
-            self.put(node, str(node.value + 1))
-
-    def visit_Expr(self, node: ast.Expr) -> None:
-        if isinstance(node.value, ast.Call):
-            self.put(node, "pass")
-        if not isinstance(node.value, ast.Constant):
-            self.generic_visit(node)
-
-    def visit_Assign(self, node: ast.Assign) -> None:
-        if all(isinstance(target, (ast.Attribute, ast.Subscript)) for target in node.targets):
-            self.put(node, "pass")
-        self.generic_visit(node)
-
-    def visit_keyword(self, node: ast.keyword) -> None:
-        if node.arg != "strict":  # of zip, where lengths agree
-            self.visit(node.value)
-
-    def visit_Call(self, node: ast.Call) -> None:
-        first, second = [*node.args[:2], None, None][:2]
-        if second is not None and not any(isinstance(arg, ast.Starred) for arg in node.args[:2]):
-            swapped = f"{self.text(second)}, {self.text(first)}"
-            self.put(first, swapped, self.at(first)[0], self.at(second)[1])
-        self.generic_visit(node)
+def sample(paths: Iterable[str], seed: int, count: int) -> list[Mutant]:
+    """`count` sound mutants that are not known to be equivalent, each of a line of its own."""
+    lines: dict[tuple[str, int], list[Mutant]] = defaultdict(list)
+    for path in paths:
+        for mutant in mutants(path, (ROOT / PACKAGE / path).read_text()):
+            lines[path, mutant.line].append(mutant)
+    chance, drawn = random.Random(seed), []
+    for line in chance.sample(sorted(lines), len(lines)):
+        mutant = chance.choice(lines[line])
+        if mutant.sound and (mutant.path, mutant.change[1]) not in EQUIVALENT:
+            drawn.append(mutant)
+        if len(drawn) == count:
+            break
+    return sorted(drawn, key=lambda mutant: (mutant.path, mutant.line))
 
 
-def mutants(area: str) -> Iterator[Mutant]:
-    """All of an area."""
-    for path in sorted((ROOT / "diffusion_engine").glob(AREAS[area][0])):
-        source = path.read_bytes()
-        for line, start, end, new in Places(source).found:
-            yield Mutant(area, str(path.relative_to(ROOT)), line, start, end, new)
+def tests_of(path: str) -> list[str]:
+    best = max((start for start in TESTS if path.startswith(start)), key=len)
+    return [f"tests/test_{name}.py" for name in dict.fromkeys(TESTS[best].split())]
 
 
-def said(mutant: Mutant) -> str:
-    """The changed lines before and after."""
-    source = (ROOT / mutant.file).read_bytes()
-    begin, stop = source.rfind(b"\n", 0, mutant.start) + 1, source.find(b"\n", mutant.end)
-    after = source[begin : mutant.start] + mutant.new.encode() + source[mutant.end : stop]
-    lines = (" ".join(text.decode().split()) for text in (source[begin:stop], after))
-    return f"{mutant.file}:{mutant.line}  " + "  ->  ".join(lines)
+def outcomes(
+    made: Iterable[Mutant], tree: Path = ROOT, of: Callable[[str], list[str]] = tests_of
+) -> Iterator[tuple[Mutant, str | None]]:
+    """Each mutant with the test that it died of, None where it lives.
+
+    tree  the checkout, which is copied
+    of    the tests of a path
+    Raises RuntimeError where the tests fail without a mutant.
+    """
+    made = list(made)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "tree")
+        left = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info")
+        shutil.copytree(tree, copy, symlinks=True, ignore=left)
+        start = time.monotonic()
+        every = dict.fromkeys(name for mutant in made for name in of(mutant.path))
+        if failed := first_failure(copy, every):
+            raise RuntimeError(f"{failed} fails without a mutant")
+        limit = 60 + 4 * (time.monotonic() - start)
+        for mutant in made:
+            file = copy / PACKAGE / mutant.path
+            write(file, mutant.mutated)
+            yield mutant, first_failure(copy, of(mutant.path), limit)
+            write(file, mutant.text)
 
 
-def sampled(areas: list[str], count: int, seed: int) -> list[Mutant]:
-    """So many mutants, as good as evenly from all areas, no two of one line."""
-    rng, made = random.Random(seed), []
-    for i, area in enumerate(areas):
-        found = list(mutants(area))
-        rng.shuffle(found)
-        lines = {(m.file, m.line): m for m in found}
-        share = (count * (i + 1)) // len(areas) - (count * i) // len(areas)
-        made += list(lines.values())[:share]
-    return made
+def write(path: Path, text: str) -> None:
+    """Bytecode is known by second and size, which two mutants may have in common."""
+    path.write_text(text)
+    for old in path.parent.glob(f"__pycache__/{path.stem}.*"):
+        old.unlink()
 
 
-def copied(folder: str) -> Path:
-    """A copy of the tree, with its compiled modules, that may be changed."""
-    ignored = shutil.ignore_patterns(
-        ".git", "__pycache__", "build", ".venv", "*.egg-info", ".*_cache"
-    )
-    return Path(shutil.copytree(ROOT, Path(folder, "tree"), symlinks=True, ignore=ignored))
-
-
-def killer(mutant: Mutant, tree: Path) -> str | None:
-    """The test that notices a mutant in a copy of the tree; None where none does."""
-    path = tree / mutant.file
-    source = path.read_bytes()
-    path.write_bytes(mutant.of(source))
-    tests = [f"tests/test_{name}.py" for name in AREAS[mutant.area][1].split()]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    environment |= {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+def first_failure(tree: Path, tests: Iterable[str], seconds: float | None = None) -> str | None:
+    """The test that fails in a tree, or how else the run ended; None where all pass."""
+    command = [sys.executable, "-m", "pytest", "-xq", "--tb=no", "-p", "no:cacheprovider", *tests]
+    own = {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    run = subprocess.Popen(
+        command, cwd=tree, env=os.environ | own, text=True, errors="replace", start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests],
-            cwd=tree, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False,
-        )  # fmt: skip
+        said, _ = run.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        return "out of time"
+        return f"more than {seconds:.0f} s"
     finally:
-        path.write_bytes(source)
-    if done.returncode == 0:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    if run.returncode == 0:
         return None
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return lines[0].split()[1] if lines else f"exit status {done.returncode}"
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said, re.MULTILINE)
+    return failed[1] if failed else f"exit status {run.returncode}: {said[-300:]}"
 
 
-def killers(chosen: list[Mutant], jobs: int) -> Iterator[str | None]:
-    """What kills each, so many at a time in copies of the tree of their own."""
-    with contextlib.ExitStack() as stack, ThreadPoolExecutor(jobs) as pool:
-        trees: queue.Queue[Path] = queue.Queue()
-        for _ in range(jobs):
-            trees.put(copied(stack.enter_context(tempfile.TemporaryDirectory())))
-
-        def run(mutant: Mutant) -> str | None:
-            tree = trees.get()
-            try:
-                return killer(mutant, tree)
-            finally:
-                trees.put(tree)
-
-        yield from pool.map(run, chosen)
-
-
-def main(words: list[str] | None = None) -> list[Mutant]:
-    """Prints every mutant with what killed it; returns those that live."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--count", type=int, default=60)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--area", choices=AREAS, action="append")
+    parser.add_argument("--count", type=int, default=60)
     parser.add_argument(
-        "--list", action="store_true", help="say what would change, and run nothing"
+        "--module", default="", help="a file of the package, or a folder as accelerate/"
     )
-    options = parser.parse_args(words)
-    chosen = sampled(options.area or list(AREAS), options.count, options.seed)
-    if options.list:
-        print("\n".join(map(said, chosen)))
-        return []
-    alive = []
-    for mutant, by in zip(chosen, killers(chosen, options.jobs), strict=True):
-        print(f"{said(mutant)}\n    {by or 'LIVES'}", flush=True)
-        alive += [mutant] if by is None else []
-    print(f"{len(chosen) - len(alive)} of {len(chosen)} killed")
-    return alive
+    parser.add_argument("--list", action="store_true", help="print the changes and run nothing")
+    asked = parser.parse_args()
+    made = sample(files(asked.module), asked.seed, asked.count)
+    if asked.list:
+        print(*made, sep="\n")
+        return
+    lives = 0
+    for mutant, killer in outcomes(made):
+        lives += killer is None
+        print(f"{mutant}\n    {killer or 'LIVES'}", flush=True)
+    print(f"{len(made) - lives} of {len(made)} killed")
 
 
 if __name__ == "__main__":

@@ -303,6 +303,23 @@ def test_accelerated_already(net, example):
         accelerate(nn.Sequential(net).eval(), *example)
 
 
+def test_a_network_that_is_called_by_names(net, example):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, *, x, t):
+            return {"sample": self.net(x, t)}
+
+    made, (x, t) = Named().eval(), example
+    with torch.no_grad():
+        want = made(x=x, t=t)["sample"]
+        done = accelerate(made, x=x, t=t)
+        close(made(x=x, t=t)["sample"], want)
+    assert done.batch == 2 and "net.block.conv1" in done.errors
+
+
 def test_no_example(net):
     with pytest.raises(ValueError, match=r"accelerate\(module, x, label\)"):
         accelerate(net)

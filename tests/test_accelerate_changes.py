@@ -2,8 +2,10 @@
 where and what to do."""
 
 import copy
+import gc
 import pickle
 import threading
+import weakref
 
 import accelerate_cases as cases
 import pytest
@@ -108,6 +110,17 @@ def test_a_copy_in_another_dtype_follows(net, change):
     for step in (lambda net: None, change, rewritten):
         step(net)
         close(samples(moved), samples(Sampler(own(net), "ddim", steps=2, **how)))
+
+
+@pytest.mark.parametrize("how", [{"accelerate": True}, {"dtype": torch.float64}])
+def test_what_ran_before_a_change_is_freed(net, how):
+    made = Sampler(own(net), "ddim", steps=2, **how)
+    samples(made)
+    before = weakref.ref(made.network.module)
+    hooked(net)
+    samples(made)
+    gc.collect()
+    assert before() is None
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=NAMES)

@@ -372,6 +372,20 @@ def test_replays_are_timed_where_graphs_are(monkeypatch):
     assert calls == ["a", "a", "b", "a", "b"] and not place and set(found) == {"a", "b"}
 
 
+@pytest.mark.parametrize("took, rounds", [(0.01, choose.ROUNDS), (1.0, 2), (9.0, 1)])
+def test_a_choice_ends_with_its_budget(took, rounds, monkeypatch):
+    now, calls = [100.0], []
+
+    def call():
+        now[0] += took
+        calls.append(took)
+
+    monkeypatch.setattr(choose, "BUDGET", 3.0)
+    monkeypatch.setattr(choose.time, "perf_counter", lambda: now[0])
+    found = choose.seconds(["a", "b"], lambda name: lambda: None, call, torch.device("cpu"))
+    assert found == pytest.approx({"a": took, "b": took}) and len(calls) == 2 * rounds
+
+
 def test_kinds_are_left_out_on_a_gpu(net, example):
     done = accelerate(net, *example)
     cpu, cuda = (choose.candidates(done.sites, torch.device(name)) for name in ("cpu", "cuda"))

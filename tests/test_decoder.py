@@ -45,6 +45,7 @@ def test_samples_are_images_and_latents_are_kept():
     assert torch.equal(made.latents, plain.samples)
     assert made.samples.shape == (3, 3, 32, 32)
     assert torch.equal(made.samples, pointwise(made.latents / 0.5 + 0.1))
+    assert not sampler(decoder=Decoder(Local(), 0.5)).sample(1).samples.requires_grad
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 21, 34), (1, 4, 8, 40), (1, 4, 9, 9), (3, 4, 5, 3)])

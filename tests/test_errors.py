@@ -203,11 +203,26 @@ def row(new, call=True, **fields):
             (row({0: x}, call=False), replace(row({0: x}), call=Call(AT, 0.5, (1,)))),
             "reads slots \\[1\\] before any row wrote them",
         ),
+        (
+            (row({0: x}, call=False), row({0: denoised}, p=(1.0, 0.0, 2.0))),
+            "reads slots \\[2\\] before any row wrote them",
+        ),
         ((row({0: x}, call=False), row({0: x, 7: x})), "it has to write some of 0 to 4"),
         ((row({0: x}, call=False), row({0: x * float("inf")})), "not finite"),
         (
             (row({0: x}, call=False), replace(row({0: x}), call=Call(AT, 0.5, (0,), (math.nan,)))),
             "not finite",
+        ),
+        *(
+            ((row({0: x}, call=False), row({0: x}, **{name: wrong})), "not finite")
+            for name, wrong in {
+                "p": (math.inf,),
+                "q": (math.nan,),
+                "e": (math.nan,),
+                "scale": math.nan,
+                "known": (0.8, math.nan),
+                "learned": (math.inf, 0.0, 0),
+            }.items()
         ),
         ((row({0: x}, call=False), row({0: x}, q=(1.0, 2.0))), "one value for each output"),
         ((row({0: x}, call=False), row({0: 0.9 * x + 0.2 * denoised})), "does not transport x0"),

@@ -221,6 +221,11 @@ def test_a_changed_module_is_captured_again(whole_run):
     module.conv.scale = float("0.5")
     captured.sample(2)
     assert recorder.recorded == recorded
+    for scale in (1, 1.0, True):  # of other types, with which the module may compute something else
+        module.conv.scale = scale
+        captured.sample(2)
+        assert recorder.recorded > recorded
+        recorded = recorder.recorded
 
 
 def test_moved_weights_are_refused_until_recaptured():
@@ -249,6 +254,12 @@ def keeps_a_count(x, label):
 
 
 keeps_a_count.calls = 0
+outside = []
+
+
+def computes_on_the_host(x, label):
+    outside.append(torch.from_numpy(0.5 * x.numpy()))  # no operation that is recorded
+    return x + outside[-1]
 
 
 @pytest.mark.parametrize(
@@ -257,6 +268,7 @@ keeps_a_count.calls = 0
         (reads_back, "cannot be captured.*wait for the device"),
         (branches_on_data, "cannot be captured.*branch on values"),
         (keeps_a_count, "differs from an eager call.*keeps state"),
+        (computes_on_the_host, "differs from an eager call"),
         (lambda x, label: nn.functional.dropout(x, 0.5), "differs from an eager call.*dropout"),
     ],
 )

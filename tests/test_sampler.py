@@ -1,7 +1,10 @@
 """The user's object: seeds, batches, conditions, guidance, callbacks, inpainting, recipes, threads."""
 
+import copy
 import json
+import pickle
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -363,19 +366,31 @@ def test_a_users_own_solver():
     assert torch.equal(own, sampler("ddim").sample(2).samples)
 
 
+def test_the_normals_of_a_seed_are_others_where_x_is_given():
+    """An image or a state that was made with the same seed has used the first ones."""
+    kinds = ("prior", "image", "state")
+    keys = [{row.key for row in sampler("ddpm", 4).plan(kind=kind).rows} for kind in kinds]
+    assert len(set().union(*keys)) == sum(map(len, keys)) == 3 * 5
+
+
 def test_nan_from_the_network_flags_its_sample_alone():
+    wrong = [1]
+
     def module(x, label):
         out = elementwise(x, label)
-        out[1, 0, 0, 0] = float("nan")
+        out[wrong, 0, 0, 0] = float("nan")
         return out
 
-    net = ScoreNetwork(module, VP(), SHAPE)
+    once = Sampler(ScoreNetwork(module, VP(), SHAPE), "ddpm", 4)
     with pytest.warns(RuntimeWarning, match=r"seeds \[1\]"):
-        made = Sampler(net, "ddpm", 4).sample(3)
+        made = once.sample(3)
     assert made.finite == [True, False, True]
     clean = sampler("ddpm", 4).sample(3)
     for i in (0, 2):
         assert torch.equal(made.samples[i], clean.samples[i])
+    wrong.clear()  # nothing of it is left for the next run
+    after = once.sample(3)
+    assert after.finite == [True] * 3 and torch.equal(after.samples, clean.samples)
 
 
 def test_clip_bounds_denoised():
@@ -388,8 +403,9 @@ def test_clip_bounds_denoised():
 def test_progress_bar_is_silent_off_a_terminal(capfd):
     sampler().sample(2)
     assert capfd.readouterr().err == ""
-    sampler().sample(2, progress=True)
-    assert "row" in capfd.readouterr().err
+    sampler("ddim", 7).sample(2, progress=True)
+    said = capfd.readouterr().err
+    assert "0/7 [" in said and "row" in said  # as many as there are calls
 
 
 def test_plan_prints_and_round_trips():
@@ -397,3 +413,18 @@ def test_plan_prints_and_round_trips():
     again = Plan.from_json(plan.to_json())
     assert again == plan
     assert str(plan).count("\n") >= len(plan.rows)
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p)), lambda p: Plan.from_json(p.to_json())],
+)
+def test_copies_of_a_plan(copied):
+    """Of one that keeps x0 to its order alone, too, and of the intervals of its noise."""
+    for plan in (sampler("ddpm", 3).plan(), sampler("dpmpp_sde", 3).plan()):
+        first, *rows, last = plan.rows
+        for exact in (True, False):
+            bent = last if exact else replace(last, new={k: 2.0 * u for k, u in last.new.items()})
+            made = replace(plan, rows=(first, *rows, bent), exact=exact)
+            again = copied(made)
+            assert (again, again.exact, again.name) == (made, exact, plan.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext, suppress
 from functools import partial
 from statistics import median
@@ -38,7 +38,7 @@ def candidates(sites: list[Site], device: torch.device) -> Candidates:
 
 
 def seconds(
-    names: Iterable[str], prepare: Callable[[str], Call], call: Call, device: torch.device,
+    names: Collection[str], prepare: Callable[[str], Call], call: Call, device: torch.device,
     recorder: Recorder | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """The median time of a call of each of several forms of a network, one after another in turn.
@@ -47,7 +47,6 @@ def seconds(
     recorder  records a call as a graph, where the device has graphs: replays are what a GPU takes, eager
               calls what Python takes
     """
-    names = list(names)
     recorder = recorder or CudaRecorder()
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         if recorder.objection(device) is None:
@@ -80,7 +79,7 @@ def _replay(run: Call, kept: Any) -> None:
     run()
 
 
-def _medians(names: list[str], run: Callable[[str], float]) -> dict[str, float]:
+def _medians(names: Collection[str], run: Callable[[str], float]) -> dict[str, float]:
     spent: dict[str, list[float]] = {name: [] for name in names}
     start, rounds = time.perf_counter(), 0
     while not rounds or (time.perf_counter() - start < BUDGET and rounds < ROUNDS):
