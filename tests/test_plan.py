@@ -76,7 +76,7 @@ def test_the_transport_of_x0_is_followed():
     start = replace(FIRST, new={0: x})
     assert Plan((start, TRANSPORT)).exact
     off = replace(TRANSPORT, new={0: 0.5 * x + (0.5 + 1e-8) * denoised})
-    with pytest.raises(ValueError, match=r"row 1 does not transport x0: slot 0 holds 0\.9"):
+    with pytest.raises(ValueError, match=r"row 1 does not transport x0: .* slot 0 holds 0\.9"):
         Plan((start, off))
     Plan((start, off), exact=False)
     Plan((start, replace(off, state=None), TRANSPORT), exact=False)
