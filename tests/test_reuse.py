@@ -29,7 +29,7 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 
 def shifted(x, label, shift=None):
     out = x * 0.7 + 0.1 * x.abs() - 0.05 * label.view(-1, 1, 1, 1)
-    return out if shift is None else out + shift.view(-1, 1, 1, 1)
+    return out if shift is None else out + 0.1 * shift.view(-1, 1, 1, 1)
 
 
 PLAIN = ScoreNetwork(shifted, VP(), SHAPE)
@@ -69,6 +69,31 @@ def test_runs_of_many_kinds_one_after_another(kind):
         got = Sampler(PLAIN, solver, steps, executor=shared).sample(**how)
         want = Sampler(PLAIN, solver, steps).sample(**how)
         assert torch.equal(got.samples, want.samples), (solver, how.keys())
+
+
+def test_one_sampler_is_asked_for_everything_in_turn():
+    """What it keeps of a plan is that of the very same question."""
+    network = ScoreNetwork(shifted, VP(), SHAPE, null=3, classes=3)
+    images = torch.linspace(-1.0, 1.0, 2 * 105).reshape(2, *SHAPE)
+    mask = (torch.arange(35).view(1, 5, 7) % 3 > 0).float()
+    whole = {"x": images, "noised": True}
+    asks = [
+        {"n": 2}, {"n": 2, "condition": [0, 1]}, {"n": 2, "condition": [0, 1], "guidance": 2.0},
+        {"n": 2, "condition": [0, 1], "guidance": [2.0, 3.0]}, {"compose": [([0, 1], 2.0), (2, 1.0)]},
+        {"compose": [([0, 1], 1.0), (2, 2.0)]}, {"x": images, "start": 0.4}, {"x": images, "start": 0.6},
+        whole, whole | {"start": 0.4}, {"n": 2, "mask": mask, "known": images},
+        {"x": images, "start": 0.4, "mask": mask, "known": images}, whole | {"mask": mask, "known": images},
+        {"x": images, "encoding": 0}, {"x": images, "encoding": 1}, {"x": images, "encoding": 2},
+        {"x": images, "encoding": 0, "start": 0.1}, {"x": images, "encoding": 1, "start": 0.1},
+    ]  # fmt: skip
+    own, seen = Sampler(network, "ddim", 5), []
+    for how in asks:
+        got = own.sample(**how).samples
+        assert torch.equal(got, Sampler(network, "ddim", 5).sample(**how).samples), how.keys()
+        assert not any(torch.equal(got, other) for other in seen), how
+        seen.append(got)
+    for how, want in zip(reversed(asks), reversed(seen), strict=True):
+        assert torch.equal(own.sample(**how).samples, want)
 
 
 @kinds
