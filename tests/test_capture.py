@@ -31,7 +31,8 @@ def full():
 
 
 def test_a_capture_that_was_spoilt(cuda):
-    """The generator serves eager work again, earlier graphs replay, and the next capture succeeds."""
+    """The generator serves eager work again, earlier graphs replay, and the next capture succeeds, in
+    another pool."""
     recorder = CudaRecorder()
     first = recorder.record(nothing)
     with pytest.raises(Unrecordable, match="not permitted when stream is capturing"):
@@ -40,6 +41,7 @@ def test_a_capture_that_was_spoilt(cuda):
     first.replay()
     second = recorder.record(nothing)
     cuda.check(graphs=2)
+    assert second.replay.__self__.pool() != first.replay.__self__.pool()
     del first, second, recorder
     cuda.check(graphs=0)
 
