@@ -166,6 +166,8 @@ def test_a_choice_is_kept(net, monkeypatch):
     fast = Sampler(own(net), "ddim", steps=2, accelerate=True)
     monkeypatch.setattr(networks, "seconds", lambda *_: pytest.fail("it was timed again"))
     before = fast.network
+    samples(fast)
+    assert any(key[0] is before for key in fast.executor._idle)
     replaced(net)
     samples(fast)
     assert fast.network is not before and fast.accelerated.chosen == "fused"
