@@ -219,6 +219,7 @@ def image(channels, last, batch=2):
 @torch.no_grad()
 def test_forms_of_a_convolution(form, last, bias, monkeypatch):
     choose_form(monkeypatch, lambda forms: form)
+    monkeypatch.setattr("diffusion_engine.ops.conv3x3.bind_reference", None)  # no form is so slow
     site = conv_site(bias=bias)
     x, residual = image(97, last), image(20, last)
     close(site.forward(x), want := site.original(x))
@@ -347,14 +348,18 @@ def test_changed_weights(net, example, form, monkeypatch):
         close(net(*example), restored(net)(*example))
 
 
-def test_hooks(net, example):
-    handle = net.head[1].register_forward_hook(lambda *_: None)
+@pytest.mark.parametrize(
+    "kind", ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"]
+)
+def test_hooks(net, example, kind):
+    register = getattr(net.head[1], f"register_{kind}")
+    handle = register(lambda *_: None)
     done = accelerate(net, *example)
     assert {site.name: site.kind for site in done.sites}["head.0"] == "group_norm"
     done.restore()
     handle.remove()
     accelerate(net, *example)
-    net.head[1].register_forward_hook(lambda *_: None)
+    register(lambda *_: None)
     with pytest.raises(RuntimeError, match=r"a hook was put on a SiLU of 'head.0'"):
         net(*example)
 
