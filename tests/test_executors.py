@@ -1,6 +1,8 @@
 """The graph executor against the eager one, with a stand-in for CUDA graphs; and the loop they share."""
 
+import gc
 import threading
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -226,6 +228,24 @@ def test_a_changed_module_is_captured_again(whole_run):
         captured.sample(2)
         assert recorder.recorded > recorded
         recorded = recorder.recorded
+
+
+def test_outdated_graphs_are_freed_before_there_are_others(monkeypatch):
+    module = Convolution().eval()
+    _, captured = pair(ScoreNetwork(module, VP(), SHAPE))
+    captured.sample(2)
+    kept, make, alive = captured.executor._kept, graph.Captures, []
+    (old,) = [weakref.ref(kept.get(key)) for key in kept]
+
+    def watched(*given):
+        gc.collect()
+        alive.append(old() is not None)
+        return make(*given)
+
+    monkeypatch.setattr(graph, "Captures", watched)
+    module.conv.scale = 2.0
+    captured.sample(2)
+    assert alive == [False]
 
 
 def test_moved_weights_are_refused_until_recaptured():
