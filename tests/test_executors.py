@@ -1,6 +1,8 @@
 """The graph executor against the eager one, with a stand-in for CUDA graphs; and the loop they share."""
 
+import gc
 import threading
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -15,6 +17,7 @@ from diffusion_engine.adapters.diffusers import Model
 from diffusion_engine.executors import Graph, GraphError, executor, graph
 from diffusion_engine.executors.base import walk
 from diffusion_engine.executors.capture import Unrecordable
+from diffusion_engine.executors.contents import within
 from diffusion_engine.executors.eager import Eager, caller
 from diffusion_engine.executors.lru import Lru
 from diffusion_engine.executors.packing import bucket
@@ -228,6 +231,24 @@ def test_a_changed_module_is_captured_again(whole_run):
         recorded = recorder.recorded
 
 
+def test_outdated_graphs_are_freed_before_there_are_others(monkeypatch):
+    module = Convolution().eval()
+    _, captured = pair(ScoreNetwork(module, VP(), SHAPE))
+    captured.sample(2)
+    kept, make, alive = captured.executor._kept, graph.Captures, []
+    (old,) = [weakref.ref(kept.get(key)) for key in kept]
+
+    def watched(*given):
+        gc.collect()
+        alive.append(old() is not None)
+        return make(*given)
+
+    monkeypatch.setattr(graph, "Captures", watched)
+    module.conv.scale = 2.0
+    captured.sample(2)
+    assert alive == [False]
+
+
 def test_moved_weights_are_refused_until_recaptured():
     network = ScoreNetwork(Convolution().eval(), VP(), SHAPE)
     eager, captured = pair(network)
@@ -296,6 +317,24 @@ def test_whole_run_has_no_moment_between_rows():
 
 def of_budget(budget, bytes=1000):
     return Graph(recorder=TapeRecorder(bytes), budget=budget)
+
+
+@pytest.mark.parametrize(
+    "network, request_",
+    [
+        (PLAIN, {"noise": "brownian", "mask": torch.ones(SHAPE), "known": torch.zeros(SHAPE)}),
+        (CONDITIONAL, {"condition": [1, 2], "guidance": 2.0, "on_step": print}),
+        (ScoreNetwork(lambda x, label, z: x * z.mean(), VP(), SHAPE, latent=6), {}),
+    ],
+)
+def test_a_budget_counts_every_buffer(network, request_, capsys):
+    used = Eager()
+    Sampler(network, "dpmpp_sde", 3, executor=used).sample(2, **request_)
+    ((_, signature, _),) = used._idle
+    space = Space(signature, static=True)
+    values = (v for d in within(space) for v in (d.values() if isinstance(d, dict) else d))
+    storages = [v.untyped_storage() for v in values if isinstance(v, torch.Tensor)]
+    assert space.bytes == sum({s.data_ptr(): s.nbytes() for s in storages}.values())
 
 
 def test_the_least_recently_used_graphs_go_first():

@@ -30,7 +30,8 @@ class Latents:
 
     def tensors(self) -> list[Tensor]:
         """Every tensor that no one else counts."""
-        return [self.args.out, self.of, self._picked, self.given]
+        given = [] if self.given is self._picked else [self.given]
+        return [self.args.out, self.of, self._picked, *given]
 
     def filler(self, draw: Callable[..., None]) -> Callable[[int], None]:
         """What makes z for the first `count` entries of the call that the samples' rows are about to make.
