@@ -366,6 +366,7 @@ def test_a_recipe_whose_noise_was_another():
         ),
         ({"solver": {"name": "unipc", "options": {"order": 2}}}, "did you mean max_order?"),
         ({"interval": None}, "not a recipe of this engine"),
+        ({"interval": [True, 3.0]}, "not a recipe of this engine"),
     ],
 )
 def test_recipes_that_are_refused(capsys, tmp_path, made, change, message):

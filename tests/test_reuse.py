@@ -107,6 +107,15 @@ def test_results_have_memory_of_their_own(kind):
     assert torch.equal(sampler.sample(2).samples, kept)
 
 
+def test_a_terminal_is_no_reason_to_stop_a_whole_run(monkeypatch):
+    """A bar that nobody asked for is left out where there is no moment between rows to move it."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    made = Sampler(PLAIN, "ddim", 3, executor=taping(whole_run=True))
+    assert torch.equal(made.sample(2).samples, Sampler(PLAIN, "ddim", 3).sample(2).samples)
+    with pytest.raises(GraphError, match="no moment between rows"):
+        made.sample(2, progress=True)
+
+
 @kinds
 def test_given_tensors_are_left_as_they_are(kind):
     """Images, masks, normals and conditions are the user's: read, and not written."""

@@ -8,6 +8,7 @@ from torch import nn
 
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.executors import Eager
+from diffusion_engine.noise import normals
 from diffusion_engine.processes import EDM, VE, VP, Discrete, FlowMatching
 
 SHAPE = (2, 3, 4)
@@ -43,6 +44,16 @@ def test_what_a_sampler_does_where_nothing_is_said():
 
 
 LAWS = [VP(), EDM(), VE(), FlowMatching(), Discrete.linear()]
+
+
+def test_all_bits_of_a_seed_count():
+    seeds = [5, 5 + 2**31, 5 + 2**32, 5 + 2**63, 2**64 - 1, 2**63 - 1, 2**32 - 1]
+    made = Sampler(network(), "ddim", 2).sample(seeds=seeds)
+    assert made.seeds == made.recipe["seeds"] == seeds
+    assert len({tuple(sample.flatten().tolist()) for sample in made.samples}) == len(seeds)
+    z = normals(torch.tensor([5 - 2**63]), torch.tensor([0]), 0, 24).view(1, *SHAPE)
+    given = Sampler(network(), "ddim", 2).sample(x=z, noised=True)
+    assert torch.equal(given.samples[0], made.samples[3])
 
 
 @pytest.mark.parametrize("process", LAWS, ids=lambda p: type(p).__name__)
