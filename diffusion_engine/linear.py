@@ -26,6 +26,10 @@ class Linear:
         return Linear(tuple(total.items()))
 
     def __mul__(self, factor: float) -> Linear:
+        if isinstance(factor, Linear):
+            raise ValueError(
+                f"({self}) * ({factor}): an update is linear, and a symbol is multiplied by numbers alone"
+            )
         # A factor of 0 removes the term, also where a weight is infinite.
         if factor == 0.0:
             return Linear()

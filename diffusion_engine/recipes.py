@@ -43,10 +43,14 @@ def _plain(value: Any) -> Any:
 
 
 def about(rule: Solver) -> dict[str, Any]:
-    """A solver in a recipe: its name, and the fields of a dataclass but for those that JSON does not hold."""
+    """A solver in a recipe: its name, and the fields of a dataclass, or else what a user's object holds under
+    public names; but for what JSON does not hold."""
     given: Any = rule.given if isinstance(rule, Own) else rule
-    fields = dataclasses.fields(given) if dataclasses.is_dataclass(given) else ()
-    options = {field.name: _plain(getattr(given, field.name)) for field in fields if field.init}
+    if dataclasses.is_dataclass(given):
+        names = [field.name for field in dataclasses.fields(given) if field.init]
+    else:
+        names = [name for name in getattr(given, "__dict__", ()) if not name.startswith("_")]
+    options = {name: _plain(getattr(given, name)) for name in names if name != "name"}
     return {"name": rule.name, "options": {k: v for k, v in options.items() if _is_json(v)}}
 
 

@@ -33,17 +33,18 @@ PACKAGE = "diffusion_engine"
 SAMPLING = (
     "errors conditions learned_variance consistency levels compute_dtype outputs sampler executors objects "
     "guidance entrance decoder ddgan own_recipes own_solver public_reports from_diffusers trace genie "
-    "encoding cld brownian cld_states cld_runs"
+    "plan reuse batches recipes given_noise sampler_options weights grids pure_noise encoding cld brownian "
+    "genie_networks cld_states cld_runs"
 )
 TESTS = {
     "sampler.py": f"sampler entrance {SAMPLING}",
     "request.py": f"sampler guidance entrance {SAMPLING}",
-    "recipes.py": f"sampler own_recipes errors {SAMPLING} files",
+    "recipes.py": f"sampler own_recipes errors {SAMPLING} files written_files",
     "plan.py": f"errors sampler guidance {SAMPLING} solvers",
     "guidance.py": f"guidance {SAMPLING}",
     "executors/": f"executors {SAMPLING} capture profile",
-    "accelerate/": "accelerate_derivatives accelerate_places accelerate accelerate_changes accelerate_peft "
-    "conv3x3 layers_library profile cld_runs",
+    "accelerate/": "accelerate_derivatives accelerate_places accelerate accelerate_calls accelerate_blocks "
+    "accelerate_changes accelerate_peft conv3x3 layers_library profile cld_runs",
 }
 # (file, line as changed): why nobody can tell the mutant from the original.
 EQUIVALENT: dict[tuple[str, str], str] = {}

@@ -10,7 +10,8 @@ import torch
 from own_solvers import Kin, Midpoint, Noisy, Plain, Scaled
 
 from diffusion_engine import Sampler, cli
-from diffusion_engine.solvers import solver
+from diffusion_engine.processes import Point
+from diffusion_engine.solvers import Update, denoised, normal, solver, steps, transfer, x
 from diffusion_engine.testing import exact_network
 
 
@@ -137,3 +138,25 @@ def test_the_command_line(capsys, tmp_path, monkeypatch):
     ):  # fmt: skip
         error = run("plan", *few, *words, code=2)
         assert message in error and error.count("\n") == 1
+
+
+def test_what_a_plain_object_holds_is_in_its_recipe():
+    class Scaled:
+        def __init__(self, scale):
+            self.scale, self._seen = scale, []
+
+        def updates(self, process, points):
+            for s, t in steps(points):
+                noise = 0.3 * self.scale * t.sigma
+                kept = transfer(s, Point(t.t, t.alpha, (t.sigma**2 - noise**2) ** 0.5), x, denoised)
+                yield Update(s, {0: kept + noise * normal(0)}, t)
+
+    network = exact_network(Scaled(1.0))
+    made = Sampler(network, Scaled(0.5), 4).sample(2)
+    assert made.recipe["solver"] == {"name": "Scaled", "options": {"scale": 0.5}}
+    again = Sampler.replay(network, made.recipe, how={"solver": Scaled(0.5)})
+    assert torch.equal(again.samples, made.samples)
+    with pytest.raises(
+        ValueError, match=r"made with Scaled\(scale=0.5\) and Scaled\(scale=0.9\) is given"
+    ):
+        Sampler.replay(network, made.recipe, how={"solver": Scaled(0.9)})

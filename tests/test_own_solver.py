@@ -1,14 +1,16 @@
 """Solvers that users write: an object with `updates` alone does all that a shipped solver does."""
 
 import copy
+import importlib
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from own_solvers import Kin, Midpoint, Noisy, Plain, Scaled
 from tape import TapeRecorder, taped
 
-from diffusion_engine import SOLVERS, Plan, Sampler, ScoreNetwork, profile
+from diffusion_engine import SOLVERS, Plan, Sampler, ScoreNetwork, profile, solvers
 from diffusion_engine.executors import Graph, graph
 from diffusion_engine.genie import exact_derivative
 from diffusion_engine.processes import VP
@@ -151,8 +153,22 @@ def test_an_object_says_what_a_solver_may_say():
 def test_names():
     assert Kin().name == "Kin" and Scaled().name == "Scaled"
     assert solver(Plain()).name == "Plain"
-    for name, kind in SOLVERS.items():
-        assert kind().name == name, f"the solver in SOLVERS[{name!r}] has another name"
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_the_table_knows_a_solver_by_its_name(name):
+    assert SOLVERS[name]().name == name, f"the solver in SOLVERS[{name!r}] has another name"
+
+
+def test_every_solver_of_the_package_is_in_the_table():
+    """What is derived from, and what wraps others, has no name of its own to be found by."""
+    own = importlib.import_module(f"{solvers.__name__}.own")
+    between = {kind for made in SOLVERS.values() for kind in made.__mro__}
+    for path in sorted(Path(solvers.__file__).parent.glob("*.py")):
+        module = importlib.import_module(f"{solvers.__name__}.{path.stem}")
+        for kind in vars(module).values():
+            if isinstance(kind, type) and issubclass(kind, Solver) and kind is not own.Own:
+                assert kind in between, f"{kind.__name__} of solvers/{path.name} is not in SOLVERS"
 
 
 @pytest.mark.parametrize(
@@ -180,6 +196,17 @@ def test_what_is_no_solver(own, message):
         (lambda s, t: Update(s, {0: 0.5}, t), r"Update\(new={0: 0.5}\): give slot -> its new"),
         (lambda s, t: Update(s, x, t), r"give slot -> its new content, written with x, denoised"),
         (lambda s, t: Update(s.t, {0: x}, t), r"Update\(at=1.0\): give the point of the call"),
+        (lambda s, t: Update(s, {0: x}, t.t), r"Update\(state=0\.\d+\): give a point, or None"),
+        (
+            lambda s, t: Update(s, {0.5: x}, t),
+            r"Update\(new={0.5: .*: give slot -> its new content",
+        ),
+        (lambda s, t: Update(s, {0: x * denoised}, t), r"\(1 S0\) \* \(1 D\): an update is linear"),
+        (lambda s, t: Update(s, {0: x / t.sigma}, t), r"'Wrong' divides by 0: .* first_order_only"),
+        (
+            lambda s, t: Update(s, {0: 7.0 * x}, None),
+            "the last row has the state None, and the run's last",
+        ),
         (lambda s, t: Update(s, {0: slot(2)}, t), r"row 1 reads slots \[2\] before any row wrote"),
         (
             lambda s, t: Update(s, {0: 0.5 * transfer(s, t, x, denoised)}, t),
@@ -195,6 +222,19 @@ def test_updates_that_are_none(update, message):
 
     with pytest.raises(ValueError, match=message):
         Sampler(NETWORK, Wrong(), 4)
+
+
+def test_rows_that_end_too_early():
+    class Early(Plain):
+        def updates(self, process, points):
+            return super().updates(process, points[:-2])
+
+    with pytest.raises(
+        ValueError, match=r"the state t=0\.\d+, and the run's last point is t=0; write"
+    ):
+        Sampler(NETWORK, Early(), 5)
+    with pytest.raises(ValueError, match=r"suits solver 'Early': mixture: .* the last row has the"):
+        exact_network(Early())
 
 
 def test_updates_that_yield_nothing():

@@ -8,12 +8,11 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .. import checks
 from ..brownian import span
 from ..linear import Linear, denoised, normal, raw, slot, x
 from ..plan import Call, Plan, Row, Span
 from ..processes import GaussianProcess, Point
-from .update import Update
+from .update import Update, arrived, written
 
 if TYPE_CHECKING:
     from ..grids import Grid
@@ -118,25 +117,15 @@ class Solver:
         if misfit := self.misfit(network):
             raise ValueError(f"solver {self.name!r} cannot run this: {misfit}")
         rows = [first_row(process, points[0], start)]
-        for i, update in enumerate(self._written(process, points), 1):
+        for i, update in enumerate(written(self, process, points), 1):
             if update.churn:
                 rows[-1] = _add_noise(rows[-1], update)
             row = _row(update, network, clip, i)
             taken = None if update.churn else update.span
             spans = _spans(row, rows, taken) if self.on_path else ()
             rows.append(replace(row, spans=spans))
+        arrived(self.name, rows[-1].state, points[-1])
         return Plan(tuple(rows), self.name, self.exact)
-
-    def _written(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
-        """The updates, made sure of: users write them."""
-        made = self.updates(process, points)
-        for update in made if isinstance(made, Iterable) else (made,):
-            if not isinstance(update, Update):
-                raise ValueError(
-                    f"solver {self.name!r}: updates(process, points) gave {checks.said(update)}; yield an "
-                    "Update(at, new, state) for every row"
-                )
-            yield update
 
 
 def _row(update: Update, network: ScoreNetwork, clip: tuple[float, float] | None, key: int) -> Row:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .. import checks
 from ..linear import Linear
-from ..processes import Point
+from ..processes import GaussianProcess, Point
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,9 @@ class Update:
     span     with noise="brownian", the interval of the sample's path whose increment the churn, or else
              normal 0, is; None: for every normal that from the last complete state to `state`
 
-    Raises ValueError where `at` is no point, or `new` no mapping of slots to what they become.
+    All of `new` is made of the slots as they were before the row.
+
+    Raises ValueError where `at` or `state` is no point, or `new` no mapping of slots to what they become.
     """
 
     at: Point
@@ -41,8 +45,10 @@ class Update:
     def __post_init__(self) -> None:
         if not isinstance(self.at, Point):
             raise ValueError(f"Update(at={checks.said(self.at)}): give the point of the call")
-        written = self.new.values() if isinstance(self.new, Mapping) else (None,)
-        if not all(isinstance(content, Linear) for content in written):
+        if not isinstance(self.state, Point | None):
+            raise ValueError(f"Update(state={checks.said(self.state)}): give a point, or None")
+        written = self.new.items() if isinstance(self.new, Mapping) else ((None, None),)
+        if not all(isinstance(k, int) and isinstance(content, Linear) for k, content in written):
             raise ValueError(
                 f"Update(new={checks.said(self.new)}): give slot -> its new content, written with x, "
                 "denoised, slot(k), normal(m) and raw, as {0: 0.5 * x + 0.5 * denoised}"
@@ -52,3 +58,35 @@ class Update:
     def blocks(self) -> int:
         """How many channel blocks the row takes from the network; block 0 is its prediction."""
         return max(1, len(self.raw), 1 + self.learned[2] if self.learned else 0)
+
+
+def written(rule: Any, process: GaussianProcess, points: Sequence[Point]) -> Iterator[Update]:
+    """The updates of a solver, made sure of, since users write them.
+
+    Raises ValueError where one is no Update, or a point's alpha or sigma of 0 divides.
+    """
+    try:
+        made = rule.updates(process, points)
+        for update in made if isinstance(made, Iterable) else (made,):
+            if not isinstance(update, Update):
+                raise ValueError(
+                    f"solver {rule.name!r}: updates(process, points) gave {checks.said(update)}; yield an "
+                    "Update(at, new, state) for every row"
+                )
+            yield update
+    except ZeroDivisionError as error:
+        raise ValueError(
+            f"solver {rule.name!r} divides by 0: alpha is 0 at pure noise and sigma at clean data; "
+            "first_order_only(s, t) tells steps from and to them"
+        ) from error
+
+
+def arrived(name: str, state: Point | None, last: Point) -> None:
+    """Raises ValueError where the last row of a solver ends elsewhere than at a run's last point, or at clean
+    data."""
+    if state is None or (state.sigma > 0.0 and not math.isclose(state.lam, last.lam, abs_tol=1e-9)):
+        ends = None if state is None else f"t={state.t:g}"
+        raise ValueError(
+            f"solver {name!r}: the last row has the state {ends}, and the run's last point is t={last.t:g}; "
+            "write rows for all of `points`, and give every step's end as its state"
+        )

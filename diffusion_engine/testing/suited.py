@@ -55,11 +55,15 @@ def exact_network(name: str | Rule, shape: Shape = (1,)) -> ScoreNetwork:
     wanted = solver(name)
     if wanted.name in _STUDENTS:
         return _STUDENTS[wanted.name](shape)
+    reasons = []
     for make in _SCORES:
         network = make(shape)
         try:
             Sampler(network, wanted, 4)
-        except ValueError:
+        except ValueError as error:
+            reasons.append(f"{network.name}: {error}")
             continue
         return network
-    raise ValueError(f"no exact network of diffusion_engine.testing suits solver {wanted.name!r}")
+    raise ValueError(
+        f"no exact network of diffusion_engine.testing suits solver {wanted.name!r}: {'; '.join(reasons)}"
+    )
