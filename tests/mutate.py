@@ -47,8 +47,11 @@ TESTS = {
     "conv3x3 layers_library profile cld_runs",
 }
 # (file, line as changed): why nobody can tell the mutant from the original.
-LAYOUT = 'return json.dumps({**body, "rows": [_row_to_dict(row) for row in self.rows]}, indent=%s)'
-EQUIVALENT = {("plan.py", LAYOUT % indent): "blanks between JSON's values" for indent in ("0", "2")}
+DUMPS = 'return json.dumps({**body, "rows": [_row_to_dict(row) for row in self.rows]}%s)'
+EQUIVALENT = {
+    ("plan.py", DUMPS % ending): "blanks between JSON's values"
+    for ending in (", indent=0", ", indent=2", "")
+}
 
 
 def files(module: str = "") -> list[str]:
