@@ -88,6 +88,8 @@ def nodes(
     match node:
         case ast.Raise() | ast.Assert() | ast.JoinedStr():
             return
+        case ast.keyword(arg="strict"):  # of zip, which asserts
+            return
         case (
             ast.If(test=ast.Name(id="TYPE_CHECKING")) | ast.FunctionDef(name="__repr__" | "__str__")
         ):
@@ -196,7 +198,7 @@ class Source:
             if not isinstance(a, FIXED) and not isinstance(b, FIXED):
                 (low, end), (start, high) = self.span(a), self.span(b)
                 yield low, high, self.of(b) + self.text[end:start] + self.of(a)
-        for keyword in call.keywords:
+        for keyword in (keyword for keyword in call.keywords if keyword.arg != "strict"):
             start, end = self.span(keyword)
             after = next(at for at, _ in self.tokens if at >= end)
             if self.text[after] == ",":

@@ -30,6 +30,7 @@ RULES = {
     "if a: raise E(f'{b + 1}', 2)": ["if False: raise E(f'{b + 1}', 2)"],
     "if a: b": ["if False: b", "if True: b"],
     "assert a == 1, a + 1": [],
+    "return zip(a, *b, strict=True)": [],
     "'A docstring of 1 < 2'": [],
     "@cached(2)\ndef f(a: int | None) -> 3: return a": [],
     "__all__ = f(a, b)": [],
