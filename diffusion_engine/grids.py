@@ -46,7 +46,7 @@ def _ratio_ends(process: GaussianProcess) -> tuple[float, float]:
     if end.sigma == 0.0:
         raise ValueError(
             f"{type(process).__name__} has no noise at its last time t={end.t:g}, whose logarithm this grid "
-            "takes; give a greater t_min, use grid 'uniform', or give times="
+            "takes; give a greater t_min, use grid 'uniform' with end='t_min', or give times="
         )
     return start.ratio, end.ratio
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from . import checks
-from .processes import Point
+from .grids import point_at
+from .processes import GaussianProcess, Point
 from .solvers import SOLVERS, Solver, solver
 from .solvers.own import Own
 
@@ -98,11 +99,30 @@ def check(recipe: Any) -> None:
         raise ValueError(f"a recipe has no {', '.join(unknown)}; it has {', '.join(sorted(KEYS))}")
 
 
+def _check_start(process: GaussianProcess, points: list[Point], recipe: Mapping[str, Any]) -> None:
+    """Raises ValueError where a recipe of the first format began beside a point of its run, with a step that
+    went nowhere: point_at begins at the point."""
+    start = recipe["start"]
+    if start is None and recipe.get("encoding") is not None:
+        start = process.t_min
+    if start is None or recipe["format"] != FIRST:
+        return
+    if point_at(process, points, start) != process.at(start):
+        raise ValueError(
+            f"the recipe's format is {FIRST!r}, in which a start at t={start:g}, beside a point of the run, "
+            "made other samples; use the version that made it"
+        )
+
+
 def read(
-    recipe: Mapping[str, Any], how: Mapping[str, Any], more: Mapping[str, Any]
+    process: GaussianProcess,
+    recipe: Mapping[str, Any],
+    how: Mapping[str, Any],
+    more: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arguments of Sampler and of its `sample`.
 
+    process    of the network
     how, more  as in Sampler.replay
     Raises ValueError where this is no recipe, or something that it could not hold is not given.
     """
@@ -122,6 +142,7 @@ def read(
         given |= again(recipe)
         given["noise"] = recipe.get("noise")
         needs = [name for name in recipe["needs"] if name not in more]
+        _check_start(process, options["times"], recipe)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"this is not a recipe of this engine ({error!r}); use Result.recipe"
@@ -151,7 +172,7 @@ def solver_in(recipe: Mapping[str, Any], given: Any = None) -> Solver:
     if recipe.get("format") == FIRST and name in SOLVERS:
         if "order" in options:
             options["max_order"] = options.pop("order")
-        if name == "dpmpp_sde" and options.get("eta", 1.0) > 0.0:
+        if name == "dpmpp_sde" and solver(name, **options).stochastic:
             raise ValueError(
                 f"the recipe's format is {FIRST!r}, in which dpmpp_sde drew other noise, independent in "
                 "a half step and a whole one; use the version that made it"

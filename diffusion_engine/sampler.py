@@ -250,8 +250,8 @@ class Sampler:
         guidance   as in Sampler, for this call
         compose    [(condition, weight), ...] in place of condition and guidance: the score is
                    s_u + sum_i w_i (s_i - s_u), or sum_i w_i s_i of a network without a null condition
-        x, start   clean images [n, *shape], or one [*shape] for all, that are noised to time `start` and
-                   sampled from there, with other normals than the seed has without x
+        x, start   clean images [n, *shape], or one [*shape] for all, that are noised to time `start` (to the
+                   level of the run's point there) and sampled on, with other normals than without x
         noised     x is already the state at `start` (default: the first time); of CLD [x, v] on the channel
                    axis, or at the first time x alone, whose velocity is drawn
         mask, known  inpainting: mask is 1 where samples are free, 0 where they follow `known` images; bool,
@@ -437,7 +437,7 @@ class Sampler:
                 f"how={checks.said(how)}: give a mapping of Sampler's arguments, as {{'backend': 'cpp'}}"
             )
         checks.names("replay's how", how, OPEN)
-        options, given = recipes.read(recipe, how, more)
+        options, given = recipes.read(network.process, recipe, how, more)
         sampler = cls(network, **options)
         if sampler.decoder is not None:
             fitting(sampler.decoder, recipe.get("decoder"))

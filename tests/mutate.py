@@ -34,7 +34,7 @@ SAMPLING = (
     "errors conditions learned_variance consistency levels compute_dtype outputs weights given_noise reuse "
     "batches recipes plan sampler_options sampler executors objects guidance entrance decoder ddgan "
     "own_recipes own_solver public_reports from_diffusers trace accelerate_changes genie "
-    "genie_networks grids pure_noise cld_states cld_solvers encoding brownian cld_runs"
+    "genie_networks churn grids pure_noise cld_states cld_solvers encoding brownian cld_runs"
 )
 TESTS = {
     "sampler.py": f"sampler sampler_options weights entrance {SAMPLING}",

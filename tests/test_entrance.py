@@ -274,6 +274,13 @@ def test_numbers_of_a_process_are_named(kind):
         (lambda: VE(sigma_min=50.0, sigma_max=0.1), "0 < sigma_min < sigma_max"),
         (lambda: VP(t_min=0.1, t_max=20.0), "t_max=20, and its times end at 1, where the rate"),
         (lambda: VE(t_min=0.01, t_max=50.0), "t_max=50, and its times end at 1, where sigma is"),
+        (lambda: VDM(t_max=3.0), "VDM has t_max=3, and its times end at 1, where gamma ends"),
+        (
+            lambda: Discrete(alpha_bar=(0.9, 0.5), t_max=5.0),
+            "t_max=5.0: a table of 2 ends at t=1; leave it",
+        ),
+        (lambda: solver("dpmpp_sde", eta=-0.5), "eta=-0.5: an amount of noise is 0 or above"),
+        (lambda: solver("dpmpp_3m_sde", eta=-0.5), "eta=-0.5: an amount of noise"),
         (lambda: VE(t_min=-0.5), "VE has t_min=-0.5, and its times begin at 0"),
         (lambda: EDM(t_min=-0.5), "EDM has t_min=-0.5, and its times begin at 0"),
         (lambda: grids.points(EDM(t_min=0.0), 4), "EDM has no noise at its last time t=0"),

@@ -334,11 +334,32 @@ def test_a_recipe_of_the_first_format():
     assert again.recipe["format"] == "diffusion-engine-recipe/2"
 
 
+def test_a_recipe_whose_start_was_beside_a_point():
+    """The first format's runs then began with a step that went nowhere."""
+    network = exact_network("euler")
+    own = Sampler(network, "euler", 4, grid="karras")
+    for k, kept in ((0, True), (1, False)):  # the first point is the process's, made of its time
+        made = own.sample(x=torch.zeros(2, 1), start=own.points[k].t)
+        old = made.recipe | {"format": "diffusion-engine-recipe/1"}
+        again = Sampler.replay(network, made.recipe, x=torch.zeros(2, 1))
+        assert torch.equal(again.samples, made.samples)
+        if kept:
+            assert torch.equal(
+                Sampler.replay(network, old, x=torch.zeros(2, 1)).samples, made.samples
+            )
+            continue
+        with pytest.raises(ValueError, match=r"a start at t=0\.\d+, beside a point of the run"):
+            Sampler.replay(network, old, x=torch.zeros(2, 1))
+
+
 def test_a_recipe_whose_noise_was_another():
     """dpmpp_sde's half step had noise of its own; without noise nothing has changed."""
     recipe = Sampler(exact_network("dpmpp_sde"), "dpmpp_sde", 3).sample(1).recipe
     old = recipe | {"format": "diffusion-engine-recipe/1"}
     with pytest.raises(ValueError, match=r"recipe/1', in which dpmpp_sde drew other noise"):
+        Sampler.replay(exact_network("dpmpp_sde"), old)
+    old["solver"] = {"name": "dpmpp_sde", "options": {"eta": "x"}}
+    with pytest.raises(ValueError, match="eta='x'"):
         Sampler.replay(exact_network("dpmpp_sde"), old)
     old["solver"] = {"name": "dpmpp_sde", "options": {"eta": 0.0, "s_noise": 1.0}}
     assert Sampler.replay(exact_network("dpmpp_sde"), old).finite == [True]

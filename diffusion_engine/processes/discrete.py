@@ -40,6 +40,11 @@ class Discrete(GaussianProcess):
             raise ValueError(f"alpha_bar is a row of 1 or more numbers, got shape {table.shape}")
         if not (np.all(np.diff(table) < 0) and table[0] < 1 and table[-1] >= 0):
             raise ValueError("alpha_bar has to fall strictly from below 1 to 0 or above")
+        if self.t_max not in (-1.0, len(table) - 1.0):
+            raise ValueError(
+                f"t_max={checks.said(self.t_max)}: a table of {len(table)} ends at t={len(table) - 1}; "
+                "leave it out"
+            )
         object.__setattr__(self, "alpha_bar", tuple(table.tolist()))
         object.__setattr__(self, "t_max", float(len(table) - 1))
 

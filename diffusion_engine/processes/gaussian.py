@@ -142,7 +142,7 @@ class GaussianProcess:
         return Point(0.0, 1.0, 0.0)
 
 
-def _ends_at_1(process: GaussianProcess, there: str) -> None:
+def ends_at_1(process: GaussianProcess, there: str) -> None:
     """Raises ValueError where runs start beyond t = 1, where a schedule has its last value."""
     if process.t_max > 1.0:
         raise ValueError(
@@ -169,7 +169,7 @@ class VP(GaussianProcess):
                 f"{type(self).__name__} has beta_min={self.beta_min:g} and beta_max={self.beta_max:g}: rates "
                 "of noise are 0 or above, and not both 0"
             )
-        _ends_at_1(self, "the rate of noise is beta_max")
+        ends_at_1(self, "the rate of noise is beta_max")
 
     def log_alpha(self, t: Array | float) -> Array:
         t = np.asarray(t, np.float64)
@@ -237,7 +237,7 @@ class VE(GaussianProcess):
                 f"VE has sigma_min={self.sigma_min:g} and sigma_max={self.sigma_max:g}: give 0 < sigma_min < "
                 "sigma_max"
             )
-        _ends_at_1(self, "sigma is sigma_max")
+        ends_at_1(self, "sigma is sigma_max")
 
     def alpha(self, t: Array | float) -> Array:
         return np.ones_like(np.asarray(t, np.float64))

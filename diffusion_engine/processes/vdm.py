@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from .. import checks
-from .gaussian import Array, GaussianProcess, Point
+from .gaussian import Array, GaussianProcess, Point, ends_at_1
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,6 +62,7 @@ class VDM(GaussianProcess):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        ends_at_1(self, "gamma ends")
         checks.function("gamma", self.gamma, "give a function of times that rises")
         values = self._gamma(np.linspace(self.t_min, self.t_max, 33))
         if not (np.all(np.isfinite(values)) and np.all(np.diff(values) > 0.0)):

@@ -119,12 +119,12 @@ class Adams(Solver):
             if self.max_order > 1 and i + 2 < len(points):
                 new[ring.store(s)] = eps_of(s)
             if i == 0 and self.start == "heun" and t.sigma > 0.0:  # no call at clean data
-                yield from improved(s, t, new)
+                yield from heun_in_g(s, t, new)
             else:
                 yield Update(s, new, t)
 
 
-def improved(s: Point, t: Point, first: dict[int, Linear]) -> Iterator[Update]:
+def heun_in_g(s: Point, t: Point, first: dict[int, Linear]) -> Iterator[Update]:
     """Heun's first step, with a second call at the end of Euler's; slot 1 has eps for the steps to come."""
     # Slot 2 holds the end of the Euler step until the second call has been made there.
     yield Update(s, {1: first.get(1, eps_of(s)), 2: transfer(s, t, x, denoised)}, None)

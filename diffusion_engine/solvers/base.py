@@ -28,8 +28,8 @@ class Solver:
 
     name        in recipes and errors; where it says none, its class's
     order       of convergence in the step size, with these options, on the default grids up to t_min; weakly
-                where noise enters. From pure noise, where no first step has more than first order, 2 at most
-                0 where more steps do not lead to the data's law
+                where noise enters. From pure noise, where no first step has more than first order, 2 at
+                most; 0 where more steps do not lead to the data's law
     asymptotic  the order of the formula, where every step has it: from exact or tiny first steps, to tiny
                 last ones, and evenly spaced where it takes its steps for equal; `order` unless it says more
     calls       network calls a step
@@ -41,6 +41,14 @@ class Solver:
     keeps_noise whether it then also leaves the noise level of its state, where a paper lets it
     on_path     whether its noise is that of an SDE, so that a Brownian path can drive it
     """
+
+    if TYPE_CHECKING:  # subclasses reckon it from their options, or say it, also as a field
+
+        @property
+        def order(self) -> int: ...
+
+    else:
+        order = 1
 
     name: ClassVar[str] = "Solver"
     calls: ClassVar[int] = 1
@@ -58,10 +66,6 @@ class Solver:
             cls.name = cls.__name__
 
     @property
-    def order(self) -> int:
-        return 1
-
-    @property
     def asymptotic(self) -> int:
         return self.order
 
@@ -71,7 +75,7 @@ class Solver:
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterable[Update]:
         """The rows after the first, in order."""
-        raise NotImplementedError(f"solver {self.name!r} writes no updates(process, points)")
+        raise ValueError(f"solver {self.name!r} writes no updates(process, points)")
 
     def objection(self, process: GaussianProcess, points: Points) -> str | None:
         """Why the solver cannot run these points, as a sentence; None where it can."""

@@ -136,12 +136,12 @@ class DPMpp3M(Solver):
                 new = new + t.alpha * p2 * d1 - t.alpha * (p2 / h - 0.5) * d2
             kept = keep(ring, s, i, points)
             if i == 0 and self.start == "heun" and not first_order_only(s, t):
-                yield from improved(s, t, new, kept)
+                yield from heun_in_lam(s, t, new, kept)
             else:
                 yield Update(s, {0: new} | kept, t)
 
 
-def improved(s: Point, t: Point, euler: Linear, kept: dict[int, Linear]) -> Iterator[Update]:
+def heun_in_lam(s: Point, t: Point, euler: Linear, kept: dict[int, Linear]) -> Iterator[Update]:
     """Heun's first step in lam: with the second prediction m, alpha_t (1 - (1 - e^-h) / h) (m - m0) more.
 
     Slot 2 holds the end of Euler's step, slot 1 m0 for the steps to come.
@@ -161,6 +161,10 @@ class Stochastic(Solver):
 
     eta: float = 1.0
     s_noise: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.eta < 0.0:
+            raise ValueError(f"eta={self.eta:g}: an amount of noise is 0 or above")
 
     @property
     def stochastic(self) -> bool:
@@ -188,6 +192,7 @@ class DPMpp2MSDE(Stochastic):
     variant: str = "midpoint"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_variant(self.variant)
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
@@ -213,6 +218,7 @@ class DPMpp3MSDE(Stochastic):
     kappa: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_kappa(self.kappa)
 
     @property

@@ -18,7 +18,7 @@ class Rule(Protocol):
         """The rows after the first, in order."""
 
 
-SAID = frozenset(name for name in vars(Solver) if not name.startswith("_"))
+SAID = frozenset(n for n in vars(Solver) if not n.startswith("_")) - {"plan", "check"}
 
 
 class Own(Solver):
@@ -31,6 +31,9 @@ class Own(Solver):
 
     def __init__(self, given: Rule) -> None:
         vars(self).update(given=given, name=type(given).__name__)
+
+    def __repr__(self) -> str:
+        return repr(self.given)
 
     def __getattribute__(self, name: str) -> Any:
         if name in SAID and hasattr(self.given, name):

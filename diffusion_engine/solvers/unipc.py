@@ -54,7 +54,8 @@ class UniPC(Solver):
     variant    B(h): "bh1" is h, "bh2" is e^h - 1
     corrector  corrects each state with the prediction made on it, which is an order more; not after the last
                step
-    lower_order_final  the last steps have orders 2 and 1, and so the run 2; without it, with the corrector, 3
+    lower_order_final  the last steps have orders 2 and 1, and so the run 2 at most; without it, with the
+               corrector, 3 at most
 
     Slots: 0 the predicted state, which the network reads, 1 the corrected one, then predictions.
     """
