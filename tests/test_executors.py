@@ -586,7 +586,7 @@ def test_a_recording_holds_nothing_alive():
     [
         lambda x: x[x > 0], lambda x: x.nonzero(), lambda x: x.sum().item(), lambda x: torch.unique(x),
         lambda x: x.masked_select(x > 0), lambda x: x.index_put_((x > 0,), torch.zeros(())),
-        lambda x: x.to("meta"),
+        lambda x: x.to("meta"), lambda x: x[(x > 0).byte()], lambda x: x.long().abs().bincount(),
     ],
 )  # fmt: skip
 def test_operations_that_wait(work):

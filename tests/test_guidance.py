@@ -446,6 +446,7 @@ def test_conditions_by_name_are_composed():
             "weight=nan: give one number, or one a sample, all finite",
         ),
         ({}, {"compose": [(1, 1.0)], "condition": 2}, "leave condition out"),
+        ({}, {"compose": [(1, 1.0)], "guidance": 2.0}, "guidance at 1"),
         ({"guidance": 2.0}, {"compose": [(1, 1.0)]}, "guidance at 1"),
         ({"interval": (0.1, 2.0)}, {"compose": [(1, 1.0)]}, "leave the sampler's interval out"),
         ({}, {"n": 2, "compose": [([0, 1], 1.0), ([0, 1, 2], 1.0)]}, "shape \\[3\\] for 2 samples"),

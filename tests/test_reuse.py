@@ -8,7 +8,9 @@ from tape import TapeRecorder, taped
 from torch import nn
 
 from diffusion_engine import Sampler, ScoreNetwork, trace
-from diffusion_engine.executors import Eager, Graph, GraphError, graph
+from diffusion_engine.executors import Eager, Graph, GraphError, eager, graph
+from diffusion_engine.executors.run import Run
+from diffusion_engine.executors.space import Space
 from diffusion_engine.processes import VP
 
 SHAPE = (3, 5, 7)
@@ -96,6 +98,21 @@ def test_one_sampler_is_asked_for_everything_in_turn():
         assert torch.equal(own.sample(**how).samples, want)
 
 
+def test_buffers_are_made_once_for_runs_of_a_kind(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        eager, "Space", lambda signature: (made.append(signature), Space(signature))[1]
+    )
+    sampler = Sampler(PLAIN, "ddpm", 4)
+    for seed in range(3):
+        sampler.sample(2, seed=seed)
+    assert len(made) == 1
+    sampler.sample(3)
+    sampler.sample(3, seed=9)
+    sampler.sample(2)
+    assert [signature.samples for signature in made] == [2, 3]
+
+
 @kinds
 def test_results_have_memory_of_their_own(kind):
     sampler = Sampler(PLAIN, "ddim", 3, executor=KINDS[kind]())
@@ -130,6 +147,60 @@ def test_given_tensors_are_left_as_they_are(kind):
     before = {name: tensor.clone() for name, tensor in given.items()}
     Sampler(PLAIN, "ddpm", 3, executor=KINDS[kind]()).sample(**given, noised=True)
     assert all(torch.equal(given[name], tensor) for name, tensor in before.items())
+
+
+class Told(nn.Module):
+    """Looks its class up, and adds the size it is told beside."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(4, 3)
+
+    def forward(self, x, label, *, y, size):
+        assert (y.dtype, size.dtype) == (torch.int64, torch.float32)
+        return 0.5 * x + (self.table(y) + size)[..., None, None]
+
+
+@kinds
+def test_conditions_keep_their_dtypes(kind):
+    torch.manual_seed(0)
+    null = {"y": torch.tensor(3), "size": torch.zeros(3)}
+    network = ScoreNetwork(Told(), VP(), SHAPE, null=null)
+    told = {"y": torch.tensor([0, 2]), "size": torch.rand(2, 3)}
+    captured, plain = (
+        Sampler(network, "ddim", 3, executor=how) for how in (KINDS[kind](), Eager())
+    )
+    for scale in (1.0, 2.0):
+        a, b = (s.sample(condition=told, guidance=scale).samples for s in (captured, plain))
+        assert torch.equal(a, b)
+
+
+def test_plans_of_one_batch_that_ask_for_different_buffers():
+    """Slots, outputs, normals, a learned variance: the batch has room for whichever plan needs most."""
+
+    def both(x, label):
+        return torch.cat([0.7 * x, torch.sin(x)], dim=1)
+
+    learned = ScoreNetwork(both, VP(), SHAPE, variance="learned_range")
+    made = {
+        "ddim": ({}, learned), "ddpm": ({"variance": "learned_range"}, learned), "unipc": ({}, learned),
+        "heun": ({"s_churn": 2.0}, learned),
+    }  # fmt: skip
+    samplers = [Sampler(net, name, 4, **options) for name, (options, net) in made.items()]
+    plans = [s.plan() for s in samplers]
+    for turn in range(len(plans)):  # whichever comes first
+        order = [*range(turn, len(plans)), *range(turn)]
+        run = Run(
+            learned,
+            [plans[i] for i in order],
+            list(range(len(plans))),
+            torch.arange(len(plans)),
+            torch.device("cpu"),
+        )
+        got, finite = samplers[0].executor.execute(run)
+        assert all(finite)
+        for b, i in enumerate(order):
+            assert torch.equal(got[b], samplers[i].sample(seeds=[b]).samples[0])
 
 
 class Heard:
@@ -177,16 +248,16 @@ def test_weights_and_buffers_that_were_moved_are_missed(name):
     """By torch's `.data`, as tools do that load or offload weights: the tensors are the same objects."""
     module = Shifted()
     network = ScoreNetwork(module, VP(), SHAPE)
-    captured, eager = (Sampler(network, "ddim", 3, executor=how) for how in (taping(), Eager()))
+    captured, plain = (Sampler(network, "ddim", 3, executor=how) for how in (taping(), Eager()))
     captured.sample(2)
     tensor = getattr(module, name)
     tensor.data = 2.0 * tensor.data
     with pytest.raises(GraphError, match=r"moved or replaced.*recapture\(\)"):
         captured.sample(2)
     captured.recapture()
-    assert torch.equal(captured.sample(2).samples, eager.sample(2).samples)
+    assert torch.equal(captured.sample(2).samples, plain.sample(2).samples)
     tensor.data.mul_(0.5)  # where it is: a replay reads it
-    assert torch.equal(captured.sample(2).samples, eager.sample(2).samples)
+    assert torch.equal(captured.sample(2).samples, plain.sample(2).samples)
 
 
 def drops(early):

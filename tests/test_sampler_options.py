@@ -151,6 +151,16 @@ def test_an_image_is_noised_with_normals_of_its_own():
     assert own.plan(kind="image").rows[0].key != own.plan().rows[0].key
 
 
+def test_a_state_in_float64_keeps_its_digits():
+    """x of a network that finds nothing, at a lower level: sigma_t / sigma_s of it."""
+    nothing = ScoreNetwork(lambda x, t: torch.zeros_like(x), VP(), (1,), prediction="x0")
+    x = torch.tensor([[1.0 + 2.0**-40], [1.0 / 3.0]], dtype=torch.float64)
+    sampler = Sampler(nothing, "ddim", times=[0.9, 0.4], dtype=torch.float64)
+    made = sampler.sample(x=x, noised=True).samples
+    scale = sampler.points[1].sigma / sampler.points[0].sigma
+    assert torch.allclose(made, scale * x, rtol=1e-15, atol=0)
+
+
 class Counted(nn.Module):
     def __init__(self):
         super().__init__()
