@@ -80,6 +80,8 @@ def test_blocks_are_guided_as_one():
     # The gradient is added to the prediction behind x0, and so to raw: eps - sigma s grad.
     row = classifier_guidance(plan, 2.0, 2).rows[1]
     assert row.e[-1] == pytest.approx(-0.5 * 2.0 * row.call.at.sigma)
+    alone = classifier_free(plan, 0.0)  # the unconditional branch: that of the condition weighs nothing
+    assert classifier_guidance(alone, 2.0, 2).rows[1].e[-1] == pytest.approx(row.e[-1])
 
 
 # --- classifier guidance ---------------------------------------------------------------------
