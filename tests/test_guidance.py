@@ -80,6 +80,10 @@ def test_blocks_are_guided_as_one():
     # The gradient is added to the prediction behind x0, and so to raw: eps - sigma s grad.
     row = classifier_guidance(plan, 2.0, 2).rows[1]
     assert row.e[-1] == pytest.approx(-0.5 * 2.0 * row.call.at.sigma)
+    alone = classifier_free(
+        plan, 0.0
+    )  # the unconditional branch: that of the condition weighs nothing
+    assert classifier_guidance(alone, 2.0, 2).rows[1].e[-1] == pytest.approx(row.e[-1])
 
 
 # --- classifier guidance ---------------------------------------------------------------------
@@ -427,6 +431,9 @@ def test_conditions_by_name_are_composed():
         Sampler.replay(network, made.recipe)
     again = Sampler.replay(network, made.recipe, compose=[(a, 1.0), (b, 0.5)])
     assert torch.equal(again.samples, made.samples)
+    for other in ({"context": torch.randn(3, 5)}, {"text": torch.randn(3, 4)}):
+        with pytest.raises(ValueError, match="have to have the same names, shapes and dtypes"):
+            Sampler(network, "ddim", 4).sample(compose=[(a, 1.0), (other, 0.5)])
 
 
 # --- bad input -------------------------------------------------------------------------------
