@@ -88,8 +88,9 @@ class Accelerated:
         return "modules of the network changed their order"
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
-        inner = self._inner or type(self.module).forward.__get__(self.module)
-        return inner(*args, **kwargs)
+        if self._inner is not None:
+            return self._inner(*args, **kwargs)
+        return type(self.module).forward(self.module, *args, **kwargs)
 
     def _install(self, sites: list[Site], channels_last: bool) -> None:
         self.sites, self._channels_last = sites, channels_last
