@@ -13,6 +13,7 @@ import argparse
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from mutants import Mutant, mutants
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "diffusion_engine"
+MEMORY = 8 << 30  # bytes for the tests of a mutant
 
 # The tests of a file, by the longest beginning of its path, those that see most of it first.
 SAMPLING = (
@@ -51,6 +53,15 @@ DUMPS = 'return json.dumps({**body, "rows": [_row_to_dict(row) for row in self.r
 EQUIVALENT = {
     ("plan.py", DUMPS % ending): "blanks between JSON's values"
     for ending in (", indent=0", ", indent=2", "")
+} | {
+    (
+        "sampler.py",
+        "with seen or nullcontext(), evaluating(unwrapped(network.module), network.module):",
+    ): "the modules in any order",
+    (
+        "request.py",
+        "made, concepts = parts[0], tuple(c for c in parts[1:] if True)",
+    ): "no composed condition is None",
 }
 
 
@@ -115,13 +126,18 @@ def write(path: Path, text: str) -> None:
         old.unlink()
 
 
+def within_memory() -> None:
+    """A loop that never ends may fill a list."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+
+
 def first_failure(tree: Path, tests: Iterable[str], seconds: float | None = None) -> str | None:
     """The test that fails in a tree, or how else the run ended; None where all pass."""
     command = [sys.executable, "-m", "pytest", "-xq", "--tb=no", "-p", "no:cacheprovider", *tests]
     own = {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     run = subprocess.Popen(
         command, cwd=tree, env=os.environ | own, text=True, errors="replace", start_new_session=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        preexec_fn=within_memory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
         said, _ = run.communicate(timeout=seconds)

@@ -162,6 +162,31 @@ def test_a_norm_that_is_adapted_twice(example):
     assert [site.kind for site in done.sites] == ["functional group_norm + SiLU"]
 
 
+def test_an_adaptive_norm_that_nothing_follows(example):
+    class Adaptive(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.GroupNorm(1, 3)
+
+        def forward(self, x, shift, scale):
+            plain = torch.addcmul(shift, self.norm(2 * x), scale)
+            return F.silu(torch.addcmul(shift, self.norm(x), scale)), plain
+
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Adaptive()
+
+        def forward(self, *given):
+            return self.inner(*given)
+
+    made, given = Outer().eval(), (example[0], *torch.randn(2, 2, 3, 1, 1))
+    with torch.no_grad():
+        want = made(*given)
+        assert accelerate(made, *given).sites[0].name == "inner"
+        close(made(*given), want)
+
+
 def test_derivatives_come_from_the_original(net, example):
     x, t = example
 

@@ -206,8 +206,11 @@ def test_a_choice_is_kept(net, monkeypatch):
     samples(fast)
     before = fast.network
     assert [key[0] for key in fast.executor._idle] == [before]
+    tried, agree = [], networks._agree
+    monkeypatch.setattr(networks, "_agree", lambda *both: tried.append(both) or agree(*both))
     replaced(net)
     samples(fast)
+    assert len(tried) == 1  # the form that was chosen, no other
     assert fast.network is not before and fast.accelerated.chosen == "fused"
     assert [key[0] for key in fast.executor._idle] == [fast.network]
     now = fast.network

@@ -332,6 +332,7 @@ def test_a_budget_counts_every_buffer(network, request_, capsys):
     Sampler(network, "dpmpp_sde", 3, executor=used).sample(2, **request_)
     ((_, signature, _),) = used._idle
     space = Space(signature, static=True)
+    assert (space.args.denoised is None) == ("on_step" not in request_)  # kept for a callback alone
     values = (v for d in within(space) for v in (d.values() if isinstance(d, dict) else d))
     storages = [v.untyped_storage() for v in values if isinstance(v, torch.Tensor)]
     assert space.bytes == sum({s.data_ptr(): s.nbytes() for s in storages}.values())
@@ -441,6 +442,7 @@ def test_lru():
     assert list(kept) == ["a"]
     assert not kept.put("d", 4, 101)  # the others stay
     assert list(kept) == ["a"] and kept.bytes == 90
+    assert kept.put("a", 1, 100)
     assert not kept.put("a", 1, 101)
     assert len(kept) == 0 and kept.take("a") is None
 
@@ -450,6 +452,12 @@ def test_buckets_pad_by_a_fifth_at_most():
         size = bucket(n)
         assert n <= size <= max(n, 1.25 * n) and bucket(size) == size
     assert [bucket(n) for n in (1, 8, 9, 17, 33, 64, 65)] == [1, 8, 10, 20, 40, 64, 80]
+
+
+def test_runs_of_about_as_many_rows_share_their_buffers():
+    signature = _run(2).signature
+    padded = [replace(signature, rows=n).padded().rows for n in (2, 256, 257, 512, 513)]
+    assert padded == [256, 256, 512, 512, 1024]
 
 
 @pytest.mark.parametrize("whole_run", [False, True])
