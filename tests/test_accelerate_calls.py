@@ -360,3 +360,27 @@ def test_what_a_watched_call_ran():
         net(X)
     assert watch.runs[net.body[0]] == 2 and watch.silu_of(net.body[0]) is net.body[1]
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+
+@pytest.mark.usefixtures("choose_fused")
+def test_attention_of_fewer_heads_of_keys_is_torchs():
+    """Heads of queries that share those of keys are what the op does not know, whatever it was watched at."""
+
+    class Attends(nn.Module):
+        def forward(self, x, heads):
+            q = x.view(2, 6, 4, 8).transpose(1, 2)
+            k = q[:, :heads]
+            return F.scaled_dot_product_attention(q, k, k, enable_gqa=heads < 4)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Attends()
+
+        def forward(self, x, heads=4):
+            return self.inner(x, heads)
+
+    net, x = Net().eval(), torch.randn(2, 6, 32)
+    want = net(x, 2)
+    accelerate(net, x)
+    close(net(x, 2), want)
