@@ -344,3 +344,15 @@ def test_copies_of_what_a_sampler_runs(net, copied, how):
     check()
     rewritten(derived.own.module)
     check()
+
+
+def test_a_choice_that_is_broken_off_leaves_the_network(monkeypatch):
+    def interrupted(suited, prepare, *_):
+        prepare(max(suited, key=lambda name: name != "original"))
+        raise KeyboardInterrupt
+
+    net, x = nn.Sequential(nn.GroupNorm(2, 8), nn.SiLU()).eval(), torch.randn(2, 8, 6, 6)
+    monkeypatch.setattr(networks, "seconds", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        accelerate(net, x)
+    assert "forward" not in vars(net) and not any("forward" in vars(part) for part in net)
