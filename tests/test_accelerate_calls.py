@@ -12,6 +12,7 @@ from diffusion_engine.accelerate.conv3x3 import Conv3x3Site, conv_site
 from diffusion_engine.accelerate.find import Watch
 from diffusion_engine.accelerate.functional import FunctionalSite
 from diffusion_engine.accelerate.layers import MultiheadAttentionSite
+from diffusion_engine.ops import functional
 from diffusion_engine.ops.library import register
 
 choose_fused = cases.choose_fused
@@ -103,28 +104,57 @@ CALLS = {
 
 
 class Calls(nn.Module):
-    """A module that calls what a test says."""
+    """A module that calls what a test says, in eval mode: in training mode nothing is fused."""
 
     def __init__(self, call):
         super().__init__()
         self.call = call
+        self.eval()
 
     def forward(self, x):
         return self.call(x)
 
 
+@pytest.fixture
+def ran(monkeypatch):
+    """The names of the fused ops that were run."""
+    names, run = [], functional._run
+    monkeypatch.setattr(
+        functional, "_run", lambda op, *given: (names.append(op), run(op, *given))[1]
+    )
+    return names
+
+
 @pytest.mark.parametrize("name", CALLS)
 @torch.no_grad()
-def test_calls_of_functional_attention(name):
+def test_calls_of_functional_attention(name, ran):
     module = Calls(lambda x: CALLS[name](F.scaled_dot_product_attention))
-    is_close(FunctionalSite("it", module).forward(Q), module(Q))
+    want = module(Q)
+    is_close(FunctionalSite("it", module).forward(Q), want)
+    assert ran == ["attention"] * (name in ("plain", "scaled", "by name"))
 
 
 @torch.no_grad()
-def test_dropout_of_functional_attention_stays():
+def test_dropout_of_functional_attention_stays(ran):
     module = Calls(lambda x: F.scaled_dot_product_attention(Q, K, V, dropout_p=0.5))
     site = FunctionalSite("it", module)
-    assert not torch.equal(site.forward(Q), site.forward(Q))
+    assert not torch.equal(site.forward(Q), site.forward(Q)) and not ran
+
+
+@torch.no_grad()
+def test_a_place_in_training_mode_runs_as_it_is(ran):
+    """A part that was put into training mode on purpose, for its dropout."""
+    layer = nn.MultiheadAttention(16, 2, dropout=0.5, batch_first=True)
+    site = MultiheadAttentionSite("attention", layer)
+    given = {"query": TOKENS, "key": TEXT, "value": TEXT, "need_weights": False}
+    assert not torch.equal(site.forward(**given)[0], site.forward(**given)[0]) and not ran
+    layer.eval()
+    assert torch.equal(site.forward(**given)[0], site.forward(**given)[0]) and len(ran) == 2
+    for train in (True, False):
+        module = Calls(NORMS["silu"]).train(train)
+        ran.clear()
+        FunctionalSite("it", module).forward(X)
+        assert ran == ["group_norm"] * (not train)
 
 
 X, WEIGHT, BIAS = torch.randn(2, 8, 5, 3), torch.randn(8), torch.randn(8)
@@ -187,13 +217,14 @@ NORMS = {
 @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
 @pytest.mark.parametrize("name", NORMS)
 @torch.no_grad()
-def test_calls_of_functional_norms(name, last):
+def test_calls_of_functional_norms(name, last, ran):
     x = X.contiguous(memory_format=torch.channels_last) if last else X
     module = Calls(NORMS[name])
     want = module(x)
     site = FunctionalSite("it", module)
     for _ in range(2):
         is_close(site.forward(x), want)
+    assert set(ran) == (set() if name == "float64" else {"group_norm"})
 
 
 def test_a_place_that_reads_no_tensor_runs_as_it_is():
