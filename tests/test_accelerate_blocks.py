@@ -106,6 +106,24 @@ def test_blocks_that_compute_something_else(name):
     assert by_class("block", block).objection() == message
 
 
+def test_parts_that_are_parametrized():
+    """They make their weights anew, which the fused forms do not ask for."""
+
+    class Doubled(torch.nn.Module):
+        def forward(self, weight):
+            return 2.0 * weight
+
+    for part, reason in (
+        ("norm1", "its norm is a ParametrizedGroupNorm"),
+        ("conv2", "its ParametrizedConv2d is parametrized; remove the parametrization"),
+    ):
+        block = resnet()
+        torch.nn.utils.parametrize.register_parametrization(
+            getattr(block, part), "weight", Doubled()
+        )
+        assert by_class("block", block).objection() == reason
+
+
 def test_a_missing_time_embedding_is_a_sentence():
     site = by_class("block", resnet(time_embedding_norm="scale_shift"))
     with (

@@ -7,13 +7,17 @@ from accelerate_cases import close
 from torch import nn
 from torch.nn import functional as F
 
+from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.accelerate import accelerate
+from diffusion_engine.accelerate.check import Compared, compared
 from diffusion_engine.accelerate.conv3x3 import Conv3x3Site, conv_site
 from diffusion_engine.accelerate.find import Watch
 from diffusion_engine.accelerate.functional import FunctionalSite
-from diffusion_engine.accelerate.layers import MultiheadAttentionSite
+from diffusion_engine.accelerate.layers import GroupNormSite, MultiheadAttentionSite, SiluSite
+from diffusion_engine.accelerate.site import Site
 from diffusion_engine.ops import functional
 from diffusion_engine.ops.library import register
+from diffusion_engine.processes import Discrete
 
 choose_fused = cases.choose_fused
 register()
@@ -181,6 +185,12 @@ def written(x):
     return F.silu(h)
 
 
+def in_place(x):
+    h = norm(x)
+    F.silu(h, inplace=True)
+    return h
+
+
 def listed(x):
     h = norm(x)
     return torch.cat([h, x], dim=1)
@@ -206,6 +216,7 @@ NORMS = {
     "twice": twice,
     "unread": unread,
     "written": written,
+    "read where it is": in_place,
     "in a list": listed,
     "by another function": lambda x: F.gelu(norm(x)),
     "into its input": lambda x: F.silu(norm(x)) + x,
@@ -230,6 +241,33 @@ def test_calls_of_functional_norms(name, last, ran):
 def test_a_place_that_reads_no_tensor_runs_as_it_is():
     module = Calls(lambda n: torch.full((n,), 2.0))
     assert torch.equal(FunctionalSite("it", module).forward(3), torch.full((3,), 2.0))
+
+
+@torch.no_grad()
+def test_a_silu_that_was_applied_is_applied_once():
+    """The mark of a result is for the next SiLU alone."""
+    norm, silu = nn.GroupNorm(2, 8).eval(), nn.SiLU().eval()
+    site = GroupNormSite("norm", norm)
+    site.silu = SiluSite("silu", silu)
+    once = site.silu.forward(site.forward(X))
+    is_close(once, F.silu(norm(X)))
+    is_close(site.silu.forward(once), F.silu(F.silu(norm(X))))
+    assert torch.equal(site.silu.forward(X), F.silu(X))
+
+
+@torch.no_grad()
+def test_transforms_of_torch_func_without_gradients(ran):
+    """Batched tensors have no memory that an op could read."""
+    layers = {
+        GroupNormSite: nn.GroupNorm(2, 8),
+        conv_site: nn.Conv2d(8, 6, 3, padding=1),
+        FunctionalSite: Calls(NORMS["without weights"]),
+    }
+    several = torch.randn(3, 2, 8, 5, 3)
+    for make, layer in layers.items():
+        site = make("it", layer.eval())
+        is_close(torch.func.vmap(site.forward)(several), torch.func.vmap(layer)(several))
+    assert not ran
 
 
 # Convolutions
@@ -367,7 +405,11 @@ def test_a_silu_that_others_read_through_stays_a_silu():
         def forward(self, x):
             return self.silu(self.norm(x)) + self.norm(2.0 * x + 1.0)
 
-    for kind in (Shared, Again, Sometimes):
+    class Returned(Again):
+        def forward(self, x):
+            return self.silu(self.norm(x)), self.norm(2.0 * x)
+
+    for kind in (Shared, Again, Sometimes, Returned):
         net = randomised(kind())
         with torch.no_grad():
             want = net(X)
@@ -415,3 +457,79 @@ def test_attention_of_fewer_heads_of_keys_is_torchs():
     want = net(x, 2)
     accelerate(net, x)
     close(net(x, 2), want)
+
+
+class Off(Site):
+    """A fused form that is off by a factor."""
+
+    def __init__(self, module, factor):
+        super().__init__("off", module)
+        self.factor = factor
+
+    def forward(self, x):
+        return self.original(x) * self.factor
+
+
+@pytest.mark.parametrize(
+    "dtype, least, most",
+    [(torch.float32, 5e-5, 3e-4), (torch.bfloat16, 8e-3, 0.1), (torch.float16, 1e-3, 1e-2)],
+)
+@torch.no_grad()
+def test_how_far_from_the_original_a_place_may_be(dtype, least, most):
+    """1e-4 of the largest element, of 16 bits four units of rounding; of several calls the worst counts."""
+    x = torch.linspace(-1.0, 1.0, 64).view(1, 4, 4, 4).to(dtype)
+    for factors, fits in (
+        ((least,), True),
+        ((most,), False),
+        ((most, 0.0), False),
+        ((0.0, most), False),
+    ):
+        module = nn.Tanh().eval()
+        site = Off(module, 1.0)
+        with compared([site]) as found:
+            for factor in factors:
+                site.factor = 1.0 + factor
+                module(x)
+        assert (found.objection(site) is None) == fits
+        assert fits or "differs from the original by" in found.objection(site)
+
+
+def test_a_network_that_differs_as_a_whole(monkeypatch):
+    """Where places agree one by one and their order does not: nothing is left of it."""
+    net = Small().eval()
+    monkeypatch.setattr(GroupNormSite, "forward", lambda self, x: self.original(x) * 1.5)
+    monkeypatch.setattr(Compared, "objection", lambda self, site: None)
+    with pytest.raises(ValueError, match="the fused network differs from the original by"):
+        accelerate(net, X)
+    assert not any("forward" in vars(m) for m in net.modules())
+
+
+class WithLatent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.of_z = (
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.GroupNorm(2, 8),
+            nn.Linear(5, 8),
+        )
+        self.out = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x, label, z, y=None):
+        h = F.silu(self.norm(self.conv(x))) + self.of_z(z)[..., None, None]
+        return self.out(h if y is None else h + y[:, None, None, None])
+
+
+def test_an_example_has_all_that_a_network_takes():
+    """A latent, and a condition behind it."""
+    for options, how in (
+        ({}, {}),
+        ({"null": torch.tensor(0.5)}, {"condition": torch.tensor([0.1, 0.7])}),
+    ):
+        network = ScoreNetwork(
+            randomised(WithLatent()), Discrete.linear(4), (3, 6, 5), "x0", latent=5, **options
+        )
+        fast, plain = (
+            Sampler(network, "ddgan", 4, accelerate=on).sample(2, **how).samples
+            for on in (True, False)
+        )
+        is_close(fast, plain)

@@ -65,6 +65,7 @@ CHANGES = {
     "an option": lambda net: net.options.update(mode="mean"),
     "one more option": lambda net: net.options.update(more=1),
     "an option's name": renamed,
+    "a name alone": lambda net: net.held.kept.update(scale=net.held.kept.pop("bias")),
     "a tuple": lambda net: net.options.update(sizes=(3, 7)),
     "a set": lambda net: net.options["seen"].add(9),
     "an attribute": lambda net: setattr(net, "more", 1.0),
@@ -82,6 +83,17 @@ def test_a_change_shows(name):
     CHANGES[name](net)
     assert not contents.same() and not contents.same()
     assert Contents.of(net).same()
+
+
+def test_the_end_of_the_last_sequence():
+    """Nothing that follows it would be out of its place."""
+    for kept in ([], [1.0], [None, 2]):
+        contents = Contents([], [[3.0], kept])
+        assert contents.same()
+        kept.append(None)
+        assert not contents.same()
+        kept.pop()
+        assert contents.same()
 
 
 def test_what_is_no_change():

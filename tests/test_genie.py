@@ -407,6 +407,66 @@ def test_the_exact_derivative_of_a_guided_ode(kind):
         Sampler(network, "genie", 2).sample(2)
 
 
+def test_a_classifier_that_sees_x_over_alpha():
+    """Its gradient is that of what it sees, a multiple of x."""
+    own = mixture().module
+
+    def natural(x_bar, t):
+        return x_bar * law(VP(), t)[0][:, None]
+
+    network = ScoreNetwork(
+        lambda x_bar, t: own(natural(x_bar, t), t), VP(), (1,), scale="sigma", null=3, classes=3,
+        label_dtype=torch.float64,
+    )  # fmt: skip
+    classified = network.with_classifier(
+        lambda x_bar, t: own.classifier(natural(x_bar, t), t), conditional=False
+    )
+    x, y = column(0.7, -0.3), torch.tensor([0, 2])
+    t = torch.tensor([0.1, 0.4], dtype=torch.float64)
+    scaled, plain = (make.module(x, t, y) for make in (
+        exact_derivative(classified, classifier_scale=2.5), GUIDED["classifier"](),
+    ))  # fmt: skip
+    for a, b in zip(scaled, plain, strict=True):
+        assert (a - b).abs().max() < 1e-9
+
+
+def test_named_conditions_of_an_exactly_guided_network():
+    own = mixture().module
+    named = ScoreNetwork(
+        lambda x, t, *, y: own(x, t, y),
+        VP(),
+        (1,),
+        null={"y": torch.tensor(3)},
+        label_dtype=torch.float64,
+    )
+    x, y = column(0.7, -0.3), torch.tensor([0, 2])
+    t = torch.tensor([0.1, 0.4], dtype=torch.float64)
+    found = exact_derivative(named, guidance=2.5).module(x, t, y=y)
+    for a, b in zip(found, GUIDED["free"]().module(x, t, y), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_exact_derivative_under_autocast():
+    """A tangent in half precision has no digits: the module runs in its own dtype."""
+
+    class Linear(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x, t):
+            return torch.sin(self.layer(x)) * (1.0 + t.to(x.dtype))[:, None]
+
+    exact = exact_derivative(ScoreNetwork(Linear().eval(), VP(), (4,)))
+    x, t = torch.randn(3, 4), torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
+    want = exact.module(x, t)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = exact.module(x, t)
+    for a, b in zip(got, want, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_both_guidances_follow_one_ode():
     """log p(y | x) is log p(x | y) - log p(x): the same scale is the same score."""
     x, y = column(0.7, -0.3), [0, 2]

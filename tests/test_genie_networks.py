@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.genie import Head, attach, exact_derivative
@@ -107,6 +108,7 @@ def test_modes_and_names_of_an_attached_network():
         attached = attach(base, Head(3, 3, 4), **NAMES)
         assert attached.module.training is training and attached.name == "mine"
         assert attached.derivative == "heads" and base.derivative is None
+        assert exact_derivative(base).module.training is training
     base = ScoreNetwork(Base().eval(), VP(), (3, 4, 4))
     attached = attach(base, Listening(), **NAMES)
     x, t = torch.randn(2, 3, 4, 4), torch.rand(2)
@@ -114,6 +116,39 @@ def test_modes_and_names_of_an_attached_network():
     base.module.forward = lambda x, label: x  # reaches neither of the two modules
     with pytest.raises(ValueError, match="module 'up' gave NoneType in this call"):
         attached.module(x, t)
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_a_head_is_its_equation(normalise):
+    """Of trained weights, by torch's functions: whoever trained them did so with this one."""
+    torch.manual_seed(0)
+    head = Head(3, 16, 8, width=12, normalise=normalise, fold=2).eval()
+    for p in head.parameters():
+        nn.init.normal_(p, std=0.3)
+    x, eps = torch.randn(2, 2, 3, 8, 6)
+    features, embedding = torch.randn(2, 16, 4, 3), torch.randn(2, 8)
+
+    def normed(h, layer):
+        return F.group_norm(h, layer.num_groups, layer.weight, layer.bias, 1e-6)
+
+    def conv(h, layer):
+        return F.conv2d(h, layer.weight, layer.bias, padding=1)
+
+    folded = F.pixel_unshuffle(x, 2), F.pixel_unshuffle(eps, 2)
+    seen = normed(features, head.norm_in) if normalise else features
+    start = conv(torch.cat((*folded, seen), dim=1), head.conv_in)
+    block = head.block
+    h = conv(F.silu(normed(start, block.norm1)), block.conv1)
+    h = h + F.linear(F.silu(embedding), block.time.weight, block.time.bias)[:, :, None, None]
+    h = (start + conv(F.silu(normed(h, block.norm2)), block.conv2)) / 2.0**0.5
+    want = F.pixel_shuffle(conv(F.silu(normed(h, head.norm)), head.conv_out), 2)
+    with torch.no_grad():
+        got = head(x, eps, features, embedding)
+    assert got.shape == (2, 9, 8, 6) and torch.allclose(got, want, rtol=1e-4, atol=1e-5)
+    if normalise:  # 4 groups of 4
+        assert (head.norm_in.num_groups, head.norm.num_groups) == (4, 3)
+    new = Head(3, 16, 8, fold=2).eval()
+    assert not new(x, eps, features, embedding).any()
 
 
 def test_what_exact_networks_offer():
