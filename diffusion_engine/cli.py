@@ -157,9 +157,8 @@ OPEN = frozenset(
 
 def _check_open(asked: list[str], recipe: dict[str, Any], world: int, own: Any) -> None:
     """Raises ValueError where options stand beside --recipe that would change what it makes."""
-    given = (
-        OPEN if own is None else OPEN | {"--solver", "--option"}
-    )  # a recipe holds no user's solver
+    # A recipe holds no user's solver.
+    given = OPEN if own is None else OPEN | {"--solver", "--option"}
     fixed = [name for name in asked if name not in given]
     if "--x" in asked and "x" not in recipe.get("needs", ()):
         fixed.append("--x")

@@ -148,9 +148,8 @@ def imported(name: str) -> ScoreNetwork:
 def _found(option: str, name: str, made: Callable[[Any], Any] = lambda it: it) -> Any:
     """What is made of what is at "package.module:name"."""
     package, _, attribute = name.partition(":")
-    sys.path.insert(
-        0, os.getcwd()
-    )  # as `python -m` does; a command's own first folder is its script's
+    # As `python -m` does; a command's own first folder is its script's.
+    sys.path.insert(0, os.getcwd())
     try:
         return made(getattr(importlib.import_module(package), attribute))
     except Exception as error:  # whatever the user's own code raises

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,7 +10,7 @@ from . import grids
 from .linear import Linear, denoised, slot, x
 from .plan import Plan
 from .processes import GaussianProcess, Point
-from .solvers import Solver, Update
+from .solvers import SOLVERS, Solver, Update
 from .solvers.base import Points, transfer
 
 if TYPE_CHECKING:
@@ -59,12 +59,17 @@ def encoding(
             f"start={first.t:g} lies at or before the sampler's first time t={points[0].t:g}; encode from a "
             "time nearer to data"
         )
-    # An object that says nothing of noise may draw it: of a whole state that is every normal of a plan.
-    whole = "whole" if process.blocks > 1 else "state"
-    if any(solver.plan(process, way, network, whole, clip).normals for way in (points, rising)):
+    if type(solver) not in SOLVERS.values() and _draws(solver, network, (points, rising)):
         raise ValueError(_fresh(solver, suited))
     rule = Inverse(solver, refine) if refine else solver
     return rule.plan(process, rising, network, kind, clip)
+
+
+def _draws(solver: Solver, network: ScoreNetwork, ways: Iterable[Points]) -> bool:
+    """Whether a user's solver draws noise on either way, whatever it says of itself: of a whole state that is
+    every normal of a plan."""
+    whole = "whole" if network.process.blocks > 1 else "state"
+    return any(solver.plan(network.process, way, network, whole).normals for way in ways)
 
 
 def _fresh(solver: Solver, suited: str) -> str:

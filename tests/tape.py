@@ -11,11 +11,13 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from diffusion_engine.executors import Graph, graph
 from diffusion_engine.executors.capture import Recording
 from diffusion_engine.executors.waits import refuse_waits
 
@@ -127,3 +129,14 @@ def taped(resolve: Callable[..., Any]) -> Callable[..., Any]:
         return call
 
     return wrapped
+
+
+@pytest.fixture(autouse=True)
+def launches_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the modules that give it a name of theirs."""
+    monkeypatch.setattr(graph, "resolve", taped(graph.resolve))
+
+
+def taping(**options: Any) -> Graph:
+    """The graph executor, on tapes."""
+    return Graph(recorder=TapeRecorder(), **options)

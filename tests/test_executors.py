@@ -6,10 +6,11 @@ import weakref
 from dataclasses import replace
 
 import pytest
+import tape
 import torch
 from analytic import suited
 from dispatched import Operations
-from tape import TapeRecorder, taped
+from tape import TapeRecorder, taping
 from torch import nn
 
 from diffusion_engine import Sampler, ScoreNetwork, linearized
@@ -29,11 +30,7 @@ from diffusion_engine.processes import VP, Discrete
 from diffusion_engine.testing import cld_mixture, labelled_mixture
 
 SHAPE = (3, 5, 7)
-
-
-@pytest.fixture(autouse=True)
-def launches_are_recorded(monkeypatch):
-    monkeypatch.setattr(graph, "resolve", taped(graph.resolve))
+launches_are_recorded = tape.launches_are_recorded
 
 
 def elementwise(x, label):
@@ -52,10 +49,6 @@ def of_context(x, label, *, context, bias):
 
 PLAIN = ScoreNetwork(elementwise, VP(), SHAPE)
 CONDITIONAL = ScoreNetwork(classes, VP(), SHAPE, null=10, classes=10)
-
-
-def taping(**options):
-    return Graph(recorder=TapeRecorder(), **options)
 
 
 def pair(network=PLAIN, solver="dpmpp_2m", steps=4, **options):
@@ -480,23 +473,6 @@ def test_integer_labels():
     network = ScoreNetwork(module, Discrete.linear(), SHAPE, label_dtype=torch.int64)
     eager, captured = pair(network)
     assert same(eager.sample(3), captured.sample(3))
-
-
-@pytest.mark.parametrize("kind", [lambda: Eager(), taping, lambda: taping(whole_run=True)])
-def test_a_run_that_was_not_finite_leaves_nothing(kind):
-    """Of nine samples, whose buffers have room for ten."""
-
-    def module(x, label, y):
-        return x / y.view(-1, 1, 1, 1)  # of nothing else than a sample's own
-
-    network = ScoreNetwork(module, VP(), SHAPE)
-    made, ones = Sampler(network, "dpmpp_2m", 3, executor=kind()), torch.ones(9)
-    zero = torch.where(torch.arange(9) == 8, 0.0, ones)
-    with pytest.warns(RuntimeWarning, match=r"seeds \[8\]"):
-        assert made.sample(9, condition=zero).finite == [True] * 8 + [False]
-    again = made.sample(9, condition=ones)
-    assert again.finite == [True] * 9
-    assert same(Sampler(network, "dpmpp_2m", 3).sample(9, condition=ones), again)
 
 
 @pytest.mark.parametrize("kind", [lambda: Eager(), taping])

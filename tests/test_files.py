@@ -306,65 +306,6 @@ def test_a_recipe_names_its_network(capsys, tmp_path, made):
     assert about["recipe"]["network"] == "digits_genie"
 
 
-OF_THE_FIRST_FORMAT = """{
-    "format": "diffusion-engine-recipe/1", "rng": "philox4x32-10/2", "network": "mixture",
-    "solver": {
-        "name": "unipc",
-        "options": {"order": 2, "variant": "bh2", "corrector": true, "lower_order_final": true}
-    },
-    "points": [
-        [0.75, 0.05866350301188082, 0.9982778137444381], [0.5, 0.2811828807967524, 0.9596542020680363],
-        [0.25, 0.7236571850830864, 0.6901596036263088], [0.0, 1.0, 0.0]
-    ],
-    "interval": [0.0, 1e+308], "classifier_scale": 1.0, "clip": null, "dtype": "float32", "decoder": null,
-    "seeds": [5, 6], "condition": null, "compose": null, "guidance": [1.0, 1.0], "start": null,
-    "noised": false, "encoding": null, "noise": null, "needs": []
-}"""
-
-
-def test_a_recipe_of_the_first_format():
-    """It says `order` for max_order; the samples are those that it was written with."""
-    network = exact_network("unipc")
-    again = Sampler.replay(network, json.loads(OF_THE_FIRST_FORMAT))
-    assert again.samples.flatten().tolist() == pytest.approx([0.1855, -0.6292], abs=1e-4)
-    fresh = Sampler(network, "unipc", times=[0.75, 0.5, 0.25, 0.0], max_order=2).sample(
-        seeds=[5, 6]
-    )
-    assert torch.equal(again.samples, fresh.samples) and again.recipe == fresh.recipe
-    assert again.recipe["format"] == "diffusion-engine-recipe/2"
-
-
-def test_a_recipe_whose_start_was_beside_a_point():
-    """The first format's runs then began with a step that went nowhere."""
-    network = exact_network("euler")
-    own = Sampler(network, "euler", 4, grid="karras")
-    for k, kept in ((0, True), (1, False)):  # the first point is the process's, made of its time
-        made = own.sample(x=torch.zeros(2, 1), start=own.points[k].t)
-        old = made.recipe | {"format": "diffusion-engine-recipe/1"}
-        again = Sampler.replay(network, made.recipe, x=torch.zeros(2, 1))
-        assert torch.equal(again.samples, made.samples)
-        if kept:
-            assert torch.equal(
-                Sampler.replay(network, old, x=torch.zeros(2, 1)).samples, made.samples
-            )
-            continue
-        with pytest.raises(ValueError, match=r"a start at t=0\.\d+, beside a point of the run"):
-            Sampler.replay(network, old, x=torch.zeros(2, 1))
-
-
-def test_a_recipe_whose_noise_was_another():
-    """dpmpp_sde's half step had noise of its own; without noise nothing has changed."""
-    recipe = Sampler(exact_network("dpmpp_sde"), "dpmpp_sde", 3).sample(1).recipe
-    old = recipe | {"format": "diffusion-engine-recipe/1"}
-    with pytest.raises(ValueError, match=r"recipe/1', in which dpmpp_sde drew other noise"):
-        Sampler.replay(exact_network("dpmpp_sde"), old)
-    old["solver"] = {"name": "dpmpp_sde", "options": {"eta": "x"}}
-    with pytest.raises(ValueError, match="eta='x'"):
-        Sampler.replay(exact_network("dpmpp_sde"), old)
-    old["solver"] = {"name": "dpmpp_sde", "options": {"eta": 0.0, "s_noise": 1.0}}
-    assert Sampler.replay(exact_network("dpmpp_sde"), old).finite == [True]
-
-
 @pytest.mark.parametrize(
     "change, message",
     [

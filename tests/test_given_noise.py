@@ -1,17 +1,19 @@
 """Normals that a caller gives in place of the engine's: each is read where its row says."""
 
 import pytest
+import tape
 import torch
 from analytic import network
 from oracles.problems import TM
-from tape import TapeRecorder, taped
+from tape import taping
 
 from diffusion_engine import Sampler, ScoreNetwork
-from diffusion_engine.executors import Eager, Graph, graph
+from diffusion_engine.executors import Eager
 from diffusion_engine.executors.run import Run
 from diffusion_engine.processes import VP
 
 SHAPE = (2, 3, 4)
+launches_are_recorded = tape.launches_are_recorded
 PLAIN = ScoreNetwork(lambda x, t: 0.7 * x + 0.1 * x.abs(), VP(), SHAPE)
 MASK = (torch.arange(12).view(1, 3, 4) % 3 > 0).float()
 
@@ -22,10 +24,9 @@ def normals(row, m, n=2):
     return phase.sin()
 
 
-@pytest.fixture(params=["eager", "graph"])
-def executor(request, monkeypatch):
-    monkeypatch.setattr(graph, "resolve", taped(graph.resolve))
-    return Eager() if request.param == "eager" else Graph(recorder=TapeRecorder())
+@pytest.fixture(params=[Eager, taping])
+def executor(request):
+    return request.param()
 
 
 def test_the_known_region_is_noised_with_the_third(executor):

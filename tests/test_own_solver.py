@@ -11,7 +11,7 @@ import torch
 from own_solvers import Kin, Midpoint, Noisy, Plain, Scaled
 from tape import TapeRecorder, taped
 
-from diffusion_engine import SOLVERS, Plan, Sampler, ScoreNetwork, profile, solvers
+from diffusion_engine import SOLVERS, Sampler, ScoreNetwork, profile, solvers
 from diffusion_engine.executors import Graph, graph
 from diffusion_engine.genie import exact_derivative
 from diffusion_engine.processes import VP
@@ -87,15 +87,6 @@ def test_noise_of_a_negative_weight():
     assert torch.equal(made, plain.sample(**given, noise=normals).samples)
     drawn, middle = (own.sample(**given).samples for own in (mirrored, none))
     assert (drawn != middle).all()
-
-
-@pytest.mark.parametrize(
-    "copied",
-    [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o)), lambda o: Plan.from_json(o.to_json())],
-)
-def test_a_plan_that_does_not_keep_x0_is_copied(copied):
-    plan = Sampler(NETWORK, Scaled(0.5), 4).plan()
-    assert copied(plan) == plan and not copied(plan).exact
 
 
 def test_a_plain_objects_slope():
@@ -174,6 +165,14 @@ def test_only_what_solvers_say_is_heard():
 
     assert Sampler(NETWORK, Busy(), 3).sample(2, condition=1).samples.shape == (2, 2)
     assert "Busy" in repr(Sampler(NETWORK, Busy(), 3).solver)
+
+    class Broken(Plain):
+        @property
+        def source(self):
+            return self.paper
+
+    with pytest.raises(AttributeError, match="paper"):
+        print(solver(Broken()).source)
 
 
 @pytest.mark.parametrize("name", SOLVERS)

@@ -10,7 +10,6 @@ import torch
 from diffusion_engine import Sampler, ScoreNetwork, trace
 from diffusion_engine.ops import functional
 from diffusion_engine.processes import VP
-from diffusion_engine.testing import labelled_mixture
 
 
 class Recorder:
@@ -136,18 +135,6 @@ def test_two_listeners_hear_the_same(domain):
             pass
     assert recorder.seen == [("push", "row", 4), ("pop", "row")]
     assert domain().seen == [("push", "row", 4), ("pop",)]
-
-
-def test_a_sampler_is_heard_that_ran_before():
-    sampler = Sampler(labelled_mixture(), "ddim", 2)
-    quiet = sampler.sample(1).samples
-    recorder = Recorder()
-    with trace.listening("recorder", recorder):
-        assert torch.equal(sampler.sample(1).samples, quiet)
-    pushed = [name for kind, name, *_ in recorder.seen if kind == "push"]
-    assert pushed == ["row", "step", *["row", "network", "step"] * 2]
-    assert torch.equal(sampler.sample(1).samples, quiet)
-    assert len(recorder.seen) == 2 * len(pushed)  # nothing more
 
 
 def test_watchers_hear_of_every_change():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from inspect import getattr_static
 from typing import Any, Protocol
 
 from .. import checks
@@ -36,7 +37,8 @@ class Own(Solver):
         return repr(self.given)
 
     def __getattribute__(self, name: str) -> Any:
-        if name in SAID and hasattr(self.given, name):
+        # Looked up without being run: an AttributeError within a property is the user's to see.
+        if name in SAID and getattr_static(self.given, name, self) is not self:
             return getattr(self.given, name)
         return super().__getattribute__(name)
 
