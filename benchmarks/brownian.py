@@ -8,9 +8,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from diffusion_engine import Sampler, ScoreNetwork, brownian
+from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.ops import registry
 from diffusion_engine.ops.brownian import BrownianArgs
+from diffusion_engine.plan import brownian
 from diffusion_engine.processes import VP
 
 from . import gate, results, timing

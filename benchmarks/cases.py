@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from diffusion_engine import Sampler, ScoreNetwork
-from diffusion_engine.arena import Arena
 from diffusion_engine.ops import layout as at
 from diffusion_engine.ops.registry import resolve
 from diffusion_engine.ops.step import StepArgs, Table
 from diffusion_engine.plan import Plan, Row
+from diffusion_engine.plan.table import Arena
 from diffusion_engine.processes import Discrete
 
 # (op, backend) of diffusion_engine/ops/table.py -> the devices on which it is timed.

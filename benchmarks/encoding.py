@@ -14,7 +14,7 @@ from torch import Tensor
 from diffusion_engine import SOLVERS, Sampler, ScoreNetwork, testing
 from diffusion_engine.genie import exact_derivative
 from diffusion_engine.solvers.base import orders
-from diffusion_engine.zoo.network import network as zoo_network
+from diffusion_engine.zoo import load_network
 
 TABLE = Path(__file__).with_name("samplers_encoding.md")
 STEPS = (10, 20, 50)
@@ -46,7 +46,7 @@ def mixture(solver: str) -> tuple[ScoreNetwork, Tensor, dict]:
 
 @cache
 def images() -> tuple[ScoreNetwork, Tensor]:
-    network = zoo_network("digits")
+    network = load_network("digits")
     made = Sampler(network, "dpm_solver_3", 30).sample(20, condition=[*range(10), *range(10)])
     return network, made.samples.clamp(-1.0, 1.0)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diffusion_engine import noise
+from diffusion_engine.ops import philox as noise
 from diffusion_engine.ops import registry
 from diffusion_engine.ops.brownian import BrownianArgs
 from diffusion_engine.ops.noise import NoiseArgs

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffusion_engine import Sampler, ScoreNetwork, zoo
 from diffusion_engine.genie import attach, exact_derivative
 from diffusion_engine.training.genie import HeadLoss
-from diffusion_engine.zoo.network import network
+from diffusion_engine.zoo import load_network
 
 PAGE = Path(__file__).parents[1] / "docs" / "genie.md"
 CALLS = (5, 10, 15, 20, 25)
@@ -72,10 +72,10 @@ Contender = tuple[str, ScoreNetwork, dict[str, bool]]
 
 def contenders() -> dict[str, Contender]:
     """Solver, network and options of each line."""
-    plain, head = network("digits"), network("digits_genie")
+    plain, head = load_network("digits"), load_network("digits_genie")
     about = zoo.config("digits_genie")
     places = {key: about["base"][key] for key in ("feature", "embedding")}
-    new = attach(network("digits"), zoo.build(about["architecture"]).eval(), **places)
+    new = attach(load_network("digits"), zoo.build(about["architecture"]).eval(), **places)
     exact = exact_derivative(plain)
     return {
         "DDIM": ("ddim", plain, {}),
@@ -89,7 +89,7 @@ def contenders() -> dict[str, Contender]:
 
 
 def solution(guidance: float, solver: str, steps: int) -> Tensor:
-    return samples(("ddim", network("digits"), {}), steps, "lambda", guidance, solver)
+    return samples(("ddim", load_network("digits"), {}), steps, "lambda", guidance, solver)
 
 
 def samples(
@@ -97,7 +97,7 @@ def samples(
 ) -> Tensor:
     name, of, options = contender
     if of.derivative == "exact" and guidance != 1.0:  # it follows the guided ODE itself
-        of, guidance = exact_derivative(network("digits"), guidance=guidance), 1.0
+        of, guidance = exact_derivative(load_network("digits"), guidance=guidance), 1.0
     one = Sampler(of, solver or name, steps, grid=grid, guidance=guidance, **options)
     classes = [seed % 10 for seed in range(SEEDS)]
     return one.sample(seeds=range(SEEDS), condition=classes).samples

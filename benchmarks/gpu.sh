@@ -89,12 +89,12 @@ command -v nvcc >/dev/null || no_nvcc="nvcc is not installed"
 part machine 20 "" "$python" -m diffusion_engine.cli doctor
 part build 60 "$no_nvcc" env WITH_CUDA=1 TORCH_CUDA_ARCH_LIST="${arch:-9.0}" MAX_JOBS="$(nproc)" \
     "$python" setup.py build_ext --inplace
-tests kernels 40 4 tests/test_cuda.py tests/test_cuda_attention.py tests/test_noise.py
-tests captures 70 4 tests/test_gpu_runs.py tests/test_threads.py
-tests large 30 1 tests/test_gpu_large.py
-tests ops 140 12 tests/test_step.py tests/test_brownian.py tests/test_group_norm.py tests/test_attention.py \
-    tests/test_triton.py tests/test_cuda_layers.py
-tests graphs 80 4 tests/test_graph_gpu.py tests/test_profile.py -k "not compiled"
+tests kernels 40 4 tests/backends/test_cuda.py tests/backends/test_cuda_attention.py tests/ops/test_noise.py
+tests captures 70 4 tests/executors/test_gpu_runs.py tests/sampler/test_threads.py
+tests large 30 1 tests/executors/test_gpu_large.py
+tests ops 140 12 tests/ops/test_step.py tests/ops/test_brownian.py tests/ops/test_group_norm.py tests/ops/test_attention.py \
+    tests/backends/test_triton.py tests/backends/test_cuda_layers.py
+tests graphs 80 4 tests/executors/test_graph_gpu.py tests/profiling/test_profile.py -k "not compiled"
 sanitizer=$(without compute-sanitizer)
 part memcheck 25 "$sanitizer" compute-sanitizer --tool memcheck --error-exitcode 1 "${launch[@]}" "${checked[@]}"
 part racecheck 25 "$sanitizer" compute-sanitizer --tool racecheck --error-exitcode 1 "${launch[@]}" "${checked[@]}"
@@ -113,7 +113,7 @@ from diffusion_engine.zoo.network import network
 print(profile(Sampler(network("digits"), executor=Graph(whole_run=True), device="cuda"), 64))'
 part ncu 35 "$(without ncu)" ncu --clock-control none --set full \
     --kernel-name "regex:step_kernel|norm_.*kernel|attention_kernel" "${launch[@]}"
-tests compiled 20 1 tests/test_graph_gpu.py -k compiled
+tests compiled 20 1 tests/executors/test_graph_gpu.py -k compiled
 
 printf '\n%-10s %-44s %5s\n' part result s
 cat "$out/summary.txt"

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_engine import noise as philox
-from diffusion_engine.ops import registry
+from diffusion_engine.ops import philox, registry
 from diffusion_engine.ops.noise import NoiseArgs
 
 from . import gate, results, timing

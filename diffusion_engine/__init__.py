@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import processes
-    from .decoder import Decoder
-    from .grids import GRIDS
-    from .guidance import classifier_free, classifier_guidance, compose, inpaint, scale_of_w
-    from .linearize import linearized
-    from .network import ScoreNetwork
+    from .networks.decoder import Decoder
+    from .networks.linearize import linearized
+    from .networks.network import ScoreNetwork
     from .plan import Call, Plan, Row
+    from .plan.guidance import classifier_free, classifier_guidance, compose, inpaint, scale_of_w
+    from .processes.grids import GRIDS
     from .profiling import Profile, profile
-    from .request import Result
-    from .sampler import Progress, Sampler
+    from .sampler.progress import Progress
+    from .sampler.request import Result
+    from .sampler.sampler import Sampler
     from .solvers import SOLVERS, Solver
 
 __version__ = "0.1.0"
@@ -48,15 +49,16 @@ __all__ = [
 ]
 
 _MODULES = {
-    "decoder": ("Decoder",),
-    "grids": ("GRIDS",),
-    "guidance": ("classifier_free", "classifier_guidance", "compose", "inpaint", "scale_of_w"),
-    "linearize": ("linearized",),
-    "network": ("ScoreNetwork",),
+    "networks.decoder": ("Decoder",),
+    "processes.grids": ("GRIDS",),
+    "plan.guidance": ("classifier_free", "classifier_guidance", "compose", "inpaint", "scale_of_w"),
+    "networks.linearize": ("linearized",),
+    "networks.network": ("ScoreNetwork",),
     "plan": ("Call", "Plan", "Row"),
     "profiling": ("Profile", "profile"),
-    "request": ("Result",),
-    "sampler": ("Progress", "Sampler"),
+    "sampler.request": ("Result",),
+    "sampler.progress": ("Progress",),
+    "sampler.sampler": ("Sampler",),
     "solvers": ("SOLVERS", "Solver"),
 }
 

@@ -16,9 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffusion_engine.backends.layers import objection_tokens
-from diffusion_engine.ops.attention import AttentionArgs, Launch
-
+from ..backends.layers import objection_tokens
+from ..ops.attention import AttentionArgs, Launch
 from .launch import interpreted, on_device, out_of_place, start
 
 LOG2E = 1.4426950408889634

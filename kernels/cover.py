@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffusion_engine.backends.views import strides
+from ..backends.views import strides
 
 MOST_CHANNELS = 64  # of a tile
 # Four elements to a thread: a 16-byte access of float32 and one block of Philox. With eight, bfloat16

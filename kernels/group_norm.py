@@ -17,9 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffusion_engine.backends.layers import group_norm_views, objection_images
-from diffusion_engine.ops.group_norm import GroupNormArgs, Launch
-
+from ..backends.layers import group_norm_views, objection_images
+from ..ops.group_norm import GroupNormArgs, Launch
 from .launch import on_device, out_of_place, start
 
 HELD = 8192  # elements of a group, padded, that one program keeps in registers

@@ -12,7 +12,7 @@ import torch
 import triton
 from torch import Tensor
 
-from diffusion_engine.backends.views import scattered, strides
+from ..backends.views import scattered, strides
 
 _interpreting = Lock()  # the interpreter keeps the place in the grid in a global
 

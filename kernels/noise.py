@@ -8,9 +8,8 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from diffusion_engine.ops import layout
-from diffusion_engine.ops.noise import NoiseArgs
-
+from ..ops import layout
+from ..ops.noise import NoiseArgs
 from .cover import Cover, channel_pixel, cover
 from .launch import objection, on_device, start
 from .philox import normals

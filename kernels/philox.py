@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from diffusion_engine import noise as reference
+from ..ops import philox as reference
 
 MULTIPLIER_0 = tl.constexpr(reference.MULTIPLIER[0])
 MULTIPLIER_1 = tl.constexpr(reference.MULTIPLIER[1])

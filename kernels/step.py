@@ -14,10 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffusion_engine.backends.outputs import Outputs
-from diffusion_engine.ops import layout
-from diffusion_engine.ops.step import Launch, StepArgs
-
+from ..backends.outputs import Outputs
+from ..ops import layout
+from ..ops.step import Launch, StepArgs
 from .cover import Cover, channel_pixel, cover
 from .launch import objection, on_device, start
 from .philox import exponential, normals

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..executors.capture import first_line
-from .site import Site
+from .replacement import Site
 
 LIMIT = 1e-4  # of a float32 result, relative to its largest element
 HALF_UNITS = 4  # of a 16-bit result, in units of its rounding

@@ -13,7 +13,7 @@ import torch
 
 from ..executors.capture import CudaRecorder, Recorder, Unrecordable
 from .functional import FunctionalSite
-from .site import Site
+from .replacement import Site
 
 BUDGET = 3.0  # seconds of timing, at least one call of each candidate
 ROUNDS = 15

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layers import Conv2dSite, attend, attends, normalize, normalizes, unsuited
-from .site import Site, wants_original
+from .replacement import Site, wants_original
 
 PROCESSOR = "AttnProcessor2_0"  # diffusers' default
 

@@ -16,7 +16,7 @@ from .conv3x3 import conv_site
 from .diffusers import CLASSES
 from .functional import FunctionalSite, plain_attention
 from .layers import GroupNormSite, MultiheadAttentionSite, SiluSite
-from .site import Site
+from .replacement import Site
 
 # A functional site costs some 2 us for every call of a torch function inside it.
 CALLS_PER_PLACE = 60

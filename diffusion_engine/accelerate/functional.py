@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from ..ops.functional import group_norm
 from .check import tensors
 from .layers import attend, attends, normalizes
-from .site import Site, wants_original
+from .replacement import Site, wants_original
 
 
 class Norm:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..ops.attention import DIMS, DTYPES
 from ..ops.functional import attention, group_norm
 from .packed import Packed, packing
-from .site import Site, wants_original
+from .replacement import Site, wants_original
 
 
 def normalize(norm: nn.GroupNorm, x: Tensor, **options: Any) -> Tensor:

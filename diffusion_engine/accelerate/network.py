@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from ..backends.checksum import checksums
 from ..executors.capture import first_line
-from ..executors.contents import Contents
+from ..networks.contents import Contents
 from ..ops.library import register
 from .check import compared, difference, tensors
 from .choose import Candidates, candidates, seconds
 from .find import Watch, find
 from .layers import Conv2dSite
-from .site import Site, has_hooks
+from .replacement import Site, has_hooks
 
 
 class Accelerated:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from ..condition import ScaleEmbedding
-from ..decoder import Decoder
-from ..network import ScoreNetwork
+from ..networks.condition import ScaleEmbedding
+from ..networks.decoder import Decoder
+from ..networks.network import ScoreNetwork
 from ..processes import Discrete, FlowMatching, GaussianProcess, Point
 from . import schedulers
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import trace
-from ..network import ScoreNetwork
+from ..networks.network import ScoreNetwork
 from ..ops.step import StepArgs
 from .packing import Packing
 from .run import Run

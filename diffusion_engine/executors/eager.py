@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import trace
-from ..network import ScoreNetwork
+from ..networks.network import ScoreNetwork
 from ..ops.registry import resolve
 from .base import Advance, After, Executor, result, walk
 from .lru import Lru

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from .. import checks, trace
-from ..network import ScoreNetwork
+from ..networks.compiled import uncompiled
+from ..networks.contents import Contents
+from ..networks.network import ScoreNetwork
 from ..ops.registry import resolve
 from .base import After, Executor, result, walk
 from .capture import Body, CudaRecorder, GraphError, Recorder, Recording, Unrecordable
-from .compiled import uncompiled
-from .contents import Contents
 from .lru import Lru
 from .packing import Packing, bucket
 from .run import Run, Signature

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..noise import LATENT
 from ..ops.noise import NoiseArgs
+from ..ops.philox import LATENT
 from ..ops.step import StepArgs
 
 

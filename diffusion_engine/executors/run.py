@@ -9,8 +9,8 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
-from ..declared import HALF
-from ..network import Condition, ScoreNetwork
+from ..networks.declared import HALF
+from ..networks.network import Condition, ScoreNetwork
 from ..ops import layout
 from ..plan import Plan
 from .packing import Packing, bucket

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import brownian, checks
-from ..arena import Arena
-from ..network import Condition
+from .. import checks
+from ..networks.network import Condition
 from ..ops import layout
 from ..ops.brownian import BrownianArgs
 from ..ops.step import StepArgs
+from ..plan import brownian
+from ..plan.table import Arena
 from .latents import Latents
 from .packing import Packing
 from .run import Run, Signature

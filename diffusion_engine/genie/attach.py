@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters.diffusers import Model
-from ..network import ScoreNetwork
+from ..networks.network import ScoreNetwork
 from . import natural
 
 

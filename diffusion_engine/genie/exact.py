@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from ..classifier import Classified
-from ..condition import null_like
-from ..forward import turn
-from ..law import Levels, per_sample
-from ..network import Condition, ScoreNetwork, gathered
+from ..networks.classifier import Classified
+from ..networks.condition import null_like
+from ..networks.forward import turn
+from ..networks.network import Condition, ScoreNetwork, gathered
+from ..processes.levels import Levels, per_sample
 from . import natural
 
 # What torch says of a module that it cannot differentiate forwards.

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..law import Levels, per_sample
-from ..network import ScoreNetwork
+from ..networks.network import ScoreNetwork
+from ..processes.levels import Levels, per_sample
 
 
 def inputs(network: ScoreNetwork, x: Tensor, t: Tensor) -> tuple[Levels, Tensor, Tensor]:

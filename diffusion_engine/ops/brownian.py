@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import noise as philox
+from . import philox
 from .layout import HEADER, TERMS
 from .written import check_written
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import noise as philox
 from . import layout as at
+from . import philox
 from .written import check_written
 
 

@@ -25,8 +25,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import noise as philox
 from . import layout as at
+from . import philox
 from .written import check_written
 
 Launch = Callable[[Sequence[Tensor]], None]

@@ -16,15 +16,15 @@ import torch
 from torch.profiler import ProfilerActivity, record_function
 
 from .. import checks, trace
-from ..doctor import versions
-from ..executors.compiled import Compiled
+from ..cli.doctor import versions
+from ..networks.compiled import Compiled
 from .classes import BETWEEN, CLASSES, PARTS
 from .events import PREFIX, device_ops, host_ops, moves
 from .report import GAPS, NETWORK, Op, Part, Profile
 
 if TYPE_CHECKING:
-    from ..request import Result
-    from ..sampler import Sampler
+    from ..sampler.request import Result
+    from ..sampler.sampler import Sampler
 
 WARM_UP = 2  # runs: the second replays what the first one captured
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .. import checks
-from ..linear import denoised, normal, raw, slot, x
+from ..plan.linear import denoised, normal, raw, slot, x
 from .adams import DEIS, IPNDM, LMS, PLMS
 from .ald import ALD
 from .base import (

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from .. import checks
-from ..linear import Linear, denoised, slot, x
+from ..plan.linear import Linear, denoised, slot, x
 from ..processes import GaussianProcess, Point
 from .base import STARTS, Points, Ring, Solver, Update, eps_of, finite_start, steps, transfer
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ..linear import denoised, normal, x
+from ..plan.linear import denoised, normal, x
 from ..processes import VP, Discrete, GaussianProcess, Point
 from .base import Points, Solver, Update, finite_start, score_of
 
 if TYPE_CHECKING:
-    from ..grids import Grid
+    from ..processes.grids import Grid
 
 # Steps a level and the ratio r.
 PRESETS = {

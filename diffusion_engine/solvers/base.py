@@ -8,15 +8,15 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..brownian import span
-from ..linear import Linear, denoised, normal, raw, slot, x
 from ..plan import Call, Plan, Row, Span
+from ..plan.brownian import span
+from ..plan.linear import Linear, denoised, normal, raw, slot, x
 from ..processes import GaussianProcess, Point
 from .update import Update, arrived, written
 
 if TYPE_CHECKING:
-    from ..grids import Grid
-    from ..network import ScoreNetwork
+    from ..networks.network import ScoreNetwork
+    from ..processes.grids import Grid
 
 Points = Sequence[Point]
 STARTS = ("euler", "heun")  # of multistep solvers: first steps of one call, and of two

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ..linear import Linear, normal, raw, slot, x
+from ..networks.prediction import Velocity
 from ..plan import Plan, Row
-from ..prediction import Velocity
+from ..plan.linear import Linear, normal, raw, slot, x
 from ..processes import CLD, GaussianProcess, Point
 from ..processes.cld import Covariance, gathered
 from .base import Points, Solver, Update, _row, _spans, steps
 
 if TYPE_CHECKING:
-    from ..network import ScoreNetwork
+    from ..networks.network import ScoreNetwork
 
 State = dict[int, Linear]
 OUTPUT = (1.0,)  # raw is the network's first channel block

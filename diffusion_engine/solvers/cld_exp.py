@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..linear import Linear, slot, x
 from ..plan import Row
+from ..plan.linear import Linear, slot, x
 from ..processes import CLD, Point
 from .base import Points, Ring, Update, steps
 from .cld import OUTPUT, CLDSolver, System

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ..linear import Linear, raw, slot
+from ..networks.prediction import Velocity
 from ..plan import Row
-from ..prediction import Velocity
+from ..plan.linear import Linear, raw, slot
 from ..processes import Point
 from .base import Points, Update, steps
 from .cld import OUTPUT, CLDSolver, System, flown
 
 if TYPE_CHECKING:
-    from ..network import ScoreNetwork
+    from ..networks.network import ScoreNetwork
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
-from ..linear import denoised, normal, x
-from ..prediction import Consistency as ConsistencyRule
+from ..networks.prediction import Consistency as ConsistencyRule
+from ..plan.linear import denoised, normal, x
 from ..processes import Discrete, GaussianProcess, Point
 from .base import Points, Solver, Update, steps
 
 if TYPE_CHECKING:
-    from ..grids import Grid
-    from ..network import ScoreNetwork
+    from ..networks.network import ScoreNetwork
+    from ..processes.grids import Grid
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Consistency(Solver):
         return True
 
     def default_grid(self, process: GaussianProcess) -> str | Grid | None:
-        from ..grids import karras_at
+        from ..processes.grids import karras_at
 
         if process.at(process.t_max).alpha == 0.0:
             return None
@@ -111,7 +111,7 @@ class LCM(Solver):
         return True
 
     def default_grid(self, process: GaussianProcess) -> str | Grid | None:
-        from ..grids import distilled
+        from ..processes.grids import distilled
 
         return partial(distilled, original=self.original) if isinstance(process, Discrete) else None
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ..linear import normal
+from ..plan.linear import normal
 from ..processes import Discrete, GaussianProcess
 from .base import Points, Solver, Update, steps
 from .ddim import posterior_std, toward
 
 if TYPE_CHECKING:
-    from ..network import ScoreNetwork
+    from ..networks.network import ScoreNetwork
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ..linear import denoised, normal, unclipped_eps, x
+from ..plan.linear import denoised, normal, unclipped_eps, x
 from ..processes import GaussianProcess, Point
 from .base import Points, Solver, Update, steps, transfer
 
 if TYPE_CHECKING:
-    from ..network import ScoreNetwork
+    from ..networks.network import ScoreNetwork
 
 
 VARIANCES = ("fixed_small", "fixed_large", "learned", "learned_range")

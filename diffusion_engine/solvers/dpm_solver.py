@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..linear import denoised, slot, x
+from ..plan.linear import denoised, slot, x
 from ..processes import GaussianProcess, Point
 from .base import Points, Solver, Update, eps_of, first_order_only, steps, transfer
 

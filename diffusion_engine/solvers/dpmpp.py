@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .. import checks
-from ..linear import Linear, denoised, normal, x
+from ..plan.linear import Linear, denoised, normal, x
 from ..processes import GaussianProcess, Point
 from .base import STARTS, Points, Ring, Solver, Update, first_order_only, steps, transfer
 from .euler import ancestral

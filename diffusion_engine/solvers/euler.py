@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..linear import denoised, normal, x
+from ..plan.linear import denoised, normal, x
 from ..processes import GaussianProcess, Point
 from .base import Points, Solver, Update, steps, transfer
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from ..linear import denoised, raw, x
 from ..plan import Plan
+from ..plan.linear import denoised, raw, x
 from ..processes import GaussianProcess, Point
 from .base import Points, Solver, Update, first_order_only, first_row, off_time, steps, transfer
 
 if TYPE_CHECKING:
-    from ..network import ScoreNetwork
+    from ..networks.network import ScoreNetwork
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..linear import Linear, denoised, normal, x
+from ..plan.linear import Linear, denoised, normal, x
 from ..processes import VE, VP, GaussianProcess, Point, SubVP
 from .base import Points, Solver, Update, finite_start, off_time, score_of, steps, transfer
 
 if TYPE_CHECKING:
-    from ..grids import Grid
+    from ..processes.grids import Grid
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..linear import Linear, denoised, slot, x
+from ..plan.linear import Linear, denoised, slot, x
 from ..processes import GaussianProcess, Point
 from .base import Points, Ring, Solver, Update, steps, transfer
 from .dpmpp import usable_order

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import checks
-from ..linear import Linear
+from ..plan.linear import Linear
 from ..processes import GaussianProcess, Point
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..linear import normal, x
+from ..plan.linear import normal, x
 from ..processes import GaussianProcess
 from .base import Points, Solver, Update, eps_of, finite_start, steps
 

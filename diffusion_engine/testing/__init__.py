@@ -3,11 +3,11 @@
 from .cld import cld_gaussian, cld_mixture
 from .consistency import ConsistencyFunction
 from .ddgan import GaussianGenerator
+from .exact_networks import exact_network
 from .gaussian import Gaussian
 from .labelled import LabelledMixture, labelled_mixture
 from .mixture import Mixture
 from .quantiles import MixtureGenerator, MixtureStudent
-from .suited import exact_network
 
 __all__ = [
     "ConsistencyFunction",

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..network import ScoreNetwork
-from ..prediction import Velocity
+from ..networks.network import ScoreNetwork
+from ..networks.prediction import Velocity
 from ..processes import CLD
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..network import ScoreNetwork
-from ..prediction import Consistency
+from ..networks.network import ScoreNetwork
+from ..networks.prediction import Consistency
 from ..processes import EDM
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..network import ScoreNetwork
+from ..networks.network import ScoreNetwork
 from ..processes import GaussianProcess, Point
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..law import Levels, per_sample
-from ..network import ScoreNetwork
+from ..networks.network import ScoreNetwork
 from ..processes import VP, GaussianProcess
+from ..processes.levels import Levels, per_sample
 
 
 class LabelledMixture(nn.Module):

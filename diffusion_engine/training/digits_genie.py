@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .. import zoo
 from ..genie import attach
-from ..zoo.network import network
+from ..zoo import load_network
 from . import digits
 from .genie import FED, HeadLoss
 from .loop import fit
@@ -54,7 +54,7 @@ def train(settings: Settings, out: Path, every: int = 500) -> None:
     generator = torch.Generator().manual_seed(settings.seed)
     torch.manual_seed(settings.seed)
     images, labels = digits.mnist()
-    base = network(BASE)
+    base = load_network(BASE)
     architecture = {
         "name": "genie_head",
         "channels": base.shape[0],

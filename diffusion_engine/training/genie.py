@@ -9,8 +9,8 @@ from torch import Tensor
 from ..genie import exact_derivative, natural
 from ..genie.attach import Attached
 from ..genie.exact import ExactDerivative
-from ..law import Levels, per_sample
-from ..network import Condition, ScoreNetwork, arguments
+from ..networks.network import Condition, ScoreNetwork, arguments
+from ..processes.levels import Levels, per_sample
 from .objectives import times
 
 FED = ("true", "predicted")

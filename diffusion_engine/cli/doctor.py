@@ -1,0 +1,92 @@
+"""What is installed, what each op resolves to and why, and whether the backends agree."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from ..ops.registry import explain
+from ..ops.table import IMPLEMENTATIONS
+
+PACKAGES = ("diffusion-engine", "torch", "triton", "numpy", "safetensors")
+
+
+def report() -> dict[str, Any]:
+    """Versions, devices, the choice for every op on every device, and a self-test of each backend."""
+    devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    return {
+        "python": platform.python_version(),
+        "packages": versions(),
+        "devices": {device: _describe(device) for device in devices},
+        "ops": [row for device in devices for row in _choices(device)],
+        "self_test": [row for device in devices for row in _agreement(device)],
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that decide what runs."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _describe(device: str) -> str:
+    if device != "cpu":
+        return torch.cuda.get_device_name(device)
+    try:
+        from .. import _cpu
+    except ImportError:
+        return f"{platform.machine()}, {torch.get_num_threads()} threads, C++ kernels not built"
+    checks = " of a debug build" if _cpu.debug else ""
+    return f"{platform.machine()}, {torch.get_num_threads()} threads, {_cpu.isa()} kernels{checks}"
+
+
+def _choices(device: str) -> list[dict[str, Any]]:
+    rows = []
+    for op in sorted({op for op, _ in IMPLEMENTATIONS}):
+        reasons = explain(op, device)
+        chosen = next((name for name, reason in reasons if reason is None), None)
+        rows += [
+            {
+                "op": op,
+                "device": device,
+                "backend": name,
+                "chosen": name == chosen,
+                "reason": reason,
+            }
+            for name, reason in reasons
+        ]
+    return rows
+
+
+def _agreement(device: str) -> list[dict[str, Any]]:
+    """Runs a stochastic two-slot plan on every backend of the device against the torch reference."""
+    from ..networks.network import ScoreNetwork
+    from ..processes import VP
+    from ..sampler.sampler import Sampler
+
+    network = ScoreNetwork(lambda x, label: torch.where(x > 0, x * 0.5, x), VP(), (3, 5, 7))
+
+    def samples(backend: str) -> torch.Tensor:
+        sampler = Sampler(network, "dpmpp_2m_sde", 4, device=device, backend=backend)
+        return sampler.sample(3, progress=False).samples
+
+    rows = []
+    expected = samples("torch")
+    for name, reason in explain("step", device):
+        if name == "torch":
+            continue
+        same = reason is None and torch.equal(samples(name), expected)
+        result = reason or ("same bits as torch" if same else "DIFFERS from torch")
+        rows.append(
+            {"backend": name, "device": device, "ran": reason is None, "ok": same, "result": result}
+        )
+    return rows

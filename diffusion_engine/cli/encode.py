@@ -1,0 +1,70 @@
+"""The command `encode`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import (
+    Backend,
+    Classes,
+    Device,
+    Grid,
+    Guidance,
+    Json,
+    Model,
+    Option,
+    SolverName,
+    Steps,
+    classes_of,
+    device_of,
+    network_of,
+    solver_of,
+)
+
+
+def encode(
+    source: Annotated[Path, typer.Argument(help="an image, or samples as .npz or .safetensors")],
+    out: Annotated[Path, typer.Option(help="file of latents to write: .npz or .safetensors")],
+    model: Model = "digits",
+    solver: SolverName = "ddim",
+    steps: Steps = 50,
+    refine: Annotated[
+        int, typer.Option(help="fixed-point iterations a step, towards the solver's exact inverse")
+    ] = 0,
+    classes: Classes = "none",
+    guidance: Guidance = 1.0,
+    grid: Grid = None,
+    option: Option = None,
+    backend: Backend = "auto",
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Runs the solver's ODE upwards: from images to the latents that lead back to them."""
+    from ..sampler.sampler import Sampler
+    from . import files
+    from .pictures import read_images
+
+    if files.ending(out) == ".png":
+        raise ValueError(f"{out.name}: latents are no image; choose .npz or .safetensors")
+    files.check_path(out)
+    place = device_of(device)
+    rule = solver_of(solver, option)
+    network = network_of(model, rule, place)
+    images = read_images(source, network.shape, network.state_shape)
+    condition = classes_of(network, classes, len(images))
+    sampler = Sampler(
+        network, rule, steps, grid=grid, guidance=guidance, device=place, backend=backend
+    )  # fmt: skip
+    result = sampler.encode(images, refine=refine, condition=condition)
+    if not all(result.finite):
+        raise ValueError("the latents are not finite; nothing was written")
+    files.write(out, result)
+    if as_json:
+        about = {"out": str(out), "n": len(images), "nfe": result.nfe, "recipe": result.recipe}
+        typer.echo(json.dumps(about))
+    else:
+        typer.echo(f"{out}: {len(images)} latents, {result.nfe} calls each")

@@ -1,0 +1,173 @@
+"""What several commands ask for: their options' types, and how the text of one is read."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..networks.network import ScoreNetwork
+    from ..solvers import Solver
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="a shipped network; a .safetensors file with its .json; package.module:function that "
+        "returns a ScoreNetwork; or exact, a mixture's closed form that suits the solver"
+    ),
+]
+SolverName = Annotated[
+    str,
+    typer.Option(
+        "--solver",
+        help="a name of `diffusion-engine solvers`, or package.module:name of a solver of yours",
+    ),
+]
+Steps = Annotated[int, typer.Option(help="intervals of the grid")]
+Grid = Annotated[str | None, typer.Option(help="uniform, quadratic, karras, lambda, trailing, ...")]
+End = Annotated[
+    str, typer.Option(help="zero: end at clean data; t_min: at the process's first time")
+]
+Guidance = Annotated[float, typer.Option(help="classifier-free scale, 1 for none")]
+Option = Annotated[list[str] | None, typer.Option(help="a solver's option, as eta=0.5; repeatable")]
+Classes = Annotated[
+    str, typer.Option("--class", help="class of the samples, taken in turn: 3, 0-9, all or none")
+]
+BatchSize = Annotated[int, typer.Option(help="samples a network call at most")]
+Backend = Annotated[str, typer.Option(help="auto, torch, cpp, triton or cuda")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; the GPU where there is one")]
+Accelerate = Annotated[
+    bool, typer.Option(help="put fused ops into the network, where that is faster")
+]
+Executor = Annotated[str, typer.Option(help="eager, or graph: replay CUDA graphs of a step")]
+Compile = Annotated[bool, typer.Option(help="the network through torch.compile")]
+Noise = Annotated[str | None, typer.Option(help="brownian: one path of noise, whatever the steps")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+MOST = 1_000_000  # samples of one command
+
+
+def written(context: typer.Context) -> list[str]:
+    """The options that stand on the command line: --steps, --class."""
+    sources = {p.opts[0]: context.get_parameter_source(str(p.name)) for p in context.command.params}
+    return [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
+
+
+def numbers(text: str) -> list[int]:
+    """The integers of "0-3,7": [0, 1, 2, 3, 7]."""
+    made: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,20})(?:\s*-\s*(\d{1,20}))?\s*", part)
+        if not match:
+            raise ValueError(f"{text!r} is no list of numbers; write it as 3, 0-9 or 1,4,7")
+        low, high = int(match[1]), int(match[2] or match[1])
+        if high < low:
+            raise ValueError(f"{part!r} runs from {low} to {high}; write the lower one first")
+        if len(made) + high - low >= MOST:
+            raise ValueError(f"{text!r} are more than {MOST} numbers; ask for fewer at once")
+        made += range(low, high + 1)
+    return made
+
+
+def solver_of(name: str, given: list[str] | None) -> Solver:
+    """The solver of a name, eta=0.5 as its eta: values are JSON where they can be, else text."""
+    from ..solvers import solver
+
+    made: dict[str, Any] = {}
+    for item in given or []:
+        option, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(f"--option {item!r}: write it as name=value")
+        if option in made:
+            raise ValueError(f"--option {option} is given twice; leave one out")
+        try:
+            made[option] = json.loads(value)
+        except (ValueError, RecursionError):
+            made[option] = value
+    if ":" not in name:
+        return solver(name, **made)
+    own = _found("--solver", name)
+    return solver(own(**made)) if isinstance(own, type) else solver(own, **made)
+
+
+def device_of(device: str | None, number: int = 0) -> torch.device:
+    """The device of a name, the GPU where there is one; of several GPUs the one of that number."""
+    import torch
+
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        device = f"cuda:{number}"
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {device!r} does not work here ({reason}); try cpu") from error
+    return place
+
+
+def network_of(model: str, solver: Solver, device: torch.device) -> ScoreNetwork:
+    """The network that --model names, its weights on the device."""
+    from ..zoo import load_network
+
+    if model == "exact":
+        from ..testing import exact_network
+
+        return exact_network(solver)
+    if ":" in model:
+        return imported(model)
+    return load_network(model, device)
+
+
+def imported(name: str) -> ScoreNetwork:
+    """The ScoreNetwork of "package.module:name": what is found there, or returned by it."""
+    from ..networks.network import ScoreNetwork
+
+    made = _found(
+        "--model", name, lambda it: it if isinstance(it, ScoreNetwork) or not callable(it) else it()
+    )
+    if not isinstance(made, ScoreNetwork):
+        raise ValueError(
+            f"--model {name!r} is a {type(made).__name__}; name a ScoreNetwork, or a function without "
+            "arguments that returns one"
+        )
+    return made
+
+
+def _found(option: str, name: str, made: Callable[[Any], Any] = lambda it: it) -> Any:
+    """What is made of what is at "package.module:name"."""
+    package, _, attribute = name.partition(":")
+    # As `python -m` does; a command's own first folder is its script's.
+    sys.path.insert(0, os.getcwd())
+    try:
+        return made(getattr(importlib.import_module(package), attribute))
+    except Exception as error:  # whatever the user's own code raises
+        raise ValueError(
+            f"{option} {name!r}: {type(error).__name__}: {error}; write package.module:name, in a module "
+            "that python finds here"
+        ) from error
+
+
+def classes_of(network: Any, text: str, n: int) -> list[int] | None:
+    """A class for each sample, taken in turn; None without any."""
+    if not 1 <= n <= MOST:
+        raise ValueError(f"n={n}: ask for at least 1 sample, and at most {MOST} at once")
+    if network.classes is None and text not in ("all", "none"):
+        raise ValueError(
+            f"--class {text}: the network {network.name!r} has no classes; leave it out"
+        )
+    if text == "none" or network.classes is None:
+        return None
+    chosen = list(range(network.classes)) if text == "all" else numbers(text)
+    return [chosen[i % len(chosen)] for i in range(n)]

@@ -1,0 +1,79 @@
+"""The command `profile`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import (
+    Accelerate,
+    Backend,
+    BatchSize,
+    Classes,
+    Compile,
+    Device,
+    End,
+    Executor,
+    Grid,
+    Guidance,
+    Json,
+    Model,
+    Noise,
+    Option,
+    SolverName,
+    Steps,
+    classes_of,
+    device_of,
+    network_of,
+    solver_of,
+    written,
+)
+
+
+def profile(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="file to write, JSON")] = Path("perf.json"),
+    model: Model = "digits",
+    solver: SolverName = "dpmpp_2m",
+    steps: Steps = 20,
+    n: Annotated[int, typer.Option("--n", help="how many samples a run")] = 16,
+    classes: Classes = "all",
+    guidance: Guidance = 2.0,
+    grid: Grid = None,
+    end: End = "zero",
+    option: Option = None,
+    batch_size: BatchSize = 64,
+    backend: Backend = "auto",
+    device: Device = None,
+    accelerate: Accelerate = False,
+    executor: Executor = "eager",
+    compile: Compile = False,
+    noise: Noise = None,
+    runs: Annotated[int, typer.Option(help="runs timed by the clock")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Shows where a sampler's time goes, and writes it to a file."""
+    # Read when torch is first imported. Its profiler writes lines of its own on stderr.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+    from .. import profiling
+    from ..sampler.sampler import Sampler
+    from . import files
+
+    files.check_folder(out)
+    place = device_of(device)
+    rule = solver_of(solver, option)
+    network = network_of(model, rule, place)
+    condition = classes_of(network, classes, n)
+    scale = guidance if condition is not None or "--guidance" in written(context) else 1.0
+    sampler = Sampler(
+        network, rule, steps, grid=grid, end=end, guidance=scale, backend=backend,
+        batch_size=batch_size, accelerate=accelerate, executor=executor, compile=compile,
+        device=place,
+    )  # fmt: skip
+    found = profiling.profile(sampler, n, condition, runs, noise)
+    text = found.to_json()
+    files.atomically(out, f"{text}\n".encode())
+    typer.echo(text if as_json else f"{found}\n\n{out}")

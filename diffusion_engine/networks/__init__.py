@@ -1,0 +1,1 @@
+"""Trained networks: what they predict, how they are called and placed, and what wraps them."""

@@ -1,0 +1,145 @@
+"""How a user's module runs: on which device, in which dtype, and in eval mode."""
+
+from __future__ import annotations
+
+import copy
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import checks
+from .network import ScoreNetwork
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def place(
+    module: Any, dtype: torch.dtype | None, device: torch.device | str | None
+) -> tuple[torch.dtype, torch.device]:
+    """The dtype that a module is to compute in and its device: its own, unless told others."""
+    chosen = compute_dtype(module, dtype) if dtype is None else _dtype(dtype)
+    if device is not None:
+        return chosen, _device(device)
+    weights = first_weight(module)
+    return chosen, torch.device("cpu") if weights is None else weights.device
+
+
+def moved(network: ScoreNetwork, dtype: torch.dtype, device: torch.device) -> ScoreNetwork:
+    """The network on a device and in a dtype; a changed module is a copy.
+
+    Raises ValueError where no copy of the module would compute so.
+    """
+    module, weights = network.module, first_weight(network.module)
+    if not isinstance(module, nn.Module) or weights is None:
+        return network
+    cast = casting(module)
+    # Weights that are stored in fewer bits stay as they are: their layers know how to read them.
+    stays = compute_dtype(module, dtype) == dtype or (cast is None and narrow(module))
+    if stays and weights.device == device:
+        return network
+    if cast is not None:
+        raise ValueError(
+            f"hooks cast this module's layers to {cast}, which no copy takes along: leave dtype and device "
+            "out, and move the module or change its layerwise casting yourself"
+        )
+    made = copy.deepcopy(module).to(device)
+    return network.with_module(made if stays else made.to(dtype))
+
+
+def first_weight(module: Any) -> torch.Tensor | None:
+    """Of a torch.nn.Module; None where there is none."""
+    return next(module.parameters(), None) if isinstance(module, nn.Module) else None
+
+
+def narrow(module: nn.Module) -> bool:
+    """Whether some weights are stored in fewer bits than any network computes in."""
+    return any(p.dtype not in DTYPES for p in module.parameters())
+
+
+def casting(module: Any) -> torch.dtype | None:
+    """What hooks of diffusers' enable_layerwise_casting cast to before a layer computes."""
+    for part in module.modules() if isinstance(module, nn.Module) else ():
+        registry = getattr(part, "_diffusers_hook", None)
+        for hook in getattr(registry, "hooks", {}).values():
+            if isinstance(dtype := getattr(hook, "compute_dtype", None), torch.dtype):
+                return dtype
+    return None
+
+
+def compute_dtype(module: Any, given: torch.dtype | None = None) -> torch.dtype:
+    """What a module computes in, which its weights may not be stored in: that of its layerwise casting, or
+    of its first weight of 16 bits or more. Of another callable, float32.
+
+    given  the answer where all weights are stored in fewer bits
+    Raises ValueError where nothing says it.
+    """
+    if (cast := casting(module)) is not None:
+        return cast
+    stored = [p.dtype for p in module.parameters()] if isinstance(module, nn.Module) else []
+    computing = next((dtype for dtype in stored if dtype in DTYPES), given)
+    if stored and computing is None:
+        raise ValueError(
+            f"all weights of the network are stored as {stored[0]}, which nothing computes in: say dtype=, "
+            "that of its input, such as torch.bfloat16"
+        )
+    return computing or torch.float32
+
+
+def _dtype(given: Any) -> torch.dtype:
+    """One a network can compute in."""
+    if given not in DTYPES:
+        raise ValueError(
+            f"dtype={checks.said(given)}: the network's input is "
+            f"{', '.join(map(str, DTYPES[:-1]))} or {DTYPES[-1]}"
+        )
+    return given
+
+
+def _device(given: Any) -> torch.device:
+    """One that torch can use here."""
+    try:
+        place = torch.device(given)
+        if place.type == "cuda" and place.index is None:
+            place = torch.device("cuda", torch.cuda.current_device())
+        torch.empty(0, device=place)
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        reason = textwrap.shorten(str(error), 80, placeholder=" ...")
+        raise ValueError(
+            f"device={checks.said(given)} cannot be used here ({reason}); give 'cpu', or a GPU of this "
+            "machine as 'cuda' or 'cuda:0'"
+        ) from error
+    return place
+
+
+_lock = Lock()
+_woken: Counter[nn.Module] = Counter()  # modules put into eval mode, and by how many runs
+
+
+@contextmanager
+def evaluating(*modules: Any) -> Iterator[None]:
+    """Modules that were left in training mode are in eval mode meanwhile, until the last thread is done;
+    parts in training mode of one that is not stay so."""
+    mine: list[nn.Module] = []
+    with _lock:
+        for module in modules:
+            if isinstance(module, nn.Module) and (module.training or _woken):
+                whole = module.training or module in _woken
+                mine += [p for p in module.modules() if p in _woken or (whole and p.training)]
+        _woken.update(mine)
+        for part in mine:
+            part.training = False
+    try:
+        yield
+    finally:
+        with _lock:
+            for part in mine:
+                _woken[part] -= 1
+                if not _woken[part]:
+                    del _woken[part]
+                    part.training = True

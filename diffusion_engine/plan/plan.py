@@ -1,0 +1,317 @@
+"""A plan: the table of numbers that a sampler is. Host only, float64, no tensors.
+
+Row 0 makes the first state (the prior draw, or a given x); every other row is one network call (few
+have none) and one affine update of the slots (ops/step.py has the formula). Rows follow one another.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from ..ops import layout
+from ..processes import Point
+from .linear import Linear
+
+FORMAT = "diffusion-engine-plan/1"
+
+CELLS = 1 << layout.DEPTH
+EPSILON = 2.0**-52
+# (path, first cell, last cell) of a Brownian path, see brownian.py
+Span = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A network call: the law of the state it reads, and what the network is given.
+
+    at     the point (t, alpha, sigma) of the state
+    read   the slots the network reads, at most two, joined on the channel axis
+    c_in   the input scale of each
+    label  the number the network is given for the time
+    """
+
+    at: Point
+    label: float
+    read: tuple[int, ...] = (0,)
+    c_in: tuple[float, ...] = (1.0,)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network call and one update of the slots.
+
+    call      the call whose outputs the row uses; None for a first row, or one that moves slots alone
+    new       slot -> its new content in terms of old slots, "D", "raw", "z0", "z1"
+    p         denoised: weight of each slot
+    q         denoised: weight of each output
+    e         raw: weight of each output
+    blocks    the channel block of each output
+    branches  the branch (0 the condition, 1 none, further concepts) whose entry holds each output
+    clip      denoised is clipped to this range, then multiplied by `scale`
+    learned   (v0, v1, j): normals are multiplied by exp(v0 + v1 out[j])
+    known     (u0, u1): the known region of slot 0 becomes u0 known + u1 z
+    key       names the row's normals; independent of the row's position
+    state     the law of slot 0 after the row; None while slot 0 holds a partial sum
+    spans     of each normal, the interval of a Brownian path whose increment it is with
+              noise="brownian"; None, or no entry, where it stays the row's own
+    """
+
+    call: Call | None
+    new: dict[int, Linear]
+    p: tuple[float, ...] = ()
+    q: tuple[float, ...] = ()
+    e: tuple[float, ...] = ()
+    blocks: tuple[int, ...] = ()
+    branches: tuple[int, ...] = ()
+    clip: tuple[float, float] | None = None
+    scale: float = 1.0
+    learned: tuple[float, float, int] | None = None
+    known: tuple[float, float] | None = None
+    key: int = 0
+    state: Point | None = None
+    spans: tuple[Span | None, ...] = ()
+
+    @property
+    def entries(self) -> tuple[int, ...]:
+        """The branches the row calls the network for, each once."""
+        return tuple(sorted(set(self.branches)))
+
+    def draws(self, m: int) -> bool:
+        """Whether the row uses normal m."""
+        return any(update[f"z{m}"] != 0.0 for update in self.new.values())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rows, checked as mathematics when the plan is made.
+
+    rows   the table; rows[0] has no call, the last has one
+    name   of the solver, for display
+    exact  whether a perfect network is transported exactly: then, if every `denoised` were the true
+           x0, slot 0 would keep alpha x0 + noise at each row's state, and that is verified
+
+    Raises ValueError where a row is malformed, reads a slot that nothing wrote, holds a number that
+    is not finite, or breaks the transport of x0.
+    """
+
+    rows: tuple[Row, ...]
+    name: str = "plan"
+    exact: bool = field(default=True, compare=False)
+
+    def __post_init__(self) -> None:
+        if len(self.rows) < 2:
+            raise ValueError(
+                f"a plan has a first row and at least one call, got {len(self.rows)} rows"
+            )
+        if self.rows[-1].call is None:
+            raise ValueError(f"row {len(self.rows) - 1}: the last row has a network call")
+        written: set[int] = set()
+        for i, row in enumerate(self.rows):
+            _check_row(i, row, written)
+        if self.exact:
+            _check_transport(self.rows)
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.rows, self.name, self.exact)
+
+    @cached_property
+    def packed(self) -> dict[Any, Any]:
+        """By dtype, what arena.pack made of the plan."""
+        return {}
+
+    @cached_property
+    def slots(self) -> int:
+        """How many slots the plan uses."""
+        return 1 + max(k for row in self.rows for k in row.new)
+
+    @cached_property
+    def outputs(self) -> int:
+        """The most outputs any row reads."""
+        return max(len(row.q) for row in self.rows)
+
+    @cached_property
+    def normals(self) -> int:
+        """How many normals an element may need in one row."""
+        return max(
+            (m + 1 for m in range(layout.NORMALS) for r in self.rows if r.draws(m)), default=0
+        )
+
+    @cached_property
+    def inputs(self) -> int:
+        """How many slots the network reads."""
+        return max(len(row.call.read) for row in self.rows if row.call)
+
+    @cached_property
+    def entries(self) -> int:
+        """The most entries of the network's batch that a call of one sample takes."""
+        return max(len(row.entries) for row in self.rows)
+
+    @cached_property
+    def branches(self) -> tuple[tuple[int, ...], ...]:
+        """Of every row."""
+        return tuple(row.branches for row in self.rows)
+
+    @cached_property
+    def learned(self) -> bool:
+        """Whether any row scales its normals by a learned variance."""
+        return any(row.learned for row in self.rows)
+
+    @cached_property
+    def nfe(self) -> int:
+        """Number of rows with a network call."""
+        return sum(row.call is not None for row in self.rows)
+
+    @cached_property
+    def evaluations(self) -> int:
+        """Network evaluations a sample costs: every branch of every call."""
+        return sum(len(row.entries) for row in self.rows)
+
+    def replace_rows(self, rows: list[Row]) -> Plan:
+        """The same plan with other rows."""
+        return replace(self, rows=tuple(rows))
+
+    def to_json(self) -> str:
+        """The plan as JSON text; numbers round trip exactly."""
+        body = {"format": FORMAT, "name": self.name, "exact": self.exact}
+        return json.dumps({**body, "rows": [_row_to_dict(row) for row in self.rows]}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """The plan of `to_json`; ValueError where the text is not one."""
+        try:
+            body = json.loads(text)
+            if body["format"] != FORMAT:
+                raise ValueError(f"format {body['format']!r}")
+            rows = tuple(_row_from_dict(row) for row in body["rows"])
+            name, exact = str(body["name"]), bool(body["exact"])
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"this is not a saved plan ({error}); write one with to_json()"
+            ) from error
+        return cls(rows, name, exact)
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}: {len(self.rows)} rows, {self.nfe} calls, {self.slots} slots"]
+        for i, row in enumerate(self.rows):
+            at = f"t={row.call.at.t:.6g} label={row.call.label:.6g}" if row.call else "start"
+            mixed = " ".join(f"{q:.6g}*out{j}" for j, q in enumerate(row.q))
+            inner = " + ".join(f"{p:.6g} S{k}" for k, p in enumerate(row.p) if p)
+            lines.append(f"{i:4d}  {at}" + (f"  D = {inner} + {mixed}" if row.q else ""))
+            lines += [f"        S{k} <- {update}" for k, update in row.new.items()]
+        return "\n".join(lines)
+
+
+def _check_row(i: int, row: Row, written: set[int]) -> None:
+    if row.call is not None and i == 0:
+        raise ValueError(
+            "row 0: it makes the state that the first call reads, and has no call itself"
+        )
+    if row.call is None and (row.q or row.e or row.p):
+        raise ValueError(f"row {i} has no network call and takes outputs of one")
+    if not row.new or not all(0 <= k < layout.SLOTS for k in row.new):
+        raise ValueError(f"row {i} writes slots {sorted(row.new)}; it has to write some of 0 to 4")
+    if len(row.p) > layout.SLOTS or len(row.q) > layout.OUTPUTS:
+        raise ValueError(
+            f"row {i} has {len(row.p)} slots and {len(row.q)} outputs; 5 and 16 at most"
+        )
+    if not len(row.q) == len(row.blocks) == len(row.branches) or len(row.e) not in (0, len(row.q)):
+        raise ValueError(f"row {i}: q, blocks, branches and e need one value for each output")
+    numbers = [*row.p, *row.q, *row.e, row.scale, *(row.known or ()), *(row.learned or ())]
+    if row.call:
+        numbers += [row.call.label, *row.call.c_in]
+        if not 1 <= len(row.call.read) <= layout.INPUTS or len(row.call.c_in) != len(row.call.read):
+            raise ValueError(f"row {i}: the network reads 1 or 2 slots, each with its scale")
+    if not all(span is None or _is_span(span) for span in row.spans):
+        raise ValueError(
+            f"row {i}: spans are (path 0 or 1, low < high <= {CELLS}), got {row.spans}"
+        )
+    if not all(map(math.isfinite, numbers)) or not all(u.finite for u in row.new.values()):
+        raise ValueError(f"row {i} of the plan holds a number that is not finite:\n{row}")
+    used = {k for k, p in enumerate(row.p) if p} | set(row.call.read if row.call else ())
+    used |= {int(s[1:]) for u in row.new.values() for s, _ in u if s[0] == "S"}
+    if i and not used <= written:
+        raise ValueError(f"row {i} reads slots {sorted(used - written)} before any row wrote them")
+    written |= set(row.new)
+
+
+def _is_span(span: Any) -> bool:
+    if len(span) != 3 or not all(type(n) is int for n in span):
+        return False
+    path, low, high = span
+    return path in (0, 1) and 0 <= low < high <= CELLS
+
+
+def _check_transport(rows: tuple[Row, ...]) -> None:
+    """Follows the coefficient of x0 in every slot, given a network that knows x0, and what rounding may
+    have made of it: a multistep solver that goes up to the noise takes large differences of small terms."""
+    first = rows[0].state
+    if first is None:
+        raise ValueError("row 0 has to leave a state in slot 0")
+    carried = dict.fromkeys(range(layout.SLOTS), 0.0) | {0: first.alpha}
+    error = dict.fromkeys(range(layout.SLOTS), 0.0)
+    for i, row in enumerate(rows[1:], 1):
+        size = 1.0
+        new, rounded = {}, {}
+        for k, update in row.new.items():
+            parts = [w * carried[int(s[1:])] for s, w in update if s[0] == "S"] + [update["D"]]
+            if row.e == row.q:  # raw is then denoised before the slots are added and clipped
+                parts.append(
+                    update["raw"] * (1.0 - sum(p * carried[j] for j, p in enumerate(row.p)))
+                )
+            new[k] = sum(parts)
+            rounded[k] = EPSILON * sum(map(abs, parts)) + sum(
+                abs(w) * error[int(s[1:])] for s, w in update if s[0] == "S"
+            )
+            size = max(size, *map(abs, parts)) if k == 0 else size
+        carried |= new
+        error |= rounded
+        if row.state is not None and abs(carried[0] - row.state.alpha) > 1e-9 * size + error[0]:
+            raise ValueError(
+                f"row {i} does not transport x0: of a network that knows it, slot 0 holds {carried[0]!r} x0, "
+                f"and the row's state says alpha = {row.state.alpha!r}; check the row's weights of slots and "
+                f"denoised, or say exact=False, as a solver does that keeps x0 to its order alone"
+            )
+
+
+def _row_to_dict(row: Row) -> dict[str, Any]:
+    def point(p: Point | None) -> list[float] | None:
+        return None if p is None else [p.t, p.alpha, p.sigma]
+
+    call = row.call and {
+        "at": point(row.call.at),
+        "label": row.call.label,
+        "read": row.call.read,
+        "c_in": row.call.c_in,
+    }
+    fields = ("p", "q", "e", "blocks", "branches", "clip", "scale", "learned", "known", "key")
+    return {
+        "call": call,
+        "new": {str(k): dict(update.weights) for k, update in row.new.items()},
+        **{name: getattr(row, name) for name in fields},
+        "state": point(row.state),
+        "spans": row.spans,
+    }
+
+
+def _row_from_dict(body: dict[str, Any]) -> Row:
+    call = body["call"] and Call(
+        Point(*body["call"]["at"]),
+        body["call"]["label"],
+        tuple(body["call"]["read"]),
+        tuple(body["call"]["c_in"]),
+    )
+    names = ("p", "q", "e", "blocks", "branches", "clip", "learned", "known")
+    tuples: dict[str, Any] = {n: None if body[n] is None else tuple(body[n]) for n in names}
+    return Row(
+        call=call,
+        new={int(k): Linear.of(update) for k, update in body["new"].items()},
+        **tuples,
+        scale=body["scale"],
+        key=body["key"],
+        state=body["state"] and Point(*body["state"]),
+        spans=tuple(span and tuple(span) for span in body.get("spans", ())),
+    )

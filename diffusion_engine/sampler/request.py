@@ -1,0 +1,373 @@
+"""What a caller asks of a sampler, checked once, and what comes back."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import checks
+from ..networks.condition import check_alike, check_shapes, checked, length, null_like
+from ..networks.network import Condition, ScoreNetwork
+from . import images
+
+if TYPE_CHECKING:
+    from ..executors.run import NoiseSource
+    from .sampler import Sampler
+
+# (condition, weight), the weight a number or one a sample
+Compose = Sequence[tuple[Any, float | Sequence[float]]]
+# of guidance, or the weights of the conditions that are composed
+Scale = float | tuple[float, ...]
+# Given normals, or "brownian"
+Noise = Tensor | Callable[[int, int, tuple[int, ...]], Tensor] | str
+
+COUNT = "ask for at least 1 sample"
+SEED = "a seed lies in 0 ... 2^64 - 1 and is a whole number"
+REFINE = "a whole number of iterations a step, 0 for none"
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Samples and how they were made.
+
+    samples      [n, *shape], the final state; with a decoder the images it makes of them. Of `encode`
+                 the latents, with CLD [x, v] on the channel axis
+    seeds        of each sample
+    nfe          rows with a network call: calls a sample sees one after another
+    evaluations  network evaluations of all samples together, guidance branches counted
+    recipe       JSON-able; with the network it makes the same samples again (Sampler.replay)
+    finite       of each sample: False where a value was not finite on the way, or in its image
+    latents      [n, *shape], the final state where a decoder made images of it, else None
+    """
+
+    samples: Tensor
+    seeds: list[int]
+    nfe: int
+    evaluations: int
+    recipe: dict[str, Any]
+    finite: list[bool]
+    latents: Tensor | None = None
+
+    @classmethod
+    def join(cls, parts: Sequence[Result]) -> Result:
+        """The parts of one request as one result."""
+        recipe = dict(parts[0].recipe)
+        for name in ("seeds", "condition", "compose", "guidance"):
+            if isinstance(recipe[name], list):
+                recipe[name] = [value for part in parts for value in part.recipe[name]]
+        return cls(
+            torch.cat([part.samples for part in parts]),
+            [seed for part in parts for seed in part.seeds],
+            parts[0].nfe,
+            sum(part.evaluations for part in parts),
+            recipe,
+            [ok for part in parts for ok in part.finite],
+            None if parts[0].latents is None else torch.cat([p.latents for p in parts]),  # type: ignore[misc]
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A checked request; every field has one entry a sample. `Sampler.sample` explains the fields.
+
+    scales     of guidance; the weights of the conditions where several are composed
+    concepts   the composed conditions after the first
+    encoding   None to sample, else encode's `refine`
+    """
+
+    seeds: tuple[int, ...]
+    scales: tuple[Scale, ...]
+    condition: Condition | None = None
+    concepts: tuple[Condition, ...] = ()
+    x: Tensor | None = None
+    start: float | None = None
+    noised: bool = False
+    mask: Tensor | None = None
+    known: Tensor | None = None
+    noise: Noise | None = None
+    encoding: int | None = None
+    first: int = 0
+
+    @property
+    def n(self) -> int:
+        return len(self.seeds)
+
+    @classmethod
+    def of(
+        cls,
+        sampler: Sampler,
+        n: int | None = None,
+        *,
+        seed: int | None = None,
+        seeds: Sequence[int] | None = None,
+        condition: Any = None,
+        guidance: float | Sequence[float] | None = None,
+        compose: Compose | None = None,
+        x: Tensor | None = None,
+        start: float | None = None,
+        noised: bool = False,
+        mask: Tensor | None = None,
+        known: Tensor | None = None,
+        noise: Noise | None = None,
+        encoding: int | None = None,
+    ) -> Request:
+        """Checks what was given; raises ValueError with what to do."""
+        network, device = sampler.network, sampler.device
+        conditions, weights = _composed(sampler, compose, condition, guidance)
+        implied = length(conditions)
+        if x is not None and (given := images.count(x, network)) is not None:
+            implied = given
+        numbers = _seeds(n, seed, seeds, implied)
+        count = len(numbers)
+        parts = [checked(network, c, count, device, sampler.dtype) for c in conditions]
+        made, concepts = parts[0], tuple(c for c in parts[1:] if c is not None)
+        scales: tuple[Scale, ...] = tuple(
+            zip(*(_scales("weight", w, count) for w in weights), strict=True)
+        )
+        if not weights:
+            scales = _scales("guidance", sampler.guidance if guidance is None else guidance, count)
+        check_alike(parts)
+        guided = not weights and any(scale != 1.0 for scale in scales)
+        if guided and network.scale_input is None:
+            if network.null is None:
+                raise ValueError(
+                    f"guidance={max(scales):g} needs an unconditional branch and the network has none; "
+                    f"give ScoreNetwork its null condition, or sample with guidance=1"
+                )
+            if condition is None:
+                raise ValueError(
+                    "guidance needs a condition to guide to; give condition=, or guidance=1"
+                )
+        if network.gradient is not None and sampler.classifier_scale and conditions[0] is None:
+            raise ValueError(
+                "a classifier guides to a class; give condition=, or sample with classifier_scale=0"
+            )
+        noised = checks.flag("noised", noised)
+        start = None if start is None else checks.number("start", start, "give a time t")
+        if x is None and (start is not None or noised):
+            raise ValueError("start and noised belong to a given x; give x=")
+        if x is not None and start is None and not noised and encoding is None:
+            raise ValueError(
+                "x is given: say at which time to start (start=), or that it is noised=True"
+            )
+        if (mask is None) != (known is None):
+            raise ValueError("inpainting needs both mask= and known=")
+        if encoding is not None:
+            encoding = checks.whole("refine", encoding, 0, REFINE)
+        if x is not None:
+            whole = noised or encoding is not None
+            x = images.state(x, network, count, device, sampler.state_dtype, whole)
+        if mask is not None:
+            mask, known = images.region(mask, known, network, count, device)
+        return cls(
+            numbers, scales, made, concepts, x, start, noised, mask, known, _noise(noise), encoding
+        )
+
+    def part(self, low: int, high: int) -> Request:
+        """Samples low ... high - 1 of the request."""
+        if low == 0 and high >= self.n:
+            return self
+
+        def cut(value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return {name: tensor[low:high] for name, tensor in value.items()}
+            if value is self.concepts:
+                return tuple(map(cut, value))
+            return None if value is None else value[low:high]
+
+        names = ("seeds", "scales", "condition", "concepts", "x", "mask", "known")
+        return dataclasses.replace(
+            self, first=low, **{name: cut(getattr(self, name)) for name in names}
+        )
+
+    def seed_tensor(self) -> Tensor:
+        """[n] int64; seeds of 2^63 and above wrap to their bits."""
+        return torch.from_numpy(np.array(self.seeds, np.uint64).view(np.int64))
+
+    def branches(
+        self, network: ScoreNetwork, device: torch.device, dtype: torch.dtype
+    ) -> list[Condition | None]:
+        """The condition of every branch: the given one, then none, then the further concepts. A network that
+        reads its guidance scale has the first alone, with the scale in it in `dtype`."""
+        if network.scale_input is not None:
+            scales = [scale for scale in self.scales if isinstance(scale, float)]
+            return [_with_scale(network, self.condition, scales, device, dtype)]
+        if self.condition is None or (network.null is None and not self.concepts):
+            return [self.condition]
+        # Without an unconditional branch nothing calls branch 1.
+        none: Condition | None = self.condition
+        if network.null is not None:
+            none = null_like(network, self.condition, dtype)
+        names = [sorted(c) if isinstance(c, Mapping) else None for c in (self.condition, none)]
+        if names[0] != names[1]:
+            raise ValueError(
+                f"the condition has the names {names[0]} and the network's null condition {names[1]}; "
+                "give both the same"
+            )
+        check_shapes(self.condition, none)
+        return [self.condition, none, *self.concepts]
+
+    def noise_source(self) -> NoiseSource | None:
+        """The given normals of this part, as a function of row and m."""
+        given, low, high = self.noise, self.first, self.first + self.n
+        if given is None or isinstance(given, str):
+            return None
+        if isinstance(given, Tensor):
+            return partial(_given_normals, given, low, high)
+        return lambda row, m: given(row, m, self.seeds)
+
+    def recipe(self) -> dict[str, Any]:
+        """The JSON-able part, and the names of what JSON does not hold."""
+        parts = (self.condition, *self.concepts)
+        composed = isinstance(self.scales[0], tuple)
+        plain = all(isinstance(c, Tensor) and c.dtype == torch.int64 for c in parts)
+        classes = [c.tolist() for c in parts] if plain else None  # type: ignore[union-attr]
+        given = self.condition is not None and not plain
+        needs = ["compose" if composed else "condition"] if given else []
+        needs += [k for k in ("x", "mask", "known") if getattr(self, k) is not None]
+        named = isinstance(self.noise, str)
+        needs += ["noise"] if self.noise is not None and not named else []
+        return {
+            "seeds": list(self.seeds),
+            "condition": classes[0] if classes and not composed else None,
+            "compose": [list(y) for y in zip(*classes)] if classes and composed else None,  # noqa: B905
+            "guidance": [list(s) if isinstance(s, tuple) else s for s in self.scales],
+            "start": self.start,
+            "noised": self.noised,
+            "encoding": self.encoding,
+            "noise": self.noise if named else None,
+            "needs": needs,
+        }
+
+
+# What `sample` may be asked, beside how its batches are run.
+ASKED = frozenset(signature(Request.of).parameters) - {"sampler", "n"}
+
+
+def _noise(given: Any) -> Noise | None:
+    """Given normals as the run reads them."""
+    if isinstance(given, np.ndarray):
+        given = torch.from_numpy(given)
+    floats = isinstance(given, Tensor) and given.is_floating_point()
+    named = isinstance(given, str) and given == "brownian"
+    if given is None or named or floats or callable(given):
+        return given
+    raise ValueError(
+        f"noise={checks.said(given)}: give 'brownian', a tensor of normals or a function, or leave it out"
+    )
+
+
+def _given_normals(given: Tensor, low: int, high: int, row: int, m: int) -> Tensor:
+    """Those of samples low ... high - 1 for normal m of a row."""
+    if given.ndim < 3 or row >= given.shape[0] or m >= given.shape[1] or high > given.shape[2]:
+        raise ValueError(
+            f"noise has shape {list(given.shape)} and the run reads row {row}, draw {m} of {high} samples; "
+            "give [rows, draws, n, *shape]"
+        )
+    return given[row, m, low:high]
+
+
+def _composed(
+    sampler: Sampler, compose: Compose | None, condition: Any, guidance: Any
+) -> tuple[list[Any], list[float | Sequence[float]]]:
+    """The conditions of a request and, where they are composed, their weights."""
+    if compose is None:
+        return [condition], []
+    if condition is not None or guidance is not None or sampler.guidance != 1.0:
+        raise ValueError(
+            "compose says which conditions are followed and how much: leave condition out and guidance at 1"
+        )
+    if sampler.interval != (0.0, math.inf):
+        raise ValueError("compose acts at all times; leave the sampler's interval out")
+    if sampler.network.scale_input is not None:
+        raise ValueError("a network that reads its guidance scale has no branches to compose")
+    if sampler.network.gradient is not None and sampler.classifier_scale:
+        raise ValueError(
+            "compose adds the scores of conditions and a classifier guides to one class; sample with "
+            "classifier_scale=0"
+        )
+    if getattr(sampler.network.module, "guided", False):
+        raise ValueError(
+            "this network's derivative is that of one guided ODE, which no composition follows; compose with "
+            "exact_derivative of the unguided network"
+        )
+    listed = compose if isinstance(compose, (tuple, list)) else ()
+    pairs = [tuple(pair) if isinstance(pair, (tuple, list)) else () for pair in listed]
+    if not pairs or any(len(pair) != 2 or pair[0] is None for pair in pairs):
+        raise ValueError(
+            f"compose={compose!r}: give (condition, weight) pairs, as [(3, 1.0), (5, -0.5)]"
+        )
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def _seeds(
+    n: int | None, seed: int | None, seeds: Sequence[int] | None, implied: int | None
+) -> tuple[int, ...]:
+    if seeds is not None:
+        if seed is not None:
+            raise ValueError("seed and seeds were both given; seeds=[...] names every sample's own")
+        listed = checks.entries("seeds", seeds, "give one seed a sample, as [7, 8, 9]")
+        numbers = tuple(checks.whole(f"seeds[{i}]", s, 0, SEED) for i, s in enumerate(listed))
+        if n is not None and checks.whole("n", n, 1, COUNT) != len(numbers):
+            raise ValueError(
+                f"n={n} samples and {len(numbers)} seeds; give one seed a sample, or leave n out"
+            )
+    else:
+        implied = 1 if implied is None else implied
+        count = checks.whole("n", implied if n is None else n, 1, COUNT)
+        first = checks.whole("seed", 0 if seed is None else seed, 0, SEED)
+        numbers = tuple(range(first, first + count))
+    if not numbers:
+        raise ValueError("seeds is empty; give at least one")
+    if max(numbers) >= 2**64:
+        raise ValueError(f"{SEED}; got {min(numbers)} ... {max(numbers)}")
+    return numbers
+
+
+def _scales(name: str, given: float | Sequence[float], n: int) -> tuple[float, ...]:
+    scales = checks.numbers(name, given)
+    if isinstance(scales, float):
+        return (scales,) * n
+    if len(scales) != n:
+        raise ValueError(
+            f"{len(scales)} guidance scales for {n} samples; give one number, or one a sample"
+        )
+    return scales
+
+
+def example(network: ScoreNetwork, device: torch.device, dtype: torch.dtype) -> Condition | None:
+    """A condition for one sample, where the network says what they look like."""
+    made = checked(network, None if network.classes is None else 0, 1, device, dtype)
+    if network.scale_input is None:
+        return made
+    return _with_scale(network, made, (1.0,), device, dtype)
+
+
+def _with_scale(
+    network: ScoreNetwork,
+    condition: Condition | None,
+    scales: Sequence[float],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Condition:
+    """The condition, and what tells the network its guidance scale; a tensor without a name is ""'s."""
+    assert network.scale_input is not None
+    made = network.scale_input(torch.tensor(scales, dtype=torch.float64))
+    told = {name: tensor.to(device, dtype) for name, tensor in made.items()}
+    wrong = [f"{name} {list(t.shape)}" for name, t in told.items() if len(t) != len(scales)]
+    if wrong:
+        raise ValueError(
+            f"scale_input made {', '.join(wrong)} of {len(scales)} scales; it makes [n, ...] of n"
+        )
+    if condition is None:
+        return told
+    return (dict(condition) if isinstance(condition, Mapping) else {"": condition}) | told

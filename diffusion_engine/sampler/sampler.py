@@ -1,0 +1,461 @@
+"""`Sampler`: a network, a solver and the times of a run; `.sample()` makes samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import checks, executors, solvers, trace
+from ..accelerate.copied import Example
+from ..accelerate.network import Accelerated
+from ..executors import Executor, Graph
+from ..executors.lru import Lru
+from ..executors.run import Run
+from ..networks.declared import sound
+from ..networks.decoder import Decoder, fitting
+from ..networks.network import ScoreNetwork
+from ..networks.placement import evaluating, moved, place
+from ..ops.philox import IMAGE, STATE
+from ..plan import Plan, brownian
+from ..plan.guidance import (
+    CLASSIFIER,
+    check,
+    checked_interval,
+    classifier_free,
+    classifier_guidance,
+    compose,
+    inpaint,
+)
+from ..processes import Point, grids
+from ..solvers import Rule, Solver
+from ..solvers.inverse import encoding
+from . import nonfinite as flags
+from . import recipe as recipes
+from . import request
+from .derived import Derived, unwrapped
+from .progress import Progress, bar, watcher
+from .request import ASKED, Request, Result, Scale
+
+BATCH = "at least 1 sample a batch"
+CLIP = "give a range (low, high) with low < high, None or 'network'"
+PLANS = 4096  # rows of plans that a sampler keeps, some 7 KB each
+
+# What `encode` passes on to `sample`.
+ENCODES = frozenset(
+    ("condition", "guidance", "compose", "batch_size", "on_step", "every", "progress")
+)
+
+
+RUN = frozenset(("batch_size", "on_step", "every", "progress"))
+
+
+class Sampler:
+    """Samples of a trained network. Immutable: several threads may use one, and make others meanwhile; it
+    can be copied and pickled for other processes.
+
+    network    a ScoreNetwork
+    solver     a name (see `diffusion-engine solvers`), with its options as keywords, or an object with
+               `updates(process, points)`
+    steps      intervals of the grid, 1 or more
+    grid       name of a grid or a function; None is the solver's, the network's, or else the process's own
+    end        "zero": end at clean data; "t_min": at the process's t_min
+    times      the user's own descending times t, verbatim, in place of steps, grid and end
+    sigmas     the user's own noise-to-signal ratios sigma / alpha, verbatim; a last 0 is clean data
+    guidance   classifier-free scale, 1 for none; a sequence gives each sample its own
+    interval   (low, high] of sigma / alpha in which guidance acts
+    classifier_scale  of the classifier of ScoreNetwork.with_classifier, 0 for none
+    clip       range of `denoised`; None leaves it alone; "network" takes the network's own
+    dtype      of the network's input, and of conditions that are not whole numbers; None is what the module
+               computes in: that of its first weight of 16 bits or more, or of its layerwise casting. Another
+               runs a copy of the module, which follows what you change of yours
+    device     where to run; None is the module's device
+    backend    of the step: "auto", "torch", "cpp", "triton" or "cuda"
+    batch_size samples per batched call at most
+    accelerate run the network with fused ops in it (diffusion_engine.accelerate): a copy of the
+               module over the same weights, which follows what you change of yours, from run to run;
+               `sampler.accelerated` says what was done
+    executor   "eager", or "graph" to replay CUDA graphs; or an Executor, which several samplers may share
+    compile    run the network through torch.compile, within the graph where there is one
+    decoder    makes images of the final latents: a Decoder. A recipe keeps its scale, and is replayed with it
+
+    Raises ValueError on unknown names, bad steps or times, and a solver that does not suit them;
+    GraphError where a graph cannot run on the device.
+    """
+
+    def __init__(
+        self,
+        network: ScoreNetwork,
+        solver: str | Rule = "dpmpp_2m",
+        steps: int = 20,
+        *,
+        grid: str | grids.Grid | None = None,
+        end: str = "zero",
+        times: Sequence[float | Point] | None = None,
+        sigmas: Sequence[float] | None = None,
+        guidance: float | Sequence[float] = 1.0,
+        interval: tuple[float, float] = (0.0, math.inf),
+        classifier_scale: float = 1.0,
+        clip: tuple[float, float] | str | None = "network",
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        backend: str = "auto",
+        batch_size: int = 64,
+        accelerate: bool = False,
+        executor: str | Executor = "eager",
+        compile: bool = False,
+        decoder: Decoder | None = None,
+        **options: Any,
+    ) -> None:
+        if not isinstance(network, ScoreNetwork):
+            raise ValueError(
+                f"network={type(network).__name__}: wrap the module in ScoreNetwork(module, process, shape), "
+                "which says how it is called"
+            )
+        if times is not None and sigmas is not None:
+            raise ValueError("times and sigmas both fix the levels of a run; give one of them")
+        self.solver = solvers.solver(solver, OPTIONS, **options)
+        if sigmas is not None:
+            self.points = grids.from_sigmas(network.process, sigmas)
+        elif times is not None:
+            self.points = grids.from_times(network.process, times)
+        else:
+            if grid is None:
+                grid = _own_grid(self.solver, network) or network.grid
+            self.points = grids.points(network.process, steps, grid, end)
+        self.classifier_scale = checks.number("classifier_scale", classifier_scale, CLASSIFIER)
+        self.interval = checked_interval(interval)
+        check(network, self.interval, self.classifier_scale)
+        self.guidance = checks.numbers("guidance", guidance)
+        self.executor = executors.executor(executor, backend)
+        clip = network.clip if isinstance(clip, str) and clip == "network" else clip
+        self.clip = None if clip is None else checks.pair("clip", clip, CLIP)
+        self.batch_size = checks.whole("batch_size", batch_size, 1, BATCH)
+        self.dtype, self.device = place(network.module, dtype, device)
+        example = self._example(network) if checks.flag("accelerate", accelerate) else None
+        compiled_for = self.device if checks.flag("compile", compile) else None
+        own_place = partial(moved, dtype=self.dtype, device=self.device)
+        self._derived = Derived(network, own_place, example, compiled_for)
+        self.executor.check(self.device)
+        if not isinstance(decoder, Decoder | None):
+            raise ValueError(
+                f"decoder={type(decoder).__name__}: give Decoder(module, scale_factor=...)"
+            )
+        self.decoder = None if decoder is None else decoder.placed(network.shape, self.device)
+        self._plans: Lru[tuple, Plan] = Lru(PLANS)
+        self.plan()  # an unsuitable solver fails here, not at the first sample
+
+    def _example(self, network: ScoreNetwork) -> Example:
+        label = network.label_of(self.points[0])
+        given = request.example(network, self.device, self.dtype)
+        return Example(label, given, self.batch_size, self.dtype, self.device)
+
+    @property
+    def network(self) -> ScoreNetwork:
+        """What runs: the network given, or one made from it in another dtype, accelerated or compiled."""
+        return self._derived.network
+
+    @property
+    def accelerated(self) -> Accelerated | None:
+        """What accelerate=True did to the network; print it."""
+        return self._derived.accelerated
+
+    def plan(
+        self,
+        guidance: float | None = None,
+        start: float | None = None,
+        kind: str = "prior",
+        masked: bool = False,
+        refine: int | None = None,
+    ) -> Plan:
+        """The table of a run.
+
+        guidance  the classifier-free scale; None is the sampler's own (its first)
+        start     begin at this time with a given image
+        kind      "prior", or what is given: "image", "state" or "whole", as in Solver.plan
+        masked    keep a known region
+        refine    the plan that encodes
+        """
+        if guidance is None:
+            own = self.guidance
+            guidance = own if isinstance(own, float) else own[0]
+        checks.one_of("kind", kind, ("prior", "image", "state", "whole"))
+        scale = checks.number("guidance", guidance)
+        start = None if start is None else checks.number("start", start)
+        return self._plan(scale, start, kind, checks.flag("masked", masked), refine)
+
+    def _plan(
+        self,
+        scale: Scale,
+        start: float | None,
+        kind: str = "prior",
+        masked: bool = False,
+        refine: int | None = None,
+    ) -> Plan:
+        # A network that reads its scale makes the calls of an unguided one.
+        scale = 1.0 if self.network.scale_input is not None else scale
+        key = (scale, start, kind, masked, refine)
+        plan = self._plans.get(key)
+        if plan is None:
+            with trace.span("plan"):
+                plan = self._guided(self._solved(start, kind, refine), scale)
+                plan = inpaint(plan) if masked else plan
+                self._plans.put(key, plan, min(len(plan.rows), PLANS))
+        return plan
+
+    def _solved(self, start: float | None, kind: str, refine: int | None) -> Plan:
+        """The solver's own plan, or the one that encodes."""
+        process, network, clip = self.network.process, self.network, self.clip
+        if refine is not None:
+            kind = "whole" if kind == "whole" else "state"
+            plan = encoding(self.solver, self.points, network, start, clip, refine, kind)
+        else:
+            points = self.points if start is None else self._points_from(start)
+            plan = self.solver.plan(process, points, network, kind, clip)
+        if kind == "prior":
+            return plan
+        given = IMAGE if kind == "image" else STATE
+        return plan.replace_rows([replace(row, key=given | row.key) for row in plan.rows])
+
+    def _guided(self, plan: Plan, scale: Scale) -> Plan:
+        network = self.network
+        if isinstance(scale, tuple):
+            plan = compose(plan, scale, unconditional=network.null is not None)
+        else:
+            plan = classifier_free(plan, scale, self.interval)
+        if network.gradient is None:
+            return plan
+        return classifier_guidance(plan, self.classifier_scale, network.gradient, self.interval)
+
+    def _points_from(self, start: float) -> tuple[Point, ...]:
+        first = grids.point_at(self.network.process, self.points, start)
+        rest = tuple(p for p in self.points if p.lam > first.lam)
+        if not rest:
+            raise ValueError(
+                f"start={start:g} lies at or after the last time t={self.points[-1].t:g}"
+            )
+        return (first, *rest)
+
+    def sample(self, n: int | None = None, **request: Any) -> Result:
+        """n samples in one Result; sample i depends on the network, the recipe and its seed alone.
+
+        n          how many; None follows seeds, condition or x
+        seed       seeds seed, seed + 1, ...; default 0
+        seeds      one integer below 2^64 a sample, in place of seed
+        condition  a class, one class a sample, a tensor [n, ...], or a mapping of tensors
+        guidance   as in Sampler, for this call
+        compose    [(condition, weight), ...] in place of condition and guidance: the score is
+                   s_u + sum_i w_i (s_i - s_u), or sum_i w_i s_i of a network without a null condition
+        x, start   clean images [n, *shape], or one [*shape] for all, that are noised to time `start` (to the
+                   level of the run's point there) and sampled on, with other normals than without x
+        noised     x is already the state at `start` (default: the first time); of CLD [x, v] on the channel
+                   axis, or at the first time x alone, whose velocity is drawn
+        mask, known  inpainting: mask is 1 where samples are free, 0 where they follow `known` images; bool,
+                   floats, or uint8 where 255 is 1
+        every      call on_step after every so many steps, and after the last
+        noise      "brownian": an SDE solver's noise follows one path of each sample, whatever the steps, so
+                   that 20 and 40 steps come to nearly the same sample (brownian.py). Or
+                   normals to use: a tensor [rows, draws, n, *shape], or a function
+                   (row, m, seeds) -> [len(seeds), *shape]; m = 2 is the known region's
+        batch_size at most this many samples a batch
+        on_step    called with a Progress after each completed step
+        progress   True or False; None shows a bar on a terminal
+        Raises ValueError with what was given and what to do.
+        """
+        results = list(self.chunks(n, **request))
+        return results[0] if len(results) == 1 else Result.join(results)
+
+    def encode(
+        self, x: Tensor, *, start: float | None = None, refine: int = 0, **request: Any
+    ) -> Result:
+        """The latents from which this sampler's solver leads back to x: its ODE run upwards.
+
+        x        [n, *shape], images, or states of time `start`. With CLD [x, v] on the channel axis, or x
+                 alone, whose velocity is drawn from its law given a clean image x
+        start    the time of x; None is the process's t_min
+        refine   fixed-point iterations a step towards the exact inverse of the solver's steps, for
+                 solvers of one call a step and no history; 0 takes the solver's own steps upwards
+        request  condition, guidance, compose, batch_size, on_step, every and progress, as in `sample`;
+                 with a decoder, x and the result are latents as it takes them
+
+        `sample(x=result.samples, noised=True)` returns the images, up to an error of the solver's order; with
+        end="t_min" it ends at the very time that encoding began at. Latents of CLD are [x, v]. Raises
+        ValueError where the solver is stochastic or does not suit.
+        """
+        if unknown := sorted(request.keys() - ENCODES):
+            raise ValueError(
+                f"encode takes no {', '.join(unknown)}: it draws nothing and keeps no region; it takes "
+                f"{', '.join(sorted(ENCODES))}{checks.nearest(unknown, ENCODES)}"
+            )
+        if x is None:
+            raise ValueError("x is None: give the images to encode, [n, *shape]")
+        return self.sample(x=x, start=start, encoding=refine, **request)
+
+    def chunks(
+        self,
+        n: int | None = None,
+        *,
+        batch_size: int | None = None,
+        on_step: Callable[[Progress], None] | None = None,
+        every: int = 1,
+        progress: bool | None = None,
+        **request: Any,
+    ) -> Iterator[Result]:
+        """The same samples as `sample`, a Result for every batch, made as it is asked for."""
+        checks.names("sample", request, ASKED | RUN)
+        full = Request.of(self, n, **request)
+        size = self.batch_size if batch_size is None else batch_size
+        size = checks.whole("batch_size", size, 1, BATCH)
+        every = checks.whole("every", every, 1, "call on_step after every 1 step or more")
+        if on_step is not None:
+            checks.function("on_step", on_step, "give a function of a Progress, or None")
+        progress = None if progress is None else checks.flag("progress", progress)
+        return (
+            self._run(full.part(low, low + size), on_step, every, progress)
+            for low in range(0, full.n, size)
+        )
+
+    def _run(
+        self,
+        part: Request,
+        on_step: Callable[[Progress], None] | None,
+        every: int,
+        progress: bool | None,
+    ) -> Result:
+        network = self._followed()
+        kind = "prior" if part.x is None else "state" if part.noised else "image"
+        if part.x is not None and part.x.shape[1] > self.network.shape[0]:
+            kind = "whole"
+        scales = list(dict.fromkeys(part.scales))
+        plans = [
+            self._plan(s, part.start, kind, part.mask is not None, part.encoding) for s in scales
+        ]
+        paths = isinstance(part.noise, str)  # "brownian", of which Request made sure
+        for plan in plans if paths else ():
+            brownian.check(plan)
+        run = Run(
+            network=network,
+            plans=plans,
+            plan_of=[scales.index(s) for s in part.scales],
+            seeds=part.seed_tensor(),
+            device=self.device,
+            dtype=self.dtype,
+            state_dtype=self.state_dtype,
+            conditions=part.branches(network, self.device, self.dtype),
+            x=part.x,
+            noise=part.noise_source(),
+            brownian=paths,
+            mask=part.mask,
+            known=part.known,
+            want_denoised=on_step is not None,
+            parts=1 if part.encoding is None else self.network.process.blocks,
+        )
+        if progress is None and not self.executor.between_rows:
+            progress = False
+        seen = bar(run.length - 1, progress)
+        with seen or nullcontext(), evaluating(network.module, unwrapped(network.module)):
+            samples, finite = self.executor.execute(run, watcher(run, seen, on_step, every))
+        if not all(finite):
+            flags.warn(part.seeds, finite)
+        recipe = self.recipe() | part.recipe()
+        latents = None
+        if self.decoder is not None and part.encoding is None:
+            with torch.no_grad():
+                latents, samples = samples, trace.traced("decode", self.decoder)(samples)
+            finite = flags.decoded(part.seeds, finite, samples)
+        made = samples, list(part.seeds), plans[0].nfe, run.evaluations, recipe, finite
+        return Result(*made, latents)
+
+    def _followed(self) -> ScoreNetwork:
+        """The network to run, with what the user has changed of it since."""
+        before, network = self.network, self._derived.follow()
+        if network is not before:
+            self.executor.forget(before)
+        return network
+
+    def update_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Copies weights into the network this sampler runs, in place, so that captured graphs see them.
+
+        weights  as in the module's `state_dict`: every name and shape
+        A copy of the module in another dtype or on another device keeps these weights, whatever becomes of
+        the module. Not while a thread samples. Raises ValueError where names or shapes differ; nothing is
+        then changed.
+        """
+        inner = unwrapped(self._followed().module)
+        if not isinstance(inner, nn.Module):
+            raise ValueError(f"{type(inner).__name__} is no torch.nn.Module and has no weights")
+        if not isinstance(weights, Mapping) or not all(map(torch.is_tensor, weights.values())):
+            raise ValueError("the weights are no mapping of tensors; give a state_dict")
+        sound({name: weights[name] for name, _ in inner.named_parameters() if name in weights})
+        own = {name: tensor.shape for name, tensor in inner.state_dict().items()}
+        given = {name: tensor.shape for name, tensor in weights.items()}
+        if own != given:
+            wrong = sorted(n for n in own.keys() | given.keys() if own.get(n) != given.get(n))
+            raise ValueError(
+                f"the weights do not fit the network: {wrong[:4]} are missing, unknown or of another shape; "
+                "give the state_dict of the same architecture"
+            )
+        inner.load_state_dict(weights)
+        self._derived.release()
+
+    def recapture(self) -> None:
+        """Drops the captured graphs of the network: after its weights were moved or replaced."""
+        if isinstance(self.executor, Graph):
+            self.executor.recapture(self.network)
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """float32, or float64 where the network runs in it (the reference step only)."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    def recipe(self) -> dict[str, Any]:
+        """What reproduces the sampler, given the network, as JSON-able values."""
+        return recipes.written(self)
+
+    @classmethod
+    def replay(
+        cls,
+        network: ScoreNetwork,
+        recipe: Mapping[str, Any],
+        how: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> Result:
+        """The samples of a recipe, made again; tensors it could not hold come as keywords.
+
+        how  arguments of Sampler that a recipe does not fix: backend, batch_size, executor and the like; the
+             decoder where one made images, or None there for the latents; the solver where it is an object
+             of your own, which has to be the same, with the same options
+        Raises ValueError where something that was needed is not given, or something else is.
+        """
+        how = {} if how is None else how
+        if not isinstance(how, Mapping):
+            raise ValueError(
+                f"how={checks.said(how)}: give a mapping of Sampler's arguments, as {{'backend': 'cpp'}}"
+            )
+        checks.names("replay's how", how, OPEN)
+        options, given = recipes.read(network.process, recipe, how, more)
+        sampler = cls(network, **options)
+        if sampler.decoder is not None:
+            fitting(sampler.decoder, recipe.get("decoder"))
+        return sampler.sample(**given)
+
+
+OPTIONS = frozenset(signature(Sampler).parameters) - {"network", "options"}
+# What a recipe leaves open. It holds the solver too, but for a user's own.
+OPEN = OPTIONS - {
+    "steps", "grid", "end", "times", "sigmas", "guidance", "interval", "classifier_scale", "clip", "dtype"
+}  # fmt: skip
+
+
+def _own_grid(solver: Solver, network: ScoreNetwork) -> str | grids.Grid | None:
+    """The grid that a solver was published with."""
+    if solver.blocks != network.process.blocks:
+        return None
+    return solver.default_grid(network.process)

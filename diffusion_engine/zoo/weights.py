@@ -1,0 +1,173 @@
+"""Trained networks: weights as safetensors, what they mean in a JSON file beside them.
+
+Nothing here unpickles, and a file is held against the architecture its JSON names before any of
+its numbers is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from ..genie.head import Head
+from .unet import UNet
+
+HERE = Path(__file__).parent
+# All that a network holds must be in its state_dict: `load` makes the rest of it on "meta".
+ARCHITECTURES: dict[str, type[nn.Module]] = {"unet": UNet, "genie_head": Head}
+
+
+def names() -> list[str]:
+    """Names of the networks that ship with the package."""
+    return sorted(path.stem for path in HERE.glob("*.safetensors"))
+
+
+def _weights(name: str | os.PathLike[str]) -> Path:
+    """The weights' path of a shipped name or of a user's own .safetensors file."""
+    path = Path(name)
+    if path.suffix != ".safetensors":
+        if str(name) not in names():
+            raise ValueError(
+                f"network {str(name)!r} does not ship with the package; "
+                f"use one of {', '.join(names())}, or the path of a .safetensors file"
+            )
+        path = HERE / f"{name}.safetensors"
+    for file in (path, path.with_suffix(".json")):
+        if not file.is_file():
+            raise ValueError(
+                f"{file} does not exist; a network is a .safetensors file "
+                "and, beside it, a .json file of the same name"
+            )
+    return path
+
+
+def config(name: str | os.PathLike[str] = "digits") -> dict[str, Any]:
+    """What is known of a network: architecture, prediction, process, shape, classes, training.
+
+    Args:
+        name: a name of `names()`, or the path of a .safetensors file with its .json beside it.
+
+    Raises:
+        ValueError: the name is unknown, a file is absent, or the JSON is not an object.
+    """
+    path = _weights(name).with_suffix(".json")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({error}); restore the file") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not an object; restore it")
+    return content
+
+
+def build(architecture: Mapping[str, Any]) -> nn.Module:
+    """A network with fresh weights.
+
+    Args:
+        architecture: `name`, a key of `ARCHITECTURES`, and that class's keyword arguments.
+
+    Raises:
+        ValueError: the name is unknown, or the arguments do not fit the class.
+    """
+    try:
+        arguments = dict(architecture)
+        make = ARCHITECTURES[arguments.pop("name")]
+        return make(**arguments)
+    except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise ValueError(
+            f"architecture {architecture!r} cannot be built ({type(error).__name__}: {error}); "
+            f"give a name of {', '.join(ARCHITECTURES)} and that class's arguments"
+        ) from error
+
+
+def load(name: str | os.PathLike[str] = "digits") -> nn.Module:
+    """A trained network, float32, on the CPU and in eval mode.
+
+    Args:
+        name: a name of `names()`, or the path of a .safetensors file with its .json beside it.
+
+    Raises:
+        ValueError: the name is unknown, a file is absent or damaged, or a tensor has another
+            name, shape or type than the architecture asks for, or is not finite.
+    """
+    path = _weights(name)
+    known = config(name)
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != known.get("sha256"):
+        raise ValueError(
+            f"{path} does not have the checksum that {path.stem}.json names; restore both files"
+        )
+    try:
+        state = safetensors.torch.load(data)
+    except Exception as error:  # The Rust reader raises its own types, and KeyError for a dtype.
+        raise ValueError(f"{path} is not a safetensors file ({error}); restore it") from error
+    # On "meta" nothing is allocated, however large a network the JSON asks for.
+    with torch.device("meta"):
+        network = build(known.get("architecture", {}))
+    _check(path, state, network.state_dict(), str(known.get("dtype")))
+    whole = {key: value.to(torch.float32, copy=True) for key, value in state.items()}
+    network.load_state_dict(whole, assign=True)
+    return network.eval()
+
+
+def _check(path: Path, state: dict[str, Tensor], expected: dict[str, Any], dtype: str) -> None:
+    """Raise ValueError unless state holds the expected tensors, of that dtype and finite."""
+    if state.keys() != expected.keys():
+        missing, extra = sorted(expected.keys() - state), sorted(state.keys() - expected)
+        raise ValueError(
+            f"{path} lacks the tensors {missing[:4]} and has {extra[:4]} besides; "
+            "give the architecture that the weights were trained with"
+        )
+    for key, value in state.items():
+        shape, given = tuple(expected[key].shape), tuple(value.shape)
+        if given != shape:
+            raise ValueError(
+                f"{path}: {key} has shape {given}, not {shape}; "
+                "give the architecture that the weights were trained with"
+            )
+        if str(value.dtype) != f"torch.{dtype}" or not value.is_floating_point():
+            raise ValueError(f"{path}: {key} is {value.dtype}, not {dtype}; store it as {dtype}")
+        if not value.isfinite().all():
+            raise ValueError(f"{path}: {key} holds values that are not finite; train it again")
+
+
+def save(path: str | os.PathLike[str], network: nn.Module, config: Mapping[str, Any]) -> None:
+    """Write a network's weights as float16 to `path` and `config` to the .json beside it.
+
+    Each file appears whole or not at all; the checksum in the JSON tells whether the two belong
+    together.
+
+    Args:
+        path: ends in .safetensors.
+        network: built by `build(config["architecture"])`.
+        config: JSON content; `dtype` and `sha256` are added.
+
+    Raises:
+        ValueError: the path ends otherwise, or a weight is not finite in float16.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path} does not end in .safetensors; name the file so")
+    state = {
+        key: value.detach().cpu().to(torch.float16, memory_format=torch.contiguous_format)
+        for key, value in network.state_dict().items()
+    }
+    _check(path, state, state, "float16")
+    data = safetensors.torch.save(state)
+    content = {**config, "dtype": "float16", "sha256": hashlib.sha256(data).hexdigest()}
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    for file, whole in ((path, data), (path.with_suffix(".json"), text.encode())):
+        part = file.with_name(file.name + ".part")
+        try:
+            part.write_bytes(whole)
+            os.replace(part, file)
+        finally:
+            part.unlink(missing_ok=True)

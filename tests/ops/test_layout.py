@@ -1,0 +1,54 @@
+"""The packed row means the same in Python, C++ and CUDA, and every op has all that it needs."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from diffusion_engine.backends import native
+from diffusion_engine.ops import layout
+from diffusion_engine.ops.registry import explain, preference
+from diffusion_engine.ops.table import IMPLEMENTATIONS, PREFERENCE
+
+
+@pytest.mark.parametrize("name", ["_cpu", "_cuda"])
+def test_native_layout(name):
+    module = native.module(name)
+    if name == "_cuda" and isinstance(module, str):
+        pytest.skip(f"no nvcc when this was built: {module}")
+    assert module.abi() == layout.ABI
+
+
+EVERY = {"torch", "cpp", "triton", "cuda"}
+# cuDNN's convolutions and attention are what a GPU should run; torch's convolution has no other name.
+BACKENDS = {"conv3x3": {"torch", "cpp"}, "attention": EVERY | {"sdpa"}}
+
+
+def test_every_op_has_a_reference_and_its_backends():
+    for op in {op for op, _ in IMPLEMENTATIONS}:
+        found = {name for o, name in IMPLEMENTATIONS if o == op}
+        assert found == BACKENDS.get(op, EVERY), op
+        lists = [PREFERENCE.get((op, kind), PREFERENCE["*", kind]) for kind in ("cpu", "cuda")]
+        assert set().union(*lists) >= found and all(names[-1] == "torch" for names in lists)
+
+
+def test_attention_on_a_gpu_is_torchs_first():
+    assert preference("attention", "cuda") == ("sdpa", "cuda", "triton", "torch")
+    assert preference("group_norm", "cuda") == ("cuda", "triton", "torch")
+    assert preference("attention", "cpu") == preference("step", "cpu") == ("cpp", "torch")
+    assert preference("step", "mps") == ("torch",)
+    assert [name for name, _ in explain("attention", "cuda")] == [*preference("attention", "cuda")]
+
+
+def test_every_implementation_exists_and_takes_the_same_arguments():
+    for (op, _), where in IMPLEMENTATIONS.items():
+        module, function = where.split(":")
+        found = getattr(__import__(module, fromlist=[function]), function)
+        names = list(inspect.signature(found).parameters)
+        assert names == ["args"], f"{op}: {where} takes {names}"
+
+
+def test_headers_are_free_of_torch():
+    for path in (Path(__file__).parents[2] / "csrc").rglob("*"):
+        if path.is_file():
+            assert "#include <torch" not in path.read_text() and "ATen" not in path.read_text()

@@ -1,0 +1,82 @@
+"""The code of README.md and CONTRIBUTING.md on solvers runs as it stands, and what they name is there."""
+
+import math
+import re
+import textwrap
+import types
+from pathlib import Path
+
+import pytest
+import test_oracles
+import test_own_solver
+import test_solvers
+import torch
+from oracles import golden
+from oracles import solvers as oracles
+
+from diffusion_engine import SOLVERS
+
+ROOT = Path(__file__).parents[2]
+
+
+def written(page, marker, language="python"):
+    """The code of a page after a marker."""
+    text = (ROOT / page).read_text()
+    found = re.search(rf"{marker}\s*```{language}\n(.*?)```", text, re.DOTALL)
+    assert found, f"{page} has no {language} block after {marker}"
+    return textwrap.dedent(found[1])
+
+
+def module(name, code):
+    """A module of the code of a page, in place of a file of its package."""
+    made = types.ModuleType(name)
+    made.__package__ = name.rpartition(".")[0]
+    exec(compile(code, name, "exec"), vars(made))
+    return made
+
+
+def test_the_solver_of_the_readme_runs_as_it_stands():
+    code = written("README.md", "<!-- own solver -->")
+    assert len(code.strip().splitlines()) <= 14
+    made = module("readme", code)
+    assert torch.equal(made.again.samples, made.result.samples)
+    assert made.result.finite == [True] * 4
+
+
+def test_the_solver_of_contributing_is_what_a_shipped_one_is(monkeypatch):
+    own = module(
+        "diffusion_engine.solvers.midpoint", written("CONTRIBUTING.md", "<!-- midpoint -->")
+    )
+    loop = module("oracles.midpoint", written("CONTRIBUTING.md", "<!-- midpoint oracle -->"))
+    monkeypatch.setitem(SOLVERS, "midpoint", own.Midpoint)
+    monkeypatch.setattr(oracles, "MODULES", [*oracles.MODULES, loop])
+    for schedule in ("vp", "edm", "flow", "ddpm"):
+        for n in (1, 7):
+            test_solvers.test_equals_oracle("midpoint", {}, schedule, n)
+        test_solvers.test_row_algebra("midpoint", {}, schedule)
+    test_oracles.test_a_point_mass_is_sampled_exactly("midpoint", {})
+    test_own_solver.test_solvers_say_whether_they_draw("midpoint")
+    test_own_solver.test_names()
+    ends = [test_oracles.tm_end("midpoint", {}, "lam", n, 0.7) for n in (40, 80)]
+    errors = [abs(end - golden.EXACT_END[0.7]) for end in ends]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(own.Midpoint.order, abs=0.3)
+
+
+def test_contributing_sets_up_as_the_readme_does():
+    (command,) = written("README.md", "<!-- test -->", "bash").splitlines()
+    commands = written("CONTRIBUTING.md", "## Set up", "bash").splitlines()
+    commands = [line.partition("#")[0].strip() for line in commands]
+    for part in command.split(" && "):
+        assert part in commands
+
+
+def test_the_files_that_contributing_names_are_there():
+    """But for ends of names and the files of its example."""
+    pages = re.findall(r"`([a-z_/0-9]+\.[a-z]+)`", (ROOT / "CONTRIBUTING.md").read_text())
+    named = {name for name in pages if not name.startswith("_")} - {
+        "diffusion_engine/solvers/midpoint.py"
+    }
+    assert len(named) > 20
+    folders = [ROOT / name for name in ("", "diffusion_engine", "csrc/cpu", "csrc/cuda")]
+    folders += [path for path in (ROOT / "tests").glob("**") if path.is_dir()]
+    assert [n for n in named if not any((folder / n).is_file() for folder in folders)] == []
