@@ -101,7 +101,8 @@ def test_tests_that_fail_by_themselves_are_told(toy):
 
 def test_list():
     said = subprocess.run(
-        [sys.executable, ROOT / "tests/helpers/mutate.py", "--list", "--count", "3", "--module", "plan/plan.py"],
+        [sys.executable, ROOT / "tests/helpers/mutate.py", "--list", "--count", "3",
+         "--module", "plan/plan.py"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert said.count("\n") == 3 and all(
