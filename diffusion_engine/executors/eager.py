@@ -1,21 +1,21 @@
-"""The eager executor: every row calls the network and launches the step."""
+"""The eager executor: every stage is called from Python."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
-from torch import Tensor
 
 from .. import trace
 from ..networks.network import ScoreNetwork
-from ..ops.registry import resolve
-from .base import Advance, After, Executor, result, walk
+from .base import Executor
+from .batch import Batch, plain
+from .capacity import Capacity
 from .lru import Lru
-from .packing import Packing
-from .run import Run
-from .space import Space
+from .stages import Stages
 
 # Bytes of buffers that wait for the next run. Larger ones take longer to fill than to make.
 KEPT = 16 << 20
@@ -23,13 +23,13 @@ KEPT = 16 << 20
 
 @dataclass(frozen=True)
 class Eager(Executor):
-    """Row by row from Python, on any device; small buffers are kept from run to run.
+    """Row by row from Python, on any device; small batches are kept from run to run.
 
     backend  of the step: "auto", "torch", "cpp", "triton" or "cuda"
     """
 
     backend: str = "auto"
-    _idle: Lru[tuple, tuple[Space, Advance, int]] = field(
+    _idle: Lru[tuple, Batch] = field(
         default_factory=lambda: Lru(KEPT), init=False, repr=False, compare=False
     )
 
@@ -41,44 +41,17 @@ class Eager(Executor):
             if key[0] is network:
                 self._idle.take(key)
 
-    def execute(self, run: Run, after: After | None = None) -> tuple[Tensor, list[bool]]:
-        key = (run.network, run.signature, trace.active())
-        # Buffers that are kept may not become inference tensors.
-        with torch.inference_mode(False), torch.no_grad():
-            idle = self._idle.take(key)
-            if idle is None:
-                space = Space(run.signature)
-                idle = space, caller(run.network, space, self.backend), space.bytes
-            space, advance, size = idle
-            space.make_room(run)
-            space.load(run)
-            walk(run, space, advance, after)
-            made = result(run, space)
-        self._idle.put(key, idle, size)
-        return made
+    def open(self, network: ScoreNetwork | None, capacity: Capacity) -> Batch:
+        with plain():
+            return Batch(capacity, partial(Stages, network, backend=self.backend))
 
-
-def caller(network: ScoreNetwork, space: Space, backend: str) -> Advance:
-    """`advance` of `walk`: the call of exactly a packing's entries, then the step."""
-    step = trace.traced("step", resolve("step", backend, space.args))
-    called = torch.inference_mode()(network) if network.inference else network
-    called = trace.traced("network", called)
-    draw = None
-    if space.paths is not None:
-        draw = trace.traced("brownian", resolve("brownian", backend, space.paths))
-    fill = None
-    if space.latents is not None:
-        drawn = trace.traced("noise", resolve("noise", backend, space.latents.args))
-        fill = space.latents.filler(drawn)
-
-    def advance(call: Packing | None) -> None:
-        outs: Sequence[Tensor] = ()
-        if call is not None and call.count:
-            if fill is not None:
-                fill(call.count)
-            outs = called(*space.entries(call))
-        if draw is not None:
-            draw()
-        step(outs)
-
-    return advance
+    @contextmanager
+    def batch(self, network: ScoreNetwork, capacity: Capacity) -> Iterator[Batch]:
+        key = (network, capacity)
+        with plain():
+            batch = self._idle.take(key) or self.open(network, capacity)
+            if batch.bound_to != trace.active():
+                batch.bind()
+            yield batch
+            batch.clear()
+        self._idle.put(key, batch, batch.bytes)

@@ -3,100 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
 
 from .. import checks, trace
-from ..networks.compiled import uncompiled
-from ..networks.contents import Contents
 from ..networks.network import ScoreNetwork
-from ..ops.registry import resolve
-from .base import After, Executor, result, walk
+from .base import After, Executor
+from .batch import Batch, plain
+from .buffers import Buffers
+from .capacity import Capacity
 from .capture import Body, CudaRecorder, GraphError, Recorder, Recording, Unrecordable
 from .lru import Lru
-from .packing import Packing, bucket
-from .run import Run, Signature
-from .space import Space
+from .replays import Replays, Written, contents_of, weights_of
+from .stages import Stages
 
 BUDGET = 8 << 30
 
 Made = TypeVar("Made")
-# Puts the buffers in front of what is captured; True: with other inputs than those of the capture.
-Prepare = Callable[[bool], None]
-
-
-class Captures:
-    """Graphs of a network on the buffers of one signature.
-
-    steps  a step by the number of entries of the network's batch; it serves every solver, step count,
-           guidance scale and seed, because those are data
-    runs   all rows of a run, by the packings of its calls
-    """
-
-    def __init__(self, network: ScoreNetwork, signature: Signature, backend: str) -> None:
-        self.key = (network, signature)
-        self.network = network
-        self.space = Space(signature, static=True)
-        paths = self.space.paths
-        self._step = resolve("step", backend, self.space.args)
-        self._draw = None if paths is None else resolve("brownian", backend, paths)
-        latents = self.space.latents
-        self._fill = None
-        if latents is not None:
-            self._fill = latents.filler(resolve("noise", backend, latents.args))
-        self.weights = weights_of(network)
-        self.contents: Contents | None = None  # of the module when it was captured last
-        self.steps: dict[int, Recording] = {}
-        self.runs: dict[tuple[Packing | None, ...], Recording] = {}
-
-    @property
-    def bytes(self) -> int:
-        graphs = (*self.steps.values(), *self.runs.values())
-        return self.space.bytes + sum(graph.bytes for graph in graphs)
-
-    def outdated(self) -> bool:
-        """Whether the module computes something else now, its weights being where they were."""
-        changed = self.contents is not None and not self.contents.same()
-        return changed and self.weights == weights_of(self.network)
-
-    def entries(self, call: Packing) -> int:
-        """The bucket of a call."""
-        return min(bucket(call.count), self.space.room)
-
-    def step(self, outs: Sequence[Tensor]) -> None:
-        """The step, its normals filled in before where they are those of Brownian paths."""
-        if self._draw is not None:
-            self._draw()
-        self._step(outs)
-
-    def advance(self, call: Packing | None) -> None:
-        """A row as it is captured: padded entries are computed, and no sample reads them."""
-        if call is None or not call.count:
-            self.step(())
-        else:
-            count = self.entries(call)
-            if self._fill is not None:
-                self._fill(count)
-            self.step(self.network(*self.space.bucket(count)))
-
-    def replay(self, call: Packing | None) -> None:
-        """A row from its graph. Rows without a call, as row 0, are launched alone."""
-        if call is None or not call.count:
-            self.step(())
-        else:
-            self.steps[self.entries(call)].replay()
-
-    def state(self) -> list[Tensor]:
-        """Copies of everything that a step writes, as bytes."""
-        a = self.space.args
-        written = (a.slots, a.row, a.net_in, a.label, a.status, a.denoised)
-        return [t.contiguous().view(torch.uint8).clone() for t in written if t is not None]
+Key = tuple[ScoreNetwork, Capacity]
 
 
 class Graph(Executor):
@@ -104,7 +33,7 @@ class Graph(Executor):
 
     backend    of the step: "auto", "cpp", "triton" or "cuda"; the reference reads back and cannot be captured
     budget     bytes that buffers and graphs may keep, as far as torch's allocator tells them; those of
-               signatures not used for longest go first
+               capacities not used for longest go first
     whole_run  capture all rows of a run in one graph: the least work for the host and steady times, for
                a capture of every step count and sequence of batch sizes
     recorder   what records; CUDA graphs when None
@@ -127,7 +56,7 @@ class Graph(Executor):
         budget = checks.whole("budget", budget, 0, "bytes that buffers and graphs may keep")
         self.between_rows = not whole_run
         self._recorder = recorder or CudaRecorder()
-        self._kept: Lru[tuple[ScoreNetwork, Signature], Captures] = Lru(budget)
+        self._kept: Lru[Key, Batch] = Lru(budget)
         self._lock = threading.RLock()
         self._busy = False
 
@@ -141,21 +70,6 @@ class Graph(Executor):
         if reason := self._recorder.objection(device):
             raise GraphError(f"{reason}; use executor='eager'")
 
-    def execute(self, run: Run, after: After | None = None) -> tuple[Tensor, list[bool]]:
-        self._check_run(run, after)
-        with self._alone(), torch.inference_mode(False), torch.no_grad(), _on(run.device):
-            captures = self._captures(run)
-            if self.whole_run:
-                graph = self._whole(captures, run)
-                captures.space.load(run)
-                trace.traced("replay", graph.replay)()
-            else:
-                self._capture_steps(captures, run)
-                captures.space.load(run)
-                walk(run, captures.space, trace.traced("replay", captures.replay), after)
-            self._keep(captures)
-            return result(run, captures.space)
-
     def forget(self, network: ScoreNetwork) -> None:
         self.recapture(network)
 
@@ -166,18 +80,81 @@ class Graph(Executor):
                 if network is None or key[0] is network:
                     self._kept.take(key)
 
-    def _check_run(self, run: Run, after: After | None) -> None:
-        if self.whole_run and (after is not None or run.noise is not None):
+    def open(self, network: ScoreNetwork | None, capacity: Capacity) -> Batch:
+        self._check_capacity(capacity)
+        with plain(), _on(capacity.device):
+            if network is None:  # there is nothing to capture
+                return Batch(capacity, partial(Stages, None, backend=self.backend))
+            return Batch(capacity, partial(Replays, network, capturer=self))
+
+    @contextmanager
+    def batch(self, network: ScoreNetwork, capacity: Capacity) -> Iterator[Batch]:
+        with self._alone(), plain(), _on(capacity.device):
+            batch = self._current(network, capacity.padded())
+            try:
+                yield batch
+            finally:
+                batch.clear()
+            self._keep(batch)
+
+    def finish(self, batch: Batch, after: After | None = None) -> None:
+        if not self.whole_run or not isinstance(batch.stages, Replays):
+            super().finish(batch, after)
+            return
+        if after is not None or batch.attended:
             raise GraphError(
                 "whole_run=True has no moment between rows, for on_step, progress or given noise: leave "
                 "those out, or use Graph(whole_run=False)"
             )
-        if torch.is_autocast_enabled(run.device.type):
+        graph = self._whole(batch, batch.stages)
+        trace.traced("replay", graph.replay)()
+
+    def capture(self, stages: Replays, body: Body, written: Written) -> Recording:
+        """Records the work of a batch and holds it against the work itself. Raises GraphError."""
+        try:
+            graph = self._retry(stages.key, partial(self._recorded, body, written))
+        except Unrecordable as error:
+            raise GraphError(
+                f"the network cannot be captured ({error}). A captured network may not wait for the device, "
+                "copy to the host (item(), tolist(), printing a tensor) or branch on values: change that, or "
+                "use executor='eager'"
+            ) from error
+        finally:
+            written.restore()
+        stages.contents = contents_of(stages.network)
+        return graph
+
+    def _whole(self, batch: Batch, stages: Replays) -> Recording:
+        """The graph of all rows that the seats have before them, who are then at their ends."""
+        mark, calls = batch.mark(), batch.coming()
+        step = batch.buffers.step
+
+        def body() -> None:
+            batch.rewind(mark)
+            Executor.finish(self, batch)
+
+        def vary() -> None:
+            step.seed.add_(1)
+            step.slots[0].mul_(-0.5)  # of a given x; a drawn one is written before it is read
+
+        if calls not in stages.runs:
+            stages.eager = True
+            try:
+                stages.runs[calls] = self.capture(stages, body, Written(batch.buffers, vary))
+            finally:
+                stages.eager = False
+                batch.rewind(mark)
+            self._keep(batch, stages.runs[calls])
+        batch.rewind((batch.mark()[0] * 0 - 1, calls[-1], 0))
+        return stages.runs[calls]
+
+    def _check_capacity(self, capacity: Capacity) -> None:
+        if torch.is_autocast_enabled(capacity.device.type):
             raise GraphError(
                 "autocast is on, whose casts of the weights do not outlive it while a graph would read them: "
                 "give the Sampler dtype= instead, or use executor='eager'"
             )
-        if self.backend == "torch" or run.state_dtype == torch.float64:
+        if self.backend == "torch" or capacity.state_dtype == torch.float64:
             raise GraphError(
                 "the reference step, which alone runs float64, reads values back and cannot be captured: use "
                 "float32 and another backend, or executor='eager'"
@@ -198,104 +175,58 @@ class Graph(Executor):
             finally:
                 self._busy = False
 
-    def _captures(self, run: Run) -> Captures:
-        """The graphs of a run's signature. Raises GraphError where the weights were moved."""
-        key = (run.network, run.signature.padded())
-        captures = self._kept.get(key)
-        if captures is not None and captures.outdated():
+    def _current(self, network: ScoreNetwork, capacity: Capacity) -> Batch:
+        """The batch of a capacity. Raises GraphError where the weights were moved."""
+        self._check_capacity(capacity)
+        key = (network, capacity)
+        batch = self._kept.get(key)
+        if batch is not None and _stages(batch).outdated():
             self._kept.take(key)
-            captures = None
-        if captures is None:
-            self._check_size(key[1])
-            captures = self._retry(key, partial(Captures, *key, self.backend))
-            self._keep(captures)
-        if captures.weights != weights_of(run.network):
+            batch = None
+        if batch is None:
+            self._check_size(capacity)
+            batch = self._retry(key, partial(self.open, network, capacity))
+            self._keep(batch)
+        if _stages(batch).weights != weights_of(network):
             raise GraphError(
                 "the weights of the network were moved or replaced after the capture, or its training mode "
                 "changed, and graphs read weights where they were: call recapture() of the sampler, and from "
                 "then on change weights in place with update_weights(state_dict)"
             )
-        if captures.space.make_room(run):
-            captures.runs.clear()  # they read the tables that are gone
-        return captures
+        batch.bind()
+        return batch
 
-    def _check_size(self, signature: Signature) -> None:
-        need = Space(replace(signature, device=torch.device("meta")), static=True).bytes
+    def _check_size(self, capacity: Capacity) -> None:
+        need = Buffers(replace(capacity, device=torch.device("meta"))).bytes
         if need > self._kept.budget:
-            raise GraphError(_too_large("buffers", signature.samples, need, self._kept.budget))
+            raise GraphError(_too_large("buffers", capacity.seats, need, self._kept.budget))
 
-    def _keep(self, captures: Captures, graph: Recording | None = None) -> None:
-        """Counts what the captures take now. Of a signature that alone is over the budget, captured runs
+    def _keep(self, batch: Batch, graph: Recording | None = None) -> None:
+        """Counts what the batch takes now. Of one that alone is over the budget, captured runs
         other than `graph` go first."""
-        for calls in list(captures.runs):
-            if captures.bytes <= self._kept.budget:
+        stages = _stages(batch)
+        for calls in list(stages.runs):
+            if batch.bytes <= self._kept.budget:
                 break
-            if captures.runs[calls] is not graph:
-                del captures.runs[calls]
-        size, samples = captures.bytes, captures.space.signature.samples
-        if not self._kept.put(captures.key, captures, size):
+            if stages.runs[calls] is not graph:
+                del stages.runs[calls]
+        size, samples = batch.bytes, batch.capacity.seats
+        if not self._kept.put(stages.key, batch, size):
             raise GraphError(_too_large("graphs", samples, size, self._kept.budget))
 
-    def _capture_steps(self, captures: Captures, run: Run) -> None:
-        """Captures the buckets that a run needs, the largest first: the others fit into its memory."""
-        calls = {captures.entries(call): call for call in run.packings if call.count}
-        for entries in sorted(calls.keys() - captures.steps.keys(), reverse=True):
-            call, space = calls[entries], captures.space
-
-            def prepare(vary: bool, call: Packing = call, space: Space = space) -> None:
-                space.load(run)
-                space.write(call)
-                captures.advance(None)
-                space.read(call)
-                if vary:
-                    _vary_inputs(space, run)
-
-            captures.steps[entries] = self._capture(
-                captures, partial(captures.advance, call), prepare
-            )
-            self._keep(captures)
-
-    def _whole(self, captures: Captures, run: Run) -> Recording:
-        calls = run.calls
-        if calls not in captures.runs:
-
-            def prepare(vary: bool) -> None:
-                captures.space.load(run)
-                captures.space.args.seed.add_(int(vary))
-                if run.x is not None and vary:
-                    captures.space.args.slots[0].mul_(-0.5)
-
-            body = partial(walk, run, captures.space, captures.advance)
-            captures.runs[calls] = self._capture(captures, body, prepare)
-            self._keep(captures, captures.runs[calls])
-        return captures.runs[calls]
-
-    def _capture(self, captures: Captures, body: Body, prepare: Prepare) -> Recording:
-        """Records the work and holds it against the work itself. Raises GraphError with the reason."""
-        try:
-            graph = self._retry(captures.key, partial(self._recorded, captures, body, prepare))
-            captures.contents = contents_of(captures.network)
-            return graph
-        except Unrecordable as error:
-            raise GraphError(
-                f"the network cannot be captured ({error}). A captured network may not wait for the device, "
-                "copy to the host (item(), tolist(), printing a tensor) or branch on values: change that, or "
-                "use executor='eager'"
-            ) from error
-
-    def _recorded(self, captures: Captures, body: Body, prepare: Prepare) -> Recording:
-        prepare(False)
+    def _recorded(self, body: Body, written: Written) -> Recording:
+        written.restore()
         self._recorder.warm_up(body)
-        prepare(False)
+        written.restore()
         with trace.span("capture"):
             graph = self._recorder.record(body)
         for vary in (False, True):
-            prepare(vary)
+            written.restore(vary)
             body()
-            want = captures.state()
-            prepare(vary)
+            want = written.now()
+            written.restore(vary)
             graph.replay()
-            if not all(map(torch.equal, captures.state(), want)):
+            if not all(map(torch.equal, written.now(), want)):
                 raise GraphError(
                     "a replay of the captured network differs from an eager call: it draws random numbers "
                     "(dropout), branches on values, keeps state between calls or uses kernels that are not "
@@ -303,7 +234,7 @@ class Graph(Executor):
                 )
         return graph
 
-    def _retry(self, key: tuple[ScoreNetwork, Signature], work: Callable[[], Made]) -> Made:
+    def _retry(self, key: Key, work: Callable[[], Made]) -> Made:
         """Does the work; out of memory, drops all other graphs and tries once more."""
         try:
             return work()
@@ -314,10 +245,15 @@ class Graph(Executor):
         except torch.OutOfMemoryError as error:
             self._kept.take(key)
             raise GraphError(
-                f"the device ran out of memory while {key[1].samples} samples were captured, even after all "
+                f"the device ran out of memory while {key[1].seats} samples were captured, even after all "
                 f"other graphs were dropped ({str(error).splitlines()[0]}): lower batch_size, or use "
                 "executor='eager'"
             ) from error
+
+
+def _stages(batch: Batch) -> Replays:
+    assert isinstance(batch.stages, Replays)
+    return batch.stages
 
 
 def _too_large(what: str, samples: int, need: int, budget: int) -> str:
@@ -327,28 +263,5 @@ def _too_large(what: str, samples: int, need: int, budget: int) -> str:
     )
 
 
-def _vary_inputs(space: Space, run: Run) -> None:
-    """Other inputs than those of the capture: of the other sign, at the last time."""
-    args, last = space.args, run.plans[0].rows[-1].call
-    assert args.net_in is not None and args.label is not None and last is not None
-    args.net_in.mul_(-0.5)
-    args.label.fill_(last.label)
-
-
 def _on(device: torch.device) -> AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
-def contents_of(network: ScoreNetwork) -> Contents | None:
-    """What the user's module is made of: a change of it is one that a graph does not see."""
-    module = uncompiled(network.module)
-    return Contents.of(module) if isinstance(module, nn.Module) else None
-
-
-def weights_of(network: ScoreNetwork) -> tuple[int, ...]:
-    """What a captured network depends on beside its input: where the weights lie, and training mode."""
-    module = network.module
-    if not isinstance(module, nn.Module):
-        return ()
-    tensors = (*module.parameters(), *module.buffers())
-    return (sum(m.training for m in module.modules()), *(t.data_ptr() for t in tensors))

@@ -1,56 +1,75 @@
-"""Which entry of the network's batch belongs to which branch of which sample. Host only."""
+"""Which entry of the network's batch belongs to which branch of which seat. Host only, int arrays."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
+IDLE, CALLLESS = 0, 1  # kinds of a seat without a row, and of a row that calls nothing
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Packing:
-    """The entries of one batched call: entry i serves branch `branch[i]` of sample `sample[i]`.
+    """The entries of one batched call, by branch, then by seat.
 
-    needs  for each sample the branch of every output of its row, () where it makes no call
-
-    Entries are ordered by branch, then by sample.
+    places  [count] of each entry, branch x seats + seat
+    dst     [seats, G] int32, the entries that a seat fills; -1 beyond them
+    src     [seats, J] int32, the entry of each output of a seat's row; -1 where it has fewer
     """
 
-    needs: tuple[tuple[int, ...], ...]
-
-    @cached_property
-    def _hash(self) -> int:
-        return hash(self.needs)
-
-    def __hash__(self) -> int:  # looked up for every row, and hashing the needs takes a while
-        return self._hash
-
-    @cached_property
-    def entries(self) -> list[tuple[int, int]]:
-        """(branch, sample) of every entry."""
-        return sorted({(branch, b) for b, need in enumerate(self.needs) for branch in need})
+    places: np.ndarray
+    dst: np.ndarray
+    src: np.ndarray
 
     @property
     def count(self) -> int:
-        return len(self.entries)
+        return len(self.places)
 
-    def src(self, samples: int, outputs: int) -> np.ndarray:
-        """[samples, outputs] int32: the entry of each output, -1 where a row has fewer."""
-        where = {entry: i for i, entry in enumerate(self.entries)}
-        table = np.full((samples, outputs), -1, np.int32)
-        for b, need in enumerate(self.needs):
-            table[b, : len(need)] = [where[branch, b] for branch in need]
-        return table
 
-    def dst(self, samples: int, entries: int) -> np.ndarray:
-        """[samples, entries] int32: the entries each sample fills, -1 beyond them."""
-        table = np.full((samples, entries), -1, np.int32)
-        filled = [0] * len(self.needs)
-        for i, (_, b) in enumerate(self.entries):
-            table[b, filled[b]] = i
-            filled[b] += 1
-        return table
+class Kinds:
+    """What rows ask of a call: rows with the same branches are of one kind, a small number.
+
+    `packing` makes the entries of seats whose rows have given kinds: some ten operations on arrays of
+    [seats, entries], however many samples came or went.
+    """
+
+    def __init__(self, seats: int, branches: int, entries: int, outputs: int) -> None:
+        self.seats, self._absent = seats, branches * seats
+        self._known: dict[tuple[int, ...], int] = {}
+        self._calls = np.zeros((2, branches), bool)
+        self._dst = np.full((2, entries), self._absent, np.intp)
+        self._src = np.full((2, outputs), self._absent, np.intp)
+        self._seat = np.arange(seats, dtype=np.intp)[:, None]
+        self._numbers = np.arange(self._absent, dtype=np.int32)
+
+    def of(self, branches: tuple[int, ...]) -> int:
+        """The kind of a row with these branches, one for each output."""
+        if not branches:
+            return CALLLESS
+        if branches not in self._known:
+            self._known[branches] = len(self._calls)
+            calls = np.zeros((1, self._calls.shape[1]), bool)
+            calls[0, list(branches)] = True
+            self._calls = np.concatenate([self._calls, calls])
+            self._dst = self._with(self._dst, sorted(set(branches)))
+            self._src = self._with(self._src, branches)
+        return self._known[branches]
+
+    def _with(self, table: np.ndarray, branches: tuple[int, ...] | list[int]) -> np.ndarray:
+        row = np.full((1, table.shape[1]), self._absent, np.intp)
+        row[0, : len(branches)] = np.multiply(branches, self.seats)
+        return np.concatenate([table, row])
+
+    def packing(self, kinds: np.ndarray) -> Packing:
+        """The entries of seats [S] whose rows are of these kinds."""
+        places = np.flatnonzero(self._calls[kinds].T)
+        entry = np.full(self._absent + self.seats, -1, np.int32)
+        entry[places] = self._numbers[: len(places)]
+        dst, src = self._dst[kinds], self._src[kinds]
+        dst += self._seat
+        src += self._seat
+        return Packing(places, entry[dst], entry[src])
 
 
 def bucket(count: int) -> int:

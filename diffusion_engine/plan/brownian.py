@@ -18,14 +18,13 @@ most two a level. The weights are made here in float64, ops/brownian.py sums.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from ..ops.layout import DEPTH, HEADER, NORMALS, TERMS
 from ..ops.philox import IMAGE, PATH
 from ..processes import Point
-from . import CELLS, Plan, Row, Span
+from .plan import CELLS, Plan, Span
 
 RANGE = 16.0  # so that a cell is 2^-12 wide
 ROOT = 0  # the key of the whole path's normal; node i of level n, counted from the left, is 2^n + i
@@ -88,7 +87,7 @@ def pack(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
         weight = np.zeros((*shape, TERMS), np.float32)
         found: list[tuple[int, int, Span]] = []
         for i, row in enumerate(plan.rows):
-            for m in draws(row):
+            for m in (m for m in range(NORMALS + 1) if plan.draws[i] >> m & 1):
                 if m < len(row.spans) and (taken := row.spans[m]) is not None:
                     found.append((i, m, taken))
                 else:  # a normal of the row's own
@@ -129,16 +128,3 @@ def check(plan: Plan) -> None:
             f"noise='brownian': {plan.name!r} draws noise that its rows give no interval of a path (spans), "
             "so nothing would change; leave noise out, or use a solver such as 'dpmpp_2m_sde'"
         )
-
-
-def draws(row: Row) -> list[int]:
-    """The normals that a row uses; NORMALS is the known region's."""
-    known = row.known is not None and row.known[1] != 0.0
-    return [m for m in range(NORMALS) if row.draws(m)] + [NORMALS] * known
-
-
-def tables(plans: Sequence[Plan], draws: int) -> tuple[np.ndarray, np.ndarray]:
-    """Those of several plans one after another, as in their arena, for the first `draws` normals."""
-    terms, weight = zip(*(pack(plan) for plan in plans), strict=True)
-    first, second = (np.concatenate([rows[:, :draws] for rows in kept]) for kept in (terms, weight))
-    return first, second

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -154,6 +155,24 @@ class Plan:
     def branches(self) -> tuple[tuple[int, ...], ...]:
         """Of every row."""
         return tuple(row.branches for row in self.rows)
+
+    @cached_property
+    def draws(self) -> tuple[int, ...]:
+        """Of every row the normals it uses: bit m; bit NORMALS is the known region's."""
+        every = range(layout.NORMALS)
+        own = (sum(1 << m for m in every if row.draws(m)) for row in self.rows)
+        known = (bool(row.known and row.known[1]) << layout.NORMALS for row in self.rows)
+        return tuple(map(operator.or_, own, known))
+
+    @cached_property
+    def last_branch(self) -> int:
+        """The highest branch that a row calls."""
+        return max((branch for row in self.rows for branch in row.branches), default=0)
+
+    @cached_property
+    def masked(self) -> bool:
+        """Whether any row keeps a known region."""
+        return any(row.known is not None for row in self.rows)
 
     @cached_property
     def learned(self) -> bool:

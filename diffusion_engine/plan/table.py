@@ -1,61 +1,49 @@
-"""Plans packed into the row tables that the op `step` reads: where host numbers become tensors."""
+"""Rows packed into the columns that the op `step` reads (ops/layout.py). Host only, NumPy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from ..ops import layout as at
-from ..ops.step import Table
-from . import Plan, Row
+from .plan import Plan, Row
 
 
-@dataclass(frozen=True)
-class Arena:
-    """Several plans in one table; plan i starts at row `first[i]`."""
+class Columns(NamedTuple):
+    """Packed rows: coef [R, COEF] float32 or float64, index [R, INDEX] int32, label [R] float64."""
 
-    plans: tuple[Plan, ...]
-    table: Table
-    first: tuple[int, ...]
+    coef: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]
+    label: np.ndarray
 
     @classmethod
-    def of(cls, plans: Sequence[Plan], dtype: torch.dtype, device: torch.device) -> Arena:
-        """Packs the plans; float32 (or float64 for the reference) tables on the device."""
-        parts = [pack(plan, dtype) for plan in plans]
-        ends = np.cumsum([len(plan.rows) for plan in plans]).tolist()
-        first = (0, *ends[:-1])
-        coef, index, label = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        for low, high in zip(first, ends, strict=True):
-            index[low : high - 1, at.NEXT] += low
-        tensors = (torch.from_numpy(a).to(device) for a in (coef, index, label))
-        return cls(tuple(plans), Table(*tensors), first)
-
-    @staticmethod
-    def empty(rows: int, dtype: torch.dtype, device: torch.device) -> Table:
-        """Tables with room for so many rows."""
-        return Table(
-            torch.zeros(rows, at.COEF, dtype=dtype, device=device),
-            torch.zeros(rows, at.INDEX, dtype=torch.int32, device=device),
-            torch.zeros(rows, dtype=torch.float64, device=device),
-        )
+    def empty(cls, rows: int, dtype: np.dtype) -> Columns:
+        """Of so many rows, each the last of a run."""
+        index = np.zeros((rows, at.INDEX), np.int32)
+        index[:, at.NEXT] = -1
+        return cls(np.zeros((rows, at.COEF), dtype), index, np.zeros(rows))
 
 
-def pack(plan: Plan, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The columns coef, index and label of a plan that starts at row 0, kept with the plan: they take
-    some 50 us a row to make. They are not to be written."""
+def pack(plan: Plan, dtype: np.dtype) -> Columns:
+    """The columns of a plan whose rows follow one another from 0, kept with the plan: they take some 50 us
+    a row to make. They are not to be written."""
     if dtype not in plan.packed:
-        count = len(plan.rows)
-        coef, index, label = (t.numpy() for t in Arena.empty(count, dtype, torch.device("cpu")))
-        for i, row in enumerate(plan.rows):
-            after = plan.rows[i + 1] if i + 1 < count else None
-            pack_row(row, after, coef[i], index[i])
-            index[i, at.NEXT] = i + 1 if after else -1
-            label[i] = after.call.label if after and after.call else 0.0
-        plan.packed[dtype] = coef, index, label
+        plan.packed[dtype] = packed(plan.rows, dtype)
     return plan.packed[dtype]
+
+
+def packed(rows: tuple[Row, ...], dtype: np.dtype) -> Columns:
+    """The columns of rows that follow one another from 0."""
+    made = Columns.empty(len(rows), dtype)
+    coef, index, label = made
+    for i, row in enumerate(rows):
+        after = rows[i + 1] if i + 1 < len(rows) else None
+        pack_row(row, after, coef[i], index[i])
+        if after is not None:
+            index[i, at.NEXT] = i + 1
+            label[i] = after.call.label if after.call else 0.0
+    return made
 
 
 def pack_row(row: Row, after: Row | None, coef: np.ndarray, index: np.ndarray) -> None:

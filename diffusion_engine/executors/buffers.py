@@ -1,0 +1,151 @@
+"""The tensors of a batch, at addresses that never change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..networks.network import Condition
+from ..ops import layout
+from ..ops.brownian import BrownianArgs
+from ..ops.step import StepArgs, Table
+from .capacity import Capacity
+from .job import Job, named
+from .latents import Latents
+from .packing import Kinds
+from .rows import RowTable
+
+# What a ScoreNetwork is called with: input, label, condition, latent.
+Inputs = tuple[Tensor, Tensor, Condition | None, Tensor | None]
+
+
+class Buffers:
+    """Room for a capacity.
+
+    step        what the step works on
+    rows        its row table
+    paths       what the op `brownian` fills the step's normals from
+    latents     the network's z, where it takes one
+    conditions  [branches x seats, ...] each, of every branch of every seat
+    condition   [room, ...] each, of the entries of a call
+    """
+
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity = s = capacity
+        state, memory = (s.seats, *s.shape), s.branches * s.seats
+        self.conditions = [self._zeros(memory, *shape, dtype=d) for _, shape, d in s.condition]
+        self.condition = [self._zeros(s.room, *shape, dtype=d) for _, shape, d in s.condition]
+        self.step = StepArgs(
+            slots=self._images(s.slots, *state),
+            row=self._zeros(s.seats).fill_(-1),
+            seed=self._zeros(s.seats, dtype=torch.int64),
+            table=Table(
+                self._zeros(s.rows, layout.COEF, dtype=s.state_dtype),
+                self._zeros(s.rows, layout.INDEX),
+                self._zeros(s.rows, dtype=torch.float64),
+            ),
+            src=self._zeros(s.seats, s.outputs),
+            dst=self._zeros(s.seats, s.entries),
+            net_in=self._images(s.room, s.shape[0] * s.inputs, *s.shape[1:], dtype=s.dtype),
+            label=self._zeros(s.room, dtype=s.label_dtype),
+            noise=self._images(s.draws, *state, dtype=torch.float32) if s.draws else None,
+            given=self._zeros(s.seats) if s.draws else None,
+            mask=self._images(*state, dtype=torch.float32) if s.masked else None,
+            known=self._images(*state, dtype=torch.float32) if s.masked else None,
+            denoised=self._images(*state) if s.denoised else None,
+            status=self._zeros(s.seats),
+            ticket=self._zeros(s.seats),
+            normals=s.normals,
+            inputs=s.inputs,
+            learned=s.learned,
+        )
+        self.paths = self._paths() if s.brownian else None
+        kinds = Kinds(s.seats, s.branches, s.entries, s.outputs)
+        self.rows = RowTable(self.step.table, self.paths, kinds)
+        self.latents = Latents(self.step, s.latent, s.room, s.dtype) if s.latent else None
+        self._names = [name for name, _, _ in s.condition]
+        self._inputs: dict[int, Inputs] = {}
+        self.bytes = sum(t.nbytes for t in self._tensors())
+
+    def _paths(self) -> BrownianArgs:
+        s, step = self.capacity, self.step
+        assert step.noise is not None
+        terms = self._zeros(s.rows, s.draws, layout.HEADER + layout.TERMS)
+        weight = self._zeros(s.rows, s.draws, layout.TERMS, dtype=torch.float32)
+        return BrownianArgs(step.noise, step.seed, step.row, terms, weight)
+
+    def _tensors(self) -> list[Tensor]:
+        more = [] if self.paths is None else [self.paths.terms, self.paths.weight]
+        more += [] if self.latents is None else self.latents.tensors()
+        return [*self.step.tensors(), *self.conditions, *self.condition, *more]
+
+    def _zeros(self, *shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, device=self.capacity.device)
+
+    def _images(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Zeros [..., C, *pixel] in the network's memory format."""
+        s = self.capacity
+        dtype = dtype or s.state_dtype
+        if s.memory_format is not torch.channels_last:
+            return self._zeros(*shape, dtype=dtype)
+        *lead, channels, height, width = shape
+        return self._zeros(*lead, height, width, channels, dtype=dtype).movedim(-1, -3)
+
+    def inputs(self, count: int) -> Inputs:
+        """What the network is called with for the first `count` entries."""
+        if count not in self._inputs:
+            net_in, label = self.step.net_in, self.step.label
+            assert net_in is not None and label is not None
+            given = [kept[:count] for kept in self.condition]
+            condition: Condition | None = None
+            if self._names == [""]:
+                condition = given[0]
+            elif self._names:
+                condition = dict(zip(self._names, given, strict=True))
+            latent = None if self.latents is None else self.latents.given[:count]
+            self._inputs[count] = net_in[:count], label[:count], condition, latent
+        return self._inputs[count]
+
+    def gather(self, places: Tensor) -> None:
+        """Puts the conditions of a call's entries in place."""
+        for kept, all_of in zip(self.condition, self.conditions, strict=True):
+            torch.index_select(all_of, 0, places, out=kept[: len(places)])
+
+    def seat(self, seats: Sequence[int], jobs: Sequence[Job]) -> None:
+        """Copies what jobs were given into their seats."""
+        step, channels = self.step, self.capacity.shape[0]
+        states = [() if job.x is None else job.x.split(channels) for job in jobs]
+        for k in range(max(map(len, states))):
+            _put(step.slots[k], seats, [parts[k] if len(parts) > k else None for parts in states])
+        if step.mask is not None and step.known is not None:
+            _put(step.mask, seats, [job.mask for job in jobs])
+            _put(step.known, seats, [job.known for job in jobs])
+        for branch in range(self.capacity.branches if self.conditions else 0):
+            given = [job.conditions[branch : branch + 1] for job in jobs]
+            lists = [[t for _, t in named(*found)] if found else [] for found in given]
+            places = [branch * self.capacity.seats + seat for seat in seats]
+            for i, kept in enumerate(self.conditions):
+                _put(kept, places, [tensors[i] if tensors else None for tensors in lists])
+
+    def read(self, seats: Sequence[int], parts: int = 1) -> Tensor:
+        """The samples of some seats, [n, parts x C, *pixel], in memory of their own."""
+        slots = self.step.slots
+        if list(seats) == list(range(seats[0], seats[0] + len(seats))):
+            found = [slots[k][seats[0] : seats[0] + len(seats)] for k in range(parts)]
+        else:
+            found = [slots[k][list(seats)] for k in range(parts)]
+        return torch.cat(found, dim=1)  # keeps the memory format
+
+
+def _put(kept: Tensor, places: Sequence[int], given: Sequence[Tensor | None]) -> None:
+    """Copies single samples' tensors to their places in [places, ...]; None leaves one alone."""
+    first, count = places[0], len(places)
+    whole = all(tensor is not None for tensor in given)
+    if count > 1 and whole and list(places) == list(range(first, first + count)):
+        kept[first : first + count].copy_(torch.stack(list(given)), non_blocking=True)  # type: ignore[arg-type]
+        return
+    for place, tensor in zip(places, given, strict=True):
+        if tensor is not None:
+            kept[place].copy_(tensor, non_blocking=True)

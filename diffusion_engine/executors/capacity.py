@@ -1,0 +1,184 @@
+"""What a batch has room for, fixed when it is made, and why a job does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..networks.declared import HALF
+from ..networks.network import ScoreNetwork
+from ..ops import layout
+from ..plan import Plan
+from .job import Given, Job, named
+from .packing import bucket
+
+# (name, shape, dtype) of each tensor of a sample's condition; a plain tensor's name is ""
+Kind = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Everything that decides buffers and kernels: what batches of one capacity run differs in data alone.
+
+    seats, rows        samples at a time; rows of plans that the table holds
+    room               entries of the network's batch, of all samples together
+    slots, outputs, entries, inputs, normals, learned   as in StepArgs, of the widest plan
+    branches           branches that plans call: 1 without guidance
+    draws              normals a row may read instead of drawing, 0 where nobody gives any
+    brownian           whether the op `brownian` may fill those
+    masked, denoised   whether a known region is kept, whether `denoised` is written
+    shape              of x, (C, *pixel)
+    dtype, state_dtype, label_dtype   of the network's input, of the slots, of the labels that the step writes
+    condition          the tensors of one sample's condition
+    latent             size of the network's z, 0 where it takes none
+    """
+
+    seats: int
+    rows: int
+    room: int
+    slots: int
+    outputs: int
+    entries: int
+    inputs: int
+    normals: int
+    learned: bool
+    branches: int
+    draws: int
+    brownian: bool
+    masked: bool
+    denoised: bool
+    shape: tuple[int, ...]
+    memory_format: torch.memory_format
+    dtype: torch.dtype
+    state_dtype: torch.dtype
+    label_dtype: torch.dtype
+    device: torch.device
+    condition: Kind
+    latent: int
+
+    ROWS = 256  # room for rows comes in powers of two from here on
+
+    @classmethod
+    def of(
+        cls,
+        network: ScoreNetwork,
+        plans: Sequence[Plan],
+        seats: int,
+        *,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        state_dtype: torch.dtype = torch.float32,
+        conditions: Sequence[Given] = (),
+        given: bool = False,
+        brownian: bool = False,
+        masked: bool = False,
+        denoised: bool = False,
+    ) -> Capacity:
+        """What so many samples of these plans take.
+
+        conditions  of one sample, by branch
+        given       whether samples may come with noise of their own
+        """
+        entries = max(plan.entries for plan in plans)
+        normals = max(plan.normals for plan in plans)
+        draws = layout.NORMALS + 1 if masked else normals
+        return cls(
+            seats=seats,
+            rows=sum(len(plan.rows) for plan in plans),
+            room=seats * entries,
+            slots=max(plan.slots for plan in plans),
+            outputs=max(plan.outputs for plan in plans),
+            entries=entries,
+            inputs=max(plan.inputs for plan in plans),
+            normals=normals,
+            learned=any(plan.learned for plan in plans),
+            branches=max(len(conditions), *(plan.last_branch + 1 for plan in plans)),
+            draws=draws if given or brownian else 0,
+            brownian=brownian and draws > 0,
+            masked=masked,
+            denoised=denoised,
+            shape=network.shape,
+            memory_format=network.memory_format,
+            dtype=dtype,
+            state_dtype=state_dtype,
+            label_dtype=torch.float32 if network.label_dtype in HALF else network.label_dtype,
+            device=device,
+            condition=kind_of(conditions[0]) if conditions else (),
+            latent=network.latent,
+        )
+
+    def padded(self) -> Capacity:
+        """With room for more samples and rows, so that runs of other sizes share it."""
+        seats = bucket(self.seats)
+        rows = max(self.ROWS, 1 << (self.rows - 1).bit_length())
+        return replace(self, seats=seats, rows=rows, room=seats * self.entries)
+
+    def objection(self, job: Job) -> str | None:
+        """Why a job does not fit, whoever else is there, as a sentence; None where it does."""
+        return self._plan_objection(job.plan) or self._given_objection(job)
+
+    def _plan_objection(self, plan: Plan) -> str | None:
+        if plan.inputs != self.inputs:
+            return f"its network reads {plan.inputs} slots and this batch's {self.inputs}"
+        widths = {
+            "rows": (len(plan.rows), self.rows),
+            "slots": (plan.slots, self.slots),
+            "outputs": (plan.outputs, self.outputs),
+            "entries a call": (plan.entries, min(self.entries, self.room)),
+            "branches": (plan.last_branch + 1, self.branches),
+            "normals": (plan.normals, self.normals),
+        }
+        for what, (need, have) in widths.items():
+            if need > have:
+                return f"its plan {plan.name!r} takes {need} {what} and this batch has {have}"
+        if plan.learned and not self.learned:
+            return f"its plan {plan.name!r} scales noise by a learned variance, which this batch does not"
+        if plan.masked and not self.masked:
+            return f"its plan {plan.name!r} keeps a known region, for which this batch has no mask"
+        return None
+
+    def _given_objection(self, job: Job) -> str | None:
+        if not 0 <= job.seed < 2**64:
+            return f"its seed is {job.seed}; a seed lies in 0 ... 2^64 - 1"
+        if job.noise is not None and not self.draws:
+            return "it comes with noise of its own and this batch draws all"
+        if job.brownian and not self.brownian:
+            return "its noise is a Brownian path's and this batch follows none"
+        if (job.mask is None) != (job.known is None):
+            return "mask and known come together; one of them is missing"
+        if job.plan.masked != (job.mask is not None):
+            return "a plan that keeps a known region and mask= come together; one of them is missing"
+        for name, given, shapes in (
+            ("x", job.x, self._states),
+            ("mask", job.mask, (self.shape,)),
+            ("known", job.known, (self.shape,)),
+        ):
+            if given is not None and tuple(given.shape) not in shapes:
+                wanted = " or ".join(str(list(shape)) for shape in shapes)
+                return f"{name} has shape {list(given.shape)}; {wanted} is needed"
+        if self.condition and job.plan.last_branch >= len(job.conditions) > 0:
+            return (
+                f"its plan {job.plan.name!r} calls branch {job.plan.last_branch} and it has conditions of "
+                f"{len(job.conditions)}"
+            )
+        if len(job.conditions) > self.branches:
+            return f"it has conditions of {len(job.conditions)} branches and this batch {self.branches}"
+        if not job.conditions and self.condition:
+            return f"it has no condition and this batch's are {list(self.condition)}"
+        for condition in job.conditions:
+            if (kind := kind_of(condition)) != self.condition:
+                return f"its condition is {list(kind)} and this batch's are {list(self.condition)}"
+        return None
+
+    @property
+    def _states(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of a given state: x, and as many parts as there are slots."""
+        channels, *pixel = self.shape
+        return tuple((k * channels, *pixel) for k in range(1, min(self.inputs, self.slots) + 1))
+
+
+def kind_of(condition: Given) -> Kind:
+    """The names, shapes and dtypes of one sample's condition."""
+    return tuple((name, tuple(t.shape), t.dtype) for name, t in named(condition))

@@ -1,0 +1,77 @@
+"""What a step does, in order, bound once: draw a path or a latent, call the network, step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import trace
+from ..networks.network import ScoreNetwork
+from ..ops.registry import resolve
+from .buffers import Buffers
+
+
+class Stages:
+    """The stages of a batch, each a call from Python. Objects belong to their batch.
+
+    network  None where the caller makes the outputs
+    backend  of the ops: "auto", "torch", "cpp", "triton" or "cuda"
+    """
+
+    bytes = 0  # of what was recorded
+
+    def __init__(self, network: ScoreNetwork | None, buffers: Buffers, backend: str) -> None:
+        self.network, self.buffers = network, buffers
+        paths, latents = buffers.paths, buffers.latents
+        self._launch = resolve("step", backend, buffers.step)
+        self._draw = None if paths is None else resolve("brownian", backend, paths)
+        self._noise = None if latents is None else resolve("noise", backend, latents.args)
+        self.bind()
+
+    def bind(self) -> None:
+        """Binds the stages inside their ranges, for whoever listens now (trace.py)."""
+        self._bind(trace.traced)
+
+    def _bind(self, traced: Callable[[str, Any], Any]) -> None:
+        network, latents = self.network, self.buffers.latents
+        self._call = self._fill = None
+        if network is not None:
+            self._call = traced("network", self._called(network))
+        if latents is not None:
+            self._fill = latents.filler(traced("noise", self._noise))
+        step = self.step = traced("step", self._launch)
+        if self._draw is not None:
+            draw = traced("brownian", self._draw)
+
+            def both(outs: Sequence[Tensor] = ()) -> None:
+                draw()
+                step(outs)
+
+            self.step = both
+
+    def _called(self, network: ScoreNetwork) -> Callable[..., Sequence[Tensor]]:
+        return torch.inference_mode()(network) if network.inference else network
+
+    def fill(self, count: int) -> None:
+        """Draws the latents of a call of so many entries."""
+        if self._fill is not None:
+            self._fill(count)
+
+    def __call__(self, count: int, most: int) -> None:
+        """A row of every seat: the call of `count` entries, where there are any, and the step.
+
+        most  entries that a call comes to unless others join
+        """
+        if not count:
+            self.step(())
+            return
+        if self._call is None:
+            raise ValueError(
+                f"a call of {count} entries is due and this batch has no network: give step(outs=...), what "
+                "it returns for inputs()"
+            )
+        self.fill(count)
+        self.step(self._call(*self.buffers.inputs(count)))
