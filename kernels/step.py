@@ -78,6 +78,30 @@ def fetch(j, outputs, src, coef, index, jv, outs, outs_at, c, px, valid):
 
 
 @triton.jit
+def normal(
+    m: tl.constexpr, used, b, key, noise, noise_at, given_ptr, seed_ptr, c, px, valid,
+    program, channels, pixels, BLOCK: tl.constexpr, CHANNELS: tl.constexpr, ALIGNED: tl.constexpr,
+):  # fmt: skip
+    """Normal m of a sample, read or drawn; zeros where the row has no use for it."""
+    z = tl.zeros([BLOCK], tl.float32)
+    drawn = used
+    if noise is not None:
+        read = used
+        if given_ptr is not None:
+            given = tl.load(given_ptr + b)
+            read, drawn = used & (given != 0), used & (given == 0)
+        at = b * noise_at[0] + c * noise_at[1] + px * noise_at[2]
+        z = tl.load(noise[m] + at, mask=only(valid, read), other=0.0)
+    if noise is None or given_ptr is not None:
+        if drawn:
+            z = normals(
+                tl.load(seed_ptr + b), key, tl.full((), m, tl.uint32), c, px,
+                program, channels, pixels, BLOCK, CHANNELS, ALIGNED,
+            )  # fmt: skip
+    return z
+
+
+@triton.jit
 def _step(
     outs,  # a pointer for each tensor
     outs_at,  # for each its strides of (entry, block, c, px) and its number of blocks
@@ -85,7 +109,7 @@ def _step(
     row_ptr, seed_ptr, coef_ptr, index_ptr, labels_ptr,
     src_ptr, dst_ptr, ticket_ptr, status_ptr, label_ptr,
     net_in_ptr, net_in_at,  # (entry, block, c, px)
-    noise, noise_at,  # a pointer for each draw
+    noise, noise_at, given_ptr,  # a pointer for each draw
     mask_ptr, mask_at, known_ptr, known_at, denoised_ptr, denoised_at,
     channels, pixels, elements, programs, outputs, entries,
     M: tl.constexpr, I: tl.constexpr, LEARNED: tl.constexpr,
@@ -154,17 +178,11 @@ def _step(
     z = ()
     for m in tl.static_range(M):
         used = (flags & (NORMAL << m)) != 0
-        if noise is not None:
-            at = b * noise_at[0] + c * noise_at[1] + px * noise_at[2]
-            normal = tl.load(noise[m] + at, mask=only(valid, used), other=0.0)
-        else:
-            normal = tl.zeros([BLOCK], tl.float32)
-            if used:
-                normal = normals(
-                    tl.load(seed_ptr + b), key, tl.full((), m, tl.uint32), c, px,
-                    program, channels, pixels, BLOCK, CHANNELS, ALIGNED,
-                )  # fmt: skip
-        z = z + (normal * scale,)
+        drawn = normal(
+            m, used, b, key, noise, noise_at, given_ptr, seed_ptr, c, px, valid,
+            program, channels, pixels, BLOCK, CHANNELS, ALIGNED,
+        )  # fmt: skip
+        z = z + (drawn * scale,)
 
     new = ()
     for k in tl.static_range(K):
@@ -180,17 +198,13 @@ def _step(
             if k == 0 and mask_ptr is not None:
                 if (flags & IS_MASKED) != 0:
                     u0, u1 = tl.load(coef + U0), tl.load(coef + U1)
-                    if noise is not None:
-                        at = b * noise_at[0] + c * noise_at[1] + px * noise_at[2]
-                        normal = tl.load(noise[NORMALS] + at, mask=only(valid, u1 != 0), other=0.0)
-                    else:
-                        normal = normals(
-                            tl.load(seed_ptr + b), key, tl.full((), NORMALS, tl.uint32), c, px,
-                            program, channels, pixels, BLOCK, CHANNELS, ALIGNED,
-                        )  # fmt: skip
+                    drawn = normal(
+                        NORMALS, u1 != 0, b, key, noise, noise_at, given_ptr, seed_ptr, c, px, valid,
+                        program, channels, pixels, BLOCK, CHANNELS, ALIGNED,
+                    )  # fmt: skip
                     at = b * known_at[0] + c * known_at[1] + px * known_at[2]
                     known = tl.load(known_ptr + at, mask=only(valid, u0 != 0), other=0.0)
-                    region = add(add(tl.zeros([BLOCK], tl.float32), u0, known), u1, normal)
+                    region = add(add(tl.zeros([BLOCK], tl.float32), u0, known), u1, drawn)
                     at = b * mask_at[0] + c * mask_at[1] + px * mask_at[2]
                     mask = tl.load(mask_ptr + at, mask=valid, other=0.0)
                     total = mask * total + (1.0 - mask) * region
@@ -232,7 +246,7 @@ def objection_step(args: StepArgs) -> str | None:
     if args.slots.dtype != torch.float32:
         kind = str(args.slots.dtype).removeprefix("torch.")
         return f"the Triton kernel keeps float32 slots; got {kind}"
-    fields = ("row", "seed", "src", "dst", "label", "status", "ticket")
+    fields = ("row", "seed", "src", "dst", "label", "given", "status", "ticket")
     small = {name: t for name in fields if (t := getattr(args, name)) is not None}
     return objection(_step, _images(args), small | args.table._asdict())
 
@@ -267,7 +281,8 @@ def prepare(
     """What `start` takes after the kernel."""
     images = _images(args) | {f"output {t}": out for t, out in enumerate(outs)}
     slots, channels = args.slots, args.slots.shape[2]
-    drawn = args.noise is None and (args.normals > 0 or args.mask is not None)
+    fresh = args.noise is None or args.given is not None
+    drawn = fresh and (args.normals > 0 or args.mask is not None)
     # Many slots take many registers; smaller blocks then leave fewer of a multiprocessor's unused.
     most = 1024 if len(slots) <= 2 else 512
     chosen = Cover.choose(slots.shape[2:], map(channel_pixel, images.values()), drawn, most)
@@ -305,6 +320,7 @@ def prepare(
         "net_in_at": at("net_in", blocks=True),
         "noise": None if args.noise is None else tuple(args.noise) or None,
         "noise_at": at("noise"),
+        "given_ptr": args.given,
         "mask_ptr": args.mask,
         "mask_at": at("mask"),
         "known_ptr": args.known,

@@ -111,6 +111,7 @@ void bind_step_params(py::module_& m) {
   def_address(c, "seed", &StepParams::seed);
   def_address(c, "src", &StepParams::src);
   def_address(c, "dst", &StepParams::dst);
+  def_address(c, "given", &StepParams::given);
   def_address(c, "status", &StepParams::status);
   def_address(c, "ticket", &StepParams::ticket);
   def_address(c, "coef", &StepParams::coef);

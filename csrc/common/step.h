@@ -52,6 +52,7 @@ struct StepParams {
   const int64_t* seed;   // [batch]
   const int32_t* src;    // [batch, outputs] or null
   const int32_t* dst;    // [batch, entries] or null
+  const int32_t* given;  // [batch], 0 where the sample draws although there is noise, or null
   int32_t* status;       // [batch] or null
   int32_t* ticket;       // [batch] zeros; used by GPU kernels
   const float* coef;     // [rows, COEF]

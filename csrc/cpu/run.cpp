@@ -74,6 +74,12 @@ static void set_label(const StepParams& p, int32_t entry, double label) {
     ((int64_t*)p.label)[entry] = whole_label(label);
 }
 
+// How many samples draw their normals.
+static int64_t draws(const StepParams& p) {
+  if (!p.noise.data) return p.batch;
+  return p.given ? std::count(p.given, p.given + p.batch, 0) : 0;
+}
+
 // After all elements: the parts of a sample read its row.
 static void advance(const StepParams& p) {
   for (int64_t b = 0; b < p.batch; ++b) {
@@ -90,7 +96,8 @@ static void advance(const StepParams& p) {
 void run_step(const StepParams& p) {
   if (DEBUG) check_indices(p);
   const auto step = kernels().step;
-  const int64_t cost = p.noise.data ? 1 : 1 + NORMAL_COST * (p.normals + (p.mask.data != nullptr));
+  const int64_t drawn = NORMAL_COST * (p.normals + (p.mask.data != nullptr));
+  const int64_t cost = 1 + drawn * draws(p) / std::max<int64_t>(p.batch, 1);
   spread(p.batch, p.channels * p.pixels, cost,
          [&](int64_t b0, int64_t b1, int64_t first, int64_t last) { step(p, b0, b1, first, last); });
   advance(p);

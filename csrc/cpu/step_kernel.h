@@ -54,7 +54,8 @@ class Sample {
       if (!(recipe_.written >> read & 1)) used_ |= 1u << (SLOT + read);
     }
     for (int k = 0; k < p_.slots; ++k) views_[SLOT + k] = at_sample(p_.slot[k]);
-    if (p_.noise.data)
+    stored_ = p_.noise.data && (!p_.given || p_.given[b]);
+    if (stored_)
       for (int m = 0; m <= NORMALS; ++m) {
         views_[DRAW + m] = at_sample(p_.noise);
         views_[DRAW + m].data = (float*)views_[DRAW + m].data + m * p_.noise_draw;
@@ -142,7 +143,7 @@ class Sample {
   const float* source(int s) {
     const bool drawn = s >= DRAW && s <= DRAW + NORMALS;
     const bool scaled = drawn && recipe_.learned && s < DRAW + NORMALS;
-    const bool stored = !drawn || p_.noise.data;
+    const bool stored = !drawn || stored_;
     if (stored && !scaled && in_place(views_[s])) return address(views_[s]);
     float* to = buffer();
     if (stored)
@@ -230,6 +231,7 @@ class Sample {
   const StepParams& p_;
   const Order order_;
   const bool past_caches_;
+  bool stored_ = false;  // the sample's normals are read, not drawn
   int64_t b_ = 0, first_ = 0, n_ = 0, padded_ = 0;
   int32_t row_ = -1;
   uint32_t present_ = 0, used_ = 0;

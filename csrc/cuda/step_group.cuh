@@ -21,6 +21,7 @@ struct Row {
   float coef[COEF];
   int32_t index[INDEX];
   Source source[OUTPUTS];
+  bool stored;  // the sample's normals are read, not drawn
 };
 
 DE_HD Source source_of(const StepParams& p, int64_t b, int64_t r, int j) {
@@ -48,6 +49,7 @@ DE_HD void load_row(const StepParams& p, Row& row, int64_t b, int64_t r, int thr
   for (int i = thread; i < COEF; i += THREADS) row.coef[i] = p.coef[r * COEF + i];
   for (int i = thread; i < INDEX; i += THREADS) row.index[i] = p.index[r * INDEX + i];
   for (int j = thread; j < outputs_of(p); j += THREADS) row.source[j] = source_of(p, b, r, j);
+  if (thread == 0) row.stored = p.noise.data && (!p.given || p.given[b]);
 }
 
 // One thread's share of the next call's labels, for the first block of the sample.
@@ -89,7 +91,7 @@ DE_HD void clip(const Row& row, float x[WIDTH]) {
 template <bool VEC>
 DE_HD void normal(const StepParams& p, const Grid& g, const Row& row, int64_t b, const Place& at,
                   int m, float z[WIDTH]) {
-  if (p.noise.data)
+  if (row.stored)
     load<VEC>(g, at, p.noise, address(p.noise, m * p.noise_draw + b * p.noise.batch), z);
   else
     normals4((uint64_t)p.seed[b], (uint32_t)row.index[KEY], (uint32_t)m, (uint64_t)at.group, z);

@@ -123,7 +123,7 @@ def _objection_step(args: StepArgs, name: str) -> str | None:
     for field, tensor in _images(args).items():
         if strides(tensor) is None:
             return scattered(field, tensor)
-    plain = ("row", "seed", "src", "dst", "label", "status", "ticket")
+    plain = ("row", "seed", "src", "dst", "label", "given", "status", "ticket")
     small = {field: getattr(args, field) for field in plain} | args.table._asdict()
     for field, tensor in small.items():
         if tensor is not None and not tensor.is_contiguous():
@@ -172,7 +172,7 @@ def _step_params(name: str, args: StepArgs, outs: Sequence[Tensor]) -> Any:
     if args.noise is not None and args.noise.shape[0]:
         p.noise = _view(args.noise[0])
         p.noise_draw = args.noise.stride(0)
-    for name in ("label", "row", "seed", "src", "dst", "status", "ticket"):
+    for name in ("label", "row", "seed", "src", "dst", "given", "status", "ticket"):
         setattr(p, name, _address(getattr(args, name)))
     if args.label is not None:
         p.label_dtype = DTYPE[args.label.dtype]

@@ -22,9 +22,9 @@ from .step import StepArgs, Table
 STEP = (
     "step(Tensor(a!) slots, Tensor(b!) row, Tensor seed, Tensor coef, Tensor index, Tensor labels, "
     "Tensor[] outs, *, Tensor? src=None, Tensor? dst=None, Tensor(c!)? net_in=None, "
-    "Tensor(d!)? label=None, Tensor? noise=None, Tensor? mask=None, Tensor? known=None, "
-    "Tensor(e!)? denoised=None, Tensor(f!)? status=None, Tensor(g!)? ticket=None, int normals=2, "
-    "int inputs=1, bool learned=False) -> ()"
+    "Tensor(d!)? label=None, Tensor? noise=None, Tensor? given=None, Tensor? mask=None, "
+    "Tensor? known=None, Tensor(e!)? denoised=None, Tensor(f!)? status=None, "
+    "Tensor(g!)? ticket=None, int normals=2, int inputs=1, bool learned=False) -> ()"
 )
 NOISE = (
     "noise(Tensor(a!) out, Tensor seed, int key, int m=0, *, Tensor? row=None, Tensor? index=None) "

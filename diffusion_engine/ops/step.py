@@ -5,7 +5,7 @@ For every sample b whose row r = row[b] is not negative, with that row's fields 
     out[j]    = channel block H[j] of entry src[b, j] of the network's outputs; absent where src = -1
     denoised  = SCALE * clip(sum_k P[k] S[k] + sum_j Q[j] out[j], LO, HI)
     raw       = sum_j RAW[j] out[j]
-    z[m]      = normal m of (seed[b], KEY), or noise[m]; learned variance: * exp(V0 + V1 out[JV])
+    z[m]      = normal m of (seed[b], KEY), or noise[m] where given; learned variance: * exp(V0 + V1 out[JV])
     S'[k]     = sum_l A[k,l] S[l] + D[k] denoised + E[k] raw + sum_m C[k,m] z[m]
     S'[0]     = mask S'[0] + (1 - mask) (U0 known + U1 z[2])            on rows with the MASKED flag
     net_in[dst[b, g], block i] = cast(C_IN[i] S'[READ[i]]) ; label[dst[b, g]] = labels[r]
@@ -59,6 +59,7 @@ class StepArgs:
     label     [N] float32, float64 or int64, written; as int64 what is no such number is -2^63
     noise     [>= normals, B, C, *pixel] float32, read instead of drawing; index 2 is the known
               region's
+    given     [B] int32, 1 where the sample reads `noise`, 0 where it draws its own; None: all read it
     mask      [B, C, *pixel] float32, 1 where the sample is free, 0 where it is `known`
     known     [B, C, *pixel] float32
     denoised  [B, C, *pixel] float32, written (float64 with float64 slots)
@@ -80,6 +81,7 @@ class StepArgs:
     net_in: Tensor | None = None
     label: Tensor | None = None
     noise: Tensor | None = None
+    given: Tensor | None = None
     mask: Tensor | None = None
     known: Tensor | None = None
     denoised: Tensor | None = None
@@ -108,7 +110,7 @@ class StepArgs:
         for name in ("mask", "known"):
             _check(name, getattr(self, name), state, (torch.float32,))
         _check("denoised", self.denoised, state, (slots.dtype,))
-        for name in ("status", "ticket"):
+        for name in ("given", "status", "ticket"):
             _check(name, getattr(self, name), (batch,), (torch.int32,))
         for name in ("src", "dst"):
             _check(name, getattr(self, name), (batch, None), (torch.int32,))
@@ -121,6 +123,8 @@ class StepArgs:
             _check("noise", self.noise, (None, *state), (torch.float32,))
             if self.noise.shape[0] < draws:
                 raise ValueError(f"noise holds {self.noise.shape[0]} draws, {draws} are needed")
+        elif self.given is not None:
+            raise ValueError("given says which samples read noise, which is missing")
         if self.net_in is not None:
             if self.dst is None or self.inputs == 0:
                 raise ValueError("net_in is written through dst with inputs >= 1")
@@ -289,10 +293,13 @@ def _gather(args: StepArgs, outs: list[Tensor], index: Tensor) -> list[Tensor]:
 
 
 def _normal(args: StepArgs, key: Tensor, m: int) -> Tensor:
-    if args.noise is not None:
+    if args.noise is not None and args.given is None:
         return args.noise[m]
     shape = args.slots.shape[1:]
-    return philox.normals(args.seed, key, m, shape[1:].numel()).reshape(shape)
+    drawn = philox.normals(args.seed, key, m, shape[1:].numel()).reshape(shape)
+    if args.noise is None or args.given is None:
+        return drawn
+    return torch.where((args.given != 0).view(-1, *[1] * len(shape[1:])), args.noise[m], drawn)
 
 
 def _label(label: Tensor, dtype: torch.dtype) -> Tensor:

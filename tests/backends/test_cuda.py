@@ -123,6 +123,10 @@ def test_step_equals_the_reference_on_large_samples(emulation):
         compare(emulation, step_cases.make(seed, LARGE))
 
 
+def test_a_sample_draws_what_it_draws_without_noise(emulation):
+    step_cases.check_given(emulation)
+
+
 def on(device, case, change=torch.clone):
     """StepArgs and outputs of a case; images go through `change`."""
     images = ("slots", "net_in", "noise", "mask", "known", "denoised")

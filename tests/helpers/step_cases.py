@@ -85,6 +85,35 @@ def _copy(value: Any, device: str) -> Any:
     return torch.as_strided(memory, value.shape, value.stride(), value.storage_offset())
 
 
+def check_given(backend: str) -> None:
+    """Samples that draw have the bits of a step without noise, those that read those of one that reads it
+    for all, normals of the known region included."""
+    tried = 0
+    for seed in range(200):
+        case = make(seed, [(3,), (4, 1, 1), (3, 5, 7)])
+        fields = case.fields
+        if (not fields["normals"] and "mask" not in fields) or len(fields["row"]) < 2:
+            continue
+        tried += 1
+        given = torch.arange(seed, seed + len(fields["row"]), dtype=torch.int32) % 2
+        mixed = drawing(case, given)
+        noise = mixed.fields["noise"].nan_to_num(0.5)
+        everyone = Case(
+            {n: v for n, v in mixed.fields.items() if n != "given"} | {"noise": noise}, case.outs
+        )
+        got, drew, read = (run(backend, c) for c in (mixed, drawing(case, None), everyone))
+        for want, who in ((drew, given == 0), (read, given != 0)):
+            for name in ("slots", "denoised", "status"):
+                if name in got:
+                    a, b = (
+                        made[name].movedim(int(name == "slots"), 0)[who] for made in (got, want)
+                    )
+                    assert not differences({name: a}, {name: b}), f"seed {seed}, {name}"
+        if tried == 12:
+            return
+    raise AssertionError("too few cases with normals")
+
+
 class _Maker:
     def __init__(self, rng: np.random.Generator, shapes) -> None:
         self.rng = rng
@@ -279,4 +308,27 @@ class _Maker:
             )
         if self.chance(0.7):
             fields["ticket"] = torch.zeros(self.batch, dtype=torch.int32)
+        if "noise" in fields and self.chance(0.6):
+            given = torch.from_numpy(self.rng.integers(0, 2, self.batch).astype(np.int32))
+            fields["given"] = given
+            poison(fields["noise"], given)
         return fields
+
+
+def poison(noise: torch.Tensor, given: torch.Tensor) -> None:
+    """NaN where a sample draws its own, unless samples share memory."""
+    memory = noise.narrow(2, 0, 1) if noise.stride(2) == 0 else noise
+    if noise.stride(1) != 0:
+        memory[:, given == 0] = torch.nan
+
+
+def drawing(case: Case, given: torch.Tensor | None) -> Case:
+    """The case with normals that are drawn: of all samples without `given`, else where it is 0, and NaN in
+    the noise there."""
+    without = {n: v for n, v in case.fields.items() if n not in ("noise", "given")}
+    if given is None:
+        return Case(without, case.outs)
+    slots = case.fields["slots"]
+    noise = torch.randn(at.NORMALS + 1, *slots.shape[1:])
+    poison(noise, given)
+    return Case(without | {"noise": noise, "given": given}, case.outs)

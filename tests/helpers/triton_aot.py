@@ -54,9 +54,10 @@ class Elsewhere:
 
 
 def step_args(
-    slots: int, normals: int, inputs: int, last: bool = False, full: bool = False, outputs: int = 1
-) -> StepArgs:
-    """A step on buffers of the usual kinds; `full` has all that a step may have."""
+    slots: int, normals: int, inputs: int, last: bool = False, full: bool = False, outputs: int = 1,
+    given: bool = False,
+) -> StepArgs:  # fmt: skip
+    """A step on buffers of the usual kinds; `full` has all but `given`, noise for some."""
 
     def state(*lead: int, width: int = 1, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         made = torch.empty(*lead, width * STATE[0], *STATE[1:], dtype=dtype)
@@ -76,6 +77,8 @@ def step_args(
         dst=ints(BATCH, 2),
         net_in=state(2 * BATCH, width=inputs, dtype=torch.bfloat16),
         label=torch.zeros(2 * BATCH),
+        noise=state(at.NORMALS + 1, BATCH) if given else None,
+        given=ints(BATCH) if given else None,
         mask=state(BATCH) if full else None,
         known=state(BATCH) if full else None,
         denoised=state(BATCH) if full else None,
@@ -112,6 +115,10 @@ def launches():
         "step general, channels last",
         step_args(5, 2, 2, last=True, full=True, outputs=4),
         (2, 1),
+    )
+    yield one("step ancestral, given to some", step_args(1, 1, 1, given=True), (1,))
+    yield one(
+        "step general, given to some", step_args(5, 2, 2, full=True, outputs=4, given=True), (2, 1)
     )
     for last in (False, True):
         out = torch.empty(BATCH, *STATE)

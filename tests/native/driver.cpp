@@ -221,6 +221,8 @@ Call step(Random random) {
   if (random.chance(30)) {
     p.noise = state(false, 3 * p.batch, 1, de::F32);
     p.noise_draw = p.batch * p.noise.batch;
+    if (random.chance(50))
+      p.given = b.numbers<int32_t>((size_t)p.batch, [&] { return (int32_t)random.below(2); });
   }
   if (random.chance(30)) {
     p.mask = state(false, p.batch, 1, de::F32);

@@ -74,6 +74,12 @@ def test_cpp_splits_large_samples_over_threads():
     check("cpp", 11, [(1, 1 << 17)])
 
 
+@pytest.mark.parametrize("backend", ["torch", "cpp", "triton"])
+def test_a_sample_draws_what_it_draws_without_noise(backend):
+    """Also those whose neighbours read; test_cuda.py has the same."""
+    step_cases.check_given(backend)
+
+
 def plain(value, weight):
     """A product that is not read where the weight is zero."""
     return np.float32(0) if weight == 0 else np.float32(weight) * np.float32(value)
@@ -103,7 +109,7 @@ def test_the_definition_element_by_element(seed):
                           channels * pixels).numpy().reshape(channels, pixels)
             for m in range(3)
         ]  # fmt: skip
-        if "noise" in fields:
+        if "noise" in fields and ("given" not in fields or fields["given"][b]):
             draws = [n[b].reshape(channels, pixels).numpy() for n in fields["noise"]]
         for c, px in np.ndindex(channels, pixels):
             out = outputs_of(blocks, fields, index, b, c, px)
@@ -195,6 +201,9 @@ STATE, FILLED = torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, dtype=torch.int32)
         ({"noise": torch.zeros(2, 2, 3, 4, 4), "mask": STATE, "known": STATE}, ValueError, "2 draws, 3"),
         ({"noise": torch.zeros(1, 2, 3, 4, 4), "normals": 2}, ValueError, "noise holds 1 draws, 2 are"),
         ({"noise": torch.zeros(2, 1, 3, 4, 4)}, ValueError, r"noise has shape \[2, 1, 3, 4, 4\]"),
+        ({"given": FILLED[:, 0]}, ValueError, "given says which samples read noise"),
+        ({"noise": torch.zeros(2, 2, 3, 4, 4), "given": FILLED[:1, 0]}, ValueError, "given has shape"),
+        ({"noise": torch.zeros(2, 2, 3, 4, 4), "given": FILLED[:, 0].bool()}, TypeError, "given is bool"),
         ({"known": STATE}, ValueError, "mask and known come together"),
         ({"mask": STATE[..., :3], "known": STATE}, ValueError, r"mask has shape \[2, 3, 4, 3\]"),
         ({"net_in": torch.zeros(2, 3, 4, 4)}, ValueError, "net_in is written through dst"),
