@@ -1,13 +1,20 @@
-"""Executors: they run a plan. `Eager` calls the network row by row, `Graph` replays a captured step."""
+"""Batches of seats, and the executors that bind their stages: `Eager` calls them, `Graph` replays a captured
+step."""
 
 from __future__ import annotations
 
 from .base import Executor
+from .batch import Batch
+from .capacity import Capacity
 from .capture import GraphError
 from .eager import Eager
 from .graph import Graph
+from .job import Job
+from .rows import BatchFull
 
-__all__ = ["Eager", "Executor", "Graph", "GraphError", "executor"]
+__all__ = [
+    "Batch", "BatchFull", "Capacity", "Eager", "Executor", "Graph", "GraphError", "Job", "executor",
+]  # fmt: skip
 
 
 def executor(given: str | Executor, backend: str = "auto") -> Executor:

@@ -40,7 +40,7 @@ Mark = tuple[np.ndarray, Placed, int]
 
 
 class Batch:
-    """Seats of a fixed capacity: `admit` takes a job, `step` moves every seat by one row, `release` frees one.
+    """Seats of a fixed capacity: `admit` takes a job, `step` moves all by one row, `release` frees one.
 
     capacity  what there is room for
     bind      makes the stages of a step over the buffers: executors do, see Executor.open
@@ -58,7 +58,9 @@ class Batch:
         self._free = list(range(c.seats))
         self._jobs: dict[int, tuple[Job, Rows]] = {}
         self._joined: list[int] = []  # since the last step
-        self._sources: dict[int, tuple[NoiseSource, int]] = {}  # and first rows, of seats with given noise
+        self._sources: dict[
+            int, tuple[NoiseSource, int]
+        ] = {}  # and first rows, of seats with given noise
         self._watchers: dict[int, tuple[OnRow, int]] = {}
         self._entries = 0  # that the jobs may take together
         self._row = np.full(c.seats, -1, np.int32)
@@ -77,6 +79,11 @@ class Batch:
         self.bound_to = trace.active()
         self.stages.bind()
         self._advance = trace.traced("row", self._one_row, indexed=True)
+
+    @property
+    def attended(self) -> bool:
+        """Whether something is done for a seat between rows."""
+        return bool(self._sources or self._watchers)
 
     @property
     def bytes(self) -> int:
@@ -236,6 +243,12 @@ class Batch:
     def rewind(self, mark: Mark) -> None:
         """Back where the seats were, as far as the host knows; what the device holds is the caller's."""
         self._row, self._call, self.live = mark[0].copy(), *mark[1:]
+        self._read = self._write = None
+
+    def end(self, call: Placed) -> None:
+        """All seats are at their ends: a graph took them there, whose last step prepared this call."""
+        self._row = np.full_like(self._row, -1)
+        self._call, self.live = call, 0
         self._read = self._write = None
 
     def _one_row(self, _index: int, outs: Outs | None) -> list[int]:

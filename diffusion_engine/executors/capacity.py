@@ -149,7 +149,9 @@ class Capacity:
         if (job.mask is None) != (job.known is None):
             return "mask and known come together; one of them is missing"
         if job.plan.masked != (job.mask is not None):
-            return "a plan that keeps a known region and mask= come together; one of them is missing"
+            return (
+                "a plan that keeps a known region and mask= come together; one of them is missing"
+            )
         for name, given, shapes in (
             ("x", job.x, self._states),
             ("mask", job.mask, (self.shape,)),

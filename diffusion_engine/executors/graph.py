@@ -95,7 +95,6 @@ class Graph(Executor):
                 yield batch
             finally:
                 batch.clear()
-            self._keep(batch)
 
     def finish(self, batch: Batch, after: After | None = None) -> None:
         if not self.whole_run or not isinstance(batch.stages, Replays):
@@ -124,6 +123,12 @@ class Graph(Executor):
         stages.contents = contents_of(stages.network)
         return graph
 
+    def count(self, stages: Replays) -> None:
+        """Counts what was captured for a batch that is kept."""
+        batch = self._kept.get(stages.key)
+        if batch is not None and batch.stages is stages:
+            self._keep(batch)
+
     def _whole(self, batch: Batch, stages: Replays) -> Recording:
         """The graph of all rows that the seats have before them, who are then at their ends."""
         mark, calls = batch.mark(), batch.coming()
@@ -145,7 +150,7 @@ class Graph(Executor):
                 stages.eager = False
                 batch.rewind(mark)
             self._keep(batch, stages.runs[calls])
-        batch.rewind((batch.mark()[0] * 0 - 1, calls[-1], 0))
+        batch.end(calls[-1])
         return stages.runs[calls]
 
     def _check_capacity(self, capacity: Capacity) -> None:

@@ -14,6 +14,7 @@ from ..networks.compiled import uncompiled
 from ..networks.contents import Contents
 from ..networks.network import ScoreNetwork
 from .buffers import Buffers
+from .capacity import Capacity
 from .capture import Body, Recording
 from .packing import bucket
 from .stages import Stages
@@ -51,6 +52,9 @@ class Capturer(Protocol):
     def capture(self, stages: Replays, body: Body, written: Written) -> Recording:
         """Records the work and holds it against the work itself. Raises GraphError with the reason."""
 
+    def count(self, stages: Replays) -> None:
+        """Counts what was captured."""
+
 
 class Replays(Stages):
     """Graphs of a network on the buffers of one batch.
@@ -78,7 +82,7 @@ class Replays(Stages):
         self._replay = trace.traced("replay", self._row)
 
     @property
-    def key(self) -> tuple[ScoreNetwork, object]:
+    def key(self) -> tuple[ScoreNetwork, Capacity]:
         return self.network, self.buffers.capacity
 
     @property
@@ -99,8 +103,12 @@ class Replays(Stages):
         if count and size not in self.steps:
             # The largest first: the others fit into its memory.
             for entries in sorted({size, self.size(most)} - self.steps.keys(), reverse=True):
-                body, written = partial(super().__call__, entries, most), Written(self.buffers, self._vary)
+                body, written = (
+                    partial(super().__call__, entries, most),
+                    Written(self.buffers, self._vary),
+                )
                 self.steps[entries] = self._capturer.capture(self, body, written)
+                self._capturer.count(self)
         self._replay(size)
 
     def _row(self, size: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 
-def warn(seeds: Sequence[int], finite: list[bool]) -> None:
+def warn_nonfinite(seeds: Sequence[int], finite: list[bool]) -> None:
     """Names the samples that a run lost."""
     lost = [s for s, ok in zip(seeds, finite, strict=True) if not ok]
     warnings.warn(
@@ -19,7 +19,7 @@ def warn(seeds: Sequence[int], finite: list[bool]) -> None:
     )
 
 
-def decoded(seeds: Sequence[int], finite: list[bool], images: Tensor) -> list[bool]:
+def finite_images(seeds: Sequence[int], finite: list[bool], images: Tensor) -> list[bool]:
     """Which samples are finite in the run and as images; names those that the decoder lost."""
     sound = images.flatten(1).isfinite().all(dim=1).tolist()
     lost = [s for s, was, ok in zip(seeds, finite, sound, strict=True) if was and not ok]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from torch import Tensor
 from tqdm import tqdm
 
+from ..executors import Batch
 from ..executors.base import After
-from ..executors.run import Run
-from ..ops.step import StepArgs
+from ..plan import Plan
 
 
 @dataclass(frozen=True)
@@ -39,24 +40,31 @@ def bar(total: int, shown: bool | None) -> tqdm | None:
 
 
 def watcher(
-    run: Run, bar: tqdm | None, on_step: Callable[[Progress], None] | None, every: int
+    plans: Sequence[Plan],
+    n: int,
+    bar: tqdm | None,
+    on_step: Callable[[Progress], None] | None,
+    every: int,
 ) -> After | None:
-    """What an executor calls after each row; None where nobody looks.
+    """What an executor calls after each row of n samples that began together; None where nobody looks.
 
-    on_step  called after every so many rows that complete a step, and after the last
+    plans    of the samples; the first says which rows complete a step
+    on_step  called after every so many of those, and after the last
     """
     if bar is None and on_step is None:
         return None
-    states = [row.state if i else None for i, row in enumerate(run.plans[0].rows)]
+    states = [row.state if i else None for i, row in enumerate(plans[0].rows)]
     complete = [i for i, state in enumerate(states) if state is not None]
     chosen = {*complete[every - 1 :: every], *complete[-1:]}
+    length, rows = max(len(plan.rows) for plan in plans), count()
 
-    def after(i: int, args: StepArgs) -> None:
+    def after(batch: Batch) -> None:
+        i, step = next(rows), batch.buffers.step
         if bar is not None:
             bar.update(1 if i else 0)
         if on_step is not None and i in chosen:
-            state, n = states[i], run.samples
-            assert state is not None and args.denoised is not None
-            on_step(Progress(i, run.length, state.t, args.slots[0][:n], args.denoised[:n]))
+            state = states[i]
+            assert state is not None and step.denoised is not None
+            on_step(Progress(i, length, state.t, step.slots[0][:n], step.denoised[:n]))
 
     return after

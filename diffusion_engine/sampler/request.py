@@ -20,7 +20,7 @@ from ..networks.network import Condition, ScoreNetwork
 from . import images
 
 if TYPE_CHECKING:
-    from ..executors.run import NoiseSource
+    from ..executors.job import NoiseSource
     from .sampler import Sampler
 
 # (condition, weight), the weight a number or one a sample
@@ -188,10 +188,6 @@ class Request:
         return dataclasses.replace(
             self, first=low, **{name: cut(getattr(self, name)) for name in names}
         )
-
-    def seed_tensor(self) -> Tensor:
-        """[n] int64; seeds of 2^63 and above wrap to their bits."""
-        return torch.from_numpy(np.array(self.seeds, np.uint64).view(np.int64))
 
     def branches(
         self, network: ScoreNetwork, device: torch.device, dtype: torch.dtype

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from .. import checks, executors, solvers, trace
 from ..accelerate.copied import Example
 from ..accelerate.network import Accelerated
-from ..executors import Executor, Graph
+from ..executors import Capacity, Executor, Graph
 from ..executors.lru import Lru
-from ..executors.run import Run
 from ..networks.declared import sound
 from ..networks.decoder import Decoder, fitting
 from ..networks.network import ScoreNetwork
@@ -37,10 +36,11 @@ from ..plan.guidance import (
 from ..processes import Point, grids
 from ..solvers import Rule, Solver
 from ..solvers.inverse import encoding
-from . import nonfinite as flags
 from . import recipe as recipes
 from . import request
 from .derived import Derived, unwrapped
+from .jobs import jobs
+from .nonfinite import finite_images, warn_nonfinite
 from .progress import Progress, bar, watcher
 from .request import ASKED, Request, Result, Scale
 
@@ -340,37 +340,42 @@ class Sampler:
         paths = isinstance(part.noise, str)  # "brownian", of which Request made sure
         for plan in plans if paths else ():
             brownian.check(plan)
-        run = Run(
-            network=network,
-            plans=plans,
-            plan_of=[scales.index(s) for s in part.scales],
-            seeds=part.seed_tensor(),
+        of = dict(zip(scales, plans, strict=True))
+        conditions = part.branches(network, self.device, self.dtype)
+        each = jobs(part, [of[s] for s in part.scales], conditions, network.shape)
+        capacity = Capacity.of(
+            network,
+            plans,
+            part.n,
             device=self.device,
             dtype=self.dtype,
             state_dtype=self.state_dtype,
-            conditions=part.branches(network, self.device, self.dtype),
-            x=part.x,
-            noise=part.noise_source(),
+            conditions=each[0].conditions,
+            given=part.noise is not None,
             brownian=paths,
-            mask=part.mask,
-            known=part.known,
-            want_denoised=on_step is not None,
-            parts=1 if part.encoding is None else self.network.process.blocks,
+            masked=part.mask is not None,
+            denoised=on_step is not None,
         )
         if progress is None and not self.executor.between_rows:
             progress = False
-        seen = bar(run.length - 1, progress)
+        seen = bar(max(len(plan.rows) for plan in plans) - 1, progress)
+        parts = 1 if part.encoding is None else network.process.blocks
         with seen or nullcontext(), evaluating(network.module, unwrapped(network.module)):
-            samples, finite = self.executor.execute(run, watcher(run, seen, on_step, every))
+            watch = watcher(plans, part.n, seen, on_step, every)
+            with self.executor.batch(network, capacity) as batch:
+                seats = [batch.admit(job) for job in each]
+                self.executor.finish(batch, watch)
+                samples, finite = batch.read(seats, parts), batch.finite(seats)
         if not all(finite):
-            flags.warn(part.seeds, finite)
+            warn_nonfinite(part.seeds, finite)
         recipe = self.recipe() | part.recipe()
         latents = None
         if self.decoder is not None and part.encoding is None:
             with torch.no_grad():
                 latents, samples = samples, trace.traced("decode", self.decoder)(samples)
-            finite = flags.decoded(part.seeds, finite, samples)
-        made = samples, list(part.seeds), plans[0].nfe, run.evaluations, recipe, finite
+            finite = finite_images(part.seeds, finite, samples)
+        evaluations = sum(job.plan.evaluations for job in each)
+        made = samples, list(part.seeds), plans[0].nfe, evaluations, recipe, finite
         return Result(*made, latents)
 
     def _followed(self) -> ScoreNetwork:
