@@ -63,7 +63,7 @@ class Batch:
         ] = {}  # and first rows, of seats with given noise
         self._watchers: dict[int, tuple[OnRow, int]] = {}
         self._entries = 0  # that the jobs may take together
-        self._row = np.full(c.seats, -1, np.int32)
+        self._row = np.full(c.seats, -1, np.intp)
         self._seed = np.zeros(c.seats, np.int64)
         self._given = np.zeros(c.seats, np.int32)
         self._changed = True  # the three since the device has them
@@ -99,7 +99,8 @@ class Batch:
         Raises BatchFull where all seats, rows or entries are taken, ValueError where the job is wider than
         the capacity.
         """
-        if objection := self.capacity.objection(job):
+        objection = None if self.rows.has(job.plan) else self.capacity.plan_objection(job.plan)
+        if objection := objection or self.capacity.given_objection(job):
             raise ValueError(f"the job does not fit: {objection}")
         if private and job.brownian:
             raise ValueError("private rows follow no Brownian path; give one or the other")
@@ -149,8 +150,14 @@ class Batch:
 
     def clear(self) -> None:
         """Frees all seats."""
-        for seat in list(self._jobs):
-            self.release(seat)
+        for _, rows in self._jobs.values():
+            self.rows.free(rows)
+        for kept in (self._jobs, self._sources, self._watchers, self._joined):
+            kept.clear()
+        self._free = list(range(self.capacity.seats))
+        self._row.fill(-1)
+        self._changed = self._changed or self.live > 0
+        self.live = self._entries = 0
 
     def write(self, seat: int, i: int, row: Row) -> None:
         """Puts a row in place of row i of a seat that was admitted with private rows.
@@ -252,7 +259,8 @@ class Batch:
         self._read = self._write = None
 
     def _one_row(self, _index: int, outs: Outs | None) -> list[int]:
-        self._prepare()
+        if self._changed or self._call is not self._read:
+            self._prepare()
         row = self.rows.next[self._row]
         following = self._packing(row)
         if following is not self._write:
@@ -288,11 +296,12 @@ class Batch:
         """The packing of the calls that seats at these rows make."""
         kinds = self.rows.kind[row]
         key = kinds.tobytes()
-        if key not in self._packings:
+        found = self._packings.get(key)
+        if found is None:
             if len(self._packings) >= PACKINGS:
                 del self._packings[next(iter(self._packings))]
-            self._packings[key] = self._placed(self.rows.kinds.packing(kinds))
-        return self._packings[key]
+            found = self._packings[key] = self._placed(self.rows.kinds.packing(kinds))
+        return found
 
     def _placed(self, packing: Packing) -> Placed:
         def on_device(values: np.ndarray) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from ..networks.declared import HALF
 from ..networks.network import ScoreNetwork
@@ -117,9 +118,10 @@ class Capacity:
 
     def objection(self, job: Job) -> str | None:
         """Why a job does not fit, whoever else is there, as a sentence; None where it does."""
-        return self._plan_objection(job.plan) or self._given_objection(job)
+        return self.plan_objection(job.plan) or self.given_objection(job)
 
-    def _plan_objection(self, plan: Plan) -> str | None:
+    def plan_objection(self, plan: Plan) -> str | None:
+        """Why a plan does not fit."""
         if plan.inputs != self.inputs:
             return f"its network reads {plan.inputs} slots and this batch's {self.inputs}"
         widths = {
@@ -139,48 +141,44 @@ class Capacity:
             return f"its plan {plan.name!r} keeps a known region, for which this batch has no mask"
         return None
 
-    def _given_objection(self, job: Job) -> str | None:
+    def given_objection(self, job: Job) -> str | None:
+        """Why what a job is given does not fit."""
         if not 0 <= job.seed < 2**64:
             return f"its seed is {job.seed}; a seed lies in 0 ... 2^64 - 1"
         if job.noise is not None and not self.draws:
             return "it comes with noise of its own and this batch draws all"
         if job.brownian and not self.brownian:
             return "its noise is a Brownian path's and this batch follows none"
-        if (job.mask is None) != (job.known is None):
-            return "mask and known come together; one of them is missing"
-        if job.plan.masked != (job.mask is not None):
+        if not job.plan.masked == (job.mask is not None) == (job.known is not None):
+            return "a plan that keeps a known region, mask= and known= come together; one is missing"
+        for name in ("mask", "known"):
+            if (given := getattr(job, name)) is not None and given.shape != self.shape:
+                return f"{name} has shape {list(given.shape)}; {list(self.shape)} is needed"
+        if job.x is not None and tuple(job.x.shape) not in (shapes := self._states()):
+            wanted = " or ".join(str(list(shape)) for shape in shapes)
+            return f"x has shape {list(job.x.shape)}; {wanted} is needed"
+        return self._condition_objection(job)
+
+    def _condition_objection(self, job: Job) -> str | None:
+        conditions, last = job.conditions, job.plan.last_branch
+        if not last < len(conditions) <= self.branches and (conditions or self.condition):
             return (
-                "a plan that keeps a known region and mask= come together; one of them is missing"
+                f"it has conditions of {len(conditions)} branches, its plan calls {last + 1} and this batch "
+                f"has {self.branches}"
             )
-        for name, given, shapes in (
-            ("x", job.x, self._states),
-            ("mask", job.mask, (self.shape,)),
-            ("known", job.known, (self.shape,)),
-        ):
-            if given is not None and tuple(given.shape) not in shapes:
-                wanted = " or ".join(str(list(shape)) for shape in shapes)
-                return f"{name} has shape {list(given.shape)}; {wanted} is needed"
-        if self.condition and job.plan.last_branch >= len(job.conditions) > 0:
-            return (
-                f"its plan {job.plan.name!r} calls branch {job.plan.last_branch} and it has conditions of "
-                f"{len(job.conditions)}"
-            )
-        if len(job.conditions) > self.branches:
-            return f"it has conditions of {len(job.conditions)} branches and this batch {self.branches}"
-        if not job.conditions and self.condition:
-            return f"it has no condition and this batch's are {list(self.condition)}"
-        for condition in job.conditions:
+        for condition in conditions:
             if (kind := kind_of(condition)) != self.condition:
                 return f"its condition is {list(kind)} and this batch's are {list(self.condition)}"
         return None
 
-    @property
-    def _states(self) -> tuple[tuple[int, ...], ...]:
-        """Shapes of a given state: x, and as many parts as there are slots."""
+    def _states(self) -> list[tuple[int, ...]]:
+        """Shapes of a given state: x, and as many parts as the network reads."""
         channels, *pixel = self.shape
-        return tuple((k * channels, *pixel) for k in range(1, min(self.inputs, self.slots) + 1))
+        return [(k * channels, *pixel) for k in range(1, min(self.inputs, self.slots) + 1)]
 
 
 def kind_of(condition: Given) -> Kind:
     """The names, shapes and dtypes of one sample's condition."""
+    if isinstance(condition, Tensor):
+        return (("", tuple(condition.shape), condition.dtype),)
     return tuple((name, tuple(t.shape), t.dtype) for name, t in named(condition))

@@ -60,8 +60,8 @@ class RowTable:
 
     def __post_init__(self) -> None:
         count = len(self.table.label)
-        self.next = np.full(count + 1, -1, np.int32)
-        self.kind = np.full(count + 1, IDLE, np.intp)
+        self.next = np.full(count + 1, -1, np.intp)  # NumPy finds places by these faster
+        self.kind = np.full(count + 1, IDLE, np.uint16)
         self.draws = np.zeros(count + 1, np.uint8)
         self._dtype = np.dtype("float64" if self.table.coef.dtype == torch.float64 else "float32")
 
@@ -83,6 +83,10 @@ class RowTable:
             self._held[key] = made
         self._load(made, follows_path)
         return made
+
+    def has(self, plan: Plan) -> bool:
+        """Whether the plan's rows are here already."""
+        return (id(plan), False) in self._held
 
     def free(self, rows: Rows) -> None:
         """One seat fewer runs these rows."""

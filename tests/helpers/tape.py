@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from diffusion_engine.executors import Graph, graph
+from diffusion_engine.executors import Graph, stages
 from diffusion_engine.executors.capture import Recording
 from diffusion_engine.executors.waits import refuse_waits
 
@@ -134,7 +134,7 @@ def taped(resolve: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.fixture(autouse=True)
 def launches_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """For the modules that give it a name of theirs."""
-    monkeypatch.setattr(graph, "resolve", taped(graph.resolve))
+    monkeypatch.setattr(stages, "resolve", taped(stages.resolve))
 
 
 def taping(**options: Any) -> Graph:
