@@ -355,7 +355,7 @@ class Sampler:
             mask=part.mask,
             known=part.known,
             want_denoised=on_step is not None,
-            parts=1 if part.encoding is None else self.network.process.blocks,
+            parts=1 if part.encoding is None else self.network.process.parts,
         )
         if progress is None and not self.executor.between_rows:
             progress = False
@@ -456,6 +456,6 @@ OPEN = OPTIONS - {
 
 def _own_grid(solver: Solver, network: ScoreNetwork) -> str | grids.Grid | None:
     """The grid that a solver was published with."""
-    if solver.blocks != network.process.blocks:
+    if solver.parts != network.process.parts:
         return None
     return solver.default_grid(network.process)
