@@ -136,8 +136,8 @@ def rms(name: str, samples: torch.Tensor) -> float:
 @cache
 def exact(network: ScoreNetwork) -> torch.Tensor:
     """The end of the network's ODE from the noise of seed 0."""
-    solver, how = REFERENCE[network.process.blocks]
-    plain = network if network.process.blocks == 2 else network_of("dpm_solver_3")
+    solver, how = REFERENCE[network.process.parts]
+    plain = network if network.process.parts == 2 else network_of("dpm_solver_3")
     one = Sampler(plain, solver, FINE, dtype=torch.float64, batch_size=STARTS, **how)
     return one.sample(STARTS).samples
 

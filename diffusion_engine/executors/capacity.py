@@ -150,7 +150,9 @@ class Capacity:
         if job.brownian and not self.brownian:
             return "its noise is a Brownian path's and this batch follows none"
         if not job.plan.masked == (job.mask is not None) == (job.known is not None):
-            return "a plan that keeps a known region, mask= and known= come together; one is missing"
+            return (
+                "a plan that keeps a known region, mask= and known= come together; one is missing"
+            )
         for name in ("mask", "known"):
             if (given := getattr(job, name)) is not None and given.shape != self.shape:
                 return f"{name} has shape {list(given.shape)}; {list(self.shape)} is needed"

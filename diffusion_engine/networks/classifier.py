@@ -16,7 +16,7 @@ class Classified(nn.Module):
     """The module of `with_classifier`: it returns the prediction and grad log p(y | its input)."""
 
     def __init__(
-        self, network: ScoreNetwork, classifier: Callable[..., Tensor], blocks: int,
+        self, network: ScoreNetwork, classifier: Callable[..., Tensor], channel_blocks: int,
         conditional: bool, key: str,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -24,7 +24,7 @@ class Classified(nn.Module):
         self.network, self.classifier = network, classifier
         if isinstance(network.module, nn.Module):
             self.module = network.module
-        self.blocks, self.conditional, self.key = blocks, conditional, key
+        self.channel_blocks, self.conditional, self.key = channel_blocks, conditional, key
 
     def forward(
         self, x: Tensor, label: Tensor, condition: Condition | None = None, **named: Tensor
@@ -32,10 +32,11 @@ class Classified(nn.Module):
         given = gathered(condition, named)
         outs = self.predict(x, label, given)
         found = sum(out.shape[1] for out in outs) // x.shape[1]
-        if found != self.blocks:
+        if found != self.channel_blocks:
             raise ValueError(
-                f"the network returned {found} channel blocks and with_classifier expected {self.blocks}; "
-                f"say with_classifier(..., blocks={found})"
+                f"the network returned {found} channel blocks and with_classifier expected "
+                f"{self.channel_blocks}; "
+                f"say with_classifier(..., channel_blocks={found})"
             )
         if given is None:  # nothing is guided, and no row reads a gradient
             return (*outs, torch.zeros_like(x))
@@ -116,13 +117,13 @@ def with_classifier(
     network: ScoreNetwork,
     classifier: Callable[..., Tensor],
     *,
-    blocks: int | None = None,
+    channel_blocks: int | None = None,
     conditional: bool | None = None,
     key: str = "y",
 ) -> ScoreNetwork:
     """What `ScoreNetwork.with_classifier` returns; it explains the rest.
 
-    blocks       channel blocks of the network's own outputs; None is 1, 4 with heads, 2 with a variance
+    channel_blocks  of the network's own outputs; None is 1, 4 with heads, 2 with a variance
     conditional  whether the network itself is given the condition; None: where it has classes or a null
     key          the class among a condition's names, where it is a mapping
     """
@@ -135,10 +136,10 @@ def with_classifier(
             "the exact derivative follows the guided ODE: add the classifier first, "
             "exact_derivative(network.with_classifier(classifier))"
         )
-    if blocks is None:
-        blocks = 4 if network.derivative == "heads" else 2 if network.variance else 1
+    if channel_blocks is None:
+        channel_blocks = 4 if network.derivative == "heads" else 2 if network.variance else 1
     if conditional is None:
         conditional = network.classes is not None or network.null is not None
-    module: Any = Classified(network, classifier, blocks, conditional, key)
+    module: Any = Classified(network, classifier, channel_blocks, conditional, key)
     module.train(getattr(network.module, "training", False))
-    return replace(network, module=module, gradient=blocks, inference=False)
+    return replace(network, module=module, gradient=channel_blocks, inference=False)

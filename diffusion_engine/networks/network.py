@@ -131,7 +131,7 @@ class ScoreNetwork:
 
         classifier  called as classifier(x, label), with the input and label of the network; returns
                     logits [N, classes]
-        options     of classifier.with_classifier: blocks, conditional, key
+        options     of classifier.with_classifier: channel_blocks, conditional, key
 
         `Sampler(..., classifier_scale=s)` then subtracts s sigma grad from eps; the classes y come as
         condition=. Raises ValueError where there is a classifier already.
@@ -185,7 +185,7 @@ class ScoreNetwork:
     @property
     def state_shape(self) -> tuple[int, ...]:
         """Of all that a sampler moves for one sample: `shape`, or [x, v] of CLD on the channel axis."""
-        return (self.process.blocks * self.shape[0], *self.shape[1:])
+        return (self.process.parts * self.shape[0], *self.shape[1:])
 
     def weights(self, at: Point) -> tuple[tuple[float, ...], float]:
         """(p, q) with x0 = sum_i p[i] x_i + q output, x_i being the slots that the network reads."""
@@ -278,7 +278,7 @@ class ScoreNetwork:
                     f"the network returned a batch of {tensor.shape[0]} for one of {x.shape[0]}; "
                     f"it has to return one entry for each"
                 )
-        if self.process.blocks > 1 and isinstance(self.rule, Velocity):
+        if self.process.parts > 1 and isinstance(self.rule, Velocity):
             channels, wanted = sum(t.shape[1] for t in outs), self.rule.outputs * self.shape[0]
             if channels != wanted:  # a score of x and v would be read as that of v
                 raise ValueError(
@@ -289,7 +289,7 @@ class ScoreNetwork:
 
     def _hint(self, error: str, x: Tensor, label: Tensor) -> str | None:
         """What may be wrong with the shape or the dtypes of a call that torch refused."""
-        if self.process.blocks > 1 and any(word in error for word in SHAPE_ERRORS):
+        if self.process.parts > 1 and any(word in error for word in SHAPE_ERRORS):
             return (
                 f"the network does not take {x.shape[1]} channels, and CLD's reads [x, v] of {self.shape[0]} "
                 f"each; give the shape of x alone and a module that takes {x.shape[1]} channels"

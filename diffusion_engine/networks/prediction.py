@@ -1,7 +1,7 @@
 """What a network predicts: x0 = p x + q o for its output o, in float64 on the host.
 
 x = alpha x0 + sigma eps is the state in the process's natural coordinates. The rules also take the
-tensors of law.Levels, for what differentiates them.
+tensors of levels.Levels, for what differentiates them.
 """
 
 from __future__ import annotations

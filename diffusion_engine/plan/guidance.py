@@ -42,7 +42,13 @@ def classifier_free(
         q = [s * w for s in (scale, 1.0 - scale) for w in row.q]
         e = [s * w for s in (scale, 1.0 - scale) for w in row.e]
         branches = [b for b in (CONDITIONAL, UNCONDITIONAL) for _ in row.q]
-        return replace(row, q=tuple(q), e=tuple(e), blocks=row.blocks * 2, branches=tuple(branches))
+        return replace(
+            row,
+            q=tuple(q),
+            e=tuple(e),
+            channel_blocks=row.channel_blocks * 2,
+            branches=tuple(branches),
+        )
 
     return plan.replace_rows([guide(row) for row in plan.rows])
 
@@ -83,14 +89,14 @@ def classifier_guidance(
         q = scale * at.sigma**2 / at.alpha * c_in[0]
         # `raw` is of the guided output: what is added to x0 is added to the prediction behind it.
         first = next(
-            j for j, (h, w) in enumerate(zip(row.blocks, row.q, strict=True)) if not h and w
+            j for j, (h, w) in enumerate(zip(row.channel_blocks, row.q, strict=True)) if not h and w
         )
         e = row.e and (*row.e, row.e[first] * q / row.q[first])
         return replace(
             row,
             q=(*row.q, q),
             e=e,
-            blocks=(*row.blocks, block),
+            channel_blocks=(*row.channel_blocks, block),
             branches=(*row.branches, CONDITIONAL),
         )
 
@@ -128,7 +134,7 @@ def compose(plan: Plan, weights: tuple[float, ...], unconditional: bool = True) 
             p=p,
             q=tuple(weight * q for _, weight in terms for q in row.q),
             e=tuple(weight * e for _, weight in terms for e in row.e),
-            blocks=row.blocks * len(terms),
+            channel_blocks=row.channel_blocks * len(terms),
             branches=tuple(branch for branch, _ in terms for _ in row.q),
         )
 
@@ -145,7 +151,7 @@ def _product(row: Row, rest: float) -> tuple[float, ...]:
             f"and alpha must not be 0 (it is {at.alpha:g} at t={at.t:g})"
         )
     # raw of the prediction itself has its share of x in the update, which was written for one score.
-    own = any(e for e, block in zip(row.e, row.blocks, strict=bool(row.e)) if block == 0)
+    own = any(e for e, block in zip(row.e, row.channel_blocks, strict=bool(row.e)) if block == 0)
     if own and abs(1.0 - at.alpha * row.p[read[0]]) > 1e-9:
         raise ValueError(
             "a product without an unconditional branch takes a network that predicts eps, or a solver "

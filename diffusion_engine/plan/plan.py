@@ -14,76 +14,11 @@ from functools import cached_property
 from typing import Any
 
 from ..ops import layout
-from ..processes import Point
-from .linear import Linear
+from .row import CELLS, Row, from_dict, to_dict
 
-FORMAT = "diffusion-engine-plan/1"
-
-CELLS = 1 << layout.DEPTH
+FORMAT = "diffusion-engine-plan/2"
+FIRST = "diffusion-engine-plan/1"  # which says "blocks" where /2 says "channel_blocks"
 EPSILON = 2.0**-52
-# (path, first cell, last cell) of a Brownian path, see brownian.py
-Span = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Call:
-    """A network call: the law of the state it reads, and what the network is given.
-
-    at     the point (t, alpha, sigma) of the state
-    read   the slots the network reads, at most two, joined on the channel axis
-    c_in   the input scale of each
-    label  the number the network is given for the time
-    """
-
-    at: Point
-    label: float
-    read: tuple[int, ...] = (0,)
-    c_in: tuple[float, ...] = (1.0,)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One network call and one update of the slots.
-
-    call      the call whose outputs the row uses; None for a first row, or one that moves slots alone
-    new       slot -> its new content in terms of old slots, "D", "raw", "z0", "z1"
-    p         denoised: weight of each slot
-    q         denoised: weight of each output
-    e         raw: weight of each output
-    blocks    the channel block of each output
-    branches  the branch (0 the condition, 1 none, further concepts) whose entry holds each output
-    clip      denoised is clipped to this range, then multiplied by `scale`
-    learned   (v0, v1, j): normals are multiplied by exp(v0 + v1 out[j])
-    known     (u0, u1): the known region of slot 0 becomes u0 known + u1 z
-    key       names the row's normals; independent of the row's position
-    state     the law of slot 0 after the row; None while slot 0 holds a partial sum
-    spans     of each normal, the interval of a Brownian path whose increment it is with
-              noise="brownian"; None, or no entry, where it stays the row's own
-    """
-
-    call: Call | None
-    new: dict[int, Linear]
-    p: tuple[float, ...] = ()
-    q: tuple[float, ...] = ()
-    e: tuple[float, ...] = ()
-    blocks: tuple[int, ...] = ()
-    branches: tuple[int, ...] = ()
-    clip: tuple[float, float] | None = None
-    scale: float = 1.0
-    learned: tuple[float, float, int] | None = None
-    known: tuple[float, float] | None = None
-    key: int = 0
-    state: Point | None = None
-    spans: tuple[Span | None, ...] = ()
-
-    @property
-    def entries(self) -> tuple[int, ...]:
-        """The branches the row calls the network for, each once."""
-        return tuple(sorted(set(self.branches)))
-
-    def draws(self, m: int) -> bool:
-        """Whether the row uses normal m."""
-        return any(update[f"z{m}"] != 0.0 for update in self.new.values())
 
 
 @dataclass(frozen=True)
@@ -196,16 +131,18 @@ class Plan:
     def to_json(self) -> str:
         """The plan as JSON text; numbers round trip exactly."""
         body = {"format": FORMAT, "name": self.name, "exact": self.exact}
-        return json.dumps({**body, "rows": [_row_to_dict(row) for row in self.rows]}, indent=1)
+        return json.dumps({**body, "rows": [to_dict(row) for row in self.rows]}, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
         """The plan of `to_json`; ValueError where the text is not one."""
         try:
             body = json.loads(text)
-            if body["format"] != FORMAT:
+            if body["format"] not in (FIRST, FORMAT):
                 raise ValueError(f"format {body['format']!r}")
-            rows = tuple(_row_from_dict(row) for row in body["rows"])
+            if body["format"] == FIRST:
+                body["rows"] = [{**row, "channel_blocks": row["blocks"]} for row in body["rows"]]
+            rows = tuple(from_dict(row) for row in body["rows"])
             name, exact = str(body["name"]), bool(body["exact"])
         except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
             raise ValueError(
@@ -237,8 +174,13 @@ def _check_row(i: int, row: Row, written: set[int]) -> None:
         raise ValueError(
             f"row {i} has {len(row.p)} slots and {len(row.q)} outputs; 5 and 16 at most"
         )
-    if not len(row.q) == len(row.blocks) == len(row.branches) or len(row.e) not in (0, len(row.q)):
-        raise ValueError(f"row {i}: q, blocks, branches and e need one value for each output")
+    if not len(row.q) == len(row.channel_blocks) == len(row.branches) or len(row.e) not in (
+        0,
+        len(row.q),
+    ):
+        raise ValueError(
+            f"row {i}: q, channel_blocks, branches and e need one value for each output"
+        )
     numbers = [*row.p, *row.q, *row.e, row.scale, *(row.known or ()), *(row.learned or ())]
     if row.call:
         numbers += [row.call.label, *row.call.c_in]
@@ -294,43 +236,3 @@ def _check_transport(rows: tuple[Row, ...]) -> None:
                 f"and the row's state says alpha = {row.state.alpha!r}; check the row's weights of slots and "
                 f"denoised, or say exact=False, as a solver does that keeps x0 to its order alone"
             )
-
-
-def _row_to_dict(row: Row) -> dict[str, Any]:
-    def point(p: Point | None) -> list[float] | None:
-        return None if p is None else [p.t, p.alpha, p.sigma]
-
-    call = row.call and {
-        "at": point(row.call.at),
-        "label": row.call.label,
-        "read": row.call.read,
-        "c_in": row.call.c_in,
-    }
-    fields = ("p", "q", "e", "blocks", "branches", "clip", "scale", "learned", "known", "key")
-    return {
-        "call": call,
-        "new": {str(k): dict(update.weights) for k, update in row.new.items()},
-        **{name: getattr(row, name) for name in fields},
-        "state": point(row.state),
-        "spans": row.spans,
-    }
-
-
-def _row_from_dict(body: dict[str, Any]) -> Row:
-    call = body["call"] and Call(
-        Point(*body["call"]["at"]),
-        body["call"]["label"],
-        tuple(body["call"]["read"]),
-        tuple(body["call"]["c_in"]),
-    )
-    names = ("p", "q", "e", "blocks", "branches", "clip", "learned", "known")
-    tuples: dict[str, Any] = {n: None if body[n] is None else tuple(body[n]) for n in names}
-    return Row(
-        call=call,
-        new={int(k): Linear.of(update) for k, update in body["new"].items()},
-        **tuples,
-        scale=body["scale"],
-        key=body["key"],
-        state=body["state"] and Point(*body["state"]),
-        spans=tuple(span and tuple(span) for span in body.get("spans", ())),
-    )

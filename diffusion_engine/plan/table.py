@@ -63,7 +63,7 @@ def pack_row(row: Row, after: Row | None, coef: np.ndarray, index: np.ndarray) -
             else:
                 coef[column[symbol] + k] = weight
         index[at.WRITES] |= 1 << k
-    index[at.H : at.H + len(row.blocks)] = row.blocks
+    index[at.H : at.H + len(row.channel_blocks)] = row.channel_blocks
     index[at.KEY] = np.uint32(row.key).astype(np.int32)
     index[at.JV] = -1
     if row.learned is not None:

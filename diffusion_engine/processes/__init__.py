@@ -1,8 +1,9 @@
 """Forward noising laws and the table of their names."""
 
 from .cld import CLD
+from .continuous import EDM, VE, VP, FlowMatching, SubVP
 from .discrete import Discrete
-from .gaussian import EDM, VE, VP, FlowMatching, GaussianProcess, Point, SubVP
+from .gaussian import GaussianProcess, Point
 from .vdm import VDM
 
 __all__ = [

@@ -63,7 +63,7 @@ class CLD(GaussianProcess):
     """
 
     default_grid: ClassVar[str] = "quadratic_striding"
-    blocks: ClassVar[int] = 2
+    parts: ClassVar[int] = 2
     t_min: float = 1e-3
     t_max: float = 1.0
     mass: float = 0.25

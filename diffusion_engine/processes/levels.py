@@ -1,4 +1,4 @@
-"""The laws of the processes as torch functions of t, for what differentiates them or needs them on a device.
+"""The levels of the processes as torch functions of t, for what differentiates them or needs them on a device.
 
 Plans do not: their numbers are the float64 of `processes`.
 """
@@ -17,24 +17,25 @@ from . import EDM, VE, VP, Discrete, FlowMatching, SubVP
 
 
 @singledispatch
-def law(process: Any, t: Tensor) -> tuple[Tensor, Tensor]:
+def levels(process: Any, t: Tensor) -> tuple[Tensor, Tensor]:
     """alpha and sigma at the times t, differentiable, in t's shape and dtype.
 
-    A process of your own is added by `@law.register`. Raises ValueError where a process is not known.
+    A process of your own is added by `@levels.register`. Raises ValueError where a process is not known.
     """
     raise ValueError(
         f"alpha and sigma of {type(process).__name__} are not known as torch functions of t; add them with "
-        f"@diffusion_engine.processes.levels.law.register: def _(process: {type(process).__name__}, t): ..."
+        "@diffusion_engine.processes.levels.levels.register: "
+        f"def _(process: {type(process).__name__}, t): ..."
     )
 
 
-@law.register
+@levels.register
 def _vp(process: VP, t: Tensor) -> tuple[Tensor, Tensor]:
     log_alpha = _log_alpha(process, t)
     return log_alpha.exp(), torch.expm1(2.0 * log_alpha).neg().sqrt()
 
 
-@law.register
+@levels.register
 def _sub_vp(process: SubVP, t: Tensor) -> tuple[Tensor, Tensor]:
     log_alpha = _log_alpha(process, t)
     return log_alpha.exp(), torch.expm1(2.0 * log_alpha).neg()
@@ -44,23 +45,23 @@ def _log_alpha(process: VP, t: Tensor) -> Tensor:
     return -0.25 * t * t * (process.beta_max - process.beta_min) - 0.5 * t * process.beta_min
 
 
-@law.register
+@levels.register
 def _ve(process: VE, t: Tensor) -> tuple[Tensor, Tensor]:
     rate = math.log(process.sigma_max / process.sigma_min)
     return torch.ones_like(t), process.sigma_min * (rate * t).exp()
 
 
-@law.register
+@levels.register
 def _edm(process: EDM, t: Tensor) -> tuple[Tensor, Tensor]:
     return torch.ones_like(t), t
 
 
-@law.register
+@levels.register
 def _flow(process: FlowMatching, t: Tensor) -> tuple[Tensor, Tensor]:
     return 1.0 - t, t
 
 
-@law.register
+@levels.register
 def _discrete(process: Discrete, t: Tensor) -> tuple[Tensor, Tensor]:
     table = _table(process, t.device)
     last = len(table) - 2
@@ -91,7 +92,7 @@ class Levels:
     @classmethod
     def of(cls, process: Any, t: Tensor) -> Levels:
         """The levels of times t."""
-        return cls(t, *law(process, t))
+        return cls(t, *levels(process, t))
 
     @property
     def lam(self) -> Tensor:

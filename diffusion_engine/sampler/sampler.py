@@ -359,7 +359,7 @@ class Sampler:
         if progress is None and not self.executor.between_rows:
             progress = False
         seen = bar(max(len(plan.rows) for plan in plans) - 1, progress)
-        parts = 1 if part.encoding is None else network.process.blocks
+        parts = 1 if part.encoding is None else network.process.parts
         with seen or nullcontext(), evaluating(network.module, unwrapped(network.module)):
             watch = watcher(plans, part.n, seen, on_step, every)
             with self.executor.batch(network, capacity) as batch:
@@ -461,6 +461,6 @@ OPEN = OPTIONS - {
 
 def _own_grid(solver: Solver, network: ScoreNetwork) -> str | grids.Grid | None:
     """The grid that a solver was published with."""
-    if solver.blocks != network.process.blocks:
+    if solver.parts != network.process.parts:
         return None
     return solver.default_grid(network.process)

@@ -36,7 +36,7 @@ class Solver:
     stochastic  whether fresh noise enters after the start, for lists; a run goes by what its plan draws
     source      the paper, and the equation
     differs     what it does otherwise than the published code, and why; "" where nothing
-    blocks      parts of the state that it moves: 1, x, or 2, [x, v] of CLD
+    parts       of the state that it moves: 1, x, or 2, [x, v] of CLD
     exact       whether a row that completes a step transports x0 exactly, given a perfect network
     keeps_noise whether it then also leaves the noise level of its state, where a paper lets it
     on_path     whether its noise is that of an SDE, so that a Brownian path can drive it
@@ -55,7 +55,7 @@ class Solver:
     source: ClassVar[str] = ""
     differs: ClassVar[str] = ""
     exact: ClassVar[bool] = True
-    blocks: ClassVar[int] = 1
+    parts: ClassVar[int] = 1
     keeps_noise: ClassVar[bool] = True
     on_path: ClassVar[bool] = True
 
@@ -84,12 +84,12 @@ class Solver:
     def check(self, process: GaussianProcess, points: Points) -> None:
         """Raises ValueError where the solver does not suit the process or the points."""
         objection = self.objection(process, points)
-        if self.blocks != process.blocks:
+        if self.parts != process.parts:
             parts = {1: "x alone", 2: "[x, v]"}
-            other = {1: "'dpmpp_2m'", 2: "'sscs' or 'cld_ode'"}[process.blocks]
+            other = {1: "'dpmpp_2m'", 2: "'sscs' or 'cld_ode'"}[process.parts]
             objection = (
-                f"it moves {parts[self.blocks]} and {type(process).__name__} has a state of "
-                f"{parts[process.blocks]}; use a solver such as {other}"
+                f"it moves {parts[self.parts]} and {type(process).__name__} has a state of "
+                f"{parts[process.parts]}; use a solver such as {other}"
             )
         if objection:
             raise ValueError(f"solver {self.name!r} cannot run this: {objection}")
@@ -134,10 +134,10 @@ class Solver:
 
 def _row(update: Update, network: ScoreNetwork, clip: tuple[float, float] | None, key: int) -> Row:
     """The row of an update: the network's parameterisation becomes weights of slots and outputs."""
-    at, read, count = update.at, update.read, update.blocks
+    at, read, count = update.at, update.read, update.channel_blocks
     if update.slope:
         update = replace(update, raw=network.slope_weights(at))
-        count = update.blocks
+        count = update.channel_blocks
     weights, q = network.weights(at)
     update = _without_eps(update, weights, q)
     p = [0.0] * (1 + max(read))
@@ -149,7 +149,7 @@ def _row(update: Update, network: ScoreNetwork, clip: tuple[float, float] | None
         p=tuple(p),
         q=(q,) + (0.0,) * (count - 1),
         e=update.raw and (*update.raw, *(0.0,) * (count - len(update.raw))),
-        blocks=tuple(range(count)),
+        channel_blocks=tuple(range(count)),
         branches=(0,) * count,
         clip=clip,
         learned=update.learned,

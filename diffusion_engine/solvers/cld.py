@@ -61,7 +61,7 @@ class CLDSolver(Solver):
     (a step of Euler's method to t = 0), which the last row does: it needs no network.
     """
 
-    blocks: ClassVar[int] = 2
+    parts: ClassVar[int] = 2
     differs: ClassVar[str] = "the final denoising calls no network, whose output x does not use"
     exact: ClassVar[bool] = False  # plans take the network's score, not its x0
 

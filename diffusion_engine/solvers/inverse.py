@@ -36,13 +36,13 @@ def encoding(
     """
     process = network.process
     suited = (
-        "'cld_exp' or 'cld_ode'" if process.blocks > 1 else "'ddim', 'heun', 'dpmpp_2m' or 'genie'"
+        "'cld_exp' or 'cld_ode'" if process.parts > 1 else "'ddim', 'heun', 'dpmpp_2m' or 'genie'"
     )
     if solver.stochastic:
         raise ValueError(_fresh(solver, suited))
     if isinstance(refine, bool) or not isinstance(refine, int) or refine < 0:
         raise ValueError(f"refine={refine!r}: a whole number of iterations a step, 0 for none")
-    if refine and process.blocks > 1:
+    if refine and process.parts > 1:
         raise ValueError(
             f"refine={refine} inverts steps of x alone, and {solver.name!r} moves a velocity too: encode "
             "with refine=0"
@@ -67,7 +67,7 @@ def encoding(
 def _draws(solver: Solver, network: ScoreNetwork, ways: Iterable[Points]) -> bool:
     """Whether a user's solver draws noise on either way, whatever it says of itself: of a whole state that is
     every normal of a plan."""
-    whole = "whole" if network.process.blocks > 1 else "state"
+    whole = "whole" if network.process.parts > 1 else "state"
     return any(solver.plan(network.process, way, network, whole).normals for way in ways)
 
 

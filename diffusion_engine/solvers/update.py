@@ -55,7 +55,7 @@ class Update:
             )
 
     @property
-    def blocks(self) -> int:
+    def channel_blocks(self) -> int:
         """How many channel blocks the row takes from the network; block 0 is its prediction."""
         return max(1, len(self.raw), 1 + self.learned[2] if self.learned else 0)
 

@@ -9,6 +9,8 @@ import pytest
 import tape
 import torch
 from analytic import suited
+from diffusion_engine.executors.run import Run
+from diffusion_engine.executors.space import Space
 from dispatched import Operations
 from tape import TapeRecorder, taping
 from torch import nn
@@ -21,8 +23,6 @@ from diffusion_engine.executors.capture import Unrecordable
 from diffusion_engine.executors.eager import Eager, caller
 from diffusion_engine.executors.lru import Lru
 from diffusion_engine.executors.packing import bucket
-from diffusion_engine.executors.run import Run
-from diffusion_engine.executors.space import Space
 from diffusion_engine.executors.waits import refuse_waits
 from diffusion_engine.genie import exact_derivative
 from diffusion_engine.networks.contents import within

@@ -4,12 +4,12 @@ import pytest
 import tape
 import torch
 from analytic import network
+from diffusion_engine.executors.run import Run
 from oracles.problems import TM
 from tape import taping
 
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.executors import Eager
-from diffusion_engine.executors.run import Run
 from diffusion_engine.processes import VP
 
 SHAPE = (2, 3, 4)

@@ -3,12 +3,12 @@
 import pytest
 import torch
 from analytic import suited
+from diffusion_engine.executors.run import Run
 
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.executors import Graph, GraphError
 from diffusion_engine.executors import base as executor_base
 from diffusion_engine.executors.packing import bucket
-from diffusion_engine.executors.run import Run
 from diffusion_engine.processes import VP, Discrete
 from diffusion_engine.testing import GaussianGenerator
 from diffusion_engine.zoo import load_network

@@ -22,7 +22,7 @@ from diffusion_engine.executors import Graph, eager, graph
 from diffusion_engine.genie import Head, attach, exact_derivative
 from diffusion_engine.genie.exact import rates
 from diffusion_engine.processes import EDM, VE, VP, Discrete, FlowMatching, GaussianProcess, SubVP
-from diffusion_engine.processes.levels import Levels, law
+from diffusion_engine.processes.levels import Levels, levels
 from diffusion_engine.testing import Mixture
 from diffusion_engine.testing import labelled_mixture as mixture
 
@@ -67,7 +67,7 @@ def test_derivative_of_every_process(schedule):
     process = BY_SCHEDULE[schedule]
     t = np.linspace(0.05, 0.9, 7) * process.t_max
     t = np.round(t) if isinstance(process, Discrete) else t
-    alpha, sigma = law(process, torch.from_numpy(t))
+    alpha, sigma = levels(process, torch.from_numpy(t))
     assert np.abs(alpha.numpy() - process.alpha(t)).max() < 1e-13
     assert np.abs(sigma.numpy() / process.sigma(t) - 1).max() < 1e-11
     x_bar = np.linspace(-1.5, 1.5, 7) * (1 + process.sigma(t) / process.alpha(t))
@@ -339,7 +339,7 @@ def test_heads_are_mixed_with_their_weights():
     assert (a - b).abs().max() < 1e-9
     plan = Sampler(heads, "genie", 10).plan()
     assert plan.outputs == 4 and plan.slots == 1
-    assert plan.rows[1].blocks == (0, 1, 2, 3) and plan.rows[1].e[0] == 0.0
+    assert plan.rows[1].channel_blocks == (0, 1, 2, 3) and plan.rows[1].e[0] == 0.0
     single = (
         Sampler(heads, "genie", 10, end="t_min", backend="cpp").sample(x=x, noised=True).samples
     )
@@ -361,7 +361,9 @@ def test_guided_heads_are_eight_outputs():
     plan = sampler.plan()
     row = plan.rows[1]
     assert (
-        plan.outputs == 8 and row.branches == (0,) * 4 + (1,) * 4 and row.blocks == (0, 1, 2, 3) * 2
+        plan.outputs == 8
+        and row.branches == (0,) * 4 + (1,) * 4
+        and row.channel_blocks == (0, 1, 2, 3) * 2
     )
     assert row.e[5:] == pytest.approx([-2.0 / 3.0 * e for e in row.e[1:4]])
     made = {
@@ -412,7 +414,7 @@ def test_a_classifier_that_sees_x_over_alpha():
     own = mixture().module
 
     def natural(x_bar, t):
-        return x_bar * law(VP(), t)[0][:, None]
+        return x_bar * levels(VP(), t)[0][:, None]
 
     network = ScoreNetwork(
         lambda x_bar, t: own(natural(x_bar, t), t), VP(), (1,), scale="sigma", null=3, classes=3,
@@ -617,7 +619,7 @@ def test_a_head_is_given_eps_whatever_the_base_predicts(prediction):
     out = network.module(x, (999.0 * t).float())
     prediction_, zeros = attached.module(x, t)
     assert torch.allclose(prediction_, out) and not zeros.any()
-    alpha, sigma = (value.float().view(-1, 1, 1, 1) for value in law(VP(), t))
+    alpha, sigma = (value.float().view(-1, 1, 1, 1) for value in levels(VP(), t))
     want = alpha * out + sigma * x if prediction == "v" else (x - alpha * out) / sigma
     assert torch.allclose(seen[0], want, atol=1e-5)
     a, b = (Sampler(n, "ddim", 4).sample(2).samples for n in (attached, network))
@@ -825,10 +827,10 @@ def test_a_process_that_torch_does_not_know():
         def sigma(self, t):
             return np.sin(np.asarray(t))
 
-    assert law(Mine(), torch.tensor([0.5]))[0].shape == (1,)
+    assert levels(Mine(), torch.tensor([0.5]))[0].shape == (1,)
     network = ScoreNetwork(lambda x, t: x, Other(t_min=0.01, t_max=1.5), (1,))
     with pytest.raises(
-        ValueError, match=r"with @diffusion_engine\.processes\.levels\.law\.register"
+        ValueError, match=r"with @diffusion_engine\.processes\.levels\.levels\.register"
     ):
         exact_derivative(network)
 

@@ -76,7 +76,7 @@ def _map(row: Row, made: Outputs | None, slots: int, latent: int) -> Map:
     symbols = {name: np.eye(width)[k] for name, k in places.items()}
     scale = 1.0
     if made is not None:
-        blocks = list(row.blocks)
+        blocks = list(row.channel_blocks)
         out = np.zeros((len(blocks), width))
         out[:, list(row.call.read)] = made.by_read[blocks]
         out[:, slots] = made.offset[blocks]

@@ -19,7 +19,7 @@ PROCESSES = {
 }
 PLAIN = ScoreNetwork(lambda x, t: x, VP(), (1,))
 # CLD's solvers, and those that need more of a network than its prediction, have tests of their own.
-OF_X = [n for n, kind in SOLVERS.items() if kind.blocks == 1 and not kind().misfit(PLAIN)]
+OF_X = [n for n, kind in SOLVERS.items() if kind.parts == 1 and not kind().misfit(PLAIN)]
 BY_SCHEDULE = {
     "vp": VP(),
     "subvp": SubVP(),

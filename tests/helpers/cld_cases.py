@@ -19,7 +19,7 @@ from diffusion_engine.testing import cld_gaussian
 TC = CLD(numerical_eps=0.0)  # with data N(0, 1/4)
 VARYING = CLD(beta0=0.1, beta1=6.9)
 DATA = 0.25
-OF_CLD = [name for name, kind in SOLVERS.items() if kind.blocks == 2]
+OF_CLD = [name for name, kind in SOLVERS.items() if kind.parts == 2]
 
 
 def law(process: CLD) -> Law:

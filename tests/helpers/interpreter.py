@@ -36,8 +36,8 @@ def renewed(row: Row, network: Network, slots: dict[int, Array]) -> dict[int, Ar
     terms = {f"S{k}": value for k, value in slots.items()}
     if row.call is not None:
         at, read = row.call.at, zip(row.call.read, row.call.c_in, strict=True)
-        out = network(at, 1 + max(row.blocks), *(c * slots[k] for k, c in read))
-        outputs = [out[block] for block in row.blocks]
+        out = network(at, 1 + max(row.channel_blocks), *(c * slots[k] for k, c in read))
+        outputs = [out[block] for block in row.channel_blocks]
         own = [(p, slots[k]) for k, p in enumerate(row.p) if p]
         terms["D"] = row.scale * total([*own, *zip(row.q, outputs, strict=True)])
         if row.e:

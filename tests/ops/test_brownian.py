@@ -10,13 +10,13 @@ import pytest
 import torch
 from analytic import network
 from brownian_cases import arguments
+from diffusion_engine.executors.run import Run
 from oracles.problems import TG, TM
 from tape import TapeRecorder, taped
 
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.backends import native
 from diffusion_engine.executors import Graph, graph
-from diffusion_engine.executors.run import Run
 from diffusion_engine.ops import layout as at
 from diffusion_engine.ops import philox as noise
 from diffusion_engine.ops.brownian import BrownianArgs

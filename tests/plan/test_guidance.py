@@ -41,7 +41,7 @@ def denoised_of(plan, at, state, outs):
     """`denoised` of a row for a state and the outputs of its branches, by the row's own weights."""
     row = plan.rows[1]
     total = row.p[0] * state
-    for q, block, branch in zip(row.q, row.blocks, row.branches, strict=True):
+    for q, block, branch in zip(row.q, row.channel_blocks, row.branches, strict=True):
         total = total + q * outs[branch][block]
     return total
 
@@ -73,7 +73,7 @@ def test_blocks_are_guided_as_one():
     plan = Both().plan(VP(), Sampler(mixture(), "ddim", 3).points, mixture())
     row = classifier_free(plan, 3.0).rows[1]
     assert row.e == (1.5, 0.75, -1.0, -0.5)
-    assert row.blocks == (0, 1, 0, 1) and row.branches == (0, 0, 1, 1)
+    assert row.channel_blocks == (0, 1, 0, 1) and row.branches == (0, 0, 1, 1)
     row = compose(plan, (1.0, 2.0)).rows[1]
     assert row.e == (0.5, 0.25, 1.0, 0.5, -1.0, -0.5)
     assert row.branches == (0, 0, 2, 2, 1, 1)
@@ -127,7 +127,7 @@ def test_the_gradient_in_every_parameterisation(prediction):
     d_plain = plain.p[0] * state + plain.q[0] * out
     eps, eps_plain = ((state - at.alpha * value) / at.sigma for value in (d, d_plain))
     assert eps == pytest.approx(eps_plain - 2.0 * at.sigma * gradient_of_x)
-    assert row.blocks == (0, 1) and row.branches == (0, 0)
+    assert row.channel_blocks == (0, 1) and row.branches == (0, 0)
 
 
 def test_intervals_of_both():
@@ -175,7 +175,7 @@ def test_both_guidances_at_once():
     both = base.with_classifier(base.module.classifier)
     sampler = Sampler(both, "ddim", 6, guidance=2.0, classifier_scale=1.5, **F64)
     row = sampler.plan().rows[1]
-    assert row.blocks == (0, 0, 1) and row.branches == (0, 1, 0)
+    assert row.channel_blocks == (0, 0, 1) and row.branches == (0, 1, 0)
     given = {"x": column(0.7, -1.3), "noised": True, "condition": [0, 2]}
     want = Sampler(base, "ddim", 6, guidance=3.5, **F64).sample(**given)
     assert (sampler.sample(**given).samples - want.samples).abs().max() < 1e-9
@@ -212,7 +212,7 @@ def test_a_classifier_with_weights(memory_format, dtype):
     torch.manual_seed(0)
     network = ScoreNetwork(
         Convolutional(3).eval(), VP(), (3, 6, 5), memory_format=memory_format
-    ).with_classifier(Classifier(4).eval(), blocks=1)
+    ).with_classifier(Classifier(4).eval(), channel_blocks=1)
     samplers = [
         Sampler(network, "ddim", 4, dtype=dtype, backend=b, classifier_scale=5.0)
         for b in ("cpp", "torch")
@@ -507,7 +507,7 @@ def test_bad_classifiers():
     two = ScoreNetwork(lambda x, t: torch.cat((x, x), dim=1), VP(), (1,)).with_classifier(
         lambda x, t: x
     )
-    with pytest.raises(ValueError, match=r"say with_classifier\(\.\.\., blocks=2\)"):
+    with pytest.raises(ValueError, match=r"say with_classifier\(\.\.\., channel_blocks=2\)"):
         Sampler(two, "ddim", 3).sample(1, condition=[0])
     flow = ScoreNetwork(lambda x, t, y: x, FlowMatching(), (1,), prediction="flow")
     with pytest.raises(ValueError, match="alpha must not be 0"):

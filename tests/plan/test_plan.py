@@ -20,7 +20,7 @@ FULL = Row(
     p=(0.5, 0.25),
     q=(2.0, -1.0, 0.5),
     e=(1.0, 0.5, 0.25),
-    blocks=(0, 0, 1),
+    channel_blocks=(0, 0, 1),
     branches=(0, 1, 0),
     clip=(-1.5, 1.0),
     scale=0.5,
@@ -47,11 +47,23 @@ def test_every_field_of_a_plan_is_saved():
     assert Plan.from_json(kept.to_json()).exact
 
 
+def test_a_plan_of_the_first_format():
+    """It says "blocks" of what is "channel_blocks" now."""
+    body = json.loads(PLAN.to_json())
+    rows = [
+        {("blocks" if k == "channel_blocks" else k): v for k, v in r.items()} for r in body["rows"]
+    ]
+    again = Plan.from_json(json.dumps(body | {"format": "diffusion-engine-plan/1", "rows": rows}))
+    assert again == PLAN and again.to_json() == PLAN.to_json()
+    with pytest.raises(ValueError, match="this is not a saved plan"):
+        Plan.from_json(json.dumps(body | {"rows": rows}))
+
+
 def test_what_a_plan_counts():
     assert (PLAN.slots, PLAN.outputs, PLAN.normals, PLAN.inputs) == (3, 3, 2, 2)
     assert (PLAN.entries, PLAN.nfe, PLAN.evaluations, PLAN.learned) == (2, 1, 2, True)
     assert PLAN.branches == ((), (0, 1, 0)) and FULL.entries == (0, 1)
-    twice = replace(PLAN, rows=(FIRST, replace(FULL, call=None, p=(), q=(), e=(), blocks=(),
+    twice = replace(PLAN, rows=(FIRST, replace(FULL, call=None, p=(), q=(), e=(), channel_blocks=(),
                                                branches=(), learned=None), FULL))  # fmt: skip
     assert (twice.nfe, twice.evaluations) == (1, 2)
     only = Row(None, {0: 0.6 * normal(0)}, state=AT)
@@ -67,7 +79,8 @@ def test_what_a_plan_counts():
 
 
 TRANSPORT = Row(
-    Call(AT, 0.5), {0: 0.5 * x + 0.5 * denoised}, p=(1.0,), q=(1.0,), blocks=(0,), branches=(0,), state=AFTER
+    Call(AT, 0.5), {0: 0.5 * x + 0.5 * denoised}, p=(1.0,), q=(1.0,), channel_blocks=(0,), branches=(0,),
+    state=AFTER,
 )  # fmt: skip
 
 
@@ -112,13 +125,13 @@ def test_the_transport_of_x0_is_followed():
         ({"new": {-1: x}}, r"writes slots \[-1\]"),
         ({"p": (0.1,) * 6}, "has 6 slots and 3 outputs; 5 and 16 at most"),
         ({"q": (0.1,) * 17}, "has 2 slots and 17 outputs"),
-        ({"blocks": (0, 1)}, "q, blocks, branches and e need one value for each output"),
+        ({"channel_blocks": (0, 1)}, "q, channel_blocks, branches and e need one value for each output"),
         ({"branches": (0, 0)}, "one value for each output"),
         ({"e": (1.0,)}, "one value for each output"),
         ({"spans": ((0, 7, 7),)}, "spans are"),
         ({"spans": ((0, -1, 7),)}, "spans are"),
         ({"call": None}, "has no network call and takes outputs of one"),
-        ({"call": None, "q": (), "blocks": (), "branches": (), "e": ()}, "takes outputs of one"),
+        ({"call": None, "q": (), "channel_blocks": (), "branches": (), "e": ()}, "takes outputs of one"),
     ],
 )  # fmt: skip
 def test_rows_that_are_refused(fields_, message):
@@ -136,7 +149,7 @@ def test_a_weight_of_zero_reads_nothing():
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": "diffusion-engine-plan/2"}, {"rows": [{}]}, {"rows": 3}, {"name": None, "rows": [3]},
+        {"format": "diffusion-engine-plan/3"}, {"rows": [{}]}, {"rows": 3}, {"name": None, "rows": [3]},
     ],
 )  # fmt: skip
 def test_texts_that_are_no_plan(change):

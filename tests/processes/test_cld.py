@@ -170,7 +170,7 @@ def test_mixture_score_is_a_derivative():
         assert found == pytest.approx(slope, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", [n for n, kind in SOLVERS.items() if kind.blocks == 1])
+@pytest.mark.parametrize("name", [n for n, kind in SOLVERS.items() if kind.parts == 1])
 def test_solvers_of_x_refuse(name):
     with pytest.raises(ValueError, match=r"moves x alone and CLD has a state of \[x, v\]; use"):
         Sampler(cld_gaussian(), name, 5)

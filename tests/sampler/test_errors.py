@@ -181,7 +181,13 @@ AT = Point(0.5, 0.8, 0.6)
 def row(new, call=True, **fields):
     if not call:
         return Row(None, new, state=AT, **fields)
-    fields = {"p": (1.0,), "q": (1.0,), "blocks": (0,), "branches": (0,), "state": AT} | fields
+    fields = {
+        "p": (1.0,),
+        "q": (1.0,),
+        "channel_blocks": (0,),
+        "branches": (0,),
+        "state": AT,
+    } | fields
     return Row(Call(AT, 0.5), new, **fields)
 
 

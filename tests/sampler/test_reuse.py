@@ -5,13 +5,13 @@ from contextlib import contextmanager
 import pytest
 import tape
 import torch
+from diffusion_engine.executors.run import Run
+from diffusion_engine.executors.space import Space
 from tape import taping
 from torch import nn
 
 from diffusion_engine import Sampler, ScoreNetwork, trace
 from diffusion_engine.executors import Eager, GraphError, eager
-from diffusion_engine.executors.run import Run
-from diffusion_engine.executors.space import Space
 from diffusion_engine.processes import VP
 
 SHAPE = (3, 5, 7)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from cld_cases import DATA, OF_CLD, VARYING, elementwise, suited
+from diffusion_engine.executors.run import Run
 from tape import TapeRecorder, taped
 from torch import nn
 
 from diffusion_engine import SOLVERS, Sampler, ScoreNetwork
 from diffusion_engine.executors import Graph, executor, graph
 from diffusion_engine.executors import eager as eager_module
-from diffusion_engine.executors.run import Run
 from diffusion_engine.networks.linearize import linearized
 from diffusion_engine.plan import Plan
 from diffusion_engine.processes import CLD

@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from diffusion_engine.executors.run import Run
 from oracles import ddgan as oracle
 from tape import TapeRecorder, taped
 
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.executors import Graph, graph
-from diffusion_engine.executors.run import Run
 from diffusion_engine.ops import philox as noise
 from diffusion_engine.processes import VP, Discrete
 from diffusion_engine.testing import GaussianGenerator

@@ -76,7 +76,7 @@ def density(process, t: float, n: int, e: float):
     """log p(x) or log p(x, v), and E[x0 | .], of the bent data, by quadrature over x0."""
     u, weights = np.polynomial.hermite_e.hermegauss(60)
     x0, prior = weak.MEAN + weak.STD * u, weights * (1.0 + e * weak.HERMITE[n](u))
-    blocks = process.blocks
+    blocks = process.parts
     a = np.array(process.mean(t) if blocks == 2 else [process.at(t).alpha])
     given = process.covariance(t).matrix if blocks == 2 else np.array([[process.at(t).sigma ** 2]])
 
@@ -92,11 +92,11 @@ def density(process, t: float, n: int, e: float):
 @pytest.mark.parametrize("process, t", [(VP(), 0.3), (CLD(), 0.2)], ids=["VP", "CLD"])
 def test_networks_of_bent_data(process, t, n):
     """Their change with e, against that of E[x0 | x], or of d log p / dv, by quadrature."""
-    state, e, d = np.array([0.7, -0.2][: process.blocks]), 1e-4, 1e-3
+    state, e, d = np.array([0.7, -0.2][: process.parts]), 1e-4, 1e-3
 
     def wanted(e):
         at = density(process, t, n, e)
-        if process.blocks == 1:
+        if process.parts == 1:
             return at(state)[1]
         up, down = (at(state + np.array([0.0, sign * d]))[0] for sign in (1, -1))
         return (up - down) / (2.0 * d)
@@ -107,7 +107,7 @@ def test_networks_of_bent_data(process, t, n):
         scaled = torch.from_numpy(state[None]) * network.c_in(point)
         label = torch.tensor([network.label_of(point)], dtype=torch.float64)
         (out,) = network(scaled, label, None)
-        own, on_output = network.rule.score(process, t) if process.blocks == 2 else (0.0, 1.0)
+        own, on_output = network.rule.score(process, t) if process.parts == 2 else (0.0, 1.0)
         return own * state[-1] + on_output * float(out)
 
     assert made(0.0) == pytest.approx(wanted(0.0), rel=1e-5)

@@ -60,7 +60,7 @@ def test_law_on_gaussian_data(form):
     for sampler in suited:
         plan = sampler.plan()
         seen = list(affine.followed(plan, sampler.network))
-        last = seen[-1].slots[sorted(plan.rows[-1].new.keys() & {*range(sampler.solver.blocks)})]
+        last = seen[-1].slots[sorted(plan.rows[-1].new.keys() & {*range(sampler.solver.parts)})]
         weights = np.concatenate([*(row.read for row in seen if row.read is not None), last])
         mean, spread = affine.law(weights)
 
@@ -85,7 +85,7 @@ CHANCE = 0.5e-6 / len(cases.PLAIN)
 
 def on_the_mixture(form: Form, n: int) -> Sampler:
     """Few steps, which end where noise is left: a run to clean data hides what it does with noise."""
-    if form.kind.blocks == 2:
+    if form.kind.parts == 2:
         process, how = CLD(), {"times": np.linspace(1.0, 0.2, 9)}
     elif form.name == "ddgan":
         process, how = FEW, {"steps": 4}
@@ -184,7 +184,7 @@ def test_weak_order(form):
     options = {k: v for k, v in form.options.items() if k in SMOOTH}  # other noise has another law
     rule = form.kind(**options)
     several = form in cases.PLAIN
-    n = 100 if rule.blocks == 2 else (200 if several else 400) // rule.calls
+    n = 100 if rule.parts == 2 else (200 if several else 400) // rule.calls
     suited = on_default_grids(rule, several)
     assert suited
     for process in suited:
@@ -195,7 +195,7 @@ def test_weak_order(form):
 
 def on_default_grids(rule: Solver, several: bool) -> list:
     """Processes that the solver suits, whose grids differ; one alone of x's where not several."""
-    if rule.blocks == 2:
+    if rule.parts == 2:
         return [CLD(), cld_cases.VARYING]
     of_x = (VP(), SubVP(), VE(), EDM()) if several else (VP(),)
     return [p for p in of_x if not rule.objection(p, grids.points(p, 4))]

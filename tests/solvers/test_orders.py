@@ -86,7 +86,7 @@ CASES["CLD"] = OfCLD(CLD(t_min=0.1, t_max=0.3))
 
 
 def case_of(rule: Solver) -> OfX:
-    return CASES["CLD" if rule.blocks == 2 else "VP"]
+    return CASES["CLD" if rule.parts == 2 else "VP"]
 
 
 # Solvers whose order no ODE tells; what they say is the order in law.
@@ -114,7 +114,7 @@ def begins_at_noise(rule: Solver) -> bool:
 
 
 FITTED = [name for name in SOLVERS if fits(without_noise(name))]
-OF_X = [name for name in FITTED if SOLVERS[name].blocks == 1]
+OF_X = [name for name in FITTED if SOLVERS[name].parts == 1]
 FROM_PURE_NOISE = [name for name in OF_X if begins_at_noise(without_noise(name))]
 
 BOTH, STARTS = (True, False), ("euler", "heun")
@@ -207,7 +207,7 @@ def check_asymptotic(rule: Solver) -> None:
     """Between tiny steps or, for formulas of equal steps, in even ones behind exact states."""
     case = case_of(rule)
     found = [slopes(rule, case, graded)]
-    if rule.blocks == 1:
+    if rule.parts == 1:
         found.append(slopes(rule, case, even, held=3))
     check(rule, rule.asymptotic, *found)
 

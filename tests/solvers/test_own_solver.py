@@ -312,6 +312,6 @@ def test_solvers_say_whether_they_draw(name):
     """`stochastic` is for lists; from a whole state a plan's normals are fresh noise."""
     sampler = Sampler(exact_network(name), name, 4)
     process = sampler.network.process
-    start = "whole" if process.blocks == 2 else "state"
+    start = "whole" if process.parts == 2 else "state"
     plan = sampler.solver.plan(process, sampler.points, sampler.network, start)
     assert sampler.solver.stochastic is (plan.normals > 0)

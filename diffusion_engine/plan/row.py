@@ -1,0 +1,117 @@
+"""A row of a plan: one network call and what the slots become of it. Host only, float64, no tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..ops import layout
+from ..processes import Point
+from .linear import Linear
+
+CELLS = 1 << layout.DEPTH
+# (path, first cell, last cell) of a Brownian path, see brownian.py
+Span = tuple[int, int, int]
+LISTS = ("p", "q", "e", "channel_blocks", "branches", "clip", "learned", "known")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A network call: the law of the state it reads, and what the network is given.
+
+    at     the point (t, alpha, sigma) of the state
+    read   the slots the network reads, at most two, joined on the channel axis
+    c_in   the input scale of each
+    label  the number the network is given for the time
+    """
+
+    at: Point
+    label: float
+    read: tuple[int, ...] = (0,)
+    c_in: tuple[float, ...] = (1.0,)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network call and one update of the slots.
+
+    call      the call whose outputs the row uses; None for a first row, or one that moves slots alone
+    new       slot -> its new content in terms of old slots, "D", "raw", "z0", "z1"
+    p         denoised: weight of each slot
+    q         denoised: weight of each output
+    e         raw: weight of each output
+    channel_blocks  of each output, which of the network's it is, its prediction being 0
+    branches  the branch (0 the condition, 1 none, further concepts) whose entry holds each output
+    clip      denoised is clipped to this range, then multiplied by `scale`
+    learned   (v0, v1, j): normals are multiplied by exp(v0 + v1 out[j])
+    known     (u0, u1): the known region of slot 0 becomes u0 known + u1 z
+    key       names the row's normals; independent of the row's position
+    state     the law of slot 0 after the row; None while slot 0 holds a partial sum
+    spans     of each normal, the interval of a Brownian path whose increment it is with
+              noise="brownian"; None, or no entry, where it stays the row's own
+    """
+
+    call: Call | None
+    new: dict[int, Linear]
+    p: tuple[float, ...] = ()
+    q: tuple[float, ...] = ()
+    e: tuple[float, ...] = ()
+    channel_blocks: tuple[int, ...] = ()
+    branches: tuple[int, ...] = ()
+    clip: tuple[float, float] | None = None
+    scale: float = 1.0
+    learned: tuple[float, float, int] | None = None
+    known: tuple[float, float] | None = None
+    key: int = 0
+    state: Point | None = None
+    spans: tuple[Span | None, ...] = ()
+
+    @property
+    def entries(self) -> tuple[int, ...]:
+        """The branches the row calls the network for, each once."""
+        return tuple(sorted(set(self.branches)))
+
+    def draws(self, m: int) -> bool:
+        """Whether the row uses normal m."""
+        return any(update[f"z{m}"] != 0.0 for update in self.new.values())
+
+
+def to_dict(row: Row) -> dict[str, Any]:
+    """The row as JSON-able values."""
+
+    def point(p: Point | None) -> list[float] | None:
+        return None if p is None else [p.t, p.alpha, p.sigma]
+
+    call = row.call and {
+        "at": point(row.call.at),
+        "label": row.call.label,
+        "read": row.call.read,
+        "c_in": row.call.c_in,
+    }
+    return {
+        "call": call,
+        "new": {str(k): dict(update.weights) for k, update in row.new.items()},
+        **{name: getattr(row, name) for name in (*LISTS, "scale", "key")},
+        "state": point(row.state),
+        "spans": row.spans,
+    }
+
+
+def from_dict(body: dict[str, Any]) -> Row:
+    """The row of `to_dict`."""
+    call = body["call"] and Call(
+        Point(*body["call"]["at"]),
+        body["call"]["label"],
+        tuple(body["call"]["read"]),
+        tuple(body["call"]["c_in"]),
+    )
+    tuples: dict[str, Any] = {n: None if body[n] is None else tuple(body[n]) for n in LISTS}
+    return Row(
+        call=call,
+        new={int(k): Linear.of(update) for k, update in body["new"].items()},
+        **tuples,
+        scale=body["scale"],
+        key=body["key"],
+        state=body["state"] and Point(*body["state"]),
+        spans=tuple(span and tuple(span) for span in body.get("spans", ())),
+    )
