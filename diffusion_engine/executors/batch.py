@@ -111,7 +111,7 @@ class Batch:
                 f"the samples here take {self._entries} entries of the network's batch and this one "
                 f"{job.plan.entries}, of {self.capacity.room}; release one first"
             )
-        rows = self.rows.hold(job.plan, job.brownian, private)
+        rows = self.rows.hold(job.plan, job.brownian and self.capacity.brownian, private)
         if not self._jobs:
             self._steps = 0
         seat = heapq.heappop(self._free)
@@ -121,7 +121,7 @@ class Batch:
         self._row[seat] = rows.first
         self._seed[seat] = job.seed - (job.seed >> 63 << 64)  # the same bits as a signed number
         self._given[seat] = job.brownian or job.noise is not None
-        if job.noise is not None:
+        if job.noise is not None and self.capacity.draws:
             self._sources[seat] = job.noise, rows.first
         if job.on_row is not None:
             self._watchers[seat] = job.on_row, rows.first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -106,7 +107,7 @@ class Capacity:
             state_dtype=state_dtype,
             label_dtype=torch.float32 if network.label_dtype in HALF else network.label_dtype,
             device=device,
-            condition=kind_of(conditions[0]) if conditions else (),
+            condition=_widest([kind_of(condition) for condition in conditions]),
             latent=network.latent,
         )
 
@@ -145,9 +146,9 @@ class Capacity:
         """Why what a job is given does not fit."""
         if not 0 <= job.seed < 2**64:
             return f"its seed is {job.seed}; a seed lies in 0 ... 2^64 - 1"
-        if job.noise is not None and not self.draws:
+        if job.noise is not None and any(job.plan.draws) and not self.draws:
             return "it comes with noise of its own and this batch draws all"
-        if job.brownian and not self.brownian:
+        if job.brownian and any(job.plan.draws) and not self.brownian:
             return "its noise is a Brownian path's and this batch follows none"
         if not job.plan.masked == (job.mask is not None) == (job.known is not None):
             return (
@@ -169,7 +170,8 @@ class Capacity:
                 f"has {self.branches}"
             )
         for condition in conditions:
-            if (kind := kind_of(condition)) != self.condition:
+            kind = kind_of(condition)
+            if kind != self.condition and not _fits(kind, self.condition):
                 return f"its condition is {list(kind)} and this batch's are {list(self.condition)}"
         return None
 
@@ -184,3 +186,21 @@ def kind_of(condition: Given) -> Kind:
     if isinstance(condition, Tensor):
         return (("", tuple(condition.shape), condition.dtype),)
     return tuple((name, tuple(t.shape), t.dtype) for name, t in named(condition))
+
+
+def _fits(kind: Kind, room: Kind) -> bool:
+    """Whether a condition can be kept where there is room for another: the same names and shapes, and no
+    dtype that holds more."""
+    return [one[:2] for one in kind] == [one[:2] for one in room] and all(
+        torch.promote_types(a[2], b[2]) == b[2] for a, b in zip(kind, room, strict=True)
+    )
+
+
+def _widest(kinds: Sequence[Kind]) -> Kind:
+    """The condition of the first branch, in dtypes that hold those of all branches."""
+    if not kinds:
+        return ()
+    dtypes = [
+        reduce(torch.promote_types, every) for every in zip(*([d for *_, d in k] for k in kinds))
+    ]  # noqa: B905
+    return tuple((name, shape, d) for (name, shape, _), d in zip(kinds[0], dtypes, strict=True))

@@ -24,7 +24,8 @@ import numpy as np
 from ..ops.layout import DEPTH, HEADER, NORMALS, TERMS
 from ..ops.philox import IMAGE, PATH
 from ..processes import Point
-from .plan import CELLS, Plan, Span
+from .plan import Plan
+from .row import CELLS, Span
 
 RANGE = 16.0  # so that a cell is 2^-12 wide
 ROOT = 0  # the key of the whole path's normal; node i of level n, counted from the left, is 2^n + i

@@ -1,4 +1,4 @@
-"""The levels of the processes as torch functions of t, for what differentiates them or needs them on a device.
+"""The levels of the processes as torch functions of t, for what differentiates them.
 
 Plans do not: their numbers are the float64 of `processes`.
 """
