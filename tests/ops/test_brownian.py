@@ -2,7 +2,6 @@
 
 import json
 import math
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -10,11 +9,13 @@ import pytest
 import torch
 from analytic import network
 from brownian_cases import arguments
+from on_host import OnHost
 from oracles.problems import TG, TM
 from tape import TapeRecorder, taped
 
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.backends import native
+from diffusion_engine.backends.brownian import bind
 from diffusion_engine.executors import Graph, graph
 from diffusion_engine.executors.run import Run
 from diffusion_engine.ops import layout as at
@@ -130,8 +131,7 @@ def test_code_of_the_gpu_equals_the_reference(shape, last, multiprocessors):
     if isinstance(cuda, str):
         pytest.skip(cuda)
     got = arguments(shape, last)
-    run = partial(cuda.brownian_on_host, multiprocessors=multiprocessors)
-    native._bind_brownian(got, "_cuda", run)()
+    bind(OnHost(multiprocessors=multiprocessors), got)()
     assert torch.equal(got.out, drawn("torch", arguments(shape, last)))
 
 
