@@ -16,8 +16,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..backends.layers import objection_tokens
+from ..backends.attention import layout_objection
 from ..ops.attention import AttentionArgs, Launch
+from ..ops.op import Implementation
 from .launch import interpreted, on_device, out_of_place, start
 
 LOG2E = 1.4426950408889634
@@ -151,17 +152,14 @@ def sizes(dim: int, dtype: torch.dtype, queries: int) -> dict[str, int]:
     return {"M": rows, "N": keys, "SLICE": 0, "num_warps": rows // 16, "num_stages": 3}
 
 
-def objection_attention(args: AttentionArgs) -> str | None:
-    """Why this implementation cannot take args, or None."""
+def objection(args: AttentionArgs) -> str | None:
     if args.q.dtype == torch.float64:
         return "Triton works in float32; q is float64"
-    return out_of_place(_attention, args.q.device) or objection_tokens(args)
+    return out_of_place(_attention, args.q.device) or layout_objection(args)
 
 
-def bind_attention(args: AttentionArgs) -> Launch:
-    """A launch that takes the tensors. Raises ValueError where there is an objection."""
-    if reason := objection_attention(args):
-        raise ValueError(reason)
+def bind(args: AttentionArgs) -> Launch:
+    """A launch that takes the tensors."""
     device, (grid, fixed) = on_device(args.q.device), prepare(args)
     run: Callable[..., None] | None = None
 
@@ -212,3 +210,6 @@ def prepare(args: AttentionArgs) -> tuple[tuple[int], dict[str, Any]]:
         **chosen,
     }
     return (batch * heads * blocks,), fixed
+
+
+TRITON = Implementation(bind=bind, objection=objection)

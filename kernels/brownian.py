@@ -10,8 +10,9 @@ import triton.language as tl
 
 from ..ops import layout
 from ..ops.brownian import BrownianArgs
+from ..ops.op import Implementation
 from .cover import Cover, channel_pixel, cover
-from .launch import objection, on_device, start
+from .launch import objection_to, on_device, start
 from .philox import normals
 
 HEADER = tl.constexpr(layout.HEADER)
@@ -48,16 +49,12 @@ def _brownian(out_ptr, seed_ptr, row_ptr, terms_ptr, weight_ptr,
             tl.store(to + c * channel_stride + px * pixel_stride, total, mask=valid)
 
 
-def objection_brownian(args: BrownianArgs) -> str | None:
-    """Why this implementation cannot take args, or None."""
+def objection(args: BrownianArgs) -> str | None:
     small = {name: getattr(args, name) for name in ("seed", "row", "terms", "weight")}
-    return objection(_brownian, {"out": args.out[0]}, small)
+    return objection_to(_brownian, {"out": args.out[0]}, small)
 
 
-def bind_brownian(args: BrownianArgs) -> Callable[[], None]:
-    """Raises ValueError where there is an objection."""
-    if reason := objection_brownian(args):
-        raise ValueError(reason)
+def bind(args: BrownianArgs) -> Callable[[], None]:
     device = on_device(args.out.device)
     run: Callable[..., None] | None = None
 
@@ -93,3 +90,6 @@ def prepare(args: BrownianArgs) -> tuple[tuple[int], dict[str, Any], dict[str, A
         **chosen.constants,
     }
     return (draws * batch * chosen.programs,), {}, fixed
+
+
+TRITON = Implementation(bind=bind, objection=objection)

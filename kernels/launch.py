@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from threading import Lock
@@ -12,7 +12,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ..backends.views import scattered, strides
+from ..backends.views import layout_objection
 
 _interpreting = Lock()  # the interpreter keeps the place in the grid in a global
 
@@ -32,18 +32,12 @@ def out_of_place(kernel: object, device: torch.device) -> str | None:
     )
 
 
-def objection(kernel: object, images: dict[str, Tensor], small: dict[str, Tensor]) -> str | None:
+def objection_to(
+    kernel: object, images: Mapping[str, Tensor], small: Mapping[str, Tensor | None]
+) -> str | None:
     """Why a kernel cannot take images [B, C, *pixel] and small, contiguous tensors; or None."""
     device = next(iter(images.values())).device
-    if reason := out_of_place(kernel, device):
-        return reason
-    for name, tensor in images.items():
-        if strides(tensor) is None:
-            return scattered(name, tensor)
-    for name, tensor in small.items():
-        if not tensor.is_contiguous():
-            return f"{name} is not contiguous: strides {list(tensor.stride())}"
-    return None
+    return out_of_place(kernel, device) or layout_objection(images, small)
 
 
 def on_device(device: torch.device) -> Callable[[], AbstractContextManager[Any]]:

@@ -10,8 +10,9 @@ import triton.language as tl
 
 from ..ops import layout
 from ..ops.noise import NoiseArgs
+from ..ops.op import Implementation
 from .cover import Cover, channel_pixel, cover
-from .launch import objection, on_device, start
+from .launch import objection_to, on_device, start
 from .philox import normals
 
 INDEX = tl.constexpr(layout.INDEX)
@@ -38,16 +39,13 @@ def _noise(key, m, out_ptr, seed_ptr, row_ptr, index_ptr, batch_stride, channel_
     tl.store(at, z, mask=valid)
 
 
-def objection_noise(args: NoiseArgs) -> str | None:
-    """Why this implementation cannot take args, or None."""
-    given = {name: getattr(args, name) for name in ("seed", "row", "index")}
-    return objection(_noise, {"out": args.out}, {n: t for n, t in given.items() if t is not None})
+def objection(args: NoiseArgs) -> str | None:
+    small = {name: getattr(args, name) for name in ("seed", "row", "index")}
+    return objection_to(_noise, {"out": args.out}, small)
 
 
-def bind_noise(args: NoiseArgs) -> Callable[..., None]:
-    """The launch takes the key and m. Raises ValueError where there is an objection."""
-    if reason := objection_noise(args):
-        raise ValueError(reason)
+def bind(args: NoiseArgs) -> Callable[..., None]:
+    """The launch takes the key and m."""
     device = on_device(args.out.device)
     run: Callable[..., None] | None = None
 
@@ -80,3 +78,6 @@ def prepare(args: NoiseArgs, key: int, m: int) -> tuple[tuple[int], dict[str, An
         **chosen.constants,
     }
     return (args.out.shape[0] * chosen.programs,), {"key": key, "m": m}, fixed
+
+
+TRITON = Implementation(bind=bind, objection=objection)

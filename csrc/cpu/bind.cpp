@@ -79,7 +79,7 @@ std::vector<float> normals(uint64_t seed, uint32_t key, uint32_t m, int64_t firs
 }  // namespace
 
 PYBIND11_MODULE(_cpu, m) {
-  m.doc() = "CPU kernels. Called by diffusion_engine.backends.native only.";
+  m.doc() = "CPU kernels. Called by diffusion_engine.backends only.";
   de::bind_step_params(m);
   de::bind_noise_params(m);
   de::bind_brownian_params(m);

@@ -1,17 +1,7 @@
-#include "attention_kernel.h"
-#include "brownian_kernel.h"
-#include "group_norm_kernel.h"
-#include "kernels.h"
-#include "step_kernel.h"
-#include "winograd_kernel.h"
+#include "kernels_isa.h"
 
 namespace de {
 
-static void normals(uint64_t seed, uint32_t key, uint32_t m, int64_t first, int64_t count, float* out) {
-  fill_normals(Normals(seed, key, m), first, count, out, 1);
-}
-
-const Kernels avx512 = {"avx512", step, noise, brownian, normals, group_norm,
-                        column_moments, normalize_rows, attention, conv3x3};
+const Kernels avx512 = kernels_of("avx512");
 
 }  // namespace de

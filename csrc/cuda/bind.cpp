@@ -22,7 +22,7 @@ std::array<uint32_t, 4> philox(const std::array<uint32_t, 4>& c, uint32_t k0, ui
 
 PYBIND11_MODULE(_cuda, m) {
   namespace py = pybind11;
-  m.doc() = "CUDA kernels. Called by diffusion_engine.backends.native only.";
+  m.doc() = "CUDA kernels. Called by diffusion_engine.backends only.";
   de::bind_step_params(m);
   de::bind_noise_params(m);
   de::bind_brownian_params(m);
@@ -104,10 +104,10 @@ PYBIND11_MODULE(_cuda, m) {
       py::arg("params"), py::arg("addresses"), "Bytes that the call's workspace has to have.");
   m.def(
       "attention_on_host",
-      [](const de::AttentionParams& p, const Addresses<4>& to) {
-        de::attention_on_host(de::own(p, to));
+      [](const de::AttentionParams& p, const Addresses<4>& to, uintptr_t workspace) {
+        de::attention_on_host(de::own(p, to, workspace));
       },
-      py::arg("params"), py::arg("addresses"),
+      py::arg("params"), py::arg("addresses"), py::arg("workspace") = 0,
       "Runs the kernel's code on the CPU, the threads of a block as fibers. For tests.");
   m.def("philox", &philox, py::arg("counter"), py::arg("k0"), py::arg("k1"),
         "Philox4x32-10 of a counter and a key, computed on the CPU.");

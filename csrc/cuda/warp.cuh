@@ -24,6 +24,12 @@ DE_HD float shuffle_xor(float x, int mask) {
 #endif
 }
 
+DE_HD float sum_of_warp(float x) {
+#pragma unroll
+  for (int mask = WARP / 2; mask > 0; mask /= 2) x += shuffle_xor(x, mask);
+  return x;
+}
+
 // 2^x to two units in the last place; 0 at -inf.
 DE_HD float exp2_fast(float x) {
 #ifdef __CUDA_ARCH__

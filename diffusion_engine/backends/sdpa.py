@@ -17,11 +17,12 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend
 
 from ..ops.attention import AttentionArgs, Launch
+from ..ops.op import Implementation
 
 FUSED = (SDPBackend.CUDNN_ATTENTION.value, SDPBackend.FLASH_ATTENTION.value)
 
 
-def objection_attention(args: AttentionArgs) -> str | None:
+def objection(args: AttentionArgs) -> str | None:
     """Why this implementation cannot take args, or None."""
     if args.factor < 0:
         return f"FlashAttention may overflow where the scale is negative, {args.factor}"
@@ -39,10 +40,8 @@ def objection_attention(args: AttentionArgs) -> str | None:
     )
 
 
-def bind_attention(args: AttentionArgs) -> Launch:
-    """A launch that returns the result. Raises ValueError where there is an objection."""
-    if reason := objection_attention(args):
-        raise ValueError(reason)
+def bind(args: AttentionArgs) -> Launch:
+    """A launch that returns the result."""
     scale = args.scale
 
     def launch(tensors: Sequence[Tensor]) -> Tensor:
@@ -53,3 +52,6 @@ def bind_attention(args: AttentionArgs) -> Launch:
         return made.transpose(1, 2).contiguous().transpose(1, 2)
 
     return launch
+
+
+SDPA = Implementation(bind=bind, objection=objection)

@@ -16,10 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from . import launches
+from .op import Op, Operator
 from .written import check_written
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -100,7 +103,7 @@ def check(q: Tensor, k: Tensor, v: Tensor) -> None:
         raise ValueError(f"q is on {q.device}, k on {k.device}, v on {v.device}; move them to one")
 
 
-def bind_reference(args: AttentionArgs) -> Launch:
+def bind(args: AttentionArgs) -> Launch:
     """The definition in plain torch, queries x keys matrix and all."""
     factor = args.factor
 
@@ -111,3 +114,42 @@ def bind_reference(args: AttentionArgs) -> Launch:
         out.copy_(torch.softmax(scores, dim=-1) @ v.to(kind))
 
     return launch
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, *, backend: str = "auto"
+) -> Tensor:
+    """softmax(q k^T scale) v; shapes in AttentionArgs.
+
+    The result [B, H, N, D] lies in memory as [B, N, H, D], which is what the layer after it reads.
+    There is no derivative. Raises ValueError or TypeError on arguments that do not go together.
+    """
+    out = _empty(q)
+    tensors = (q, k, v, out)
+    make = partial(AttentionArgs, *tensors, scale)
+    made = launches.call("attention", backend, tensors, (scale,), make)
+    return out if made is None else made
+
+
+def _empty(q: Tensor) -> Tensor:
+    """A result, which lies in memory as [B, N, H, D]."""
+    batch, heads, queries, dim = q.shape
+    return q.new_empty(batch, queries, heads, dim).transpose(1, 2)
+
+
+def plain(device: torch.device) -> AttentionArgs:
+    """One head, in the dtype that networks have on such a device."""
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    q, k, v, out = torch.zeros(4, 1, 1, 8, 8, device=device, dtype=dtype)
+    return AttentionArgs(q, k, v, out)
+
+
+SCHEMA = "attention(Tensor q, Tensor k, Tensor v, float? scale=None) -> Tensor"
+
+
+def _fake(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+    check(q, k, v)
+    return _empty(q)
+
+
+OP = Op(bind=bind, plain=plain, operators=(Operator(SCHEMA, attention, _fake),))

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from . import philox
 from .layout import HEADER, TERMS
+from .op import Op, Operator
+from .registry import resolve
 from .written import check_written
 
 
@@ -70,7 +72,7 @@ class BrownianArgs:
         check_written("brownian", out=self.out)
 
 
-def bind_reference(args: BrownianArgs) -> Callable[[], None]:
+def bind(args: BrownianArgs) -> Callable[[], None]:
     """The definition in plain torch."""
 
     def launch() -> None:
@@ -92,3 +94,28 @@ def _draw(args: BrownianArgs, m: int) -> None:
         total = torch.where(used, total + weight[:, i : i + 1] * z, total)
     drawn = (counts > 0).view(-1, *[1] * (out.ndim - 1))
     out.copy_(torch.where(drawn, total.reshape(out.shape), out))
+
+
+def plain(device: torch.device) -> BrownianArgs:
+    """A sample that is at no row."""
+    return BrownianArgs(
+        torch.zeros(1, 1, 1, 2, 2, device=device),
+        torch.zeros(1, dtype=torch.int64, device=device),
+        torch.full((1,), -1, dtype=torch.int32, device=device),
+        torch.zeros(1, 1, HEADER + TERMS, dtype=torch.int32, device=device),
+        torch.zeros(1, 1, TERMS, device=device),
+    )
+
+
+SCHEMA = "brownian(Tensor(a!) out, Tensor seed, Tensor row, Tensor terms, Tensor weight) -> ()"
+
+
+def _run(*tensors: Tensor) -> None:
+    resolve("brownian", "auto", BrownianArgs(*tensors))()
+
+
+def _fake(*tensors: Tensor) -> None:
+    BrownianArgs(*tensors)
+
+
+OP = Op(bind=bind, plain=plain, operators=(Operator(SCHEMA, _run, _fake),))

@@ -32,11 +32,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import launches
+from .op import Op, Operator
 from .written import check_written
 
 PANEL = 16  # output channels next to each other in a packed weight, as in csrc/cpu/winograd.h
@@ -166,7 +169,7 @@ def _transform(tile: int) -> Tensor:
     return torch.cat((finite, torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)))
 
 
-def bind_reference(args: Conv3x3Args) -> Launch:
+def bind(args: Conv3x3Args) -> Launch:
     """The definition in plain torch."""
 
     def launch(tensors: Sequence[Tensor | None]) -> None:
@@ -176,3 +179,48 @@ def bind_reference(args: Conv3x3Args) -> Launch:
         out.copy_(y if residual is None else y + residual)
 
     return launch
+
+
+def conv3x3(
+    x: Tensor, weight: Tensor, packed: Tensor, bias: Tensor | None = None,
+    residual: Tensor | None = None, *, backend: str = "auto",
+) -> Tensor:  # fmt: skip
+    """conv2d(x, weight, bias, padding=1) + residual; shapes in Conv3x3Args.
+
+    packed  pack(weight, tile): the tile decides the bits of the result
+
+    The result is new and dense, in the memory format of x. There is no derivative.
+    Raises ValueError or TypeError on arguments that do not go together.
+    """
+    out = _like(x, weight.shape[0])
+    tensors = (x, weight, packed, bias, residual, out)
+    launches.call("conv3x3", backend, tensors, (), partial(Conv3x3Args, *tensors))
+    return out
+
+
+def _like(x: Tensor, channels: int) -> Tensor:
+    """An uninitialised [B, channels, H, W] in the memory format of x."""
+    last = x.ndim == 4 and x.stride(1) == 1
+    form = torch.channels_last if last else torch.contiguous_format
+    shape = (*x.shape[:1], channels, *x.shape[2:])
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=form)
+
+
+def plain(device: torch.device) -> Conv3x3Args:
+    """One channel to one."""
+    x, weight = torch.zeros(1, 1, 2, 2, device=device), torch.zeros(1, 1, 3, 3, device=device)
+    return Conv3x3Args(x, weight, pack(weight, 2), None, None, torch.empty_like(x))
+
+
+SCHEMA = (
+    "conv3x3(Tensor x, Tensor weight, Tensor packed, Tensor? bias=None, "
+    "Tensor? residual=None) -> Tensor"
+)
+
+
+def _fake(x: Tensor, weight: Tensor, packed: Tensor, *rest: object) -> Tensor:
+    check(x, weight, packed)
+    return _like(x, weight.shape[0])
+
+
+OP = Op(bind=bind, plain=plain, operators=(Operator(SCHEMA, conv3x3, _fake),))

@@ -17,11 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import launches
+from .op import Op, Operator
 from .written import check_written
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -106,7 +109,7 @@ def check(x: Tensor, groups: int, eps: float = 1e-5) -> None:
         raise ValueError(f"eps={eps}: the number added to the variance is above 0, such as 1e-5")
 
 
-def bind_reference(args: GroupNormArgs) -> Launch:
+def bind(args: GroupNormArgs) -> Launch:
     """The definition in plain torch."""
     groups, eps, silu = args.groups, args.eps, args.silu
 
@@ -141,3 +144,76 @@ def bind_reference(args: GroupNormArgs) -> Launch:
         out.copy_(F.silu(y) if silu else y)
 
     return launch
+
+
+def group_norm(
+    x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *,
+    silu: bool = False, scale: Tensor | None = None, shift: Tensor | None = None,
+    residual: Tensor | None = None, out: Tensor | None = None, backend: str = "auto",
+) -> Tensor:  # fmt: skip
+    """silu(GroupNorm(x + residual) (1 + scale) + shift); shapes in GroupNormArgs.
+
+    The result is `out`, or else new and dense, in the memory format and dtype of x. There is no
+    derivative.
+    Raises ValueError or TypeError on arguments that do not go together.
+    """
+    out = torch.empty_like(x) if out is None else out
+    _call((x, out, weight, bias, scale, shift, residual, None), groups, eps, silu, backend)
+    return out
+
+
+def add_group_norm(
+    x: Tensor, residual: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
+    eps: float = 1e-5, *, silu: bool = False, scale: Tensor | None = None, shift: Tensor | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """(group_norm of x + residual, x + residual): a residual stream and its next layer's input."""
+    out, summed = torch.empty_like(x), torch.empty_like(x)
+    tensors = (x, out, weight, bias, scale, shift, residual, summed)
+    _call(tensors, groups, eps, silu, backend)
+    return out, summed
+
+
+def _call(
+    tensors: tuple[Tensor | None, ...], groups: int, eps: float, silu: bool, backend: str
+) -> None:
+    make = partial(GroupNormArgs, *tensors, groups, eps, silu)  # type: ignore[arg-type, call-arg]
+    launches.call("group_norm", backend, tensors, (groups, eps, silu), make)
+
+
+def plain(device: torch.device) -> GroupNormArgs:
+    """One group of one channel."""
+    x = torch.zeros(1, 1, 2, 2, device=device)
+    return GroupNormArgs(x, torch.empty_like(x))
+
+
+SCHEMA = (
+    "group_norm(Tensor x, int groups, Tensor? weight=None, Tensor? bias=None, float eps=1e-05, *, "
+    "bool silu=False, Tensor? scale=None, Tensor? shift=None, Tensor? residual=None) -> Tensor"
+)
+ADD_SCHEMA = (
+    "add_group_norm(Tensor x, Tensor residual, int groups, Tensor? weight=None, Tensor? bias=None, "
+    "float eps=1e-05, *, bool silu=False, Tensor? scale=None, Tensor? shift=None) -> (Tensor, Tensor)"
+)
+
+
+def _fake(x: Tensor, groups: int, *rest: object, **others: object) -> Tensor:
+    check(x, groups)
+    return torch.empty_like(x)
+
+
+def _fake_add(
+    x: Tensor, residual: Tensor, groups: int, *rest: object, **others: object
+) -> tuple[Tensor, Tensor]:
+    check(x, groups)
+    return torch.empty_like(x), torch.empty_like(x)
+
+
+OP = Op(
+    bind=bind,
+    plain=plain,
+    operators=(
+        Operator(SCHEMA, group_norm, _fake),
+        Operator(ADD_SCHEMA, add_group_norm, _fake_add),
+    ),
+)

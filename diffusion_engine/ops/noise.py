@@ -14,6 +14,8 @@ from torch import Tensor
 
 from . import layout as at
 from . import philox
+from .op import Op, Operator
+from .registry import resolve
 from .written import check_written
 
 
@@ -67,7 +69,7 @@ class NoiseArgs:
             )
 
 
-def bind_reference(args: NoiseArgs) -> Callable[..., None]:
+def bind(args: NoiseArgs) -> Callable[..., None]:
     """The definition in plain torch; the launch takes the key and m."""
 
     def launch(key: int = 0, m: int = 0) -> None:
@@ -81,3 +83,26 @@ def bind_reference(args: NoiseArgs) -> Callable[..., None]:
         args.out.copy_(z)
 
     return launch
+
+
+def plain(device: torch.device) -> NoiseArgs:
+    """One sample."""
+    seed = torch.zeros(1, dtype=torch.int64, device=device)
+    return NoiseArgs(torch.zeros(1, 1, 2, 2, device=device), seed)
+
+
+SCHEMA = (
+    "noise(Tensor(a!) out, Tensor seed, int key, int m=0, *, Tensor? row=None, Tensor? index=None) "
+    "-> ()"
+)
+
+
+def _run(out: Tensor, seed: Tensor, key: int, m: int = 0, **rows: Tensor | None) -> None:
+    resolve("noise", "auto", NoiseArgs(out, seed, **rows))(key, m)
+
+
+def _fake(out: Tensor, seed: Tensor, key: int, m: int = 0, **rows: Tensor | None) -> None:
+    NoiseArgs(out, seed, **rows)
+
+
+OP = Op(bind=bind, plain=plain, operators=(Operator(SCHEMA, _run, _fake),))

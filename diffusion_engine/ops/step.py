@@ -1,4 +1,5 @@
-"""The op `step`: one row of every sample's own plan, in one pass. This file defines it.
+"""The op `step`: one row of every sample's own plan, in one pass. This file says what it does and takes;
+step_reference.py is its definition in torch.
 
 For every sample b whose row r = row[b] is not negative, with that row's fields (plan.py, layout.py):
 
@@ -26,7 +27,6 @@ import torch
 from torch import Tensor
 
 from . import layout as at
-from . import philox
 from .written import check_written
 
 Launch = Callable[[Sequence[Tensor]], None]
@@ -143,6 +143,21 @@ class StepArgs:
         names = ("slots", "row", "net_in", "label", "denoised", "status", "ticket")
         check_written("step", **{name: getattr(self, name) for name in names})
 
+    def images(self) -> dict[str, Tensor]:
+        """The tensors [B, C, *pixel] except the outputs; those of equal layouts are given once."""
+        names = ("net_in", "mask", "known", "denoised")
+        found = {"slots": self.slots[0]}
+        found |= {name: t for name in names if (t := getattr(self, name)) is not None}
+        if self.noise is not None and len(self.noise):
+            found["noise"] = self.noise[0]
+        return found
+
+    def small(self) -> dict[str, Tensor]:
+        """The tensors of numbers for each sample, row or entry."""
+        names = ("row", "seed", "src", "dst", "label", "given", "status", "ticket")
+        found = {name: t for name in names if (t := getattr(self, name)) is not None}
+        return found | self.table._asdict()
+
     def tensors(self) -> list[Tensor]:
         """Every tensor that was given."""
         fields = (*vars(self).values(), *self.table)
@@ -185,147 +200,3 @@ def _check(name: str, tensor: Tensor | None, shape: tuple | None, dtypes: tuple)
     if not fits:
         wanted = ", ".join("any" if n is None else str(n) for n in shape)
         raise ValueError(f"{name} has shape {list(tensor.shape)}; [{wanted}] is needed")
-
-
-def bind_reference(args: StepArgs) -> Launch:
-    """The definition in plain torch: float32 or float64, any device."""
-
-    def launch(outs: Sequence[Tensor] = ()) -> None:
-        args.check_outputs(outs)
-        _reference(args, outs)
-
-    return launch
-
-
-def _reference(args: StepArgs, outs: Sequence[Tensor]) -> None:
-    slots = args.slots
-    count, batch = slots.shape[:2]
-    active = args.row >= 0
-    r = args.row.clamp(min=0).long()
-    coef, index = args.table.coef[r], args.table.index[r]
-
-    def column(c: int) -> Tensor:
-        return coef[:, c].view(batch, 1, 1)
-
-    def flagged(bit: int) -> Tensor:
-        return ((index[:, at.FLAGS] & bit) != 0).view(batch, 1, 1)
-
-    def flat(t: Tensor) -> Tensor:
-        return t.reshape(*t.shape[: t.ndim - slots.ndim + 3], -1).to(slots.dtype)
-
-    def add(total: Tensor, weight: Tensor, value: Tensor) -> Tensor:
-        # A weight of zero leaves the value unread: 0 * nan would be nan.
-        return total + torch.where(weight != 0, weight * value, torch.zeros_like(total))
-
-    state = [flat(slots[k]) for k in range(count)]
-    zero = torch.zeros_like(state[0])
-    outputs = _gather(args, [flat(o) for o in outs], index)
-
-    denoised, raw = zero, zero
-    for k in range(count):
-        denoised = add(denoised, column(at.P + k), state[k])
-    for j, out in enumerate(outputs):
-        denoised = add(denoised, column(at.Q + j), out)
-        raw = add(raw, column(at.RAW + j), out)
-    lo, hi = column(at.LO), column(at.HI)
-    denoised = torch.where(denoised < lo, lo, denoised)
-    denoised = torch.where(denoised > hi, hi, denoised) * column(at.SCALE)
-
-    drawn = range(args.normals) if args.mask is None else (*range(args.normals), at.NORMALS)
-    z = {m: flat(_normal(args, index[:, at.KEY], m)) for m in drawn}
-    if args.learned and outputs:
-        jv = index[:, at.JV].clamp(min=0).long()
-        variance = torch.stack(outputs)[jv, torch.arange(batch, device=jv.device)]
-        exponent = column(at.V0) + column(at.V1) * variance
-        scale = philox.exp(exponent) if slots.dtype == torch.float32 else exponent.exp()
-        for m in range(args.normals):
-            z[m] = torch.where(flagged(at.LEARNED), z[m] * scale, z[m])
-
-    new = []
-    for k in range(count):
-        total = zero
-        for source in range(count):
-            total = add(total, column(at.A + k * at.SLOTS + source), state[source])
-        total = add(total, column(at.D + k), denoised)
-        total = add(total, column(at.E + k), raw)
-        for m in range(args.normals):
-            total = add(total, column(at.C + k * at.NORMALS + m), z[m])
-        if k == 0 and args.mask is not None and args.known is not None:
-            mask = flat(args.mask)
-            region = add(zero, column(at.U0), flat(args.known))
-            region = add(region, column(at.U1), z[at.NORMALS])
-            total = torch.where(flagged(at.MASKED), mask * total + (1.0 - mask) * region, total)
-        written = active & ((index[:, at.WRITES] >> k & 1) != 0)
-        new.append(torch.where(written.view(batch, 1, 1), total, state[k]))
-        if args.status is not None:
-            bad = ~torch.isfinite(total).flatten(1).all(dim=1)
-            args.status.masked_fill_(written & bad, 1)
-    for k in range(count):
-        slots[k].copy_(new[k].reshape(slots.shape[1:]))
-
-    if args.denoised is not None:
-        shown = torch.where(active.view(batch, 1, 1), denoised, flat(args.denoised))
-        args.denoised.copy_(shown.reshape(args.denoised.shape))
-    if args.dst is not None:
-        _fill(args, torch.stack(new), active, coef, index, args.table.label[r])
-    args.row.copy_(torch.where(active, index[:, at.NEXT], args.row))
-
-
-def _gather(args: StepArgs, outs: list[Tensor], index: Tensor) -> list[Tensor]:
-    """Output j of every sample, [B, C, pixels]; zeros where it is absent."""
-    if not outs or args.src is None:
-        return []
-    batch, channels = args.slots.shape[1:3]
-    gathered = []
-    for j in range(args.src.shape[1]):
-        entry, block = args.src[:, j].long(), index[:, at.H + j].long()
-        total = torch.zeros_like(args.slots[0]).reshape(batch, channels, -1)
-        first = 0
-        for out in outs:
-            blocks = out.shape[1] // channels
-            inside = (entry >= 0) & (block >= first) & (block < first + blocks)
-            views = out.reshape(out.shape[0], blocks, channels, -1)
-            picked = views[entry.clamp(min=0), (block - first).clamp(0, blocks - 1)]
-            total = torch.where(inside.view(-1, 1, 1), picked, total)
-            first += blocks
-        gathered.append(total)
-    return gathered
-
-
-def _normal(args: StepArgs, key: Tensor, m: int) -> Tensor:
-    if args.noise is not None and args.given is None:
-        return args.noise[m]
-    shape = args.slots.shape[1:]
-    drawn = philox.normals(args.seed, key, m, shape[1:].numel()).reshape(shape)
-    if args.noise is None or args.given is None:
-        return drawn
-    return torch.where((args.given != 0).view(-1, *[1] * len(shape[1:])), args.noise[m], drawn)
-
-
-def _label(label: Tensor, dtype: torch.dtype) -> Tensor:
-    """In the network's dtype; as int64 what is no such number is -2^63, as on every backend."""
-    if dtype == torch.int64:
-        label = torch.where((label >= -(2.0**63)) & (label < 2.0**63), label, -(2.0**63))
-    return label.to(dtype)
-
-
-def _fill(
-    args: StepArgs, new: Tensor, active: Tensor, coef: Tensor, index: Tensor, label: Tensor
-) -> None:
-    """Writes the next network inputs and labels."""
-    assert args.dst is not None
-    channels = args.slots.shape[2]
-    samples = torch.arange(args.slots.shape[1], device=new.device)
-    if args.label is not None:
-        label = _label(label, args.label.dtype)
-    for g in range(args.dst.shape[1]):
-        entry = args.dst[:, g].long()
-        valid = active & (entry >= 0)
-        if args.label is not None:
-            args.label[entry[valid]] = label[valid]
-        for i in range(args.inputs if args.net_in is not None else 0):
-            read = index[:, at.READ + i].long()
-            value = coef[:, at.C_IN + i].view(-1, 1, 1) * new[read, samples]
-            block = args.net_in[:, i * channels : (i + 1) * channels]  # type: ignore[index]
-            value = value.to(block.dtype).reshape(-1, *block.shape[1:])
-            block[entry[valid]] = value[valid]

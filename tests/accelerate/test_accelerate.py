@@ -243,7 +243,7 @@ def image(channels, last, batch=2):
 @torch.no_grad()
 def test_forms_of_a_convolution(form, last, bias, monkeypatch):
     choose_form(monkeypatch, lambda forms: form)
-    monkeypatch.setattr("diffusion_engine.ops.conv3x3.bind_reference", None)  # no form is so slow
+    monkeypatch.setattr("diffusion_engine.ops.conv3x3.OP", None)  # no form is so slow
     site = conv_site(bias=bias)
     x, residual = image(97, last), image(20, last)
     close(site.forward(x), want := site.original(x))

@@ -15,7 +15,7 @@ from diffusion_engine.accelerate.find import Watch
 from diffusion_engine.accelerate.functional import FunctionalSite
 from diffusion_engine.accelerate.layers import GroupNormSite, MultiheadAttentionSite, SiluSite
 from diffusion_engine.accelerate.replacement import Site
-from diffusion_engine.ops import functional
+from diffusion_engine.ops import launches
 from diffusion_engine.ops.library import register
 from diffusion_engine.processes import Discrete
 
@@ -122,10 +122,8 @@ class Calls(nn.Module):
 @pytest.fixture
 def ran(monkeypatch):
     """The names of the fused ops that were run."""
-    names, run = [], functional._run
-    monkeypatch.setattr(
-        functional, "_run", lambda op, *given: (names.append(op), run(op, *given))[1]
-    )
+    names, run = [], launches.call
+    monkeypatch.setattr(launches, "call", lambda op, *given: (names.append(op), run(op, *given))[1])
     return names
 
 

@@ -3,20 +3,20 @@
 import mmap
 import subprocess
 import sys
-from functools import partial
 
 import pytest
 import step_cases
 import torch
+from on_host import OnHost, emulated
 from test_packaging import ROOT, setup_py
 
-from diffusion_engine.backends import native
+from diffusion_engine.backends import native, noise, step
 from diffusion_engine.ops import layout as at
 from diffusion_engine.ops import table
+from diffusion_engine.ops.noise import OP as NOISE
 from diffusion_engine.ops.noise import NoiseArgs
-from diffusion_engine.ops.noise import bind_reference as bind_noise_reference
 from diffusion_engine.ops.step import StepArgs, Table
-from diffusion_engine.ops.step import bind_reference as bind_step_reference
+from diffusion_engine.ops.step_reference import OP as STEP
 
 
 @pytest.fixture(scope="module")
@@ -84,20 +84,14 @@ def test_philox_known_answers(cuda, counter, key, words):
     assert tuple(cuda.philox(counter, *key)) == words
 
 
-def bind_step_on_host(args, multiprocessors):
-    run = partial(native.module("_cuda").step_on_host, multiprocessors=multiprocessors)
-    return native._bind_step(args, "_cuda", run)
+SMALL, LARGE_GPU = (emulated(step.bind, multiprocessors=n) for n in (1, 132))
 
 
-bind_step_on_small = partial(bind_step_on_host, multiprocessors=1)
-bind_step_on_large = partial(bind_step_on_host, multiprocessors=132)
-
-
-@pytest.fixture(params=["small", "large"])
+@pytest.fixture(params=["SMALL", "LARGE_GPU"])
 def emulation(request, cuda, monkeypatch):
     """A backend that runs the kernels on the CPU, with the grid of a small or a large GPU."""
-    function = f"{__name__}:bind_step_on_{request.param}"
-    monkeypatch.setitem(table.IMPLEMENTATIONS, ("step", "emulated"), function)
+    where = f"{__name__}:{request.param}"
+    monkeypatch.setitem(table.IMPLEMENTATIONS, ("step", "emulated"), where)
     return "emulated"
 
 
@@ -158,9 +152,9 @@ def test_step_takes_gaps_and_any_alignment(cuda, pad, offset):
     for seed in range(2000, 2040):
         case = step_cases.make(seed, [(3, 132), (5, 20), (2, 4)])
         want, outs = on("cpu", case)
-        bind_step_reference(want)(outs)
+        STEP.bind(want)(outs)
         got, outs = on("cpu", case, spread)
-        bind_step_on_small(got)(outs)
+        SMALL.bind(got)(outs)
         compare_args(got, want)
 
 
@@ -168,7 +162,7 @@ def test_rows_follow_each_other(cuda):
     for seed in range(8):
         case = step_cases.make(seed, [(3, 64, 64)])
         (want, outs), (got, _) = on("cpu", case), on("cpu", case)
-        reference, emulated = bind_step_reference(want), bind_step_on_small(got)
+        reference, emulated = STEP.bind(want), SMALL.bind(got)
         for _ in range(4):
             reference(outs)
             emulated(outs)
@@ -182,17 +176,16 @@ def test_noise_equals_the_reference(cuda, shape, last):
     size = (3, *shape[1:], shape[0]) if last else (3, *shape)
     got, want = (torch.full(size, torch.nan) for _ in range(2))
     got, want = (t.movedim(-1, 1) if last else t for t in (got, want))
-    bind_noise_reference(NoiseArgs(want, seed))(0xFFFFFFF0, 1)
-    run = partial(cuda.noise_on_host, multiprocessors=1)
-    native._bind_noise(NoiseArgs(got, seed), "_cuda", run)(0xFFFFFFF0, 1)
+    NOISE.bind(NoiseArgs(want, seed))(0xFFFFFFF0, 1)
+    noise.bind(OnHost(multiprocessors=1), NoiseArgs(got, seed))(0xFFFFFFF0, 1)
     assert torch.equal(got, want)
 
 
 def test_many_draws_equal_the_reference(cuda):
     got, want = torch.empty(1, 1, 2**16), torch.empty(1, 1, 2**16)
     seed = torch.tensor([20])
-    bind_noise_reference(NoiseArgs(want, seed))(7, 0)
-    native._bind_noise(NoiseArgs(got, seed), "_cuda", cuda.noise_on_host)(7, 0)
+    NOISE.bind(NoiseArgs(want, seed))(7, 0)
+    noise.bind(OnHost(), NoiseArgs(got, seed))(7, 0)
     assert torch.equal(got, want)
 
 
@@ -221,7 +214,7 @@ def test_offsets_take_more_than_32_bits(cuda, vast):
     }
     near = torch.randn(2, 2, 2, 8)
     far.copy_(near)
-    for slots, bind in ((near, bind_step_reference), (far, bind_step_on_small)):
+    for slots, bind in ((near, STEP.bind), (far, SMALL.bind)):
         bind(StepArgs(slots=slots, row=torch.zeros(2, dtype=torch.int32), **fields))(())
     assert torch.equal(near, far)
 
@@ -241,8 +234,8 @@ def test_step_on_the_gpu_equals_the_reference():
 def test_noise_on_the_gpu_equals_the_reference():
     seed = torch.tensor([3, -4])
     want, got = torch.empty(2, 8, 2**17), torch.empty(2, 8, 2**17, device="cuda")
-    bind_noise_reference(NoiseArgs(want, seed))(-5, 1)
-    native.bind_noise_cuda(NoiseArgs(got, seed.cuda()))(-5, 1)
+    NOISE.bind(NoiseArgs(want, seed))(-5, 1)
+    noise.CUDA.bind(NoiseArgs(got, seed.cuda()))(-5, 1)
     assert torch.equal(got.cpu(), want)
 
 
@@ -252,15 +245,15 @@ def test_a_graph_replays_the_rows(seed):
     """One captured launch, replayed, walks each sample through its own rows."""
     case = step_cases.make(seed, [(3, 64, 64)])
     warm, outs = on("cuda", case)
-    native.bind_step_cuda(warm)(outs)  # loads the kernel, which a capture may not
+    step.CUDA.bind(warm)(outs)  # loads the kernel, which a capture may not
 
     want, outs = on("cpu", case)
-    launch = bind_step_reference(want)
+    launch = STEP.bind(want)
     for _ in range(6):
         launch(outs)
 
     got, outs = on("cuda", case)
-    launch = native.bind_step_cuda(got)
+    launch = step.CUDA.bind(got)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         launch(outs)

@@ -3,27 +3,25 @@
 import mmap
 
 import attention_cases as cases
+import on_host
 import pytest
 import torch
 from test_cuda import cuda  # noqa: F401
 
-from diffusion_engine.backends import layers, native
+from diffusion_engine.backends import attention
 from diffusion_engine.ops import table
 from diffusion_engine.ops.attention import AttentionArgs
 
 HALVES = (torch.bfloat16, torch.float16)
 
 
-def bind_on_host(args):
-    module = native.loaded("_cuda")
-    return layers.bind_attention(args, "_cuda", lambda p, to, _: module.attention_on_host(p, to))
+ON_HOST = on_host.emulated(attention.bind)
 
 
 @pytest.fixture
 def emulated(cuda, monkeypatch):  # noqa: F811
     """A backend that runs the kernel's code on the CPU."""
-    name = f"{__name__}:bind_on_host"
-    monkeypatch.setitem(table.IMPLEMENTATIONS, ("attention", "emulated"), name)
+    monkeypatch.setitem(table.IMPLEMENTATIONS, ("attention", "emulated"), f"{__name__}:ON_HOST")
     return "emulated"
 
 
@@ -135,7 +133,7 @@ def guarded():
 def test_reads_nothing_past_the_end(emulated, guarded, dim):
     q, k, v = (guarded(t.contiguous()) for t in halves(5, (1, 1, 35, 67, dim), HALVES[1]))
     out = guarded(torch.full_like(q, torch.nan))
-    bind_on_host(AttentionArgs(q, k, v, out))((q, k, v, out))
+    ON_HOST.bind(AttentionArgs(q, k, v, out))((q, k, v, out))
     assert torch.equal(out, result(emulated, q.clone(), k.clone(), v.clone()))
 
 

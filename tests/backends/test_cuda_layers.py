@@ -1,37 +1,24 @@
 """The CUDA kernels of group_norm and attention: their code run on the CPU, and on a GPU with `-m gpu`."""
 
 import group_norm_cases
+import on_host
 import pytest
 import torch
 from accuracy import assert_accurate
 from test_cuda import cuda  # noqa: F401
 from test_group_norm import check
 
-from diffusion_engine.backends import layers, native
+from diffusion_engine.backends import group_norm
 from diffusion_engine.ops import table
 from diffusion_engine.ops.group_norm import GroupNormArgs
 
-
-def bind_group_norm_on_host(args):
-    module = native.loaded("_cuda")
-
-    def run(p, addresses, tensor):
-        size = module.group_norm_workspace(p, addresses)
-        scratch = torch.full((size,), 255, dtype=torch.uint8)
-        module.group_norm_on_host(p, addresses, scratch.data_ptr() if size else 0)
-
-    return layers.bind_group_norm(args, "_cuda", run)
-
-
-def objection_group_norm_on_host(args):
-    return layers.objection_images(args)
+ON_HOST = on_host.emulated(group_norm.bind, group_norm.layout_objection)
 
 
 @pytest.fixture
 def emulated(cuda, monkeypatch):  # noqa: F811
     """A backend that runs the kernels' code on the CPU."""
-    where = f"{__name__}:bind_group_norm_on_host"
-    monkeypatch.setitem(table.IMPLEMENTATIONS, ("group_norm", "emulated"), where)
+    monkeypatch.setitem(table.IMPLEMENTATIONS, ("group_norm", "emulated"), f"{__name__}:ON_HOST")
     return "emulated"
 
 
@@ -97,6 +84,11 @@ def test_group_norm_refusals(cuda):  # noqa: F811
         cuda.group_norm_on_host(p, [0] * 8)
     x = torch.zeros(1, 8, 128, 128)
     args = GroupNormArgs(x, x, groups=2)
-    run = layers.bind_group_norm(args, "_cuda", lambda p, to, _: cuda.group_norm_on_host(p, to))
+
+    class WithoutWorkspace(on_host.OnHost):
+        def layer_kernel(self, op, device):
+            return cuda.group_norm_on_host
+
+    run = group_norm.bind(WithoutWorkspace(), args)
     with pytest.raises(ValueError, match=r"needs a workspace of [0-9]+ bytes"):
         run(args.tensors())

@@ -7,7 +7,7 @@ import torch
 from test_cuda import cuda  # noqa: F401
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from diffusion_engine.backends import native
+from diffusion_engine.backends import native, step
 from diffusion_engine.ops.registry import explain
 
 SENTENCE = "no kernel of this build runs on cuda:1: no kernel image is available"
@@ -35,15 +35,13 @@ def test_ops_go_on_to_triton(asked):
         found = {op: dict(explain(op, "cuda:1")) for op in ops}
         found["attention"].pop("sdpa")  # torch's own
         fine = dict(explain("noise", "cuda:0"))
-        step = SimpleNamespace(slots=torch.zeros(1, device="cuda:1"))
+        args = SimpleNamespace(slots=torch.zeros(1, device="cuda:1"))
     assert found == {op: {"cuda": SENTENCE, "triton": None, "torch": None} for op in ops}
     assert fine["cuda"] is None
-    assert native.objection_step_cuda(step) == SENTENCE
+    assert step.CUDA.objection(args) == SENTENCE
     assert asked == [1, 0], "each device is asked once"
-    assert (
-        native.out_of_place("_cuda", "x", torch.zeros(1))
-        == "_cuda works on cuda tensors; x is on cpu"
-    )
+    reason = native.CUDA.objection("x", torch.zeros(1))
+    assert reason == "_cuda works on cuda tensors; x is on cpu"
 
 
 def test_the_module_says_what_is_missing(cuda):  # noqa: F811

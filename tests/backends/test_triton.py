@@ -18,12 +18,13 @@ from with_triton import tl, triton
 import diffusion_engine
 from diffusion_engine.kernels import launch, philox
 from diffusion_engine.kernels.cover import Cover
-from diffusion_engine.kernels.step import bind_step, objection_step
+from diffusion_engine.kernels.step import TRITON
 from diffusion_engine.ops import philox as noise
-from diffusion_engine.ops.noise import NoiseArgs, bind_reference
+from diffusion_engine.ops.noise import OP as NOISE
+from diffusion_engine.ops.noise import NoiseArgs
 from diffusion_engine.ops.registry import resolve
 from diffusion_engine.ops.step import StepArgs, Table
-from diffusion_engine.ops.step import bind_reference as bind_step_reference
+from diffusion_engine.ops.step_reference import OP as STEP
 
 # Bytes stored and loaded again because registers ran out, of one kernel. Triton 3.6 to 3.9 have 0 to 40; a
 # kernel that has outgrown the registers has hundreds.
@@ -110,7 +111,7 @@ def test_noise_in_several_programs(shape, last):
     made = torch.empty_like(want, device=DEVICE)
     seed = torch.tensor([-5, 2**40 + 3])
     make = resolve("noise", "triton", NoiseArgs(made, seed.to(DEVICE)))
-    define = bind_reference(NoiseArgs(want, seed))
+    define = NOISE.bind(NoiseArgs(want, seed))
     for key, m in ((1, 0), (2**32 - 1, 2)):
         make(key, m)
         define(key, m)
@@ -121,7 +122,7 @@ def bind_both(case):
     """The fields of the definition and of the kernel, and their launches."""
     want = {n: _copy(v, "cpu") for n, v in case.fields.items()}
     made = {n: _copy(v, DEVICE) for n, v in case.fields.items()}
-    launches = bind_step_reference(StepArgs(**want)), bind_step(StepArgs(**made))
+    launches = STEP.bind(StepArgs(**want)), TRITON.bind(StepArgs(**made))
     return want, made, *launches
 
 
@@ -201,18 +202,18 @@ def test_channels_last_is_a_run_where_nothing_counts_elements():
 
 def test_objections(monkeypatch):
     fields = step_cases.make(0, [(3, 4, 5)]).fields
-    assert objection_step(StepArgs(**fields)) is None or DEVICE == "cuda"
+    assert TRITON.objection(StepArgs(**fields)) is None or DEVICE == "cuda"
     coef = fields["table"].coef.double()
     double = fields | {
         "slots": fields["slots"].double(),
         "table": fields["table"]._replace(coef=coef),
     }
     double.pop("denoised", None)
-    assert "float32 slots; got float64" in objection_step(StepArgs(**double))
+    assert "float32 slots; got float64" in TRITON.objection(StepArgs(**double))
     monkeypatch.setattr(launch, "interpreted", lambda kernel: False)
-    assert "TRITON_INTERPRET=1" in objection_step(StepArgs(**fields))
+    assert "TRITON_INTERPRET=1" in TRITON.objection(StepArgs(**fields))
     with pytest.raises(ValueError, match="Triton works on CUDA tensors"):
-        bind_step(StepArgs(**fields))
+        resolve("step", "triton", StepArgs(**fields))
 
 
 @pytest.mark.timeout(1200)

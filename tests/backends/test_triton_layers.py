@@ -53,7 +53,7 @@ def test_a_launch_takes_other_tensors_and_keeps_none():
         return GroupNormArgs(x, torch.empty_like(x), groups=3, silu=True)
 
     first, second = call(), call()
-    launch = group_norm.bind_group_norm(first)
+    launch = group_norm.bind(first)
     launch(first.tensors())
     launch(second.tensors())
     torch.testing.assert_close(second.out, group_norm_cases.by_torch(second)[0])
@@ -94,5 +94,5 @@ def test_fusion_of_products_and_sums_is_said():
 
 def test_float64_is_refused():
     x = torch.zeros(1, 2, 3, dtype=torch.float64)
-    reason = group_norm.objection_group_norm(GroupNormArgs(x, x))
+    reason = group_norm.objection(GroupNormArgs(x, x))
     assert reason == "Triton works in float32; x is float64"

@@ -4,7 +4,7 @@ import pytest
 import tape
 import torch
 from analytic import network
-from diffusion_engine.executors.run import Run
+from batches import jobs_of, together
 from oracles.problems import TM
 from tape import taping
 
@@ -85,19 +85,8 @@ def test_plans_of_a_batch_read_their_own_rows(executor):
         Sampler(PLAIN, "heun", 3, s_churn=2.0),
     ]
     plan_of = [0, 1, 2, 1]
-
-    def source(row, m):
-        return normals(row, m, 4)
-
-    run = Run(
-        PLAIN,
-        [s.plan() for s in samplers],
-        plan_of,
-        torch.arange(4),
-        torch.device("cpu"),
-        noise=source,
-    )
-    made, finite = executor.execute(run)
+    given = [lambda row, m, i=i: normals(row, m, 4)[i] for i in range(4)]
+    made, finite = together(executor, PLAIN, jobs_of(samplers, plan_of, noise=given))
     assert all(finite)
     for i, p in enumerate(plan_of):
         alone = samplers[p].sample(

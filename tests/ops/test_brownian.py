@@ -2,21 +2,22 @@
 
 import json
 import math
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from analytic import network
+from batches import jobs_of, together
 from brownian_cases import arguments
-from diffusion_engine.executors.run import Run
+from on_host import OnHost
 from oracles.problems import TG, TM
 from tape import TapeRecorder, taped
 
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.backends import native
-from diffusion_engine.executors import Graph, graph
+from diffusion_engine.backends.brownian import bind
+from diffusion_engine.executors import Eager, Graph, stages
 from diffusion_engine.ops import layout as at
 from diffusion_engine.ops import philox as noise
 from diffusion_engine.ops.brownian import BrownianArgs
@@ -130,8 +131,7 @@ def test_code_of_the_gpu_equals_the_reference(shape, last, multiprocessors):
     if isinstance(cuda, str):
         pytest.skip(cuda)
     got = arguments(shape, last)
-    run = partial(cuda.brownian_on_host, multiprocessors=multiprocessors)
-    native._bind_brownian(got, "_cuda", run)()
+    bind(OnHost(multiprocessors=multiprocessors), got)()
     assert torch.equal(got.out, drawn("torch", arguments(shape, last)))
 
 
@@ -284,11 +284,7 @@ def test_plans_of_one_batch_keep_their_own_paths():
         Sampler(PLAIN, "heun", 3, s_churn=3.0),
     ]
     plan_of = [0, 1, 2, 3, 0, 2]
-    run = Run(
-        PLAIN, [s.plan() for s in samplers], plan_of, torch.arange(6), torch.device("cpu"),
-        brownian=True,
-    )  # fmt: skip
-    made, finite = samplers[0].executor.execute(run)
+    made, finite = together(Eager(), PLAIN, jobs_of(samplers, plan_of, brownian=True))
     assert all(finite)
     for i, p in enumerate(plan_of):
         alone = samplers[p].sample(seeds=[i], noise="brownian")
@@ -298,7 +294,7 @@ def test_plans_of_one_batch_keep_their_own_paths():
 @pytest.mark.parametrize("whole_run", [False, True])
 @pytest.mark.parametrize("solver", ["dpmpp_2m_sde", "dpmpp_sde", "ddim"])
 def test_a_graph_makes_the_same_samples(monkeypatch, solver, whole_run):
-    monkeypatch.setattr(graph, "resolve", taped(graph.resolve))
+    monkeypatch.setattr(stages, "resolve", taped(stages.resolve))
     executor = Graph(recorder=TapeRecorder(), whole_run=whole_run)
     captured = Sampler(PLAIN, solver, 4, executor=executor)
     eager = Sampler(PLAIN, solver, 4)

@@ -1,13 +1,15 @@
 """The packed row means the same in Python, C++ and CUDA, and every op has all that it needs."""
 
-import inspect
+import ast
 from pathlib import Path
 
 import pytest
+import torch
 
 from diffusion_engine.backends import native
 from diffusion_engine.ops import layout
-from diffusion_engine.ops.registry import explain, preference
+from diffusion_engine.ops.op import Implementation, Op
+from diffusion_engine.ops.registry import definition, explain, implementation, preference
 from diffusion_engine.ops.table import IMPLEMENTATIONS, PREFERENCE
 
 
@@ -41,11 +43,23 @@ def test_attention_on_a_gpu_is_torchs_first():
 
 
 def test_every_implementation_exists_and_takes_the_same_arguments():
-    for (op, _), where in IMPLEMENTATIONS.items():
-        module, function = where.split(":")
-        found = getattr(__import__(module, fromlist=[function]), function)
-        names = list(inspect.signature(found).parameters)
-        assert names == ["args"], f"{op}: {where} takes {names}"
+    """So much as can be told without the device: of plain arguments they say no more than where they run."""
+    for op, backend in IMPLEMENTATIONS:
+        found = implementation(op, backend)
+        assert type(found) is (Op if backend == "torch" else Implementation)
+        args = definition(op).plain(torch.device("cpu"))
+        reason = found.objection(args)
+        assert reason is None or backend in ("cuda", "sdpa"), reason
+        if reason is None:
+            assert callable(found.bind(args))
+
+
+def test_ops_import_no_implementation():
+    """They know backends and kernels by the table's strings alone, and register with torch on demand."""
+    for path in (Path(layout.__file__).parent).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert not (node.module or "").startswith(("backends", "kernels")), path
 
 
 def test_headers_are_free_of_torch():

@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from on_host import OnHost
 
 from diffusion_engine.backends import native
+from diffusion_engine.backends import noise as noise_backend
 from diffusion_engine.ops import layout as at
 from diffusion_engine.ops import philox as noise
 from diffusion_engine.ops.noise import NoiseArgs
@@ -69,7 +71,7 @@ def test_keys_of_the_rows(backend, shape, key, m):
         cuda = native.module("_cuda")
         if isinstance(cuda, str):
             pytest.skip(cuda)
-        native._bind_noise(args, "_cuda", cuda.noise_on_host)(key, m)
+        noise_backend.bind(OnHost(), args)(key, m)
     else:
         resolve("noise", backend, args)(key, m)
     for b, r in enumerate(row.tolist()):

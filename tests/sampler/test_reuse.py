@@ -5,13 +5,13 @@ from contextlib import contextmanager
 import pytest
 import tape
 import torch
-from diffusion_engine.executors.run import Run
-from diffusion_engine.executors.space import Space
+from batches import jobs_of, together
 from tape import taping
 from torch import nn
 
 from diffusion_engine import Sampler, ScoreNetwork, trace
-from diffusion_engine.executors import Eager, GraphError, eager
+from diffusion_engine.executors import Eager, GraphError, batch
+from diffusion_engine.executors.buffers import Buffers
 from diffusion_engine.processes import VP
 
 SHAPE = (3, 5, 7)
@@ -96,7 +96,7 @@ def test_one_sampler_is_asked_for_everything_in_turn():
 def test_buffers_are_made_once_for_runs_of_a_kind(monkeypatch):
     made = []
     monkeypatch.setattr(
-        eager, "Space", lambda signature: (made.append(signature), Space(signature))[1]
+        batch, "Buffers", lambda capacity: (made.append(capacity), Buffers(capacity))[1]
     )
     sampler = Sampler(PLAIN, "ddpm", 4)
     for seed in range(3):
@@ -105,7 +105,7 @@ def test_buffers_are_made_once_for_runs_of_a_kind(monkeypatch):
     sampler.sample(3)
     sampler.sample(3, seed=9)
     sampler.sample(2)
-    assert [signature.samples for signature in made] == [2, 3]
+    assert [capacity.seats for capacity in made] == [2, 3]
 
 
 @kinds
@@ -182,17 +182,9 @@ def test_plans_of_one_batch_that_ask_for_different_buffers():
         "heun": ({"s_churn": 2.0}, learned),
     }  # fmt: skip
     samplers = [Sampler(net, name, 4, **options) for name, (options, net) in made.items()]
-    plans = [s.plan() for s in samplers]
-    for turn in range(len(plans)):  # whichever comes first
-        order = [*range(turn, len(plans)), *range(turn)]
-        run = Run(
-            learned,
-            [plans[i] for i in order],
-            list(range(len(plans))),
-            torch.arange(len(plans)),
-            torch.device("cpu"),
-        )
-        got, finite = samplers[0].executor.execute(run)
+    for turn in range(len(samplers)):  # whichever comes first
+        order = [*range(turn, len(samplers)), *range(turn)]
+        got, finite = together(samplers[0].executor, learned, jobs_of(samplers, order))
         assert all(finite)
         for b, i in enumerate(order):
             assert torch.equal(got[b], samplers[i].sample(seeds=[b]).samples[0])

@@ -7,13 +7,13 @@ import cld_cases as cases
 import numpy as np
 import pytest
 import torch
+from batches import jobs_of, together
 from cld_cases import DATA, OF_CLD, VARYING, elementwise, suited
-from diffusion_engine.executors.run import Run
 from tape import TapeRecorder, taped
 from torch import nn
 
 from diffusion_engine import SOLVERS, Sampler, ScoreNetwork
-from diffusion_engine.executors import Graph, executor, graph
+from diffusion_engine.executors import Graph, executor, stages
 from diffusion_engine.executors import eager as eager_module
 from diffusion_engine.networks.linearize import linearized
 from diffusion_engine.plan import Plan
@@ -85,7 +85,7 @@ def test_one_launch_a_call(solver, monkeypatch):
 @pytest.mark.parametrize("whole_run", [False, True])
 @pytest.mark.parametrize("solver", [*OF_CLD, "sscs unmerged"])
 def test_a_graph_makes_the_same_samples(solver, whole_run, memory_format, monkeypatch):
-    monkeypatch.setattr(graph, "resolve", taped(graph.resolve))
+    monkeypatch.setattr(stages, "resolve", taped(stages.resolve))
     solver, _, unmerged = solver.partition(" ")
     options = {"merged": False} if unmerged else {}
     network = ScoreNetwork(
@@ -108,12 +108,9 @@ def test_plans_with_and_without_calls_share_a_batch():
     """A row without a call beside one with: each sample equals itself alone."""
     network = ScoreNetwork(elementwise, CLD(), (3, 5, 7), prediction="mixed_velocity")
     samplers = [Sampler(network, "sscs", 4, merged=False), Sampler(network, "cld_em", 6)]
-    run = Run(
-        network, [s.plan() for s in samplers], [0, 1, 0], torch.arange(3), torch.device("cpu")
-    )
-    made, finite = executor("eager").execute(run)
+    made, finite = together(executor("eager"), network, jobs_of(samplers, [0, 1, 0]))
     assert all(finite)
-    for i, p in enumerate(run.plan_of):
+    for i, p in enumerate([0, 1, 0]):
         assert torch.equal(made[i], samplers[p].sample(seeds=[i]).samples[0])
 
 

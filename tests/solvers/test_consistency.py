@@ -9,7 +9,7 @@ from optional import diffusers, needs
 from tape import TapeRecorder, taped
 
 from diffusion_engine import Sampler, ScoreNetwork
-from diffusion_engine.executors import graph
+from diffusion_engine.executors import stages
 from diffusion_engine.networks.condition import ScaleEmbedding
 from diffusion_engine.networks.prediction import Consistency
 from diffusion_engine.processes import EDM, VP, Discrete, grids
@@ -174,7 +174,7 @@ def test_a_student_is_told_its_scale_and_makes_no_second_branch():
 
 
 def test_a_student_in_graphs_and_accelerated(monkeypatch):
-    monkeypatch.setattr(graph, "resolve", taped(graph.resolve))
+    monkeypatch.setattr(stages, "resolve", taped(stages.resolve))
     plain = Sampler(student(classes=10), "lcm", 4, guidance=3.0)
     captured = Sampler(
         student(classes=10), "lcm", 4, guidance=3.0, executor=graph.Graph(recorder=TapeRecorder())

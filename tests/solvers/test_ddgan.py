@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from diffusion_engine.executors.run import Run
+from batches import jobs_of, together
 from oracles import ddgan as oracle
 from tape import TapeRecorder, taped
 
 from diffusion_engine import Sampler, ScoreNetwork
-from diffusion_engine.executors import Graph, graph
+from diffusion_engine.executors import Graph, stages
 from diffusion_engine.ops import philox as noise
 from diffusion_engine.processes import VP, Discrete
 from diffusion_engine.testing import GaussianGenerator
@@ -187,7 +187,7 @@ def test_a_sample_equals_itself_alone_and_replayed(n):
 
 @pytest.mark.parametrize("whole_run", [False, True])
 def test_a_graph_makes_the_same_samples(monkeypatch, whole_run):
-    monkeypatch.setattr(graph, "resolve", taped(graph.resolve))
+    monkeypatch.setattr(stages, "resolve", taped(stages.resolve))
     captured = sampler(4, executor=Graph(recorder=TapeRecorder(), whole_run=whole_run))
     for seed in (0, 50):
         want, got = (s.sample(5, seed=seed).samples for s in (sampler(4), captured))
@@ -219,9 +219,7 @@ def test_solvers_share_a_batch():
         Sampler(network, "heun", 3),
     ]
     plan_of = [0, 1, 2, 0, 1]
-    plans = [s.plan() for s in samplers]
-    run = Run(network, plans, plan_of, torch.arange(5), torch.device("cpu"))
-    made, _ = samplers[0].executor.execute(run)
+    made, _ = together(samplers[0].executor, network, jobs_of(samplers, plan_of))
     for i, p in enumerate(plan_of):
         assert torch.equal(made[i], samplers[p].sample(seeds=[i]).samples[0])
 

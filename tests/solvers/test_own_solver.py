@@ -12,7 +12,7 @@ from own_solvers import Kin, Midpoint, Noisy, Plain, Scaled
 from tape import TapeRecorder, taped
 
 from diffusion_engine import SOLVERS, Sampler, ScoreNetwork, profile, solvers
-from diffusion_engine.executors import Graph, graph
+from diffusion_engine.executors import Graph, stages
 from diffusion_engine.genie import exact_derivative
 from diffusion_engine.processes import VP
 from diffusion_engine.solvers import (
@@ -66,7 +66,7 @@ def test_fixed_points_invert_an_own_solver():
 
 
 def test_an_own_solver_in_graphs_and_on_a_path(monkeypatch):
-    monkeypatch.setattr(graph, "resolve", taped(graph.resolve))
+    monkeypatch.setattr(stages, "resolve", taped(stages.resolve))
     network = ScoreNetwork(lambda x, t: 0.3 * x.abs(), VP(), (2,))
     for own, noise in ((Plain(), None), (Noisy(), None), (Noisy(), "brownian")):
         how = [{}, {"executor": Graph(recorder=TapeRecorder())}]
