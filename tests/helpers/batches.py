@@ -30,11 +30,10 @@ def together(executor, network, jobs, **widths):
 
 
 def jobs_of(samplers, which, **given):
-    """A job of each sampler named by its number, with seeds 0, 1, ...; `given` is one value for all, or a list
-    of one each."""
-    plans = [sampler.plan() for sampler in samplers]
-    each = [
-        {name: v[i] if isinstance(v, list) else v for name, v in given.items()}
-        for i in range(len(which))
-    ]
-    return [Job(plans[p], i, **more) for i, (p, more) in enumerate(zip(which, each, strict=True))]
+    """Jobs of the samplers of these numbers, with seeds 0, 1, ...; what is given is one value for all, or a
+    list of one each."""
+    plans, jobs = [sampler.plan() for sampler in samplers], []
+    for i, p in enumerate(which):
+        own = {name: v[i] if isinstance(v, list) else v for name, v in given.items()}
+        jobs.append(Job(plans[p], i, **own))
+    return jobs

@@ -14,7 +14,6 @@ from torch import nn
 
 from diffusion_engine import SOLVERS, Sampler, ScoreNetwork
 from diffusion_engine.executors import Graph, executor, stages
-from diffusion_engine.executors import eager as eager_module
 from diffusion_engine.networks.linearize import linearized
 from diffusion_engine.plan import Plan
 from diffusion_engine.processes import CLD
@@ -65,13 +64,13 @@ def test_cpp_runs_the_float64_plan(solver):
 
 @pytest.mark.parametrize("solver", OF_CLD)
 def test_one_launch_a_call(solver, monkeypatch):
-    launches, calls, real = [], [], eager_module.resolve
+    launches, calls, real = [], [], stages.resolve
 
     def counted(*given):
         launch = real(*given)
         return lambda outs: (launches.append(len(outs)), launch(outs))
 
-    monkeypatch.setattr(eager_module, "resolve", counted)
+    monkeypatch.setattr(stages, "resolve", counted)
     network = suited(solver, cld_mixture())
     inner = network.module
     network = replace(network, module=lambda u, t: (calls.append(u.shape), inner(u, t))[1])

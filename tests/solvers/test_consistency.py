@@ -9,7 +9,7 @@ from optional import diffusers, needs
 from tape import TapeRecorder, taped
 
 from diffusion_engine import Sampler, ScoreNetwork
-from diffusion_engine.executors import stages
+from diffusion_engine.executors import Graph, stages
 from diffusion_engine.networks.condition import ScaleEmbedding
 from diffusion_engine.networks.prediction import Consistency
 from diffusion_engine.processes import EDM, VP, Discrete, grids
@@ -177,7 +177,7 @@ def test_a_student_in_graphs_and_accelerated(monkeypatch):
     monkeypatch.setattr(stages, "resolve", taped(stages.resolve))
     plain = Sampler(student(classes=10), "lcm", 4, guidance=3.0)
     captured = Sampler(
-        student(classes=10), "lcm", 4, guidance=3.0, executor=graph.Graph(recorder=TapeRecorder())
+        student(classes=10), "lcm", 4, guidance=3.0, executor=Graph(recorder=TapeRecorder())
     )
     want = plain.sample(3, condition=[1, 2, 3], guidance=[2.0, 3.0, 4.0]).samples
     for _ in range(2):
