@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import checks, trace
-from ..networks.compiled import uncompiled
+from ..networks.compiled import Compiled
 from ..networks.contents import Contents
 from ..networks.network import ScoreNetwork
+from ..networks.wrapper import unwrapped
 from ..ops.registry import resolve
 from .base import After, Executor, result, walk
 from .capture import Body, CudaRecorder, GraphError, Recorder, Recording, Unrecordable
@@ -341,7 +342,7 @@ def _on(device: torch.device) -> AbstractContextManager[object]:
 
 def contents_of(network: ScoreNetwork) -> Contents | None:
     """What the user's module is made of: a change of it is one that a graph does not see."""
-    module = uncompiled(network.module)
+    module = unwrapped(network.module, Compiled)
     return Contents.of(module) if isinstance(module, nn.Module) else None
 
 

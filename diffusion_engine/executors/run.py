@@ -9,8 +9,7 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
-from ..networks.declared import HALF
-from ..networks.network import Condition, ScoreNetwork
+from ..networks.network import HALF, Condition, ScoreNetwork
 from ..ops import layout
 from ..plan import Plan
 from .packing import Packing, bucket
@@ -147,7 +146,7 @@ class Run:
             label_dtype=torch.float32 if network.label_dtype in HALF else network.label_dtype,
             device=self.device,
             condition=tuple((n, tuple(t.shape[1:]), t.dtype) for n, t in named(self.conditions[0])),
-            latent=network.latent,
+            latent=network.parameterisation.latent,
         )
 
     def condition_of(self, packing: Packing) -> list[Tensor]:
