@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import processes
+    from .adapters.diffusers import decoder_from_diffusers, from_diffusers
+    from .networks.classifier import with_classifier
     from .networks.decoder import Decoder
     from .networks.linearize import linearized
     from .networks.network import ScoreNetwork
@@ -41,14 +43,19 @@ __all__ = [
     "classifier_free",
     "classifier_guidance",
     "compose",
+    "decoder_from_diffusers",
+    "from_diffusers",
     "inpaint",
     "linearized",
     "processes",
     "profile",
     "scale_of_w",
+    "with_classifier",
 ]
 
 _MODULES = {
+    "adapters.diffusers": ("decoder_from_diffusers", "from_diffusers"),
+    "networks.classifier": ("with_classifier",),
     "networks.decoder": ("Decoder",),
     "processes.grids": ("GRIDS",),
     "plan.guidance": ("classifier_free", "classifier_guidance", "compose", "inpaint", "scale_of_w"),

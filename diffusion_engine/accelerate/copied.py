@@ -38,8 +38,8 @@ class Example:
         x = x.contiguous(memory_format=network.memory_format)
         labels = torch.full((size,), self.label, dtype=network.label_dtype, device=self.device)
         unnamed, named = arguments(self.condition)
-        if network.latent:
-            unnamed = (x.new_zeros(1, network.latent), *unnamed)
+        if latent := network.parameterisation.latent:
+            unnamed = (x.new_zeros(1, latent), *unnamed)
 
         def many(given: Tensor) -> Tensor:
             return given.expand(size, *given.shape[1:]).contiguous()

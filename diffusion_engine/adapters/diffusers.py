@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from .. import checks
 from ..networks.condition import ScaleEmbedding
 from ..networks.decoder import Decoder
-from ..networks.network import ScoreNetwork
+from ..networks.network import OPTIONS, ScoreNetwork
+from ..networks.wrapper import Wrapper
 from ..processes import Discrete, FlowMatching, GaussianProcess, Point
 from . import schedulers
 
@@ -43,6 +45,7 @@ ADDED = {
     "ip_image_proj": ("image_embeds",),
 }
 
+DECODER = frozenset(Decoder.__dataclass_fields__) - {"module"}
 SOUGHT = {
     "module": "a network of diffusers",
     "scheduler": "a scheduler, or its config",
@@ -50,7 +53,7 @@ SOUGHT = {
 }
 
 
-class Model(nn.Module):
+class Model(Wrapper):
     """A module of diffusers, called as module(x, label, condition).
 
     condition  the keyword by which a condition that is one tensor is passed
@@ -59,8 +62,8 @@ class Model(nn.Module):
     """
 
     def __init__(self, module: nn.Module, condition: str, about: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.module, self.condition = module, condition
+        super().__init__(module)
+        self.condition = condition
         keywords = inspect.signature(module.forward).parameters
         self.own = [
             name
@@ -91,8 +94,22 @@ class Model(nn.Module):
         return self.module(x, label, **given, return_dict=False)[0]
 
 
-def score_network(module: nn.Module, scheduler: Any, **options: Any) -> ScoreNetwork:
-    """What `ScoreNetwork.from_diffusers` returns; it explains the arguments."""
+def from_diffusers(module: nn.Module, scheduler: Any, **options: Any) -> ScoreNetwork:
+    """A network of diffusers: UNet2DModel, UNet2DConditionModel, DiTTransformer2DModel and the like.
+
+    module     called as module(x, t, ..., return_dict=False); its config says shape and classes. Twice
+               as many channels out as in are a learned variance behind the prediction
+    scheduler  one of those in schedulers.py, or its saved config with _class_name: the noise,
+               prediction, clipping, levels and their end. What its step does is the solver's to say
+    options    of ScoreNetwork, in place of what the two say; `null` is the condition of the
+               unconditional branch, e.g. {"encoder_hidden_states": embedding of ""}
+
+    A condition that is one tensor is `class_labels`, or `encoder_hidden_states` where the network attends
+    to text; a mapping is passed by its names, those of SDXL within added_cond_kwargs. A last step that
+    stays on its level is left out: it changes nothing. Raises ValueError where a field of a configuration
+    asks for what is not taken over, and at a condition that the module does not read.
+    """
+    checks.names("from_diffusers", options, OPTIONS)
     config = _config("scheduler", scheduler)
     about = _config("module", module)
     channels, size = about.get("in_channels"), about.get("sample_size")
@@ -210,8 +227,9 @@ class VAE(nn.Module):
         return self.module.decode(z, return_dict=False)[0]  # type: ignore[operator]
 
 
-def decoder(vae: nn.Module, **options: Any) -> Decoder:
-    """What `Decoder.from_diffusers` returns."""
+def decoder_from_diffusers(vae: nn.Module, **options: Any) -> Decoder:
+    """The decoder of diffusers' AutoencoderKL and its like, by its config; options as in Decoder."""
+    checks.names("decoder_from_diffusers", options, DECODER)
     about = _config("vae", vae)
     if not hasattr(vae, "decode") or "latent_channels" not in about:
         raise ValueError(

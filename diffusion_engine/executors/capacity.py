@@ -9,8 +9,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from ..networks.declared import HALF
-from ..networks.network import ScoreNetwork
+from ..networks.network import HALF, ScoreNetwork
 from ..ops import layout
 from ..plan import Plan
 from .job import Given, Job, named
@@ -108,7 +107,7 @@ class Capacity:
             label_dtype=torch.float32 if network.label_dtype in HALF else network.label_dtype,
             device=device,
             condition=_widest([kind_of(condition) for condition in conditions]),
-            latent=network.latent,
+            latent=network.parameterisation.latent,
         )
 
     def padded(self) -> Capacity:
@@ -202,5 +201,5 @@ def _widest(kinds: Sequence[Kind]) -> Kind:
         return ()
     dtypes = [
         reduce(torch.promote_types, every) for every in zip(*([d for *_, d in k] for k in kinds))
-    ]  # noqa: B905
+    ]
     return tuple((name, shape, d) for (name, shape, _), d in zip(kinds[0], dtypes, strict=True))

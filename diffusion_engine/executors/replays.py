@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import trace
-from ..networks.compiled import uncompiled
+from ..networks.compiled import Compiled
 from ..networks.contents import Contents
 from ..networks.network import ScoreNetwork
+from ..networks.wrapper import unwrapped
 from .buffers import Buffers
 from .capacity import Capacity
 from .capture import Body, Recording
@@ -131,7 +132,7 @@ class Replays(Stages):
 
 def contents_of(network: ScoreNetwork) -> Contents | None:
     """What the user's module is made of: a change of it is one that a graph does not see."""
-    module = uncompiled(network.module)
+    module = unwrapped(network.module, Compiled)
     return Contents.of(module) if isinstance(module, nn.Module) else None
 
 

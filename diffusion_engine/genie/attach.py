@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..adapters.diffusers import Model
 from ..networks.network import ScoreNetwork
+from ..networks.wrapper import unwrapped
 from . import natural
 
 
@@ -63,7 +62,7 @@ class Attached(nn.Module):
             self.unet.get_submodule(name).register_forward_hook(tap)
 
     def forward(self, x: Tensor, label: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        if self.network.prediction == "eps":
+        if self.network.parameterisation.prediction == "eps":
             out, features, embedding = self.watched(x, label, *args, **kwargs)
             eps = out[:, : x.shape[1]]
             return out, self.head(x, eps, features, embedding)
@@ -105,21 +104,22 @@ def attach(network: ScoreNetwork, head: nn.Module, *, feature: str, embedding: s
         raise ValueError(
             f"{type(network.module).__name__} is no torch.nn.Module, whose feature map a head could read"
         )
-    if network.derivative is not None or network.gradient is not None:
+    about = network.parameterisation
+    if about.derivative is not None or about.gradient is not None:
         raise ValueError("attach the head to the network itself, before anything is added to it")
-    if network.latent:
+    if about.latent:
         raise ValueError(
-            f"{network.name!r} reads a latent: a generator has no ODE for a head to follow"
+            f"{about.name!r} reads a latent: a generator has no ODE for a head to follow"
         )
-    if network.variance is not None:
+    if about.variance is not None:
         raise ValueError(
             "the heads lie in channel blocks 1 to 3, where this network has its learned variance; attach "
             "them to a network without one"
         )
-    # Names are those of the user's own module: one of diffusers has the engine's around it.
-    prefix = "module." if isinstance(network.module, Model) else ""
-    named = [name for name, _ in network.module.named_modules() if name]
-    modules = [name.removeprefix(prefix) for name in named if name.startswith(prefix)]
+    named = dict(network.module.named_modules())
+    own = unwrapped(network.module)  # whose names a user knows
+    prefix = next(f"{name}." if name else "" for name, part in named.items() if part is own)
+    modules = [name.removeprefix(prefix) for name in named if name.startswith(prefix) and name]
     for kind, name in (("feature", feature), ("embedding", embedding)):
         if name not in modules:
             outer = [module for module in modules if module.count(".") <= name.count(".")]
@@ -127,10 +127,10 @@ def attach(network: ScoreNetwork, head: nn.Module, *, feature: str, embedding: s
                 f"{kind}={name!r} is no module of the network, which has {', '.join(outer)[:400]}"
             )
     convention: dict[str, Any] = {}
-    if network.prediction != "eps":
+    if about.prediction != "eps":
         natural.check(network)
         convention = {"label": "t", "label_dtype": torch.float64, "scale": "one"}
     module = Attached(network, head, prefix + feature, prefix + embedding).train(
         network.module.training
     )
-    return replace(network, module=module, derivative="heads", **convention)
+    return network.with_module(module, derivative="heads", **convention)

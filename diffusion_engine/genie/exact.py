@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,7 +51,7 @@ class ExactDerivative(nn.Module):
     def guided(self) -> bool:
         """Whether the derivative is that of a guided ODE."""
         return self.guidance != 1.0 or (
-            self.network.gradient is not None and self.classifier_scale != 0.0
+            self.network.parameterisation.gradient is not None and self.classifier_scale != 0.0
         )
 
     def forward(
@@ -105,7 +104,7 @@ class ExactDerivative(nn.Module):
             at, scaled, label = natural.inputs(network, x, t)
             gradient = module.gradient(scaled, label, condition, functional=True)
             # of log p with respect to x, of which the classifier saw a multiple
-            weight = self.classifier_scale * at.sigma * network.scale_rule(at)  # type: ignore[arg-type]
+            weight = self.classifier_scale * at.sigma * network.parameterisation.c_in(at)
             value = value - per_sample(weight, x) * gradient
         return value
 
@@ -164,17 +163,17 @@ def exact_derivative(
                 f"{name}={scale!r}: the derivative is that of one ODE; give a finite number, the same for "
                 "all samples"
             )
-    if network.gradient is None and classifier_scale not in (0.0, 1.0):
+    if network.parameterisation.gradient is None and classifier_scale not in (0.0, 1.0):
         raise ValueError(
             f"classifier_scale={classifier_scale:g} and the network has no classifier; give the one of "
-            "network.with_classifier(classifier)"
+            "with_classifier(network, classifier)"
         )
     if not network.label_dtype.is_floating_point:
         raise ValueError(
             f"label_dtype={network.label_dtype}: a derivative in time needs a label that varies smoothly; "
             "give the ScoreNetwork label_dtype=torch.float32 if the module takes fractions"
         )
-    if network.derivative is not None:
+    if network.parameterisation.derivative is not None:
         raise ValueError(
             f"the network {network.name!r} offers d eps / dg already; give the one within"
         )
@@ -187,8 +186,8 @@ def exact_derivative(
     module = ExactDerivative(network, float(guidance), float(classifier_scale))
     if isinstance(network.module, nn.Module):
         module.train(network.module.training)
-    return replace(
-        network, module=module, prediction="eps", label="t", label_dtype=torch.float64, scale="one",
-        derivative="exact", inference=False, gradient=None, variance=None,
+    return network.with_module(
+        module, prediction="eps", label="t", label_dtype=torch.float64, scale="one",
+        derivative="exact", guided=module.guided, inference=False, gradient=None, variance=None,
         null=None if module.guided else network.null,
     )  # fmt: skip

@@ -14,16 +14,14 @@ from ..processes.levels import Levels, per_sample
 def inputs(network: ScoreNetwork, x: Tensor, t: Tensor) -> tuple[Levels, Tensor, Tensor]:
     """The levels of times t [N], and what the network is given for states x there: input and label."""
     at = Levels.of(network.process, t.double())
-    scaled = per_sample(network.scale_rule(at), x) * x  # type: ignore[arg-type]
-    label: Any = network.label_rule(at)  # type: ignore[arg-type]
-    if not network.label_dtype.is_floating_point:
-        label = label.round()
-    return at, scaled, label.to(network.label_dtype)
+    about = network.parameterisation
+    scaled = per_sample(about.c_in(at), x) * x
+    return at, scaled, about.label_of(at).to(network.label_dtype)
 
 
 def eps_weights(network: ScoreNetwork, at: Levels) -> tuple[Any, Any]:
     """(a, b) with eps = a x + b output: x0 = p x + q output, and eps = (x - alpha x0) / sigma."""
-    (p,), q = network.weights(at)  # type: ignore[arg-type]
+    (p,), q = network.parameterisation.weights(at)
     return (1.0 - at.alpha * p) / at.sigma, -at.alpha * q / at.sigma
 
 
@@ -36,20 +34,17 @@ def eps(network: ScoreNetwork, at: Levels, x: Tensor, out: Tensor) -> Tensor:
 def check(network: ScoreNetwork) -> None:
     """Raises ValueError where a network cannot be called this way: a rule of the user's own that takes
     no tensors would stop at the first call, or lose its derivative."""
-    if network.latent:
+    about = network.parameterisation
+    if about.latent:
         raise ValueError(
-            f"{network.name!r} reads a latent: a generator has no ODE to take a derivative along"
+            f"{about.name!r} reads a latent: a generator has no ODE to take a derivative along"
         )
-    process = network.process
-    t = torch.tensor([0.3, 0.7], dtype=torch.float64) * process.t_max
-    at = Levels.of(process, t)
-    for kind in ("prediction", "label", "scale"):
+    t = torch.tensor([0.3, 0.7], dtype=torch.float64) * about.process.t_max
+    at = Levels.of(about.process, t)
+    rules = {"prediction": about.weights, "label": about.label_of, "scale": about.c_in}
+    for kind, rule in rules.items():
         try:
-            {
-                "prediction": network.weights,
-                "label": network.label_rule,
-                "scale": network.scale_rule,
-            }[kind](at)  # type: ignore[arg-type]
+            rule(at)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"the function behind {kind}= has to take tensors in place of numbers here ({error}): "

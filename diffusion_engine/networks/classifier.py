@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -121,25 +119,31 @@ def with_classifier(
     conditional: bool | None = None,
     key: str = "y",
 ) -> ScoreNetwork:
-    """What `ScoreNetwork.with_classifier` returns; it explains the rest.
+    """The network and grad log p(y | x) of a noise-aware classifier (Dhariwal & Nichol 2021).
 
+    classifier   called as classifier(x, label), with the input and label of the network; returns logits
+                 [N, classes]
     channel_blocks  of the network's own outputs; None is 1, 4 with heads, 2 with a variance
     conditional  whether the network itself is given the condition; None: where it has classes or a null
     key          the class among a condition's names, where it is a mapping
+
+    `Sampler(..., classifier_scale=s)` then subtracts s sigma grad from eps; the classes y come as
+    condition=. Raises ValueError where there is a classifier already, or eps is none to guide.
     """
-    if network.latent:
-        raise ValueError(f"{network.name!r} reads a latent: a generator's eps is none to guide")
-    if network.gradient is not None:
-        raise ValueError(f"the network {network.name!r} has a classifier already")
-    if network.derivative == "exact":
+    about = network.parameterisation
+    if about.latent:
+        raise ValueError(f"{about.name!r} reads a latent: a generator's eps is none to guide")
+    if about.gradient is not None:
+        raise ValueError(f"the network {about.name!r} has a classifier already")
+    if about.derivative == "exact":
         raise ValueError(
             "the exact derivative follows the guided ODE: add the classifier first, "
-            "exact_derivative(network.with_classifier(classifier))"
+            "exact_derivative(with_classifier(network, classifier))"
         )
     if channel_blocks is None:
-        channel_blocks = 4 if network.derivative == "heads" else 2 if network.variance else 1
+        channel_blocks = 4 if about.derivative == "heads" else 2 if about.variance else 1
     if conditional is None:
-        conditional = network.classes is not None or network.null is not None
-    module: Any = Classified(network, classifier, channel_blocks, conditional, key)
+        conditional = about.classes is not None or about.unconditional
+    module = Classified(network, classifier, channel_blocks, conditional, key)
     module.train(getattr(network.module, "training", False))
-    return replace(network, module=module, gradient=channel_blocks, inference=False)
+    return network.with_module(module, gradient=channel_blocks, inference=False)

@@ -6,15 +6,16 @@ from threading import RLock
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .network import Condition, ScoreNetwork
+from .wrapper import Wrapper
 
 KINDS = 64  # kinds of calls that torch.compile makes kernels for; its own limit is 8
 _compiling = RLock()  # torch.compile's limits may be those of the process
 
 
-class Compiled(nn.Module):
+class Compiled(Wrapper):
     """A module that is compiled, anew for every batch size and kind of condition; one at a time.
 
     module   what is compiled; its weights are this one's
@@ -22,8 +23,8 @@ class Compiled(nn.Module):
     """
 
     def __init__(self, module: Any, options: dict[str, Any] | None = None) -> None:
-        super().__init__()
-        self.module, self.options = module, options
+        super().__init__(module)
+        self.options = options
         self._call = [torch.compile(module, dynamic=False, options=options)]  # no submodule
         self._met: set[tuple] = set()
         self.train(getattr(module, "training", False))
@@ -59,11 +60,6 @@ class Compiled(nn.Module):
     def renew(self) -> None:
         """Has the next call of each kind look for hooks that were put on since."""
         self._met.clear()
-
-
-def uncompiled(module: Any) -> Any:
-    """The module that a compiled one was made of; another as it is."""
-    return module.module if isinstance(module, Compiled) else module
 
 
 def compiled(network: ScoreNetwork, device: torch.device) -> ScoreNetwork:

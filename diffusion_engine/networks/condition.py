@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..checks import number, plain, said, settle, whole
-
-if TYPE_CHECKING:
-    from .network import Condition, ScoreNetwork
+from .network import Condition, ScoreNetwork
 
 
 @dataclass(frozen=True)

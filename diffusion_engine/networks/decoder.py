@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,14 +56,6 @@ class Decoder:
             raise ValueError(f"scale_factor={self.scale_factor!r}: {SCALE}")
         if not 0.0 <= self.overlap <= 0.5:
             raise ValueError(f"overlap={self.overlap:g}: {OVERLAP}")
-
-    @classmethod
-    def from_diffusers(cls, vae: nn.Module, **options: Any) -> Decoder:
-        """The decoder of diffusers' AutoencoderKL and its like, by its config; options as in Decoder."""
-        from ..adapters.diffusers import decoder
-
-        checks.names("from_diffusers", options, OPTIONS)
-        return decoder(vae, **options)
 
     def placed(self, shape: tuple[int, ...], device: torch.device) -> Decoder:
         """The decoder on a device, a copy where it lies elsewhere, for latents of a shape (C, *pixel).
@@ -136,9 +127,6 @@ class Decoder:
                 "images, every side a whole number of times as long"
             )
         return image.to(z.dtype)
-
-
-OPTIONS = frozenset(Decoder.__dataclass_fields__) - {"module"}
 
 
 def fitting(decoder: Decoder, made_with: Mapping[str, float] | None) -> None:

@@ -63,18 +63,17 @@ def linearized(network: ScoreNetwork, powers: int = 1, elementwise: bool = False
 
     Raises ValueError where the network is none of CLD, or is linearized already.
     """
-    rule = network.rule
+    about, rule = network.parameterisation, network.parameterisation.rule
     if not isinstance(rule, Velocity) or rule.powers:
         raise ValueError(
             f"linearized takes a network of CLD that returns its score alone, and this one predicts "
-            f"{network.prediction!r}"
+            f"{about.prediction!r}"
         )
     wanted = "give 1 to 7, each of which is two of a row's 16 outputs"
     if checks.whole("powers", powers, 1, wanted) > 7:
         raise ValueError(f"powers={powers}: {wanted}")
-    return replace(
-        network,
-        module=Linearized(network.module, powers, elementwise),
+    return network.with_module(
+        Linearized(network.module, powers, elementwise),
         prediction=replace(rule, powers=powers),
         inference=elementwise and network.inference,
     )

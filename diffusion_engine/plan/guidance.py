@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from .. import checks
+from ..networks.parameterisation import Parameterisation
 from ..ops import layout
 from . import Plan, Row
-
-if TYPE_CHECKING:
-    from ..networks.network import ScoreNetwork
 
 CONDITIONAL, UNCONDITIONAL = 0, 1
 CLASSIFIER = "the scale is a finite number, 0 for none"
@@ -166,17 +163,20 @@ ALWAYS = (0.0, math.inf)
 ROUNDING = 1.0 + 1e-12  # of the ratio of a level that was given as one
 
 
-def check(network: ScoreNetwork, interval: tuple[float, float], classifier_scale: float) -> None:
+def check(
+    network: Parameterisation, interval: tuple[float, float], classifier_scale: float
+) -> None:
     """Raises ValueError where these make no sense, or say what this network would not follow."""
-    inside = getattr(network.module, "guided", False)  # of genie.exact_derivative
-    if interval != ALWAYS and (network.scale_input is not None or inside):
-        why = "follows one guided ODE" if inside else "reads its guidance scale, which is one"
+    if interval != ALWAYS and (network.reads_scale or network.guided):
+        why = (
+            "follows one guided ODE" if network.guided else "reads its guidance scale, which is one"
+        )
         raise ValueError(f"interval={interval}: this network {why} for all times")
     if network.gradient is None and classifier_scale not in (0.0, 1.0):
         what = (
             "is guided within; say exact_derivative(..., classifier_scale=)"
-            if inside
-            else "has no classifier; give the one of network.with_classifier(classifier)"
+            if network.guided
+            else "has no classifier; give the one of with_classifier(network, classifier)"
         )
         raise ValueError(f"classifier_scale={classifier_scale:g} and the network {what}")
 

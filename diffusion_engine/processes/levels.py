@@ -1,4 +1,4 @@
-"""The levels of the processes as torch functions of t, for what differentiates them.
+"""Levels of the processes as torch functions of t, for what differentiates them or runs on a device.
 
 Plans do not: their numbers are the float64 of `processes`.
 """

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from ..accelerate.copied import Example, twin
 from ..accelerate.network import Accelerated, accelerated
-from ..adapters.diffusers import Model
 from ..backends.checksum import checksums
-from ..networks.compiled import Compiled, compiled, uncompiled
+from ..networks.compiled import Compiled, compiled
 from ..networks.contents import Contents
 from ..networks.network import ScoreNetwork
 from ..networks.placement import evaluating
+from ..networks.wrapper import unwrapped
 
 
 class Derived:
@@ -48,7 +48,7 @@ class Derived:
     @property
     def accelerated(self) -> Accelerated | None:
         """What was done to the network, where it is accelerated."""
-        module = uncompiled(self.network.module)
+        module = unwrapped(self.network.module, Compiled)
         return accelerated(module) if isinstance(module, nn.Module) else None
 
     def follow(self) -> ScoreNetwork:
@@ -116,10 +116,3 @@ class Derived:
 
 def _weights(module: Any) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
-
-
-def unwrapped(module: Any) -> Any:
-    """A user's own module, within those that the engine calls it through."""
-    while isinstance(module, (Compiled, Model)):
-        module = module.module
-    return module

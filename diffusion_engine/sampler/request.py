@@ -147,7 +147,8 @@ class Request:
                 raise ValueError(
                     "guidance needs a condition to guide to; give condition=, or guidance=1"
                 )
-        if network.gradient is not None and sampler.classifier_scale and conditions[0] is None:
+        classified = network.parameterisation.gradient is not None
+        if classified and sampler.classifier_scale and conditions[0] is None:
             raise ValueError(
                 "a classifier guides to a class; give condition=, or sample with classifier_scale=0"
             )
@@ -286,7 +287,7 @@ def _composed(
         raise ValueError("compose acts at all times; leave the sampler's interval out")
     if sampler.network.scale_input is not None:
         raise ValueError("a network that reads its guidance scale has no branches to compose")
-    if sampler.network.gradient is not None and sampler.classifier_scale:
+    if sampler.network.parameterisation.gradient is not None and sampler.classifier_scale:
         raise ValueError(
             "compose adds the scores of conditions and a classifier guides to one class; sample with "
             "classifier_scale=0"

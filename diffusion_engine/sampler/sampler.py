@@ -18,10 +18,11 @@ from ..accelerate.copied import Example
 from ..accelerate.network import Accelerated
 from ..executors import Capacity, Executor, Graph
 from ..executors.lru import Lru
-from ..networks.declared import sound
 from ..networks.decoder import Decoder, fitting
-from ..networks.network import ScoreNetwork
+from ..networks.network import ScoreNetwork, check_finite
+from ..networks.parameterisation import Parameterisation
 from ..networks.placement import evaluating, moved, place
+from ..networks.wrapper import unwrapped
 from ..ops.philox import IMAGE, STATE
 from ..plan import Plan, brownian
 from ..plan.guidance import (
@@ -38,7 +39,7 @@ from ..solvers import Rule, Solver
 from ..solvers.inverse import encoding
 from . import recipe as recipes
 from . import request
-from .derived import Derived, unwrapped
+from .derived import Derived
 from .jobs import jobs
 from .nonfinite import finite_images, warn_nonfinite
 from .progress import Progress, bar, watcher
@@ -71,7 +72,7 @@ class Sampler:
     sigmas     the user's own noise-to-signal ratios sigma / alpha, verbatim; a last 0 is clean data
     guidance   classifier-free scale, 1 for none; a sequence gives each sample its own
     interval   (low, high] of sigma / alpha in which guidance acts
-    classifier_scale  of the classifier of ScoreNetwork.with_classifier, 0 for none
+    classifier_scale  of the classifier of `with_classifier`, 0 for none
     clip       range of `denoised`; None leaves it alone; "network" takes the network's own
     dtype      of the network's input, and of conditions that are not whole numbers; None is what the module
                computes in: that of its first weight of 16 bits or more, or of its layerwise casting. Another
@@ -122,20 +123,21 @@ class Sampler:
         if times is not None and sigmas is not None:
             raise ValueError("times and sigmas both fix the levels of a run; give one of them")
         self.solver = solvers.solver(solver, OPTIONS, **options)
+        about = network.parameterisation
         if sigmas is not None:
             self.points = grids.from_sigmas(network.process, sigmas)
         elif times is not None:
             self.points = grids.from_times(network.process, times)
         else:
             if grid is None:
-                grid = _own_grid(self.solver, network) or network.grid
+                grid = _own_grid(self.solver, about) or about.grid
             self.points = grids.points(network.process, steps, grid, end)
         self.classifier_scale = checks.number("classifier_scale", classifier_scale, CLASSIFIER)
         self.interval = checked_interval(interval)
-        check(network, self.interval, self.classifier_scale)
+        check(about, self.interval, self.classifier_scale)
         self.guidance = checks.numbers("guidance", guidance)
         self.executor = executors.executor(executor, backend)
-        clip = network.clip if isinstance(clip, str) and clip == "network" else clip
+        clip = about.clip if isinstance(clip, str) and clip == "network" else clip
         self.clip = None if clip is None else checks.pair("clip", clip, CLIP)
         self.batch_size = checks.whole("batch_size", batch_size, 1, BATCH)
         self.dtype, self.device = place(network.module, dtype, device)
@@ -153,7 +155,7 @@ class Sampler:
         self.plan()  # an unsuitable solver fails here, not at the first sample
 
     def _example(self, network: ScoreNetwork) -> Example:
-        label = network.label_of(self.points[0])
+        label = network.parameterisation.label_of(self.points[0])
         given = request.example(network, self.device, self.dtype)
         return Example(label, given, self.batch_size, self.dtype, self.device)
 
@@ -200,7 +202,7 @@ class Sampler:
         refine: int | None = None,
     ) -> Plan:
         # A network that reads its scale makes the calls of an unguided one.
-        scale = 1.0 if self.network.scale_input is not None else scale
+        scale = 1.0 if self.network.parameterisation.reads_scale else scale
         key = (scale, start, kind, masked, refine)
         plan = self._plans.get(key)
         if plan is None:
@@ -212,27 +214,27 @@ class Sampler:
 
     def _solved(self, start: float | None, kind: str, refine: int | None) -> Plan:
         """The solver's own plan, or the one that encodes."""
-        process, network, clip = self.network.process, self.network, self.clip
+        about, clip = self.network.parameterisation, self.clip
         if refine is not None:
             kind = "whole" if kind == "whole" else "state"
-            plan = encoding(self.solver, self.points, network, start, clip, refine, kind)
+            plan = encoding(self.solver, self.points, about, start, clip, refine, kind)
         else:
             points = self.points if start is None else self._points_from(start)
-            plan = self.solver.plan(process, points, network, kind, clip)
+            plan = self.solver.plan(about, points, kind, clip)
         if kind == "prior":
             return plan
         given = IMAGE if kind == "image" else STATE
         return plan.replace_rows([replace(row, key=given | row.key) for row in plan.rows])
 
     def _guided(self, plan: Plan, scale: Scale) -> Plan:
-        network = self.network
+        about = self.network.parameterisation
         if isinstance(scale, tuple):
-            plan = compose(plan, scale, unconditional=network.null is not None)
+            plan = compose(plan, scale, about.unconditional)
         else:
             plan = classifier_free(plan, scale, self.interval)
-        if network.gradient is None:
+        if about.gradient is None:
             return plan
-        return classifier_guidance(plan, self.classifier_scale, network.gradient, self.interval)
+        return classifier_guidance(plan, self.classifier_scale, about.gradient, self.interval)
 
     def _points_from(self, start: float) -> tuple[Point, ...]:
         first = grids.point_at(self.network.process, self.points, start)
@@ -398,7 +400,9 @@ class Sampler:
             raise ValueError(f"{type(inner).__name__} is no torch.nn.Module and has no weights")
         if not isinstance(weights, Mapping) or not all(map(torch.is_tensor, weights.values())):
             raise ValueError("the weights are no mapping of tensors; give a state_dict")
-        sound({name: weights[name] for name, _ in inner.named_parameters() if name in weights})
+        check_finite(
+            {name: weights[name] for name, _ in inner.named_parameters() if name in weights}
+        )
         own = {name: tensor.shape for name, tensor in inner.state_dict().items()}
         given = {name: tensor.shape for name, tensor in weights.items()}
         if own != given:
@@ -459,7 +463,7 @@ OPEN = OPTIONS - {
 }  # fmt: skip
 
 
-def _own_grid(solver: Solver, network: ScoreNetwork) -> str | grids.Grid | None:
+def _own_grid(solver: Solver, network: Parameterisation) -> str | grids.Grid | None:
     """The grid that a solver was published with."""
     if solver.parts != network.process.parts:
         return None

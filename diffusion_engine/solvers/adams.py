@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from .. import checks
+from ..networks.parameterisation import Parameterisation
 from ..plan.linear import Linear, denoised, slot, x
 from ..processes import GaussianProcess, Point
 from .base import STARTS, Points, Ring, Solver, Update, eps_of, finite_start, steps, transfer
@@ -104,8 +105,8 @@ class Adams(Solver):
     def asymptotic(self) -> int:
         return self.max_order
 
-    def objection(self, process: GaussianProcess, points: Points) -> str | None:
-        return finite_start(process, points)
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        return finite_start(parameterisation.process, points)
 
     def weights(self, process: GaussianProcess, nodes: Points, t: Point) -> list[float]:
         """C_j of the step from nodes[0] to t, nodes newest first."""

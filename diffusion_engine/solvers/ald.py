@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from ..networks.parameterisation import Parameterisation
 from ..plan.linear import denoised, normal, x
 from ..processes import VP, Discrete, GaussianProcess, Point
+from ..processes.grids import Grid
 from .base import Points, Solver, Update, finite_start, score_of
-
-if TYPE_CHECKING:
-    from ..processes.grids import Grid
 
 # Steps a level and the ratio r.
 PRESETS = {
@@ -79,8 +78,8 @@ class ALD(Solver):
         geometric = not isinstance(process, Discrete) and process.at(process.t_max).alpha > 0.0
         return "exponential" if geometric else None
 
-    def objection(self, process: GaussianProcess, points: Points) -> str | None:
-        return finite_start(process, points)
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        return finite_start(parameterisation.process, points)
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         count, snr = self.rule

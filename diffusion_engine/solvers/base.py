@@ -8,15 +8,13 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..networks.parameterisation import Parameterisation
 from ..plan import Call, Plan, Row, Span
 from ..plan.brownian import span
 from ..plan.linear import Linear, denoised, normal, raw, slot, x
 from ..processes import GaussianProcess, Point
+from ..processes.grids import Grid
 from .update import Update, arrived, written
-
-if TYPE_CHECKING:
-    from ..networks.network import ScoreNetwork
-    from ..processes.grids import Grid
 
 Points = Sequence[Point]
 STARTS = ("euler", "heun")  # of multistep solvers: first steps of one call, and of two
@@ -77,25 +75,8 @@ class Solver:
         """The rows after the first, in order."""
         raise ValueError(f"solver {self.name!r} writes no updates(process, points)")
 
-    def objection(self, process: GaussianProcess, points: Points) -> str | None:
-        """Why the solver cannot run these points, as a sentence; None where it can."""
-        return None
-
-    def check(self, process: GaussianProcess, points: Points) -> None:
-        """Raises ValueError where the solver does not suit the process or the points."""
-        objection = self.objection(process, points)
-        if self.parts != process.parts:
-            parts = {1: "x alone", 2: "[x, v]"}
-            other = {1: "'dpmpp_2m'", 2: "'sscs' or 'cld_ode'"}[process.parts]
-            objection = (
-                f"it moves {parts[self.parts]} and {type(process).__name__} has a state of "
-                f"{parts[process.parts]}; use a solver such as {other}"
-            )
-        if objection:
-            raise ValueError(f"solver {self.name!r} cannot run this: {objection}")
-
-    def misfit(self, network: ScoreNetwork) -> str | None:
-        """Why the solver cannot use the network, as a sentence; None where it can."""
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        """Why it cannot run this process, network or these points, as a sentence; None where it can."""
         return None
 
     def default_grid(self, process: GaussianProcess) -> str | Grid | None:
@@ -104,35 +85,50 @@ class Solver:
 
     def plan(
         self,
-        process: GaussianProcess,
+        parameterisation: Parameterisation,
         points: Points,
-        network: ScoreNetwork,
         start: str = "prior",
         clip: tuple[float, float] | None = None,
     ) -> Plan:
-        """The table of a run of `network` over `points`.
+        """The table of a run over `points` of a network that is parameterised so.
 
         start  "prior" draws the first x, "image" noises a given clean x to points[0], "state" takes a
                given x as it is, "whole" also the velocity of CLD's [x, v]
         clip   range of `denoised`; None leaves it alone
         Raises ValueError where the solver does not suit the process, the points or the network.
         """
-        self.check(process, points)
-        if misfit := self.misfit(network):
-            raise ValueError(f"solver {self.name!r} cannot run this: {misfit}")
+        refuse_unsuited(self, parameterisation, points)
+        process = parameterisation.process
         rows = [first_row(process, points[0], start)]
         for i, update in enumerate(written(self, process, points), 1):
             if update.churn:
                 rows[-1] = _add_noise(rows[-1], update)
-            row = _row(update, network, clip, i)
+            row = row_of(update, parameterisation, clip, i)
             taken = None if update.churn else update.span
-            spans = _spans(row, rows, taken) if self.on_path else ()
+            spans = spans_of(row, rows, taken) if self.on_path else ()
             rows.append(replace(row, spans=spans))
         arrived(self.name, rows[-1].state, points[-1])
         return Plan(tuple(rows), self.name, self.exact)
 
 
-def _row(update: Update, network: ScoreNetwork, clip: tuple[float, float] | None, key: int) -> Row:
+def refuse_unsuited(rule: Solver, parameterisation: Parameterisation, points: Points) -> None:
+    """Raises ValueError where a solver does not suit the process, the network or the points."""
+    process, parts = parameterisation.process, {1: "x alone", 2: "[x, v]"}
+    if rule.parts != process.parts:
+        other = {1: "'dpmpp_2m'", 2: "'sscs' or 'cld_ode'"}[process.parts]
+        objection: str | None = (
+            f"it moves {parts[rule.parts]} and {type(process).__name__} has a state of "
+            f"{parts[process.parts]}; use a solver such as {other}"
+        )
+    else:
+        objection = rule.objection(parameterisation, points)
+    if objection:
+        raise ValueError(f"solver {rule.name!r} cannot run this: {objection}")
+
+
+def row_of(
+    update: Update, network: Parameterisation, clip: tuple[float, float] | None, key: int
+) -> Row:
     """The row of an update: the network's parameterisation becomes weights of slots and outputs."""
     at, read, count = update.at, update.read, update.channel_blocks
     if update.slope:
@@ -186,7 +182,7 @@ def first_row(process: GaussianProcess, first: Point, start: str) -> Row:
     return Row(call=None, new={0: new[start]}, key=0, state=first)
 
 
-def _spans(
+def spans_of(
     row: Row, rows: list[Row], taken: tuple[Point, Point] | None = None
 ) -> tuple[Span | None, ...]:
     """The intervals of the normals of a row behind others: of the first path for normal 0, of the second for

@@ -13,19 +13,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
+from ..networks.parameterisation import Parameterisation
 from ..networks.prediction import Velocity
 from ..plan import Plan, Row
 from ..plan.linear import Linear, normal, raw, slot, x
-from ..processes import CLD, GaussianProcess, Point
+from ..processes import CLD, Point
 from ..processes.cld import Covariance, gathered
-from .base import Points, Solver, Update, _row, _spans, steps
-
-if TYPE_CHECKING:
-    from ..networks.network import ScoreNetwork
+from .base import Points, Solver, Update, refuse_unsuited, row_of, spans_of, steps
 
 State = dict[int, Linear]
 OUTPUT = (1.0,)  # raw is the network's first channel block
@@ -75,14 +73,14 @@ class CLDSolver(Solver):
 
     def plan(
         self,
-        process: GaussianProcess,
+        parameterisation: Parameterisation,
         points: Points,
-        network: ScoreNetwork,
         start: str = "prior",
         clip: tuple[float, float] | None = None,
     ) -> Plan:
-        self.check(process, points)
-        assert isinstance(process, CLD) and isinstance(network.rule, Velocity), "checked above"
+        refuse_unsuited(self, parameterisation, points)
+        process, rule = parameterisation.process, parameterisation.rule
+        assert isinstance(process, CLD) and isinstance(rule, Velocity), "checked above"
         if start == "state" and points[-1].t < points[0].t < process.t_max:
             raise ValueError(
                 f"a given state at t={points[0].t:g} has a velocity, which x does not tell; give [x, v] on "
@@ -93,19 +91,17 @@ class CLDSolver(Solver):
                 f"clip={clip} bounds an estimate of x0, which steps of [x, v] are not made of; leave it out, "
                 f"or give clip=None"
             )
-        if misfit := self.misfit(network):
-            raise ValueError(f"solver {self.name!r} cannot run this: {misfit}")
-        system = System(process, network.rule)
+        system = System(process, rule)
         through = points[:-1] if points[-1].sigma == 0.0 else points
         rows = [first_row(process, through[0], start, self.lead(system, through))]
         for i, update in enumerate(self.rows(system, through), 1):
-            row = update if isinstance(update, Row) else _row(update, network, clip, i)
-            rows.append(replace(row, key=i, spans=_spans(row, rows)))
+            row = update if isinstance(update, Row) else row_of(update, parameterisation, clip, i)
+            rows.append(replace(row, key=i, spans=spans_of(row, rows)))
         if len(through) < len(points):
             rows[-1] = denoise(process, rows[-1], through[-1], points[-1])
         return Plan(tuple(rows), self.name, self.exact)
 
-    def objection(self, process: GaussianProcess, points: Points) -> str | None:
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
         if len(points) == 2 and points[-1].sigma == 0.0:
             return (
                 "its one step is the final denoising, which calls no network; ask for 2 steps or more, or "

@@ -14,19 +14,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
+from ..networks.parameterisation import Parameterisation
 from ..networks.prediction import Velocity
 from ..plan import Row
 from ..plan.linear import Linear, raw, slot
 from ..processes import Point
 from .base import Points, Update, steps
 from .cld import OUTPUT, CLDSolver, System, flown
-
-if TYPE_CHECKING:
-    from ..networks.network import ScoreNetwork
 
 
 @dataclass(frozen=True)
@@ -190,9 +188,10 @@ class SSCSExact(Midpoint):
     name: ClassVar[str] = "sscs_exact"
     order = 2
 
-    def misfit(self, network: ScoreNetwork) -> str | None:
-        if isinstance(network.rule, Velocity) and network.rule.powers:
-            return None
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        rule = parameterisation.rule
+        if isinstance(rule, Velocity) and rule.powers:
+            return super().objection(parameterisation, points)
         return "it needs the derivative of the score along v; give it linearized(network), or use 'sscs2'"
 
     def kicks(self, system: System, s: Point, t: Point) -> list[Kick]:

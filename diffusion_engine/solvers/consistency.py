@@ -7,16 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from ..networks.parameterisation import Parameterisation
 from ..networks.prediction import Consistency as ConsistencyRule
 from ..plan.linear import denoised, normal, x
 from ..processes import Discrete, GaussianProcess, Point
+from ..processes.grids import Grid, distilled, karras_at
 from .base import Points, Solver, Update, steps
-
-if TYPE_CHECKING:
-    from ..networks.network import ScoreNetwork
-    from ..processes.grids import Grid
 
 
 @dataclass(frozen=True)
@@ -55,14 +53,13 @@ class Consistency(Solver):
         return True
 
     def default_grid(self, process: GaussianProcess) -> str | Grid | None:
-        from ..processes.grids import karras_at
-
         if process.at(process.t_max).alpha == 0.0:
             return None
         return partial(karras_at, indices=self.indices, scales=self.scales)
 
-    def misfit(self, network: ScoreNetwork) -> str | None:
-        rule, least = network.prediction, network.process.at(network.process.t_min).ratio
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        process, rule = parameterisation.process, parameterisation.prediction
+        least = process.at(process.t_min).ratio
         if isinstance(rule, ConsistencyRule) and not math.isclose(rule.sigma_min, least):
             return (
                 f"its function is x at sigma / alpha = {rule.sigma_min:g} and the process's times end at "
@@ -111,11 +108,10 @@ class LCM(Solver):
         return True
 
     def default_grid(self, process: GaussianProcess) -> str | Grid | None:
-        from ..processes.grids import distilled
-
         return partial(distilled, original=self.original) if isinstance(process, Discrete) else None
 
-    def objection(self, process: GaussianProcess, points: Points) -> str | None:
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        process = parameterisation.process
         if not isinstance(process, Discrete):
             return (
                 f"it scales by timesteps of a discrete table and {type(process).__name__} has none; use "

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from ..networks.parameterisation import Parameterisation
 from ..plan.linear import normal
 from ..processes import Discrete, GaussianProcess
 from .base import Points, Solver, Update, steps
 from .ddim import posterior_std, toward
-
-if TYPE_CHECKING:
-    from ..networks.network import ScoreNetwork
 
 
 @dataclass(frozen=True)
@@ -37,15 +35,8 @@ class DDGAN(Solver):
             noise = posterior_std(s, t)
             yield Update(s, {0: toward(s, t, noise)[0] + noise * normal(0)}, t)
 
-    def misfit(self, network: ScoreNetwork) -> str | None:
-        if network.latent == 0 or network.prediction != "x0":
-            return (
-                f"it runs a generator G(x, t, z) of x0: give ScoreNetwork latent=100, its size of z, and "
-                f"prediction='x0'; got latent={network.latent}, {network.prediction!r}"
-            )
-        return None
-
-    def objection(self, process: GaussianProcess, points: Points) -> str | None:
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        process = parameterisation.process
         if not isinstance(process, Discrete):
             return "its generator knows the steps of one short chain: give Discrete.few(4) as the process"
         every = [*range(len(process.alpha_bar) - 1, -1, -1)]
@@ -53,5 +44,11 @@ class DDGAN(Solver):
             return (
                 f"its generator knows the {len(every)} steps of its chain: sample with "
                 f"steps={len(every)} on the grid 'trailing' to clean data"
+            )
+        latent, prediction = parameterisation.latent, parameterisation.prediction
+        if latent == 0 or prediction != "x0":
+            return (
+                f"it runs a generator G(x, t, z) of x0: give ScoreNetwork latent=100, its size of z, and "
+                f"prediction='x0'; got latent={latent}, {prediction!r}"
             )
         return None

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from ..networks.parameterisation import Parameterisation
 from ..plan.linear import denoised, normal, unclipped_eps, x
 from ..processes import GaussianProcess, Point
 from .base import Points, Solver, Update, steps, transfer
-
-if TYPE_CHECKING:
-    from ..networks.network import ScoreNetwork
-
 
 VARIANCES = ("fixed_small", "fixed_large", "learned", "learned_range")
 
@@ -117,9 +114,10 @@ class DDPM(Solver):
             return 0.5 * (small + large), 0.5 * (large - small), 1
         return None
 
-    def misfit(self, network: ScoreNetwork) -> str | None:
-        if self.variance in ("learned", "learned_range") and network.variance != self.variance:
-            has = "none" if network.variance is None else f"a {network.variance!r} one"
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        offered = parameterisation.variance
+        if self.variance in ("learned", "learned_range") and offered != self.variance:
+            has = "none" if offered is None else f"a {offered!r} one"
             return (
                 f"variance={self.variance!r} is read from the network, which has {has}; say so with "
                 "ScoreNetwork(variance=...), or use 'fixed_small'"

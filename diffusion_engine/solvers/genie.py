@@ -5,15 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from ..networks.parameterisation import Parameterisation
 from ..plan import Plan
 from ..plan.linear import denoised, raw, x
 from ..processes import GaussianProcess, Point
-from .base import Points, Solver, Update, first_order_only, first_row, off_time, steps, transfer
-
-if TYPE_CHECKING:
-    from ..networks.network import ScoreNetwork
+from .base import (
+    Points,
+    Solver,
+    Update,
+    first_order_only,
+    first_row,
+    off_time,
+    refuse_unsuited,
+    steps,
+    transfer,
+)
 
 
 @dataclass(frozen=True)
@@ -46,36 +54,35 @@ class GENIE(Solver):
     def order(self) -> int:
         return 1 if self.afs else 2  # the analytic slope is off by what does not fall with the step
 
-    def misfit(self, network: ScoreNetwork) -> str | None:
-        if network.derivative is not None:
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        if parameterisation.derivative == "exact":  # along the process's own law
+            return off_time(parameterisation.process, points)
+        if parameterisation.derivative is not None:
             return None
         return (
-            f"the network {network.name!r} does not offer d eps / dg; wrap it with genie.exact_derivative, "
-            "attach a trained head to it with genie.attach, or use 'dpmpp_2m', which estimates that "
-            "derivative from the step before"
+            f"the network {parameterisation.name!r} does not offer d eps / dg; wrap it with "
+            "genie.exact_derivative, attach a trained head to it with genie.attach, or use 'dpmpp_2m', which "
+            "estimates that derivative from the step before"
         )
 
     def plan(
         self,
-        process: GaussianProcess,
+        parameterisation: Parameterisation,
         points: Points,
-        network: ScoreNetwork,
         start: str = "prior",
         clip: tuple[float, float] | None = None,
     ) -> Plan:
-        # An exact derivative is one along the process's own law.
-        if network.derivative == "exact" and (objection := off_time(process, points)):
-            raise ValueError(f"solver {self.name!r} cannot run this: {objection}")
-        downward = (
-            points[-1].lam > points[0].lam
-        )  # encoding goes up, with neither of the two options
+        process = parameterisation.process
+        # Encoding goes up, with neither of the two options.
+        downward = points[-1].lam > points[0].lam
         if downward and self.denoise and points[-1].sigma > 0.0:
             points = (*points, process.clean)
         if not (downward and self.afs):
-            return super().plan(process, points, network, start, clip)
+            return super().plan(parameterisation, points, start, clip)
+        refuse_unsuited(self, parameterisation, points)
         if len(points) < 3:
             raise ValueError("afs=True takes the first of at least 2 steps; ask for more steps")
-        made = super().plan(process, points[1:], network, start, clip)
+        made = super().plan(parameterisation, points[1:], start, clip)
         first = first_row(process, points[0], start)
         moved = analytic(points[0], points[1]) * first.new[0]
         row = replace(first, new={0: moved}, state=points[1])

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from ..networks.parameterisation import Parameterisation
 from ..plan import Plan
 from ..plan.linear import Linear, denoised, slot, x
 from ..processes import GaussianProcess, Point, grids
 from . import SOLVERS, Solver, Update
 from .base import Points, transfer
 
-if TYPE_CHECKING:
-    from ..networks.network import ScoreNetwork
-
 
 def encoding(
     solver: Solver,
     points: Points,
-    network: ScoreNetwork,
+    network: Parameterisation,
     start: float | None,
     clip: tuple[float, float] | None,
     refine: int,
@@ -61,14 +59,14 @@ def encoding(
     if type(solver) not in SOLVERS.values() and _draws(solver, network, (points, rising)):
         raise ValueError(_fresh(solver, suited))
     rule = Inverse(solver, refine) if refine else solver
-    return rule.plan(process, rising, network, kind, clip)
+    return rule.plan(network, rising, kind, clip)
 
 
-def _draws(solver: Solver, network: ScoreNetwork, ways: Iterable[Points]) -> bool:
+def _draws(solver: Solver, network: Parameterisation, ways: Iterable[Points]) -> bool:
     """Whether a user's solver draws noise on either way, whatever it says of itself: of a whole state that is
     every normal of a plan."""
     whole = "whole" if network.process.parts > 1 else "state"
-    return any(solver.plan(network.process, way, network, whole).normals for way in ways)
+    return any(solver.plan(network, way, whole).normals for way in ways)
 
 
 def _fresh(solver: Solver, suited: str) -> str:

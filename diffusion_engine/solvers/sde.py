@@ -6,16 +6,15 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from ..networks.parameterisation import Parameterisation
 from ..plan.linear import Linear, denoised, normal, x
 from ..processes import VE, VP, GaussianProcess, Point, SubVP
+from ..processes.grids import Grid
 from .base import Points, Solver, Update, finite_start, off_time, score_of, steps, transfer
-
-if TYPE_CHECKING:
-    from ..processes.grids import Grid
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,8 @@ class Predictor(Solver):
     def default_grid(self, process: GaussianProcess) -> str | Grid | None:
         return "uniform" if isinstance(process, (VP, VE)) else None
 
-    def objection(self, process: GaussianProcess, points: Points) -> str | None:
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        process = parameterisation.process
         if self.step == "1/N":
             return published(process, points)
         by_time = isinstance(process, SubVP) or isinstance(self, EulerMaruyama)
@@ -96,10 +96,11 @@ class EulerMaruyama(Predictor):
     def stochastic(self) -> bool:
         return self.noise
 
-    def objection(self, process: GaussianProcess, points: Points) -> str | None:
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        process = parameterisation.process
         if type(process).drift is GaussianProcess.drift:
             return f"{type(process).__name__} says no drift(t); use 'reverse_diffusion', 'ddim' or 'ddpm'"
-        return super().objection(process, points)
+        return super().objection(parameterisation, points)
 
     def move(self, process: GaussianProcess, s: Point, t: Point, n: int) -> tuple[Linear, float]:
         d = 1.0 / n if n else s.t - t.t
@@ -163,9 +164,11 @@ class ReverseDiffusion(Predictor):
     def stochastic(self) -> bool:
         return self.noise
 
-    def objection(self, process: GaussianProcess, points: Points) -> str | None:
-        found = super().objection(process, points)
-        return found or (short_chain(process, points) if self.step == "1/N" else None)
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        found = super().objection(parameterisation, points)
+        return found or (
+            short_chain(parameterisation.process, points) if self.step == "1/N" else None
+        )
 
     def move(self, process: GaussianProcess, s: Point, t: Point, n: int) -> tuple[Linear, float]:
         scale, variance, _ = link(process, s, t, n)
@@ -184,11 +187,13 @@ class Ancestral(Predictor):
     name: ClassVar[str] = "ancestral"
     source: ClassVar[str] = "Song et al. 2021 (score SDE), appendix F; Ho et al. 2020"
 
-    def objection(self, process: GaussianProcess, points: Points) -> str | None:
-        if isinstance(process, SubVP):
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        if isinstance(parameterisation.process, SubVP):
             return "sub-VP is no chain whose ancestors could be drawn; use 'reverse_diffusion' or 'ddpm'"
-        found = super().objection(process, points)
-        return found or (short_chain(process, points) if self.step == "1/N" else None)
+        found = super().objection(parameterisation, points)
+        return found or (
+            short_chain(parameterisation.process, points) if self.step == "1/N" else None
+        )
 
     def move(self, process: GaussianProcess, s: Point, t: Point, n: int) -> tuple[Linear, float]:
         scale, variance, sigma = link(process, s, t, n)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..networks.parameterisation import Parameterisation
 from ..plan.linear import normal, x
 from ..processes import GaussianProcess
 from .base import Points, Solver, Update, eps_of, finite_start, steps
@@ -28,8 +29,8 @@ class VDM(Solver):
     def stochastic(self) -> bool:
         return True
 
-    def objection(self, process: GaussianProcess, points: Points) -> str | None:
-        return finite_start(process, points)
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        return finite_start(parameterisation.process, points)
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         for s, t in steps(points):

@@ -68,7 +68,7 @@ class HeadLoss:
             found = natural.eps(base, at, x, out)
             slope = self.slope(found, x, at, condition)
         k = self.module.head(scaled, noise if self.eps == "true" else found, features, embedding)
-        weights = self.network.slope_weights(at)[1:]  # type: ignore[arg-type]
+        weights = self.network.parameterisation.slope_weights(at)[1:]
         error = -slope
         for weight, block in zip(weights, k.chunk(3, dim=1), strict=True):
             error = error + per_sample(weight, block) * block

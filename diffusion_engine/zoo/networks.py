@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,4 +78,4 @@ def with_head(
         )
     head = load(name).to(torch.device(device))
     made = attach(load_network(below, device), head, feature=feature, embedding=embedding)
-    return replace(made, name=str(name))
+    return made.with_module(made.module, name=str(name))

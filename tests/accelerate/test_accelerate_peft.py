@@ -5,7 +5,7 @@ import pytest
 import torch
 from accelerate_cases import close
 
-from diffusion_engine import Sampler, ScoreNetwork
+from diffusion_engine import Sampler, from_diffusers
 from diffusion_engine.accelerate import accelerate
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
@@ -45,7 +45,7 @@ def test_a_sampler_follows_adapters(unet):
     text = {"encoder_hidden_states": torch.randn(2, 5, 24)}
     null = {"encoder_hidden_states": torch.zeros(5, 24)}
     scheduler = diffusers.DDIMScheduler(timestep_spacing="linspace")
-    own = ScoreNetwork.from_diffusers(unet, scheduler, null=null, clip=None)
+    own = from_diffusers(unet, scheduler, null=null, clip=None)
 
     def samples(sampler):
         return sampler.sample(2, condition=text).samples

@@ -8,7 +8,7 @@ import torch
 from accelerate_cases import close
 from torch import nn
 
-from diffusion_engine import Sampler, ScoreNetwork
+from diffusion_engine import Sampler, ScoreNetwork, from_diffusers
 from diffusion_engine.accelerate import accelerate, accelerated, choose, conv3x3
 from diffusion_engine.accelerate.check import compared, difference
 from diffusion_engine.accelerate.conv3x3 import Conv3x3Site, conv_site
@@ -292,7 +292,7 @@ def test_autocast(net, example):
 
 
 def test_a_network_of_text_without_null(diffusers):
-    network = ScoreNetwork.from_diffusers(
+    network = from_diffusers(
         cases.text_unet(diffusers), diffusers.DDIMScheduler(timestep_spacing="linspace")
     )
     with pytest.raises(ValueError, match=r"needs one \(text\), give null="):
@@ -302,7 +302,7 @@ def test_a_network_of_text_without_null(diffusers):
 def test_a_network_of_text(diffusers):
     scheduler, text = diffusers.DDIMScheduler(timestep_spacing="linspace"), torch.randn(5, 24)
     null = {"encoder_hidden_states": torch.zeros(5, 24)}
-    made = ScoreNetwork.from_diffusers(cases.text_unet(diffusers), scheduler, null=null, clip=None)
+    made = from_diffusers(cases.text_unet(diffusers), scheduler, null=null, clip=None)
     how = {"condition": {"encoder_hidden_states": text.expand(2, -1, -1)}, "guidance": 2.0}
     fast, plain = (
         Sampler(made, "ddim", steps=2, accelerate=a).sample(2, **how) for a in (True, False)

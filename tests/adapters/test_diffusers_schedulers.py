@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_engine import Sampler, ScoreNetwork
+from diffusion_engine import Sampler, from_diffusers
 from diffusion_engine.adapters.schedulers import CLASSES, INERT, ONLY, SOLVER
 from diffusion_engine.processes import FlowMatching, grids
 
@@ -114,11 +114,11 @@ def test_levels_are_the_schedulers(name):
             **({"skip_prk_steps": True} if name == "PNDMScheduler" else {}), **config
         )
         times, sigmas = visited(scheduler, STEPS)
-        network = ScoreNetwork.from_diffusers(NET, scheduler)
-        points = grids.points(network.process, STEPS, network.grid)
+        network = from_diffusers(NET, scheduler)
+        points = grids.points(network.process, STEPS, network.parameterisation.grid)
         flow = isinstance(network.process, FlowMatching)
         ours = [p.sigma if flow else p.ratio for p in points]
-        labels = [network.label_of(p) for p in points[:-1]]
+        labels = [network.parameterisation.label_of(p) for p in points[:-1]]
         # Labels that are cut off lie a whole one lower where float32 rounds below.
         cut = config.get("use_exponential_sigmas") or config.get("use_flow_sigmas")
         off = 1.0 if cut and isinstance(times[0], int) else 5e-3
@@ -133,7 +133,7 @@ def test_labels_of_a_cosine_table_are_cut_off(kind):
         beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", **{kind: True}
     )
     scheduler.set_timesteps(20)
-    points = Sampler(ScoreNetwork.from_diffusers(NET, scheduler), steps=20).points
+    points = Sampler(from_diffusers(NET, scheduler), steps=20).points
     # The first and the last are exact here, and one lower there where float32 rounds below.
     assert [p.t for p in points[1:-2]] == scheduler.timesteps.tolist()[1:-1]
 
@@ -141,8 +141,11 @@ def test_labels_of_a_cosine_table_are_cut_off(kind):
 def test_labels_of_straight_paths_are_cut_off_alike():
     scheduler = diffusers.DEISMultistepScheduler(use_flow_sigmas=True)
     scheduler.set_timesteps(3)
-    network = ScoreNetwork.from_diffusers(NET, scheduler)
-    labels = [network.label_of(p) for p in grids.points(network.process, 3, network.grid)[:3]]
+    network = from_diffusers(NET, scheduler)
+    labels = [
+        network.parameterisation.label_of(p)
+        for p in grids.points(network.process, 3, network.parameterisation.grid)[:3]
+    ]
     assert labels == pytest.approx(scheduler.timesteps.tolist()) == [999.0, 666.0, 332.0]
 
 
@@ -166,17 +169,15 @@ def test_what_is_not_taken_is_refused_by_name(name):
     for field in [f for f in ASKED if f in CLASSES[name].fields] + ["of_a_later_release"]:
         config = {"_class_name": name, field: ASKED.get(field, 1)}
         with pytest.raises(ValueError, match=f"asks for {field}="):
-            ScoreNetwork.from_diffusers(NET, config)
-    ScoreNetwork.from_diffusers(NET, {"_class_name": name, "of_a_later_release": None})
+            from_diffusers(NET, config)
+    from_diffusers(NET, {"_class_name": name, "of_a_later_release": None})
 
 
 def test_classes_that_are_not_taken_are_refused_by_name():
     names = [n for n in dir(diffusers) if n.endswith("Scheduler")]
     for name in {*names} - {*CLASSES, "DPMSolverSDEScheduler"}:
         with pytest.raises(ValueError, match=f"of the class {name} is not understood"):
-            ScoreNetwork.from_diffusers(
-                NET, {"_class_name": name, **diffusers.DDIMScheduler().config}
-            )
+            from_diffusers(NET, {"_class_name": name, **diffusers.DDIMScheduler().config})
 
 
 def test_the_class_is_the_schedulers_own():
@@ -185,9 +186,9 @@ def test_the_class_is_the_schedulers_own():
     euler = diffusers.EulerDiscreteScheduler.from_config(
         {"_class_name": "PNDMScheduler", **pndm.config}
     )
-    network = ScoreNetwork.from_diffusers(NET, euler)
+    network = from_diffusers(NET, euler)
     euler.set_timesteps(5)
-    assert network.grid.name == "EulerDiscreteScheduler"
+    assert network.parameterisation.grid.name == "EulerDiscreteScheduler"
     assert [p.t for p in Sampler(network, "euler", 5).points[:-1]] == euler.timesteps.tolist()
     karras = {
         "_class_name": "DPMSolverMultistepScheduler",
@@ -195,17 +196,17 @@ def test_the_class_is_the_schedulers_own():
         "sigma_min": 0.1,
     }
     with pytest.raises(ValueError, match=r"asks for sigma_min=0\.1"):
-        ScoreNetwork.from_diffusers(NET, karras)
+        from_diffusers(NET, karras)
     for_flow = {"final_sigmas_type": "sigma_min", "use_flow_sigmas": True}
     with pytest.raises(ValueError, match="asks for final_sigmas_type='sigma_min'"):
-        ScoreNetwork.from_diffusers(NET, {"_class_name": "DPMSolverMultistepScheduler", **for_flow})
+        from_diffusers(NET, {"_class_name": "DPMSolverMultistepScheduler", **for_flow})
     both = {
         "_class_name": "UniPCMultistepScheduler",
         "use_karras_sigmas": True,
         "use_flow_sigmas": True,
     }
     with pytest.raises(ValueError, match="use_karras_sigmas and use_flow_sigmas"):
-        ScoreNetwork.from_diffusers(NET, both)
+        from_diffusers(NET, both)
 
 
 @pytest.mark.parametrize("spacing, first", [("leading", 831), ("trailing", 999), ("linspace", 999)])
@@ -213,7 +214,7 @@ def test_dpm_solver_multistep(spacing, first):
     """The samples, and the timesteps of the network's calls."""
     config = {"timestep_spacing": spacing, "steps_offset": 1}
     scheduler = diffusers.DPMSolverMultistepScheduler(beta_schedule="scaled_linear", **config)
-    network = ScoreNetwork.from_diffusers(NET, scheduler)
+    network = from_diffusers(NET, scheduler)
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     made = Sampler(network, "dpmpp_2m", 5).sample(x=x, noised=True).samples
     scheduler.set_timesteps(5)
@@ -231,14 +232,16 @@ def test_a_video_schedulers_continuous_labels():
         timestep_type="continuous", beta_schedule="scaled_linear",
     )  # fmt: skip
     scheduler.set_timesteps(6)
-    network = ScoreNetwork.from_diffusers(NET, scheduler)
+    network = from_diffusers(NET, scheduler)
     points = Sampler(network, "euler", 6).points
-    assert [network.label_of(p) for p in points[:-1]] == pytest.approx(scheduler.timesteps.tolist())
+    assert [network.parameterisation.label_of(p) for p in points[:-1]] == pytest.approx(
+        scheduler.timesteps.tolist()
+    )
     assert [p.ratio for p in points] == pytest.approx(scheduler.sigmas.tolist(), rel=1e-6)
 
 
 def test_a_run_may_still_stop_before_its_end():
-    network = ScoreNetwork.from_diffusers(NET, diffusers.PNDMScheduler(steps_offset=1))
+    network = from_diffusers(NET, diffusers.PNDMScheduler(steps_offset=1))
     whole, short = (Sampler(network, "plms", 5, end=end).points for end in ("zero", "t_min"))
     assert len(whole) == len(short) == 6 and whole[-1] == network.process.at(0.0)
     assert [p.t for p in short] == [831.0, 665.0, 499.0, 333.0, 167.0, 1.0] or short[-1].t == 1.0

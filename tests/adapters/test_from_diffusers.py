@@ -1,11 +1,11 @@
-"""diffusers' networks and schedulers through `ScoreNetwork.from_diffusers`, against diffusers' own loop."""
+"""diffusers' networks and schedulers through `from_diffusers`, against diffusers' own loop."""
 
 import copy
 
 import pytest
 import torch
 
-from diffusion_engine import Sampler, ScoreNetwork
+from diffusion_engine import Sampler, from_diffusers
 from diffusion_engine.processes import FlowMatching
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
@@ -77,17 +77,17 @@ def close(got, want):
 )  # fmt: skip
 def test_ddim_equals_diffusers(config):
     scheduler = diffusers.DDIMScheduler(**config)
-    network = ScoreNetwork.from_diffusers(UNET, scheduler)
+    network = from_diffusers(UNET, scheduler)
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     made = Sampler(network, "ddim", 5).sample(x=x, noised=True)
     # diffusers' DDIM with a clipped estimate otherwise goes on with the eps of the unclipped one.
-    corrected = {"use_clipped_model_output": True} if network.clip else {}
+    corrected = {"use_clipped_model_output": True} if network.parameterisation.clip else {}
     assert close(made.samples, loop(scheduler, UNET, x, 5, **corrected))
 
 
 def test_flow_matching_equals_diffusers():
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
-    network = ScoreNetwork.from_diffusers(UNET, scheduler)
+    network = from_diffusers(UNET, scheduler)
     assert isinstance(network.process, FlowMatching)
     x = torch.randn(2, 3, 8, 8)
     scheduler.set_timesteps(6)
@@ -102,7 +102,7 @@ def test_flow_matching_equals_diffusers():
 def test_classes_and_text():
     scheduler = diffusers.DDIMScheduler(clip_sample=False)
     x = torch.randn(2, 3, 8, 8)
-    network = ScoreNetwork.from_diffusers(CLASSES, scheduler)
+    network = from_diffusers(CLASSES, scheduler)
     assert network.classes == 5
     made = Sampler(network, "ddim", 3).sample(x=x, noised=True, condition=[1, 4])
     labels = {"class_labels": torch.tensor([1, 4])}
@@ -111,18 +111,18 @@ def test_classes_and_text():
     x, text, none = torch.randn(2, 4, 8, 8), torch.randn(2, 7, 16), torch.randn(7, 16)
     branches = ({"encoder_hidden_states": text}, {"encoder_hidden_states": none.expand(2, 7, 16)})
     want = loop(scheduler, TEXT, x, 3, 4.0, branches)
-    named = ScoreNetwork.from_diffusers(TEXT, scheduler, null={"encoder_hidden_states": none})
+    named = from_diffusers(TEXT, scheduler, null={"encoder_hidden_states": none})
     made = Sampler(named, "ddim", 3, guidance=4.0)
     made = made.sample(x=x, noised=True, condition={"encoder_hidden_states": text})
     assert close(made.samples, want)
-    plain = ScoreNetwork.from_diffusers(TEXT, scheduler, null=none)
+    plain = from_diffusers(TEXT, scheduler, null=none)
     made = Sampler(plain, "ddim", 3, guidance=4.0).sample(x=x, noised=True, condition=text)
     assert close(made.samples, want)
 
 
 def test_dit_with_its_learned_variance():
     scheduler = diffusers.DDIMScheduler(clip_sample=False)
-    network = ScoreNetwork.from_diffusers(DIT, scheduler)
+    network = from_diffusers(DIT, scheduler)
     assert network.shape == (4, 8, 8) and network.null == network.classes == 10
     x = torch.randn(2, 4, 8, 8)
     made = Sampler(network, "ddim", 3, guidance=2.0).sample(x=x, noised=True, condition=[3, 7])
@@ -164,7 +164,7 @@ def test_named_conditions(name, scale):
     x, given = torch.randn(2, 4, 8, 8), {"encoder_hidden_states": torch.randn(2, 5, 16), **extra}
     null = {k: torch.ones_like(t[0]) for k, t in given.items()}
     scheduler = diffusers.DDIMScheduler(clip_sample=False)
-    network = ScoreNetwork.from_diffusers(net, scheduler, null=null, scale_input=None)
+    network = from_diffusers(net, scheduler, null=null, scale_input=None)
     sampler = Sampler(network, "ddim", 2, guidance=scale)
     others = [given | {k: 1 - t if k == "attention_mask" else t.flip(0)} for k, t in extra.items()]
     ours = [sampler.sample(x=x, noised=True, condition=c).samples for c in (given, *others)]
@@ -192,43 +192,39 @@ def test_named_conditions(name, scale):
     ],
 )  # fmt: skip
 def test_a_condition_that_is_not_read_is_refused(net, names):
-    network = ScoreNetwork.from_diffusers(net, diffusers.DDIMScheduler())
+    network = from_diffusers(net, diffusers.DDIMScheduler())
     text = {"encoder_hidden_states": torch.zeros(1, 3, 16)} if net is TEXT else {}
     for name in names:
         with pytest.raises(ValueError, match=f"the condition has {name!r}"):
             Sampler(network, "ddim", 2).sample(1, condition={**text, name: torch.zeros(1, 4)})
     with pytest.raises(ValueError, match="the condition has 'txt'"):
-        ScoreNetwork.from_diffusers(
-            net, diffusers.DDIMScheduler(), null={"txt": torch.zeros(3, 16)}
-        )
+        from_diffusers(net, diffusers.DDIMScheduler(), null={"txt": torch.zeros(3, 16)})
 
 
 def test_weights_have_the_names_of_the_users_module():
     own, scheduler = copy.deepcopy(UNET), diffusers.DDIMScheduler()
-    made = Sampler(ScoreNetwork.from_diffusers(own, scheduler), "ddim", 2)
+    made = Sampler(from_diffusers(own, scheduler), "ddim", 2)
     before = made.sample(2).samples
     made.update_weights({name: 0.9 * tensor for name, tensor in UNET.state_dict().items()})
     assert torch.equal(own.conv_in.weight, 0.9 * UNET.conv_in.weight)
     got = made.sample(2).samples
-    assert torch.equal(
-        got, Sampler(ScoreNetwork.from_diffusers(own, scheduler), "ddim", 2).sample(2).samples
-    )
+    assert torch.equal(got, Sampler(from_diffusers(own, scheduler), "ddim", 2).sample(2).samples)
     assert not torch.equal(got, before)
 
 
 def test_what_is_not_understood():
     with pytest.raises(ValueError, match="give a network of diffusers"):
-        ScoreNetwork.from_diffusers(torch.nn.Conv2d(3, 3, 1), diffusers.DDIMScheduler())
+        from_diffusers(torch.nn.Conv2d(3, 3, 1), diffusers.DDIMScheduler())
     with pytest.raises(ValueError, match="a scheduler, or its config"):
-        ScoreNetwork.from_diffusers(UNET, "ddim")
+        from_diffusers(UNET, "ddim")
     with pytest.raises(ValueError, match="of the class KarrasVeScheduler is not understood"):
-        ScoreNetwork.from_diffusers(UNET, {"_class_name": "KarrasVeScheduler"})
+        from_diffusers(UNET, {"_class_name": "KarrasVeScheduler"})
     with pytest.raises(ValueError, match="without a _class_name is not understood"):
-        ScoreNetwork.from_diffusers(UNET, diffusers.DDIMScheduler().config)
+        from_diffusers(UNET, diffusers.DDIMScheduler().config)
     with pytest.raises(ValueError, match="beta_schedule='odd'"):
-        ScoreNetwork.from_diffusers(UNET, {"_class_name": "DDIMScheduler", "beta_schedule": "odd"})
+        from_diffusers(UNET, {"_class_name": "DDIMScheduler", "beta_schedule": "odd"})
     inpaint = diffusers.UNet2DModel(
         **(dict(CLASSES.config) | {"in_channels": 9, "out_channels": 4})
     )
     with pytest.raises(ValueError, match="takes 9 channels and returns 4"):
-        ScoreNetwork.from_diffusers(inpaint, diffusers.DDIMScheduler())
+        from_diffusers(inpaint, diffusers.DDIMScheduler())

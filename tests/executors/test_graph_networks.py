@@ -16,7 +16,7 @@ from executor_cases import (
 from tape import taping
 from torch import nn
 
-from diffusion_engine import Sampler, ScoreNetwork, linearized
+from diffusion_engine import Sampler, ScoreNetwork, linearized, with_classifier
 from diffusion_engine.adapters.diffusers import Model
 from diffusion_engine.executors import Eager, GraphError, graph
 from diffusion_engine.genie import exact_derivative
@@ -229,7 +229,7 @@ def test_a_network_may_run_in_inference_mode(backend):
 def test_what_differentiates_stays_out_of_inference_mode():
     plain = labelled_mixture(shape=(2,), inference=True)
     assert not exact_derivative(plain).inference
-    guided = plain.with_classifier(plain.module.classifier)
+    guided = with_classifier(plain, plain.module.classifier)
     assert not guided.inference
     assert Sampler(guided, "ddim", 3).sample(2, condition=[0, 1]).finite == [True, True]
     assert not linearized(cld_mixture(shape=(2,), inference=True)).inference

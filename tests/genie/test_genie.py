@@ -17,7 +17,7 @@ from tape import TapeRecorder, taped
 from torch import nn
 from torch.nn import functional as F
 
-from diffusion_engine import Sampler, ScoreNetwork
+from diffusion_engine import Sampler, ScoreNetwork, from_diffusers, with_classifier
 from diffusion_engine.executors import Graph, eager, graph
 from diffusion_engine.genie import Head, attach, exact_derivative
 from diffusion_engine.genie.exact import rates
@@ -99,8 +99,8 @@ def predicting(prediction, process):
     def module(x, t):
         at = Levels.of(process, t)
         wide = Levels(*(value[:, None] for value in (at.t, at.alpha, at.sigma)))
-        state = x.double() / network.scale_rule(wide)
-        (p,), q = network.weights(wide)
+        state = x.double() / network.parameterisation.c_in(wide)
+        (p,), q = network.parameterisation.weights(wide)
         return ((denoised(state / wide.alpha, at.ratio) - p * state) / q).to(x.dtype)
 
     network = ScoreNetwork(module, process, (1,), prediction=prediction, label_dtype=torch.float64)
@@ -389,7 +389,7 @@ def along_the_ode(network, x, t, y, d):
 GUIDED = {
     "free": lambda: exact_derivative(mixture(), guidance=2.5),
     "classifier": lambda: exact_derivative(
-        mixture().with_classifier(mixture().module.classifier, conditional=False),
+        with_classifier(mixture(), mixture().module.classifier, conditional=False),
         classifier_scale=2.5,
     ),
 }
@@ -420,8 +420,8 @@ def test_a_classifier_that_sees_x_over_alpha():
         lambda x_bar, t: own(natural(x_bar, t), t), VP(), (1,), scale="sigma", null=3, classes=3,
         label_dtype=torch.float64,
     )  # fmt: skip
-    classified = network.with_classifier(
-        lambda x_bar, t: own.classifier(natural(x_bar, t), t), conditional=False
+    classified = with_classifier(
+        network, lambda x_bar, t: own.classifier(natural(x_bar, t), t), conditional=False
     )
     x, y = column(0.7, -0.3), torch.tensor([0, 2])
     t = torch.tensor([0.1, 0.4], dtype=torch.float64)
@@ -671,7 +671,7 @@ def test_heads_on_a_network_of_diffusers():
         sample_size=8, in_channels=3, out_channels=3, block_out_channels=(32,), layers_per_block=1,
         down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
     )  # fmt: skip
-    network = ScoreNetwork.from_diffusers(own.eval(), diffusers.DDIMScheduler(clip_sample=False))
+    network = from_diffusers(own.eval(), diffusers.DDIMScheduler(clip_sample=False))
     names = {"feature": "up_blocks.0", "embedding": "time_embedding"}
     attached = attach(network, Head(3, 32, 128).eval(), **names)
     genie, ddim = (Sampler(n, s, 3) for n, s in ((attached, "genie"), (network, "ddim")))
@@ -728,7 +728,9 @@ def test_the_exact_derivative_leaves_a_learned_variance():
             variance="learned_range",
         )
     )
-    assert network.variance is None and network.derivative == "exact"
+    assert (
+        network.parameterisation.variance is None and network.parameterisation.derivative == "exact"
+    )
 
 
 # --- bad input -------------------------------------------------------------------------------
@@ -758,8 +760,8 @@ def test_a_network_without_a_derivative():
         (lambda: attach(unet(), Head(1, 1, 1), feature="out", embedding="tim"), "embedding='tim' is no"),
         (lambda: mixture(derivative="exact", variance="learned"), "both read from channel block 1"),
         (lambda: exact_derivative(mixture(latent=4)), "has no ODE to take a derivative along"),
-        (lambda: mixture(latent=4).with_classifier(print), "none to guide"),
-        (lambda: EXACT.with_classifier(print), "add the classifier first"),
+        (lambda: with_classifier(mixture(latent=4), print), "none to guide"),
+        (lambda: with_classifier(EXACT, print), "add the classifier first"),
     ],
 )  # fmt: skip
 def test_bad_networks(make, message):

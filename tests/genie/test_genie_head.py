@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,7 +117,11 @@ def test_what_cannot_be_trained():
     with pytest.raises(ValueError, match=r"span=1\.0: a share of g, 0 for the derivative itself"):
         HeadLoss(unit(Perfect((1, 0, 0))), span=1.0)
     with pytest.raises(ValueError, match="label that varies smoothly"):
-        HeadLoss(attach(replace(base, label_dtype=torch.int64), Perfect((1, 0, 0)), **PLACES))
+        HeadLoss(
+            attach(
+                base.with_module(base.module, label_dtype=torch.int64), Perfect((1, 0, 0)), **PLACES
+            )
+        )
 
 
 @pytest.fixture
@@ -196,7 +199,7 @@ def test_the_shipped_head_is_nearer_to_the_ode_than_ddim(shipped, guidance, of_d
 
 
 def test_other_solvers_take_the_network_with_its_head(shipped):
-    assert shipped.name == "digits_genie" and shipped.derivative == "heads"
+    assert shipped.name == "digits_genie" and shipped.parameterisation.derivative == "heads"
     assert not any(module.training for module in shipped.module.modules())
     for solver in ("ddim", "dpmpp_2m"):
         with_head, without = (samples(of, solver, 3) for of in (shipped, load_network("digits")))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusion_engine import Sampler, ScoreNetwork
+from diffusion_engine import Sampler, ScoreNetwork, with_classifier
 from diffusion_engine.genie import Head, attach, exact_derivative
 from diffusion_engine.processes import EDM, VE, VP, Discrete
 from diffusion_engine.testing import labelled_mixture as mixture
@@ -60,9 +60,9 @@ def test_base_and_head_are_given_what_the_base_was_trained_on(process, predictio
     (given, label), (seen, eps, features, embedding) = module.seen[-1], head.seen[-1]
     for i, t in enumerate(times.tolist()):
         at = process.at(t)
-        assert torch.allclose(given[i], base.c_in(at) * x[i], rtol=1e-5)
-        assert label[i].item() == pytest.approx(base.label_of(at), rel=1e-5)
-        (p,), q = base.weights(at)
+        assert torch.allclose(given[i], base.parameterisation.c_in(at) * x[i], rtol=1e-5)
+        assert label[i].item() == pytest.approx(base.parameterisation.label_of(at), rel=1e-5)
+        (p,), q = base.parameterisation.weights(at)
         x0 = p * x[i].double() + q * out[i].double()
         want = (x[i] - at.alpha * x0) / at.sigma
         assert torch.allclose(eps[i].double(), want, rtol=1e-3, atol=1e-4)
@@ -82,7 +82,7 @@ def test_whole_labels_between_timesteps_are_the_nearest():
     attached.module(torch.zeros(4, 3, 4, 4), torch.tensor(times, dtype=torch.float64))
     label = module.seen[-1][1]
     assert label.dtype == torch.int64 and label.tolist() == [4, 499, 500, 999]
-    assert label.tolist() == [base.label_of(base.process.at(t)) for t in times]
+    assert label.tolist() == [base.parameterisation.label_of(base.process.at(t)) for t in times]
 
 
 def test_a_latent_or_a_second_block_is_no_place_for_a_head():
@@ -107,7 +107,10 @@ def test_modes_and_names_of_an_attached_network():
         base = ScoreNetwork(Base().train(training), VP(), (3, 4, 4), name="mine")
         attached = attach(base, Head(3, 3, 4), **NAMES)
         assert attached.module.training is training and attached.name == "mine"
-        assert attached.derivative == "heads" and base.derivative is None
+        assert (
+            attached.parameterisation.derivative == "heads"
+            and base.parameterisation.derivative is None
+        )
         assert exact_derivative(base).module.training is training
     base = ScoreNetwork(Base().eval(), VP(), (3, 4, 4))
     attached = attach(base, Listening(), **NAMES)
@@ -155,16 +158,21 @@ def test_what_exact_networks_offer():
     base = mixture(null=3, classes=3)
     plain, guided = exact_derivative(base), exact_derivative(base, guidance=2.0)
     assert (plain.null, guided.null) == (3, None) and not plain.module.guided
-    assert (plain.derivative, plain.prediction, plain.label, plain.scale) == (
+    assert (
+        plain.parameterisation.derivative,
+        plain.parameterisation.prediction,
+        plain.parameterisation.label,
+        plain.parameterisation.scale,
+    ) == (
         "exact",
         "eps",
         "t",
         "one",
     )
-    assert plain.label_dtype == torch.float64 and base.derivative is None
-    classified = base.with_classifier(base.module.classifier)
+    assert plain.label_dtype == torch.float64 and base.parameterisation.derivative is None
+    classified = with_classifier(base, base.module.classifier)
     inside = exact_derivative(classified)
-    assert inside.module.guided and inside.gradient is None and inside.null is None
+    assert inside.module.guided and inside.parameterisation.gradient is None and inside.null is None
     assert not exact_derivative(classified, classifier_scale=0.0).module.guided
 
 

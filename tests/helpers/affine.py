@@ -33,7 +33,7 @@ class Outputs(NamedTuple):
 def outputs(plan: Plan, network: ScoreNetwork) -> list[Outputs | None]:
     """Of every row, from one call of the network with zeros and unit inputs in their turn."""
     rows = [row for row in plan.rows if row.call]
-    reads, latent = len(rows[0].call.read), network.latent
+    reads, latent = len(rows[0].call.read), network.parameterisation.latent
     tries = 1 + reads + latent
     units = np.eye(tries)[:, 1:]
     scales = np.array([row.call.c_in for row in rows])
@@ -65,7 +65,7 @@ class Map(NamedTuple):
 def maps(plan: Plan, network: ScoreNetwork) -> Iterator[Map]:
     """Of every row, with the network in it."""
     for row, made in zip(plan.rows, outputs(plan, network), strict=True):
-        yield _map(row, made, plan.slots, network.latent)
+        yield _map(row, made, plan.slots, network.parameterisation.latent)
 
 
 def _map(row: Row, made: Outputs | None, slots: int, latent: int) -> Map:
@@ -116,7 +116,7 @@ def followed(plan: Plan, network: ScoreNetwork, given: Array | None = None) -> I
     known = np.zeros((1, 1)) if given is None else given
     calls, widest = len(plan.rows) - 1, max(len(row.q) for row in plan.rows)
     normals = known.shape[1]
-    slots = np.zeros((plan.slots, normals + len(plan.rows) * (2 + network.latent)))
+    slots = np.zeros((plan.slots, normals + len(plan.rows) * (2 + network.parameterisation.latent)))
     slots[: len(known), :normals] = known
     pokes = np.zeros((plan.slots, calls, widest))
     for i, (row, step) in enumerate(zip(plan.rows, maps(plan, network), strict=True)):

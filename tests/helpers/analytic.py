@@ -7,6 +7,7 @@ from oracles import problems
 
 from diffusion_engine import SOLVERS, ScoreNetwork
 from diffusion_engine.processes import EDM, VE, VP, Discrete, FlowMatching, Point, SubVP, grids
+from diffusion_engine.solvers.base import refuse_unsuited
 
 PROCESSES = {
     "lam": VP(),
@@ -18,8 +19,6 @@ PROCESSES = {
     "linspace": Discrete.linear(),
 }
 PLAIN = ScoreNetwork(lambda x, t: x, VP(), (1,))
-# CLD's solvers, and those that need more of a network than its prediction, have tests of their own.
-OF_X = [n for n, kind in SOLVERS.items() if kind.parts == 1 and not kind().misfit(PLAIN)]
 BY_SCHEDULE = {
     "vp": VP(),
     "subvp": SubVP(),
@@ -35,16 +34,23 @@ BY_SCHEDULE = {
 def suited(process) -> list[str]:
     """The solvers that have nothing against a process and a plain network."""
     points, plain = grids.points(process, 4), ScoreNetwork(lambda x, t: x, process, (1,))
-    return [n for n, kind in SOLVERS.items() if not against(kind(), process, points, plain)]
+    return [n for n, kind in SOLVERS.items() if not against(kind(), points, plain)]
 
 
-def against(solver, process, points, network) -> str | None:
+def against(solver, points, network) -> str | None:
     """Why a solver does not run this."""
     try:
-        solver.check(process, points)
+        refuse_unsuited(solver, network.parameterisation, points)
     except ValueError as error:
         return str(error)
-    return solver.misfit(network)
+    return None
+
+
+OF_X = [n for n in SOLVERS if n in suited(VP()) or n in suited(Discrete.linear())]
+
+
+# CLD's solvers, and those that need more of a network than its prediction, have tests of their own.
+OF_X = [n for n in SOLVERS if n in suited(VP()) or n in suited(Discrete.linear())]
 
 
 def points_of(points) -> list[Point]:

@@ -60,7 +60,7 @@ def plan(
     else:
         points = grids.from_times(process, times)
     start = how.pop("start", "prior")
-    return solver(name, **how).plan(process, points, network, start)
+    return solver(name, **how).plan(network.parameterisation, points, start)
 
 
 def exact(made: Plan, process=TC) -> ScoreNetwork:

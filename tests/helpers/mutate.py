@@ -43,14 +43,14 @@ TESTS = {
     "sampler/sampler.py": f"sampler sampler_options weights entrance {SAMPLING}",
     "sampler/request.py": f"sampler batches given_noise guidance entrance {SAMPLING}",
     "sampler/recipe.py": f"recipes own_recipes errors guidance {SAMPLING} files written_files",
-    "plan/plan.py": f"plan errors sampler guidance {SAMPLING} solvers",
+    "plan/": f"plan errors sampler guidance {SAMPLING} solvers",
     "plan/guidance.py": f"guidance {SAMPLING}",
     "executors/": f"executors reuse capture {SAMPLING} profile",
     "accelerate/": "accelerate_derivatives accelerate_places accelerate accelerate_calls accelerate_blocks "
     "accelerate_changes accelerate_peft conv3x3 layers_library profile cld_runs",
 }
 # (file, line as changed): why nobody can tell the mutant from the original.
-DUMPS = 'return json.dumps({**body, "rows": [_row_to_dict(row) for row in self.rows]}%s)'
+DUMPS = 'return json.dumps({**body, "rows": [to_dict(row) for row in self.rows]}%s)'
 EQUIVALENT = {
     ("plan/plan.py", DUMPS % ending): "blanks between JSON's values"
     for ending in (", indent=0", ", indent=2", "")

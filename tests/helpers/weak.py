@@ -118,7 +118,7 @@ class Run:
         process, first, last = network.process, points[0], points[-1]
         mean, spread = true_law(process, first.t)
         given = np.column_stack([mean, np.linalg.cholesky(spread)])
-        plan = rule.plan(process, points, network, "state" if len(mean) == 1 else "whole")
+        plan = rule.plan(network.parameterisation, points, "state" if len(mean) == 1 else "whole")
         seen = list(affine.followed(plan, network, given))
         calls = [i for i, row in enumerate(plan.rows) if row.call]
         self.labels = torch.tensor([plan.rows[i].call.label for i in calls], dtype=torch.float64)

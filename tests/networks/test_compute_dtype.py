@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from diffusion_engine import Decoder, Sampler, ScoreNetwork
+from diffusion_engine import Decoder, Sampler, ScoreNetwork, from_diffusers
 from diffusion_engine.processes import VP, Discrete
 
 SHAPE = (3, 4, 4)
@@ -70,7 +70,7 @@ def layerwise(**options):
         4, 3, 3, block_out_channels=(8,), layers_per_block=1, norm_num_groups=4, **blocks, **options
     )
     unet.to(torch.bfloat16).enable_layerwise_casting(NARROW, torch.bfloat16)
-    return ScoreNetwork.from_diffusers(unet, diffusers.DDPMScheduler())
+    return from_diffusers(unet, diffusers.DDPMScheduler())
 
 
 def test_layerwise_casting():

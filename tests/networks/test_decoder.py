@@ -8,7 +8,7 @@ from optional import diffusers
 from torch import nn
 from torch.nn import functional
 
-from diffusion_engine import Decoder, Sampler, ScoreNetwork, profile, trace
+from diffusion_engine import Decoder, Sampler, ScoreNetwork, decoder_from_diffusers, profile, trace
 from diffusion_engine.processes import VP
 
 SHAPE = (4, 8, 8)
@@ -90,13 +90,13 @@ def vae(**options):
 
 def test_autoencoder_of_diffusers():
     module = vae()
-    decoder = Decoder.from_diffusers(module)
+    decoder = decoder_from_diffusers(module)
     assert (decoder.scale_factor, decoder.shift, decoder.channels) == (0.3, 0.2, 4)
     made = sampler(decoder=decoder).sample(2)
     with torch.no_grad():
         want = module.decode(made.latents / 0.3 + 0.2).sample
     assert torch.allclose(made.samples, want, rtol=0, atol=1e-6)
-    half = Decoder.from_diffusers(module.to(torch.bfloat16))
+    half = decoder_from_diffusers(module.to(torch.bfloat16))
     assert sampler(decoder=half).sample(2).samples.dtype == torch.float32
 
 
@@ -209,7 +209,7 @@ def test_decoding_is_a_range_and_a_part_of_a_profile():
         (lambda: sampler(decoder=pointwise), "decoder=function: give Decoder"),
         (lambda: sampler(decoder=vae()), "decoder=AutoencoderKL: give Decoder"),
         (
-            lambda: Decoder.from_diffusers(vae(latents_mean=[0.0] * 4, latents_std=[2.0] * 4)),
+            lambda: decoder_from_diffusers(vae(latents_mean=[0.0] * 4, latents_std=[2.0] * 4)),
             "AutoencoderKL scales each channel",
         ),
         (lambda: Decoder(pointwise, tile=1), "tile=1: at least 2"),
@@ -221,9 +221,9 @@ def test_decoding_is_a_range_and_a_part_of_a_profile():
         ),
         (lambda: Decoder(lambda z: z[..., :3])(torch.zeros(1, 4, 8, 8)), "made \\[1, 4, 8, 3\\] of latents"),
         (lambda: Decoder(lambda z: (z,))(torch.zeros(1, 4, 8, 8)), "made tuple of latents"),
-        (lambda: Decoder.from_diffusers(nn.Conv2d(1, 1, 1)), "give an autoencoder of diffusers"),
+        (lambda: decoder_from_diffusers(nn.Conv2d(1, 1, 1)), "give an autoencoder of diffusers"),
         (
-            lambda: Decoder.from_diffusers(diffusers.UNet2DModel(sample_size=8, norm_num_groups=32)),
+            lambda: decoder_from_diffusers(diffusers.UNet2DModel(sample_size=8, norm_num_groups=32)),
             "UNet2DModel is no autoencoder",
         ),
     ],

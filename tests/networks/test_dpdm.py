@@ -44,9 +44,9 @@ def test_denoisers(name, sigma):
     rule = DPDM[name]
     net = ScoreNetwork(lambda x, t: x, EDM(), (1,), prediction=rule, label=rule.c_noise)
     at = EDM().at(sigma)
-    (p,), q = net.weights(at)
-    assert (p, q, net.c_in(at)) == pytest.approx((skip, out, scale), rel=1e-12)
-    assert net.label_of(at) == pytest.approx(label, rel=1e-9, abs=1e-12)
+    (p,), q = net.parameterisation.weights(at)
+    assert (p, q, net.parameterisation.c_in(at)) == pytest.approx((skip, out, scale), rel=1e-12)
+    assert net.parameterisation.label_of(at) == pytest.approx(label, rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", DPDM)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from optional import diffusers, needs
 
-from diffusion_engine import Sampler, ScoreNetwork
+from diffusion_engine import Sampler, ScoreNetwork, from_diffusers
 from diffusion_engine.processes import VP, Discrete
 
 SHAPE = (2, 3, 3)
@@ -160,19 +160,19 @@ def test_diffusers_networks_say_it_too():
         sample_size=8, num_embeds_ada_norm=10,
     )  # fmt: skip
     scheduler = diffusers.DDIMScheduler(clip_sample=False)
-    network = ScoreNetwork.from_diffusers(dit, scheduler)
-    assert network.variance == "learned_range"
+    network = from_diffusers(dit, scheduler)
+    assert network.parameterisation.variance == "learned_range"
     made = Sampler(network, "ddpm", 3, variance="learned_range", guidance=2.0).sample(
         condition=[1, 2]
     )
     assert torch.isfinite(made.samples).all()
     learned = diffusers.DDPMScheduler(variance_type="learned")
-    assert ScoreNetwork.from_diffusers(dit, learned).variance == "learned"
+    assert from_diffusers(dit, learned).parameterisation.variance == "learned"
     unet = diffusers.UNet2DModel(
         sample_size=8, in_channels=3, out_channels=3, block_out_channels=(32,), layers_per_block=1,
         down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
     )  # fmt: skip
-    assert ScoreNetwork.from_diffusers(unet, learned).variance is None
+    assert from_diffusers(unet, learned).parameterisation.variance is None
 
 
 def test_the_networks_own_eps_at_zero_terminal_snr():

@@ -334,7 +334,7 @@ def test_a_solver_that_goes_back_gets_other_noise():
 
     process = VP()
     points = [process.at(t) for t in (0.9, 0.6, 0.3)]
-    spans = [bool(row.spans) for row in Restart().plan(process, points, PLAIN).rows]
+    spans = [bool(row.spans) for row in Restart().plan(PLAIN.parameterisation, points).rows]
     assert spans == [False, True, False, False, True]
 
 

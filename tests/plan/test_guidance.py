@@ -17,6 +17,7 @@ from diffusion_engine import (
     classifier_guidance,
     compose,
     scale_of_w,
+    with_classifier,
 )
 from diffusion_engine.plan.linear import raw, x
 from diffusion_engine.processes import EDM, VE, VP, FlowMatching, Point
@@ -30,7 +31,7 @@ F64 = {"dtype": torch.float64, "backend": "torch"}
 def classified(**options):
     """The unconditional mixture and its own classifier."""
     base = mixture(**options)
-    return base.with_classifier(base.module.classifier, conditional=False)
+    return with_classifier(base, base.module.classifier, conditional=False)
 
 
 def column(*values):
@@ -70,7 +71,7 @@ def test_blocks_are_guided_as_one():
 
         exact = False
 
-    plan = Both().plan(VP(), Sampler(mixture(), "ddim", 3).points, mixture())
+    plan = Both().plan(mixture().parameterisation, Sampler(mixture(), "ddim", 3).points)
     row = classifier_free(plan, 3.0).rows[1]
     assert row.e == (1.5, 0.75, -1.0, -0.5)
     assert row.channel_blocks == (0, 1, 0, 1) and row.branches == (0, 0, 1, 1)
@@ -172,7 +173,7 @@ def test_guided_gaussians_are_scaled_as_they_should_be():
 def test_both_guidances_at_once():
     """A conditional network with a classifier: the gradient acts on the combination, once."""
     base = mixture()
-    both = base.with_classifier(base.module.classifier)
+    both = with_classifier(base, base.module.classifier)
     sampler = Sampler(both, "ddim", 6, guidance=2.0, classifier_scale=1.5, **F64)
     row = sampler.plan().rows[1]
     assert row.channel_blocks == (0, 0, 1) and row.branches == (0, 1, 0)
@@ -185,7 +186,7 @@ def test_both_guidances_at_once():
 def test_a_classifier_guides_the_unconditional_branch(options):
     """At guidance=0 the condition is the classifier's alone."""
     base = mixture()
-    both = base.with_classifier(base.module.classifier)
+    both = with_classifier(base, base.module.classifier)
     given = {"x": column(0.7, -1.3), "noised": True, "condition": [0, 2]}
     made = Sampler(both, "ddim", 6, guidance=0.0, **options, **F64).sample(**given)
     want = Sampler(classified(), "ddim", 6, **options, **F64).sample(**given)
@@ -210,9 +211,11 @@ class Classifier(Convolutional):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_classifier_with_weights(memory_format, dtype):
     torch.manual_seed(0)
-    network = ScoreNetwork(
-        Convolutional(3).eval(), VP(), (3, 6, 5), memory_format=memory_format
-    ).with_classifier(Classifier(4).eval(), channel_blocks=1)
+    network = with_classifier(
+        ScoreNetwork(Convolutional(3).eval(), VP(), (3, 6, 5), memory_format=memory_format),
+        Classifier(4).eval(),
+        channel_blocks=1,
+    )
     samplers = [
         Sampler(network, "ddim", 4, dtype=dtype, backend=b, classifier_scale=5.0)
         for b in ("cpp", "torch")
@@ -233,7 +236,7 @@ def test_a_classifier_with_weights(memory_format, dtype):
 def test_guided_and_unguided_requests_share_a_batch():
     """The null class is guided to nothing, beside others that are; a class nobody knows is flagged."""
     base = mixture(classes=None)
-    network = base.with_classifier(base.module.classifier, conditional=False)
+    network = with_classifier(base, base.module.classifier, conditional=False)
     given = {"x": column(0.7, -1.3, 0.2), "noised": True}
     made = Sampler(network, "heun", 5, **F64).sample(**given, condition=[0, 3, 2])
     for i, y in enumerate((0, 3, 2)):
@@ -252,7 +255,7 @@ def test_guided_and_unguided_requests_share_a_batch():
 def test_accelerated_networks_with_a_classifier():
     torch.manual_seed(0)
     network = ScoreNetwork(Convolutional(3).eval(), VP(), (3, 16, 16))
-    network = network.with_classifier(Classifier(4).eval())
+    network = with_classifier(network, Classifier(4).eval())
     plain, fast = (
         Sampler(network, "ddim", 3, classifier_scale=9.0, accelerate=on).sample(2, condition=[0, 3])
         for on in (False, True)
@@ -484,7 +487,7 @@ def test_bad_compositions(options, request_, message):
     ],
 )
 def test_classifiers_and_classes_that_are_none(classifier, condition, message):
-    network = ScoreNetwork(lambda x, t: x, VP(), (1,)).with_classifier(classifier)
+    network = with_classifier(ScoreNetwork(lambda x, t: x, VP(), (1,)), classifier)
     with pytest.raises(ValueError, match=message):
         Sampler(network, "ddim", 2).sample(2, condition=condition)
 
@@ -497,15 +500,15 @@ def test_bad_classifiers():
     with pytest.raises(ValueError, match="classifier_scale=nan"):
         Sampler(classified(), "ddim", 3, classifier_scale=math.nan)
     with pytest.raises(ValueError, match="has a classifier already"):
-        classified().with_classifier(print)
+        with_classifier(classified(), print)
     flow = ScoreNetwork(lambda x, t: x, FlowMatching(), (1,), prediction="flow")
-    flow = flow.with_classifier(lambda x, t: x)
+    flow = with_classifier(flow, lambda x, t: x)
     with pytest.raises(ValueError, match="where alpha is 0; begin below"):
         Sampler(flow, "ddim", 3)
     assert Sampler(flow, "ddim", 3, classifier_scale=0.0).plan().nfe == 3
     assert Sampler(flow, "ddim", 3, interval=(0.0, 1000.0)).plan().nfe == 3
-    two = ScoreNetwork(lambda x, t: torch.cat((x, x), dim=1), VP(), (1,)).with_classifier(
-        lambda x, t: x
+    two = with_classifier(
+        ScoreNetwork(lambda x, t: torch.cat((x, x), dim=1), VP(), (1,)), lambda x, t: x
     )
     with pytest.raises(ValueError, match=r"say with_classifier\(\.\.\., channel_blocks=2\)"):
         Sampler(two, "ddim", 3).sample(1, condition=[0])

@@ -145,7 +145,7 @@ def test_implied_x0(mixed, t):
     network = cld_gaussian(0.3, 0.0, process=process, mixed=mixed)
     u = torch.tensor([[0.4, -0.2], [-1.0, 0.3]], dtype=torch.float64)
     out = network(u, torch.full((2,), t, dtype=torch.float64), None)[0]
-    p, q = network.weights(process.at(t))
+    p, q = network.parameterisation.weights(process.at(t))
     assert len(p) == 2
     x0 = p[0] * u[:, 0] + p[1] * u[:, 1] + q * out[:, 0]
     assert x0.numpy() == pytest.approx([0.3, 0.3], abs=1e-9)

@@ -116,7 +116,9 @@ def test_published_run_on_gaussian_data():
 
 def test_label_is_gamma():
     net = ScoreNetwork(lambda z, gamma: 0.5 * z, VDM(), (1,), label="gamma")
-    assert net.label_of(VDM().at(0.25)) == pytest.approx(-13.3 + 18.3 * 0.25, rel=1e-12)
+    assert net.parameterisation.label_of(VDM().at(0.25)) == pytest.approx(
+        -13.3 + 18.3 * 0.25, rel=1e-12
+    )
     made = Sampler(net, "vdm", 5, end="t_min", backend="cpp").sample(4)
     assert torch.isfinite(made.samples).all()
     assert made.recipe["points"][0][0] == 1.0

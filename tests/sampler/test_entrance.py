@@ -15,6 +15,8 @@ from diffusion_engine import (
     classifier_free,
     classifier_guidance,
     compose,
+    decoder_from_diffusers,
+    from_diffusers,
     linearized,
     profile,
 )
@@ -238,9 +240,9 @@ def test_names_of_network_options():
     refused(
         "no predction; did you mean prediction", ScoreNetwork.from_denoiser, abs, SHAPE, **options
     )
-    refused("no predction", ScoreNetwork.from_diffusers, nn.Conv2d(3, 3, 1), {}, **options)
+    refused("no predction", from_diffusers, nn.Conv2d(3, 3, 1), {}, **options)
     refused(
-        "no scale; it takes .* scale_factor", Decoder.from_diffusers, nn.Conv2d(3, 3, 1), scale=2.0
+        "no scale; it takes .* scale_factor", decoder_from_diffusers, nn.Conv2d(3, 3, 1), scale=2.0
     )
 
 

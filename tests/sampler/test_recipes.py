@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from diffusion_engine import Decoder, Sampler, ScoreNetwork
+from diffusion_engine import Decoder, Sampler, ScoreNetwork, with_classifier
 from diffusion_engine.processes import VP
 from diffusion_engine.sampler import recipe as recipes
 from diffusion_engine.testing import exact_network, labelled_mixture
@@ -106,7 +106,7 @@ def test_conditions_that_are_no_classes_are_asked_for():
 
 def test_a_scale_of_a_classifier():
     own = labelled_mixture(classes=None)
-    own = own.with_classifier(own.module.classifier, conditional=False)
+    own = with_classifier(own, own.module.classifier, conditional=False)
     made = Sampler(own, "ddim", 4, classifier_scale=2.5).sample(2, condition=[0, 1])
     assert made.recipe["classifier_scale"] == 2.5
     again = Sampler.replay(own, made.recipe)

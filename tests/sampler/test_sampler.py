@@ -307,10 +307,12 @@ def test_predictions_agree_on_one_distribution(prediction, process):
     def module(x, label):
         t = float(label[0])
         at = process.at(t)
-        scale = ScoreNetwork(module, process, (1,), prediction=prediction).c_in(at)
+        scale = ScoreNetwork(module, process, (1,), prediction=prediction).parameterisation.c_in(at)
         state = x / scale
         x0 = exact.module(state, label)
-        (p,), q = ScoreNetwork(module, process, (1,), prediction=prediction).weights(at)
+        (p,), q = ScoreNetwork(
+            module, process, (1,), prediction=prediction
+        ).parameterisation.weights(at)
         return (x0 - p * state) / q
 
     net = ScoreNetwork(module, process, (1,), prediction=prediction, label_dtype=torch.float64)

@@ -1,7 +1,6 @@
 """Runs of CLD: starts, samples, executors, guidance, recipes, networks with derivatives."""
 
 import itertools
-from dataclasses import replace
 
 import cld_cases as cases
 import numpy as np
@@ -73,7 +72,7 @@ def test_one_launch_a_call(solver, monkeypatch):
     monkeypatch.setattr(stages, "resolve", counted)
     network = suited(solver, cld_mixture())
     inner = network.module
-    network = replace(network, module=lambda u, t: (calls.append(u.shape), inner(u, t))[1])
+    network = network.with_module(lambda u, t: (calls.append(u.shape), inner(u, t))[1])
     result = Sampler(network, solver, 6).sample(3)
     assert len(calls) == result.nfe == 5 * SOLVERS[solver].calls
     assert set(calls) == {(3, 2)}
@@ -92,7 +91,7 @@ def test_a_graph_makes_the_same_samples(solver, whole_run, memory_format, monkey
     )
     if solver == "sscs_exact":  # forward-mode derivatives cannot be taped
         network = linearized(
-            replace(network, module=lambda u, t: elementwise(u, t).repeat(1, 2, 1, 1)), 1, True
+            network.with_module(lambda u, t: elementwise(u, t).repeat(1, 2, 1, 1)), 1, True
         )
     eager = Sampler(network, solver, 4, **options)
     captured = Sampler(
@@ -161,7 +160,7 @@ def test_linearized_products():
     t = torch.full((4,), 0.3, dtype=torch.float64)
     base = ScoreNetwork(output, CLD(), (3,), prediction="velocity")
     one = linearized(base, 2)(u, t, None)[0]
-    other = linearized(replace(base, module=with_slope), 2, elementwise=True)(u, t, None)[0]
+    other = linearized(base.with_module(with_slope), 2, elementwise=True)(u, t, None)[0]
     assert one.shape == (4, 15)
     assert torch.allclose(one, other, atol=1e-14)
     x, v = u.chunk(2, dim=1)
@@ -217,8 +216,8 @@ def test_guidance_mixes_scores(solver):
     network = ScoreNetwork(
         module, CLD(), (3, 5, 7), prediction="mixed_velocity", null=10, classes=10
     )
-    mixed = replace(
-        network, module=lambda u, t, y: 3.0 * module(u, t, y) - 2.0 * module(u, t, y * 0 + 10)
+    mixed = network.with_module(
+        lambda u, t, y: 3.0 * module(u, t, y) - 2.0 * module(u, t, y * 0 + 10)
     )
     guided = Sampler(network, solver, 5, guidance=3.0).sample(2, condition=[1, 2]).samples
     wanted = Sampler(mixed, solver, 5).sample(2, condition=[1, 2]).samples
@@ -275,7 +274,7 @@ def test_networks_of_half_precision(dtype, memory_format):
     made = Sampler(network, "sscs", 5).sample(2).samples
     exact = nn.Conv2d(6, 3, 1)
     exact.load_state_dict(module.conv.state_dict())
-    network = replace(network, module=lambda u, t: 0.2 * exact(u))
+    network = network.with_module(lambda u, t: 0.2 * exact(u))
     wanted = Sampler(network, "sscs", 5).sample(2).samples
     assert made.dtype == torch.float32
     assert 0.0 < float((made - wanted).abs().max()) < 0.05

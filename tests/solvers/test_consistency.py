@@ -8,7 +8,7 @@ import torch
 from optional import diffusers, needs
 from tape import TapeRecorder, taped
 
-from diffusion_engine import Sampler, ScoreNetwork
+from diffusion_engine import Sampler, ScoreNetwork, from_diffusers
 from diffusion_engine.executors import Graph, stages
 from diffusion_engine.networks.condition import ScaleEmbedding
 from diffusion_engine.networks.prediction import Consistency
@@ -209,7 +209,7 @@ def test_a_student_of_diffusers():
         down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",),
         cross_attention_dim=16, attention_head_dim=4, time_cond_proj_dim=16,
     ).eval()  # fmt: skip
-    network = ScoreNetwork.from_diffusers(unet, diffusers.LCMScheduler())
+    network = from_diffusers(unet, diffusers.LCMScheduler())
     text, x = torch.randn(2, 7, 16), torch.randn(2, 4, 8, 8)
     made = Sampler(network, "lcm", 1, guidance=8.5).sample(x=x, noised=True, condition=text).samples
     w = ScaleEmbedding(16)(torch.full((2,), 8.5))["timestep_cond"].float()

@@ -246,6 +246,6 @@ def test_solvers_that_do_not_reach_pure_noise(solver):
     process = FlowMatching()
     rising = [process.at(t) for t in (0.1, 0.5, 1.0)]
     with pytest.raises(ValueError, match="alpha is 0 at its last time t=1"):
-        SOLVERS[solver]().check(process, rising)
+        SOLVERS[solver]().plan(mixture(process).parameterisation, rising)
     with pytest.raises(ValueError, match="alpha is 0 at its first time t=1"):
         Sampler(mixture(process), solver, 5)

@@ -104,10 +104,12 @@ def test_networks_of_bent_data(process, t, n):
     def made(e):
         network = weak.network(process, n=n, e=e)
         point = process.at(t)
-        scaled = torch.from_numpy(state[None]) * network.c_in(point)
-        label = torch.tensor([network.label_of(point)], dtype=torch.float64)
+        scaled = torch.from_numpy(state[None]) * network.parameterisation.c_in(point)
+        label = torch.tensor([network.parameterisation.label_of(point)], dtype=torch.float64)
         (out,) = network(scaled, label, None)
-        own, on_output = network.rule.score(process, t) if process.parts == 2 else (0.0, 1.0)
+        own, on_output = (
+            network.parameterisation.rule.score(process, t) if process.parts == 2 else (0.0, 1.0)
+        )
         return own * state[-1] + on_output * float(out)
 
     assert made(0.0) == pytest.approx(wanted(0.0), rel=1e-5)

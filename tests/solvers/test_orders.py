@@ -106,16 +106,16 @@ def without_noise(name: str) -> Solver:
 
 
 def fits(rule: Solver) -> bool:
-    return not rule.stochastic and not rule.misfit(case_of(rule).network)
+    return not rule.stochastic and accepted(rule, case_of(rule))
 
 
-def begins_at_noise(rule: Solver) -> bool:
-    return not rule.objection(FROM_NOISE.process, grids.points(FROM_NOISE.process, 4))
+def accepted(rule: Solver, case: OfX) -> bool:
+    return not rule.objection(case.network.parameterisation, grids.points(case.process, 4))
 
 
 FITTED = [name for name in SOLVERS if fits(without_noise(name))]
 OF_X = [name for name in FITTED if SOLVERS[name].parts == 1]
-FROM_PURE_NOISE = [name for name in OF_X if begins_at_noise(without_noise(name))]
+FROM_PURE_NOISE = [name for name in OF_X if accepted(without_noise(name), FROM_NOISE)]
 
 BOTH, STARTS = (True, False), ("euler", "heun")
 # The options that may matter to an order, in all combinations.
@@ -146,7 +146,7 @@ COMBINATIONS = [
 
 def error(rule: Solver, case: OfX, points, held: int = 0) -> float:
     """Root mean square of what a run is off at its end; its first `held` states are set right."""
-    plan = rule.plan(case.process, points, case.network)
+    plan = rule.plan(case.network.parameterisation, points)
     for row, slots in run(plan, case.outputs, *case.start):
         if held and row.state is not None:
             slots |= enumerate(case.exact(row.state))

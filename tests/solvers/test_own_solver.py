@@ -122,11 +122,10 @@ def test_an_object_says_what_a_solver_may_say():
     class Told(Plain):
         name, order, exact, stochastic = "told", 3, False, True
 
-        def objection(self, process, points):
+        def objection(self, parameterisation, points):
+            if parameterisation.classes is None:
+                return "it needs classes"
             return "three steps are too few" if len(points) == 4 else None
-
-        def misfit(self, network):
-            return "it needs classes" if network.classes is None else None
 
         def default_grid(self, process):
             return "quadratic"
@@ -313,5 +312,5 @@ def test_solvers_say_whether_they_draw(name):
     sampler = Sampler(exact_network(name), name, 4)
     process = sampler.network.process
     start = "whole" if process.parts == 2 else "state"
-    plan = sampler.solver.plan(process, sampler.points, sampler.network, start)
+    plan = sampler.solver.plan(sampler.network.parameterisation, sampler.points, start)
     assert sampler.solver.stochastic is (plan.normals > 0)

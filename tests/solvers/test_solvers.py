@@ -91,7 +91,7 @@ def row_id(row):
 
 def skip_unsuited(solver, options, process, points):
     made = SOLVERS[solver](**options)
-    objection = against(made, process, points_of(points), network(TM, process))
+    objection = against(made, points_of(points), network(TM, process))
     if objection:
         pytest.skip(objection)
 

@@ -31,8 +31,8 @@ def test_equals_the_oracle_at_mixed_times(name, schedule, prediction, dtype):
     points = [process.at(float(t)) for t in times]
     x = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
     x *= torch.tensor([[p.sigma + p.alpha] for p in points], dtype=dtype)
-    scale = torch.tensor([[net.c_in(p)] for p in points], dtype=dtype)
-    label = torch.tensor([net.label_of(p) for p in points], dtype=torch.float64)
+    scale = torch.tensor([[net.parameterisation.c_in(p)] for p in points], dtype=dtype)
+    label = torch.tensor([net.parameterisation.label_of(p) for p in points], dtype=torch.float64)
     (made,) = net(scale * x, label, None)
     assert made.dtype == dtype
     rule = exact.denoised if prediction == "x0" else exact.eps
@@ -46,7 +46,11 @@ def test_equals_the_oracle_at_mixed_times(name, schedule, prediction, dtype):
 def test_pure_noise_says_the_mean_of_the_data():
     net = Mixture().network(FlowMatching())
     at = FlowMatching().at(1.0)
-    (made,) = net(torch.ones(1, 1), torch.tensor([net.label_of(at)], dtype=torch.float64), None)
+    (made,) = net(
+        torch.ones(1, 1),
+        torch.tensor([net.parameterisation.label_of(at)], dtype=torch.float64),
+        None,
+    )
     assert float(made) == pytest.approx(0.3 * -0.9 + 0.5 * 0.1 + 0.2 * 0.8, abs=1e-6)
 
 
@@ -65,9 +69,9 @@ def test_consistency_function():
     net = f.network((7,))
     for level in (80.0, 1.0, 0.01):
         at = EDM().at(level)
-        (p,), q = net.weights(at)
-        label = torch.tensor([net.label_of(at)], dtype=torch.float64)
-        (inner,) = net(net.c_in(at) * x[None], label, None)
+        (p,), q = net.parameterisation.weights(at)
+        label = torch.tensor([net.parameterisation.label_of(at)], dtype=torch.float64)
+        (inner,) = net(net.parameterisation.c_in(at) * x[None], label, None)
         want = f(x, torch.tensor(level, dtype=torch.float64))
         assert torch.allclose(p * x + q * inner[0], want, rtol=0, atol=1e-9)
 
