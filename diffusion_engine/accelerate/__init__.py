@@ -6,11 +6,11 @@
     print(fused)                        # what was replaced, what was not and why
     fused.restore()
 
-Modules keep their types, names, parameters and state_dict; their `forward` is replaced. Each place is
+Modules keep their types, names, parameters and state_dict; their `forward` is replaced. Each replacement is
 compared with the original on the example before it is used, and the network is timed as it was, fused,
-and fused in channels_last: the fastest stays, on a GPU that of replayed graphs. A place that a call does not
-suit, or that needs derivatives (of its parameters too), autocast or a torch.func transform, runs the original
-forward.
+and fused in channels_last: the fastest stays, on a GPU that of replayed graphs. A call that a replacement
+does not take, or that needs derivatives (of parameters too), autocast or a torch.func transform, runs the
+original forward. What a module's own forward computes with torch's functions is left alone.
 
 A call raises RuntimeError where modules were replaced since, a hook would not be called, or a weight that is
 packed is another or has another version. Weights that were written through numpy or `.data` show neither:
@@ -20,6 +20,7 @@ Several threads may call the network.
 
 from __future__ import annotations
 
-from .network import Accelerated, accelerate, accelerated
+from .handle import Accelerated, accelerated
+from .network import accelerate
 
 __all__ = ["Accelerated", "accelerate", "accelerated"]

@@ -12,27 +12,25 @@ from typing import Any
 import torch
 
 from ..executors.capture import CudaRecorder, Recorder, Unrecordable
-from .functional import FunctionalSite
-from .replacement import Site
+from .replacement import Replacement
 
 BUDGET = 3.0  # seconds of timing, at least one call of each candidate
 ROUNDS = 15
 
-# name -> (sites, whether in channels_last)
-Candidates = dict[str, tuple[list[Site], bool]]
+# name -> (replacements, whether in channels_last)
+Candidates = dict[str, tuple[list[Replacement], bool]]
 Call = Callable[[], Any]
 
 
-def candidates(sites: list[Site], device: torch.device) -> Candidates:
-    """What to time. Functional sites cost Python time, so that small networks may be faster without
-    them. On a GPU cuDNN's and torch's own kernels may be the faster ones for a kind of place."""
-    sets = {"fused": sites}
-    modules = [site for site in sites if not isinstance(site, FunctionalSite)]
-    if len(modules) < len(sites):
-        sets["modules"] = modules
-    kinds = sorted({site.kind for site in modules}) if device.type == "cuda" else []
+def candidates(replacements: list[Replacement], device: torch.device) -> Candidates:
+    """The forms of a network to time, with all replacements and, on a GPU, without those of each kind.
+
+    On a GPU cuDNN's and torch's own kernels may be the faster ones for a kind.
+    """
+    sets = {"fused": replacements}
+    kinds = sorted({one.kind for one in replacements}) if device.type == "cuda" else []
     for kind in kinds if len(kinds) > 1 else []:
-        sets[f"without {kind}"] = [site for site in sites if site.kind != kind]
+        sets[f"without {kind}"] = [one for one in replacements if one.kind != kind]
     found = {name: (chosen, False) for name, chosen in sets.items()}
     return found | {f"{name}, channels_last": (chosen, True) for name, chosen in sets.items()}
 

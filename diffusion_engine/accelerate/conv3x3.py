@@ -1,4 +1,4 @@
-"""The site of 3x3 convolutions: oneDNN's or Winograd's, whichever is the faster in its place."""
+"""The replacement of 3x3 convolutions by oneDNN's or Winograd's, whichever is the faster in its place."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ..backends.native import module
 from ..ops.conv3x3 import pack, tiles
-from ..ops.functional import conv3x3
-from .layers import Conv2dSite
+from .conv2d import FusedConv2d
+from .fused_ops import op
 from .packed import packing
 
 ROUNDS = 5
@@ -25,8 +25,8 @@ KINDS = 1024  # that are remembered
 _fastest: dict[tuple, int] = {}
 
 
-class Conv3x3Site(Conv2dSite):
-    """A 3x3 convolution of stride 1 and the addition after it.
+class FusedConv3x3(FusedConv2d):
+    """The faster of oneDNN's and Winograd's for a 3x3 Conv2d of stride 1 and the addition after it.
 
     At the first input of a memory format oneDNN's packed convolution and Winograd's algorithm are timed,
     and what is faster serves that format from then on, whatever the batch. Weights transformed for tiles
@@ -54,8 +54,7 @@ class Conv3x3Site(Conv2dSite):
 
     def _winograd(self, x: Tensor, tile: int, residual: Tensor | None = None) -> Tensor:
         packed = self._kept(tile, lambda weight: pack(weight, tile))
-        run = torch.ops.diffusion_engine.conv3x3 if torch.compiler.is_compiling() else conv3x3
-        return run(x, self.module.weight, packed, self.module.bias, residual)
+        return op("conv3x3")(x, self.module.weight, packed, self.module.bias, residual)
 
     def _tile(self, x: Tensor) -> int:
         last = _last(x)
@@ -109,8 +108,8 @@ def fastest(forms: dict[int, Callable[[], Tensor]], x: Tensor) -> int:
     return min(spent, key=lambda form: median(spent[form]))
 
 
-def conv_site(name: str, conv: nn.Conv2d) -> Conv2dSite:
-    """The site of a Conv2d."""
+def fused_conv(name: str, conv: nn.Conv2d) -> FusedConv2d:
+    """The replacement of a Conv2d."""
     same = conv.kernel_size == (3, 3) and conv.padding == (1, 1) and conv.padding_mode == "zeros"
     plain = conv.stride == conv.dilation == (1, 1) and conv.groups == 1
-    return (Conv3x3Site if same and plain else Conv2dSite)(name, conv)
+    return (FusedConv3x3 if same and plain else FusedConv2d)(name, conv)

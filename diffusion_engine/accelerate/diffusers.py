@@ -1,4 +1,4 @@
-"""The sites of diffusers' blocks: ResnetBlock2D and Attention. diffusers itself is not imported."""
+"""Replacements of diffusers' ResnetBlock2D and Attention; diffusers itself is not imported."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import Conv2dSite, attend, attends, normalize, normalizes, unsuited
-from .replacement import Site, wants_original
+from .conv2d import FusedConv2d
+from .fused_ops import attention_takes, group_norm_takes, objection_to_heads, op, settings
+from .replacement import Replacement, wants_original
 
 PROCESSOR = "AttnProcessor2_0"  # diffusers' default
 
 
-class ResnetBlockSite(Site):
-    """norm + SiLU, conv, norm of (x + time) or with its scale and shift + SiLU, conv + skip."""
+class FusedResnetBlock(Replacement):
+    """Two fused norms with SiLU and a fused skip for a ResnetBlock2D.
+
+    The first norm reads x; the second reads h + time, or h with time's scale and shift. conv2 adds the skip.
+    """
 
     kind = "resnet block"
     module: Any
@@ -39,27 +43,32 @@ class ResnetBlockSite(Site):
         self, input_tensor: Tensor, temb: Tensor | None = None, *args: Any, **kwargs: Any
     ) -> Tensor:
         m, x = self.module, input_tensor
-        given = args or kwargs.get("scale") is not None or not normalizes(x)
+        given = args or kwargs.get("scale") is not None
         if given or not self._takes(x, temb) or wants_original(m, x, temb):
             return self.original(input_tensor, temb, *args, **kwargs)
-        h = normalize(m.norm1, x, silu=True)
+        h = op("group_norm")(x, *settings(m.norm1), silu=True)
         resample = m.upsample if m.upsample is not None else m.downsample
         if resample is not None:
             x, h = resample(x), resample(h)
-        h = normalize(m.norm2, m.conv1(h), silu=True, **self._time(temb))
+        h = op("group_norm")(m.conv1(h), *settings(m.norm2), silu=True, **self._time(temb))
         if m.conv_shortcut is not None:
             x = m.conv_shortcut(x)
         y = self._conv2(h, x)
         return y if m.output_scale_factor == 1.0 else y / m.output_scale_factor
 
     def _takes(self, x: Tensor, temb: Tensor | None) -> bool:
-        """Whether a time embedding is one that the op adds: a row for each sample."""
-        return temb is None or (temb.ndim == 2 and len(temb) == len(x) and temb.dtype == x.dtype)
+        """Whether `group_norm` takes x, and the block's time layer a row of temb for each sample."""
+        if not group_norm_takes(x):
+            return False
+        if temb is None:
+            return True
+        rows = temb.ndim == 2 and len(temb) == len(x) and temb.dtype == x.dtype
+        return rows and self.module.time_emb_proj is not None
 
     def _time(self, temb: Tensor | None) -> dict[str, Tensor]:
         """What the time embedding [B, C or 2C] is to the second norm."""
         m = self.module
-        if m.time_emb_proj is not None and temb is not None:
+        if temb is not None:
             temb = m.time_emb_proj(temb if m.skip_time_act else F.silu(temb))
         if m.time_embedding_norm == "scale_shift":
             if temb is None:
@@ -71,12 +80,12 @@ class ResnetBlockSite(Site):
         return {} if temb is None else {"residual": temb}
 
     def _conv2(self, h: Tensor, x: Tensor) -> Tensor:
-        site = getattr(self.module.conv2.forward, "__self__", None)
-        return site.add(h, x) if isinstance(site, Conv2dSite) else self.module.conv2(h) + x
+        conv = getattr(self.module.conv2.forward, "__self__", None)
+        return conv.add(h, x) if isinstance(conv, FusedConv2d) else self.module.conv2(h) + x
 
 
-class AttentionSite(Site):
-    """diffusers' Attention with its default processor, self or cross, without masks."""
+class FusedAttention(Replacement):
+    """`attention` for an Attention with its default processor, self or cross, without masks."""
 
     kind = "attention"
     module: Any
@@ -92,7 +101,7 @@ class AttentionSite(Site):
             return "it normalises its queries, keys or positions"
         if m.group_norm is not None and type(m.group_norm) is not nn.GroupNorm:
             return f"its norm is a {type(m.group_norm).__name__}"
-        return unsuited(m.inner_dim // m.heads) or super().objection()
+        return objection_to_heads(m.inner_dim // m.heads) or super().objection()
 
     def _processor(self) -> str:
         return type(self.module.processor).__name__
@@ -104,13 +113,14 @@ class AttentionSite(Site):
         m, x, context = self.module, hidden_states, encoder_hidden_states
         others = any(value is not None for name, value in kwargs.items() if name != "temb")
         masked = attention_mask is not None or self._processor() != PROCESSOR
-        if not (masked or others or not normalizes(x) or wants_original(m, x, context)):
+        if not (masked or others or not group_norm_takes(x) or wants_original(m, x, context)):
             tokens = x.flatten(2).transpose(1, 2) if x.ndim == 4 else x
             if m.group_norm is not None:
-                tokens = normalize(m.group_norm, tokens.transpose(1, 2)).transpose(1, 2)
+                channels_first = tokens.transpose(1, 2)
+                tokens = op("group_norm")(channels_first, *settings(m.group_norm)).transpose(1, 2)
             q, k, v = self._project(tokens, context)
-            if attends(q, k, v):
-                return self._merged(attend(q, k, v), x)
+            if attention_takes(q, k, v):
+                return self._merged(op("attention")(q, k, v), x)
         return self.original(hidden_states, encoder_hidden_states, attention_mask, **kwargs)
 
     def _project(self, tokens: Tensor, context: Tensor | None) -> Iterable[Tensor]:
@@ -138,7 +148,7 @@ class AttentionSite(Site):
         return x.unflatten(-1, (self.module.heads, -1)).transpose(1, 2)
 
 
-CLASSES: dict[str, Callable[[str, nn.Module], Site]] = {
-    "diffusers.models.resnet.ResnetBlock2D": ResnetBlockSite,
-    "diffusers.models.attention_processor.Attention": AttentionSite,
+CLASSES: dict[str, Callable[[str, nn.Module], Replacement]] = {
+    "diffusers.models.resnet.ResnetBlock2D": FusedResnetBlock,
+    "diffusers.models.attention_processor.Attention": FusedAttention,
 }

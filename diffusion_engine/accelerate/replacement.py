@@ -1,4 +1,4 @@
-"""`Site`: a module of a network whose forward is replaced; its type, name and parameters stay."""
+"""`Replacement`: a fused form in place of a module's forward; the module's type, name and parameters stay."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 
-class Site:
-    """One place where a fused form stands in for a module's own forward.
+class Replacement:
+    """A fused form of one module of a network, whose forward it replaces while it is installed.
 
     name    of the module in the network, "" for the network itself
-    kind    what stands in, for the report
-    covers  modules whose own call is skipped, so that their hooks would be
+    module  the module
+    kind    what runs in its place, for the report
     """
 
     kind = ""
@@ -24,6 +24,7 @@ class Site:
         self.name, self.module = name, module
 
     def covers(self) -> Iterable[nn.Module]:
+        """The modules whose own call is skipped, so that their hooks would be."""
         return ()
 
     def objection(self) -> str | None:

@@ -200,6 +200,7 @@ def _widest(kinds: Sequence[Kind]) -> Kind:
     if not kinds:
         return ()
     dtypes = [
-        reduce(torch.promote_types, every) for every in zip(*([d for *_, d in k] for k in kinds))
+        reduce(torch.promote_types, every)
+        for every in zip(*([d for *_, d in k] for k in kinds), strict=False)
     ]
     return tuple((name, shape, d) for (name, shape, _), d in zip(kinds[0], dtypes, strict=True))

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..accelerate.copied import Example, twin
-from ..accelerate.network import Accelerated, accelerated
+from ..accelerate.accelerated_copy import Example, accelerated_copy
+from ..accelerate.handle import Accelerated, accelerated
 from ..backends.checksum import checksums
 from ..networks.compiled import Compiled, compiled
 from ..networks.contents import Contents
@@ -83,7 +83,9 @@ class Derived:
             shared = {id(t) for t in _weights(module)}
             watched = [t for t in watched if id(t) not in shared]
         sums = checksums(watched)
-        network = placed if self.example is None else twin(placed, self.example, before)
+        network = placed
+        if self.example is not None:
+            network = accelerated_copy(placed, self.example, before)
         self._placed, self._follows = placed, contents is not None and network is not self.own
         self._contents, self._watched, self._sums = None, [], []
         if self._follows:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import checks, executors, solvers, trace
-from ..accelerate.copied import Example
-from ..accelerate.network import Accelerated
+from ..accelerate.accelerated_copy import Example
+from ..accelerate.handle import Accelerated
 from ..executors import Capacity, Executor, Graph
 from ..executors.lru import Lru
 from ..networks.decoder import Decoder, fitting

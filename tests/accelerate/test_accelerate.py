@@ -8,26 +8,26 @@ import pytest
 import torch
 from accelerate_cases import choose_form, close
 from torch import nn
-from torch.nn import functional as F
 
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.accelerate import accelerate, accelerated, conv3x3, network
+from diffusion_engine.accelerate.conv2d import FusedConv2d
 from diffusion_engine.accelerate.conv3x3 import fastest
-from diffusion_engine.accelerate.layers import Conv2dSite
 from diffusion_engine.processes import VP
 from diffusion_engine.zoo import load_network
 
 choose_fused, net, example = cases.choose_fused, cases.net, cases.example
 
 
-def test_finds_every_kind_of_place(net, example):
+def test_finds_every_kind_of_module(net, example):
     with torch.no_grad():
         want = net(*example)
     done = accelerate(net, *example)
-    kinds = {site.name: site.kind for site in done.sites}
+    kinds = {one.name: one.kind for one in done.replacements}
     assert kinds == {
         "stem": "winograd conv2d",
-        "block": "functional attention, group_norm + SiLU",
+        "block.norm1": "group_norm",
+        "block.norm2": "group_norm",
         "block.conv1": "winograd conv2d",
         "block.conv2": "winograd conv2d",
         "block.qkv": "packed conv2d",
@@ -79,49 +79,20 @@ def test_channels_last_is_a_candidate_and_is_undone(net, example, monkeypatch):
 def test_a_network_that_is_faster_as_it_was_is_left(net, example, monkeypatch):
     monkeypatch.setattr(network, "min", lambda *_, **__: "original", raising=False)
     done = accelerate(net, *example)
-    assert not done.sites and len(done.refused) == 8 and "faster without" in str(done)
+    assert not done.replacements and len(done.refused) == 9 and "faster without" in str(done)
     with torch.no_grad():
         net(*example)
 
 
-def test_a_wrong_place_is_left_alone(net, example, monkeypatch):
+def test_a_wrong_replacement_is_left_alone(net, example, monkeypatch):
     """A fused form that computes something else does not get in."""
     monkeypatch.setattr(
-        "diffusion_engine.accelerate.conv3x3.Conv3x3Site.forward",
+        "diffusion_engine.accelerate.conv3x3.FusedConv3x3.forward",
         lambda self, x: self.original(x) * (1.001 if self.name == "block.conv1" else 1.0),
     )
     done = accelerate(net, *example)
     assert "differs from the original" in done.refused["block.conv1"][1]
     assert "block.conv2" in done.errors
-
-
-def test_results_that_a_norm_feeds_twice_are_right(example):
-    class Twice(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm, self.kept = nn.GroupNorm(1, 3), None
-
-        def forward(self, x):
-            n = self.norm(x)
-            self.kept = n
-            return F.silu(n), n + 1, F.silu(self.norm(2 * x), inplace=True)
-
-    class Outer(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = Twice()
-
-        def forward(self, x):
-            return self.inner(x)
-
-    net = Outer().eval()
-    x = example[0] + 3.0
-    with torch.no_grad():
-        want = [*net(x), net.inner.kept]
-        done = accelerate(net, x)
-        assert [site.kind for site in done.sites] == ["functional group_norm + SiLU"]
-        got = [*net(x), net.inner.kept]
-    close(got, want)
 
 
 def test_a_norm_that_two_activations_read(example):
@@ -140,51 +111,7 @@ def test_a_norm_that_two_activations_read(example):
         want = net(example[0])
         done = accelerate(net, example[0])
         close(net(example[0]), want)
-    assert {site.name: site.kind for site in done.sites} == {"norm": "group_norm"}
-
-
-def test_a_norm_that_is_adapted_twice(example):
-    class Adapted(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm = nn.GroupNorm(1, 3)
-
-        def forward(self, x):
-            shift, scale = x[:, :, :1, :1], x[:, :, 1:2, 1:2]
-            h = torch.addcmul(shift, self.norm(x), scale)
-            return F.silu(torch.addcmul(scale, h, shift))
-
-    net = nn.Sequential(Adapted()).eval()
-    with torch.no_grad():
-        want = net(example[0])
-        done = accelerate(net, example[0])
-        close(net(example[0]), want)
-    assert [site.kind for site in done.sites] == ["functional group_norm + SiLU"]
-
-
-def test_an_adaptive_norm_that_nothing_follows(example):
-    class Adaptive(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm = nn.GroupNorm(1, 3)
-
-        def forward(self, x, shift, scale):
-            plain = torch.addcmul(shift, self.norm(2 * x), scale)
-            return F.silu(torch.addcmul(shift, self.norm(x), scale)), plain
-
-    class Outer(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = Adaptive()
-
-        def forward(self, *given):
-            return self.inner(*given)
-
-    made, given = Outer().eval(), (example[0], *torch.randn(2, 2, 3, 1, 1))
-    with torch.no_grad():
-        want = made(*given)
-        assert accelerate(made, *given).sites[0].name == "inner"
-        close(made(*given), want)
+    assert {one.name: one.kind for one in done.replacements} == {"norm": "group_norm"}
 
 
 def test_derivatives_come_from_the_original(net, example):
@@ -226,10 +153,10 @@ def test_traced_by_torch_compile(net, example):
 # 3x3 convolutions
 
 
-def conv_site(channels=97, out_channels=20, **options):
+def fused_conv(channels=97, out_channels=20, **options):
     torch.manual_seed(0)
     conv = nn.Conv2d(channels, out_channels, 3, padding=1, **options).eval()
-    return conv3x3.conv_site("conv", conv)
+    return conv3x3.fused_conv("conv", conv)
 
 
 def image(channels, last, batch=2):
@@ -244,31 +171,31 @@ def image(channels, last, batch=2):
 def test_forms_of_a_convolution(form, last, bias, monkeypatch):
     choose_form(monkeypatch, lambda forms: form)
     monkeypatch.setattr("diffusion_engine.ops.conv3x3.OP", None)  # no form is so slow
-    site = conv_site(bias=bias)
+    replacement = fused_conv(bias=bias)
     x, residual = image(97, last), image(20, last)
-    close(site.forward(x), want := site.original(x))
-    assert list(site.packed) == [form]
-    close(site.add(x, residual), want + residual)
+    close(replacement.forward(x), want := replacement.original(x))
+    assert list(replacement.packed) == [form]
+    close(replacement.add(x, residual), want + residual)
     other = image(20, not last)
-    close(site.add(x, other), want + other)
-    close(site.add(x, residual[:1, :, :1, :1]), want + residual[:1, :, :1, :1])
-    site.install()
-    close(site.module(x[:0]), want[:0])
+    close(replacement.add(x, other), want + other)
+    close(replacement.add(x, residual[:1, :, :1, :1]), want + residual[:1, :, :1, :1])
+    replacement.install()
+    close(replacement.module(x[:0]), want[:0])
 
 
 @torch.no_grad()
 def test_a_form_serves_every_batch(monkeypatch):
     choose_form(monkeypatch, max)
-    site, x = conv_site(), image(97, True, batch=5)
-    alone = site.forward(x[:1])
-    assert torch.equal(site.forward(x)[:1], alone) and site.tiles == {True: 4}
+    replacement, x = fused_conv(), image(97, True, batch=5)
+    alone = replacement.forward(x[:1])
+    assert torch.equal(replacement.forward(x)[:1], alone) and replacement.tiles == {True: 4}
     choose_form(monkeypatch, min)
-    assert torch.equal(site.forward(x)[:1], alone)
-    site.forward(x.contiguous())
-    assert site.tiles == {True: 4, False: 0} and set(site.packed) == {0, 4}
-    made = copy.deepcopy(site)
-    assert made.tiles == site.tiles and not made.packed
-    assert torch.equal(made.forward(x), site.forward(x))
+    assert torch.equal(replacement.forward(x)[:1], alone)
+    replacement.forward(x.contiguous())
+    assert replacement.tiles == {True: 4, False: 0} and set(replacement.packed) == {0, 4}
+    made = copy.deepcopy(replacement)
+    assert made.tiles == replacement.tiles and not made.packed
+    assert torch.equal(made.forward(x), replacement.forward(x))
 
 
 def test_the_fastest_form_is_that_of_the_least_time(monkeypatch):
@@ -288,11 +215,11 @@ def test_a_form_is_chosen_once_for_a_kind(monkeypatch):
     asked = []
     choose_form(monkeypatch, lambda forms: asked.append(set(forms)) or 2)
     x = image(97, True)
-    for site in (conv_site(), conv_site()):
-        site.forward(x)
+    for replacement in (fused_conv(), fused_conv()):
+        replacement.forward(x)
     assert asked == [{0, 2, 4}]
-    conv_site().forward(image(97, False))  # another form may be the faster one
-    conv_site(8).forward(image(8, True))
+    fused_conv().forward(image(97, False))  # another form may be the faster one
+    fused_conv(8).forward(image(8, True))
     assert asked[1:] == [{0, 2, 4}, {0, 2}]
 
 
@@ -305,15 +232,15 @@ def test_other_convolutions_stay_with_onednn():
         {"kernel_size": 5},
     ):
         conv = nn.Conv2d(4, 4, **{"kernel_size": 3, "padding": 1} | options)
-        assert type(conv3x3.conv_site("conv", conv)) is Conv2dSite
+        assert type(conv3x3.fused_conv("conv", conv)) is FusedConv2d
 
 
 @torch.no_grad()
 def test_without_the_native_module(monkeypatch):
     monkeypatch.setattr(conv3x3, "module", lambda name: f"{name} is not built")
-    site, x = conv_site(), image(97, True)
-    close(site.forward(x), site.original(x))
-    assert site.kind == "packed conv2d"
+    replacement, x = fused_conv(), image(97, True)
+    close(replacement.forward(x), replacement.original(x))
+    assert replacement.kind == "packed conv2d"
 
 
 # Refusals
@@ -386,7 +313,7 @@ def test_hooks(net, example, kind):
     register = getattr(net.head[1], f"register_{kind}")
     handle = register(lambda *_: None)
     done = accelerate(net, *example)
-    assert {site.name: site.kind for site in done.sites}["head.0"] == "group_norm"
+    assert {one.name: one.kind for one in done.replacements}["head.0"] == "group_norm"
     done.restore()
     handle.remove()
     accelerate(net, *example)
@@ -406,11 +333,11 @@ def test_parametrizations_and_replaced_forwards(net, example):
 # Sampler
 
 
-def test_sampler_accelerates_a_twin():
+def test_sampler_accelerates_a_copy():
     own = load_network("digits")
     plain, fast = Sampler(own, steps=4), Sampler(own, steps=4, accelerate=True)
     assert accelerated(own.module) is None and plain.accelerated is None
-    assert len(fast.accelerated.sites) > 20
+    assert len(fast.accelerated.replacements) > 20
     assert {id(p) for p in fast.network.module.parameters()} == {
         id(p) for p in own.module.parameters()
     }
@@ -464,7 +391,7 @@ def test_diffusers_unet(diffusers, options):
         want = made(x, t).sample
         done = accelerate(made, x, t)
         close(made(x, t).sample, want)
-    kinds = [site.kind for site in done.sites]
+    kinds = [one.kind for one in done.replacements]
     fused = {"resnet block", "attention", "winograd conv2d", "packed conv2d", "group_norm + SiLU"}
     assert fused == set(kinds)
     assert kinds.count("resnet block") >= 7 and not done.refused
@@ -489,4 +416,4 @@ def test_diffusers_cross_attention(diffusers):
         want = made(*given).sample
         done = accelerate(made, *given)
         close(made(*given).sample, want)
-    assert [site.kind for site in done.sites].count("attention") == 8
+    assert [one.kind for one in done.replacements].count("attention") == 8

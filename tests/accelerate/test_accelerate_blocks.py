@@ -5,7 +5,7 @@ import torch
 from accelerate_cases import close
 from optional import needs
 
-from diffusion_engine.accelerate.diffusers import AttentionSite, ResnetBlockSite
+from diffusion_engine.accelerate.diffusers import FusedAttention, FusedResnetBlock
 from diffusion_engine.accelerate.find import by_class
 from diffusion_engine.ops import launches
 
@@ -78,13 +78,13 @@ def fused(monkeypatch, op):
 @torch.no_grad()
 def test_resnet_blocks(name, monkeypatch):
     block = resnet(**RESNETS[name])
-    site, ran = by_class("block", block), fused(monkeypatch, "group_norm")
-    assert isinstance(site, ResnetBlockSite) and site.objection() is None
+    replacement, ran = by_class("block", block), fused(monkeypatch, "group_norm")
+    assert isinstance(replacement, FusedResnetBlock) and replacement.objection() is None
     temb = None if name == "no time" else TEMB
-    close(site.forward(X, temb), block(X, temb))
+    close(replacement.forward(X, temb), block(X, temb))
     assert len(ran) == 2
     if temb is not None:  # one for all samples
-        close(site.forward(X, temb[:1]), block(X, temb[:1]))
+        close(replacement.forward(X, temb[:1]), block(X, temb[:1]))
 
 
 @pytest.mark.parametrize("name", ATTENTIONS)
@@ -92,10 +92,10 @@ def test_resnet_blocks(name, monkeypatch):
 def test_attention_blocks(name, monkeypatch):
     options, given = ATTENTIONS[name]
     block = attention(**options)
-    site, ran = by_class("block", block), fused(monkeypatch, "attention")
-    assert isinstance(site, AttentionSite) and site.objection() is None
+    replacement, ran = by_class("block", block), fused(monkeypatch, "attention")
+    assert isinstance(replacement, FusedAttention) and replacement.objection() is None
     x = X if name == "images" else X.flatten(2).transpose(1, 2)
-    close(site.forward(x, **given), block(x, **given))
+    close(replacement.forward(x, **given), block(x, **given))
     assert len(ran) == (name != "masked")
 
 
@@ -125,9 +125,9 @@ def test_parts_that_are_parametrized():
 
 
 def test_a_missing_time_embedding_is_a_sentence():
-    site = by_class("block", resnet(time_embedding_norm="scale_shift"))
+    replacement = by_class("block", resnet(time_embedding_norm="scale_shift"))
     with (
         torch.no_grad(),
         pytest.raises(ValueError, match="block: time_embedding_norm='scale_shift' needs temb"),
     ):
-        site.forward(X, None)
+        replacement.forward(X, None)

@@ -229,7 +229,7 @@ def test_training_mode_counts_for_nothing(net):
         assert torch.equal(samples(fast), want) and fast.network is network
     assert net.training
     late = Sampler(own(net), "ddim", steps=2, accelerate=True)
-    assert late.accelerated.sites and net.training
+    assert late.accelerated.replacements and net.training
     network = late.network
     samples(late)
     net.eval()

@@ -10,7 +10,8 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from diffusion_engine.accelerate import accelerate, accelerated
-from diffusion_engine.accelerate.layers import GroupNormSite, MultiheadAttentionSite
+from diffusion_engine.accelerate.attention import FusedMultiheadAttention
+from diffusion_engine.accelerate.group_norm import FusedGroupNorm
 
 choose_fused, net, example = cases.choose_fused, cases.net, cases.example
 
@@ -80,23 +81,23 @@ def test_inputs_that_want_gradients():
     """Of any tensor of a place, not of the first alone."""
     torch.manual_seed(0)
     layer = nn.MultiheadAttention(16, 2, batch_first=True).eval().requires_grad_(False)
-    site = MultiheadAttentionSite("attention", layer)
+    replacement = FusedMultiheadAttention("attention", layer)
     q, k, v = (torch.randn(2, 5, 16) for _ in range(3))
     for wanting in (q, k, v):
         wanting.requires_grad_(True)
-        out, _ = site.forward(q, k, v, need_weights=False)
+        out, _ = replacement.forward(q, k, v, need_weights=False)
         assert out.requires_grad
         wanting.requires_grad_(False)
-    assert not site.forward(q, k, v, need_weights=False)[0].requires_grad
+    assert not replacement.forward(q, k, v, need_weights=False)[0].requires_grad
 
 
 def test_frozen_networks_stay_fused(net, example, monkeypatch):
     net.requires_grad_(False)
     done = accelerate(net, *example)
-    for site in done.sites:
-        monkeypatch.setattr(site, "original", lambda *_, **__: pytest.fail("not fused"))
-    block = next(site for site in done.sites if site.name == "head.0")
-    block.forward(torch.randn(2, 16, 4, 4))
+    for one in done.replacements:
+        monkeypatch.setattr(one, "original", lambda *_, **__: pytest.fail("not fused"))
+    head = next(one for one in done.replacements if one.name == "head.0")
+    head.forward(torch.randn(2, 16, 4, 4))
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -136,9 +137,12 @@ def test_transforms(net, example):
 
 def test_dual_numbers():
     """Forward derivatives outside of torch.func, where no gradient is asked for."""
-    site = GroupNormSite("norm", nn.GroupNorm(2, 4).eval())
+    replacement = FusedGroupNorm("norm", nn.GroupNorm(2, 4).eval())
     x, tangent = torch.randn(2, 2, 4, 3, 3)
     with torch.no_grad(), forward_ad.dual_level():
         dual = forward_ad.make_dual(x, tangent)
-        got, want = (forward_ad.unpack_dual(f(dual)).tangent for f in (site.forward, site.original))
+        got, want = (
+            forward_ad.unpack_dual(f(dual)).tangent
+            for f in (replacement.forward, replacement.original)
+        )
     assert torch.equal(got, want)

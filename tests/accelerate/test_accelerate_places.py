@@ -1,4 +1,4 @@
-"""Places that cannot be fused are left alone, and calls that a fused form cannot take run the original."""
+"""Modules that cannot be replaced are left alone, and calls that one cannot take run the original."""
 
 import copy
 
@@ -10,11 +10,12 @@ from torch import nn
 
 from diffusion_engine import Sampler, ScoreNetwork, from_diffusers
 from diffusion_engine.accelerate import accelerate, accelerated, choose, conv3x3
-from diffusion_engine.accelerate.check import compared, difference
-from diffusion_engine.accelerate.conv3x3 import Conv3x3Site, conv_site
-from diffusion_engine.accelerate.diffusers import ResnetBlockSite
-from diffusion_engine.accelerate.layers import GroupNormSite, MultiheadAttentionSite
-from diffusion_engine.accelerate.replacement import Site
+from diffusion_engine.accelerate.attention import FusedMultiheadAttention
+from diffusion_engine.accelerate.compare import compared, difference
+from diffusion_engine.accelerate.conv3x3 import FusedConv3x3, fused_conv
+from diffusion_engine.accelerate.diffusers import FusedResnetBlock
+from diffusion_engine.accelerate.group_norm import FusedGroupNorm
+from diffusion_engine.accelerate.replacement import Replacement
 from diffusion_engine.processes import VP
 
 choose_fused, net, example = cases.choose_fused, cases.net, cases.example
@@ -42,19 +43,19 @@ def test_weights_that_a_hook_makes(net, example, weakened):
 
 
 @pytest.mark.parametrize("error", [ValueError, RuntimeError, TypeError, ZeroDivisionError])
-def test_a_place_that_fails_is_left_alone(net, example, monkeypatch, error):
-    forward = Conv3x3Site.forward
+def test_a_replacement_that_fails_is_left_out(net, example, monkeypatch, error):
+    forward = FusedConv3x3.forward
 
     def fails(self, x):
         if self.name == "block.conv1":
             raise error("not this one")
         return forward(self, x)
 
-    monkeypatch.setattr(Conv3x3Site, "forward", fails)
+    monkeypatch.setattr(FusedConv3x3, "forward", fails)
     done = accelerate(net, *example)
     reason = done.refused["block.conv1"][1]
     assert reason == f"its fused form fails on the example: {error.__name__}: not this one"
-    assert {"stem", "block", "block.conv2"} <= done.errors.keys()
+    assert {"stem", "block.norm1", "block.conv2"} <= done.errors.keys()
 
 
 def test_a_format_that_fails_is_left_out(example):
@@ -74,26 +75,26 @@ def test_a_format_that_fails_is_left_out(example):
     assert "view size is not compatible" in str(done)
 
 
-def test_a_place_that_works_in_place():
+def test_a_replacement_that_works_in_place():
     """What goes on is the original's result, made once."""
 
     class Doubled(nn.Module):
         def forward(self, x):
             return x.mul_(2.0)
 
-    class Doubling(Site):
+    class Doubling(Replacement):
         def forward(self, x):
             return x.mul_(2.0)
 
     module = Doubled()
-    site = Doubling("", module)
-    with compared([site]) as found:
+    replacement = Doubling("", module)
+    with compared([replacement]) as found:
         assert torch.equal(module(torch.ones(3)), torch.full((3,), 2.0))
-    assert found.objection(site) is None
+    assert found.objection(replacement) is None
 
 
-def test_the_worst_call_of_a_place_decides():
-    class Wrong(Site):
+def test_the_worst_call_of_a_replacement_decides():
+    class Wrong(Replacement):
         """A quarter too much, at its first call."""
 
         def forward(self, x):
@@ -101,13 +102,13 @@ def test_the_worst_call_of_a_place_decides():
             return x
 
     module, x = nn.Identity(), torch.ones(3)
-    site = Wrong("", module)
+    replacement = Wrong("", module)
     for sign, objection in ((1.25, "differs from the original by 2.5e-01"), (1.0, None)):
-        site.sign = sign
-        with compared([site]) as found:
+        replacement.sign = sign
+        with compared([replacement]) as found:
             for _ in range(2):
                 module(x)
-        reason = found.objection(site)
+        reason = found.objection(replacement)
         assert reason is None if objection is None else objection in reason
 
 
@@ -119,8 +120,8 @@ def test_nan_is_a_difference():
 
 
 def test_heads_that_are_too_large():
-    site = MultiheadAttentionSite("attention", nn.MultiheadAttention(300, 1).eval())
-    assert site.objection() == "its heads have 300 elements, not 8 to 256"
+    replacement = FusedMultiheadAttention("attention", nn.MultiheadAttention(300, 1).eval())
+    assert replacement.objection() == "its heads have 300 elements, not 8 to 256"
 
 
 @pytest.mark.parametrize("own", [{}, {"kdim": 16, "vdim": 12}], ids=["alike", "of their own"])
@@ -131,13 +132,13 @@ def test_queries_keys_and_values(batch_first, bias, own):
     """Each another tensor or the same, with weights in one or in three."""
     torch.manual_seed(0)
     options = {"batch_first": batch_first, "bias": bias, **own}
-    site = MultiheadAttentionSite("", nn.MultiheadAttention(16, 2, **options).eval())
+    replacement = FusedMultiheadAttention("", nn.MultiheadAttention(16, 2, **options).eval())
     if bias:
-        site.module.in_proj_bias.normal_()
+        replacement.module.in_proj_bias.normal_()
     q, k, v = (torch.randn(3, 5, width) for width in (16, 16, own.get("vdim", 16)))
     for given in ((q, k, v), (q, q, v)) if own else ((q, k, v), (q, q, v), (q, k, k), (q, q, q)):
-        want = site.original(*given, need_weights=False)
-        close(site.forward(*given, need_weights=False), want)
+        want = replacement.original(*given, need_weights=False)
+        close(replacement.forward(*given, need_weights=False), want)
 
 
 def test_decoder_of_an_autoencoder(diffusers):
@@ -154,7 +155,7 @@ def test_decoder_of_an_autoencoder(diffusers):
     assert done.refused["mid_block.attentions.0"] == (
         "attention", "its heads have 288 elements, not 8 to 256",
     )  # fmt: skip
-    assert [site.kind for site in done.sites].count("resnet block") == 2
+    assert [one.kind for one in done.replacements].count("resnet block") == 2
     assert "mid_block.attentions.0" not in done.errors
 
 
@@ -167,7 +168,7 @@ def test_no_text_tokens(diffusers, tokens):
     done = accelerate(made, x, torch.tensor(7), texts[0])
     for text, expected in zip(texts, want, strict=True):
         close(made(x, torch.tensor(7), text).sample, expected)
-    assert [site.kind for site in done.sites].count("attention") == 8
+    assert [one.kind for one in done.replacements].count("attention") == 8
 
 
 @torch.no_grad()
@@ -203,19 +204,43 @@ def test_time_embeddings_of_other_shapes(diffusers):
 
 
 @torch.no_grad()
+def test_a_time_embedding_without_a_time_layer(diffusers):
+    """The original's sum, of whatever shape it is, or the original's error."""
+    from diffusers.models.resnet import ResnetBlock2D
+
+    torch.manual_seed(0)
+    block = ResnetBlock2D(in_channels=16, temb_channels=None, groups=4).eval()
+    x, resnet = torch.randn(2, 16, 6, 2), FusedResnetBlock("", block)
+    for temb in (
+        torch.randn(6, 2),
+        torch.randn(2, 2),
+        torch.randn(2, 16),
+        torch.randn(2, 16, 1, 1),
+    ):
+        try:
+            want = resnet.original(x, temb)
+        except RuntimeError as error:
+            with pytest.raises(RuntimeError) as told:
+                resnet.forward(x, temb)
+            assert str(told.value) == str(error) and temb.shape != (6, 2)
+        else:
+            close(resnet.forward(x, temb), want)
+
+
+@torch.no_grad()
 def test_a_time_embedding_of_another_dtype(diffusers):
     """The original's error: its sum is of a dtype that its second norm does not take."""
     from diffusers.models.resnet import ResnetBlock2D
 
     block = ResnetBlock2D(in_channels=16, temb_channels=8, groups=4).eval()
-    site = ResnetBlockSite("", block.bfloat16())
+    replacement = FusedResnetBlock("", block.bfloat16())
     x, temb = torch.randn(3, 16, 6, 5).bfloat16(), torch.randn(3, 8)
-    close(site.forward(x, temb.bfloat16()), site.original(x, temb.bfloat16()))
+    close(replacement.forward(x, temb.bfloat16()), replacement.original(x, temb.bfloat16()))
     block.time_emb_proj.float()
     with pytest.raises(RuntimeError) as wanted:
-        site.original(x, temb)
+        replacement.original(x, temb)
     with pytest.raises(RuntimeError) as told:
-        site.forward(x, temb)
+        replacement.forward(x, temb)
     assert str(told.value) == str(wanted.value)
 
 
@@ -250,20 +275,20 @@ def test_calls_unlike_the_example(layer, name):
     torch.manual_seed(0)
     module = layer().eval()
     x = torch.randn_like(ODD[name]) if ODD[name].is_contiguous() else 0.5 * ODD[name]
-    site = (
-        conv_site("conv", module)
+    replacement = (
+        fused_conv("conv", module)
         if isinstance(module, nn.Conv2d)
-        else GroupNormSite("norm", module)
+        else FusedGroupNorm("norm", module)
     )
-    assert site.objection() is None
-    site.forward(torch.randn(2, 8, 9, 7))
+    assert replacement.objection() is None
+    replacement.forward(torch.randn(2, 8, 9, 7))
     try:
-        want = site.original(x)
+        want = replacement.original(x)
     except Exception as error:
         with pytest.raises(type(error)):
-            site.forward(x)
+            replacement.forward(x)
     else:
-        close(site.forward(x), want)
+        close(replacement.forward(x), want)
 
 
 @torch.no_grad()
@@ -274,9 +299,9 @@ def test_forms_of_a_weight_that_were_not_chosen_are_dropped(monkeypatch):
         return 2
 
     monkeypatch.setattr(conv3x3, "fastest", fastest)
-    site = conv_site("conv", nn.Conv2d(64, 8, 3, padding=1).eval())
-    site.forward(torch.randn(1, 64, 5, 4))
-    assert site.packed.keys() == {2}
+    replacement = fused_conv("conv", nn.Conv2d(64, 8, 3, padding=1).eval())
+    replacement.forward(torch.randn(1, 64, 5, 4))
+    assert replacement.packed.keys() == {2}
 
 
 @torch.no_grad()
@@ -388,10 +413,12 @@ def test_a_choice_ends_with_its_budget(took, rounds, monkeypatch):
 
 def test_kinds_are_left_out_on_a_gpu(net, example):
     done = accelerate(net, *example)
-    cpu, cuda = (choose.candidates(done.sites, torch.device(name)) for name in ("cpu", "cuda"))
-    assert set(cpu) == {"fused", "modules", "fused, channels_last", "modules, channels_last"}
+    cpu, cuda = (
+        choose.candidates(done.replacements, torch.device(name)) for name in ("cpu", "cuda")
+    )
+    assert set(cpu) == {"fused", "fused, channels_last"}
     without = "without winograd conv2d"
     assert {without, f"{without}, channels_last"} <= cuda.keys() - cpu.keys()
-    assert not any(site.kind == "winograd conv2d" for site in cuda[without][0])
-    alone = [site for site in done.sites if site.kind == "winograd conv2d"]
+    assert not any(one.kind == "winograd conv2d" for one in cuda[without][0])
+    alone = [one for one in done.replacements if one.kind == "winograd conv2d"]
     assert set(choose.candidates(alone, torch.device("cuda"))) == {"fused", "fused, channels_last"}

@@ -1,4 +1,4 @@
-"""A network with every kind of place, and fixtures that keep times from deciding."""
+"""A network with a module of every kind, and fixtures that keep times from deciding."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from diffusion_engine.accelerate import choose, conv3x3, network
-from diffusion_engine.accelerate.check import difference
+from diffusion_engine.accelerate.compare import difference
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def choose_form(monkeypatch, choice):
 
 
 class Block(nn.Module):
-    """A block as EDM writes it: functional SiLU after adaptive norms, functional attention."""
+    """A block as EDM writes it: norms and convolutions are modules, SiLU and attention torch's functions."""
 
     def __init__(self, channels=16, heads=2):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Compares each site with the original forward on the example's own inputs."""
+"""Compares each replacement with the original forward on the example's own inputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..executors.capture import first_line
-from .replacement import Site
+from .replacement import Replacement
 
 LIMIT = 1e-4  # of a float32 result, relative to its largest element
 HALF_UNITS = 4  # of a 16-bit result, in units of its rounding
@@ -64,53 +64,58 @@ def copied(value: Any) -> Any:
 
 
 class Compared:
-    """What a call showed: the difference of each site and what it may be, of its worst call, or how its
-    fused form failed."""
+    """What a call of the network showed of its replacements.
+
+    differences  (the difference from the original, what it may be) of the worst call
+    failures     the error of a fused form
+    """
 
     def __init__(self) -> None:
-        self.differences: dict[Site, tuple[float, float]] = {}
-        self.failures: dict[Site, Exception] = {}
+        self.differences: dict[Replacement, tuple[float, float]] = {}
+        self.failures: dict[Replacement, Exception] = {}
 
-    def objection(self, site: Site) -> str | None:
-        """Why the site is not to be used, or None."""
-        if site in self.failures:
-            error = self.failures[site]
+    def objection(self, replacement: Replacement) -> str | None:
+        """Why the replacement is not to be used, or None."""
+        if replacement in self.failures:
+            error = self.failures[replacement]
             return (
                 f"its fused form fails on the example: {type(error).__name__}: {first_line(error)}"
             )
-        if site not in self.differences:
+        if replacement not in self.differences:
             return "only places around it call it"
-        apart, allowed = self.differences[site]
+        apart, allowed = self.differences[replacement]
         if apart <= allowed:
             return None
         return f"differs from the original by {apart:.1e} of its largest element"
 
 
 @contextmanager
-def compared(sites: Iterable[Site]) -> Iterator[Compared]:
-    """While it is entered, a call of the network runs every site beside its original, whose result
-    goes on."""
+def compared(replacements: Iterable[Replacement]) -> Iterator[Compared]:
+    """A call of the network, while this is entered, runs every replacement beside its original, whose
+    result goes on."""
     found = Compared()
 
-    def probe(site: Site) -> Any:
+    def probe(replacement: Replacement) -> Any:
         def both(*args: Any, **kwargs: Any) -> Any:
             again = [copied(arg) for arg in args], {k: copied(v) for k, v in kwargs.items()}
-            want = site.original(*args, **kwargs)
+            want = replacement.original(*args, **kwargs)
             try:
-                now = difference(site.forward(*again[0], **again[1]), site.expected(want))
-                before = found.differences.get(site, (0.0, 0.0))
-                found.differences[site] = max(before, now)
+                now = difference(
+                    replacement.forward(*again[0], **again[1]), replacement.expected(want)
+                )
+                before = found.differences.get(replacement, (0.0, 0.0))
+                found.differences[replacement] = max(before, now)
             except Exception as error:  # whatever it is, the original has none
-                found.failures[site] = error
+                found.failures[replacement] = error
             return want
 
         return both
 
-    sites = list(sites)
-    for site in sites:
-        site.module.forward = probe(site)  # type: ignore[method-assign]
+    replacements = list(replacements)
+    for replacement in replacements:
+        replacement.module.forward = probe(replacement)  # type: ignore[method-assign]
     try:
         yield found
     finally:
-        for site in sites:
-            site.remove()
+        for replacement in replacements:
+            replacement.remove()

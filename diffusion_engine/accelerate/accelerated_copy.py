@@ -1,4 +1,4 @@
-"""The accelerated network of a Sampler: a module of its own over the user's weights."""
+"""The network that an accelerated Sampler runs: a copy of the user's over the same weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..networks.network import Condition, ScoreNetwork, arguments
 from .choose import batch
-from .network import Accelerated, accelerate_as, accelerated
+from .handle import Accelerated, accelerated
+from .network import accelerate_as
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Example:
         return (x, labels, *map(many, unnamed)), {name: many(t) for name, t in named.items()}
 
 
-def twin(
+def accelerated_copy(
     network: ScoreNetwork, example: Example, before: Accelerated | None = None
 ) -> ScoreNetwork:
     """The network with an accelerated module; the user's module stays as it is, its weights are shared.
