@@ -81,7 +81,7 @@ bench() { # NAME LIMIT ARGUMENT...
     part "$name" "$limit" "$none" "$python" -m benchmarks.run --device cuda --folder "$out/rows" "$@"
 }
 
-launch=("$python" -m benchmarks.launch)
+launch=("$python" -m benchmarks.runs.launch)
 checked=(step:noise norm norm:large attention:40)
 no_nvcc=""
 command -v nvcc >/dev/null || no_nvcc="nvcc is not installed"
@@ -109,8 +109,8 @@ for executor in eager graph; do
 done
 part whole 10 "$none" "$python" -c 'from diffusion_engine import Sampler, profile
 from diffusion_engine.executors import Graph
-from diffusion_engine.zoo.network import network
-print(profile(Sampler(network("digits"), executor=Graph(whole_run=True), device="cuda"), 64))'
+from diffusion_engine.zoo import load_network
+print(profile(Sampler(load_network("digits"), executor=Graph(whole_run=True), device="cuda"), 64))'
 part ncu 35 "$(without ncu)" ncu --clock-control none --set full \
     --kernel-name "regex:step_kernel|norm_.*kernel|attention_kernel" "${launch[@]}"
 tests compiled 20 1 tests/executors/test_graph_gpu.py -k compiled

@@ -1,4 +1,4 @@
-"""Rows: what is known of one measurement, as CSV and as a line on the screen."""
+"""The rows of measurements, as CSV and as lines on the screen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import datetime
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from . import timing
+from .timing import Spread
 
 FOLDER = Path(__file__).parent / "results"
 
@@ -29,7 +30,7 @@ SHOWN = {
     "gflop_s": 7, "ceiling_share": 6,
     "vs_best_torch": 7, "vs_mul_add": 7, "vs_diffusers": 7, "ns_per_element": 8, "max_error": 9, "others": 6,
 }  # fmt: skip
-# Whole runs, in files of their own.
+# Whole runs and errors have files of their own.
 RUNS = "-runs.csv"
 RUN_KEYS = (
     "workload", "contender", "device", "dtype", "shape", "steps", "ms_per_image", "p20_ms", "p80_ms",
@@ -47,14 +48,19 @@ TITLES = {
     "vs_mul_add": "/mul+", "vs_diffusers": "/diffu", "ns_per_element": "ns/el", "ceiling_share": "/peak",
 }  # fmt: skip
 
+ERRORS = "-errors.csv"
+ERROR_KEYS = (
+    "op", "shape", "plain", "torch", "ours", "of_bound", "device", "version", "commit", "date",
+)  # fmt: skip
+
 Row = dict[str, str | int | float | None]
-# Times one case and gives its rows; raises GateError where there is nothing to compare.
+# Times one case and gives its rows; raises Disagreement where there is nothing to compare.
 Comparison = Callable[[], list[Row]]
 
 
 @cache
 def commit() -> str:
-    """Of the checkout, with -dirty where the timed code has changes; "unknown" where git cannot tell."""
+    """The checkout's commit, with -dirty where the timed code has changes; or "unknown"."""
     root = Path(__file__).parents[1]
 
     def git(*words: str) -> str:
@@ -71,7 +77,7 @@ def commit() -> str:
 
 
 def version(package: str) -> str | None:
-    """None where it is not installed."""
+    """The version of a package, or None where it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -95,6 +101,21 @@ def row(
         "date": now(),
     }
     return {key: (shared | known).get(key) for key in keys}
+
+
+def dims(shape: Iterable[int]) -> str:
+    """A shape as rows have it: 1x3x32x32."""
+    return "x".join(map(str, shape))
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def moved(time: Spread, elements: int, count: float) -> Row:
+    """The columns of an op that moves `count` bytes an element."""
+    found: Row = {"bytes_per_element": count, "gb_s": count * elements / time.median * 1e-3}
+    return found | time.columns() | {"ns_per_element": time.median * 1e3 / elements}
 
 
 def device_file(device: object, end: str) -> Path:

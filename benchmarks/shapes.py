@@ -1,11 +1,24 @@
-"""The norms, attentions and 3x3 convolutions of one call of the workloads, of one sample.
+"""The shapes that ops are timed at: states of a run, and the layers of one sample's call of the workloads.
 
-W1, W4, W5 and W6 as `workloads.calls` finds them in diffusers' networks and W2 in `ddpmpp.py` (a test does
-it again for W1 to W3), W3 in `ncsnpp.py`, both with attention at 16x16 with one head. Left out
-is W6's attention, whose head dim of 512 is none of the op's.
+`runs/networks/calls.py` finds the layers of W1, W4, W5 and W6 in diffusers' networks, of W2 in `ddpmpp.py`
+and of W3 in `ncsnpp.py`, both with attention at 16x16 with one head; a test does it again for W1 to W3. W6's
+attention is left out: its head dim of 512 is none of the op's.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+Shape = tuple[int, ...]
+
+# (shape, layout) of states
+STATES: tuple[tuple[Shape, str], ...] = (
+    ((1, 3, 32, 32), "contiguous"),
+    ((64, 3, 32, 32), "contiguous"),
+    ((4, 4, 64, 64), "contiguous"),
+    ((64, 3, 32, 32), "channels_last"),
+    ((16, 3, 256, 256), "contiguous"),
+)
 
 # (shape [C, *pixel], SiLU) in 32 groups
 NORMS: dict[str, tuple[tuple[tuple[int, ...], bool], ...]] = {
@@ -78,8 +91,14 @@ BATCHES = {
 }  # fmt: skip
 
 
+def wanted(words: Sequence[str], *parts: object) -> bool:
+    """A case is wanted if its label, made of the parts, holds all words."""
+    label = " ".join("x".join(map(str, p)) if isinstance(p, tuple) else str(p) for p in parts)
+    return all(word in label for word in words)
+
+
 def norms(device: str) -> list[tuple[str, tuple[int, ...], bool]]:
-    """(workload, shape [B, C, *pixel], SiLU), and the shapes that the targets name, each once."""
+    """The (workload, shape [B, C, *pixel], SiLU) of a device, each once, the targets' own first."""
     named = [("target", shape, True) for shape in ((8, 128, 32, 32), (1, 256, 64, 64))]
     if device == "cuda":
         named = [("target", (1, 128, side, side), True) for side in (256, 512, 1024)]
@@ -95,7 +114,7 @@ def norms(device: str) -> list[tuple[str, tuple[int, ...], bool]]:
 
 
 def attentions(device: str) -> list[tuple[str, tuple[int, int, int, int, int]]]:
-    """(workload, (B, heads, queries, keys, dim)), each once."""
+    """The (workload, (B, heads, queries, keys, dim)) of a device, each once."""
     seen: dict[tuple, tuple[str, tuple[int, int, int, int, int]]] = {}
     for workload, found in ATTENTIONS.items():
         for shape in found:
@@ -105,7 +124,7 @@ def attentions(device: str) -> list[tuple[str, tuple[int, int, int, int, int]]]:
 
 
 def convolutions() -> list[tuple[str, tuple[int, int, int, int, int]]]:
-    """(workload, (B, C, output channels, H, W)) on a CPU."""
+    """The (workload, (B, C, output channels, H, W)) of a CPU."""
     return [
         (workload, (batch, *shape))
         for workload, found in CONVOLUTIONS.items()

@@ -1,4 +1,4 @@
-"""How times are taken: interleaved, by the median, over rotated buffers."""
+"""Times are taken interleaved, by the median, over rotated buffers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Spread:
-    """Median, the 20th and 80th percentile, and the least, in microseconds."""
+    """The median, the 20th and 80th percentile, and the least, in microseconds."""
 
     median: float
     p20: float
@@ -46,6 +46,9 @@ class Spread:
     def of(cls, seconds: list[float]) -> Spread:
         p20, median, p80 = (float(v) * 1e6 for v in np.percentile(seconds, (20, 50, 80)))
         return cls(median, p20, p80, 1e6 * min(seconds))
+
+    def columns(self) -> dict[str, float]:
+        return {"median_us": self.median, "p20_us": self.p20, "p80_us": self.p80}
 
 
 def interleave(
@@ -80,7 +83,7 @@ def cpu_clock(call: Call) -> float:
 
 
 def cuda_clock(call: Call) -> float:
-    """Between two events; a filler kernel first, so that the launch itself is not waited for."""
+    """The seconds between two events; a filler kernel first, so that the launch itself is not waited for."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda._sleep(200_000)
     start.record()
@@ -97,7 +100,7 @@ def settle(device: torch.device) -> None:
 
 
 def wall_clock(device: torch.device) -> Clock:
-    """From a device at rest to a device at rest, so that waiting of either side counts."""
+    """A clock that runs from a device at rest to a device at rest, so that waiting of either side counts."""
 
     def taken(call: Call) -> float:
         settle(device)
@@ -114,13 +117,16 @@ def clock(device: torch.device) -> Clock:
 
 
 class Others:
-    """How busy other processes kept the cores since this was made, 0 to 1; None where unknown."""
+    """The share of the cores that other processes took since this was made."""
 
     def __init__(self) -> None:
         self.before = self._now()
 
     def share(self) -> float | None:
-        """None, too, after less than half a second: the kernel counts in hundredths of one."""
+        """The share, 0 to 1, or None where it is unknown.
+
+        It is unknown after less than half a second: the kernel counts in hundredths of one.
+        """
         busy, idle, own = (b - a for a, b in zip(self.before, self._now(), strict=True))
         if busy + idle < 0.5:
             return None
@@ -128,7 +134,7 @@ class Others:
 
     @staticmethod
     def _now() -> tuple[float, float, float]:
-        """Seconds of all cores busy and idle, and of this process."""
+        """The seconds of all cores busy and idle, and of this process."""
         path = Path("/proc/stat")
         if not path.exists():
             return 0.0, 0.0, 0.0
@@ -138,7 +144,7 @@ class Others:
 
 
 def cache_bytes(device: torch.device) -> int:
-    """The last cache before memory."""
+    """The size of the last cache before memory."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).L2_cache_size
     sizes = [
@@ -154,8 +160,13 @@ def _size(text: str) -> int:
 
 
 def sets_needed(set_bytes: int, cache: int) -> int:
-    """1, and so hot, where a set fits well into the cache; else enough to go around it twice."""
+    """The number of sets: 1, which stays hot, where one fits well into the cache; else twice the cache."""
     return 1 if set_bytes < cache // 4 else 1 + -(-2 * cache // set_bytes)
+
+
+def cache_name(sets: int) -> str:
+    """The name in a row of so many buffer sets."""
+    return f"cold/{sets}" if sets > 1 else "hot"
 
 
 def device_name(device: torch.device) -> str:

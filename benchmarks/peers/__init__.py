@@ -1,4 +1,4 @@
-"""Who is timed against the engine end to end. Each peer is written as its own documentation says."""
+"""The peers that are timed against the engine end to end, each written as its own documentation says."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Contender:
-    """Somebody who solves a Problem.
+    """Somebody who makes a DDIMRun.
 
     run      makes the samples, [B, *shape]
     idle     the same loop around a network that returns a ready tensor: the time outside the network
@@ -23,7 +23,7 @@ class Contender:
     version: str | None = None
 
 
-# name -> the function that makes its Contender of a Problem, and the devices it is for
+# name -> the function that makes its Contender of a DDIMRun, and the devices it is for
 PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "diffusers": ("diffusers:eager", ("cpu", "cuda")),
     "diffusers:channels_last": ("diffusers:channels_last", ("cpu", "cuda")),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._inductor import list_mode_options
 
-from ..problem import Problem
+from ..ddim_run import DDIMRun
 from . import Contender
 
 Call = Callable[[Tensor, Tensor], Tensor]
@@ -31,17 +31,17 @@ class Loop:
     GPU would make every step wait for it.
     """
 
-    def __init__(self, problem: Problem) -> None:
-        schedule = problem.schedule
+    def __init__(self, ddim_run: DDIMRun) -> None:
+        schedule = ddim_run.schedule
         scheduler = diffusers.DDIMScheduler(
             trained_betas=schedule.betas,
             clip_sample=False,
             steps_offset=schedule.offset,
             set_alpha_to_one=schedule.to_clean,
         )
-        scheduler.set_timesteps(problem.steps)
-        self.scheduler, self.noise = scheduler, problem.noise.to(problem.dtype)
-        self.times = [(int(t), t.to(problem.device)) for t in scheduler.timesteps]
+        scheduler.set_timesteps(ddim_run.steps)
+        self.scheduler, self.noise = scheduler, ddim_run.noise.to(ddim_run.dtype)
+        self.times = [(int(t), t.to(ddim_run.device)) for t in scheduler.timesteps]
 
     def __call__(self, network: Call) -> Tensor:
         x, step = self.noise, self.scheduler.step
@@ -57,45 +57,45 @@ class Loop:
         )
 
 
-def eager(problem: Problem) -> Contender:
-    return Loop(problem).contender(problem.network())
+def eager(ddim_run: DDIMRun) -> Contender:
+    return Loop(ddim_run).contender(ddim_run.network())
 
 
-def channels_last(problem: Problem) -> Contender:
-    loop = Loop(problem)
+def channels_last(ddim_run: DDIMRun) -> Contender:
+    loop = Loop(ddim_run)
     loop.noise = loop.noise.contiguous(memory_format=torch.channels_last)
-    return loop.contender(_channels_last(problem))
+    return loop.contender(_channels_last(ddim_run))
 
 
-def _channels_last(problem: Problem) -> nn.Module:
-    return problem.network().to(memory_format=torch.channels_last)
+def _channels_last(ddim_run: DDIMRun) -> nn.Module:
+    return ddim_run.network().to(memory_format=torch.channels_last)
 
 
-def compiled(problem: Problem) -> Contender:
-    return Loop(problem).contender(torch.compile(problem.network(), dynamic=False))
+def compiled(ddim_run: DDIMRun) -> Contender:
+    return Loop(ddim_run).contender(torch.compile(ddim_run.network(), dynamic=False))
 
 
-def reduce_overhead(problem: Problem) -> Contender:
-    return _compiled(problem, {"mode": "reduce-overhead"})
+def reduce_overhead(ddim_run: DDIMRun) -> Contender:
+    return _compiled(ddim_run, {"mode": "reduce-overhead"})
 
 
-def max_autotune(problem: Problem) -> Contender:
+def max_autotune(ddim_run: DDIMRun) -> Contender:
     options = list_mode_options("max-autotune")
-    return _compiled(problem, {"options": options | TUNED})
+    return _compiled(ddim_run, {"options": options | TUNED})
 
 
-def _compiled(problem: Problem, how: dict[str, Any]) -> Contender:
-    loop = Loop(problem)
+def _compiled(ddim_run: DDIMRun, how: dict[str, Any]) -> Contender:
+    loop = Loop(ddim_run)
     loop.noise = loop.noise.contiguous(memory_format=torch.channels_last)
-    network = torch.compile(_channels_last(problem), fullgraph=True, dynamic=False, **how)
+    network = torch.compile(_channels_last(ddim_run), fullgraph=True, dynamic=False, **how)
     return loop.contender(network)
 
 
-def graphed(problem: Problem) -> Contender:
+def graphed(ddim_run: DDIMRun) -> Contender:
     """A CUDA graph of the network alone, as engines capture it by hand; the scheduler stays outside."""
-    loop = Loop(problem)
+    loop = Loop(ddim_run)
     loop.noise = loop.noise.contiguous(memory_format=torch.channels_last)
-    network = _channels_last(problem)
+    network = _channels_last(ddim_run)
     x, t = loop.noise.clone(memory_format=torch.preserve_format), loop.times[0][1].clone()
     graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())

@@ -8,20 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..problem import Problem
+from ..ddim_run import DDIMRun
 from . import Contender
 
 Call = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Loop:
-    def __init__(self, problem: Problem) -> None:
-        if problem.dtype != torch.float32:
-            raise ValueError(f"it runs in float32, not {problem.dtype}")
-        self.noise = problem.noise.numpy()
+    def __init__(self, ddim_run: DDIMRun) -> None:
+        if ddim_run.dtype != torch.float32:
+            raise ValueError(f"it runs in float32, not {ddim_run.dtype}")
+        self.noise = ddim_run.noise.numpy()
         self.updates = [
             (np.array(t, np.int64), np.float32(a), np.float32(b))
-            for t, a, b in problem.schedule.updates(problem.steps)
+            for t, a, b in ddim_run.schedule.updates(ddim_run.steps)
         ]
         self.example = torch.tensor(int(self.updates[0][0]))  # a timestep to export with
 

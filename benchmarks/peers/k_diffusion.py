@@ -9,32 +9,35 @@ import torch
 from torch import Tensor
 
 from .. import results
-from ..problem import Problem
+from ..ddim_run import DDIMRun
 from . import Contender
 
 
-def euler(problem: Problem) -> Contender:
-    network, ready = problem.network(), torch.randn_like(problem.noise, dtype=problem.dtype)
+def euler(ddim_run: DDIMRun) -> Contender:
+    network, ready = ddim_run.network(), torch.randn_like(ddim_run.noise, dtype=ddim_run.dtype)
     return Contender(
-        _loop(problem, network),
-        _loop(problem, lambda x, t: ready),
+        _loop(ddim_run, network),
+        _loop(ddim_run, lambda x, t: ready),
         results.version("k-diffusion"),
     )
 
 
-def _loop(problem: Problem, network: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], Tensor]:
-    """Its state is x / alpha, in float32: a sigma in half precision would find another timestep."""
-    schedule = problem.schedule
-    table = torch.tensor(schedule.alpha_bar, dtype=torch.float32, device=problem.device)
+def _loop(ddim_run: DDIMRun, network: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], Tensor]:
+    """The loop of a run, whose state is x / alpha.
+
+    It is in float32: a sigma in half precision would find another timestep.
+    """
+    schedule = ddim_run.schedule
+    table = torch.tensor(schedule.alpha_bar, dtype=torch.float32, device=ddim_run.device)
 
     def eps(x: Tensor, t: Tensor) -> Tensor:
-        return network(x.to(problem.dtype), t).float()
+        return network(x.to(ddim_run.dtype), t).float()
 
     denoiser = k_diffusion.external.DiscreteEpsDDPMDenoiser(eps, table, quantize=True)
-    visited = denoiser.sigmas[schedule.timesteps(problem.steps)]
+    visited = denoiser.sigmas[schedule.timesteps(ddim_run.steps)]
     last = visited.new_zeros(1) if schedule.to_clean else denoiser.sigmas[:1]
     sigmas = torch.cat([visited, last])
-    x = problem.noise * (1.0 + visited[0] ** 2).sqrt()
+    x = ddim_run.noise * (1.0 + visited[0] ** 2).sqrt()
     alpha = (1.0 + last[0] ** 2).rsqrt()
 
     def run() -> Tensor:

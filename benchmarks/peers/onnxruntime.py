@@ -6,15 +6,15 @@ import numpy as np
 import onnxruntime
 import torch
 
-from ..problem import Problem
+from ..ddim_run import DDIMRun
 from . import Contender
 from .host import Loop
 
 
-def session(problem: Problem) -> Contender:
-    loop = Loop(problem)
+def session(ddim_run: DDIMRun) -> Contender:
+    loop = Loop(ddim_run)
     program = torch.onnx.export(
-        problem.network(), (problem.noise, loop.example), dynamo=True, verbose=False
+        ddim_run.network(), (ddim_run.noise, loop.example), dynamo=True, verbose=False
     )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

@@ -6,16 +6,16 @@ import numpy as np
 import openvino
 import torch
 
-from ..problem import Problem
+from ..ddim_run import DDIMRun
 from . import Contender
 from .host import Loop
 
 
-def compiled(problem: Problem) -> Contender:
-    loop = Loop(problem)
-    shapes = [(list(problem.noise.shape), openvino.Type.f32), ([], openvino.Type.i64)]
+def compiled(ddim_run: DDIMRun) -> Contender:
+    loop = Loop(ddim_run)
+    shapes = [(list(ddim_run.noise.shape), openvino.Type.f32), ([], openvino.Type.i64)]
     model = openvino.convert_model(
-        problem.network(), example_input=(problem.noise, loop.example), input=shapes
+        ddim_run.network(), example_input=(ddim_run.noise, loop.example), input=shapes
     )
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),

@@ -199,8 +199,6 @@ def _widest(kinds: Sequence[Kind]) -> Kind:
     """The condition of the first branch, in dtypes that hold those of all branches."""
     if not kinds:
         return ()
-    dtypes = [
-        reduce(torch.promote_types, every)
-        for every in zip(*([d for *_, d in k] for k in kinds), strict=False)
-    ]
+    columns = zip(*([dtype for *_, dtype in kind] for kind in kinds), strict=False)
+    dtypes = [reduce(torch.promote_types, column) for column in columns]
     return tuple((name, shape, d) for (name, shape, _), d in zip(kinds[0], dtypes, strict=True))

@@ -16,6 +16,7 @@ from diffusion_engine.accelerate.find import Watch
 from diffusion_engine.accelerate.fused_ops import attention_takes, op
 from diffusion_engine.accelerate.group_norm import FusedGroupNorm, FusedSiLU
 from diffusion_engine.accelerate.replacement import Replacement
+from diffusion_engine.ops import launches
 from diffusion_engine.ops.library import register
 from diffusion_engine.processes import Discrete
 

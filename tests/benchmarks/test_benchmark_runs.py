@@ -6,19 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import PIL.Image
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.append(str(Path(__file__).parents[2]))
-NAMES = (
-    "ddpmpp", "gate", "ours", "peers", "problem", "report", "results", "run", "sampling", "shapes",
-    "workloads",
-)  # fmt: skip
-ddpmpp, gate, ours, peers, problem, report, results, run, sampling, shapes, workloads = (
-    importlib.import_module(f"benchmarks.{name}") for name in NAMES
-)
+from benchmarks import agreement, ddim_run, peers, results, run
+from benchmarks.runs import accelerate, engine, sampling, sscs, workloads
+
 CPU = torch.device("cpu")
 
 
@@ -37,7 +30,7 @@ class Tiny(torch.nn.Module):
 
 def unet():
     diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
-    return problem.Eps(
+    return workloads.Eps(
         diffusers.UNet2DModel(
             sample_size=8,
             block_out_channels=(32, 64),
@@ -55,7 +48,7 @@ def transformer():
         num_attention_heads=2, attention_head_dim=16, in_channels=3, out_channels=6, num_layers=1,
         sample_size=8, num_embeds_ada_norm=10,
     )  # fmt: skip
-    return problem.Eps(network, class_labels=torch.tensor([3]))
+    return workloads.Eps(network, class_labels=torch.tensor([3]))
 
 
 def text_unet():
@@ -65,23 +58,23 @@ def text_unet():
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), cross_attention_dim=16,
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), attention_head_dim=4,
     )  # fmt: skip
-    return problem.Eps(network, encoder_hidden_states=torch.randn(1, 5, 16))
+    return workloads.Eps(network, encoder_hidden_states=torch.randn(1, 5, 16))
 
 
-def made(module, schedule=problem.linear, dtype=torch.float32, batch=2):
+def made(module, schedule=ddim_run.linear, dtype=torch.float32, batch=2):
     torch.manual_seed(0)
-    workload = problem.Workload(lambda: module, (3, 8, 8), schedule, {"cpu": (batch,)})
-    return problem.Problem.of(module, workload, batch, 4, CPU, dtype)
+    workload = workloads.Workload(lambda: module, (3, 8, 8), schedule, {"cpu": (batch,)})
+    return workload.ddim_run(module, batch, 4, CPU, dtype)
 
 
 @pytest.fixture
 def everybody():
-    """Ours and diffusers'."""
+    """The engine and diffusers."""
     pytest.importorskip("diffusers", reason="diffusers is not installed")
     return sampling.contenders("diffusers,channels_last", "cpu")
 
 
-@pytest.mark.parametrize("schedule", [problem.linear, problem.stable_diffusion, problem.vp])
+@pytest.mark.parametrize("schedule", [ddim_run.linear, ddim_run.stable_diffusion, ddim_run.vp])
 def test_everybody_samples_the_same(schedule, everybody):
     ready = sampling.prepare(made(unet(), schedule), everybody)
     assert list(ready) == ["ours", "ours:accelerate", "diffusers", "diffusers:channels_last"]
@@ -129,40 +122,48 @@ def test_timesteps_are_those_of_diffusers():
     diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
     loop = importlib.import_module("benchmarks.peers.diffusers").Loop(made(Tiny()))
     assert isinstance(loop.scheduler, diffusers.DDIMScheduler)
-    assert [t for t, _ in loop.times] == problem.linear().timesteps(4) == [750, 500, 250, 0]
+    assert [t for t, _ in loop.times] == ddim_run.linear().timesteps(4) == [750, 500, 250, 0]
 
 
-def test_the_plan_of_ours_visits_the_timesteps():
-    given = made(Tiny(), problem.stable_diffusion)
-    plan = ours.sampler(given, given.network()).plan()
+def test_the_plan_of_the_engine_visits_the_timesteps():
+    given = made(Tiny(), ddim_run.stable_diffusion)
+    plan = engine.sampler(given, given.network()).plan()
     assert [row.call.label for row in plan.rows if row.call] == [751, 501, 251, 1]
 
 
 def test_the_table_of_vp_is_the_process():
-    bar = problem.vp().alpha_bar
-    assert np.allclose(bar[[0, 499, 999]], [problem.VP().at(t).alpha ** 2 for t in (0.001, 0.5, 1)])
+    bar = ddim_run.vp().alpha_bar
+    assert np.allclose(
+        bar[[0, 499, 999]], [ddim_run.VP().at(t).alpha ** 2 for t in (0.001, 0.5, 1)]
+    )
 
 
 def test_a_wrong_contender_stops_the_run():
     def wrong(given):
-        right = ours.contender(given)
+        right = engine.contender(given)
         return replace(right, run=lambda: 1.01 * right.run())
 
-    with pytest.raises(gate.GateError, match=r"wrong: its samples differ .* nothing was timed"):
-        sampling.compare("tiny", made(Tiny()), {"ours": ours.contender, "wrong": wrong}, 1)
+    with pytest.raises(
+        agreement.Disagreement, match=r"wrong: its samples differ .* nothing was timed"
+    ):
+        sampling.compare("tiny", made(Tiny()), {"ours": engine.contender, "wrong": wrong}, 1)
 
 
 def test_a_wrong_contender_at_one_batch_does_not_end_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "FOLDER", tmp_path)
-    tiny = problem.Workload(Tiny, (3, 8, 8), problem.linear, {"cpu": (1, 2, 3)})
-    monkeypatch.setitem(problem.WORKLOADS, "digits", tiny)
+    tiny = workloads.Workload(Tiny, (3, 8, 8), ddim_run.linear, {"cpu": (1, 2, 3)})
+    monkeypatch.setitem(workloads.WORKLOADS, "digits", tiny)
 
     def compare(workload, given, *rest):
         if len(given.noise) == 1:
-            raise gate.GateError("wrong: its samples differ")
+            raise agreement.Disagreement("wrong: its samples differ")
         return [
-            row(
+            results.row(
+                CPU,
+                results.RUN_KEYS,
+                workload=workload,
                 contender="ours",
+                ms_per_image=10.0,
                 shape=f"{len(given.noise)}x3x8x8",
                 floor_share=None,
                 outside_us=1.0,
@@ -173,7 +174,7 @@ def test_a_wrong_contender_at_one_batch_does_not_end_the_run(tmp_path, monkeypat
     given = run.parser().parse_args(["--workload", "digits", "--peers", "none"])
     with pytest.raises(SystemExit) as ended:
         sampling.main(given)
-    assert ended.value.code == "1 comparisons failed:\nGateError: wrong: its samples differ"
+    assert ended.value.code == "1 comparisons failed:\nDisagreement: wrong: its samples differ"
     (path,) = tmp_path.glob("*.csv")
     assert len(path.read_text().splitlines()) == 3
 
@@ -198,7 +199,7 @@ def test_rows_are_whole(everybody, tmp_path, monkeypatch):
         assert row["outside_us"] > 0 and row["floor_share"] > 0 and row["kernels"] is None
         assert (row["vs_best_peer"] is None) == row["contender"].startswith("diffusers")
     lines = sampling.ratios(rows)
-    assert "x the best peer, diffusers" in lines[1] and "% of the floor" in lines[2]
+    assert "x the best peer, diffusers" in lines[1] and "its lower bound is" in lines[2]
     assert results.save(rows, results.RUNS).name.endswith("-runs.csv")
 
 
@@ -206,7 +207,7 @@ def test_rows_are_whole(everybody, tmp_path, monkeypatch):
 def test_peers_are_where_the_table_says(name):
     module, function = peers.PEERS[name][0].split(":")
     text = (Path(peers.__file__).parent / f"{module}.py").read_text()
-    assert f"def {function}(problem: Problem) -> Contender:" in text
+    assert f"def {function}(ddim_run: DDIMRun) -> Contender:" in text
 
 
 def test_peers_are_chosen_by_name():
@@ -220,49 +221,26 @@ def test_peers_are_chosen_by_name():
 
 
 def test_the_command_line_names_every_workload():
-    assert set(run.WORKLOADS) == set(problem.WORKLOADS)
+    assert set(run.WORKLOADS) == set(workloads.WORKLOADS)
     given = run.parser().parse_args(["--workload", "W1", "--batch", "1", "8"])
     assert (given.batch, given.steps, given.peers) == ([1, 8], 20, "all")
 
 
-def test_w2_is_the_network_of_the_paper():
-    """Its 55.73 M parameters, 42.4 GFLOP, and the shapes that its ops are timed at."""
-    with torch.device("meta"):
-        network, x, t = ddpmpp.DDPMpp(), torch.empty(1, 3, 32, 32), torch.tensor(0)
-        found = workloads.calls(network, x, t)
-        with FlopCounterMode(display=False) as counter:
-            network(x, t)
-    assert round(sum(p.numel() for p in network.parameters()) / 1e6, 2) == 55.73
-    assert round(counter.get_total_flops() / 1e9, 1) == 42.4
-    assert {(k[1], k[3]) for k in found if k[0] == "group_norm"} == set(shapes.NORMS["W2"])
-    assert {k[1:] for k in found if k[0] == "attention"} == set(shapes.ATTENTIONS["W2"])
+def test_rows_of_sscs(monkeypatch):
+    monkeypatch.setattr(sscs, "SHAPE", (2, 3, 4, 4))
+    rows = sscs.compare(CPU, repeats=2)  # once all three make the same samples
+    assert [r["provider"] for r in rows] == ["ours", "plain:published", "plain:merged"]
+    assert all(tuple(row) == results.KEYS for row in rows)
+    assert rows[0]["vs_best_torch"] > 0
 
 
-def row(**known):
-    about = {"workload": "W1", "dtype": "float32", "shape": "2x3x8x8", "steps": 4, "max_error": 0.0}
-    times = {"ms_per_image": 10.0, "p20_ms": 9.0, "p80_ms": 12.0, "date": "2026-01-02T03:04"}
-    return results.row(CPU, results.RUN_KEYS, **(about | times | known))
-
-
-def test_the_report_shows_the_last_run_side_by_side(tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "FOLDER", tmp_path)
-    old = [row(contender="ours", ms_per_image=99.0), row(contender="k-diffusion")]
-    new = [
-        row(contender=name, ms_per_image=time, date="2026-01-03T00:00")
-        for name, time in (("ours", 10.0), ("diffusers", 11.5))
+def test_rows_of_accelerate():
+    network = unet().network.eval()
+    rows = accelerate.compare("tiny", network, torch.randn(2, 3, 8, 8), repeats=2)
+    assert [r["provider"] for r in rows] == [
+        "diffusers",
+        "diffusers:channels_last",
+        "ours:accelerate",
     ]
-    stem = results.save(old + new, results.RUNS).name.removesuffix(results.RUNS)
-    text = report.page(tmp_path)
-    assert "| ours | 10 |" in text and "| diffusers | 11.5 |" in text
-    assert "k-diffusion" not in text and "| 99 |" not in text
-    assert "python -m benchmarks.run --workload W1 --device cpu --dtype float32 --steps 4" in text
-    (picture,) = report.charts(tmp_path)
-    assert picture.name == f"W1-{stem}.png" and picture.name in text
-    with PIL.Image.open(picture) as image:
-        assert image.width == 1800
-
-
-def test_the_committed_report_is_that_of_the_rows():
-    assert report.PAGE.read_text() == report.page(report.results.FOLDER), (
-        "docs/benchmarks.md is not what the rows say: python -m benchmarks.report"
-    )
+    assert all(tuple(row) == results.KEYS and row["max_error"] < 1e-4 for row in rows)
+    assert rows[2]["vs_diffusers"] > 0 and rows[0]["vs_diffusers"] is None

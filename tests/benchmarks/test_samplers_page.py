@@ -1,21 +1,17 @@
 """docs/samplers.md says what the solvers say."""
 
-import importlib
 import sys
-from pathlib import Path
 
 import pytest
 
+from benchmarks.pages import samplers
+from benchmarks.runs import encoding
 from diffusion_engine import SOLVERS
-
-sys.path.append(str(Path(__file__).parents[2]))
-samplers = importlib.import_module("benchmarks.samplers")
-encoding = importlib.import_module("benchmarks.encoding")
 
 
 def test_the_page_is_that_of_the_solvers():
     page = samplers.page()
-    assert samplers.PAGE.read_text() == page, "run: python -m benchmarks.samplers"
+    assert samplers.PAGE.read_text() == page, "run: python -m benchmarks.pages.samplers"
     assert all(f"| `{name}` |" in page for name in SOLVERS)
 
 

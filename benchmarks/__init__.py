@@ -1,0 +1,1 @@
+"""The measurements. README.md says what is timed, against whom and how."""
