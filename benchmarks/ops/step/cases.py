@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from diffusion_engine.ops import layout as at
 from diffusion_engine.ops.registry import resolve
 from diffusion_engine.ops.step import StepArgs, Table
 from diffusion_engine.plan import Plan, Row
-from diffusion_engine.plan.table import Arena
+from diffusion_engine.plan.table import packed
 from diffusion_engine.processes import Discrete
 
 from ...shapes import Shape
@@ -167,7 +168,7 @@ def engine(buffers: Buffers, backend: str) -> Callable[[], None]:
     """
     case, slots = buffers.case, buffers.slots
     batch, device = slots.shape[1], slots.device
-    coef, index, label = Arena.of([case.plan], torch.float32, torch.device("cpu")).table
+    coef, index, label = map(torch.from_numpy, packed(case.plan.rows, np.dtype(np.float32)))
     index[MIDDLE, at.NEXT] = MIDDLE
 
     def ints(values: Tensor) -> Tensor:
