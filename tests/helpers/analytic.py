@@ -49,6 +49,9 @@ def against(solver, points, network) -> str | None:
 OF_X = [n for n in SOLVERS if n in suited(VP()) or n in suited(Discrete.linear())]
 
 
+OF_X = [n for n in SOLVERS if n in suited(VP()) or n in suited(Discrete.linear())]
+
+
 # CLD's solvers, and those that need more of a network than its prediction, have tests of their own.
 OF_X = [n for n in SOLVERS if n in suited(VP()) or n in suited(Discrete.linear())]
 

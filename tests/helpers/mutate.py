@@ -43,7 +43,8 @@ TESTS = {
     "sampler/sampler.py": f"sampler sampler_options weights entrance {SAMPLING}",
     "sampler/request.py": f"sampler batches given_noise guidance entrance {SAMPLING}",
     "sampler/recipe.py": f"recipes own_recipes errors guidance {SAMPLING} files written_files",
-    "plan/": f"plan errors sampler guidance {SAMPLING} solvers",
+    "plan/plan.py": f"plan errors sampler guidance {SAMPLING} solvers",
+    "plan/row.py": f"plan errors sampler guidance {SAMPLING} solvers",
     "plan/guidance.py": f"guidance {SAMPLING}",
     "executors/": f"executors reuse capture {SAMPLING} profile",
     "accelerate/": "accelerate_derivatives accelerate_places accelerate accelerate_calls accelerate_blocks "

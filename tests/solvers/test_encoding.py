@@ -73,7 +73,8 @@ def test_one_sampler_goes_up_in_every_way():
 def test_an_iteration_is_the_paper_s(solver, process):
     """x_s <- (x_t - c eps(x_s)) / a: beside eps the iterate itself has no weight."""
     sampler = Sampler(mixture(process), solver, times=grids.points(process, 8, None, "t_min")[1:])
-    rows = encoding(sampler.solver, sampler.points, sampler.network, None, None, 2).rows
+    about = sampler.network.parameterisation
+    rows = encoding(sampler.solver, sampler.points, about, None, None, 2).rows
     for row in rows[2:]:  # after the first guess
         iterate = row.new.get(1, row.new[0])  # where a guess follows, slot 1 has it
         weight = iterate["S0"] + iterate["D"] / row.call.at.alpha
