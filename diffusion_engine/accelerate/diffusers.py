@@ -57,13 +57,15 @@ class FusedResnetBlock(Replacement):
         return y if m.output_scale_factor == 1.0 else y / m.output_scale_factor
 
     def _takes(self, x: Tensor, temb: Tensor | None) -> bool:
-        """Whether `group_norm` takes x, and the block's time layer a row of temb for each sample."""
+        """Whether `group_norm` takes x, and the block's time layer, where it has one, a row of temb a sample."""
+        m = self.module
         if not group_norm_takes(x):
             return False
+        if m.time_emb_proj is None:
+            return temb is None
         if temb is None:
-            return True
-        rows = temb.ndim == 2 and len(temb) == len(x) and temb.dtype == x.dtype
-        return rows and self.module.time_emb_proj is not None
+            return m.time_embedding_norm == "scale_shift"  # `_time` says what is missing
+        return temb.ndim == 2 and len(temb) == len(x) and temb.dtype == x.dtype
 
     def _time(self, temb: Tensor | None) -> dict[str, Tensor]:
         """What the time embedding [B, C or 2C] is to the second norm."""

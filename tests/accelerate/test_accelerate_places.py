@@ -228,6 +228,17 @@ def test_a_time_embedding_without_a_time_layer(diffusers):
 
 
 @torch.no_grad()
+def test_a_missing_time_embedding(diffusers):
+    """The original's error where the block has a time layer."""
+    from diffusers.models.resnet import ResnetBlock2D
+
+    resnet = FusedResnetBlock("", ResnetBlock2D(in_channels=16, temb_channels=8, groups=4).eval())
+    for run in (resnet.original, resnet.forward):
+        with pytest.raises(TypeError, match="must be Tensor, not NoneType"):
+            run(torch.randn(2, 16, 6, 2), None)
+
+
+@torch.no_grad()
 def test_a_time_embedding_of_another_dtype(diffusers):
     """The original's error: its sum is of a dtype that its second norm does not take."""
     from diffusers.models.resnet import ResnetBlock2D
