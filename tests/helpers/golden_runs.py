@@ -277,7 +277,7 @@ RUNS = {
 }  # fmt: skip
 
 PICTURES = {  # of the digits: the command that drew them
-    "digits_heun.png": ("heun", 6, "3.0"),
+    "digits_ode.png": ("unipc", 8, "2.0"),
     "digits_sde.png": ("dpmpp_2m_sde", 8, "2.0"),
 }
 
