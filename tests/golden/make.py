@@ -10,12 +10,11 @@ commit. The runs are in tests/helpers/golden_runs.py; one that is new there chan
 from __future__ import annotations
 
 import json
+import runpy
 import sys
 
 from golden_runs import GOLDEN, PICTURES, RECIPES, RUNS, SAMPLES
 from safetensors.torch import save_file
-
-from diffusion_engine import cli
 
 
 def main() -> None:
@@ -29,7 +28,7 @@ def main() -> None:
         which = ["--class=0-7", "--seeds=0-7"]
         sys.argv = ["diffusion-engine", "sample", f"--out={GOLDEN / name}", *about, *which]
         try:
-            cli.main()
+            runpy.run_module("diffusion_engine.cli", run_name="__main__")
         except SystemExit as stop:
             if stop.code:
                 raise
