@@ -2,45 +2,28 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .. import checks, trace
-from ..plan import Row
 from .buffers import Buffers, Inputs
 from .capacity import Capacity
-from .job import Job, NoiseSource, OnRow
-from .packing import Packing
-from .rows import BatchFull, Rows
+from .placed import Placed
+from .seats import Seats
 from .stages import Stages
 
-PACKINGS = 256  # kept on the device for seats that come to the same again
-
 Outs = Sequence[Tensor]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Placed:
-    """A packing on the device; `samples` is the seat of each entry, for latents."""
-
-    count: int
-    dst: Tensor
-    src: Tensor
-    places: Tensor
-    samples: Tensor
 
 
 Mark = tuple[np.ndarray, Placed, int]
 
 
-class Batch:
-    """Seats of a fixed capacity: `admit` takes a job, `step` moves all by one row, `release` frees one.
+class Batch(Seats):
+    """Seats that step together: `admit` takes a job, `step` moves all by one row, `release` frees one.
 
     capacity  what there is room for
     bind      makes the stages of a step over the buffers: executors do, see Executor.open
@@ -50,28 +33,11 @@ class Batch:
     """
 
     def __init__(self, capacity: Capacity, bind: Callable[[Buffers], Stages]) -> None:
-        self.capacity = c = capacity
         self.buffers = Buffers(capacity)
+        super().__init__(capacity, self.buffers.rows)
         self.stages = bind(self.buffers)
-        self.rows = self.buffers.rows
-        self.live = 0  # seats that have rows before them
-        self._free = list(range(c.seats))
-        self._jobs: dict[int, tuple[Job, Rows]] = {}
-        self._joined: list[int] = []  # since the last step
-        self._sources: dict[
-            int, tuple[NoiseSource, int]
-        ] = {}  # and first rows, of seats with given noise
-        self._watchers: dict[int, tuple[OnRow, int]] = {}
-        self._entries = 0  # that the jobs may take together
-        self._row = np.full(c.seats, -1, np.intp)
-        self._seed = np.zeros(c.seats, np.int64)
-        self._given = np.zeros(c.seats, np.int32)
-        self._changed = True  # the three since the device has them
-        self._packings: dict[bytes, Placed] = {}
-        self._call = self._packing(self._row)  # whose inputs the steps so far filled
         self._read: Placed | None = None  # whose src, conditions and seats are in place
         self._write: Placed | None = None  # whose dst is
-        self._steps = 0
         self.bind()
 
     def bind(self) -> None:
@@ -81,119 +47,9 @@ class Batch:
         self._advance = trace.traced("row", self._one_row, indexed=True)
 
     @property
-    def attended(self) -> bool:
-        """Whether something is done for a seat between rows."""
-        return bool(self._sources or self._watchers)
-
-    @property
     def bytes(self) -> int:
         """Of its tensors, and of what its stages recorded."""
-        each = sum(t.nbytes for t in (self._call.dst, self._call.src))
-        return self.buffers.bytes + self.stages.bytes + each * len(self._packings)
-
-    def admit(self, job: Job, private: bool = False) -> int:
-        """A seat for a job; it starts with the next step.
-
-        private  the seat has rows of its own, which `write` changes while it runs
-
-        Raises BatchFull where all seats, rows or entries are taken, ValueError where the job is wider than
-        the capacity.
-        """
-        objection = None if self.rows.has(job.plan) else self.capacity.plan_objection(job.plan)
-        if objection := objection or self.capacity.given_objection(job):
-            raise ValueError(f"the job does not fit: {objection}")
-        if private and job.brownian:
-            raise ValueError("private rows follow no Brownian path; give one or the other")
-        if not self._free:
-            raise BatchFull(f"all {self.capacity.seats} seats are taken; release one first")
-        if self._entries + job.plan.entries > self.capacity.room:
-            raise BatchFull(
-                f"the samples here take {self._entries} entries of the network's batch and this one "
-                f"{job.plan.entries}, of {self.capacity.room}; release one first"
-            )
-        rows = self.rows.hold(job.plan, job.brownian and self.capacity.brownian, private)
-        if not self._jobs:
-            self._steps = 0
-        seat = heapq.heappop(self._free)
-        self._jobs[seat] = job, rows
-        self._joined.append(seat)
-        self._entries += job.plan.entries
-        self._row[seat] = rows.first
-        self._seed[seat] = job.seed - (job.seed >> 63 << 64)  # the same bits as a signed number
-        self._given[seat] = job.brownian or job.noise is not None
-        if job.noise is not None and self.capacity.draws:
-            self._sources[seat] = job.noise, rows.first
-        if job.on_row is not None:
-            self._watchers[seat] = job.on_row, rows.first
-        self._changed = True
-        self.live += 1
-        return seat
-
-    def release(self, seat: int) -> None:
-        """Frees a seat, whether its sample is at its end or not; `read` it before.
-
-        Raises ValueError where nobody sits there.
-        """
-        job, rows = self._held(seat)
-        del self._jobs[seat]
-        self._sources.pop(seat, None)
-        self._watchers.pop(seat, None)
-        self.rows.free(rows)
-        self._entries -= job.plan.entries
-        if self._row[seat] >= 0:
-            self._row[seat] = -1
-            self._changed = True
-            self.live -= 1
-        if seat in self._joined:
-            self._joined.remove(seat)
-        heapq.heappush(self._free, seat)
-
-    def clear(self) -> None:
-        """Frees all seats."""
-        for _, rows in self._jobs.values():
-            self.rows.free(rows)
-        for kept in (self._jobs, self._sources, self._watchers, self._joined):
-            kept.clear()
-        self._free = list(range(self.capacity.seats))
-        self._row.fill(-1)
-        self._changed = self._changed or self.live > 0
-        self.live = self._entries = 0
-
-    def write(self, seat: int, i: int, row: Row) -> None:
-        """Puts a row in place of row i of a seat that was admitted with private rows.
-
-        The call that a seat is about to make is prepared: of that row everything but the call may change.
-        Raises ValueError where the row does not fit, or is none of the seat's.
-        """
-        job, rows = self._held(seat)
-        if not rows.private:
-            raise ValueError(
-                f"seat {seat} runs a plan that others may share; admit its job with private=True"
-            )
-        if not 0 <= checks.whole("i", i, 0, "the index of a row") < len(rows.plan.rows):
-            raise ValueError(f"row {i} of seat {seat}: it has rows 0 to {len(rows.plan.rows) - 1}")
-        before = rows.plan.rows[i]
-        same = (row.call, row.branches) == (before.call, before.branches)
-        if i == self._row[seat] - rows.first and i and not same:
-            raise ValueError(
-                f"row {i} of seat {seat}: its call is prepared and keeps its branches; write it before the "
-                "row ahead of it runs"
-            )
-        plan = rows.plan.replace_rows([*rows.plan.rows[:i], row, *rows.plan.rows[i + 1 :]])
-        if objection := self.capacity.objection(replace(job, plan=plan)):
-            raise ValueError(f"row {i} of seat {seat} does not fit: {objection}")
-        if plan.entries > job.plan.entries:
-            raise ValueError(
-                f"row {i} of seat {seat} takes {plan.entries} entries a call; its job came with "
-                f"{job.plan.entries}"
-            )
-        self.rows.write(rows, i, plan)
-
-    def row(self, seat: int) -> int | None:
-        """The row of its plan that a seat runs next; None behind its last."""
-        _, rows = self._held(seat)
-        at = int(self._row[seat])
-        return None if at < 0 else at - rows.first
+        return self.buffers.bytes + self.stages.bytes + self._packings.bytes
 
     def read(self, seats: Sequence[int], parts: int = 1) -> Tensor:
         """The samples of some seats as they are, [n, parts x C, *pixel], in memory of their own.
@@ -234,14 +90,6 @@ class Batch:
                 return self._advance(self._steps, outs)
         return self._advance(self._steps, outs)
 
-    def coming(self) -> tuple[Placed, ...]:
-        """The packings of the calls that the seats make until all are at their ends."""
-        row, calls = self._row, [self._call]
-        while (row >= 0).any():
-            row = self.rows.next[row]
-            calls.append(self._packing(row))
-        return tuple(calls)
-
     def mark(self) -> Mark:
         """Where the seats are, to come back to; what has joined is in its place then."""
         self._prepare()
@@ -273,48 +121,15 @@ class Batch:
         else:
             self._check_outs(outs)
             self.stages.step(outs)
-        before, self._row = self._row, row
-        ended: list[int] = []
-        if following is not self._call:
-            ended = np.flatnonzero((row < 0) & (before >= 0)).tolist()
-            self.live -= len(ended)
-            self._call = following
-        self._steps += 1
+        before = self._row
+        ended = self._move(row, following)
         if self._watchers:
             self._tell(before)
         return ended
 
-    def _held(self, seat: int) -> tuple[Job, Rows]:
-        if seat not in self._jobs:
-            raise ValueError(
-                f"nobody has seat {seat!r}: it was released already, or is none of "
-                f"0 to {self.capacity.seats - 1}"
-            )
-        return self._jobs[seat]
-
-    def _packing(self, row: np.ndarray) -> Placed:
-        """The packing of the calls that seats at these rows make."""
-        kinds = self.rows.kind[row]
-        key = kinds.tobytes()
-        found = self._packings.get(key)
-        if found is None:
-            if len(self._packings) >= PACKINGS:
-                del self._packings[next(iter(self._packings))]
-            found = self._packings[key] = self._placed(self.rows.kinds.packing(kinds))
-        return found
-
-    def _placed(self, packing: Packing) -> Placed:
-        def on_device(values: np.ndarray) -> Tensor:
-            return torch.from_numpy(values).to(self.capacity.device, non_blocking=True)
-
-        places, samples = packing.places, packing.places % self.capacity.seats
-        arrays = (packing.dst, packing.src, places, samples)
-        return Placed(packing.count, *map(on_device, arrays))
-
     def _prepare(self) -> None:
         """Puts in place what the next call and its step read."""
-        step, call = self.buffers.step, self._call
-        joined = bool(self._joined)
+        step, joined = self.buffers.step, bool(self._joined)
         if joined:
             self._seat_them()
         if self._changed:
@@ -324,6 +139,7 @@ class Batch:
                 if kept is not None:
                     kept.copy_(torch.from_numpy(values), non_blocking=True)
             self._changed = False
+        call = self._call
         if joined or call is not self._read:
             step.src.copy_(call.src)  # type: ignore[union-attr]
             if call.count:

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..ops import layout as at
+from .. import checks
+from ..ops import layout
 from ..ops.brownian import BrownianArgs
 from ..ops.step import Table
-from ..plan import Plan, brownian
+from ..plan import Plan, Row, brownian
 from ..plan.table import Columns, pack, packed
 from .packing import IDLE, Kinds
 
@@ -36,6 +37,22 @@ class Rows:
     @property
     def end(self) -> int:
         return self.first + len(self.plan.rows)
+
+    def rewritten(self, i: int, row: Row, at: int) -> Plan:
+        """The plan with another row i, while the seat is at row `at` of the table.
+
+        Raises ValueError where there is no row i, or its call is prepared already and would be another.
+        """
+        rows = self.plan.rows
+        if not 0 <= checks.whole("i", i, 0, "the index of a row") < len(rows):
+            raise ValueError(f"row {i} is none of the seat's: it has rows 0 to {len(rows) - 1}")
+        same = (row.call, row.branches) == (rows[i].call, rows[i].branches)
+        if 0 < i == at - self.first and not same:
+            raise ValueError(
+                f"the call of row {i} is prepared: it and the branches stay as they are; write a row before "
+                "the one ahead of it runs"
+            )
+        return self.plan.replace_rows([*rows[:i], row, *rows[i + 1 :]])
 
 
 @dataclass(eq=False)
@@ -142,9 +159,9 @@ class RowTable:
     def _put(self, columns: Columns, first: int, count: int) -> None:
         """Copies the first `count` of some columns, whose rows follow one another, to the device."""
         index = columns.index[:count]
-        follows = index[:, at.NEXT] >= 0
+        follows = index[:, layout.NEXT] >= 0
         index = index.copy()
-        index[follows, at.NEXT] += first
+        index[follows, layout.NEXT] += first
         for kept, values in zip(
             self.table, (columns.coef[:count], index, columns.label[:count]), strict=True
         ):

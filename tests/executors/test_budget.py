@@ -133,7 +133,7 @@ def test_runs_of_about_as_many_rows_share_their_buffers():
 @pytest.mark.parametrize("kind", [lambda: Eager(), taping, lambda: taping(whole_run=True)])
 def test_more_packings_than_are_kept(kind, monkeypatch):
     """Tables of former runs go, but for those that graphs read."""
-    monkeypatch.setattr("diffusion_engine.executors.batch.PACKINGS", 3)
+    monkeypatch.setattr("diffusion_engine.executors.placed.PACKINGS", 3)
     made = Sampler(CONDITIONAL, "ddim", 3, executor=kind())
     eager = Sampler(CONDITIONAL, "ddim", 3)
     scales = [[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [1.0, 2.0], [2.0, 1.0]]

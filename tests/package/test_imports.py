@@ -45,7 +45,9 @@ def graph():
 
 
 def folder(name):
-    return name.split(".")[1] if name.count(".") and (PACKAGE / name.split(".")[1]).is_dir() else name
+    return (
+        name.split(".")[1] if name.count(".") and (PACKAGE / name.split(".")[1]).is_dir() else name
+    )
 
 
 def acyclic(edges):
@@ -86,7 +88,11 @@ def test_the_package_loads_neither_triton_nor_what_is_compiled():
     assert not loaded & {"torch", "triton", "numpy", "pydantic", "diffusion_engine._cpu"}
     code = "import sys; from diffusion_engine import Sampler; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not set(done.stdout.split()) & {"triton", "diffusion_engine._cpu", "diffusion_engine._cuda"}
+    assert not set(done.stdout.split()) & {
+        "triton",
+        "diffusion_engine._cpu",
+        "diffusion_engine._cuda",
+    }
 
 
 def test_long_files_say_why():
@@ -94,4 +100,6 @@ def test_long_files_say_why():
     for name, path in files().items():
         lines = path.read_text().count("\n")
         reason = ast.get_docstring(ast.parse(path.read_text())) or ""
-        assert lines <= 300 or "one file because" in reason.lower().replace("\n", " "), f"{name}: {lines}"
+        assert lines <= 300 or "one file because" in reason.lower().replace("\n", " "), (
+            f"{name}: {lines}"
+        )

@@ -1,0 +1,172 @@
+"""`Seats`: who sits where and at which row, as far as the host knows."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import replace
+
+import numpy as np
+
+from ..plan import Row
+from .capacity import Capacity
+from .job import Job, NoiseSource, OnRow
+from .placed import Packings, Placed
+from .rows import BatchFull, Rows, RowTable
+
+
+class Seats:
+    """Seats of a capacity over the rows of a table. Nothing here waits for the device.
+
+    capacity  what there is room for
+    rows      the plans of those who sit here
+    live      seats that have rows before them
+    """
+
+    def __init__(self, capacity: Capacity, rows: RowTable) -> None:
+        self.capacity, self.rows, self.live = capacity, rows, 0
+        self._free = list(range(capacity.seats))
+        self._jobs: dict[int, tuple[Job, Rows]] = {}
+        self._joined: list[int] = []  # since the last step
+        self._sources: dict[
+            int, tuple[NoiseSource, int]
+        ] = {}  # and first rows, of seats with given noise
+        self._watchers: dict[int, tuple[OnRow, int]] = {}
+        self._entries = 0  # that the jobs may take together
+        self._row = np.full(capacity.seats, -1, np.intp)
+        self._seed = np.zeros(capacity.seats, np.int64)
+        self._given = np.zeros(capacity.seats, np.int32)
+        self._changed = True  # the three since the device has them
+        self._packings = Packings(rows.kinds, capacity.device)
+        self._call = self._packing(self._row)  # whose inputs the steps so far filled
+        self._steps = 0
+
+    @property
+    def attended(self) -> bool:
+        """Whether something is done for a seat between rows."""
+        return bool(self._sources or self._watchers)
+
+    def admit(self, job: Job, private: bool = False) -> int:
+        """A seat for a job; it starts with the next step.
+
+        private  the seat has rows of its own, which `write` changes while it runs
+
+        Raises BatchFull where all seats, rows or entries are taken, ValueError where the job is wider than
+        the capacity.
+        """
+        objection = None if self.rows.has(job.plan) else self.capacity.plan_objection(job.plan)
+        if objection := objection or self.capacity.given_objection(job):
+            raise ValueError(f"the job does not fit: {objection}")
+        if private and job.brownian:
+            raise ValueError("private rows follow no Brownian path; give one or the other")
+        if not self._free:
+            raise BatchFull(f"all {self.capacity.seats} seats are taken; release one first")
+        if self._entries + job.plan.entries > self.capacity.room:
+            raise BatchFull(
+                f"the samples here take {self._entries} entries of the network's batch and this one "
+                f"{job.plan.entries}, of {self.capacity.room}; release one first"
+            )
+        rows = self.rows.hold(job.plan, job.brownian and self.capacity.brownian, private)
+        if not self._jobs:
+            self._steps = 0
+        seat = heapq.heappop(self._free)
+        self._jobs[seat] = job, rows
+        self._joined.append(seat)
+        self._entries += job.plan.entries
+        self._row[seat] = rows.first
+        self._seed[seat] = job.seed - (job.seed >> 63 << 64)  # the same bits as a signed number
+        self._given[seat] = job.brownian or job.noise is not None
+        if job.noise is not None and self.capacity.draws:
+            self._sources[seat] = job.noise, rows.first
+        if job.on_row is not None:
+            self._watchers[seat] = job.on_row, rows.first
+        self._changed = True
+        self.live += 1
+        return seat
+
+    def release(self, seat: int) -> None:
+        """Frees a seat, whether its sample is at its end or not; `read` it before.
+
+        Raises ValueError where nobody sits there.
+        """
+        job, rows = self._held(seat)
+        del self._jobs[seat]
+        self._sources.pop(seat, None)
+        self._watchers.pop(seat, None)
+        self.rows.free(rows)
+        self._entries -= job.plan.entries
+        if self._row[seat] >= 0:
+            self._row[seat] = -1
+            self._changed = True
+            self.live -= 1
+        if seat in self._joined:
+            self._joined.remove(seat)
+        heapq.heappush(self._free, seat)
+
+    def clear(self) -> None:
+        """Frees all seats."""
+        for _, rows in self._jobs.values():
+            self.rows.free(rows)
+        for kept in (self._jobs, self._sources, self._watchers, self._joined):
+            kept.clear()
+        self._free = list(range(self.capacity.seats))
+        self._row.fill(-1)
+        self._changed = self._changed or self.live > 0
+        self.live = self._entries = 0
+
+    def write(self, seat: int, i: int, row: Row) -> None:
+        """Puts a row in place of row i of a seat that was admitted with private rows.
+
+        The call that a seat is about to make is prepared: of that row everything but the call may change.
+        Raises ValueError where the row does not fit, or is none of the seat's.
+        """
+        job, rows = self._held(seat)
+        if not rows.private:
+            raise ValueError(
+                f"seat {seat} runs a plan that others may share; admit its job with private=True"
+            )
+        plan = rows.rewritten(i, row, int(self._row[seat]))
+        objection = self.capacity.objection(replace(job, plan=plan))
+        if not objection and plan.entries > job.plan.entries:
+            objection = (
+                f"it takes {plan.entries} entries a call and the job came with {job.plan.entries}"
+            )
+        if objection:
+            raise ValueError(f"row {i} of seat {seat} does not fit: {objection}")
+        self.rows.write(rows, i, plan)
+
+    def row(self, seat: int) -> int | None:
+        """The row of its plan that a seat runs next; None behind its last."""
+        _, rows = self._held(seat)
+        at = int(self._row[seat])
+        return None if at < 0 else at - rows.first
+
+    def coming(self) -> tuple[Placed, ...]:
+        """The packings of the calls that the seats make until all are at their ends."""
+        row, calls = self._row, [self._call]
+        while (row >= 0).any():
+            row = self.rows.next[row]
+            calls.append(self._packings.of(self.rows.kind[row]))
+        return tuple(calls)
+
+    def _packing(self, row: np.ndarray) -> Placed:
+        """The packing of the calls that seats at these rows make."""
+        return self._packings.of(self.rows.kind[row])
+
+    def _move(self, row: np.ndarray, call: Placed) -> list[int]:
+        """All seats are at these rows now, which make this call; the seats that came to their end."""
+        before, self._row = self._row, row
+        self._steps += 1
+        if call is self._call:  # who ends changes the call
+            return []
+        self._call = call
+        ended: list[int] = np.flatnonzero((row < 0) & (before >= 0)).tolist()
+        self.live -= len(ended)
+        return ended
+
+    def _held(self, seat: int) -> tuple[Job, Rows]:
+        if seat not in self._jobs:
+            raise ValueError(
+                f"nobody has seat {seat!r}: it was released already, or is none of "
+                f"0 to {self.capacity.seats - 1}"
+            )
+        return self._jobs[seat]
