@@ -18,7 +18,6 @@ PROCESSES = {
     "trailing": Discrete.linear(),
     "linspace": Discrete.linear(),
 }
-PLAIN = ScoreNetwork(lambda x, t: x, VP(), (1,))
 BY_SCHEDULE = {
     "vp": VP(),
     "subvp": SubVP(),
@@ -46,14 +45,9 @@ def against(solver, points, network) -> str | None:
     return None
 
 
-OF_X = [n for n in SOLVERS if n in suited(VP()) or n in suited(Discrete.linear())]
-
-
-OF_X = [n for n in SOLVERS if n in suited(VP()) or n in suited(Discrete.linear())]
-
-
 # CLD's solvers, and those that need more of a network than its prediction, have tests of their own.
-OF_X = [n for n in SOLVERS if n in suited(VP()) or n in suited(Discrete.linear())]
+SUITED = {*suited(VP()), *suited(Discrete.linear())}
+OF_X = [name for name in SOLVERS if name in SUITED]
 
 
 def points_of(points) -> list[Point]:
