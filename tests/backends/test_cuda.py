@@ -8,25 +8,15 @@ import pytest
 import step_cases
 import torch
 from on_host import OnHost, emulated
-from test_packaging import ROOT, setup_py
+from setup_file import ROOT
 
-from diffusion_engine.backends import native, noise, step
+from diffusion_engine.backends import noise, step
 from diffusion_engine.ops import layout as at
 from diffusion_engine.ops import table
 from diffusion_engine.ops.noise import OP as NOISE
 from diffusion_engine.ops.noise import NoiseArgs
 from diffusion_engine.ops.step import StepArgs, Table
 from diffusion_engine.ops.step_reference import OP as STEP
-
-
-@pytest.fixture(scope="module")
-def cuda():
-    loaded = native.module("_cuda")
-    if isinstance(loaded, str) and setup_py.find_nvcc() is None:
-        pytest.skip(f"nvcc is not installed, so {loaded}")
-    assert not isinstance(loaded, str), loaded
-    return loaded
-
 
 # The module
 

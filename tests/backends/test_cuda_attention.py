@@ -6,7 +6,6 @@ import attention_cases as cases
 import on_host
 import pytest
 import torch
-from test_cuda import cuda  # noqa: F401
 
 from diffusion_engine.backends import attention
 from diffusion_engine.ops import table
@@ -19,7 +18,7 @@ ON_HOST = on_host.emulated(attention.bind)
 
 
 @pytest.fixture
-def emulated(cuda, monkeypatch):  # noqa: F811
+def emulated(cuda, monkeypatch):
     """A backend that runs the kernel's code on the CPU."""
     monkeypatch.setitem(table.IMPLEMENTATIONS, ("attention", "emulated"), f"{__name__}:ON_HOST")
     return "emulated"
@@ -137,7 +136,7 @@ def test_reads_nothing_past_the_end(emulated, guarded, dim):
     assert torch.equal(out, result(emulated, q.clone(), k.clone(), v.clone()))
 
 
-def test_refusals(cuda):  # noqa: F811
+def test_refusals(cuda):
     p = cuda.AttentionParams()
     p.batch = p.heads = p.queries = p.keys = 1
     p.dim, p.dtype, p.scale = 12, 1, 1.0

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 import pytest
-from test_packaging import ROOT, setup_py
+from setup_file import ROOT, setup_py
 
 pytestmark = [
     pytest.mark.skipif(setup_py.find_nvcc() is None, reason="nvcc is not installed"),

@@ -5,8 +5,7 @@ import on_host
 import pytest
 import torch
 from accuracy import assert_accurate
-from test_cuda import cuda  # noqa: F401
-from test_group_norm import check
+from group_norm_checks import check
 
 from diffusion_engine.backends import group_norm
 from diffusion_engine.ops import table
@@ -16,7 +15,7 @@ ON_HOST = on_host.emulated(group_norm.bind, group_norm.layout_objection)
 
 
 @pytest.fixture
-def emulated(cuda, monkeypatch):  # noqa: F811
+def emulated(cuda, monkeypatch):
     """A backend that runs the kernels' code on the CPU."""
     monkeypatch.setitem(table.IMPLEMENTATIONS, ("group_norm", "emulated"), f"{__name__}:ON_HOST")
     return "emulated"
@@ -77,7 +76,7 @@ def check_large(backend, shape, last, dtype=torch.float32, device="cpu"):
     assert_accurate(got, plain[0], exact[0])
 
 
-def test_group_norm_refusals(cuda):  # noqa: F811
+def test_group_norm_refusals(cuda):
     p = cuda.GroupNormParams()
     p.batch, p.channels, p.pixels, p.groups = 1, 6, 4, 4
     with pytest.raises(ValueError, match="4 groups do not divide 6 channels"):

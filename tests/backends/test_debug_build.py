@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import step_cases
 import torch
-from test_packaging import ROOT
+from setup_file import ROOT
 
 from diffusion_engine.backends import native
 from diffusion_engine.ops import layout as at

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_cuda import cuda  # noqa: F401
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from diffusion_engine.backends import native, step
@@ -44,7 +43,7 @@ def test_ops_go_on_to_triton(asked):
     assert reason == "_cuda works on cuda tensors; x is on cpu"
 
 
-def test_the_module_says_what_is_missing(cuda):  # noqa: F811
+def test_the_module_says_what_is_missing(cuda):
     if torch.cuda.is_available():
         assert cuda.objection(0) is None
     else:

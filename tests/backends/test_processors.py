@@ -18,8 +18,9 @@ SETTINGS = {
     "avx512": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
 }
 FILES = (
-    "accelerate", "attention", "brownian", "cld_golden", "cld_runs", "conv3x3", "cpp", "group_norm",
-    "guidance", "noise", "plain", "sampler", "sde", "solvers", "step", "testing", "zoo",
+    "accelerate", "accelerate_conv_forms", "accelerate_diffusers", "attention", "brownian", "classifier",
+    "cld_golden", "cld_runs", "composition", "conv3x3", "cpp", "group_norm", "guidance", "noise", "plain",
+    "requests", "sampler", "sde", "solvers", "step", "testing", "zoo",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from test_packaging import ROOT, setup_py
+from setup_file import ROOT, setup_py
 
 CXX = os.environ.get("CXX", "c++")
 

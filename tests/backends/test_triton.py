@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import step_cases
 import torch
-from test_noise import KNOWN
+from known_answers import KNOWN
 from with_triton import tl, triton
 
 import diffusion_engine

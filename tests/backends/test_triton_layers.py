@@ -6,7 +6,7 @@ import weakref
 import group_norm_cases
 import pytest
 import torch
-from test_group_norm import SMALL, check
+from group_norm_checks import SMALL, check
 from with_triton import triton  # noqa: F401
 
 from diffusion_engine.kernels import attention, group_norm

@@ -7,26 +7,11 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
+from command import run
 from PIL import Image
 
 from diffusion_engine import SOLVERS, Plan, zoo
-from diffusion_engine.cli import app as cli
 from diffusion_engine.cli import files
-
-
-def run(capsys, *arguments, code=0):
-    """Runs the command in this process; returns (stdout, stderr)."""
-    argv, sys.argv = sys.argv, ["diffusion-engine", *map(str, arguments)]
-    try:
-        cli.main()
-        exited = 0
-    except SystemExit as stop:
-        exited = stop.code or 0
-    finally:
-        sys.argv = argv
-    out, err = capsys.readouterr()
-    assert exited == code, err
-    return out, err
 
 
 def test_sample_writes_a_grid_with_its_recipe(capsys, tmp_path):

@@ -34,20 +34,23 @@ MEMORY = 8 << 30  # bytes for the tests of a mutant
 
 # The tests of a file, by the longest beginning of its path, those that see most of it first.
 SAMPLING = (
-    "errors conditions learned_variance consistency levels compute_dtype outputs weights given_noise reuse "
-    "batches recipes plan sampler_options sampler executors objects guidance entrance decoder ddgan "
-    "own_recipes own_solver public_reports from_diffusers trace accelerate_changes genie "
-    "genie_networks churn grids pure_noise cld_states cld_solvers encoding brownian cld_runs"
+    "errors requests conditions learned_variance consistency levels compute_dtype outputs weights "
+    "given_noise reuse batches recipes plan sampler_options sampler graph objects guidance "
+    "classifier composition entrance entrance_networks decoder ddgan own_recipes own_solver "
+    "public_reports from_diffusers trace accelerate_changes genie genie_derivative genie_guided "
+    "genie_attached genie_networks churn grids pure_noise cld_states cld_solvers encoding brownian "
+    "cld_runs"
 )
 TESTS = {
-    "sampler/sampler.py": f"sampler sampler_options weights entrance {SAMPLING}",
-    "sampler/request.py": f"sampler batches given_noise guidance entrance {SAMPLING}",
-    "sampler/recipe.py": f"recipes own_recipes errors guidance {SAMPLING} files written_files",
+    "sampler/sampler.py": f"sampler requests sampler_options weights entrance {SAMPLING}",
+    "sampler/request.py": f"requests sampler batches given_noise guidance entrance {SAMPLING}",
+    "sampler/recipe.py": f"recipes own_recipes errors guidance {SAMPLING} recipe_files files written_files",
     "plan/plan.py": f"plan errors sampler guidance {SAMPLING} solvers",
     "plan/row.py": f"plan errors sampler guidance {SAMPLING} solvers",
-    "plan/guidance.py": f"guidance {SAMPLING}",
-    "executors/": f"executors reuse capture {SAMPLING} profile",
-    "accelerate/": "accelerate_derivatives accelerate_places accelerate accelerate_calls accelerate_blocks "
+    "plan/guidance.py": f"guidance classifier composition {SAMPLING}",
+    "executors/": f"graph reuse capture budget {SAMPLING} profile",
+    "accelerate/": "accelerate_derivatives accelerate_places accelerate accelerate_calls "
+    "accelerate_attention accelerate_convolutions accelerate_conv_forms accelerate_diffusers accelerate_blocks "
     "accelerate_changes accelerate_peft conv3x3 layers_library profile cld_runs",
 }
 # (file, line as changed): why nobody can tell the mutant from the original.

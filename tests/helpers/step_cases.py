@@ -332,3 +332,19 @@ def drawing(case: Case, given: torch.Tensor | None) -> Case:
     noise = torch.randn(at.NORMALS + 1, *slots.shape[1:])
     poison(noise, given)
     return Case(without | {"noise": noise, "given": given}, case.outs)
+
+
+def args(**fields):
+    state = torch.zeros(1, 2, 3, 4, 4)
+    table = Table(
+        torch.zeros(1, at.COEF),
+        torch.zeros(1, at.INDEX, dtype=torch.int32),
+        torch.zeros(1, dtype=torch.float64),
+    )
+    given = {
+        "slots": state,
+        "row": torch.zeros(2, dtype=torch.int32),
+        "seed": torch.zeros(2, dtype=torch.int64),
+        "table": table,
+    }
+    return StepArgs(**given | fields)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_step import args
+from step_cases import args
 
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.backends.outputs import Outputs

@@ -1,12 +1,10 @@
 """Attention on every backend against its definition in float64, on random sizes and layouts."""
 
-import ctypes
-import mmap
-
 import attention_cases as cases
 import pytest
 import torch
 from dispatched import Operations
+from memory import before_a_wall
 from torch.nn.attention import SDPBackend
 
 from diffusion_engine.backends import native
@@ -157,17 +155,6 @@ def test_same_bits_alone_and_on_any_threads(threads, sizes, dtype):
         for b in range(sizes[0]):
             alone = attention(q[b : b + 1], k[b : b + 1], v[b : b + 1], backend="cpp")
             assert torch.equal(alone[0], want[b])
-
-
-def before_a_wall(tensor):
-    """A copy whose last element is followed by a page that nobody may read."""
-    size = tensor.numel() * tensor.element_size()
-    room = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-    memory = torch.frombuffer(mmap.mmap(-1, room + mmap.PAGESIZE), dtype=torch.uint8)
-    libc = ctypes.CDLL(None, use_errno=True)
-    none = 0
-    assert libc.mprotect(ctypes.c_void_p(memory.data_ptr() + room), mmap.PAGESIZE, none) == 0
-    return memory[room - size : room].view(tensor.dtype).view(tensor.shape).copy_(tensor)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -6,15 +6,16 @@ import conv3x3_cases as cases
 import pytest
 import torch
 from accuracy import assert_accurate
-from test_attention import CPU, before_a_wall
-from test_group_norm import same
+from memory import before_a_wall, same
 from torch.nn import functional as F
 
+from diffusion_engine.backends import native
 from diffusion_engine.ops.conv3x3 import Conv3x3Args, pack, tiles
 from diffusion_engine.ops.functional import conv3x3
 from diffusion_engine.ops.registry import objection, resolve
 from diffusion_engine.testing import plain as yardstick
 
+CPU = native.module("_cpu")
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 

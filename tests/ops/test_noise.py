@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from known_answers import KNOWN, ONES
 from on_host import OnHost
 
 from diffusion_engine.backends import native
@@ -13,14 +14,6 @@ from diffusion_engine.ops import layout as at
 from diffusion_engine.ops import philox as noise
 from diffusion_engine.ops.noise import NoiseArgs
 from diffusion_engine.ops.registry import resolve
-
-ONES = 0xFFFFFFFF
-PI = (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344)
-KNOWN = [
-    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
-    ((ONES,) * 4, (ONES,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
-    (PI, (0xA4093822, 0x299F31D0), (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)),
-]
 
 
 def fill(backend, shape, seeds, key=1, m=0, out=None):

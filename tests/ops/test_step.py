@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import step_cases
 import torch
+from step_cases import args
 
 from diffusion_engine.backends import native
 from diffusion_engine.ops import layout as at
 from diffusion_engine.ops import philox as noise
 from diffusion_engine.ops.registry import explain, objection, resolve
-from diffusion_engine.ops.step import StepArgs, Table
 
 SMALL = [shape for shape in step_cases.SHAPES if math.prod(shape) < 300]
 needs_avx512 = pytest.mark.skipif(
@@ -166,22 +166,6 @@ def element(coef, index, s, out, z, fields, b, c, px):
             total = mask * total + (np.float32(1) - mask) * region
         new[k] = total
     return new
-
-
-def args(**fields):
-    state = torch.zeros(1, 2, 3, 4, 4)
-    table = Table(
-        torch.zeros(1, at.COEF),
-        torch.zeros(1, at.INDEX, dtype=torch.int32),
-        torch.zeros(1, dtype=torch.float64),
-    )
-    given = {
-        "slots": state,
-        "row": torch.zeros(2, dtype=torch.int32),
-        "seed": torch.zeros(2, dtype=torch.int64),
-        "table": table,
-    }
-    return StepArgs(**given | fields)
 
 
 STATE, FILLED = torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, dtype=torch.int32)

@@ -6,10 +6,9 @@ import textwrap
 import types
 from pathlib import Path
 
+import oracle_checks
 import pytest
-import test_oracles
-import test_own_solver
-import test_solvers
+import solver_checks
 import torch
 from oracles import golden
 from oracles import solvers as oracles
@@ -52,12 +51,12 @@ def test_the_solver_of_contributing_is_what_a_shipped_one_is(monkeypatch):
     monkeypatch.setattr(oracles, "MODULES", [*oracles.MODULES, loop])
     for schedule in ("vp", "edm", "flow", "ddpm"):
         for n in (1, 7):
-            test_solvers.test_equals_oracle("midpoint", {}, schedule, n)
-        test_solvers.test_row_algebra("midpoint", {}, schedule)
-    test_oracles.test_a_point_mass_is_sampled_exactly("midpoint", {})
-    test_own_solver.test_solvers_say_whether_they_draw("midpoint")
-    test_own_solver.test_names()
-    ends = [test_oracles.tm_end("midpoint", {}, "lam", n, 0.7) for n in (40, 80)]
+            solver_checks.equals_oracle("midpoint", {}, schedule, n)
+        solver_checks.keeps_its_level("midpoint", {}, schedule)
+    oracle_checks.samples_a_point_mass_exactly("midpoint", {})
+    solver_checks.says_whether_it_draws("midpoint")
+    assert SOLVERS["midpoint"]().name == "midpoint"
+    ends = [oracle_checks.tm_end("midpoint", {}, "lam", n, 0.7) for n in (40, 80)]
     errors = [abs(end - golden.EXACT_END[0.7]) for end in ends]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(own.Midpoint.order, abs=0.3)
 

@@ -1,6 +1,5 @@
 """The tree is laid out so that it installs everywhere; the slow tests install it everywhere."""
 
-import importlib.util
 import json
 import os
 import re
@@ -14,19 +13,7 @@ from pathlib import Path
 
 import pytest
 from optional import needs
-
-ROOT = Path(__file__).parents[2]
-
-
-def load_setup():
-    needs("setuptools")
-    spec = importlib.util.spec_from_file_location("de_setup", ROOT / "setup.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-setup_py = load_setup()
+from setup_file import ROOT, setup_py
 
 
 def readme_command(marker):

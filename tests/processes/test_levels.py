@@ -9,7 +9,7 @@ import torch
 from analytic import BY_SCHEDULE
 from oracles.problems import EDM as Plain
 from oracles.solvers import sample
-from test_solvers import TO_ORACLE, name_of
+from solver_checks import TO_ORACLE, name_of
 
 from diffusion_engine import Sampler, ScoreNetwork, genie
 from diffusion_engine.processes import CLD, EDM, VDM, VE, VP, Discrete, Point, grids

@@ -1,11 +1,11 @@
 """The oracles against closed forms, each other and every golden number that concerns them."""
 
-import inspect
 import math
 
 import numpy as np
 import pytest
 from analytic import OF_X
+from oracle_checks import samples_a_point_mass_exactly, tm_end
 from oracles import golden, problems
 from oracles.adams import rho_weights, t_weights
 from oracles.common import differences, first_order, phi, steps
@@ -62,19 +62,11 @@ def row_id(row):
     return "-".join([row.solver, option_id(row.options), *numbers])
 
 
-def tm_end(solver, options, grid, n, x_T):
-    schedule, points = problems.grid(grid, n)
-    return float(sample(solver, TM.denoiser, schedule, points, np.array(x_T), **options))
-
-
 def seeded_noise(shape):
     def noise(step, stage):
         return np.random.default_rng([step, stage]).standard_normal(shape)
 
     return noise
-
-
-# --- golden numbers --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("row", golden.END_VALUES, ids=row_id)
@@ -190,9 +182,6 @@ def test_grids():
     assert [p.sigma for p in points] == pytest.approx([*golden.KARRAS_18, 0], rel=1e-8)
 
 
-# --- schedules and problems ------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedule_inverts_and_agrees_with_itself(name):
     schedule = SCHEDULES[name]
@@ -238,9 +227,6 @@ def test_gaussian_matches_its_closed_form():
     assert TG.eps(x, alpha, sigma) == pytest.approx(sigma * (x - alpha * 0.3) / variance)
 
 
-# --- solvers against each other --------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", SOLVERS)
 def test_every_solver_has_an_oracle(name):
     assert callable(oracle(name))
@@ -254,25 +240,7 @@ def test_a_missing_oracle_says_what_to_write():
 
 @pytest.mark.parametrize(("name", "options"), CONFIGURATIONS, ids=option_id)
 def test_a_point_mass_is_sampled_exactly(name, options):
-    """With x0 known, x = alpha x0 + sigma eps is every deterministic solver's invariant."""
-    schedule, points = problems.grid("lam", 7)
-    takes = inspect.signature(oracle(name)).parameters
-    options = options | {key: 0.0 for key in ("eta", "s_churn") if key in takes}
-    first, last = points[0], points[-1]
-    drawn = []
-
-    def silence(step, stage):
-        drawn.append(step)
-        return 0.0
-
-    def end(eps):
-        x = first.alpha * 0.4 + first.sigma * eps
-        return sample(name, lambda x, p: 0 * x + 0.4, schedule, points, x, silence, **options)
-
-    assert end(np.zeros(2)) == pytest.approx(last.alpha * 0.4, abs=1e-12)
-    if not drawn:  # where noise is part of the method, without it only x0 is kept
-        eps = np.array([-1.2, 0.3])
-        assert end(eps) == pytest.approx(last.alpha * 0.4 + last.sigma * eps, abs=1e-12)
+    samples_a_point_mass_exactly(name, options)
 
 
 @pytest.mark.parametrize(
@@ -343,9 +311,6 @@ def test_sde_solvers_approach_the_data_variance(name):
 def test_second_order_on_the_mixture(name):
     errors = [abs(tm_end(name, {}, "lam", n, 0.7) - golden.EXACT_END[0.7]) for n in (80, 160)]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.25)
-
-
-# --- ends of a run ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "options"), CONFIGURATIONS, ids=option_id)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from own_solvers import Kin, Midpoint, Noisy, Plain, Scaled
+from solver_checks import says_whether_it_draws
 from tape import TapeRecorder, taped
 
 from diffusion_engine import SOLVERS, Sampler, ScoreNetwork, profile, solvers
@@ -308,9 +309,4 @@ def test_an_object_that_draws_does_not_encode(own, steps):
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_solvers_say_whether_they_draw(name):
-    """`stochastic` is for lists; from a whole state a plan's normals are fresh noise."""
-    sampler = Sampler(exact_network(name), name, 4)
-    process = sampler.network.process
-    start = "whole" if process.parts == 2 else "state"
-    plan = sampler.solver.plan(sampler.network.parameterisation, sampler.points, start)
-    assert sampler.solver.stochastic is (plan.normals > 0)
+    says_whether_it_draws(name)
