@@ -81,6 +81,13 @@ def example():
     return torch.randn(2, 3, 9, 7), torch.tensor([0.3, 0.8])
 
 
+def randomised(module):
+    torch.manual_seed(0)
+    for p in module.parameters():
+        p.data = 0.3 * torch.randn_like(p)
+    return module.eval()
+
+
 def close(got, want):
     error, allowed = difference(got, want)
     assert error <= allowed

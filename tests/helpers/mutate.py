@@ -48,6 +48,7 @@ TESTS = {
     "plan/guidance.py": f"guidance {SAMPLING}",
     "executors/": f"executors reuse capture {SAMPLING} profile",
     "accelerate/": "accelerate_derivatives accelerate_places accelerate accelerate_calls accelerate_blocks "
+    "accelerate_convolutions accelerate_choice "
     "accelerate_changes accelerate_peft conv3x3 layers_library profile cld_runs",
 }
 # (file, line as changed): why nobody can tell the mutant from the original.
