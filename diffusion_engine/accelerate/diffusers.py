@@ -57,7 +57,7 @@ class FusedResnetBlock(Replacement):
         return y if m.output_scale_factor == 1.0 else y / m.output_scale_factor
 
     def _takes(self, x: Tensor, temb: Tensor | None) -> bool:
-        """Whether `group_norm` takes x, and the block's time layer, where it has one, a row a sample."""
+        """Whether `group_norm` takes x, and the block's time layer, if any, a row of temb a sample."""
         m = self.module
         if not group_norm_takes(x):
             return False

@@ -2,6 +2,7 @@
 
 import copy
 
+import accelerate_cases as cases
 import pytest
 import torch
 from accelerate_cases import choose_form, close
@@ -11,6 +12,8 @@ from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.accelerate import accelerate, accelerated, network
 from diffusion_engine.processes import VP
 from diffusion_engine.zoo import load_network
+
+choose_fused, net, example = cases.choose_fused, cases.net, cases.example
 
 
 def test_finds_every_kind_of_module(net, example):
@@ -259,3 +262,62 @@ def test_sampler_follows_the_users_weights(net):
 def test_sampler_needs_a_module():
     with pytest.raises(ValueError, match=r"function is no torch\.nn\.Module"):
         Sampler(ScoreNetwork(lambda x, t: x, VP(), (3, 8, 8)), accelerate=True)
+
+
+# diffusers
+
+
+@pytest.fixture
+def diffusers():
+    return pytest.importorskip("diffusers", reason="diffusers is not installed")
+
+
+def unet(diffusers, **options):
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+              "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}  # fmt: skip
+    return diffusers.UNet2DModel(
+        sample_size=8, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=4,
+        **(blocks | options),
+    ).eval()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"resnet_time_scale_shift": "scale_shift", "attention_head_dim": 16},
+     {"downsample_type": "resnet", "upsample_type": "resnet"}],
+    ids=["default", "scale_shift", "resampling"],
+)  # fmt: skip
+def test_diffusers_unet(diffusers, options):
+    made = unet(diffusers, **options)
+    x, t = torch.randn(3, 3, 8, 8), torch.tensor(7)
+    with torch.no_grad():
+        want = made(x, t).sample
+        done = accelerate(made, x, t)
+        close(made(x, t).sample, want)
+    kinds = [one.kind for one in done.replacements]
+    fused = {"resnet block", "attention", "winograd conv2d", "packed conv2d", "group_norm + SiLU"}
+    assert fused == set(kinds)
+    assert kinds.count("resnet block") >= 7 and not done.refused
+
+
+def test_diffusers_with_another_activation(diffusers):
+    done = accelerate(unet(diffusers, act_fn="mish"), torch.randn(1, 3, 8, 8), torch.tensor(7))
+    kind, reason = done.refused["mid_block.resnets.0"]
+    assert kind == "resnet block" and reason == "its activation is Mish, not SiLU"
+
+
+def test_diffusers_cross_attention(diffusers):
+    torch.manual_seed(0)
+    made = diffusers.UNet2DConditionModel(
+        sample_size=8, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=4,
+        cross_attention_dim=24, attention_head_dim=2,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    ).eval()  # fmt: skip
+    given = torch.randn(2, 4, 8, 8), torch.tensor(7), torch.randn(2, 5, 24)
+    with torch.no_grad():
+        want = made(*given).sample
+        done = accelerate(made, *given)
+        close(made(*given).sample, want)
+    assert [one.kind for one in done.replacements].count("attention") == 8

@@ -7,6 +7,7 @@ import pickle
 import threading
 import weakref
 
+import accelerate_cases as cases
 import pytest
 import torch
 from accelerate_cases import close
@@ -17,6 +18,8 @@ from diffusion_engine.accelerate import accelerate, accelerated
 from diffusion_engine.accelerate import network as networks
 from diffusion_engine.adapters.diffusers import Model
 from diffusion_engine.processes import VP
+
+choose_fused, net, example = cases.choose_fused, cases.net, cases.example
 
 
 def own(net):

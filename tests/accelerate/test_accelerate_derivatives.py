@@ -2,6 +2,7 @@
 
 import copy
 
+import accelerate_cases as cases
 import pytest
 import torch
 from torch import nn
@@ -11,6 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from diffusion_engine.accelerate import accelerate, accelerated
 from diffusion_engine.accelerate.attention import FusedMultiheadAttention
 from diffusion_engine.accelerate.group_norm import FusedGroupNorm
+
+choose_fused, net, example = cases.choose_fused, cases.net, cases.example
 
 
 def gradients(net, *given, wanted=lambda name: True):

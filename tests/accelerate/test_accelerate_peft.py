@@ -10,6 +10,7 @@ from diffusion_engine.accelerate import accelerate
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+choose_fused = cases.choose_fused
 
 
 @pytest.fixture

@@ -2,19 +2,27 @@
 
 import copy
 
+import accelerate_cases as cases
 import pytest
 import torch
 from accelerate_cases import close
 from torch import nn
 
-from diffusion_engine import Sampler, ScoreNetwork
-from diffusion_engine.accelerate import accelerate, choose, conv3x3
+from diffusion_engine import Sampler, from_diffusers
+from diffusion_engine.accelerate import accelerate, accelerated
 from diffusion_engine.accelerate.attention import FusedMultiheadAttention
 from diffusion_engine.accelerate.compare import compared, difference
 from diffusion_engine.accelerate.conv3x3 import FusedConv3x3, fused_conv
+from diffusion_engine.accelerate.diffusers import FusedResnetBlock
 from diffusion_engine.accelerate.group_norm import FusedGroupNorm
 from diffusion_engine.accelerate.replacement import Replacement
-from diffusion_engine.processes import VP
+
+choose_fused, net, example = cases.choose_fused, cases.net, cases.example
+
+
+@pytest.fixture
+def diffusers():
+    return pytest.importorskip("diffusers", reason="diffusers is not installed")
 
 
 @pytest.mark.parametrize("weakened", [nn.utils.weight_norm, nn.utils.spectral_norm])
@@ -132,6 +140,120 @@ def test_queries_keys_and_values(batch_first, bias, own):
         close(replacement.forward(*given, need_weights=False), want)
 
 
+def test_decoder_of_an_autoencoder(diffusers):
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(32, 288), layers_per_block=1, norm_num_groups=4, latent_channels=4, sample_size=8,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    ).eval()  # fmt: skip
+    x = torch.randn(1, 4, 4, 4)
+    with torch.no_grad():
+        want = vae.decoder(x)
+        done = accelerate(vae.decoder, x)
+        close(vae.decoder(x), want)
+    assert done.refused["mid_block.attentions.0"] == (
+        "attention", "its heads have 288 elements, not 8 to 256",
+    )  # fmt: skip
+    assert [one.kind for one in done.replacements].count("resnet block") == 2
+    assert "mid_block.attentions.0" not in done.errors
+
+
+@pytest.mark.parametrize("tokens", [(0, 5), (5, 0)], ids=str)
+@torch.no_grad()
+def test_no_text_tokens(diffusers, tokens):
+    made, x = cases.text_unet(diffusers), torch.randn(2, 4, 8, 8)
+    texts = [torch.randn(2, n, 24) for n in tokens]
+    want = [made(x, torch.tensor(7), text).sample for text in texts]
+    done = accelerate(made, x, torch.tensor(7), texts[0])
+    for text, expected in zip(texts, want, strict=True):
+        close(made(x, torch.tensor(7), text).sample, expected)
+    assert [one.kind for one in done.replacements].count("attention") == 8
+
+
+@torch.no_grad()
+def test_another_processor_later(diffusers):
+    made = cases.text_unet(diffusers)
+    given = torch.randn(2, 4, 8, 8), torch.tensor(7), torch.randn(2, 5, 24)
+    accelerate(made, *given)
+
+    class Halved(diffusers.models.attention_processor.AttnProcessor):
+        def __call__(self, *args, **kwargs):
+            return 0.5 * super().__call__(*args, **kwargs)
+
+    made.set_attn_processor(Halved())
+    got = made(*given).sample
+    accelerated(made).restore()
+    close(got, made(*given).sample)
+
+
+@torch.no_grad()
+def test_time_embeddings_of_other_shapes(diffusers):
+    from diffusers.models.resnet import ResnetBlock2D
+
+    torch.manual_seed(0)
+    block = ResnetBlock2D(in_channels=16, out_channels=32, temb_channels=8, groups=4).eval()
+    x, temb = torch.randn(3, 16, 6, 5), torch.randn(3, 8)
+    accelerate(block, x, temb)
+    plain = type(block).forward.__get__(block)
+    for given in ((x, temb[:1]), (x[:0], temb[:0]), (x[:1, :, :1, :1], temb[:1])):
+        got = block(*given)
+        accelerated(block).restore()
+        close(got, plain(*given))
+        accelerate(block, x, temb)
+
+
+@torch.no_grad()
+def test_a_time_embedding_without_a_time_layer(diffusers):
+    """The original's sum, of whatever shape it is, or the original's error."""
+    from diffusers.models.resnet import ResnetBlock2D
+
+    torch.manual_seed(0)
+    block = ResnetBlock2D(in_channels=16, temb_channels=None, groups=4).eval()
+    x, resnet = torch.randn(2, 16, 6, 2), FusedResnetBlock("", block)
+    for temb in (
+        torch.randn(6, 2),
+        torch.randn(2, 2),
+        torch.randn(2, 16),
+        torch.randn(2, 16, 1, 1),
+    ):
+        try:
+            want = resnet.original(x, temb)
+        except RuntimeError as error:
+            with pytest.raises(RuntimeError) as told:
+                resnet.forward(x, temb)
+            assert str(told.value) == str(error) and temb.shape != (6, 2)
+        else:
+            close(resnet.forward(x, temb), want)
+
+
+@torch.no_grad()
+def test_a_missing_time_embedding(diffusers):
+    """The original's error where the block has a time layer."""
+    from diffusers.models.resnet import ResnetBlock2D
+
+    resnet = FusedResnetBlock("", ResnetBlock2D(in_channels=16, temb_channels=8, groups=4).eval())
+    for run in (resnet.original, resnet.forward):
+        with pytest.raises(TypeError, match="must be Tensor, not NoneType"):
+            run(torch.randn(2, 16, 6, 2), None)
+
+
+@torch.no_grad()
+def test_a_time_embedding_of_another_dtype(diffusers):
+    """The original's error: its sum is of a dtype that its second norm does not take."""
+    from diffusers.models.resnet import ResnetBlock2D
+
+    block = ResnetBlock2D(in_channels=16, temb_channels=8, groups=4).eval()
+    replacement = FusedResnetBlock("", block.bfloat16())
+    x, temb = torch.randn(3, 16, 6, 5).bfloat16(), torch.randn(3, 8)
+    close(replacement.forward(x, temb.bfloat16()), replacement.original(x, temb.bfloat16()))
+    block.time_emb_proj.float()
+    with pytest.raises(RuntimeError) as wanted:
+        replacement.original(x, temb)
+    with pytest.raises(RuntimeError) as told:
+        replacement.forward(x, temb)
+    assert str(told.value) == str(wanted.value)
+
+
 ODD = {
     "empty": torch.zeros(0, 8, 6, 5),
     "one pixel": torch.ones(1, 8, 1, 1),
@@ -180,19 +302,6 @@ def test_calls_unlike_the_example(layer, name):
 
 
 @torch.no_grad()
-def test_forms_of_a_weight_that_were_not_chosen_are_dropped(monkeypatch):
-    def fastest(forms, x):
-        for run in forms.values():
-            run()
-        return 2
-
-    monkeypatch.setattr(conv3x3, "fastest", fastest)
-    replacement = fused_conv("conv", nn.Conv2d(64, 8, 3, padding=1).eval())
-    replacement.forward(torch.randn(1, 64, 5, 4))
-    assert replacement.packed.keys() == {2}
-
-
-@torch.no_grad()
 def test_autocast(net, example):
     """Its casts are torch's own: the original runs, place by place."""
     plain = copy.deepcopy(net)
@@ -201,90 +310,23 @@ def test_autocast(net, example):
         assert torch.equal(net(*example), plain(*example))
 
 
-def test_the_example_has_the_batch_that_runs(net, monkeypatch):
-    monkeypatch.setattr(choose, "BUDGET", 1e9)
-    monkeypatch.setattr(choose, "ROUNDS", 1)
-    own = ScoreNetwork(net, VP(), (3, 8, 8))
-    for most in (1, 6, 9):
-        assert (
-            Sampler(own, "ddim", steps=2, accelerate=True, batch_size=most).accelerated.batch
-            == most
-        )
-    monkeypatch.setattr(choose, "BUDGET", 0.0)
-    fast = Sampler(own, "ddim", steps=2, accelerate=True, batch_size=9)
-    assert fast.accelerated.batch == 1 and "One call of 1: " in str(fast.accelerated)
+# Sampler
 
 
-class Tape:
-    """Records a call by keeping it."""
-
-    def __init__(self):
-        self.recorded = 0
-
-    def objection(self, device):
-        return None
-
-    def warm_up(self, body):
-        body()
-
-    def record(self, body):
-        self.recorded += 1
-        return choose.partial  # only its `replay` is used, which the test sets
-
-
-def test_replays_are_timed_where_graphs_are(monkeypatch):
-    """The times are those of replays, made with the form in place, of which none is put in place again."""
-    place, ran = [], []
-
-    class Recorder(Tape):
-        def record(self, body):
-            now = place[-1]
-            super().record(body)
-            return type("Recording", (), {"replay": lambda self: ran.append(now)})()
-
-    def prepare(name):
-        place.append(name)
-        return place.clear
-
-    recorder = Recorder()
-    monkeypatch.setattr(choose, "ROUNDS", 2)
-    monkeypatch.setattr(choose, "BUDGET", 1e9)
-    found = choose.seconds(["a", "b"], prepare, lambda: None, torch.device("cpu"), recorder)
-    assert ran == ["a", "b", "a", "b"] and not place and set(found) == {"a", "b"}
-
-    class Refuses(Recorder):
-        def record(self, body):
-            raise choose.Unrecordable("no")
-
-    calls = []
-    found = choose.seconds(
-        ["a", "b"], prepare, lambda: calls.append(place[-1]), torch.device("cpu"), Refuses()
+def test_a_network_of_text_without_null(diffusers):
+    network = from_diffusers(
+        cases.text_unet(diffusers), diffusers.DDIMScheduler(timestep_spacing="linspace")
     )
-    assert calls == ["a", "a", "b", "a", "b"] and not place and set(found) == {"a", "b"}
+    with pytest.raises(ValueError, match=r"needs one \(text\), give null="):
+        Sampler(network, "ddim", steps=2, accelerate=True)
 
 
-@pytest.mark.parametrize("took, rounds", [(0.01, choose.ROUNDS), (1.0, 2), (9.0, 1)])
-def test_a_choice_ends_with_its_budget(took, rounds, monkeypatch):
-    now, calls = [100.0], []
-
-    def call():
-        now[0] += took
-        calls.append(took)
-
-    monkeypatch.setattr(choose, "BUDGET", 3.0)
-    monkeypatch.setattr(choose.time, "perf_counter", lambda: now[0])
-    found = choose.seconds(["a", "b"], lambda name: lambda: None, call, torch.device("cpu"))
-    assert found == pytest.approx({"a": took, "b": took}) and len(calls) == 2 * rounds
-
-
-def test_kinds_are_left_out_on_a_gpu(net, example):
-    done = accelerate(net, *example)
-    cpu, cuda = (
-        choose.candidates(done.replacements, torch.device(name)) for name in ("cpu", "cuda")
+def test_a_network_of_text(diffusers):
+    scheduler, text = diffusers.DDIMScheduler(timestep_spacing="linspace"), torch.randn(5, 24)
+    null = {"encoder_hidden_states": torch.zeros(5, 24)}
+    made = from_diffusers(cases.text_unet(diffusers), scheduler, null=null, clip=None)
+    how = {"condition": {"encoder_hidden_states": text.expand(2, -1, -1)}, "guidance": 2.0}
+    fast, plain = (
+        Sampler(made, "ddim", steps=2, accelerate=a).sample(2, **how) for a in (True, False)
     )
-    assert set(cpu) == {"fused", "fused, channels_last"}
-    without = "without winograd conv2d"
-    assert {without, f"{without}, channels_last"} <= cuda.keys() - cpu.keys()
-    assert not any(one.kind == "winograd conv2d" for one in cuda[without][0])
-    alone = [one for one in done.replacements if one.kind == "winograd conv2d"]
-    assert set(choose.candidates(alone, torch.device("cuda"))) == {"fused", "fused, channels_last"}
+    close(fast.samples, plain.samples)

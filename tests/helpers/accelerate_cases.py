@@ -1,11 +1,26 @@
-"""A network with a module of every kind, and what the tests of replacements share."""
+"""A network with a module of every kind, and fixtures that keep times from deciding."""
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusion_engine.accelerate import conv3x3
+from diffusion_engine.accelerate import choose, conv3x3, network
 from diffusion_engine.accelerate.compare import difference
+
+
+@pytest.fixture(autouse=True)
+def choose_fused(monkeypatch):
+    """Times decide what stays, which a test cannot rely on: the fused network does, with our own
+    convolutions."""
+    monkeypatch.setattr(choose, "BUDGET", 0.0)
+    choose_form(monkeypatch, max)
+    monkeypatch.setattr(
+        network,
+        "min",
+        lambda times, key: "fused" if "fused" in times else "original",
+        raising=False,
+    )
 
 
 def choose_form(monkeypatch, choice):
@@ -51,6 +66,28 @@ class Net(nn.Module):
         return self.head(h)
 
 
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    made = Net().eval()
+    for p in made.parameters():
+        p.data = torch.randn_like(p) * 0.3
+    return made
+
+
+@pytest.fixture
+def example():
+    torch.manual_seed(1)
+    return torch.randn(2, 3, 9, 7), torch.tensor([0.3, 0.8])
+
+
+def randomised(module):
+    torch.manual_seed(0)
+    for p in module.parameters():
+        p.data = 0.3 * torch.randn_like(p)
+    return module.eval()
+
+
 def close(got, want):
     error, allowed = difference(got, want)
     assert error <= allowed
@@ -64,24 +101,3 @@ def text_unet(diffusers):
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     ).eval()  # fmt: skip
-
-
-def randomised(module):
-    torch.manual_seed(0)
-    for p in module.parameters():
-        p.data = 0.3 * torch.randn_like(p)
-    return module.eval()
-
-
-def is_close(got, want):
-    """Of one tensor, or of tensors and None in their places."""
-    if not isinstance(want, tuple):
-        return close(got, want)
-    assert len(got) == len(want)
-    for one, other in zip(got, want, strict=True):
-        assert (one is None) == (other is None)
-        if other is not None:
-            close(one, other)
-
-
-X = torch.randn(2, 8, 5, 3)

@@ -22,7 +22,7 @@ from hammer import THREADS, Refused, hammer, report, said, same, together
 from torch import nn
 
 from diffusion_engine import Sampler, ScoreNetwork
-from diffusion_engine.accelerate import accelerate, conv3x3, network
+from diffusion_engine.accelerate import accelerate, choose, conv3x3, network
 from diffusion_engine.ops import functional as ops
 from diffusion_engine.ops.conv3x3 import pack
 from diffusion_engine.ops.library import register
@@ -326,7 +326,7 @@ RUNS = {
 
 def fuse():
     """Times decide what an accelerated network is made of, and these runs need it to be fused."""
-    network.BUDGET = 0.0
+    choose.BUDGET = 0.0
     network.min = lambda times, key: "fused" if "fused" in times else "original"
     conv3x3.fastest = lambda forms, x: max(forms)
 
