@@ -15,7 +15,7 @@ from test_cli import run
 from diffusion_engine import Sampler
 from diffusion_engine.cli import files
 from diffusion_engine.cli.pictures import read_images
-from diffusion_engine.sampler import recipe as recipes
+from diffusion_engine.sampler.spec import Recipe
 from diffusion_engine.testing import exact_network
 
 SHAPES = {1: (1, 4, 6), 3: (3, 4, 6)}  # two more pixels across than down, so that none are mixed up
@@ -273,7 +273,7 @@ def test_a_recipe_is_strict_json_of_known_keys(made):
     path, recipe = made
     text = Image.open(path).text[files.METADATA_KEY]
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert files.read_recipe(path) == recipe and recipe.keys() == recipes.KEYS
+    assert files.read_recipe(path) == recipe and recipe.keys() == Recipe.model_fields.keys()
     large = path.with_name("large.png")
     about = PngInfo()
     about.add_text(files.METADATA_KEY, text)

@@ -8,7 +8,7 @@ import torch
 
 from diffusion_engine import Decoder, Sampler, ScoreNetwork, with_classifier
 from diffusion_engine.processes import VP
-from diffusion_engine.sampler import recipe as recipes
+from diffusion_engine.sampler.spec import BEFORE, RNG, Recipe
 from diffusion_engine.testing import exact_network, labelled_mixture
 
 SHAPE = (2, 3, 4)
@@ -67,7 +67,7 @@ def test_a_recipe_makes_the_samples_again(kind):
     own = network(clip=(-2.0, 2.0))
     made = Sampler(own, steps=4, **options).sample(**request)
     recipe = json.loads(json.dumps(made.recipe, allow_nan=False))
-    assert recipe == made.recipe and recipe.keys() == recipes.KEYS
+    assert recipe == made.recipe and recipe.keys() == Recipe.model_fields.keys()
     needs = {name: request[name] for name in GIVEN if name in request}
     if isinstance(request.get("noise"), torch.Tensor):
         needs["noise"] = request["noise"]
@@ -148,12 +148,12 @@ def test_the_generator_of_a_recipe():
     """One of the version before drew other normals where an image was given, and the same elsewhere."""
     own = network()
     plain = Sampler(own, "ddpm", 3).sample(2)
-    before = plain.recipe | {"rng": recipes.BEFORE}
+    before = plain.recipe | {"rng": BEFORE}
     assert torch.equal(Sampler.replay(own, before).samples, plain.samples)
     given = Sampler(own, "ddpm", 3).sample(x=IMAGES, start=0.4)
     with pytest.raises(ValueError, match="the recipe's rng is 'philox4x32-10/1'"):
-        Sampler.replay(own, given.recipe | {"rng": recipes.BEFORE}, x=IMAGES)
-    assert recipes.RNG != recipes.BEFORE
+        Sampler.replay(own, given.recipe | {"rng": BEFORE}, x=IMAGES)
+    assert RNG != BEFORE
 
 
 OF_THE_FIRST_FORMAT = """{
