@@ -110,6 +110,7 @@ class Sampler:
             raise ValueError("times and sigmas both fix the levels of a run; give one of them")
         from .recipe import about
 
+        rule = network.parameterisation
         self.solver: Solver | None = solvers.solver(solver, OPTIONS, **options)
         if sigmas is not None:
             self.points = grids.from_sigmas(network.process, sigmas)
@@ -117,27 +118,19 @@ class Sampler:
             self.points = grids.from_times(network.process, times)
         else:
             if grid is None:
-                grid = (
-                    _own_grid(self.solver, network.parameterisation)
-                    or network.parameterisation.grid
-                )
+                grid = _own_grid(self.solver, rule) or rule.grid
             self.points = grids.points(network.process, steps, grid, end)
         named = isinstance(clip, str) and clip == "network"
         asked = {
             "solver": about(self.solver), "guidance": guidance, "interval": interval,
-            "classifier_scale": classifier_scale, "clip": network.parameterisation.clip if named else clip,
+            "classifier_scale": classifier_scale, "clip": rule.clip if named else clip,
         }  # fmt: skip
         self._settle(
             network, asked, dtype=dtype, device=device, backend=backend, batch_size=batch_size,
             accelerate=accelerate, executor=executor, compile=compile, decoder=decoder,
         )  # fmt: skip
         self._plans: Plans | Saved = Plans(
-            self.solver,
-            self.points,
-            network.parameterisation,
-            self.interval,
-            self.classifier_scale,
-            self.clip,
+            self.solver, self.points, rule, self.interval, self.classifier_scale, self.clip
         )
         self.plan()  # an unsuitable solver fails here, not at the first sample
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion_engine import Decoder, Plan, Sampler, ScoreNetwork
+from diffusion_engine import Decoder, Plan, Sampler, ScoreNetwork, with_classifier
 from diffusion_engine.processes import VP
 from diffusion_engine.testing import cld_mixture, labelled_mixture
 
@@ -124,7 +124,7 @@ def test_plans_that_encode():
 
 def test_a_plan_with_a_classifier_and_a_decoder():
     own = labelled_mixture(classes=None, shape=SHAPE)
-    own = own.with_classifier(own.module.classifier, conditional=False)
+    own = with_classifier(own, own.module.classifier, conditional=False)
     sampler = Sampler(own, "ddim", 4, classifier_scale=2.5)
     how = {"decoder": Decoder(lambda z: 2.0 * z), "backend": "torch", "batch_size": 1}
     saved = Sampler.from_plan(own, read(sampler.plan()), **how)

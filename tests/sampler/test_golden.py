@@ -10,7 +10,8 @@ from golden_runs import GOLDEN, PICTURES, RECIPES, RUNS, SAMPLES, bits, unused
 from PIL import Image
 from safetensors.torch import load_file
 
-from diffusion_engine import Sampler, cli
+from diffusion_engine import Sampler
+from diffusion_engine.cli import app as cli
 
 KEPT = load_file(SAMPLES)
 WRITTEN = json.loads(RECIPES.read_text(encoding="utf-8"))
