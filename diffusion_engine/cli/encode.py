@@ -17,24 +17,26 @@ from .options import (
     Json,
     Model,
     Option,
+    Refine,
     SolverName,
     Steps,
     classes_of,
     device_of,
+    how_of,
     network_of,
     solver_of,
+    spec_of,
 )
 
 
 def encode(
+    context: typer.Context,
     source: Annotated[Path, typer.Argument(help="an image, or samples as .npz or .safetensors")],
     out: Annotated[Path, typer.Option(help="file of latents to write: .npz or .safetensors")],
     model: Model = "digits",
     solver: SolverName = "ddim",
     steps: Steps = 50,
-    refine: Annotated[
-        int, typer.Option(help="fixed-point iterations a step, towards the solver's exact inverse")
-    ] = 0,
+    encoding: Refine = 0,
     classes: Classes = "none",
     guidance: Guidance = 1.0,
     grid: Grid = None,
@@ -56,10 +58,9 @@ def encode(
     network = network_of(model, rule, place)
     images = read_images(source, network.shape, network.state_shape)
     condition = classes_of(network, classes, len(images))
-    sampler = Sampler(
-        network, rule, steps, grid=grid, guidance=guidance, device=place, backend=backend
-    )  # fmt: skip
-    result = sampler.encode(images, refine=refine, condition=condition)
+    spec = spec_of(context, rule)
+    sampler = Sampler(network, rule, **spec.arguments(), **how_of(context, place))
+    result = sampler.encode(images, refine=encoding, condition=condition)
     if not all(result.finite):
         raise ValueError("the latents are not finite; nothing was written")
     files.write(out, result)

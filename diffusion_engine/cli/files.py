@@ -19,8 +19,9 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
-from ..sampler import recipe as recipes
+from ..plan import Plan
 from ..sampler.request import Result
+from ..sampler.spec import Recipe
 
 METADATA_KEY = "diffusion_engine"
 
@@ -159,8 +160,14 @@ def read_recipe(path: Path) -> dict[str, Any]:
         recipe = json.loads(RECIPES.get(ending(path), Path.read_text)(path))
         if isinstance(recipe, dict):  # `sample --json` prints it beside other things
             recipe = recipe.get("recipe", recipe)
-        recipes.check(recipe)
+        Recipe.model_validate(recipe)
     return recipe
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan that a file of JSON holds. Raises ValueError where it holds none."""
+    with readable(path, "no plan of this engine"):
+        return Plan.from_json(path.read_text())
 
 
 def _of_png(path: Path) -> str:

@@ -12,11 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..sampler.spec import Spec
+
 if TYPE_CHECKING:
     import torch
 
     from ..networks.network import ScoreNetwork
     from ..solvers import Solver
+
+
+def _about(name: str) -> str:
+    """What Spec says of a field."""
+    return str(Spec.model_fields[name].description)
+
 
 Model = Annotated[
     str,
@@ -32,12 +40,10 @@ SolverName = Annotated[
         help="a name of `diffusion-engine solvers`, or package.module:name of a solver of yours",
     ),
 ]
-Steps = Annotated[int, typer.Option(help="intervals of the grid")]
-Grid = Annotated[str | None, typer.Option(help="uniform, quadratic, karras, lambda, trailing, ...")]
-End = Annotated[
-    str, typer.Option(help="zero: end at clean data; t_min: at the process's first time")
-]
-Guidance = Annotated[float, typer.Option(help="classifier-free scale, 1 for none")]
+Steps = Annotated[int, typer.Option(help=_about("steps"))]
+Grid = Annotated[str | None, typer.Option(help=_about("grid"))]
+End = Annotated[str, typer.Option(help=_about("end"))]
+Guidance = Annotated[float, typer.Option(help=_about("guidance"))]
 Option = Annotated[list[str] | None, typer.Option(help="a solver's option, as eta=0.5; repeatable")]
 Classes = Annotated[
     str, typer.Option("--class", help="class of the samples, taken in turn: 3, 0-9, all or none")
@@ -50,17 +56,42 @@ Accelerate = Annotated[
 ]
 Executor = Annotated[str, typer.Option(help="eager, or graph: replay CUDA graphs of a step")]
 Compile = Annotated[bool, typer.Option(help="the network through torch.compile")]
-Noise = Annotated[str | None, typer.Option(help="brownian: one path of noise, whatever the steps")]
+Noise = Annotated[str | None, typer.Option(help=_about("noise"))]
+Refine = Annotated[int, typer.Option("--refine", help=_about("encoding"))]
+Start = Annotated[float | None, typer.Option(help=_about("start"))]
+Noised = Annotated[bool, typer.Option("--noised", help=_about("noised"))]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 MOST = 1_000_000  # samples of one command
 
 
-def written(context: typer.Context) -> list[str]:
-    """The options that stand on the command line: --steps, --class."""
-    sources = {p.opts[0]: context.get_parameter_source(str(p.name)) for p in context.command.params}
-    return [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
+def written(context: typer.Context) -> dict[str, str]:
+    """The parameters that stand on the command line, each with its option: classes as --class."""
+    sources = {p: context.get_parameter_source(str(p.name)) for p in context.command.params}
+    return {
+        str(p.name): p.opts[0]
+        for p, source in sources.items()
+        if source and source.name == "COMMANDLINE"
+    }
+
+
+def spec_of(context: typer.Context, rule: Solver, **more: Any) -> Spec:
+    """What a command's options ask of a sampler: those that are fields of a Spec.
+
+    more  in place of what the command line says
+    """
+    from ..sampler.recipe import about
+
+    asked = {k: v for k, v in context.params.items() if k in Spec.model_fields}
+    return Spec(**asked | more | {"solver": about(rule)})
+
+
+def how_of(context: typer.Context, place: torch.device) -> dict[str, Any]:
+    """What a command's options say of how the network is run, on a device."""
+    from ..sampler.sampler import HOW
+
+    return {k: v for k, v in context.params.items() if k in HOW} | {"device": place}
 
 
 def numbers(text: str) -> list[int]:

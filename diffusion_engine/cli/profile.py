@@ -27,8 +27,10 @@ from .options import (
     Steps,
     classes_of,
     device_of,
+    how_of,
     network_of,
     solver_of,
+    spec_of,
     written,
 )
 
@@ -67,13 +69,10 @@ def profile(
     rule = solver_of(solver, option)
     network = network_of(model, rule, place)
     condition = classes_of(network, classes, n)
-    scale = guidance if condition is not None or "--guidance" in written(context) else 1.0
-    sampler = Sampler(
-        network, rule, steps, grid=grid, end=end, guidance=scale, backend=backend,
-        batch_size=batch_size, accelerate=accelerate, executor=executor, compile=compile,
-        device=place,
-    )  # fmt: skip
-    found = profiling.profile(sampler, n, condition, runs, noise)
+    scale = guidance if condition is not None or "guidance" in written(context) else 1.0
+    spec = spec_of(context, rule, guidance=scale)
+    sampler = Sampler(network, rule, **spec.arguments(), **how_of(context, place))
+    found = profiling.profile(sampler, n, condition, runs, spec.noise)
     text = found.to_json()
     files.atomically(out, f"{text}\n".encode())
     typer.echo(text if as_json else f"{found}\n\n{out}")

@@ -17,6 +17,7 @@ from . import Discrete, GaussianProcess, Point
 
 Array = np.ndarray
 SAME_TIME = 1e-6  # a step between times as near as this would divide by float32's rounding
+STEPS = "a run has a whole number of steps, 1 or more"
 # Descending times or points; a grid with a true `complete` gives the end of the run too.
 Grid = Callable[[GaussianProcess, int], Sequence[float | Point] | Array]
 
@@ -168,7 +169,7 @@ def points(
            n = steps + 1 times, the last of which for most grids is t_min
     Raises ValueError on an unknown name or a step count below 1.
     """
-    steps = checks.whole("steps", steps, 1, "a run has a whole number of steps, 1 or more")
+    steps = checks.whole("steps", steps, 1, STEPS)
     if end not in ("zero", "t_min"):
         raise ValueError(f"end={end!r}: choose 'zero' (clean data) or 't_min'")
     grid = process.default_grid if grid is None else grid

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -18,21 +18,34 @@ from .. import checks
 from ..networks.condition import check_alike, check_shapes, checked, length, null_like
 from ..networks.network import Condition, ScoreNetwork
 from . import images
+from .plans import Scale
+from .wanted import REFINE, SEED, START
 
 if TYPE_CHECKING:
     from ..executors.job import NoiseSource
-    from .sampler import Sampler
 
 # (condition, weight), the weight a number or one a sample
 Compose = Sequence[tuple[Any, float | Sequence[float]]]
-# of guidance, or the weights of the conditions that are composed
-Scale = float | tuple[float, ...]
 # Given normals, or "brownian"
 Noise = Tensor | Callable[[int, int, tuple[int, ...]], Tensor] | str
 
 COUNT = "ask for at least 1 sample"
-SEED = "a seed lies in 0 ... 2^64 - 1 and is a whole number"
-REFINE = "a whole number of iterations a step, 0 for none"
+
+
+class Asked(Protocol):
+    """What a request reads of the sampler that it is made to."""
+
+    device: torch.device
+    dtype: torch.dtype
+    guidance: float | tuple[float, ...]
+    interval: tuple[float, float]
+    classifier_scale: float
+
+    @property
+    def network(self) -> ScoreNetwork: ...
+
+    @property
+    def state_dtype(self) -> torch.dtype: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,16 +73,14 @@ class Result:
     @classmethod
     def join(cls, parts: Sequence[Result]) -> Result:
         """The parts of one request as one result."""
-        recipe = dict(parts[0].recipe)
-        for name in ("seeds", "condition", "compose", "guidance"):
-            if isinstance(recipe[name], list):
-                recipe[name] = [value for part in parts for value in part.recipe[name]]
+        from .recipe import joined
+
         return cls(
             torch.cat([part.samples for part in parts]),
             [seed for part in parts for seed in part.seeds],
             parts[0].nfe,
             sum(part.evaluations for part in parts),
-            recipe,
+            joined([part.recipe for part in parts]),
             [ok for part in parts for ok in part.finite],
             None if parts[0].latents is None else torch.cat([p.latents for p in parts]),  # type: ignore[misc]
         )
@@ -104,7 +115,7 @@ class Request:
     @classmethod
     def of(
         cls,
-        sampler: Sampler,
+        sampler: Asked,
         n: int | None = None,
         *,
         seed: int | None = None,
@@ -153,7 +164,7 @@ class Request:
                 "a classifier guides to a class; give condition=, or sample with classifier_scale=0"
             )
         noised = checks.flag("noised", noised)
-        start = None if start is None else checks.number("start", start, "give a time t")
+        start = None if start is None else checks.number("start", start, START)
         if x is None and (start is not None or noised):
             raise ValueError("start and noised belong to a given x; give x=")
         if x is not None and start is None and not noised and encoding is None:
@@ -274,7 +285,7 @@ def _given_normals(given: Tensor, low: int, high: int, row: int, m: int) -> Tens
 
 
 def _composed(
-    sampler: Sampler, compose: Compose | None, condition: Any, guidance: Any
+    sampler: Asked, compose: Compose | None, condition: Any, guidance: Any
 ) -> tuple[list[Any], list[float | Sequence[float]]]:
     """The conditions of a request and, where they are composed, their weights."""
     if compose is None:

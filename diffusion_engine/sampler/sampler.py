@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,37 +16,28 @@ from .. import checks, executors, solvers, trace
 from ..accelerate.accelerated_copy import Example
 from ..accelerate.handle import Accelerated
 from ..executors import Capacity, Executor, Graph
-from ..executors.lru import Lru
 from ..networks.decoder import Decoder, fitting
 from ..networks.network import ScoreNetwork, check_finite
 from ..networks.parameterisation import Parameterisation
 from ..networks.placement import evaluating, moved, place
 from ..networks.wrapper import unwrapped
-from ..ops.philox import IMAGE, STATE
 from ..plan import Plan, brownian
-from ..plan.guidance import (
-    CLASSIFIER,
-    check,
-    checked_interval,
-    classifier_free,
-    classifier_guidance,
-    compose,
-    inpaint,
-)
+from ..plan.guidance import check
 from ..processes import Point, grids
 from ..solvers import Rule, Solver
-from ..solvers.inverse import encoding
-from . import recipe as recipes
 from . import request
 from .derived import Derived
 from .jobs import jobs
 from .nonfinite import finite_images, warn_nonfinite
+from .plans import Plans
 from .progress import Progress, bar, watcher
 from .request import ASKED, Request, Result, Scale
+from .saved import Saved
+
+if TYPE_CHECKING:  # pydantic is loaded with the first sampler
+    from .spec import Recipe
 
 BATCH = "at least 1 sample a batch"
-CLIP = "give a range (low, high) with low < high, None or 'network'"
-PLANS = 4096  # rows of plans that a sampler keeps, some 7 KB each
 
 # What `encode` passes on to `sample`.
 ENCODES = frozenset(
@@ -115,32 +105,85 @@ class Sampler:
         decoder: Decoder | None = None,
         **options: Any,
     ) -> None:
-        if not isinstance(network, ScoreNetwork):
-            raise ValueError(
-                f"network={type(network).__name__}: wrap the module in ScoreNetwork(module, process, shape), "
-                "which says how it is called"
-            )
+        _check_network(network)
         if times is not None and sigmas is not None:
             raise ValueError("times and sigmas both fix the levels of a run; give one of them")
-        self.solver = solvers.solver(solver, OPTIONS, **options)
-        about = network.parameterisation
+        from .recipe import about
+
+        rule = network.parameterisation
+        self.solver: Solver | None = solvers.solver(solver, OPTIONS, **options)
         if sigmas is not None:
             self.points = grids.from_sigmas(network.process, sigmas)
         elif times is not None:
             self.points = grids.from_times(network.process, times)
         else:
             if grid is None:
-                grid = _own_grid(self.solver, about) or about.grid
+                grid = _own_grid(self.solver, rule) or rule.grid
             self.points = grids.points(network.process, steps, grid, end)
-        self.classifier_scale = checks.number("classifier_scale", classifier_scale, CLASSIFIER)
-        self.interval = checked_interval(interval)
-        check(about, self.interval, self.classifier_scale)
-        self.guidance = checks.numbers("guidance", guidance)
-        self.executor = executors.executor(executor, backend)
-        clip = about.clip if isinstance(clip, str) and clip == "network" else clip
-        self.clip = None if clip is None else checks.pair("clip", clip, CLIP)
-        self.batch_size = checks.whole("batch_size", batch_size, 1, BATCH)
+        named = isinstance(clip, str) and clip == "network"
+        asked = {
+            "solver": about(self.solver), "guidance": guidance, "interval": interval,
+            "classifier_scale": classifier_scale, "clip": rule.clip if named else clip,
+        }  # fmt: skip
+        self._settle(
+            network, asked, dtype=dtype, device=device, backend=backend, batch_size=batch_size,
+            accelerate=accelerate, executor=executor, compile=compile, decoder=decoder,
+        )  # fmt: skip
+        self._plans: Plans | Saved = Plans(
+            self.solver, self.points, rule, self.interval, self.classifier_scale, self.clip
+        )
+        self.plan()  # an unsuitable solver fails here, not at the first sample
+
+    @classmethod
+    def from_plan(cls, network: ScoreNetwork, plan: Plan, **how: Any) -> Sampler:
+        """A sampler that runs a saved plan as it is: its times, guidance, clipping and start.
+
+        plan  of this network or one that is called alike: `plan()` of a sampler, Plan.from_json of its text
+        how   dtype, device, backend, batch_size, accelerate, executor, compile and decoder, as in Sampler
+
+        `sample` takes what the plan needs: a condition where it guides, compose=[condition, ...] where it has
+        their weights, x where it begins with one, mask and known; `encode` is for a plan that encodes. The
+        recipe knows the plan by a digest and needs it: Sampler.replay(network, recipe, plan=plan). Raises
+        ValueError where the plan does not suit the network.
+        """
+        checks.names("from_plan", how, HOW)
+        _check_network(network)
+        saved, made = Saved(plan, network.parameterisation), cls.__new__(cls)
+        made.solver, made.points, made._plans = None, saved.points, saved
+        own = {"name": plan.name, "options": {"plan": saved.digest}}
+        made._settle(network, {"solver": own, "classifier_scale": 0.0, "clip": None}, **how)
+        return made
+
+    def _settle(
+        self,
+        network: ScoreNetwork,
+        asked: Mapping[str, Any],
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        backend: str = "auto",
+        batch_size: int = 64,
+        accelerate: bool = False,
+        executor: str | Executor = "eager",
+        compile: bool = False,
+        decoder: Decoder | None = None,
+    ) -> None:
+        """Checks what was asked, and places the network.
+
+        asked  of a Spec, but for the times, which are the sampler's points
+        """
+        from .recipe import written
+        from .spec import Spec
+
         self.dtype, self.device = place(network.module, dtype, device)
+        own = {"steps": max(1, len(self.points) - 1), "times": self.points, "dtype": self.dtype}
+        self.spec = Spec.model_validate({**asked, **own})
+        self.guidance, self.interval = self.spec.guidance, self.spec.interval
+        self.classifier_scale = self.spec.classifier_scale
+        self.clip = None if isinstance(self.spec.clip, str) else self.spec.clip
+        check(network.parameterisation, self.interval, self.classifier_scale)
+        self.executor = executors.executor(executor, backend)
+        self.batch_size = checks.whole("batch_size", batch_size, 1, BATCH)
         example = self._example(network) if checks.flag("accelerate", accelerate) else None
         compiled_for = self.device if checks.flag("compile", compile) else None
         own_place = partial(moved, dtype=self.dtype, device=self.device)
@@ -151,8 +194,7 @@ class Sampler:
                 f"decoder={type(decoder).__name__}: give Decoder(module, scale_factor=...)"
             )
         self.decoder = None if decoder is None else decoder.placed(network.shape, self.device)
-        self._plans: Lru[tuple, Plan] = Lru(PLANS)
-        self.plan()  # an unsuitable solver fails here, not at the first sample
+        self._recipe = written(self.spec, network.name, self.decoder)
 
     def _example(self, network: ScoreNetwork) -> Example:
         label = network.parameterisation.label_of(self.points[0])
@@ -185,6 +227,10 @@ class Sampler:
         masked    keep a known region
         refine    the plan that encodes
         """
+        if isinstance(self._plans, Saved):
+            if (guidance, start, kind, masked, refine) != (None, None, "prior", False, None):
+                raise ValueError("this sampler runs a saved plan as it is; call plan() alone")
+            return self._plans.plan
         if guidance is None:
             own = self.guidance
             guidance = own if isinstance(own, float) else own[0]
@@ -201,49 +247,7 @@ class Sampler:
         masked: bool = False,
         refine: int | None = None,
     ) -> Plan:
-        # A network that reads its scale makes the calls of an unguided one.
-        scale = 1.0 if self.network.parameterisation.reads_scale else scale
-        key = (scale, start, kind, masked, refine)
-        plan = self._plans.get(key)
-        if plan is None:
-            with trace.span("plan"):
-                plan = self._guided(self._solved(start, kind, refine), scale)
-                plan = inpaint(plan) if masked else plan
-                self._plans.put(key, plan, min(len(plan.rows), PLANS))
-        return plan
-
-    def _solved(self, start: float | None, kind: str, refine: int | None) -> Plan:
-        """The solver's own plan, or the one that encodes."""
-        about, clip = self.network.parameterisation, self.clip
-        if refine is not None:
-            kind = "whole" if kind == "whole" else "state"
-            plan = encoding(self.solver, self.points, about, start, clip, refine, kind)
-        else:
-            points = self.points if start is None else self._points_from(start)
-            plan = self.solver.plan(about, points, kind, clip)
-        if kind == "prior":
-            return plan
-        given = IMAGE if kind == "image" else STATE
-        return plan.replace_rows([replace(row, key=given | row.key) for row in plan.rows])
-
-    def _guided(self, plan: Plan, scale: Scale) -> Plan:
-        about = self.network.parameterisation
-        if isinstance(scale, tuple):
-            plan = compose(plan, scale, about.unconditional)
-        else:
-            plan = classifier_free(plan, scale, self.interval)
-        if about.gradient is None:
-            return plan
-        return classifier_guidance(plan, self.classifier_scale, about.gradient, self.interval)
-
-    def _points_from(self, start: float) -> tuple[Point, ...]:
-        first = grids.point_at(self.network.process, self.points, start)
-        rest = tuple(p for p in self.points if p.lam > first.lam)
-        if not rest:
-            raise ValueError(
-                f"start={start:g} lies at or after the last time t={self.points[-1].t:g}"
-            )
-        return (first, *rest)
+        return self._plans.of(scale, start, kind, masked, refine)
 
     def sample(self, n: int | None = None, **request: Any) -> Result:
         """n samples in one Result; sample i depends on the network, the recipe and its seed alone.
@@ -312,7 +316,7 @@ class Sampler:
     ) -> Iterator[Result]:
         """The same samples as `sample`, a Result for every batch, made as it is asked for."""
         checks.names("sample", request, ASKED | RUN)
-        full = Request.of(self, n, **request)
+        full = Request.of(self, n, **self._plans.request(request))
         size = self.batch_size if batch_size is None else batch_size
         size = checks.whole("batch_size", size, 1, BATCH)
         every = checks.whole("every", every, 1, "call on_step after every 1 step or more")
@@ -370,7 +374,7 @@ class Sampler:
                 samples, finite = batch.read(seats, parts), batch.finite(seats)
         if not all(finite):
             warn_nonfinite(part.seeds, finite)
-        recipe = self.recipe() | part.recipe()
+        recipe = self._recipe_of(part)
         latents = None
         if self.decoder is not None and part.encoding is None:
             with torch.no_grad():
@@ -426,41 +430,70 @@ class Sampler:
 
     def recipe(self) -> dict[str, Any]:
         """What reproduces the sampler, given the network, as JSON-able values."""
-        return recipes.written(self)
+        from .recipe import copied
+
+        return copied(self._recipe)
+
+    def _recipe_of(self, part: Request) -> dict[str, Any]:
+        made = self.recipe() | part.recipe()
+        if isinstance(self._plans, Saved):
+            made["needs"] = ["plan", *made["needs"]]
+        return made
 
     @classmethod
     def replay(
         cls,
         network: ScoreNetwork,
-        recipe: Mapping[str, Any],
+        recipe: Mapping[str, Any] | Recipe,
         how: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> Result:
-        """The samples of a recipe, made again; tensors it could not hold come as keywords.
+        """The samples of a recipe, made again; what it could not hold comes as keywords.
 
         how  arguments of Sampler that a recipe does not fix: backend, batch_size, executor and the like; the
              decoder where one made images, or None there for the latents; the solver where it is an object
              of your own, which has to be the same, with the same options
+        more tensors, and the plan of a sampler `from_plan`; or what replaces something in the recipe
         Raises ValueError where something that was needed is not given, or something else is.
         """
+        from . import recipe as recipes
+
         how = {} if how is None else how
         if not isinstance(how, Mapping):
             raise ValueError(
                 f"how={checks.said(how)}: give a mapping of Sampler's arguments, as {{'backend': 'cpp'}}"
             )
         checks.names("replay's how", how, OPEN)
-        options, given = recipes.read(network.process, recipe, how, more)
-        sampler = cls(network, **options)
+        recipe = recipes.read(recipe)
+        options, given = recipe.arguments(), recipe.request()
+        if "plan" in recipe.needs:
+            recipes.check(network.process, recipe, how, more)
+            plan, own = more.pop("plan"), {"dtype": options["dtype"]}
+            sampler = cls.from_plan(network, plan, **dict(how) | own)
+            recipes.check_plan(recipe, sampler.spec)
+            given = sampler._plans.again(given)
+        else:
+            rule = recipes.solver_in(recipe, how.get("solver"))
+            recipes.check(network.process, recipe, how, more)
+            sampler = cls(network, **dict(how) | options | {"solver": rule})
         if sampler.decoder is not None:
-            fitting(sampler.decoder, recipe.get("decoder"))
-        return sampler.sample(**given)
+            fitting(sampler.decoder, recipe.decoder)
+        return sampler.sample(**given | more)
 
 
 OPTIONS = frozenset(signature(Sampler).parameters) - {"network", "options"}
+# How the network is run, which no plan says.
+HOW = frozenset(signature(Sampler._settle).parameters) - {"self", "network", "asked"}
 # What a recipe leaves open. It holds the solver too, but for a user's own.
-OPEN = OPTIONS - {
-    "steps", "grid", "end", "times", "sigmas", "guidance", "interval", "classifier_scale", "clip", "dtype"
-}  # fmt: skip
+OPEN = HOW - {"dtype"} | {"solver"}
+
+
+def _check_network(network: Any) -> None:
+    if not isinstance(network, ScoreNetwork):
+        raise ValueError(
+            f"network={type(network).__name__}: wrap the module in ScoreNetwork(module, process, shape), "
+            "which says how it is called"
+        )
 
 
 def _own_grid(solver: Solver, network: Parameterisation) -> str | grids.Grid | None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from diffusion_engine import SOLVERS, Plan, zoo
 from diffusion_engine.cli import files
+from diffusion_engine.sampler.spec import Spec
 
 
 def test_sample_writes_a_grid_with_its_recipe(capsys, tmp_path):
@@ -265,15 +266,47 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_saved_plan_on_the_command_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    few = ("--seeds", "3-5", "--steps", 3, "--guidance", 3)
+    run(capsys, "sample", "--out", "x.npz", *few, "--save-plan", "p.json")
+    planned = ("--plan", "p.json", "--out", "y.npz")
+    about = json.loads(run(capsys, "sample", *planned, "--seeds", "3-5", "--json")[0])
+    assert about["recipe"]["needs"] == ["plan"] and about["nfe"] == 3
+    run(capsys, "sample", "--recipe", "y.npz", "--plan", "p.json", "--out", "z.npz")
+    one, *others = (np.load(name)["samples"] for name in ("x.npz", "y.npz", "z.npz"))
+    assert all(np.array_equal(one, other) for other in others)
+    (tmp_path / "bad.json").write_text("{}")
+    for words, message in (
+        ((*planned, "--solver", "ddim", "--steps", 3), "--plan says --solver, --steps itself: leave"),
+        ((*planned, "--class", "none"), "the plan guides to a condition"),
+        (("--plan", "bad.json", "--out", "z.npz"), "bad.json holds no plan of this engine"),
+        (("--recipe", "x.npz", *planned), "as they were made: leave out --plan"),
+        (("--recipe", "y.npz", "--out", "z.npz"), "the recipe was made with plan; give them again"),
+    ):  # fmt: skip
+        _, err = run(capsys, "sample", *words, code=2)
+        assert message in err and err.count("\n") == 1
+
+
+def test_commands_ask_what_a_spec_says():
+    """Their options' words and a Spec's fields are the same; none of a Spec's is missing in `sample`."""
+    own = {p.name: p for p in cli.typer.main.get_command(cli.app).commands["sample"].params}
+    left = {"times", "sigmas", "interval", "classifier_scale", "clip", "dtype", "encoding"}
+    assert Spec.model_fields.keys() - own.keys() == left  # which Python alone says
+    for name in Spec.model_fields.keys() & own.keys() - {"solver"}:
+        assert own[name].help == Spec.model_fields[name].description
+
+
 def test_the_command_line_settles_openmp_before_torch():
     code = "import sys, diffusion_engine.cli.app; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_import_is_light():
-    """Importing the package loads neither triton nor a compiled module, and starts no CUDA."""
+    """Importing the package loads neither triton, pydantic nor a compiled module, and starts no CUDA."""
     code = (
         "import sys, torch, diffusion_engine; from diffusion_engine import Sampler; "
+        "assert 'pydantic' not in sys.modules; "
         "loaded = [m for m in sys.modules if m.startswith('triton') or m.endswith(('_cpu', '_cuda'))"
         " and m.startswith('diffusion_engine')]; "
         "assert not loaded, loaded; assert not torch.cuda.is_initialized()"

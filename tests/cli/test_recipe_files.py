@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from diffusion_engine import Sampler
 from diffusion_engine.cli import files
-from diffusion_engine.sampler import recipe as recipes
+from diffusion_engine.sampler.spec import Recipe
 from diffusion_engine.testing import exact_network
 
 # ---------------------------------------------------------------- recipes
@@ -30,7 +30,7 @@ def test_a_recipe_is_strict_json_of_known_keys(made):
     path, recipe = made
     text = Image.open(path).text[files.METADATA_KEY]
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert files.read_recipe(path) == recipe and recipe.keys() == recipes.KEYS
+    assert files.read_recipe(path) == recipe and recipe.keys() == Recipe.model_fields.keys()
     large = path.with_name("large.png")
     about = PngInfo()
     about.add_text(files.METADATA_KEY, text)

@@ -201,16 +201,16 @@ def test_outputs_that_are_none(out, message):
 
 
 def test_plans_are_kept_within_bounds(monkeypatch):
-    monkeypatch.setattr("diffusion_engine.sampler.sampler.PLANS", 40)
+    monkeypatch.setattr("diffusion_engine.sampler.plans.PLANS", 40)
     network = ScoreNetwork(lambda x, label, y: x * 0.5, VP(), SHAPE, null=3, classes=3)
     sampler = Sampler(network, "ddim", 4)
     scales = [1.0 + i / 32 for i in range(32)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(sampler.plan, scales))
-    assert len(sampler._plans) == 8  # of 5 rows each
+    assert len(sampler._plans.kept) == 8  # of 5 rows each
     assert sampler.plan(scales[-1]) is sampler.plan(scales[-1])
     made = sampler.sample(32, condition=1, guidance=scales)
-    assert made.finite == [True] * 32 and len(sampler._plans) == 8
+    assert made.finite == [True] * 32 and len(sampler._plans.kept) == 8
     long = Sampler(network, "ddim", 50)
     assert long.plan() is long.plan()  # one longer than the bound is kept alone
 

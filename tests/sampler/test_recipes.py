@@ -8,7 +8,7 @@ import torch
 
 from diffusion_engine import Decoder, Sampler, ScoreNetwork, with_classifier
 from diffusion_engine.processes import VP
-from diffusion_engine.sampler import recipe as recipes
+from diffusion_engine.sampler.spec import BEFORE, RNG, Recipe, Spec
 from diffusion_engine.testing import exact_network, labelled_mixture
 
 SHAPE = (2, 3, 4)
@@ -67,7 +67,7 @@ def test_a_recipe_makes_the_samples_again(kind):
     own = network(clip=(-2.0, 2.0))
     made = Sampler(own, steps=4, **options).sample(**request)
     recipe = json.loads(json.dumps(made.recipe, allow_nan=False))
-    assert recipe == made.recipe and recipe.keys() == recipes.KEYS
+    assert recipe == made.recipe and recipe.keys() == Recipe.model_fields.keys()
     needs = {name: request[name] for name in GIVEN if name in request}
     if isinstance(request.get("noise"), torch.Tensor):
         needs["noise"] = request["noise"]
@@ -148,12 +148,93 @@ def test_the_generator_of_a_recipe():
     """One of the version before drew other normals where an image was given, and the same elsewhere."""
     own = network()
     plain = Sampler(own, "ddpm", 3).sample(2)
-    before = plain.recipe | {"rng": recipes.BEFORE}
+    before = plain.recipe | {"rng": BEFORE}
     assert torch.equal(Sampler.replay(own, before).samples, plain.samples)
     given = Sampler(own, "ddpm", 3).sample(x=IMAGES, start=0.4)
     with pytest.raises(ValueError, match="the recipe's rng is 'philox4x32-10/1'"):
-        Sampler.replay(own, given.recipe | {"rng": recipes.BEFORE}, x=IMAGES)
-    assert recipes.RNG != recipes.BEFORE
+        Sampler.replay(own, given.recipe | {"rng": BEFORE}, x=IMAGES)
+    assert RNG != BEFORE
+
+
+def test_the_schema_says_what_recipes_are():
+    """One JSON schema, valid itself, whose keys are a recipe's; a recipe goes through the model unchanged."""
+    schema = Recipe.model_json_schema()
+    assert schema["additionalProperties"] is False
+    recipe = Sampler(network(), "heun", 3, s_tmax=math.inf).sample(2, condition=[3, 4]).recipe
+    assert schema["properties"].keys() == recipe.keys()
+    made = Recipe.model_validate_json(json.dumps(recipe))
+    assert made.model_dump(mode="json") == recipe and Recipe(**recipe) == made
+    assert Recipe.model_validate(made) == made
+    again = Sampler.replay(network(), made)
+    assert again.recipe == recipe
+    with pytest.raises(ValueError, match="frozen"):
+        made.start = 0.5
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(recipe, schema)
+
+
+def test_a_spec_is_what_a_sampler_is_asked():
+    """By name, from JSON, or of a sampler, whose own has its points for times."""
+    told = {
+        "solver": "heun",
+        "steps": 4,
+        "guidance": 2.0,
+        "interval": (0.3, math.inf),
+        "clip": None,
+    }
+    spec = Spec.model_validate_json(json.dumps(told | {"interval": [0.3, 1e308]}))
+    assert spec == Spec(**told)
+    assert Spec.model_validate_json(spec.model_dump_json()) == spec
+    made = Sampler(network(), spec.solver.name, **spec.arguments())
+    assert made.recipe() == Sampler(network(), **told).recipe()
+    own = Sampler(network(), made.spec.solver.name, **made.spec.arguments())
+    assert own.points == made.points and own.recipe() == made.recipe()
+    asked = Spec(
+        solver="ddim", encoding=2, start=0.3, dtype=torch.float64, times=[0.9, own.points[1]]
+    )
+    assert asked.request() == {"start": 0.3, "noised": False, "encoding": 2, "noise": None}
+    assert asked.arguments()["times"] == [0.9, own.points[1]]
+    assert asked.arguments()["dtype"] is torch.float64
+
+
+def test_results_do_not_share_their_recipes():
+    sampler = Sampler(network(), "heun", 3)
+    first, before = sampler.sample(1).recipe, json.dumps(sampler.recipe())
+    first["points"][0][0], first["solver"]["options"]["s_churn"] = 7.0, 3.0
+    assert json.dumps(sampler.recipe()) == before
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"stepz": 3}, "a spec has no stepz; did you mean steps"),
+        ({"steps": 0}, "steps=0: a run has a whole number of steps, 1 or more"),
+        ({"grid": 3}, "grid=3: input should be a valid string"),
+        ({"times": [0.9, "a"]}, "times='a': give a finite number"),
+        ({"sigmas": 3.0}, "sigmas=3.0: input should be a valid tuple"),
+        ({"guidance": "x"}, "guidance='x': give one number"),
+        ({"interval": (3.0, 1.0)}, r"interval=\(3.0, 1.0\): give two noise-to-signal"),
+        ({"classifier_scale": None}, "classifier_scale=None: the scale is a finite number"),
+        ({"clip": 3}, "clip=3: give a range"),
+        ({"dtype": "int8"}, "dtype='int8': input should be 'float16', 'bfloat16'"),
+        ({"start": "now"}, "start='now': give a time t"),
+        ({"noised": 1}, "noised=1: give True or False"),
+        ({"encoding": -1}, "refine=-1: a whole number of iterations a step"),
+        ({"noise": "pink"}, "noise='pink': give 'brownian'"),
+        ({"solver": {"name": "heun"}}, "options is missing"),
+        ({"solver": 3}, "solver=3: input should be a valid dictionary"),
+    ],
+)  # fmt: skip
+def test_specs_that_are_refused(given, message):
+    for made in (lambda told: Spec(**told), Spec.model_validate):
+        with pytest.raises(ValueError, match=message) as error:
+            made({"solver": "ddim"} | given)
+        assert "\n" not in str(error.value) and "pydantic" not in str(error.value)
+    with pytest.raises(ValueError, match="spec=3: input should be a valid dictionary"):
+        Spec.model_validate(3)
+    with pytest.raises(ValueError, match="this spec is no JSON"):
+        Spec.model_validate_json("{")
 
 
 OF_THE_FIRST_FORMAT = """{

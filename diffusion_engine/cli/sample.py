@@ -1,0 +1,224 @@
+"""The command `sample`."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..sampler.spec import Recipe, Spec
+from .options import (
+    Accelerate,
+    Backend,
+    BatchSize,
+    Classes,
+    Compile,
+    Device,
+    End,
+    Executor,
+    Grid,
+    Guidance,
+    Json,
+    Model,
+    Noise,
+    Noised,
+    Option,
+    SolverName,
+    Start,
+    Steps,
+    classes_of,
+    device_of,
+    how_of,
+    network_of,
+    numbers,
+    solver_of,
+    spec_of,
+    written,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..networks.network import ScoreNetwork
+    from ..plan import Plan
+    from ..sampler.request import Result
+    from ..solvers import Solver
+
+
+def sample(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="file to write: .png, .npz or .safetensors")],
+    model: Model = "digits",
+    solver: SolverName = "dpmpp_2m",
+    steps: Steps = 20,
+    n: Annotated[
+        int | None, typer.Option("--n", help="how many samples; 50 without --seeds")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="one seed a sample: 0-63 or 1,5,9")] = None,
+    classes: Classes = "all",
+    guidance: Guidance = 2.0,
+    grid: Grid = None,
+    end: End = "zero",
+    option: Option = None,
+    batch_size: BatchSize = 64,
+    backend: Backend = "auto",
+    device: Device = None,
+    accelerate: Accelerate = False,
+    executor: Executor = "eager",
+    compile: Compile = False,
+    x: Annotated[
+        Path | None,
+        typer.Option("--x", help="images to begin with at --start, or what encode wrote"),
+    ] = None,
+    start: Start = None,
+    noised: Noised = False,
+    noise: Noise = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            help="make the samples of this file again; give its --x and --plan again where it had one"
+        ),
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="run the plan of this file, as --save-plan wrote it")
+    ] = None,
+    save_plan: Annotated[Path | None, typer.Option(help="write the plan as JSON")] = None,
+    as_json: Json = False,
+) -> None:
+    """Makes samples and writes them to a file. Under torchrun every process makes a part of them."""
+    from ..sampler.ranks import Ranks, sample_shared
+    from ..sampler.sampler import Sampler
+    from . import files
+    from .pictures import read_images
+
+    asked = written(context)
+    files.check_path(out)
+    if save_plan is not None:
+        files.check_folder(save_plan)
+    ranks = Ranks.of_environment()
+    saved = None if recipe is None else Recipe.model_validate(files.read_recipe(recipe))
+    table = None if plan is None else files.read_plan(plan)
+    own = solver_of(solver, option) if ":" in solver else None
+    if saved is not None:
+        _check_recipe(asked, saved, ranks.world, own)
+        model = model if "model" in asked else _model_of(saved)
+    elif table is not None:
+        _check_plan(asked)
+    rule = _rule(saved, table, own) or solver_of(solver, option)
+    place = device_of(device, ranks.local)
+    network = network_of(model, rule, place)
+    files.check_path(out, network.shape)
+    free = table is not None or (noised if saved is None else saved.noised)
+    given = None if x is None else read_images(x, network.shape, network.state_shape, free)
+    how = how_of(context, place)
+    began = time.perf_counter()
+    if saved is not None:
+        result = _replayed(network, saved, table, rule, how, given)
+    else:
+        wanted = numbers(seeds) if seeds is not None else None
+        count = _count(n, wanted, given)
+        condition = classes_of(network, classes, count)
+        scale = guidance if condition is not None or "guidance" in asked else 1.0
+        spec = spec_of(context, rule, guidance=scale)
+        if table is None:
+            sampler = Sampler(network, rule, **spec.arguments(), **how)
+        else:
+            sampler = Sampler.from_plan(network, table, **how)
+        if save_plan is not None:
+            files.atomically(save_plan, sampler.plan().to_json().encode())
+        made = sample_shared(ranks, sampler, count, wanted, condition, given, **spec.request())
+        if made is None:  # rank 0 has all samples, and writes them
+            return
+        result = made
+    if not all(result.finite):
+        bad = [s for s, ok in zip(result.seeds, result.finite, strict=True) if not ok]
+        raise ValueError(f"seeds {bad} gave values that are not finite; nothing was written")
+    seconds = time.perf_counter() - began
+    files.write(out, result, _columns(result.recipe["condition"]))
+    _report(out, result, seconds, as_json)
+
+
+def _check_recipe(asked: dict[str, str], recipe: Recipe, world: int, own: Solver | None) -> None:
+    """Raises ValueError where options stand beside --recipe that would change what it makes."""
+    from ..sampler.sampler import HOW
+
+    # It holds all else but a user's solver, and says what it needs.
+    given = HOW | {"out", "recipe", "model", "as_json"} | {"x", "plan"}.intersection(recipe.needs)
+    given |= set() if own is None else {"solver", "option"}
+    if fixed := [option for name, option in asked.items() if name not in given]:
+        raise ValueError(
+            f"--recipe makes its samples as they were made: leave out {', '.join(fixed)}, or --recipe"
+        )
+    if world > 1:
+        raise ValueError("--recipe makes its samples in one process; start it without torchrun")
+
+
+def _check_plan(asked: dict[str, str]) -> None:
+    """Raises ValueError where options stand beside --plan that it says itself."""
+    said = Spec.model_fields.keys() - {"noise"} | {"option", "save_plan"}
+    if fixed := [option for name, option in asked.items() if name in said]:
+        raise ValueError(f"--plan says {', '.join(fixed)} itself: leave that out, or --plan")
+
+
+def _rule(saved: Recipe | None, table: Plan | None, own: Solver | None) -> Solver | None:
+    """The solver of a recipe, or of a plan where it is one of this package; None of neither."""
+    from ..sampler.recipe import solver_in
+    from ..solvers import SOLVERS
+    from ..solvers import solver as named
+
+    if table is not None:
+        return named(table.name) if table.name in SOLVERS else own
+    return None if saved is None or "plan" in saved.needs else solver_in(saved, own)
+
+
+def _replayed(
+    network: ScoreNetwork,
+    saved: Recipe,
+    table: Plan | None,
+    rule: Solver,
+    how: dict[str, Any],
+    x: Tensor | None,
+) -> Result:
+    from ..sampler.sampler import Sampler
+
+    given = {name: value for name, value in (("x", x), ("plan", table)) if value is not None}
+    own = {} if "plan" in saved.needs else {"solver": rule}
+    return Sampler.replay(network, saved, how | own, **given)
+
+
+def _model_of(recipe: Recipe) -> str:
+    """The shipped network of a recipe. Others run code or read files, which a recipe shall not choose."""
+    from ..zoo import names
+
+    name = recipe.network
+    if name not in names():
+        raise ValueError(f"the recipe's network {name!r} does not ship; say which it is by --model")
+    return name
+
+
+def _count(n: int | None, seeds: list[int] | None, x: Tensor | None) -> int:
+    """How many samples were asked for."""
+    if n is not None:
+        return n
+    return len(seeds) if seeds is not None else len(x) if x is not None else 50
+
+
+def _report(out: Path, result: Result, seconds: float, as_json: bool) -> None:
+    count = len(result.seeds)
+    if not as_json:
+        typer.echo(f"{out}: {count} samples, {result.nfe} calls each, {seconds:.2f} s")
+        return
+    about = {"out": str(out), "n": count, "nfe": result.nfe, "seconds": round(seconds, 3)}
+    typer.echo(json.dumps(about | {"evaluations": result.evaluations, "recipe": result.recipe}))
+
+
+def _columns(condition: list[int] | None) -> int | None:
+    """One column a class where the classes are taken in turn."""
+    period = len(set(condition or []))
+    turns = condition is not None and all(
+        a == b for a, b in zip(condition, condition[period:], strict=False)
+    )
+    return period if turns and period > 1 else None

@@ -1,0 +1,96 @@
+"""The plans of a sampler: made by its solver as they are asked for, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .. import trace
+from ..executors.lru import Lru
+from ..networks.parameterisation import Parameterisation
+from ..ops.philox import IMAGE, STATE
+from ..plan import Plan
+from ..plan.guidance import classifier_free, classifier_guidance, compose, inpaint
+from ..processes import Point, grids
+from ..solvers import Solver
+from ..solvers.inverse import encoding
+
+PLANS = 4096  # rows of plans that a sampler keeps, some 7 KB each
+
+# of guidance, or the weights of the conditions that are composed
+Scale = float | tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Plans:
+    """Those of a solver for a network over the points of a run; Sampler explains the fields."""
+
+    solver: Solver
+    points: tuple[Point, ...]
+    network: Parameterisation
+    interval: tuple[float, float]
+    classifier_scale: float
+    clip: tuple[float, float] | None
+    kept: Lru[tuple, Plan] = field(default_factory=lambda: Lru(PLANS))
+
+    def of(
+        self,
+        scale: Scale,
+        start: float | None,
+        kind: str = "prior",
+        masked: bool = False,
+        refine: int | None = None,
+    ) -> Plan:
+        """The plan of a run; Sampler.plan has the arguments."""
+        # A network that reads its scale makes the calls of an unguided one.
+        scale = 1.0 if self.network.reads_scale else scale
+        key = (scale, start, kind, masked, refine)
+        plan = self.kept.get(key)
+        if plan is None:
+            with trace.span("plan"):
+                plan = self._guided(self._solved(start, kind, refine), scale)
+                plan = inpaint(plan) if masked else plan
+                self.kept.put(key, plan, min(len(plan.rows), PLANS))
+        return plan
+
+    def request(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What Request is asked, of what `sample` was: the same."""
+        return asked
+
+    def again(self, recorded: dict[str, Any]) -> dict[str, Any]:
+        """What `sample` was asked, of what a recipe says: the same."""
+        return recorded
+
+    def _solved(self, start: float | None, kind: str, refine: int | None) -> Plan:
+        """The solver's own plan, or the one that encodes."""
+        network, clip = self.network, self.clip
+        if refine is not None:
+            kind = "whole" if kind == "whole" else "state"
+            plan = encoding(self.solver, self.points, network, start, clip, refine, kind)
+        else:
+            points = self.points if start is None else self._points_from(start)
+            plan = self.solver.plan(network, points, kind, clip)
+        if kind == "prior":
+            return plan
+        given = IMAGE if kind == "image" else STATE
+        return plan.replace_rows([replace(row, key=given | row.key) for row in plan.rows])
+
+    def _guided(self, plan: Plan, scale: Scale) -> Plan:
+        network, interval = self.network, self.interval
+        if isinstance(scale, tuple):
+            plan = compose(plan, scale, network.unconditional)
+        else:
+            plan = classifier_free(plan, scale, interval)
+        if network.gradient is None:
+            return plan
+        return classifier_guidance(plan, self.classifier_scale, network.gradient, interval)
+
+    def _points_from(self, start: float) -> tuple[Point, ...]:
+        first = grids.point_at(self.network.process, self.points, start)
+        rest = tuple(p for p in self.points if p.lam > first.lam)
+        if not rest:
+            raise ValueError(
+                f"start={start:g} lies at or after the last time t={self.points[-1].t:g}"
+            )
+        return (first, *rest)

@@ -1,0 +1,287 @@
+"""`Spec`, what is asked of a sampler, and `Recipe`, what made samples: the one place that knows their keys.
+
+The command line, files and Python read and write them through these models. JSON has no infinity: there
+it is 1e308.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
+
+from .. import checks
+from ..plan.guidance import CLASSIFIER, checked_interval
+from ..processes import Point
+from ..processes.grids import STEPS
+from .model import Model
+from .wanted import REFINE, SEED, START
+
+FORMAT, RNG = "diffusion-engine-recipe/2", "philox4x32-10/2"
+FIRST = "diffusion-engine-recipe/1"  # its solvers' `max_order` was named `order`
+BEFORE = "philox4x32-10/1"  # drew other normals where x was given, and the same elsewhere
+
+INFINITY = 1e308
+CLIP = "give a range (low, high) with low < high, None or 'network'"
+
+
+def _number(given: Any, info: ValidationInfo) -> float:
+    return checks.number(str(info.field_name), given)
+
+
+def _labels(given: Any, info: ValidationInfo) -> Any:
+    """Whole numbers, of a sample one or a nested list of them."""
+    if isinstance(given, (list, tuple)):
+        return tuple(_labels(entry, info) for entry in given)
+    value = checks.plain(given)
+    if type(value) is not int:
+        raise ValueError(f"{info.field_name}={checks.said(given)}: labels are whole numbers")
+    return value
+
+
+def _seed(given: Any) -> int:
+    seed = checks.whole("seeds", given, 0, SEED)
+    if seed >= 2**64:
+        raise ValueError(f"seeds={seed}: {SEED}")
+    return seed
+
+
+def _level(given: Any) -> Any:
+    return (given.t, given.alpha, given.sigma) if isinstance(given, Point) else given
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+Labels = Annotated[tuple[int | tuple[Any, ...], ...], BeforeValidator(_labels)]
+Seed = Annotated[int, BeforeValidator(_seed), Field(ge=0, lt=2**64)]
+Level = Annotated[tuple[Number, Number, Number], BeforeValidator(_level)]  # t, alpha, sigma
+Range = tuple[float, float]
+Dtype = Literal["float16", "bfloat16", "float32", "float64"]
+# What a recipe cannot hold and is given again.
+Need = Literal["condition", "compose", "x", "mask", "known", "noise", "plan"]
+
+
+class Method(Model):
+    """A solver: its name, and what options of it JSON holds."""
+
+    kind: ClassVar[str] = "solver"
+    name: str
+    options: dict[str, Any]
+
+
+class Asked(Model):
+    """What a Spec and a Recipe both say: how a run differs from one of the solver alone."""
+
+    # What belongs to a request; the rest is the sampler's.
+    REQUEST: ClassVar[tuple[str, ...]] = ("start", "noised", "encoding", "noise")
+
+    solver: Method = Field(description="its name, with its options")
+    interval: Range = Field(
+        (0.0, math.inf), description="(low, high] of sigma / alpha in which guidance acts"
+    )
+    classifier_scale: float = Field(1.0, description="of the network's classifier, 0 for none")
+    clip: Range | Literal["network"] | None = Field(
+        "network", description="range of the estimate of x0; network: the network's own"
+    )
+    dtype: Dtype | None = Field(None, description="of the network's input; the module's own")
+    start: float | None = Field(None, description="time at which x begins")
+    noised: bool = Field(False, description="x is the state of that time already, as encode's is")
+    encoding: int | None = Field(
+        None,
+        ge=0,
+        description="fixed-point iterations a step, towards the solver's exact inverse",
+    )
+    noise: Literal["brownian"] | None = Field(
+        None, description="brownian: one path of noise, whatever the steps"
+    )
+
+    @field_validator("interval", mode="before")
+    @classmethod
+    def _interval(cls, given: Any) -> Range:
+        low, high = checked_interval(given)
+        return low, math.inf if high >= INFINITY else high
+
+    @field_serializer("interval")
+    def _bounded(self, interval: Range) -> Range:
+        return interval[0], min(interval[1], INFINITY)
+
+    @field_validator("classifier_scale", mode="before")
+    @classmethod
+    def _scale(cls, given: Any) -> float:
+        return checks.number("classifier_scale", given, CLASSIFIER)
+
+    @field_validator("clip", mode="before")
+    @classmethod
+    def _clip(cls, given: Any) -> Any:
+        whole = given is None or (isinstance(given, str) and given == "network")
+        return given if whole else checks.pair("clip", given, CLIP)
+
+    @field_validator("dtype", mode="before")
+    @classmethod
+    def _dtype(cls, given: Any) -> Any:
+        return None if given is None else str(given).removeprefix("torch.")
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _start(cls, given: Any) -> float | None:
+        return None if given is None else checks.number("start", given, START)
+
+    @field_validator("noised", mode="before")
+    @classmethod
+    def _noised(cls, given: Any) -> bool:
+        return checks.flag("noised", given)
+
+    @field_validator("encoding", mode="before")
+    @classmethod
+    def _encoding(cls, given: Any) -> int | None:
+        return None if given is None else checks.whole("refine", given, 0, REFINE)
+
+    @field_validator("noise", mode="before")
+    @classmethod
+    def _noise(cls, given: Any) -> Any:
+        if given not in (None, "brownian"):
+            raise ValueError(f"noise={checks.said(given)}: give 'brownian', or leave it out")
+        return given
+
+    def arguments(self) -> dict[str, Any]:
+        """The keywords of Sampler, but for the solver."""
+        import torch  # the command line reads these models before it settles how torch waits
+
+        dtype = None if self.dtype is None else getattr(torch, self.dtype)
+        named = ("interval", "classifier_scale", "clip")
+        return {name: getattr(self, name) for name in named} | {"dtype": dtype}
+
+    def request(self) -> dict[str, Any]:
+        """The keywords of `Sampler.sample`."""
+        return {name: getattr(self, name) for name in self.REQUEST}
+
+
+class Spec(Asked):
+    """What is asked of a sampler, whatever the network's weights are.
+
+    The times are `steps` intervals of a grid, or `times`, or `sigmas`; Sampler and its `sample` explain the
+    fields. A solver may be given by its name alone.
+    """
+
+    kind: ClassVar[str] = "spec"
+
+    steps: int = Field(20, ge=1, description="intervals of the grid")
+    grid: str | None = Field(None, description="uniform, quadratic, karras, lambda, trailing, ...")
+    end: str = Field(
+        "zero", description="zero: end at clean data; t_min: at the process's first time"
+    )
+    times: tuple[Number | Level, ...] | None = Field(
+        None, description="descending times t, or levels (t, alpha, sigma)"
+    )
+    sigmas: tuple[Number, ...] | None = Field(None, description="descending sigma / alpha")
+    guidance: float | tuple[float, ...] = Field(
+        1.0, description="classifier-free scale, 1 for none"
+    )
+
+    @field_validator("solver", mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        return {"name": given, "options": {}} if isinstance(given, str) else given
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _steps(cls, given: Any) -> int:
+        return checks.whole("steps", given, 1, STEPS)
+
+    @field_validator("guidance", mode="before")
+    @classmethod
+    def _guidance(cls, given: Any) -> Any:
+        return checks.numbers("guidance", given)
+
+    def arguments(self) -> dict[str, Any]:
+        """The keywords of Sampler, but for the solver."""
+        named = ("steps", "grid", "end", "sigmas", "guidance")
+        times = self.times and [Point(*t) if isinstance(t, tuple) else t for t in self.times]
+        return super().arguments() | {n: getattr(self, n) for n in named} | {"times": times}
+
+
+class Recipe(Asked):
+    """With a network, what makes the same samples again: a Spec whose times are points, and of every sample
+    its seed, condition and scales.
+
+    points     (t, alpha, sigma) of each
+    decoder    the scale of one that made images, else None
+    condition  a class a sample; compose: those of each sample, where several are composed
+    guidance   a scale a sample, or the weights of the composed conditions
+    needs      what was given beside, and JSON does not hold
+    """
+
+    kind: ClassVar[str] = "recipe"
+    # One entry a sample, or None.
+    PER_SAMPLE: ClassVar[tuple[str, ...]] = ("seeds", "condition", "compose", "guidance")
+
+    format: Literal["diffusion-engine-recipe/2", "diffusion-engine-recipe/1"]
+    rng: Literal["philox4x32-10/2", "philox4x32-10/1"]
+    network: str = "network"
+    points: tuple[Level, ...]
+    interval: Range
+    clip: Range | None
+    dtype: Dtype
+    start: float | None
+    noised: bool
+    decoder: dict[str, float] | None = None
+    seeds: tuple[Seed, ...]
+    condition: Labels | None
+    compose: tuple[Labels, ...] | None = None
+    guidance: tuple[Number, ...] | tuple[tuple[Number, ...], ...]
+    needs: tuple[Need, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_this_engine(cls, given: Any) -> Any:
+        """Raises ValueError where this is no recipe, or one of another version."""
+        if not isinstance(given, Mapping) or "format" not in given:
+            raise ValueError(
+                "this is not a recipe of this engine: it says no format; use Result.recipe"
+            )
+        needs = given.get("needs", ())
+        if not isinstance(needs, (list, tuple)):
+            raise ValueError(
+                f"the recipe's needs={needs!r} are no list of names; use Result.recipe"
+            )
+        same = RNG if "x" in needs else BEFORE
+        for key, own, also in (("format", FORMAT, FIRST), ("rng", RNG, same)):
+            if given.get(key) not in (own, also):
+                raise ValueError(
+                    f"the recipe's {key} is {given.get(key)!r} and this version reads {own!r}; use the "
+                    "version that made it"
+                )
+        return given
+
+    @classmethod
+    def sentence(cls, error: ValidationError) -> str:
+        first = error.errors()[0]
+        said = super().sentence(error)
+        if not first["loc"] or said.startswith("a recipe has no"):
+            return said
+        what = ", it names no solver" if first["loc"][0] == "solver" else ""
+        return f"this is not a recipe of this engine{what} ({said}); use Result.recipe"
+
+    def arguments(self) -> dict[str, Any]:
+        """The keywords of Sampler, but for the solver."""
+        return super().arguments() | {"times": [Point(*level) for level in self.points]}
+
+    def request(self) -> dict[str, Any]:
+        """The keywords of `Sampler.sample`, but for what the recipe needs."""
+        made = super().request() | {"seeds": list(self.seeds)}
+        if not self.guidance or not isinstance(self.guidance[0], tuple):
+            classes = None if self.condition is None else list(self.condition)
+            return made | {"condition": classes, "guidance": list(self.guidance)}
+        if self.compose is None:
+            return made
+        pairs = zip(zip(*self.compose, strict=True), zip(*self.guidance, strict=True), strict=True)  # type: ignore[arg-type]
+        return made | {"compose": list(pairs)}
