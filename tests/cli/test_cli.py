@@ -11,6 +11,7 @@ from command import run
 from PIL import Image
 
 from diffusion_engine import SOLVERS, Plan, zoo
+from diffusion_engine.cli import app as cli
 from diffusion_engine.cli import files
 from diffusion_engine.sampler.spec import Spec
 
