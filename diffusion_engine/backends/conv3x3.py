@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..ops.conv3x3 import Conv3x3Args, Launch
 from ..ops.op import Implementation
-from .native import CPU, address, view
+from .native import CPU, view
 from .views import layout_objection, strides
 
 
@@ -56,7 +56,8 @@ def bind(args: Conv3x3Args) -> Launch:
 
     def launch(tensors: Sequence[Tensor | None]) -> None:
         x, _, packed, bias, residual, out = tensors
-        run(p, [address(t) for t in (x, packed, bias, residual, out)])
+        given = (x, packed, bias, residual, out)
+        run(p, [0 if t is None else t.data_ptr() for t in given])
 
     return launch
 

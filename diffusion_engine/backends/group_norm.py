@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..ops.group_norm import GroupNormArgs, Launch
-from .native import ABSENT, DTYPE, Module, View, address, implementations
+from .native import ABSENT, DTYPE, Module, View, implementations
 from .views import scattered, strides
 
 FIELDS = ("x", "out", "weight", "bias", "scale", "shift", "residual", "summed")
@@ -73,7 +73,7 @@ def bind(on: Module, args: GroupNormArgs) -> Launch:
     run = on.layer_kernel("group_norm", args.x.device)
 
     def launch(tensors: Sequence[Tensor | None]) -> None:
-        run(p, [address(t) for t in tensors])
+        run(p, [0 if t is None else t.data_ptr() for t in tensors])
 
     return launch
 
