@@ -8,7 +8,7 @@ import torch
 from accelerate_cases import close
 from torch import nn
 
-from diffusion_engine import Sampler, ScoreNetwork, from_diffusers
+from diffusion_engine import Sampler, from_diffusers
 from diffusion_engine.accelerate import accelerate, accelerated
 from diffusion_engine.accelerate.attention import FusedMultiheadAttention
 from diffusion_engine.accelerate.compare import compared, difference
