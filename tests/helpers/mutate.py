@@ -50,8 +50,8 @@ TESTS = {
     "plan/guidance.py": f"guidance classifier composition {SAMPLING}",
     "executors/": f"graph reuse capture budget {SAMPLING} profile",
     "accelerate/": "accelerate_derivatives accelerate_places accelerate accelerate_calls "
-    "accelerate_attention accelerate_convolutions accelerate_conv_forms accelerate_diffusers accelerate_blocks "
-    "accelerate_changes accelerate_peft conv3x3 layers_library profile cld_runs",
+    "accelerate_attention accelerate_convolutions accelerate_conv_forms accelerate_diffusers "
+    "accelerate_blocks accelerate_changes accelerate_peft conv3x3 layers_library profile cld_runs",
 }
 # (file, line as changed): why nobody can tell the mutant from the original.
 DUMPS = 'return json.dumps({**body, "rows": [to_dict(row) for row in self.rows]}%s)'
