@@ -15,7 +15,7 @@ from oracles.problems import SCHEDULES, TM
 from tape import TapeRecorder, taped
 
 from diffusion_engine import Sampler, ScoreNetwork
-from diffusion_engine.executors import eager, graph
+from diffusion_engine.executors import stages
 from diffusion_engine.genie import exact_derivative
 from diffusion_engine.processes import VP
 from diffusion_engine.processes.levels import Levels
@@ -99,7 +99,7 @@ def test_a_step_is_one_call_and_one_launch(monkeypatch):
         step = taped(RESOLVE)(*arguments)
         return lambda outs=(): (launches.append(len(outs)), step(outs))[1]
 
-    RESOLVE = graph.resolve
+    RESOLVE = stages.resolve
     calls = []
 
     def module(x, t, y=None):
@@ -108,7 +108,7 @@ def test_a_step_is_one_call_and_one_launch(monkeypatch):
 
     network = copy.copy(EXACT)
     object.__setattr__(network, "module", module)
-    monkeypatch.setattr(eager, "resolve", lambda *a: resolve(*a))
+    monkeypatch.setattr(stages, "resolve", lambda *a: resolve(*a))
     for afs, denoise in ((False, False), (True, True), (True, False)):
         calls.clear(), launches.clear()
         sampler = Sampler(network, "genie", 6, end="t_min", afs=afs, denoise=denoise, backend="cpp")

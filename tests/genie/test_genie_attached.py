@@ -13,7 +13,7 @@ from tape import TapeRecorder, taped
 from torch import nn
 
 from diffusion_engine import Sampler, ScoreNetwork, from_diffusers, with_classifier
-from diffusion_engine.executors import Graph, eager, graph
+from diffusion_engine.executors import Graph, stages
 from diffusion_engine.genie import Head, attach, exact_derivative
 from diffusion_engine.processes import VP, Discrete
 from diffusion_engine.processes.levels import levels
@@ -63,8 +63,8 @@ def test_a_head_costs_no_launch(monkeypatch):
         step = RESOLVE(op, backend, args)
         return lambda outs=(): (launches.append(len(outs)), step(outs))[1]
 
-    RESOLVE = eager.resolve
-    monkeypatch.setattr(eager, "resolve", resolve)
+    RESOLVE = stages.resolve
+    monkeypatch.setattr(stages, "resolve", resolve)
     for afs, denoise in ((False, False), (True, True)):
         before = network.module.calls
         launches.clear()
@@ -158,7 +158,7 @@ def test_attached_networks_compile_copy_and_are_captured(monkeypatch):
         assert torch.equal(a, b)
     half = Sampler(attached, "genie", 3, dtype=torch.bfloat16).sample(2)
     assert half.finite == [True, True]
-    monkeypatch.setattr(graph, "resolve", taped(graph.resolve))
+    monkeypatch.setattr(stages, "resolve", taped(stages.resolve))
     eager = Sampler(attached, "genie", 4).sample(3)
     captured = Sampler(attached, "genie", 4, executor=Graph(recorder=TapeRecorder())).sample(3)
     assert torch.equal(eager.samples, captured.samples)

@@ -19,6 +19,7 @@ from oracles import moments
 from oracles.solvers import oracle
 
 from diffusion_engine import SOLVERS, Sampler, Solver
+from diffusion_engine.networks.parameterisation import Parameterisation
 from diffusion_engine.processes import CLD, EDM, VE, VP, Discrete, SubVP, grids
 
 PROCESSES = [*BY_SCHEDULE.values(), cld_cases.TC, cld_cases.VARYING]
@@ -198,7 +199,7 @@ def on_default_grids(rule: Solver, several: bool) -> list:
     if rule.parts == 2:
         return [CLD(), cld_cases.VARYING]
     of_x = (VP(), SubVP(), VE(), EDM()) if several else (VP(),)
-    return [p for p in of_x if not rule.objection(p, grids.points(p, 4))]
+    return [p for p in of_x if not rule.objection(Parameterisation(p, (1,)), grids.points(p, 4))]
 
 
 def test_levels_do_not_mend_steps_that_are_too_long():
