@@ -96,9 +96,8 @@ def samples(
     contender: Contender, steps: int, grid: str, guidance: float, solver: str | None = None
 ) -> Tensor:
     name, of, options = contender
-    if (
-        of.parameterisation.derivative == "exact" and guidance != 1.0
-    ):  # it follows the guided ODE itself
+    if of.parameterisation.derivative == "exact" and guidance != 1.0:
+        # an exact derivative follows the guided ODE itself
         of, guidance = exact_derivative(load_network("digits"), guidance=guidance), 1.0
     one = Sampler(of, solver or name, steps, grid=grid, guidance=guidance, **options)
     classes = [seed % 10 for seed in range(SEEDS)]
