@@ -5,7 +5,7 @@ For every sample b whose row r = row[b] is not negative, and every m with n = te
 
     out[m, b] = sum_{i < n} weight[r, m, i] * normal of (seed[b], key = terms[r, m, 2 + i], terms[r, m, 1])
 
-The sum runs in order from +0, one rounding for each product and each addition. diffusion_engine/plan/brownian.py
+The sum runs in order from +0, one rounding for each product and each addition. plan/brownian.py
 writes the tables: keys are nodes of the path's tree, and the squares of the weights sum to 1.
 """
 
