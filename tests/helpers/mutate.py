@@ -42,7 +42,11 @@ SAMPLING = (
 TESTS = {
     "sampler/sampler.py": f"sampler sampler_options weights entrance {SAMPLING}",
     "sampler/request.py": f"sampler batches given_noise guidance entrance {SAMPLING}",
-    "sampler/recipe.py": f"recipes own_recipes errors guidance {SAMPLING} files written_files",
+    "sampler/recipe.py": f"recipes own_recipes from_plan errors guidance {SAMPLING} files written_files",
+    "sampler/spec.py": f"recipes own_recipes entrance errors cli files {SAMPLING}",
+    "sampler/model.py": "recipes own_recipes files",
+    "sampler/plans.py": f"sampler_options objects {SAMPLING}",
+    "sampler/saved.py": "from_plan cli",
     "plan/plan.py": f"plan errors sampler guidance {SAMPLING} solvers",
     "plan/row.py": f"plan errors sampler guidance {SAMPLING} solvers",
     "plan/guidance.py": f"guidance {SAMPLING}",
