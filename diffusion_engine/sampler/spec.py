@@ -62,7 +62,7 @@ def _level(given: Any) -> Any:
 
 Number = Annotated[float, BeforeValidator(_number)]
 Labels = Annotated[tuple[int | tuple[Any, ...], ...], BeforeValidator(_labels)]
-Seed = Annotated[int, BeforeValidator(_seed), Field(ge=0, lt=2**64)]
+Seed = Annotated[int, Field(ge=0, lt=2**64), BeforeValidator(_seed)]
 Level = Annotated[tuple[Number, Number, Number], BeforeValidator(_level)]  # t, alpha, sigma
 Range = tuple[float, float]
 Dtype = Literal["float16", "bfloat16", "float32", "float64"]
@@ -86,7 +86,9 @@ class Asked(Model):
 
     solver: Method = Field(description="its name, with its options")
     interval: Range = Field(
-        (0.0, math.inf), description="(low, high] of sigma / alpha in which guidance acts"
+        (0.0, math.inf),
+        description="(low, high] of sigma / alpha in which guidance acts",
+        json_schema_extra={"default": [0.0, INFINITY]},
     )
     classifier_scale: float = Field(1.0, description="of the network's classifier, 0 for none")
     clip: Range | Literal["network"] | None = Field(

@@ -44,11 +44,15 @@ SAMPLING = (
 TESTS = {
     "sampler/sampler.py": f"sampler requests sampler_options weights entrance {SAMPLING}",
     "sampler/request.py": f"requests sampler batches given_noise guidance entrance {SAMPLING}",
-    "sampler/recipe.py": f"recipes own_recipes errors guidance {SAMPLING} recipe_files files written_files",
+    "sampler/recipe.py": f"recipes own_recipes from_plan errors guidance {SAMPLING} recipe_files files written_files",
+    "sampler/spec.py": f"recipes own_recipes entrance errors cli files {SAMPLING}",
+    "sampler/model.py": "recipes own_recipes files",
+    "sampler/plans.py": f"sampler_options objects {SAMPLING}",
+    "sampler/saved.py": "from_plan cli",
     "plan/plan.py": f"plan errors sampler guidance {SAMPLING} solvers",
     "plan/row.py": f"plan errors sampler guidance {SAMPLING} solvers",
     "plan/guidance.py": f"guidance classifier composition {SAMPLING}",
-    "executors/": f"graph reuse capture budget {SAMPLING} profile",
+    "executors/": f"batch any_order graph reuse capture budget graph_networks {SAMPLING} profile",
     "accelerate/": "accelerate_derivatives accelerate_places accelerate accelerate_calls "
     "accelerate_convolutions accelerate_choice accelerate_blocks "
     "accelerate_changes accelerate_peft conv3x3 layers_library profile cld_runs",

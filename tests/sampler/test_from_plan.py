@@ -79,6 +79,8 @@ def test_what_is_given_beside_a_plan(kind, solver):
         needs["noise"] = given["noise"]
     recipe = json.loads(json.dumps(made.recipe, allow_nan=False))
     assert recipe["needs"] == ["plan", *needs]
+    told = sampler.sample(**asked).recipe
+    assert recipe["noised"] == told["noised"] and recipe["start"] in (told["start"], None)
     again = Sampler.replay(own, recipe, plan=plan, **needs)
     assert torch.equal(again.samples, made.samples) and again.recipe == made.recipe
     for name in ("x", "mask", "known"):
