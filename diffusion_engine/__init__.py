@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .processes.grids import GRIDS
     from .profiling import Profile, profile
     from .sampler.progress import Progress
-    from .sampler.request import Result
+    from .sampler.result import Result
     from .sampler.sampler import Sampler
     from .solvers import SOLVERS, Solver
 
@@ -63,7 +63,7 @@ _MODULES = {
     "networks.network": ("ScoreNetwork",),
     "plan": ("Call", "Plan", "Row"),
     "profiling": ("Profile", "profile"),
-    "sampler.request": ("Result",),
+    "sampler.result": ("Result",),
     "sampler.progress": ("Progress",),
     "sampler.sampler": ("Sampler",),
     "solvers": ("SOLVERS", "Solver"),

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
 from ..ops.registry import explain
 from ..ops.table import IMPLEMENTATIONS
-
-PACKAGES = ("diffusion-engine", "torch", "triton", "numpy", "safetensors")
+from ..profiling.versions import versions
 
 
 def report() -> dict[str, Any]:
@@ -24,18 +22,6 @@ def report() -> dict[str, Any]:
         "ops": [row for device in devices for row in _choices(device)],
         "self_test": [row for device in devices for row in _agreement(device)],
     }
-
-
-def versions() -> dict[str, str]:
-    """The versions of the packages that decide what runs."""
-    return {name: _version(name) for name in PACKAGES}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _describe(device: str) -> str:

@@ -20,7 +20,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from ..plan import Plan
-from ..sampler.request import Result
+from ..sampler.result import Result
 from ..sampler.spec import Recipe
 
 METADATA_KEY = "diffusion_engine"

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from ..networks.network import ScoreNetwork
     from ..plan import Plan
-    from ..sampler.request import Result
+    from ..sampler.result import Result
     from ..solvers import Solver
 
 

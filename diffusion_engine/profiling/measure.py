@@ -16,14 +16,14 @@ import torch
 from torch.profiler import ProfilerActivity, record_function
 
 from .. import checks, trace
-from ..cli.doctor import versions
 from ..networks.compiled import Compiled
 from .classes import BETWEEN, CLASSES, PARTS
 from .events import PREFIX, device_ops, host_ops, moves
 from .report import GAPS, NETWORK, Op, Part, Profile
+from .versions import versions
 
 if TYPE_CHECKING:
-    from ..sampler.request import Result
+    from ..sampler.result import Result
     from ..sampler.sampler import Sampler
 
 WARM_UP = 2  # runs: the second replays what the first one captured

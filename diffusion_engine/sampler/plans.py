@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -94,3 +94,24 @@ class Plans:
                 f"start={start:g} lies at or after the last time t={self.points[-1].t:g}"
             )
         return (first, *rest)
+
+
+def points_of(
+    solver: Solver,
+    network: Parameterisation,
+    steps: int,
+    grid: str | grids.Grid | None,
+    end: str,
+    times: Sequence[float | Point] | None,
+    sigmas: Sequence[float] | None,
+) -> tuple[Point, ...]:
+    """The points of a run; Sampler explains the arguments."""
+    if times is not None and sigmas is not None:
+        raise ValueError("times and sigmas both fix the levels of a run; give one of them")
+    if sigmas is not None:
+        return grids.from_sigmas(network.process, sigmas)
+    if times is not None:
+        return grids.from_times(network.process, times)
+    if grid is None and solver.parts == network.process.parts:
+        grid = solver.default_grid(network.process)  # with which it was published
+    return grids.points(network.process, steps, network.grid if grid is None else grid, end)

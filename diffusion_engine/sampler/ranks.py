@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .request import Result
+from .result import Result
 from .sampler import Sampler
 
 PATIENCE = timedelta(hours=24)  # for the slowest rank; torchrun ends all when one dies

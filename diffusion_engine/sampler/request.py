@@ -1,4 +1,4 @@
-"""What a caller asks of a sampler, checked once, and what comes back."""
+"""What a caller asks of a sampler, checked once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..networks.condition import check_alike, check_shapes, checked, length, null_like
+from ..networks.condition import check_alike, checked, length
 from ..networks.network import Condition, ScoreNetwork
 from . import images
 from .plans import Scale
@@ -46,44 +46,6 @@ class Asked(Protocol):
 
     @property
     def state_dtype(self) -> torch.dtype: ...
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """Samples and how they were made.
-
-    samples      [n, *shape], the final state; with a decoder the images it makes of them. Of `encode`
-                 the latents, with CLD [x, v] on the channel axis
-    seeds        of each sample
-    nfe          rows with a network call: calls a sample sees one after another
-    evaluations  network evaluations of all samples together, guidance branches counted
-    recipe       JSON-able; with the network it makes the same samples again (Sampler.replay)
-    finite       of each sample: False where a value was not finite on the way, or in its image
-    latents      [n, *shape], the final state where a decoder made images of it, else None
-    """
-
-    samples: Tensor
-    seeds: list[int]
-    nfe: int
-    evaluations: int
-    recipe: dict[str, Any]
-    finite: list[bool]
-    latents: Tensor | None = None
-
-    @classmethod
-    def join(cls, parts: Sequence[Result]) -> Result:
-        """The parts of one request as one result."""
-        from .recipe import joined
-
-        return cls(
-            torch.cat([part.samples for part in parts]),
-            [seed for part in parts for seed in part.seeds],
-            parts[0].nfe,
-            sum(part.evaluations for part in parts),
-            joined([part.recipe for part in parts]),
-            [ok for part in parts for ok in part.finite],
-            None if parts[0].latents is None else torch.cat([p.latents for p in parts]),  # type: ignore[misc]
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,29 +162,6 @@ class Request:
         return dataclasses.replace(
             self, first=low, **{name: cut(getattr(self, name)) for name in names}
         )
-
-    def branches(
-        self, network: ScoreNetwork, device: torch.device, dtype: torch.dtype
-    ) -> list[Condition | None]:
-        """The condition of every branch: the given one, then none, then the further concepts. A network that
-        reads its guidance scale has the first alone, with the scale in it in `dtype`."""
-        if network.scale_input is not None:
-            scales = [scale for scale in self.scales if isinstance(scale, float)]
-            return [_with_scale(network, self.condition, scales, device, dtype)]
-        if self.condition is None or (network.null is None and not self.concepts):
-            return [self.condition]
-        # Without an unconditional branch nothing calls branch 1.
-        none: Condition | None = self.condition
-        if network.null is not None:
-            none = null_like(network, self.condition, dtype)
-        names = [sorted(c) if isinstance(c, Mapping) else None for c in (self.condition, none)]
-        if names[0] != names[1]:
-            raise ValueError(
-                f"the condition has the names {names[0]} and the network's null condition {names[1]}; "
-                "give both the same"
-            )
-        check_shapes(self.condition, none)
-        return [self.condition, none, *self.concepts]
 
     def noise_source(self) -> NoiseSource | None:
         """The given normals of this part, as a function of row and m."""
@@ -350,32 +289,3 @@ def _scales(name: str, given: float | Sequence[float], n: int) -> tuple[float, .
             f"{len(scales)} guidance scales for {n} samples; give one number, or one a sample"
         )
     return scales
-
-
-def example(network: ScoreNetwork, device: torch.device, dtype: torch.dtype) -> Condition | None:
-    """A condition for one sample, where the network says what they look like."""
-    made = checked(network, None if network.classes is None else 0, 1, device, dtype)
-    if network.scale_input is None:
-        return made
-    return _with_scale(network, made, (1.0,), device, dtype)
-
-
-def _with_scale(
-    network: ScoreNetwork,
-    condition: Condition | None,
-    scales: Sequence[float],
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Condition:
-    """The condition, and what tells the network its guidance scale; a tensor without a name is ""'s."""
-    assert network.scale_input is not None
-    made = network.scale_input(torch.tensor(scales, dtype=torch.float64))
-    told = {name: tensor.to(device, dtype) for name, tensor in made.items()}
-    wrong = [f"{name} {list(t.shape)}" for name, t in told.items() if len(t) != len(scales)]
-    if wrong:
-        raise ValueError(
-            f"scale_input made {', '.join(wrong)} of {len(scales)} scales; it makes [n, ...] of n"
-        )
-    if condition is None:
-        return told
-    return (dict(condition) if isinstance(condition, Mapping) else {"": condition}) | told

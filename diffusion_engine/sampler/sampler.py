@@ -1,43 +1,36 @@
-"""`Sampler`: a network, a solver and the times of a run; `.sample()` makes samples."""
+"""`Sampler`: a network, a solver and the times of a run; `.sample()` makes samples.
+
+One file because it is one class, and more than a third of it what users read of its arguments.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .. import checks, executors, solvers, trace
-from ..accelerate.accelerated_copy import Example
-from ..accelerate.handle import Accelerated
-from ..executors import Capacity, Executor, Graph
+from .. import checks, solvers
+from ..executors import Executor
 from ..networks.decoder import Decoder, fitting
-from ..networks.network import ScoreNetwork, check_finite
-from ..networks.parameterisation import Parameterisation
-from ..networks.placement import evaluating, moved, place
-from ..networks.wrapper import unwrapped
+from ..networks.network import ScoreNetwork
+from ..networks.placement import place
 from ..plan import Plan, brownian
 from ..plan.guidance import check
 from ..processes import Point, grids
 from ..solvers import Rule, Solver
-from . import request
-from .derived import Derived
-from .jobs import jobs
-from .nonfinite import finite_images, warn_nonfinite
-from .plans import Plans
-from .progress import Progress, bar, watcher
-from .request import ASKED, Request, Result, Scale
+from .plans import Plans, Scale, points_of
+from .progress import Progress
+from .request import ASKED, Request
+from .result import Result
+from .runner import BATCH, Runner
 from .saved import Saved
 
 if TYPE_CHECKING:  # pydantic is loaded with the first sampler
     from .spec import Recipe
-
-BATCH = "at least 1 sample a batch"
 
 # What `encode` passes on to `sample`.
 ENCODES = frozenset(
@@ -48,7 +41,7 @@ ENCODES = frozenset(
 RUN = frozenset(("batch_size", "on_step", "every", "progress"))
 
 
-class Sampler:
+class Sampler(Runner):
     """Samples of a trained network. Immutable: several threads may use one, and make others meanwhile; it
     can be copied and pickled for other processes.
 
@@ -106,20 +99,11 @@ class Sampler:
         **options: Any,
     ) -> None:
         _check_network(network)
-        if times is not None and sigmas is not None:
-            raise ValueError("times and sigmas both fix the levels of a run; give one of them")
         from .recipe import about
 
         rule = network.parameterisation
         self.solver: Solver | None = solvers.solver(solver, OPTIONS, **options)
-        if sigmas is not None:
-            self.points = grids.from_sigmas(network.process, sigmas)
-        elif times is not None:
-            self.points = grids.from_times(network.process, times)
-        else:
-            if grid is None:
-                grid = _own_grid(self.solver, rule) or rule.grid
-            self.points = grids.points(network.process, steps, grid, end)
+        self.points = points_of(self.solver, rule, steps, grid, end, times, sigmas)
         named = isinstance(clip, str) and clip == "network"
         asked = {
             "solver": about(self.solver), "guidance": guidance, "interval": interval,
@@ -154,20 +138,7 @@ class Sampler:
         made._settle(network, {"solver": own, "classifier_scale": 0.0, "clip": None}, **how)
         return made
 
-    def _settle(
-        self,
-        network: ScoreNetwork,
-        asked: Mapping[str, Any],
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-        backend: str = "auto",
-        batch_size: int = 64,
-        accelerate: bool = False,
-        executor: str | Executor = "eager",
-        compile: bool = False,
-        decoder: Decoder | None = None,
-    ) -> None:
+    def _settle(self, network: ScoreNetwork, asked: Mapping[str, Any], **how: Any) -> None:
         """Checks what was asked, and places the network.
 
         asked  of a Spec, but for the times, which are the sampler's points
@@ -175,41 +146,15 @@ class Sampler:
         from .recipe import written
         from .spec import Spec
 
-        self.dtype, self.device = place(network.module, dtype, device)
-        own = {"steps": max(1, len(self.points) - 1), "times": self.points, "dtype": self.dtype}
+        dtype, device = place(network.module, how.pop("dtype", None), how.pop("device", None))
+        own = {"steps": max(1, len(self.points) - 1), "times": self.points, "dtype": dtype}
         self.spec = Spec.model_validate({**asked, **own})
         self.guidance, self.interval = self.spec.guidance, self.spec.interval
         self.classifier_scale = self.spec.classifier_scale
         self.clip = None if isinstance(self.spec.clip, str) else self.spec.clip
         check(network.parameterisation, self.interval, self.classifier_scale)
-        self.executor = executors.executor(executor, backend)
-        self.batch_size = checks.whole("batch_size", batch_size, 1, BATCH)
-        example = self._example(network) if checks.flag("accelerate", accelerate) else None
-        compiled_for = self.device if checks.flag("compile", compile) else None
-        own_place = partial(moved, dtype=self.dtype, device=self.device)
-        self._derived = Derived(network, own_place, example, compiled_for)
-        self.executor.check(self.device)
-        if not isinstance(decoder, Decoder | None):
-            raise ValueError(
-                f"decoder={type(decoder).__name__}: give Decoder(module, scale_factor=...)"
-            )
-        self.decoder = None if decoder is None else decoder.placed(network.shape, self.device)
+        super().__init__(network, self.points[0], dtype=dtype, device=device, **how)
         self._recipe = written(self.spec, network.name, self.decoder)
-
-    def _example(self, network: ScoreNetwork) -> Example:
-        label = network.parameterisation.label_of(self.points[0])
-        given = request.example(network, self.device, self.dtype)
-        return Example(label, given, self.batch_size, self.dtype, self.device)
-
-    @property
-    def network(self) -> ScoreNetwork:
-        """What runs: the network given, or one made from it in another dtype, accelerated or compiled."""
-        return self._derived.network
-
-    @property
-    def accelerated(self) -> Accelerated | None:
-        """What accelerate=True did to the network; print it."""
-        return self._derived.accelerated
 
     def plan(
         self,
@@ -324,109 +269,36 @@ class Sampler:
             checks.function("on_step", on_step, "give a function of a Progress, or None")
         progress = None if progress is None else checks.flag("progress", progress)
         return (
-            self._run(full.part(low, low + size), on_step, every, progress)
+            self._part(full.part(low, low + size), on_step, every, progress)
             for low in range(0, full.n, size)
         )
 
-    def _run(
+    def _part(
         self,
         part: Request,
         on_step: Callable[[Progress], None] | None,
         every: int,
         progress: bool | None,
     ) -> Result:
-        network = self._followed()
         kind = "prior" if part.x is None else "state" if part.noised else "image"
         if part.x is not None and part.x.shape[1] > self.network.shape[0]:
             kind = "whole"
-        scales = list(dict.fromkeys(part.scales))
-        plans = [
-            self._plan(s, part.start, kind, part.mask is not None, part.encoding) for s in scales
-        ]
-        paths = isinstance(part.noise, str)  # "brownian", of which Request made sure
-        for plan in plans if paths else ():
-            brownian.check(plan)
-        of = dict(zip(scales, plans, strict=True))
-        conditions = part.branches(network, self.device, self.dtype)
-        each = jobs(part, [of[s] for s in part.scales], conditions, network.shape)
-        capacity = Capacity.of(
-            network,
-            plans,
-            part.n,
-            device=self.device,
-            dtype=self.dtype,
-            state_dtype=self.state_dtype,
-            conditions=each[0].conditions,
-            given=part.noise is not None,
-            brownian=paths,
-            masked=part.mask is not None,
-            denoised=on_step is not None,
+        masked = part.mask is not None
+        of = {s: self._plan(s, part.start, kind, masked, part.encoding) for s in part.scales}
+        if isinstance(part.noise, str):  # "brownian", of which Request made sure
+            for plan in of.values():
+                brownian.check(plan)
+        plans = [of[scale] for scale in part.scales]
+        samples, finite, latents = self._run(part, plans, on_step, every, progress)
+        return Result(
+            samples=samples,
+            seeds=list(part.seeds),
+            nfe=plans[0].nfe,
+            evaluations=sum(plan.evaluations for plan in plans),
+            recipe=self._recipe_of(part),
+            finite=finite,
+            latents=latents,
         )
-        if progress is None and not self.executor.between_rows:
-            progress = False
-        seen = bar(max(len(plan.rows) for plan in plans) - 1, progress)
-        parts = 1 if part.encoding is None else network.process.parts
-        with seen or nullcontext(), evaluating(network.module, unwrapped(network.module)):
-            watch = watcher(plans, part.n, seen, on_step, every)
-            with self.executor.batch(network, capacity) as batch:
-                seats = [batch.admit(job) for job in each]
-                self.executor.finish(batch, watch)
-                samples, finite = batch.read(seats, parts), batch.finite(seats)
-        if not all(finite):
-            warn_nonfinite(part.seeds, finite)
-        recipe = self._recipe_of(part)
-        latents = None
-        if self.decoder is not None and part.encoding is None:
-            with torch.no_grad():
-                latents, samples = samples, trace.traced("decode", self.decoder)(samples)
-            finite = finite_images(part.seeds, finite, samples)
-        evaluations = sum(job.plan.evaluations for job in each)
-        made = samples, list(part.seeds), plans[0].nfe, evaluations, recipe, finite
-        return Result(*made, latents)
-
-    def _followed(self) -> ScoreNetwork:
-        """The network to run, with what the user has changed of it since."""
-        before, network = self.network, self._derived.follow()
-        if network is not before:
-            self.executor.forget(before)
-        return network
-
-    def update_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Copies weights into the network this sampler runs, in place, so that captured graphs see them.
-
-        weights  as in the module's `state_dict`: every name and shape
-        A copy of the module in another dtype or on another device keeps these weights, whatever becomes of
-        the module. Not while a thread samples. Raises ValueError where names or shapes differ; nothing is
-        then changed.
-        """
-        inner = unwrapped(self._followed().module)
-        if not isinstance(inner, nn.Module):
-            raise ValueError(f"{type(inner).__name__} is no torch.nn.Module and has no weights")
-        if not isinstance(weights, Mapping) or not all(map(torch.is_tensor, weights.values())):
-            raise ValueError("the weights are no mapping of tensors; give a state_dict")
-        check_finite(
-            {name: weights[name] for name, _ in inner.named_parameters() if name in weights}
-        )
-        own = {name: tensor.shape for name, tensor in inner.state_dict().items()}
-        given = {name: tensor.shape for name, tensor in weights.items()}
-        if own != given:
-            wrong = sorted(n for n in own.keys() | given.keys() if own.get(n) != given.get(n))
-            raise ValueError(
-                f"the weights do not fit the network: {wrong[:4]} are missing, unknown or of another shape; "
-                "give the state_dict of the same architecture"
-            )
-        inner.load_state_dict(weights)
-        self._derived.release()
-
-    def recapture(self) -> None:
-        """Drops the captured graphs of the network: after its weights were moved or replaced."""
-        if isinstance(self.executor, Graph):
-            self.executor.recapture(self.network)
-
-    @property
-    def state_dtype(self) -> torch.dtype:
-        """float32, or float64 where the network runs in it (the reference step only)."""
-        return torch.float64 if self.dtype == torch.float64 else torch.float32
 
     def recipe(self) -> dict[str, Any]:
         """What reproduces the sampler, given the network, as JSON-able values."""
@@ -483,7 +355,7 @@ class Sampler:
 
 OPTIONS = frozenset(signature(Sampler).parameters) - {"network", "options"}
 # How the network is run, which no plan says.
-HOW = frozenset(signature(Sampler._settle).parameters) - {"self", "network", "asked"}
+HOW = frozenset(signature(Runner.__init__).parameters) - {"self", "network", "first"}
 # What a recipe leaves open. It holds the solver too, but for a user's own.
 OPEN = HOW - {"dtype"} | {"solver"}
 
@@ -494,10 +366,3 @@ def _check_network(network: Any) -> None:
             f"network={type(network).__name__}: wrap the module in ScoreNetwork(module, process, shape), "
             "which says how it is called"
         )
-
-
-def _own_grid(solver: Solver, network: Parameterisation) -> str | grids.Grid | None:
-    """The grid that a solver was published with."""
-    if solver.parts != network.process.parts:
-        return None
-    return solver.default_grid(network.process)

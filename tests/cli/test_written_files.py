@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffusion_engine import Sampler
 from diffusion_engine.cli import files
-from diffusion_engine.sampler.request import Result
+from diffusion_engine.sampler.result import Result
 from diffusion_engine.testing import exact_network
 
 

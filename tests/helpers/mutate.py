@@ -42,9 +42,12 @@ SAMPLING = (
     "cld_runs"
 )
 TESTS = {
+    "sampler/runner.py": f"sampler weights {SAMPLING}",
+    "sampler/branches.py": f"conditions batches {SAMPLING}",
+    "sampler/jobs.py": f"batches given_noise {SAMPLING}",
     "sampler/sampler.py": f"sampler requests sampler_options weights entrance {SAMPLING}",
     "sampler/request.py": f"requests sampler batches given_noise guidance entrance {SAMPLING}",
-    "sampler/recipe.py": f"recipes own_recipes from_plan errors guidance {SAMPLING} recipe_files files written_files",
+    "sampler/recipe.py": f"recipes own_recipes from_plan errors recipe_files {SAMPLING} files",
     "sampler/spec.py": f"recipes own_recipes entrance errors cli files {SAMPLING}",
     "sampler/model.py": "recipes own_recipes files",
     "sampler/plans.py": f"sampler_options objects {SAMPLING}",

@@ -37,7 +37,8 @@ def imported(path):
             if module in known:
                 for alias in node.names:
                     inner = f"{module}.{alias.name}"
-                    yield inner if inner in known else module
+                    if inner in known or not alias.name.startswith("_c"):  # _cpu, _cuda
+                        yield inner if inner in known else module
 
 
 def graph():

@@ -1,0 +1,64 @@
+"""The conditions that the branches of a request are called with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from ..networks.condition import check_shapes, checked, null_like
+from ..networks.network import Condition, ScoreNetwork
+from .request import Request
+
+
+def branches(
+    part: Request, network: ScoreNetwork, device: torch.device, dtype: torch.dtype
+) -> list[Condition | None]:
+    """The condition of every branch: the given one, then none, then the further concepts. A network that
+    reads its guidance scale has the first alone, with the scale in it in `dtype`."""
+    if network.scale_input is not None:
+        scales = [scale for scale in part.scales if isinstance(scale, float)]
+        return [with_scale(network, part.condition, scales, device, dtype)]
+    if part.condition is None or (network.null is None and not part.concepts):
+        return [part.condition]
+    # Without an unconditional branch nothing calls branch 1.
+    none: Condition | None = part.condition
+    if network.null is not None:
+        none = null_like(network, part.condition, dtype)
+    names = [sorted(c) if isinstance(c, Mapping) else None for c in (part.condition, none)]
+    if names[0] != names[1]:
+        raise ValueError(
+            f"the condition has the names {names[0]} and the network's null condition {names[1]}; "
+            "give both the same"
+        )
+    check_shapes(part.condition, none)
+    return [part.condition, none, *part.concepts]
+
+
+def example(network: ScoreNetwork, device: torch.device, dtype: torch.dtype) -> Condition | None:
+    """A condition for one sample, where the network says what they look like."""
+    made = checked(network, None if network.classes is None else 0, 1, device, dtype)
+    if network.scale_input is None:
+        return made
+    return with_scale(network, made, (1.0,), device, dtype)
+
+
+def with_scale(
+    network: ScoreNetwork,
+    condition: Condition | None,
+    scales: Sequence[float],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Condition:
+    """The condition, and what tells the network its guidance scale; a tensor without a name is ""'s."""
+    assert network.scale_input is not None
+    made = network.scale_input(torch.tensor(scales, dtype=torch.float64))
+    told = {name: tensor.to(device, dtype) for name, tensor in made.items()}
+    wrong = [f"{name} {list(t.shape)}" for name, t in told.items() if len(t) != len(scales)]
+    if wrong:
+        raise ValueError(
+            f"scale_input made {', '.join(wrong)} of {len(scales)} scales; it makes [n, ...] of n"
+        )
+    if condition is None:
+        return told
+    return (dict(condition) if isinstance(condition, Mapping) else {"": condition}) | told

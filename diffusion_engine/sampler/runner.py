@@ -1,0 +1,171 @@
+"""A network placed on a device, with the executor that runs its samples in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from .. import checks, executors, trace
+from ..accelerate.accelerated_copy import Example
+from ..accelerate.handle import Accelerated
+from ..executors import Capacity, Executor, Graph
+from ..networks.decoder import Decoder
+from ..networks.network import ScoreNetwork, check_finite
+from ..networks.placement import evaluating, moved, place
+from ..networks.wrapper import unwrapped
+from ..plan import Plan
+from ..processes import Point
+from .branches import branches, example
+from .derived import Derived
+from .jobs import jobs
+from .nonfinite import finite_images, warn_nonfinite
+from .progress import Progress, bar, watcher
+from .request import Request
+
+BATCH = "at least 1 sample a batch"
+
+# The samples, whether each is finite, and the latents where a decoder made images of them.
+Made = tuple[Tensor, list[bool], Tensor | None]
+
+
+class Runner:
+    """Where and how a network runs; Sampler explains the arguments.
+
+    first  the point of a run whose label an example of a call has
+    """
+
+    def __init__(
+        self,
+        network: ScoreNetwork,
+        first: Point,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        backend: str = "auto",
+        batch_size: int = 64,
+        accelerate: bool = False,
+        executor: str | Executor = "eager",
+        compile: bool = False,
+        decoder: Decoder | None = None,
+    ) -> None:
+        self.dtype, self.device = place(network.module, dtype, device)
+        self.executor = executors.executor(executor, backend)
+        self.batch_size = checks.whole("batch_size", batch_size, 1, BATCH)
+        called = self._example(network, first) if checks.flag("accelerate", accelerate) else None
+        compiled_for = self.device if checks.flag("compile", compile) else None
+        own_place = partial(moved, dtype=self.dtype, device=self.device)
+        self._derived = Derived(network, own_place, called, compiled_for)
+        self.executor.check(self.device)
+        if not isinstance(decoder, Decoder | None):
+            raise ValueError(
+                f"decoder={type(decoder).__name__}: give Decoder(module, scale_factor=...)"
+            )
+        self.decoder = None if decoder is None else decoder.placed(network.shape, self.device)
+
+    def _example(self, network: ScoreNetwork, first: Point) -> Example:
+        label = network.parameterisation.label_of(first)
+        given = example(network, self.device, self.dtype)
+        return Example(label, given, self.batch_size, self.dtype, self.device)
+
+    @property
+    def network(self) -> ScoreNetwork:
+        """What runs: the network given, or one made from it in another dtype, accelerated or compiled."""
+        return self._derived.network
+
+    @property
+    def accelerated(self) -> Accelerated | None:
+        """What accelerate=True did to the network; print it."""
+        return self._derived.accelerated
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """float32, or float64 where the network runs in it (the reference step only)."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    def _run(
+        self,
+        part: Request,
+        plans: Sequence[Plan],
+        on_step: Callable[[Progress], None] | None,
+        every: int,
+        progress: bool | None,
+    ) -> Made:
+        """The samples of a part of a request, each by its own of the plans: all are admitted and step while
+        one lives."""
+        network = self._followed()
+        conditions = branches(part, network, self.device, self.dtype)
+        each = jobs(part, plans, conditions, network.shape)
+        distinct = list({id(plan): plan for plan in plans}.values())
+        capacity = Capacity.of(
+            network,
+            distinct,
+            part.n,
+            device=self.device,
+            dtype=self.dtype,
+            state_dtype=self.state_dtype,
+            conditions=each[0].conditions,
+            given=part.noise is not None,
+            brownian=each[0].brownian,
+            masked=part.mask is not None,
+            denoised=on_step is not None,
+        )
+        if progress is None and not self.executor.between_rows:
+            progress = False
+        seen = bar(max(len(plan.rows) for plan in distinct) - 1, progress)
+        parts = 1 if part.encoding is None else network.process.parts
+        with seen or nullcontext(), evaluating(network.module, unwrapped(network.module)):
+            watch = watcher(distinct, part.n, seen, on_step, every)
+            with self.executor.batch(network, capacity) as batch:
+                seats = [batch.admit(job) for job in each]
+                self.executor.finish(batch, watch)
+                samples, finite = batch.read(seats, parts), batch.finite(seats)
+        if not all(finite):
+            warn_nonfinite(part.seeds, finite)
+        if self.decoder is None or part.encoding is not None:
+            return samples, finite, None
+        with torch.no_grad():
+            made = trace.traced("decode", self.decoder)(samples)
+        return made, finite_images(part.seeds, finite, made), samples
+
+    def _followed(self) -> ScoreNetwork:
+        """The network to run, with what the user has changed of it since."""
+        before, network = self.network, self._derived.follow()
+        if network is not before:
+            self.executor.forget(before)
+        return network
+
+    def update_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Copies weights into the network this sampler runs, in place, so that captured graphs see them.
+
+        weights  as in the module's `state_dict`: every name and shape
+        A copy of the module in another dtype or on another device keeps these weights, whatever becomes of
+        the module. Not while a thread samples. Raises ValueError where names or shapes differ; nothing is
+        then changed.
+        """
+        inner = unwrapped(self._followed().module)
+        if not isinstance(inner, nn.Module):
+            raise ValueError(f"{type(inner).__name__} is no torch.nn.Module and has no weights")
+        if not isinstance(weights, Mapping) or not all(map(torch.is_tensor, weights.values())):
+            raise ValueError("the weights are no mapping of tensors; give a state_dict")
+        check_finite(
+            {name: weights[name] for name, _ in inner.named_parameters() if name in weights}
+        )
+        own = {name: tensor.shape for name, tensor in inner.state_dict().items()}
+        given = {name: tensor.shape for name, tensor in weights.items()}
+        if own != given:
+            wrong = sorted(n for n in own.keys() | given.keys() if own.get(n) != given.get(n))
+            raise ValueError(
+                f"the weights do not fit the network: {wrong[:4]} are missing, unknown or of another shape; "
+                "give the state_dict of the same architecture"
+            )
+        inner.load_state_dict(weights)
+        self._derived.release()
+
+    def recapture(self) -> None:
+        """Drops the captured graphs of the network: after its weights were moved or replaced."""
+        if isinstance(self.executor, Graph):
+            self.executor.recapture(self.network)
