@@ -12,6 +12,7 @@ from torch import Tensor
 from .. import checks, trace
 from .buffers import Buffers, Inputs
 from .capacity import Capacity
+from .mirror import Mirror
 from .placed import Placed
 from .seats import Seats
 from .stages import Stages
@@ -34,8 +35,14 @@ class Batch(Seats):
 
     def __init__(self, capacity: Capacity, bind: Callable[[Buffers], Stages]) -> None:
         self.buffers = Buffers(capacity)
-        super().__init__(capacity, self.buffers.rows)
         self.stages = bind(self.buffers)
+        here = capacity.device.type == "cpu" and not self.stages.recorded
+        super().__init__(capacity, self.buffers.rows, None if here else capacity.device)
+        step = self.buffers.step
+        assert step.status is not None and step.src is not None and step.dst is not None
+        self._rows, self._seeds, self._status = map(Mirror, (step.row, step.seed, step.status))
+        self._src, self._dst = Mirror(step.src), Mirror(step.dst)
+        self._flags = None if step.given is None else Mirror(step.given)
         self._read: Placed | None = None  # whose src, conditions and seats are in place
         self._write: Placed | None = None  # whose dst is
         self.bind()
@@ -112,7 +119,7 @@ class Batch(Seats):
         row = self.rows.next[self._row]
         following = self._packing(row)
         if following is not self._write:
-            self.buffers.step.dst.copy_(following.dst)  # type: ignore[union-attr]
+            self._dst.put(following.dst)
             self._write = following
         if self._sources:
             self._fill_noise()
@@ -129,23 +136,20 @@ class Batch(Seats):
 
     def _prepare(self) -> None:
         """Puts in place what the next call and its step read."""
-        step, joined = self.buffers.step, bool(self._joined)
+        joined = bool(self._joined)
         if joined:
             self._seat_them()
         if self._changed:
-            for kept, values in (
-                (step.row, self._row), (step.seed, self._seed), (step.given, self._given)
-            ):  # fmt: skip
-                if kept is not None:
-                    kept.copy_(torch.from_numpy(values), non_blocking=True)
+            self._rows.put(self._row)
+            self._seeds.put(self._seed)
+            if self._flags is not None:
+                self._flags.put(self._given)
             self._changed = False
         call = self._call
         if joined or call is not self._read:
-            step.src.copy_(call.src)  # type: ignore[union-attr]
+            self._src.put(call.src)
             if call.count:
                 self.buffers.gather(call.places)
-                if self.buffers.latents is not None:
-                    self.buffers.latents.of[: call.count].copy_(call.samples)
             self._read = call
 
     def _seat_them(self) -> None:
@@ -160,7 +164,7 @@ class Batch(Seats):
             step.status.zero_()
         else:
             for seat in seats:
-                step.status[seat].zero_()
+                self._status.clear(seat)
         self.buffers.seat(seats, [self._jobs[seat][0] for seat in seats])
         self._joined = []
 

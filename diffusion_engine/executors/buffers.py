@@ -15,6 +15,7 @@ from .capacity import Capacity
 from .job import Job, named
 from .latents import Latents
 from .packing import Kinds
+from .placed import Table as Places
 from .rows import RowTable
 
 # What a ScoreNetwork is called with: input, label, condition, latent.
@@ -65,6 +66,7 @@ class Buffers:
         kinds = Kinds(s.seats, s.branches, s.entries, s.outputs)
         self.rows = RowTable(self.step.table, self.paths, kinds)
         self.latents = Latents(self.step, s.latent, s.room, s.dtype) if s.latent else None
+        self._slots = self.step.slots.unbind()
         self._names = [name for name, _, _ in s.condition]
         self._inputs: dict[int, Inputs] = {}
         self.bytes = sum(t.nbytes for t in self._tensors())
@@ -108,30 +110,49 @@ class Buffers:
             self._inputs[count] = net_in[:count], label[:count], condition, latent
         return self._inputs[count]
 
-    def gather(self, places: Tensor) -> None:
-        """Puts the conditions of a call's entries in place."""
+    def gather(self, places: Places) -> None:
+        """Puts in place the conditions of a call's entries, and whose latent each takes."""
+        if not self.condition and self.latents is None:
+            return
+        index = places if isinstance(places, Tensor) else torch.from_numpy(places)
         for kept, all_of in zip(self.condition, self.conditions, strict=True):
-            torch.index_select(all_of, 0, places, out=kept[: len(places)])
+            torch.index_select(all_of, 0, index, out=kept[: len(index)])
+        if self.latents is not None:
+            torch.remainder(index, self.capacity.seats, out=self.latents.of[: len(index)])
 
     def seat(self, seats: Sequence[int], jobs: Sequence[Job]) -> None:
         """Copies what jobs were given into their seats."""
-        step, channels = self.step, self.capacity.shape[0]
-        states = [() if job.x is None else job.x.split(channels) for job in jobs]
-        for k in range(max(map(len, states))):
-            _put(step.slots[k], seats, [parts[k] if len(parts) > k else None for parts in states])
+        step, count = self.step, self.capacity.seats
+        for k in range(self.capacity.inputs if any(job.x is not None for job in jobs) else 0):
+            _put(step.slots[k], seats, [self._part(job, k) for job in jobs])
         if step.mask is not None and step.known is not None:
             _put(step.mask, seats, [job.mask for job in jobs])
             _put(step.known, seats, [job.known for job in jobs])
-        for branch in range(self.capacity.branches if self.conditions else 0):
-            given = [job.conditions[branch : branch + 1] for job in jobs]
-            lists = [[t for _, t in named(*found)] if found else [] for found in given]
-            places = [branch * self.capacity.seats + seat for seat in seats]
-            for i, kept in enumerate(self.conditions):
-                _put(kept, places, [tensors[i] if tensors else None for tensors in lists])
+        if self.conditions and len(seats) == 1:
+            for branch, condition in enumerate(jobs[0].conditions):
+                place = branch * count + seats[0]
+                for kept, (_, tensor) in zip(self.conditions, named(condition), strict=True):
+                    kept.select(0, place).copy_(tensor, non_blocking=True)
+        elif self.conditions:
+            for branch in range(self.capacity.branches):
+                self._put_branch(branch, [branch * count + seat for seat in seats], jobs)
+
+    def _part(self, job: Job, k: int) -> Tensor | None:
+        """Slot k of a given state."""
+        parts = () if job.x is None else job.x.split(self.capacity.shape[0])
+        return parts[k] if k < len(parts) else None
+
+    def _put_branch(self, branch: int, places: Sequence[int], jobs: Sequence[Job]) -> None:
+        given = [job.conditions[branch : branch + 1] for job in jobs]
+        lists = [[t for _, t in named(*found)] if found else [] for found in given]
+        for i, kept in enumerate(self.conditions):
+            _put(kept, places, [tensors[i] if tensors else None for tensors in lists])
 
     def read(self, seats: Sequence[int], parts: int = 1) -> Tensor:
         """The samples of some seats, [n, parts x C, *pixel], in memory of their own."""
-        slots = self.step.slots
+        slots, first = self._slots, seats[0]
+        if len(seats) == parts == 1:
+            return slots[0].narrow(0, first, 1).clone()
         if list(seats) == list(range(seats[0], seats[0] + len(seats))):
             found = [slots[k][seats[0] : seats[0] + len(seats)] for k in range(parts)]
         else:

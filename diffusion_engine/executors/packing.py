@@ -9,7 +9,7 @@ import numpy as np
 IDLE, CALLLESS = 0, 1  # kinds of a seat without a row, and of a row that calls nothing
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Packing:
     """The entries of one batched call, by branch, then by seat.
 
@@ -35,11 +35,10 @@ class Kinds:
     """
 
     def __init__(self, seats: int, branches: int, entries: int, outputs: int) -> None:
-        self.seats, self._absent = seats, branches * seats
+        self.seats, self._fills, self._absent = seats, entries, branches * seats
         self._known: dict[tuple[int, ...], int] = {}
-        self._calls = np.zeros((2, branches), bool)
-        self._dst = np.full((2, entries), self._absent, np.intp)
-        self._src = np.full((2, outputs), self._absent, np.intp)
+        self._calls = np.zeros((branches, 2), bool)
+        self._looked_up = np.full((2, entries + outputs), self._absent, np.intp)
         self._seat = np.arange(seats, dtype=np.intp)[:, None]
         self._numbers = np.arange(self._absent, dtype=np.int32)
 
@@ -48,28 +47,27 @@ class Kinds:
         if not branches:
             return CALLLESS
         if branches not in self._known:
-            self._known[branches] = len(self._calls)
-            calls = np.zeros((1, self._calls.shape[1]), bool)
-            calls[0, list(branches)] = True
-            self._calls = np.concatenate([self._calls, calls])
-            self._dst = self._with(self._dst, sorted(set(branches)))
-            self._src = self._with(self._src, branches)
+            self._known[branches] = self._calls.shape[1]
+            calls = np.zeros((len(self._calls), 1), bool)
+            calls[list(branches)] = True
+            self._calls = np.concatenate([self._calls, calls], axis=1)
+            row = np.full((1, self._looked_up.shape[1]), self._absent, np.intp)
+            fills = sorted(set(branches))
+            row[0, : len(fills)] = np.multiply(fills, self.seats)
+            row[0, self._fills : self._fills + len(branches)] = np.multiply(branches, self.seats)
+            self._looked_up = np.concatenate([self._looked_up, row])
         return self._known[branches]
-
-    def _with(self, table: np.ndarray, branches: tuple[int, ...] | list[int]) -> np.ndarray:
-        row = np.full((1, table.shape[1]), self._absent, np.intp)
-        row[0, : len(branches)] = np.multiply(branches, self.seats)
-        return np.concatenate([table, row])
 
     def packing(self, kinds: np.ndarray) -> Packing:
         """The entries of seats [S] whose rows are of these kinds."""
-        places = np.flatnonzero(self._calls[kinds].T)
+        kinds = kinds.astype(np.intp)
+        (places,) = self._calls.take(kinds, axis=1).ravel().nonzero()
         entry = np.full(self._absent + self.seats, -1, np.int32)
         entry[places] = self._numbers[: len(places)]
-        dst, src = self._dst[kinds], self._src[kinds]
-        dst += self._seat
-        src += self._seat
-        return Packing(places, entry[dst], entry[src])
+        where = self._looked_up.take(kinds, axis=0)
+        where += self._seat
+        found = entry.take(where)
+        return Packing(places, found[:, : self._fills], found[:, self._fills :])
 
 
 def bucket(count: int) -> int:

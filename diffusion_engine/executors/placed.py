@@ -1,4 +1,4 @@
-"""Packings on the device, made when seats come to one and kept for those that come to it again."""
+"""Packings where the step reads them, kept for seats that come to the same again."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from .packing import Kinds
 
 PACKINGS = 256
 
+Table = np.ndarray | Tensor
 
-@dataclass(frozen=True, eq=False, slots=True)
+
+@dataclass(eq=False, slots=True)
 class Placed:
-    """A packing (packing.py) on the device; `samples` is the seat of each entry, for latents."""
+    """A packing (packing.py): tensors of the device, or arrays where the step reads the host's memory."""
 
     count: int
-    dst: Tensor
-    src: Tensor
-    places: Tensor
-    samples: Tensor
+    dst: Table
+    src: Table
+    places: Table
 
 
 class Packings:
-    """Those of the last PACKINGS states that seats came to, by the kinds of their rows."""
+    """Those of the last PACKINGS states that seats came to, by the kinds of their rows.
 
-    def __init__(self, kinds: Kinds, device: torch.device) -> None:
+    device  where they are copied to; None leaves them where they are made
+    """
+
+    def __init__(self, kinds: Kinds, device: torch.device | None) -> None:
         self._kinds, self._device = kinds, device
         self._kept: dict[bytes, Placed] = {}
 
@@ -42,14 +46,15 @@ class Packings:
         return found
 
     def _placed(self, kinds: np.ndarray) -> Placed:
-        packing = self._kinds.packing(kinds)
-        arrays = (packing.dst, packing.src, packing.places, packing.places % self._kinds.seats)
-        return Placed(packing.count, *map(self._upload, arrays))
+        p = self._kinds.packing(kinds)
+        if self._device is None:
+            return Placed(p.count, p.dst, p.src, p.places)
+        return Placed(p.count, *map(self._upload, (p.dst, p.src, p.places)))
 
     def _upload(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self._device, non_blocking=True)
 
     @property
     def bytes(self) -> int:
-        tables = (t for p in self._kept.values() for t in (p.dst, p.src, p.places, p.samples))
+        tables = (t for p in self._kept.values() for t in (p.dst, p.src, p.places))
         return sum(t.nbytes for t in tables)

@@ -67,6 +67,7 @@ class Replays(Stages):
     """
 
     network: ScoreNetwork
+    recorded = True
 
     def __init__(self, network: ScoreNetwork, buffers: Buffers, capturer: Capturer) -> None:
         self._capturer = capturer

@@ -6,6 +6,7 @@ import heapq
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from ..plan import Row
 from .capacity import Capacity
@@ -19,10 +20,11 @@ class Seats:
 
     capacity  what there is room for
     rows      the plans of those who sit here
+    device    where packings are copied to; None where the step reads the host's memory
     live      seats that have rows before them
     """
 
-    def __init__(self, capacity: Capacity, rows: RowTable) -> None:
+    def __init__(self, capacity: Capacity, rows: RowTable, device: torch.device | None) -> None:
         self.capacity, self.rows, self.live = capacity, rows, 0
         self._free = list(range(capacity.seats))
         self._jobs: dict[int, tuple[Job, Rows]] = {}
@@ -36,7 +38,7 @@ class Seats:
         self._seed = np.zeros(capacity.seats, np.int64)
         self._given = np.zeros(capacity.seats, np.int32)
         self._changed = True  # the three since the device has them
-        self._packings = Packings(rows.kinds, capacity.device)
+        self._packings = Packings(rows.kinds, device)
         self._call = self._packing(self._row)  # whose inputs the steps so far filled
         self._steps = 0
 
@@ -159,7 +161,7 @@ class Seats:
         if call is self._call:  # who ends changes the call
             return []
         self._call = call
-        ended: list[int] = np.flatnonzero((row < 0) & (before >= 0)).tolist()
+        ended: list[int] = (row < before).nonzero()[0].tolist()  # rows of a plan rise until it ends
         self.live -= len(ended)
         return ended
 

@@ -133,7 +133,9 @@ def evaluating(*modules: Any) -> Iterator[None]:
                 mine += [p for p in module.modules() if p in _woken or (whole and p.training)]
         _woken.update(mine)
         for part in mine:
-            part.training = False
+            vars(part)["training"] = (
+                False  # as Module.__setattr__ would, which looks for tensors first
+            )
     try:
         yield
     finally:
@@ -142,4 +144,4 @@ def evaluating(*modules: Any) -> Iterator[None]:
                 _woken[part] -= 1
                 if not _woken[part]:
                     del _woken[part]
-                    part.training = True
+                    vars(part)["training"] = True

@@ -54,6 +54,8 @@ class Derived:
     def follow(self) -> ScoreNetwork:
         """The network to run now. Raises ValueError where what the user's became cannot be accelerated."""
         module = self.own.module
+        if self.network is self.own and not isinstance(module, Compiled) and not self.accelerated:
+            return self.own
         with self._lock, evaluating(module, unwrapped(module)):
             if self._follows and self._contents is None:
                 self._contents = Contents.of(self.own.module)  # type: ignore[arg-type]

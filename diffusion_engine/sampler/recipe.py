@@ -62,15 +62,6 @@ def written(spec: Spec, network: str, decoder: Decoder | None) -> dict[str, Any]
     } | made  # fmt: skip
 
 
-def copied(value: Any) -> Any:
-    """A copy of what JSON holds, which its user may change."""
-    if isinstance(value, dict):
-        return {name: copied(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [copied(part) if isinstance(part, (list, dict)) else part for part in value]
-    return value
-
-
 def joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The recipe of the parts of one request."""
     made = dict(parts[0])

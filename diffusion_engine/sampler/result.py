@@ -46,3 +46,12 @@ class Result:
             [ok for part in parts for ok in part.finite],
             None if parts[0].latents is None else torch.cat([p.latents for p in parts]),  # type: ignore[misc]
         )
+
+
+def copied(value: Any) -> Any:
+    """A copy of what JSON holds, which its user may change."""
+    if isinstance(value, dict):
+        return {name: copied(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [copied(part) if isinstance(part, (list, dict)) else part for part in value]
+    return value

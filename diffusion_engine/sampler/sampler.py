@@ -25,7 +25,7 @@ from ..solvers import Rule, Solver
 from .plans import Plans, Scale, points_of
 from .progress import Progress
 from .request import ASKED, Request
-from .result import Result
+from .result import Result, copied
 from .runner import BATCH, Runner
 from .saved import Saved
 
@@ -302,8 +302,6 @@ class Sampler(Runner):
 
     def recipe(self) -> dict[str, Any]:
         """What reproduces the sampler, given the network, as JSON-able values."""
-        from .recipe import copied
-
         return copied(self._recipe)
 
     def _recipe_of(self, part: Request) -> dict[str, Any]:
