@@ -3,6 +3,7 @@
 import functools
 
 import torch
+from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import _disable_current_modes
 
 MAKERS = {
@@ -38,6 +39,7 @@ def poison(patch):
 
     patch  pytest's MonkeyPatch, which ends it
     """
+    _device_constructors()  # torch looks once, by their names, for whom a default device is
     for owner, names in MAKERS.items():
         for name in names:
             patch.setattr(owner, name, poisoned(getattr(owner, name)))

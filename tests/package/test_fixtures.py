@@ -33,6 +33,11 @@ def test_memory_that_nobody_wrote_shows(maker):
         assert made.dtype == dtype and made._version == 0 and "fill_" not in ran.names
 
 
+def test_makers_follow_the_default_device():
+    with torch.device("meta"):
+        assert torch.empty(3).is_meta and torch.empty_strided((3,), (1,)).is_meta
+
+
 def test_a_test_leaves_the_process_as_it_was():
     cpu = native.module("_cpu")
     before = (torch.get_num_threads(), torch.get_default_dtype(), cpu.isa(), trace.active())
