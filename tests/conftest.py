@@ -16,6 +16,11 @@ if not torch.cuda.is_available():
     # Read when triton is first imported: its kernels then run on CPU tensors.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+from poison import poison
+from process_state import kept
+
+from diffusion_engine.backends import native
+
 
 def pytest_collection_modifyitems(items):
     """The tests of every backend pass over Triton's where it is not installed."""
@@ -23,3 +28,28 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if "triton" in item.nodeid:
                 item.add_marker(pytest.mark.skip(reason="triton is not installed"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unwritten_memory_shows():
+    """Kernels that leave a part of their output unwritten are found by every comparison."""
+    with pytest.MonkeyPatch.context() as patch:
+        poison(patch)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def process_is_kept():
+    """What a test sets for the process ends with it."""
+    with kept():
+        yield
+
+
+@pytest.fixture(params=["scalar", "avx2", "avx512"])
+def isa(request):
+    """The instructions of the CPU kernels: each that this processor has."""
+    cpu = native.module("_cpu")
+    if request.param not in cpu.isas():
+        pytest.skip(f"this processor has no {request.param}")
+    cpu.set_isa(request.param)
+    return request.param

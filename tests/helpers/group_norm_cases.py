@@ -37,10 +37,10 @@ def image(rng, shape, dtype, last, fill=None):
     room = rng.choice([0, 0, 3])  # channels that lie between two samples, or between two pixels
     step = rng.choice([1, 1, 2]) if not last or math.prod(pixel) == 1 else 1
     if last and pixel:
-        base = torch.full((batch, *pixel, step * channels + room), float("nan"), dtype=dtype)
+        base = torch.empty((batch, *pixel, step * channels + room), dtype=dtype)
         made = base.movedim(-1, 1)[:, : step * channels : step]
     else:
-        base = torch.full((batch, step * channels + room, *pixel), float("nan"), dtype=dtype)
+        base = torch.empty((batch, step * channels + room, *pixel), dtype=dtype)
         made = base[:, : step * channels : step]
     if fill is not None:
         made.copy_(fill)
@@ -52,7 +52,7 @@ def strided(rng, values):
     one for all."""
     kind, axis = rng.choice(["dense", "apart", "expanded"]), rng.randrange(values.ndim)
     if kind == "apart":
-        memory = torch.full((*values.shape, 2), float("nan"), dtype=values.dtype)
+        memory = torch.empty((*values.shape, 2), dtype=values.dtype)
         return memory[..., 0].copy_(values)
     return values.narrow(axis, 0, 1).expand(values.shape) if kind == "expanded" else values
 

@@ -32,34 +32,21 @@ PACKAGE = "diffusion_engine"
 TREE = ROOT / "tests"
 MEMORY = 8 << 30  # bytes for the tests of a mutant
 
-# The tests of a file, by the longest beginning of its path, those that see most of it first.
+# Folders of the package that are mutated -> what sees them beside the tests of their own folder, in order:
+# folders of tests, or files of them.
 SAMPLING = (
-    "errors requests conditions learned_variance consistency levels compute_dtype outputs weights "
-    "given_noise reuse batches recipes plan sampler_options sampler graph objects guidance "
-    "classifier composition entrance entrance_networks decoder ddgan own_recipes own_solver "
-    "public_reports from_diffusers trace accelerate_changes genie genie_derivative genie_guided "
-    "genie_attached genie_networks churn grids pure_noise cld_states cld_solvers encoding brownian "
-    "cld_runs"
+    "sampler plan executors networks genie processes/levels processes/grids processes/cld_states "
+    "solvers/consistency solvers/ddgan solvers/own_solver solvers/pure_noise solvers/cld_solvers "
+    "solvers/encoding adapters/from_diffusers profiling ops/brownian accelerate/accelerate_changes "
+    "solvers/cld_runs"
 )
-TESTS = {
-    "sampler/runner.py": f"sampler weights {SAMPLING}",
-    "sampler/branches.py": f"conditions batches {SAMPLING}",
-    "sampler/jobs.py": f"batches given_noise {SAMPLING}",
-    "sampler/sampler.py": f"sampler requests sampler_options weights entrance {SAMPLING}",
-    "sampler/request.py": f"requests sampler batches given_noise guidance entrance {SAMPLING}",
-    "sampler/recipe.py": f"recipes own_recipes from_plan errors recipe_files {SAMPLING} files",
-    "sampler/spec.py": f"recipes own_recipes entrance errors cli files {SAMPLING}",
-    "sampler/model.py": "recipes own_recipes files",
-    "sampler/plans.py": f"sampler_options objects {SAMPLING}",
-    "sampler/saved.py": "from_plan cli",
-    "plan/plan.py": f"plan errors sampler guidance {SAMPLING} solvers",
-    "plan/row.py": f"plan errors sampler guidance {SAMPLING} solvers",
-    "plan/guidance.py": f"guidance classifier composition {SAMPLING}",
-    "executors/": f"batch any_order graph reuse capture budget graph_networks {SAMPLING} profile",
-    "accelerate/": "accelerate_derivatives accelerate_places accelerate accelerate_calls "
-    "accelerate_convolutions accelerate_choice accelerate_blocks "
-    "accelerate_changes accelerate_peft conv3x3 layers_library profile cld_runs",
+SEEN_BY = {
+    "sampler": f"{SAMPLING} cli",
+    "plan": f"{SAMPLING} solvers/solvers",
+    "executors": SAMPLING,
+    "accelerate": "ops/conv3x3 ops/layers_library profiling/profile solvers/cld_runs",
 }
+APART = ("gpu", "ranks", "threads")  # need a GPU, or processes of their own and minutes
 # (file, line as changed): why nobody can tell the mutant from the original.
 DUMPS = 'return json.dumps({**body, "rows": [to_dict(row) for row in self.rows]}%s)'
 EQUIVALENT = {
@@ -67,7 +54,7 @@ EQUIVALENT = {
     for ending in (", indent=0", ", indent=2", "")
 } | {
     (
-        "sampler/sampler.py",
+        "sampler/runner.py",
         "with seen or nullcontext(), evaluating(unwrapped(network.module), network.module):",
     ): "the modules in any order",
     (
@@ -81,7 +68,7 @@ def files(module: str = "") -> list[str]:
     """The files of the package that have tests here, of a module or folder."""
     package = ROOT / PACKAGE
     paths = sorted(path.relative_to(package).as_posix() for path in package.rglob("*.py"))
-    return [path for path in paths if path.startswith(tuple(TESTS)) and path.startswith(module)]
+    return [path for path in paths if path.split("/")[0] in SEEN_BY and path.startswith(module)]
 
 
 def sample(paths: Iterable[str], seed: int, count: int) -> list[Mutant]:
@@ -101,9 +88,20 @@ def sample(paths: Iterable[str], seed: int, count: int) -> list[Mutant]:
 
 
 def tests_of(path: str) -> list[str]:
-    best = max((start for start in TESTS if path.startswith(start)), key=len)
-    names = dict.fromkeys(TESTS[best].split())
-    return [str(next(TREE.rglob(f"test_{name}.py")).relative_to(ROOT)) for name in names]
+    """Those of its folder, of its own name first, then what else sees it."""
+    folder, name = path.split("/")[0], Path(path).stem
+    own = sorted(tests_in(folder), key=lambda test: name not in test.stem)
+    seen_by = (test for place in SEEN_BY[folder].split() for test in tests_in(place))
+    return list(dict.fromkeys(str(test.relative_to(ROOT)) for test in (*own, *seen_by)))
+
+
+def tests_in(place: str) -> list[Path]:
+    """Of a folder, or the one of a file's name."""
+    if not (TREE / place).is_dir():
+        folder, name = place.split("/")
+        return [TREE / folder / f"test_{name}.py"]
+    found = sorted((TREE / place).glob("test_*.py"))
+    return [test for test in found if not any(part in test.stem for part in APART)]
 
 
 def outcomes(

@@ -109,18 +109,9 @@ def test_same_bits(backend, shape, last):
         assert (want[:, -1] == -7.0).all()
 
 
-@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512"])
 def test_same_bits_of_large_samples(isa):
-    cpu = native.module("_cpu")
-    if isa not in cpu.isas():
-        pytest.skip(f"this processor has no {isa}")
-    before = cpu.isa()
-    cpu.set_isa(isa)
-    try:
-        for shape in ((1, 1, 3, 97, 101), (1, 2, 20_003)):
-            assert torch.equal(drawn("cpp", arguments(shape)), drawn("torch", arguments(shape)))
-    finally:
-        cpu.set_isa(before)
+    for shape in ((1, 1, 3, 97, 101), (1, 2, 20_003)):
+        assert torch.equal(drawn("cpp", arguments(shape)), drawn("torch", arguments(shape)))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

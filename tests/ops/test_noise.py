@@ -17,7 +17,7 @@ from diffusion_engine.ops.registry import resolve
 
 
 def fill(backend, shape, seeds, key=1, m=0, out=None):
-    out = torch.full(shape, float("nan")) if out is None else out
+    out = torch.empty(shape) if out is None else out
     resolve("noise", backend, NoiseArgs(out, torch.tensor(seeds)))(key, m)
     return out
 

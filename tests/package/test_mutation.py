@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from mutants import Mutant, mutants
-from mutate import PACKAGE, ROOT, files, first_failure, outcomes, sample
+from mutate import EQUIVALENT, PACKAGE, ROOT, files, first_failure, outcomes, sample
 from mutate import tests_of as the_tests_of
 
 # A line, and what the rules make of it.
@@ -60,6 +60,14 @@ def test_every_file_has_tests_that_exist():
         assert (ROOT / PACKAGE / path).is_file()
         for test in the_tests_of(path):
             assert (ROOT / test).is_file()
+
+
+def test_what_is_said_of_equivalent_mutants_is_said_of_mutants():
+    made = {}
+    for path, line in EQUIVALENT:
+        text = (ROOT / PACKAGE / path).read_text()
+        made.setdefault(path, {mutant.change[1] for mutant in mutants(path, text)})
+        assert line in made[path], f"{path} has no mutant {line!r}"
 
 
 TOY = "def larger(a, b):\n    return b if a < b else a\n"
