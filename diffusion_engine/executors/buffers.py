@@ -139,8 +139,10 @@ class Buffers:
 
     def _part(self, job: Job, k: int) -> Tensor | None:
         """Slot k of a given state."""
-        parts = () if job.x is None else job.x.split(self.capacity.shape[0])
-        return parts[k] if k < len(parts) else None
+        channels = self.capacity.shape[0]
+        if job.x is None or len(job.x) <= k * channels:
+            return None
+        return job.x if len(job.x) == channels else job.x.narrow(0, k * channels, channels)
 
     def _put_branch(self, branch: int, places: Sequence[int], jobs: Sequence[Job]) -> None:
         given = [job.conditions[branch : branch + 1] for job in jobs]

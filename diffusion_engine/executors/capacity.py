@@ -156,8 +156,8 @@ class Capacity:
         for name in ("mask", "known"):
             if (given := getattr(job, name)) is not None and given.shape != self.shape:
                 return f"{name} has shape {list(given.shape)}; {list(self.shape)} is needed"
-        if job.x is not None and tuple(job.x.shape) not in (shapes := self._states()):
-            wanted = " or ".join(str(list(shape)) for shape in shapes)
+        if job.x is not None and job.x.shape != self.shape and job.x.shape not in self._states():
+            wanted = " or ".join(str(list(shape)) for shape in self._states())
             return f"x has shape {list(job.x.shape)}; {wanted} is needed"
         return self._condition_objection(job)
 

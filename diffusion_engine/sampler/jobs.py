@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import repeat
 
 from torch import Tensor
 
@@ -26,23 +27,20 @@ def jobs(
     conditions  of each branch, [n, ...] tensors
     shape       of one sample
     """
-    given = _by_sample(conditions, part.n)
     source = part.noise_source()
     shared = None if source is None else Shared(source, (part.n, *shape))
     brownian = isinstance(part.noise, str)  # Request made sure of the name
-    return [
-        Job(
-            plan=plans[i],
-            seed=seed,
-            conditions=given[i],
-            x=None if part.x is None else part.x[i],
-            noise=None if shared is None else partial(shared, i),
-            brownian=brownian,
-            mask=None if part.mask is None else part.mask[i],
-            known=None if part.known is None else part.known[i],
-        )
-        for i, seed in enumerate(part.seeds)
-    ]
+    columns = (
+        plans,
+        part.seeds,
+        _by_sample(conditions, part.n),
+        repeat(None) if part.x is None else part.x.unbind(),
+        repeat(None) if shared is None else (partial(shared, i) for i in range(part.n)),
+        repeat(brownian),
+        repeat(None) if part.mask is None else part.mask.unbind(),
+        repeat(None) if part.known is None else part.known.unbind(),
+    )
+    return list(map(Job, *columns))
 
 
 class Shared:
