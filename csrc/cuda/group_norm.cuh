@@ -1,12 +1,12 @@
-// Group norm by blocks (diffusion_engine/ops/group_norm.py). Host and device: the tests run the same
-// code on a CPU.
+// Group norm by blocks (diffusion_engine/ops/group_norm.py). Host and device: the tests run the
+// same code on a CPU.
 //
-// A block has some neighbouring groups of a sample: one, or where channels are contiguous as many as
-// fill a stretch of memory. It takes WIDTH elements at a time from rows of `inner` of them: the pixels
-// of a channel, or the block's channels of a pixel. Where a group is small one block keeps all of it in
-// shared memory and reads x once. Else blocks leave the moments of parts, and a second launch merges
-// them. Means are kept as a pivot and the small distance from it, squares are of deviations, and every
-// sum has a fixed order that the sizes of one sample decide.
+// A block has some neighbouring groups of a sample: one, or where channels are contiguous as many
+// as fill a stretch of memory. It takes WIDTH elements at a time from rows of `inner` of them: the
+// pixels of a channel, or the block's channels of a pixel. Where a group is small one block keeps
+// all of it in shared memory and reads x once. Else blocks leave the moments of parts, and a second
+// launch merges them. Means are kept as a pivot and the small distance from it, squares are of
+// deviations, and every sum has a fixed order that the sizes of one sample decide.
 #pragma once
 #include "layers.h"
 #include "norm_access.cuh"
