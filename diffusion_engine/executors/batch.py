@@ -69,8 +69,8 @@ class Batch(Seats):
         """Whether all values of some seats were finite so far. Waits for the device."""
         status = self.buffers.step.status
         assert status is not None
-        found = status.tolist()
-        return [not found[seat] for seat in seats]
+        found = status.tolist()  # of those who just joined, what was before them
+        return [seat in self._joined or not found[seat] for seat in seats]
 
     def inputs(self) -> Inputs | None:
         """What the network is called with for the next step; None where no seat makes a call.
@@ -90,7 +90,8 @@ class Batch(Seats):
         outs  the network's outputs for `inputs()`, where the caller makes them
 
         Where it raises nobody has moved, and it may be called again: without the seat, say, whose noise
-        could not be had.
+        could not be had. An error of an `on_row` comes after all have moved and all were told: `row` is None
+        then of who came to the end. A seat that an `on_row` released did not come to its end.
         """
         if torch.is_grad_enabled() or torch.is_inference_mode_enabled():
             with plain():
@@ -132,11 +133,14 @@ class Batch(Seats):
         ended = self._move(row, following)
         if self._watchers:
             self._tell(before)
+            ended = [seat for seat in ended if seat in self._jobs and self._row[seat] < 0]
         return ended
 
     def _prepare(self) -> None:
         """Puts in place what the next call and its step read."""
         joined = bool(self._joined)
+        if self.live == len(self._joined):  # what was prepared is for those who left
+            self._call = self._packing(np.full_like(self._row, -1))
         if joined:
             self._seat_them()
         if self._changed:
@@ -159,7 +163,6 @@ class Batch(Seats):
         if self.live == len(seats):
             # Padded entries are computed too: not with what others left there, which may be NaN.
             step.net_in.zero_()
-            self._call = self._packing(np.full_like(self._row, -1))
         if len(self._jobs) == len(seats):
             step.status.zero_()
         else:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..networks.network import HALF, ScoreNetwork
 from ..ops import layout
 from ..plan import Plan
@@ -143,23 +146,42 @@ class Capacity:
 
     def given_objection(self, job: Job) -> str | None:
         """Why what a job is given does not fit."""
-        if not 0 <= job.seed < 2**64:
-            return f"its seed is {job.seed}; a seed lies in 0 ... 2^64 - 1"
-        if job.noise is not None and any(job.plan.draws) and not self.draws:
-            return "it comes with noise of its own and this batch draws all"
-        if job.brownian and any(job.plan.draws) and not self.brownian:
-            return "its noise is a Brownian path's and this batch follows none"
+        if not isinstance(job.seed, Integral) or not 0 <= job.seed < 2**64:
+            return f"its seed is {job.seed}; a seed lies in 0 ... 2^64 - 1 and is whole"
+        if objection := self._noise_objection(job):
+            return objection
         if not job.plan.masked == (job.mask is not None) == (job.known is not None):
             return (
                 "a plan that keeps a known region, mask= and known= come together; one is missing"
             )
         for name in ("mask", "known"):
-            if (given := getattr(job, name)) is not None and given.shape != self.shape:
-                return f"{name} has shape {list(given.shape)}; {list(self.shape)} is needed"
-        if job.x is not None and job.x.shape != self.shape and job.x.shape not in self._states():
-            wanted = " or ".join(str(list(shape)) for shape in self._states())
-            return f"x has shape {list(job.x.shape)}; {wanted} is needed"
-        return self._condition_objection(job)
+            given = getattr(job, name)
+            if given is not None and (objection := _shape_objection(name, given, (self.shape,))):
+                return objection
+        return self._state_objection(job) or self._condition_objection(job)
+
+    def _noise_objection(self, job: Job) -> str | None:
+        if job.noise is not None and job.brownian:
+            return "it comes with noise of its own and a Brownian path; give one or the other"
+        if job.noise is not None and not callable(job.noise):
+            return f"noise is {checks.said(job.noise)}; give a function of (row, m)"
+        if job.noise is not None and any(job.plan.draws) and not self.draws:
+            return "it comes with noise of its own and this batch draws all"
+        if job.brownian and any(job.plan.draws) and not self.brownian:
+            return "its noise is a Brownian path's and this batch follows none"
+        return None
+
+    def _state_objection(self, job: Job) -> str | None:
+        begins = job.plan.begins
+        if job.x is None:
+            if begins:
+                return f"its plan {job.plan.name!r} begins with a given x, which is missing"
+            return None
+        if objection := _shape_objection("x", job.x, self._states()):
+            return objection
+        if len(job.x) < begins * self.shape[0]:
+            return f"its plan {job.plan.name!r} begins with a given [x, v], and x is {list(job.x.shape)}"
+        return None
 
     def _condition_objection(self, job: Job) -> str | None:
         conditions, last = job.conditions, job.plan.last_branch
@@ -178,6 +200,16 @@ class Capacity:
         """Shapes of a given state: x, and as many parts as the network reads."""
         channels, *pixel = self.shape
         return [(k * channels, *pixel) for k in range(1, min(self.inputs, self.slots) + 1)]
+
+
+def _shape_objection(name: str, given: Any, shapes: Sequence[tuple[int, ...]]) -> str | None:
+    tensor = isinstance(given, Tensor)
+    if tensor and given.shape in shapes:
+        return None
+    wanted = " or ".join(str(list(shape)) for shape in shapes)
+    if not tensor:
+        return f"{name} is {checks.said(given)}; give a tensor {wanted}"
+    return f"{name} has shape {list(given.shape)}; {wanted} is needed"
 
 
 def kind_of(condition: Given) -> Kind:

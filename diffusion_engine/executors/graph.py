@@ -111,7 +111,8 @@ class Graph(Executor):
     def capture(self, stages: Replays, body: Body, written: Written) -> Recording:
         """Records the work of a batch and holds it against the work itself. Raises GraphError."""
         try:
-            graph = self._retry(stages.key, partial(self._recorded, body, written))
+            with _on(stages.buffers.capacity.device):  # a batch of the caller's own steps anywhere
+                graph = self._retry(stages.key, partial(self._recorded, body, written))
         except Unrecordable as error:
             raise GraphError(
                 f"the network cannot be captured ({error}). A captured network may not wait for the device, "

@@ -94,11 +94,11 @@ class RowTable:
             known.users += 1
             return known
         made = Rows(self._room(len(plan.rows)), plan, private)
+        self._load(made, follows_path)
         if private:
             self._private.append(made)
         else:
             self._held[key] = made
-        self._load(made, follows_path)
         return made
 
     def has(self, plan: Plan) -> bool:

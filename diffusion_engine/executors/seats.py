@@ -75,7 +75,8 @@ class Seats:
         self._joined.append(seat)
         self._entries += job.plan.entries
         self._row[seat] = rows.first
-        self._seed[seat] = job.seed - (job.seed >> 63 << 64)  # the same bits as a signed number
+        seed = int(job.seed)
+        self._seed[seat] = seed - (seed >> 63 << 64)  # the same bits as a signed number
         self._given[seat] = job.brownian or job.noise is not None
         if job.noise is not None and self.capacity.draws:
             self._sources[seat] = job.noise, rows.first

@@ -70,6 +70,12 @@ class Plan:
         return max(len(row.q) for row in self.rows)
 
     @cached_property
+    def begins(self) -> int:
+        """How many slots the first row reads: those of a given x; 0 where it draws the state."""
+        read = (int(s[1:]) for u in self.rows[0].new.values() for s, w in u if s[0] == "S" and w)
+        return 1 + max(read, default=-1)
+
+    @cached_property
     def normals(self) -> int:
         """How many normals an element may need in one row."""
         return max(
