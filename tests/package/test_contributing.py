@@ -71,7 +71,7 @@ def test_the_batch_of_the_readme_runs_as_it_stands():
     assert made.ended == [made.seats[1]]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_the_pages_import_is_there(page):
     for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
         for node in ast.walk(ast.parse(textwrap.dedent(code))):
