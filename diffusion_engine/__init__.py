@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .networks.decoder import Decoder
     from .networks.linearize import linearized
     from .networks.network import ScoreNetwork
+    from .networks.parameterisation import Parameterisation
     from .plan import Call, Plan, Row
     from .plan.guidance import classifier_free, classifier_guidance, compose, inpaint, scale_of_w
     from .processes.grids import GRIDS
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .sampler.progress import Progress
     from .sampler.result import Result
     from .sampler.sampler import Sampler
+    from .sampler.spec import Recipe, Spec
     from .solvers import SOLVERS, Solver
 
 __version__ = "0.1.0"
@@ -32,14 +34,17 @@ __all__ = [
     "SOLVERS",
     "Call",
     "Decoder",
+    "Parameterisation",
     "Plan",
     "Profile",
     "Progress",
+    "Recipe",
     "Result",
     "Row",
     "Sampler",
     "ScoreNetwork",
     "Solver",
+    "Spec",
     "classifier_free",
     "classifier_guidance",
     "compose",
@@ -61,11 +66,13 @@ _MODULES = {
     "plan.guidance": ("classifier_free", "classifier_guidance", "compose", "inpaint", "scale_of_w"),
     "networks.linearize": ("linearized",),
     "networks.network": ("ScoreNetwork",),
+    "networks.parameterisation": ("Parameterisation",),
     "plan": ("Call", "Plan", "Row"),
     "profiling": ("Profile", "profile"),
     "sampler.result": ("Result",),
     "sampler.progress": ("Progress",),
     "sampler.sampler": ("Sampler",),
+    "sampler.spec": ("Recipe", "Spec"),
     "solvers": ("SOLVERS", "Solver"),
 }
 

@@ -56,7 +56,7 @@ class Plan:
 
     @cached_property
     def packed(self) -> dict[Any, Any]:
-        """By dtype, what arena.pack made of the plan."""
+        """By dtype, what table.packed made of the plan."""
         return {}
 
     @cached_property

@@ -1,5 +1,7 @@
-"""The code of README.md and CONTRIBUTING.md on solvers runs as it stands, and what they name is there."""
+"""The code of README.md and CONTRIBUTING.md runs as it stands, and what the pages name is there."""
 
+import ast
+import importlib
 import math
 import re
 import textwrap
@@ -13,9 +15,14 @@ import torch
 from oracles import golden
 from oracles import solvers as oracles
 
-from diffusion_engine import SOLVERS
+import diffusion_engine
+from diffusion_engine import SOLVERS, Sampler
 
 ROOT = Path(__file__).parents[2]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def written(page, marker, language="python"):
@@ -40,6 +47,43 @@ def test_the_solver_of_the_readme_runs_as_it_stands():
     made = module("readme", code)
     assert torch.equal(made.again.samples, made.result.samples)
     assert made.result.finite == [True] * 4
+
+
+def test_the_use_of_the_readme_runs_as_it_stands():
+    """On a trained module and images that the reader brings; 4 samples stand for its 50,000."""
+    code = written("README.md", "<!-- use -->").replace("50_000", "4")
+    made = types.ModuleType("use")
+    made.module = lambda x, label, condition: 0.5 * x
+    made.images, made.mask = torch.zeros(4, 3, 32, 32), torch.ones(3, 32, 32)
+    exec(compile(code, "README.md", "exec"), vars(made))
+    assert made.result.samples.shape == (64, 3, 32, 32)
+    assert made.latents.shape == (4, 3, 32, 32)
+    assert len(made.part.samples) == 4
+
+
+def test_the_batch_of_the_readme_runs_as_it_stands():
+    """Who joined late and whose outputs were made outside have the bits of running alone."""
+    made = module("readme", written("README.md", "<!-- batch -->"))
+    solvers = zip(("dpmpp_2m_sde", "unipc"), (3, 4), strict=True)
+    alone = [Sampler(made.network, name, 8).sample(seeds=[seed]).samples for name, seed in solvers]
+    assert torch.equal(made.samples, torch.cat(alone))
+    assert torch.equal(made.own.read([0]), made.samples[:1])
+    assert made.ended == [made.seats[1]]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_the_pages_import_is_there(page):
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        for node in ast.walk(ast.parse(textwrap.dedent(code))):
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                found = importlib.import_module(node.module)
+                assert [a.name for a in node.names if not hasattr(found, a.name)] == []
+
+
+def test_what_the_package_exports_is_there():
+    listed = diffusion_engine.__all__
+    assert len(set(listed)) == len(listed)
+    assert [name for name in listed if not hasattr(diffusion_engine, name)] == []
 
 
 def test_the_solver_of_contributing_is_what_a_shipped_one_is(monkeypatch):
