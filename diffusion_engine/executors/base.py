@@ -41,8 +41,8 @@ class Executor(ABC):
                 after(batch)
 
     @abstractmethod
-    def check(self, device: torch.device) -> None:
-        """Raises where this executor cannot run on a device."""
+    def objection(self, device: torch.device) -> str | None:
+        """Why this executor cannot run on a device, as a sentence; None where it can."""
 
     @abstractmethod
     def forget(self, network: ScoreNetwork) -> None:

@@ -79,10 +79,10 @@ class Batch(Seats):
         """
         with plain():
             self._prepare()
-            if not self._call.count:
+            if not self._due.count:
                 return None
-            self.stages.fill(self._call.count)
-            return self.buffers.inputs(self._call.count)
+            self.stages.fill(self._due.count)
+            return self.buffers.inputs(self._due.count)
 
     def step(self, outs: Outs | None = None) -> list[int]:
         """One row of every seat; the seats that came to their end.
@@ -101,21 +101,21 @@ class Batch(Seats):
     def mark(self) -> Mark:
         """Where the seats are, to come back to; what has joined is in its place then."""
         self._prepare()
-        return self._row.copy(), self._call, self.live
+        return self._row.copy(), self._due, self.live
 
     def rewind(self, mark: Mark) -> None:
         """Back where the seats were, as far as the host knows; what the device holds is the caller's."""
-        self._row, self._call, self.live = mark[0].copy(), *mark[1:]
+        self._row, self._due, self.live = mark[0].copy(), *mark[1:]
         self._read = self._write = None
 
-    def end(self, call: Placed) -> None:
-        """All seats are at their ends: a graph took them there, whose last step prepared this call."""
+    def end(self, packing: Placed) -> None:
+        """All seats are at their ends: a graph took them there, whose last step filled this packing."""
         self._row = np.full_like(self._row, -1)
-        self._call, self.live = call, 0
+        self._due, self.live = packing, 0
         self._read = self._write = None
 
     def _one_row(self, _index: int, outs: Outs | None) -> list[int]:
-        if self._changed or self._call is not self._read:
+        if self._changed or self._due is not self._read:
             self._prepare()
         row = self.rows.next[self._row]
         following = self._packing(row)
@@ -125,7 +125,7 @@ class Batch(Seats):
         if self._sources:
             self._fill_noise()
         if outs is None:
-            self.stages(self._call.count, self._entries)
+            self.stages(self._due.count, self._entries)
         else:
             self._check_outs(outs)
             self.stages.step(outs)
@@ -140,7 +140,7 @@ class Batch(Seats):
         """Puts in place what the next call and its step read."""
         joined = bool(self._joined)
         if self.live == len(self._joined):  # what was prepared is for those who left
-            self._call = self._packing(np.full_like(self._row, -1))
+            self._due = self._packing(np.full_like(self._row, -1))
         if joined:
             self._seat_them()
         if self._changed:
@@ -149,12 +149,12 @@ class Batch(Seats):
             if self._flags is not None:
                 self._flags.put(self._given)
             self._changed = False
-        call = self._call
-        if joined or call is not self._read:
-            self._src.put(call.src)
-            if call.count:
-                self.buffers.gather(call.places)
-            self._read = call
+        due = self._due
+        if joined or due is not self._read:
+            self._src.put(due.src)
+            if due.count:
+                self.buffers.gather(due.places)
+            self._read = due
 
     def _seat_them(self) -> None:
         """Puts what the new jobs were given into their seats."""
@@ -175,7 +175,7 @@ class Batch(Seats):
         """Puts the normals that seats were given for their rows into the noise buffer."""
         noise = self.buffers.step.noise
         assert noise is not None
-        for seat, (source, first) in self._sources.items():
+        for seat, (source, first) in list(self._sources.items()):
             row = int(self._row[seat])
             drawn = int(self.rows.draws[row]) if row >= 0 else 0
             for m in range(len(noise)):
@@ -190,7 +190,7 @@ class Batch(Seats):
                     kept.copy_(normals)
 
     def _check_outs(self, outs: Outs) -> None:
-        count = self._call.count
+        count = self._due.count
         if bool(outs) != bool(count):
             raise ValueError(
                 f"{len(outs)} outputs were given and {count} entries are called; give those of inputs()"

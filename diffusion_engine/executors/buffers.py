@@ -165,8 +165,9 @@ class Buffers:
 def _put(kept: Tensor, places: Sequence[int], given: Sequence[Tensor | None]) -> None:
     """Copies single samples' tensors to their places in [places, ...]; None leaves one alone."""
     first, count = places[0], len(places)
-    whole = all(tensor is not None for tensor in given)
-    if count > 1 and whole and list(places) == list(range(first, first + count)):
+    devices = {None if tensor is None else tensor.device for tensor in given}
+    together = count > 1 and len(devices) == 1 and None not in devices
+    if together and list(places) == list(range(first, first + count)):
         kept[first : first + count].copy_(torch.stack(list(given)), non_blocking=True)  # type: ignore[arg-type]
         return
     for place, tensor in zip(places, given, strict=True):

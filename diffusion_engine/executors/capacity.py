@@ -148,7 +148,7 @@ class Capacity:
         """Why what a job is given does not fit."""
         if not isinstance(job.seed, Integral) or not 0 <= job.seed < 2**64:
             return f"its seed is {job.seed}; a seed lies in 0 ... 2^64 - 1 and is whole"
-        if objection := self._noise_objection(job):
+        if objection := self._function_objection(job):
             return objection
         if not job.plan.masked == (job.mask is not None) == (job.known is not None):
             return (
@@ -160,7 +160,9 @@ class Capacity:
                 return objection
         return self._state_objection(job) or self._condition_objection(job)
 
-    def _noise_objection(self, job: Job) -> str | None:
+    def _function_objection(self, job: Job) -> str | None:
+        if job.on_row is not None and not callable(job.on_row):
+            return f"on_row is {checks.said(job.on_row)}; give a function of (row, x, denoised)"
         if job.noise is not None and job.brownian:
             return "it comes with noise of its own and a Brownian path; give one or the other"
         if job.noise is not None and not callable(job.noise):
@@ -177,7 +179,8 @@ class Capacity:
             if begins:
                 return f"its plan {job.plan.name!r} begins with a given x, which is missing"
             return None
-        if objection := _shape_objection("x", job.x, self._states()):
+        plain = isinstance(job.x, Tensor) and job.x.shape == self.shape
+        if not plain and (objection := _shape_objection("x", job.x, self._states())):
             return objection
         if len(job.x) < begins * self.shape[0]:
             return f"its plan {job.plan.name!r} begins with a given [x, v], and x is {list(job.x.shape)}"

@@ -33,8 +33,8 @@ class Eager(Executor):
         default_factory=lambda: Lru(KEPT), init=False, repr=False, compare=False
     )
 
-    def check(self, device: torch.device) -> None:
-        pass  # it runs where torch runs
+    def objection(self, device: torch.device) -> str | None:
+        return None  # it runs where torch runs
 
     def forget(self, network: ScoreNetwork) -> None:
         for key in self._idle:

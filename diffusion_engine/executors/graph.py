@@ -66,9 +66,9 @@ class Graph(Executor):
         made = partial(Graph, budget=budget, whole_run=whole_run, recorder=self._recorder)
         return made, (self.backend,)
 
-    def check(self, device: torch.device) -> None:
-        if reason := self._recorder.objection(device):
-            raise GraphError(f"{reason}; use executor='eager'")
+    def objection(self, device: torch.device) -> str | None:
+        reason = self._recorder.objection(device)
+        return reason and f"{reason}; use executor='eager'"
 
     def forget(self, network: ScoreNetwork) -> None:
         self.recapture(network)

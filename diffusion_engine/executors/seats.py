@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import replace
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class Seats:
         self._given = np.zeros(capacity.seats, np.int32)
         self._changed = True  # the three since the device has them
         self._packings = Packings(rows.kinds, device)
-        self._call = self._packing(self._row)  # whose inputs the steps so far filled
+        self._due = self._packing(self._row)  # of the call that the steps so far filled
         self._steps = 0
 
     @property
@@ -145,29 +146,30 @@ class Seats:
 
     def coming(self) -> tuple[Placed, ...]:
         """The packings of the calls that the seats make until all are at their ends."""
-        row, calls = self._row, [self._call]
+        row, packings = self._row, [self._due]
         while (row >= 0).any():
             row = self.rows.next[row]
-            calls.append(self._packings.of(self.rows.kind[row]))
-        return tuple(calls)
+            packings.append(self._packing(row))
+        return tuple(packings)
 
     def _packing(self, row: np.ndarray) -> Placed:
         """The packing of the calls that seats at these rows make."""
         return self._packings.of(self.rows.kind[row])
 
-    def _move(self, row: np.ndarray, call: Placed) -> list[int]:
-        """All seats are at these rows now, which make this call; the seats that came to their end."""
+    def _move(self, row: np.ndarray, packing: Placed) -> list[int]:
+        """All seats are at these rows now, whose calls are packed so; the seats that came to their end."""
         before, self._row = self._row, row
         self._steps += 1
-        if call is self._call:  # who ends changes the call
+        if packing is self._due:  # who ends changes it
             return []
-        self._call = call
+        self._due = packing
         ended: list[int] = (row < before).nonzero()[0].tolist()  # rows of a plan rise until it ends
         self.live -= len(ended)
         return ended
 
     def _held(self, seat: int) -> tuple[Job, Rows]:
-        if seat not in self._jobs:
+        whole = isinstance(seat, Integral) and not isinstance(seat, bool)
+        if not whole or seat not in self._jobs:
             raise ValueError(
                 f"nobody has seat {seat!r}: it was released already, or is none of "
                 f"0 to {self.capacity.seats - 1}"

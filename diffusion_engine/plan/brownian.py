@@ -120,12 +120,13 @@ def _fill(
     weight[at] = np.where(used, np.take_along_axis(values, first, 1), 0.0)
 
 
-def check(plan: Plan) -> None:
-    """Raises ValueError where a plan draws noise and none of it is an increment of a path: that of a
-    solver that renews the noise in place of following an SDE, or of a state [x, v]."""
+def objection(plan: Plan) -> str | None:
+    """Why a plan follows no path although it draws noise, as a sentence: that of a solver that renews the
+    noise in place of following an SDE, or of a state [x, v]. None where it does, or draws none."""
     fresh = any(row.draws(m) for row in plan.rows[1:] for m in range(NORMALS))
     if fresh and not any(any(row.spans) for row in plan.rows):
-        raise ValueError(
+        return (
             f"noise='brownian': {plan.name!r} draws noise that its rows give no interval of a path (spans), "
             "so nothing would change; leave noise out, or use a solver such as 'dpmpp_2m_sde'"
         )
+    return None

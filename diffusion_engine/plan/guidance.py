@@ -163,22 +163,23 @@ ALWAYS = (0.0, math.inf)
 ROUNDING = 1.0 + 1e-12  # of the ratio of a level that was given as one
 
 
-def check(
+def objection(
     network: Parameterisation, interval: tuple[float, float], classifier_scale: float
-) -> None:
-    """Raises ValueError where these make no sense, or say what this network would not follow."""
+) -> str | None:
+    """Why this network would not follow these, as a sentence; None where it does."""
     if interval != ALWAYS and (network.reads_scale or network.guided):
         why = (
             "follows one guided ODE" if network.guided else "reads its guidance scale, which is one"
         )
-        raise ValueError(f"interval={interval}: this network {why} for all times")
+        return f"interval={interval}: this network {why} for all times"
     if network.gradient is None and classifier_scale not in (0.0, 1.0):
         what = (
             "is guided within; say exact_derivative(..., classifier_scale=)"
             if network.guided
             else "has no classifier; give the one of with_classifier(network, classifier)"
         )
-        raise ValueError(f"classifier_scale={classifier_scale:g} and the network {what}")
+        return f"classifier_scale={classifier_scale:g} and the network {what}"
+    return None
 
 
 def _check_room(branches: int, row: Row) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import checks, executors, trace
 from ..accelerate.accelerated_copy import Example
 from ..accelerate.handle import Accelerated
-from ..executors import Capacity, Executor, Graph
+from ..executors import Capacity, Executor, Graph, GraphError
 from ..networks.decoder import Decoder
 from ..networks.network import ScoreNetwork, check_finite
 from ..networks.placement import evaluating, moved, place
@@ -59,7 +59,8 @@ class Runner:
         compiled_for = self.device if checks.flag("compile", compile) else None
         own_place = partial(moved, dtype=self.dtype, device=self.device)
         self._derived = Derived(network, own_place, called, compiled_for)
-        self.executor.check(self.device)
+        if objection := self.executor.objection(self.device):
+            raise GraphError(objection)
         if not isinstance(decoder, Decoder | None):
             raise ValueError(
                 f"decoder={type(decoder).__name__}: give Decoder(module, scale_factor=...)"

@@ -19,10 +19,10 @@ from ..networks.decoder import Decoder, fitting
 from ..networks.network import ScoreNetwork
 from ..networks.placement import place
 from ..plan import Plan, brownian
-from ..plan.guidance import check
+from ..plan import guidance as guided
 from ..processes import Point, grids
 from ..solvers import Rule, Solver
-from .plans import Plans, Scale, points_of
+from .plans import Plans, points_of
 from .progress import Progress
 from .request import ASKED, Request
 from .result import Result, copied
@@ -152,7 +152,9 @@ class Sampler(Runner):
         self.guidance, self.interval = self.spec.guidance, self.spec.interval
         self.classifier_scale = self.spec.classifier_scale
         self.clip = None if isinstance(self.spec.clip, str) else self.spec.clip
-        check(network.parameterisation, self.interval, self.classifier_scale)
+        about = network.parameterisation
+        if objection := guided.objection(about, self.interval, self.classifier_scale):
+            raise ValueError(objection)
         super().__init__(network, self.points[0], dtype=dtype, device=device, **how)
         self._recipe = written(self.spec, network.name, self.decoder)
 
@@ -182,17 +184,7 @@ class Sampler(Runner):
         checks.one_of("kind", kind, ("prior", "image", "state", "whole"))
         scale = checks.number("guidance", guidance)
         start = None if start is None else checks.number("start", start)
-        return self._plan(scale, start, kind, checks.flag("masked", masked), refine)
-
-    def _plan(
-        self,
-        scale: Scale,
-        start: float | None,
-        kind: str = "prior",
-        masked: bool = False,
-        refine: int | None = None,
-    ) -> Plan:
-        return self._plans.of(scale, start, kind, masked, refine)
+        return self._plans.of(scale, start, kind, checks.flag("masked", masked), refine)
 
     def sample(self, n: int | None = None, **request: Any) -> Result:
         """n samples in one Result; sample i depends on the network, the recipe and its seed alone.
@@ -284,10 +276,10 @@ class Sampler(Runner):
         if part.x is not None and part.x.shape[1] > self.network.shape[0]:
             kind = "whole"
         masked = part.mask is not None
-        of = {s: self._plan(s, part.start, kind, masked, part.encoding) for s in part.scales}
+        of = {s: self._plans.of(s, part.start, kind, masked, part.encoding) for s in part.scales}
         if isinstance(part.noise, str):  # "brownian", of which Request made sure
-            for plan in of.values():
-                brownian.check(plan)
+            for objection in filter(None, map(brownian.objection, of.values())):
+                raise ValueError(objection)
         plans = [of[scale] for scale in part.scales]
         samples, finite, latents = self._run(part, plans, on_step, every, progress)
         return Result(
