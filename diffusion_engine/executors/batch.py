@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .. import checks, trace
-from .buffers import Buffers, Inputs
+from .buffers import Buffers, Inputs, put
 from .capacity import Capacity
 from .mirror import Mirror
 from .placed import Placed
@@ -175,19 +176,17 @@ class Batch(Seats):
         """Puts the normals that seats were given for their rows into the noise buffer."""
         noise = self.buffers.step.noise
         assert noise is not None
-        for seat, (source, first) in list(self._sources.items()):
-            row = int(self._row[seat])
-            drawn = int(self.rows.draws[row]) if row >= 0 else 0
-            for m in range(len(noise)):
-                if drawn >> m & 1:
-                    kept, normals = noise[m, seat], source(row - first, m)
-                    tensor = isinstance(normals, Tensor)
-                    if not tensor or normals.shape != kept.shape:  # one for all would be no noise
-                        got = list(normals.shape) if tensor else checks.said(normals)
-                        raise ValueError(
-                            f"noise of row {row - first}, draw {m} is {got}; give a tensor {list(kept.shape)}"
-                        )
-                    kept.copy_(normals)
+        sources = list(self._sources.items())
+        drawn = self.rows.draws[self._row]
+        for m in range(len(noise)):
+            seats, given = [], []
+            for seat, (source, first) in sources:
+                if drawn[seat] >> m & 1:
+                    row = int(self._row[seat]) - first
+                    seats.append(seat)
+                    given.append(_normals(source(row, m), row, m, self.capacity.shape))
+            if seats:
+                put(noise[m], seats, given)
 
     def _check_outs(self, outs: Outs) -> None:
         count = self._due.count
@@ -216,3 +215,11 @@ def plain() -> Iterator[None]:
     """Tensors made here are ordinary ones, and nothing is recorded for a derivative."""
     with torch.inference_mode(False), torch.no_grad():
         yield
+
+
+def _normals(given: Any, row: int, m: int, shape: tuple[int, ...]) -> Tensor:
+    """What a seat's source gave for a row, if it is what a row reads."""
+    if isinstance(given, Tensor) and given.shape == shape:  # one for all would be no noise
+        return given
+    got = list(given.shape) if isinstance(given, Tensor) else checks.said(given)
+    raise ValueError(f"noise of row {row}, draw {m} is {got}; give a tensor {list(shape)}")

@@ -124,10 +124,10 @@ class Buffers:
         """Copies what jobs were given into their seats."""
         step, count = self.step, self.capacity.seats
         for k in range(self.capacity.inputs if any(job.x is not None for job in jobs) else 0):
-            _put(step.slots[k], seats, [self._part(job, k) for job in jobs])
+            put(step.slots[k], seats, [self._part(job, k) for job in jobs])
         if step.mask is not None and step.known is not None:
-            _put(step.mask, seats, [job.mask for job in jobs])
-            _put(step.known, seats, [job.known for job in jobs])
+            put(step.mask, seats, [job.mask for job in jobs])
+            put(step.known, seats, [job.known for job in jobs])
         if self.conditions and len(seats) == 1:
             for branch, condition in enumerate(jobs[0].conditions):
                 place = branch * count + seats[0]
@@ -148,7 +148,7 @@ class Buffers:
         given = [job.conditions[branch : branch + 1] for job in jobs]
         lists = [[t for _, t in named(*found)] if found else [] for found in given]
         for i, kept in enumerate(self.conditions):
-            _put(kept, places, [tensors[i] if tensors else None for tensors in lists])
+            put(kept, places, [tensors[i] if tensors else None for tensors in lists])
 
     def read(self, seats: Sequence[int], parts: int = 1) -> Tensor:
         """The samples of some seats, [n, parts x C, *pixel], in memory of their own."""
@@ -162,7 +162,7 @@ class Buffers:
         return torch.cat(found, dim=1)  # keeps the memory format
 
 
-def _put(kept: Tensor, places: Sequence[int], given: Sequence[Tensor | None]) -> None:
+def put(kept: Tensor, places: Sequence[int], given: Sequence[Tensor | None]) -> None:
     """Copies single samples' tensors to their places in [places, ...]; None leaves one alone."""
     first, count = places[0], len(places)
     devices = {None if tensor is None else tensor.device for tensor in given}

@@ -181,6 +181,18 @@ def test_who_is_released_on_the_way_leaves_the_others_alone(rows):
         assert torch.equal(batch.read([seat])[0], alone(Job(PLAN, seed)))
 
 
+def test_who_takes_the_seat_of_another_between_two_steps_has_conditions_of_its_own():
+    """The calls are packed as before, so that nothing but the newcomer says that they changed."""
+    jobs = [Job(PLAN, i, (torch.tensor(y), torch.tensor(10))) for i, y in enumerate((3, 4, 5))]
+    batch = open_batch(CONDITIONAL, 2, conditions=jobs[0].conditions)
+    gone, _ = batch.admit(jobs[0]), batch.admit(jobs[1])
+    batch.step(), batch.step()
+    batch.release(gone)
+    assert batch.admit(jobs[2]) == gone
+    finish(batch)
+    assert torch.equal(batch.read([gone])[0], alone(jobs[2], CONDITIONAL))
+
+
 def test_what_was_not_finite_does_not_follow_the_next_in_its_seat():
     def module(x, label, y):
         return classes(x, label, y) / (y != 3).view(-1, 1, 1, 1)
