@@ -51,7 +51,7 @@ class Shared:
 
     def __init__(self, source: NoiseSource, shape: Sequence[int]) -> None:
         self.source, self.shape = source, tuple(shape)
-        self._row, self._made = -1, dict[int, Tensor]()
+        self._row, self._made = -1, dict[int, Sequence[Tensor]]()
 
     def __call__(self, sample: int, row: int, m: int) -> Tensor:
         """The normals of a sample for normal m of a row."""
@@ -65,7 +65,7 @@ class Shared:
                 raise ValueError(
                     f"noise of row {row}, draw {m} is {got}; give a tensor {list(self.shape)}"
                 )
-            self._made[m] = made
+            self._made[m] = made.unbind()
         return self._made[m][sample]
 
 
