@@ -5,6 +5,7 @@ from functools import cache
 
 import pytest
 import torch
+from analytic import suited
 from batches import together
 from executor_cases import CONDITIONAL, SHAPE
 from hypothesis import HealthCheck, Phase, given, settings
@@ -13,10 +14,11 @@ from tape import launches_are_recorded, taping
 
 from diffusion_engine import Sampler
 from diffusion_engine.executors import Capacity, Eager, Job
+from diffusion_engine.processes import VP
 
 __all__ = ["launches_are_recorded"]
 EXECUTORS = {"torch": lambda: Eager("torch"), "cpp": lambda: Eager("cpp"), "recorder": taping}
-SOLVERS = ("ddim", "ddpm", "heun", "unipc", "dpmpp_2m_sde", "dpmpp_sde", "lms")
+SOLVERS = tuple(suited(VP()))
 GUIDANCE = ((1.0, None), (2.0, None), (3.0, (0.3, 3.0)))
 SEATS = 3
 
