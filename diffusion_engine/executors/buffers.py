@@ -128,7 +128,7 @@ class Buffers:
         if step.mask is not None and step.known is not None:
             put(step.mask, seats, [job.mask for job in jobs])
             put(step.known, seats, [job.known for job in jobs])
-        if self.conditions and len(seats) == 1:
+        if self.conditions and len(seats) == 1:  # one that joins the others: 6.5 us in place of 9
             for branch, condition in enumerate(jobs[0].conditions):
                 place = branch * count + seats[0]
                 for kept, (_, tensor) in zip(self.conditions, named(condition), strict=True):
@@ -152,14 +152,12 @@ class Buffers:
 
     def read(self, seats: Sequence[int], parts: int = 1) -> Tensor:
         """The samples of some seats, [n, parts x C, *pixel], in memory of their own."""
-        slots, first = self._slots, seats[0]
-        if len(seats) == parts == 1:
+        slots, first, count = self._slots, seats[0], len(seats)
+        if count == parts == 1:
             return slots[0].narrow(0, first, 1).clone()
-        if list(seats) == list(range(seats[0], seats[0] + len(seats))):
-            found = [slots[k][seats[0] : seats[0] + len(seats)] for k in range(parts)]
-        else:
-            found = [slots[k][list(seats)] for k in range(parts)]
-        return torch.cat(found, dim=1)  # keeps the memory format
+        side_by_side = list(seats) == list(range(first, first + count))
+        where = slice(first, first + count) if side_by_side else list(seats)
+        return torch.cat([slots[k][where] for k in range(parts)], dim=1)  # keeps the memory format
 
 
 def put(kept: Tensor, places: Sequence[int], given: Sequence[Tensor | None]) -> None:

@@ -19,7 +19,7 @@ OnRow = Callable[[int, Tensor, Tensor | None], None]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Job:
-    """One sample: its plan, its seed, and what is given for it. Immutable; nothing of it is on the way.
+    """One sample: its plan, its seed, and what is given for it. Immutable; a batch copies what it holds.
 
     plan         the table of its run
     seed         0 ... 2^64 - 1

@@ -105,10 +105,8 @@ class Replays(Stages):
         if count and size not in self.steps:
             # The largest first: the others fit into its memory.
             for entries in sorted({size, self.size(most)} - self.steps.keys(), reverse=True):
-                body, written = (
-                    partial(super().__call__, entries, most),
-                    Written(self.buffers, self._vary),
-                )
+                body = partial(super().__call__, entries, most)
+                written = Written(self.buffers, self._vary)
                 self.steps[entries] = self._capturer.capture(self, body, written)
                 self._capturer.count(self)
         self._replay(size)

@@ -30,9 +30,8 @@ class Seats:
         self._free = list(range(capacity.seats))
         self._jobs: dict[int, tuple[Job, Rows]] = {}
         self._joined: list[int] = []  # since the last step
-        self._sources: dict[
-            int, tuple[NoiseSource, int]
-        ] = {}  # and first rows, of seats with given noise
+        # Of seats with given noise, and of seats that are watched: the function, and the first row.
+        self._sources: dict[int, tuple[NoiseSource, int]] = {}
         self._watchers: dict[int, tuple[OnRow, int]] = {}
         self._entries = 0  # that the jobs may take together
         self._row = np.full(capacity.seats, -1, np.intp)

@@ -64,7 +64,7 @@ class Stages:
     def __call__(self, count: int, most: int) -> None:
         """A row of every seat: the call of `count` entries, where there are any, and the step.
 
-        most  entries that a call comes to unless others join
+        most  entries of the largest call that those who sit here may make
         """
         if not count:
             self.step(())

@@ -32,7 +32,7 @@ Noise = Tensor | Callable[[int, int, tuple[int, ...]], Tensor] | str
 COUNT = "ask for at least 1 sample"
 
 
-class Asked(Protocol):
+class SamplerLike(Protocol):
     """What a request reads of the sampler that it is made to."""
 
     device: torch.device
@@ -77,7 +77,7 @@ class Request:
     @classmethod
     def of(
         cls,
-        sampler: Asked,
+        sampler: SamplerLike,
         n: int | None = None,
         *,
         seed: int | None = None,
@@ -224,7 +224,7 @@ def _given_normals(given: Tensor, low: int, high: int, row: int, m: int) -> Tens
 
 
 def _composed(
-    sampler: Asked, compose: Compose | None, condition: Any, guidance: Any
+    sampler: SamplerLike, compose: Compose | None, condition: Any, guidance: Any
 ) -> tuple[list[Any], list[float | Sequence[float]]]:
     """The conditions of a request and, where they are composed, their weights."""
     if compose is None:
