@@ -10,6 +10,7 @@ from .. import ops, results
 from . import chart
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+CHARTS = PAGE.parent / "charts"
 
 Row = dict[str, str]
 
@@ -31,12 +32,11 @@ ERROR_COLUMNS = {
     "of_bound": "ours / allowed",
 }  # fmt: skip
 INTRO = """\
-# Measured
+# Benchmarks, row by row
 
-Written by `python -m benchmarks.pages.report` from the rows in [benchmarks/results](../benchmarks/results),
-which hold more columns and everybody's rows. [benchmarks/README.md](../benchmarks/README.md) says who takes
-part, what is checked before anything is timed, and how times are taken. "Over" says how many times faster
-ours is.
+Written by `python -m benchmarks.pages.report` from the rows in `benchmarks/results/`, which hold more columns and
+everybody's rows. `benchmarks/README.md` says who takes part, what is checked before anything is timed, and how
+times are taken. "Over" says how many times faster ours is.
 """
 RUNS = """\
 The same DDIM run by everybody: the same weights, noise and timesteps, samples compared before anything is
@@ -51,7 +51,7 @@ float32 sum and a rounding unit, on every processor the same; torch's error depe
 
 
 def main() -> None:
-    PAGE.parent.mkdir(exist_ok=True)
+    CHARTS.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(page(results.FOLDER))
     print(f"wrote {PAGE}")
     for path in charts(results.FOLDER):
@@ -82,13 +82,13 @@ def page(folder: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def charts(folder: Path) -> Iterator[Path]:
+def charts(folder: Path, to: Path = CHARTS) -> Iterator[Path]:
     """Draws a picture of every workload and device, and yields its path."""
     for path in sorted(folder.glob(f"*{results.RUNS}")):
         for (device, workload), rows in grouped(latest_runs(read(path)), "device", "workload"):
             panels = {f"{s}, {d}": batch for (d, s), batch in grouped(rows, "dtype", "shape")}
             title = f"{workload} on {device}: DDIM, {rows[0]['steps']} steps, ms an image"
-            picture = folder / f"{workload}-{_stem(path)}.png"
+            picture = to / f"{workload}-{_stem(path)}.png"
             chart.draw(title, panels, picture)
             yield picture
 
@@ -156,7 +156,7 @@ def _stem(path: Path) -> str:
 
 
 def _picture(path: Path, workload: str) -> str:
-    return f"../benchmarks/results/{workload}-{_stem(path)}.png"
+    return f"{CHARTS.name}/{workload}-{_stem(path)}.png"
 
 
 if __name__ == "__main__":

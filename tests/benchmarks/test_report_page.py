@@ -27,7 +27,7 @@ def test_the_report_shows_the_last_run_side_by_side(tmp_path, monkeypatch):
     assert "| ours | 10 |" in text and "| diffusers | 11.5 |" in text
     assert "k-diffusion" not in text and "| 99 |" not in text
     assert "python -m benchmarks.run --workload W1 --device cpu --dtype float32 --steps 4" in text
-    (picture,) = report.charts(tmp_path)
+    (picture,) = report.charts(tmp_path, tmp_path)
     assert picture.name == f"W1-{stem}.png" and picture.name in text
     with PIL.Image.open(picture) as image:
         assert image.width == 1800
