@@ -52,6 +52,13 @@ ERRORS = "-errors.csv"
 ERROR_KEYS = (
     "op", "shape", "plain", "torch", "ours", "of_bound", "device", "version", "commit", "date",
 )  # fmt: skip
+# What a run's samples are off by, nothing timed: a file each, which a new run replaces.
+GENIE, ENCODING = "genie.csv", "encoding.csv"
+ABOUT = ("device", "threads", "torch", "commit", "date")
+GENIE_KEYS = ("quantity", "guidance", "contender", "grid", "calls", "value", *ABOUT)
+ENCODING_KEYS = ("solver", "refine", "data", "steps", "error", *ABOUT)
+
+COLUMNS = {RUNS: RUN_KEYS, ERRORS: ERROR_KEYS, GENIE: GENIE_KEYS, ENCODING: ENCODING_KEYS}
 
 Row = dict[str, str | int | float | None]
 # Times one case and gives its rows; raises Disagreement where there is nothing to compare.
@@ -123,17 +130,33 @@ def device_file(device: object, end: str) -> Path:
     return FOLDER / (re.sub(r"[^a-z0-9.]+", "-", str(device).lower()).strip("-") + end)
 
 
+def columns(path: Path) -> tuple[str, ...]:
+    """The columns of a file of rows, by the end of its name."""
+    return next((keys for end, keys in COLUMNS.items() if path.name.endswith(end)), KEYS)
+
+
 def save(rows: list[Row], end: str = ".csv") -> Path:
     """Appends to the device's file, whose columns are those of the rows."""
     path = device_file(rows[0]["device"], end)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    new = not path.exists()
-    with path.open("a", newline="") as file:
+    _write(path, rows, "a")
+    return path
+
+
+def replace(rows: list[Row], name: str) -> Path:
+    """Writes the file of a run anew."""
+    path = FOLDER / name
+    _write(path, rows, "w")
+    return path
+
+
+def _write(path: Path, rows: list[Row], mode: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    headed = mode == "a" and path.exists()
+    with path.open(mode, newline="") as file:
         writer = csv.DictWriter(file, tuple(rows[0]), lineterminator="\n")
-        if new:
+        if not headed:
             writer.writeheader()
         writer.writerows({k: _text(v) for k, v in r.items()} for r in rows)
-    return path
 
 
 def show(row: Row, header: bool, shown: dict[str, int] = SHOWN) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from .. import ops, results
 from . import chart
+from .rows import Row, grouped, latest_ops, latest_runs, read, table
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 CHARTS = PAGE.parent / "charts"
-
-Row = dict[str, str]
 
 # column -> its head; those without a value are left out
 RUN_COLUMNS = {
@@ -67,8 +65,9 @@ def page(folder: Path) -> str:
             parts.append(f"![milliseconds of an image]({_picture(path, workload)})")
             for _, batch in grouped(rows, "dtype", "shape"):
                 parts.append(_about(batch[0]) + "\n\n" + table(batch, RUN_COLUMNS))
-    apart = {*folder.glob(f"*{results.RUNS}"), *folder.glob(f"*{results.ERRORS}")}
-    for path in sorted(set(folder.glob("*.csv")) - apart):
+    for path in sorted(folder.glob("*.csv")):
+        if results.columns(path) is not results.KEYS:
+            continue
         shown = [row for row in latest_ops(read(path)) if _shown(row)]
         for (device, op), rows in grouped(shown, "device", "op"):
             which = "--op" if op in ops.NAMES else "--run"
@@ -91,41 +90,6 @@ def charts(folder: Path, to: Path = CHARTS) -> Iterator[Path]:
             picture = to / f"{workload}-{_stem(path)}.png"
             chart.draw(title, panels, picture)
             yield picture
-
-
-def read(path: Path) -> list[Row]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def latest_runs(rows: list[Row]) -> list[Row]:
-    """The rows of the last run of each comparison: only those were measured side by side."""
-    found = []
-    for _, same in grouped(rows, "workload", "dtype", "shape", "steps"):
-        last = max(row["date"] for row in same)
-        found += [row for row in same if row["date"] == last]
-    return found
-
-
-def latest_ops(rows: list[Row]) -> list[Row]:
-    keys = ("op", "case", "provider", "dtype", "shape", "layout")
-    return list({tuple(row[key] for key in keys): row for row in rows}.values())
-
-
-def grouped(rows: Iterable[Row], *keys: str) -> Iterator[tuple[tuple[str, ...], list[Row]]]:
-    """The (values of the keys, rows), in the order in which the values come first."""
-    found: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        found.setdefault(tuple(row[key] for key in keys), []).append(row)
-    yield from found.items()
-
-
-def table(rows: list[Row], columns: dict[str, str]) -> str:
-    used = {key: head for key, head in columns.items() if any(row[key] for row in rows)}
-    lines = ["| " + " | ".join(used.values()) + " |", "|" + "---|" * len(used)]
-    return "\n".join(
-        [*lines, *("| " + " | ".join(row[key] for key in used) + " |" for row in rows)]
-    )
 
 
 def _about(row: Row) -> str:

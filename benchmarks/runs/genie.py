@@ -1,10 +1,12 @@
-"""Writes docs/genie.md, what GENIE's head gains on the digits network: python -m benchmarks.runs.genie."""
+"""What GENIE's head gains on the digits network: python -m benchmarks.runs.genie.
+
+Root mean square distances of samples from the ODE's solution, from the same noise to the same clean data.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,59 +17,52 @@ from diffusion_engine.genie import attach, exact_derivative
 from diffusion_engine.training.genie import HeadLoss
 from diffusion_engine.zoo import load_network
 
-PAGE = Path(__file__).parents[2] / "docs" / "genie.md"
+from .. import results
+
 CALLS = (5, 10, 15, 20, 25)
+GUIDANCE = (1.0, 2.0)
 GRIDS = ("lambda", "uniform", "quadratic")
 SEEDS = 20
 FINE = 200  # steps of the reference, of three calls each
 
-INTRO = """\
-# GENIE's head on the digits network
+CPU = torch.device("cpu")
 
-Written by `python -m benchmarks.runs.genie`. Root mean square distance of {seeds} samples (classes in
-turn, pixels in [-1, 1]) from the ODE's solution, `dpm_solver_3` with {fine} steps from the same noise
-to the same clean data, after a number of network calls. Each entry is the best of the grids lambda
-(l), uniform (u) and quadratic (q). The solution is known to {known} with guidance 1 and 2: so far
-is `dpmpp_3m` with twice the steps.
-
-*AFS* is the analytic first step (`afs=True`): it takes no call, so that a run has a step more. "DDIM,
-AFS" is GENIE with a new head, whose derivative is 0. *Exact* is `exact_derivative`, of the guided ODE.
-The head adds {head:.0%} to the operations of this small network's call; the exact derivative takes about
-three calls' time, which the table does not count.
-"""
-
-OUTRO = """\
-Most of the gain is that of the analytic first step, which saves a call and the widest step. In that
-step the derivative counts some 10,000 times (H^2 / 2), eps hardly changes, and the exact derivative
-does great harm. The head gains 3 to 13 % over DDIM without AFS (1 % at 5 calls with guidance). With
-AFS it gains 4 to 7 % at 5 calls, and with guidance 2 to 4 % up to 20; without guidance nothing from 10 calls
-on, and at 25 calls with guidance it loses. DPM-Solver++(2M), which estimates the same derivative from
-the step before, is nearer to the solution from 10 calls on without guidance and from 15 with it.
-
-Why: the network's time embedding oscillates within 0.001 of t, and what it leaves in eps dominates
-the exact derivative from t = 0.2 up, where it says little of eps a step later. So the head was
-trained on differences over a fifth of g (`HeadLoss(span=0.2)`), not on the derivative itself; of
-these it leaves {left:.0%} of the mean square unexplained, being small: 24 channels.
-"""
+Contender = tuple[str, ScoreNetwork, dict[str, bool]]
 
 
 def main() -> None:
+    rows = list(measure())
+    print(f"wrote {results.replace(rows, results.GENIE)}")
+
+
+def measure() -> Iterator[results.Row]:
+    """The distances of everybody; how well the solution is known; what the head costs and leaves."""
     networks = contenders()
-    tables, known = [], []
-    for guidance in (1.0, 2.0):
+    for guidance in GUIDANCE:
         exact = solution(guidance, "dpm_solver_3", FINE)
-        other = solution(guidance, "dpmpp_3m", 2 * FINE)
-        known.append(distance(other, exact))
-        tables.append(table(networks, guidance, exact))
-    intro = INTRO.format(
-        seeds=SEEDS, fine=FINE, known=" and ".join(f"{far:.3f}" for far in known),
-        head=operations(networks["GENIE"]) / operations(networks["DDIM"]) - 1,
-    )  # fmt: skip
-    PAGE.write_text("\n".join((intro, *tables, OUTRO.format(left=unexplained()))))
-    print(f"wrote {PAGE}")
+        far = distance(solution(guidance, "dpmpp_3m", 2 * FINE), exact)
+        yield row("known", far, guidance=guidance, contender="dpmpp_3m", calls=2 * FINE)
+        for name, contender in networks.items():
+            yield from distances(name, contender, guidance, exact)
+    for name in ("DDIM", "GENIE"):
+        yield row("operations", operations(networks[name]), contender=name)
+    yield row("unexplained", unexplained(), contender="GENIE")
 
 
-Contender = tuple[str, ScoreNetwork, dict[str, bool]]
+def distances(
+    name: str, contender: Contender, guidance: float, exact: Tensor
+) -> Iterator[results.Row]:
+    """Those of one contender on every grid, after every number of calls."""
+    for calls in CALLS:
+        steps = calls + bool(contender[2].get("afs"))
+        for grid in GRIDS:
+            off = distance(samples(contender, steps, grid, guidance), exact)
+            print(name, guidance, calls, grid, f"{off:.4f}", file=sys.stderr, flush=True)
+            yield row("distance", off, guidance=guidance, contender=name, grid=grid, calls=calls)
+
+
+def row(quantity: str, value: float, **known: str | int | float) -> results.Row:
+    return results.row(CPU, results.GENIE_KEYS, quantity=quantity, value=value, **known)
 
 
 def contenders() -> dict[str, Contender]:
@@ -108,25 +103,6 @@ def distance(a: Tensor, b: Tensor) -> float:
     return float((a - b).square().mean().sqrt())
 
 
-def table(networks: dict[str, Contender], guidance: float, exact: Tensor) -> str:
-    lines = [f"| guidance {guidance:g}, calls | " + " | ".join(map(str, CALLS)) + " |"]
-    lines.append("| --- |" + " ---: |" * len(CALLS))
-    for name, contender in networks.items():
-        cells = " | ".join(row(contender, guidance, exact))
-        lines.append(f"| {name} | {cells} |")
-        print(lines[-1], file=sys.stderr, flush=True)
-    return "\n".join(lines) + "\n"
-
-
-def row(contender: Contender, guidance: float, exact: Tensor) -> Iterator[str]:
-    for calls in CALLS:
-        steps = calls + bool(contender[2].get("afs"))
-        error, grid = min(
-            (distance(samples(contender, steps, grid, guidance), exact), grid) for grid in GRIDS
-        )
-        yield f"{error:.3f} {grid[0]}"
-
-
 def unexplained() -> float:
     """The head's loss over that of a new one, at states of samples."""
     x0 = solution(1.0, "dpmpp_2m", 20).repeat(10, 1, 1, 1)
@@ -144,7 +120,7 @@ def operations(contender: Contender) -> float:
     inputs = torch.zeros(1, 1, 32, 32), torch.zeros(1), torch.zeros(1, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         contender[1].module(*inputs)
-    return counter.get_total_flops()
+    return float(counter.get_total_flops())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,71 @@
+"""Writes the measured blocks of the pages from the committed rows: python -m benchmarks.pages.measured.
+
+A block lies between `<!-- measured: NAME -->` and `<!-- end -->`; NAME is a function of `blocks/`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from .blocks import genie
+
+ROOT = Path(__file__).parents[2]
+NAMED = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    made.__name__: made
+    for made in (
+        genie.genie, genie.genie_gains, genie.genie_setting,
+    )
+}  # fmt: skip
+
+MARKER = re.compile(r"^<!-- measured: (?P<name>.*?) -->$|^<!-- end -->$", re.MULTILINE)
+
+
+def main() -> None:
+    for path in pages():
+        old = path.read_text()
+        new = written(old, str(path.relative_to(ROOT)))
+        if new != old:
+            path.write_text(new)
+            print(f"wrote {path}")
+
+
+def pages() -> list[Path]:
+    """Every page that may hold a block."""
+    return [*(ROOT / name for name in NAMED), *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def written(text: str, page: str) -> str:
+    """The text with what the rows say in every block; `page` is its name, for errors."""
+    parts, at = [], 0
+    for name, start, end in spans(text, page):
+        if name not in BLOCKS:
+            raise ValueError(
+                f"{page} has a block {name!r}, which nothing writes; there are {', '.join(BLOCKS)}"
+            )
+        parts += [text[at:start], f"\n{BLOCKS[name]()}\n"]
+        at = end
+    return "".join([*parts, text[at:]])
+
+
+def spans(text: str, page: str) -> list[tuple[str, int, int]]:
+    """The (name, start, end) of what lies between the markers of each block."""
+    found = []
+    opened: re.Match[str] | None = None
+    for marker in MARKER.finditer(text):
+        if (marker["name"] is None) == (opened is None):
+            what = "a second marker" if opened else "an end without a marker"
+            raise ValueError(f"{page} has {what}, {marker[0]!r}: each block needs its own end")
+        if opened:
+            found.append((opened["name"], opened.end(), marker.start()))
+        opened = marker if opened is None else None
+    if opened:
+        raise ValueError(f"{page}: {opened[0]} has no <!-- end --> after it")
+    return found
+
+
+if __name__ == "__main__":
+    main()
