@@ -1,0 +1,61 @@
+"""What the reader of a page brings, what stands in for what takes long, and what runs elsewhere."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .blocks import Page
+
+
+def half(x: torch.Tensor, label: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+    """A trained network."""
+    return 0.5 * x
+
+
+# page -> a name that its Python uses -> what it is
+GIVEN: dict[str, dict[str, Callable[[], Any]]] = {}
+
+# page -> a file that it reads -> what writes it
+FILES: dict[str, dict[str, Callable[[Path], None]]] = {}
+
+# page -> a text of its code -> what runs in its place
+SUBSTITUTIONS: dict[str, dict[str, str]] = {}
+
+# Of every page, where there is no GPU.
+WITHOUT_GPU = {'device="cuda"': 'device="cpu"', "--device cuda": "--device cpu"}
+
+# The comment before a block -> the test that runs it, as files of the package or with a compiler.
+ELSEWHERE = {
+    "midpoint": "tests/package/test_contributing.py::test_the_solver_of_contributing_is_what_a_shipped_one_is",
+    "midpoint oracle": "tests/package/test_contributing.py::test_the_solver_of_contributing_is_what_a_shipped_one_is",
+}
+
+
+def names(page: str) -> dict[str, Any]:
+    return {name: make() for name, make in GIVEN.get(page, {}).items()}
+
+
+def files(page: str, folder: Path) -> None:
+    for name, write in FILES.get(page, {}).items():
+        write(folder / name)
+
+
+def check_used(page: Page, substituted: set[str]) -> None:
+    """Nothing is given to a page that it does not use."""
+    read = {
+        node.id
+        for block in page.blocks
+        if block.language == "python"
+        for node in ast.walk(ast.parse(block.code))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }
+    idle = [name for name in GIVEN.get(page.name, {}) if name not in read]
+    idle += [name for name in FILES.get(page.name, {}) if name not in page.code]
+    idle += [old for old in SUBSTITUTIONS.get(page.name, {}) if old not in substituted]
+    if idle:
+        raise page.error(1, f"tests/helpers/pages/given.py gives what the page does not use: {idle}")
