@@ -160,7 +160,9 @@ class Plan:
     def __str__(self) -> str:
         lines = [f"{self.name}: {len(self.rows)} rows, {self.nfe} calls, {self.slots} slots"]
         for i, row in enumerate(self.rows):
-            at = f"t={row.call.at.t:.6g} label={row.call.label:.6g}" if row.call else "start"
+            at = "no call" if i else "start"
+            if row.call:
+                at = f"t={row.call.at.t:.6g} label={row.call.label:.6g}"
             given = [(f"S{k}", p) for k, p in enumerate(row.p)]
             outs = [f"out{j}" for j in range(len(row.q))]
             made = said([*given, *zip(outs, row.q, strict=True)])
