@@ -6,7 +6,7 @@ Solvers write their updates with these symbols as a paper does; a row stores the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 
@@ -62,7 +62,7 @@ class Linear:
         return cls(tuple((symbol, float(weight)) for symbol, weight in weights.items()))
 
     def __str__(self) -> str:
-        return " + ".join(f"{weight:.6g} {symbol}" for symbol, weight in self) or "0"
+        return said(self)
 
 
 def slot(k: int) -> Linear:
@@ -79,3 +79,8 @@ x = slot(0)
 denoised = Linear((("D", 1.0),))
 raw = Linear((("raw", 1.0),))
 unclipped_eps = Linear((("eps", 1.0),))  # what the network says, where clipping changes `denoised`
+
+
+def said(terms: Iterable[tuple[str, float]]) -> str:
+    """A sum as one reads it: 2 S0 - 0.5 D."""
+    return " + ".join(f"{w:.6g} {symbol}" for symbol, w in terms if w).replace("+ -", "- ") or "0"

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from ..ops import layout
+from .linear import said
 from .row import CELLS, Row, from_dict, to_dict
 
 FORMAT = "diffusion-engine-plan/2"
@@ -159,10 +160,19 @@ class Plan:
     def __str__(self) -> str:
         lines = [f"{self.name}: {len(self.rows)} rows, {self.nfe} calls, {self.slots} slots"]
         for i, row in enumerate(self.rows):
-            at = f"t={row.call.at.t:.6g} label={row.call.label:.6g}" if row.call else "start"
-            mixed = " ".join(f"{q:.6g}*out{j}" for j, q in enumerate(row.q))
-            inner = " + ".join(f"{p:.6g} S{k}" for k, p in enumerate(row.p) if p)
-            lines.append(f"{i:4d}  {at}" + (f"  D = {inner} + {mixed}" if row.q else ""))
+            at = "no call" if i else "start"
+            if row.call:
+                at = f"t={row.call.at.t:.6g} label={row.call.label:.6g}"
+            given = [(f"S{k}", p) for k, p in enumerate(row.p)]
+            outs = [f"out{j}" for j in range(len(row.q))]
+            made = said([*given, *zip(outs, row.q, strict=True)])
+            if row.clip:
+                made = f"clip({made}, {row.clip[0]:g}, {row.clip[1]:g})"
+            if row.scale != 1.0:
+                made = f"{row.scale:.6g} {made if row.clip else f'({made})'}"
+            lines.append(f"{i:4d}  {at}" + (f"  D = {made}" if row.q else ""))
+            if any(row.e):
+                lines.append(f"        raw = {said(zip(outs, row.e, strict=True))}")
             lines += [f"        S{k} <- {update}" for k, update in row.new.items()]
         return "\n".join(lines)
 

@@ -47,6 +47,23 @@ def test_every_field_of_a_plan_is_saved():
     assert Plan.from_json(kept.to_json()).exact
 
 
+def test_a_plan_as_one_reads_it():
+    assert str(replace(PLAN, rows=(FIRST, replace(FULL, clip=None, scale=1.0, e=())))) == (
+        "every field: 2 rows, 1 calls, 3 slots\n"
+        "   0  start\n"
+        "        S0 <- 0.6 z0\n        S1 <- 0\n        S2 <- 1 z1\n"
+        "   1  t=0.5 label=499.5  D = 0.5 S0 + 0.25 S1 + 2 out0 - 1 out1 + 0.5 out2\n"
+        "        S0 <- 1.5 S0 + 0.25 D\n        S1 <- 1 S2 + 0.1 raw + 0.2 z1\n        S2 <- 1 D"
+    )
+    silent = str(replace(PLAN, rows=(FIRST, Row(None, {0: 2.0 * x}), FULL)))
+    assert "   1  no call\n        S0 <- 2 S0\n   2  t=0.5" in silent
+    clipped = str(PLAN).splitlines()[5:7]
+    assert clipped[0].endswith(
+        " D = 0.5 clip(0.5 S0 + 0.25 S1 + 2 out0 - 1 out1 + 0.5 out2, -1.5, 1)"
+    )
+    assert clipped[1] == "        raw = 1 out0 + 0.5 out1 + 0.25 out2"
+
+
 def test_a_plan_of_the_first_format():
     """It says "blocks" of what is "channel_blocks" now."""
     body = json.loads(PLAN.to_json())
