@@ -99,6 +99,23 @@ class Batch(Seats):
                 return self._advance(self._steps, outs)
         return self._advance(self._steps, outs)
 
+    @property
+    def calls(self) -> int:
+        """Entries of the coming call, as `inputs` prepared it."""
+        return self._due.count
+
+    def reads(self) -> dict[int, list[int]]:
+        """Of each seat the entries of the coming call that are its own, as `inputs` prepared it."""
+        src = self._due.src
+        table = src.tolist()
+        return {seat: found for seat in self._jobs if (found := sorted({*table[seat]} - {-1}))}
+
+    def denoised(self, seat: int) -> Tensor | None:
+        """A copy of a seat's estimate of x0, where the capacity has it written."""
+        self._held(seat)
+        kept = self.buffers.step.denoised
+        return None if kept is None else kept[seat].clone()
+
     def mark(self) -> Mark:
         """Where the seats are, to come back to; what has joined is in its place then."""
         self._prepare()

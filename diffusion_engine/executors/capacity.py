@@ -37,6 +37,8 @@ class Capacity:
     dtype, state_dtype, label_dtype   of the network's input, of the slots, of the labels that the step writes
     condition          the tensors of one sample's condition
     latent             size of the network's z, 0 where it takes none
+    fixed              every call has `room` entries, padded where fewer are due: a sample's bits depend on
+                       the network, its own job and that size
     """
 
     seats: int
@@ -61,6 +63,7 @@ class Capacity:
     device: torch.device
     condition: Kind
     latent: int
+    fixed: bool = False
 
     ROWS = 256  # room for rows comes in powers of two from here on
 

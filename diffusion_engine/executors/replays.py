@@ -119,7 +119,7 @@ class Replays(Stages):
 
     def size(self, count: int) -> int:
         """The bucket of a call: padded entries are computed, and no sample reads them."""
-        return min(bucket(count), self.buffers.capacity.room) if count else 0
+        return min(bucket(super().size(count)), self.buffers.capacity.room) if count else 0
 
     def _vary(self) -> None:
         """Other inputs than those of the capture: of the other sign, at another time."""

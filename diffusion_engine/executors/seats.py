@@ -47,6 +47,11 @@ class Seats:
         """Whether something is done for a seat between rows."""
         return bool(self._sources or self._watchers)
 
+    @property
+    def entries(self) -> int:
+        """Entries that the samples here may take together, of the capacity's room."""
+        return self._entries
+
     def admit(self, job: Job, private: bool = False) -> int:
         """A seat for a job; it starts with the next step.
 

@@ -74,5 +74,11 @@ class Stages:
                 f"a call of {count} entries is due and this batch has no network: give step(outs=...), what "
                 "it returns for inputs()"
             )
+        count = self.size(count)
         self.fill(count)
         self.step(self._call(*self.buffers.inputs(count)))
+
+    def size(self, count: int) -> int:
+        """Entries that a call of `count` is made with."""
+        capacity = self.buffers.capacity
+        return capacity.room if capacity.fixed and count else count

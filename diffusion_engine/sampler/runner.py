@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import checks, executors, trace
 from ..accelerate.accelerated_copy import Example
 from ..accelerate.handle import Accelerated
-from ..executors import Capacity, Executor, Graph, GraphError
+from ..executors import Capacity, Executor, Graph, GraphError, Job
 from ..networks.decoder import Decoder
 from ..networks.network import ScoreNetwork, check_finite
 from ..networks.placement import evaluating, moved, place
@@ -97,23 +97,8 @@ class Runner:
     ) -> Made:
         """The samples of a part of a request, each by its own of the plans: all are admitted and step while
         one lives."""
-        network = self._followed()
-        conditions = branches(part, network, self.device, self.dtype)
-        each = jobs(part, plans, conditions, network.shape)
-        distinct = list({id(plan): plan for plan in plans}.values())
-        capacity = Capacity.of(
-            network,
-            distinct,
-            part.n,
-            device=self.device,
-            dtype=self.dtype,
-            state_dtype=self.state_dtype,
-            conditions=each[0].conditions,
-            given=part.noise is not None,
-            brownian=each[0].brownian,
-            masked=part.mask is not None,
-            denoised=on_step is not None,
-        )
+        network, distinct = self._followed(), list({id(plan): plan for plan in plans}.values())
+        each, capacity = self.prepared(network, part, plans, denoised=on_step is not None)
         if progress is None and not self.executor.between_rows:
             progress = False
         seen = bar(max(len(plan.rows) for plan in distinct) - 1, progress)
@@ -131,6 +116,30 @@ class Runner:
         with torch.no_grad():
             made = trace.traced("decode", self.decoder)(samples)
         return made, finite_images(part.seeds, finite, made), samples
+
+    def prepared(
+        self, network: ScoreNetwork, part: Request, plans: Sequence[Plan], denoised: bool = False
+    ) -> tuple[list[Job], Capacity]:
+        """A part of a request as jobs, each by its own of the plans, and room for all of them.
+
+        network   what runs them
+        denoised  whether the estimates of x0 are written
+        """
+        conditions = branches(part, network, self.device, self.dtype)
+        each = jobs(part, plans, conditions, network.shape)
+        return each, Capacity.of(
+            network,
+            list({id(plan): plan for plan in plans}.values()),
+            part.n,
+            device=self.device,
+            dtype=self.dtype,
+            state_dtype=self.state_dtype,
+            conditions=each[0].conditions,
+            given=part.noise is not None,
+            brownian=each[0].brownian,
+            masked=part.mask is not None,
+            denoised=denoised,
+        )
 
     def _followed(self) -> ScoreNetwork:
         """The network to run, with what the user has changed of it since."""

@@ -272,6 +272,20 @@ class Sampler(Runner):
         every: int,
         progress: bool | None,
     ) -> Result:
+        plans = self.planned(part)
+        samples, finite, latents = self._run(part, plans, on_step, every, progress)
+        return Result(
+            samples=samples,
+            seeds=list(part.seeds),
+            nfe=plans[0].nfe,
+            evaluations=sum(plan.evaluations for plan in plans),
+            recipe=self.recipe_of(part),
+            finite=finite,
+            latents=latents,
+        )
+
+    def planned(self, part: Request) -> list[Plan]:
+        """The plan of each sample of a part of a request."""
         kind = "prior" if part.x is None else "state" if part.noised else "image"
         if part.x is not None and part.x.shape[1] > self.network.shape[0]:
             kind = "whole"
@@ -280,23 +294,13 @@ class Sampler(Runner):
         if isinstance(part.noise, str):  # "brownian", of which Request made sure
             for objection in filter(None, map(brownian.objection, of.values())):
                 raise ValueError(objection)
-        plans = [of[scale] for scale in part.scales]
-        samples, finite, latents = self._run(part, plans, on_step, every, progress)
-        return Result(
-            samples=samples,
-            seeds=list(part.seeds),
-            nfe=plans[0].nfe,
-            evaluations=sum(plan.evaluations for plan in plans),
-            recipe=self._recipe_of(part),
-            finite=finite,
-            latents=latents,
-        )
+        return [of[scale] for scale in part.scales]
 
     def recipe(self) -> dict[str, Any]:
         """What reproduces the sampler, given the network, as JSON-able values."""
         return copied(self._recipe)
 
-    def _recipe_of(self, part: Request) -> dict[str, Any]:
+    def recipe_of(self, part: Request) -> dict[str, Any]:
         made = self.recipe() | part.recipe()
         if isinstance(self._plans, Saved):
             made["needs"] = ["plan", *made["needs"]]

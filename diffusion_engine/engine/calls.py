@@ -1,0 +1,54 @@
+"""Calls of a network that the batch as a whole did not survive: in smaller parts, or one sample at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..executors.buffers import Inputs
+from ..networks.network import Condition
+
+Call = Callable[..., Sequence[Tensor]]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a GPU or by torch's allocator of the host."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def some(given: Inputs, entries: Sequence[int]) -> Inputs:
+    """The inputs of some entries of a call."""
+    index = torch.tensor(entries, device=given[0].device)
+
+    def of(value: Condition | Tensor | None) -> Condition | Tensor | None:
+        if isinstance(value, Mapping):
+            return {name: tensor[index] for name, tensor in value.items()}
+        return None if value is None else value[index]
+
+    return tuple(map(of, given))  # type: ignore[return-value]
+
+
+def in_parts(call: Call, given: Inputs, most: int) -> list[Tensor]:
+    """The outputs of a call, made by calls of at most so many entries."""
+    count = len(given[0])
+    made = [
+        call(*some(given, range(low, min(low + most, count)))) for low in range(0, count, most)
+    ]
+    return [torch.cat(parts) for parts in zip(*made, strict=True)]
+
+
+def alone(call: Call, given: Inputs, entries: Sequence[int], size: int | None) -> list[Tensor]:
+    """The outputs [len(entries), ...] of one sample's entries, called without the others.
+
+    size  entries of every call of this batch, or None: then the entry stands where it stood, among copies
+    """
+    if size is None:
+        return list(call(*some(given, entries)))
+    index = [entries[0]] * size
+    for entry in entries:
+        index[entry] = entry
+    return [out[list(entries)] for out in call(*some(given, index))]

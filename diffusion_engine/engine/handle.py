@@ -1,0 +1,151 @@
+"""`Handle`: what a caller holds of a request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from threading import Lock
+from typing import Any, Literal
+
+from ..sampler.result import Result
+from .errors import Cancelled
+from .events import Event, Events
+
+Status = Literal["queued", "running", "done", "cancelled", "failed"]
+ROOM = 16  # rows and previews that wait for a reader
+
+
+class Handle:
+    """A request that the engine took; it ends as done, cancelled or failed. For any thread, and to await.
+
+    rows     of the longest plan of its samples
+    samples  how many were asked for
+    """
+
+    def __init__(self, samples: int, rows: int, build: Callable[[], Result]) -> None:
+        self.samples, self.rows = samples, rows
+        self._build, self._built = build, Lock()
+        self._result: Result | None = None
+        self._future: Future[None] = Future()
+        self._started = False
+        self._reason: str | None = None
+        self._readers: tuple[Events, ...] = ()
+        self._lock = Lock()
+        self.on_cancel: Callable[[], None] = lambda: None
+
+    @property
+    def status(self) -> Status:
+        """queued, running, done, cancelled or failed."""
+        future = self._future
+        if not future.done():
+            return "running" if self._started else "queued"
+        if future.cancelled():
+            return "cancelled"
+        error = future.exception()
+        return "done" if error is None else "cancelled" if isinstance(error, Cancelled) else "failed"
+
+    @property
+    def ended(self) -> bool:
+        return self._future.done()
+
+    def result(self, timeout: float | None = None) -> Result:
+        """The samples, when they are done.
+
+        timeout  seconds to wait; None waits as long as it takes
+        Raises TimeoutError after that; Cancelled with the reason; NonFinite; or what the network raised.
+        """
+        try:
+            self._future.result(timeout)
+        except CancelledError:
+            raise self._cancelled() from None
+        return self._made()
+
+    def __await__(self) -> Generator[Any, None, Result]:
+        """The same as result(), without holding the loop; cancelling the task cancels the request."""
+        return self._wait().__await__()
+
+    async def _wait(self) -> Result:
+        try:
+            await asyncio.shield(asyncio.wrap_future(self._future))
+        except asyncio.CancelledError:
+            if self._future.cancelled():
+                raise self._cancelled() from None
+            self.cancel("the task that awaited it was cancelled")
+            raise
+        return self._made()
+
+    def cancel(self, reason: str = "its caller cancelled it") -> bool:
+        """Gives the request up: its seats are free at the next row. False where it has ended already."""
+        if self._future.done():
+            return self._future.cancelled()
+        with self._lock:
+            first, self._reason = self._reason is None, self._reason or reason
+        if not self._future.cancel():
+            return False
+        if first:
+            self._tell(Event("cancelled"))
+            self.on_cancel()
+        return True
+
+    def events(self, room: int = ROOM) -> Events:
+        """What becomes of the request, for a `for` or an `async for`, to its end.
+
+        room  how many rows and previews wait for a slow reader, the newest ones; nothing else is lost
+        """
+        reader = Events(room)
+        with self._lock:
+            reader.put(Event("queued"))
+            if self._started:
+                reader.put(Event("started"))
+            if self._future.done():
+                reader.put(Event(self._last()))
+            else:
+                self._readers += (reader,)
+        return reader
+
+    def add_done_callback(self, told: Callable[[Handle], Any]) -> None:
+        """Calls told(handle) when the request has ended, on the engine's thread; what it raises is logged."""
+        self._future.add_done_callback(lambda _: told(self))
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody reads the events."""
+        return bool(self._readers)
+
+    def start(self) -> None:
+        """Of the engine: the first sample has its seat."""
+        with self._lock:
+            self._started = True
+            self._tell(Event("started"))
+
+    def tell(self, event: Event) -> None:
+        """Of the engine: a row or a preview."""
+        self._tell(event)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Of the engine: the request is done, or failed; one that was cancelled stays so."""
+        try:
+            if error is None:
+                self._future.set_result(None)
+            else:
+                self._future.set_exception(error)
+        except InvalidStateError:
+            return
+        self._tell(Event(self._last()))
+
+    def _last(self) -> Any:
+        return self.status
+
+    def _tell(self, event: Event) -> None:
+        for reader in self._readers:
+            reader.put(event)
+
+    def _made(self) -> Result:
+        with self._built:
+            if self._result is None:
+                self._result = self._build()
+            return self._result
+
+    def _cancelled(self) -> Cancelled:
+        return Cancelled(f"the request was given up: {self._reason or 'its task was cancelled'}")

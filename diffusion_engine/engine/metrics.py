@@ -1,0 +1,84 @@
+"""What an engine has done, counted."""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .lane import Lane
+    from .ticket import Ticket
+
+# Seconds, four an octave from 10 us on: 100 buckets reach 300 s.
+EDGES = tuple(1e-5 * 2 ** (i / 4) for i in range(100))
+
+
+class Histogram:
+    """Seconds in buckets whose edges are a fifth apart."""
+
+    def __init__(self) -> None:
+        self.counts, self.count, self.total = [0] * (len(EDGES) + 1), 0, 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect.bisect_left(EDGES, seconds)] += 1
+        self.count += 1
+        self.total += seconds
+
+    def quantile(self, q: float) -> float | None:
+        """The upper edge of the bucket in which it lies; None where nothing was counted."""
+        wanted, seen = q * self.count, 0
+        for edge, count in zip(EDGES, self.counts, strict=False):
+            seen += count
+            if count and seen >= wanted:
+                return edge
+        return None
+
+    def snapshot(self) -> dict[str, Any]:
+        mean = self.total / self.count if self.count else None
+        return {
+            "count": self.count, "mean": mean,
+            "p50": self.quantile(0.5), "p95": self.quantile(0.95), "p99": self.quantile(0.99),
+        }  # fmt: skip
+
+
+@dataclass(eq=False)
+class Metrics:
+    """Counters rise; histograms are of seconds.
+
+    rows       steps of batches; seat_rows those of samples; called and padded are entries of network calls
+    queued_s   from submission to the first seat; row_s of one step of a batch; total_s from submission to
+               the end, of requests that are done
+    """
+
+    submitted: int = 0
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    nonfinite: int = 0
+    rows: int = 0
+    seat_rows: int = 0
+    called: int = 0
+    padded: int = 0
+    captures: int = 0
+    queued_s: Histogram = field(default_factory=Histogram)
+    row_s: Histogram = field(default_factory=Histogram)
+    total_s: Histogram = field(default_factory=Histogram)
+
+    def row(self, lane: Lane) -> None:
+        self.rows += 1
+        self.seat_rows += len(lane.seats)
+
+    def ended(self, ticket: Ticket, now: float) -> None:
+        status = ticket.handle.status
+        if status == "done":
+            self.done += 1
+            self.total_s.add(now - ticket.submitted)
+        elif status == "failed":
+            self.failed += 1
+        else:
+            self.cancelled += 1
+
+    def snapshot(self) -> dict[str, Any]:
+        made = dict(vars(self))
+        return {k: v.snapshot() if isinstance(v, Histogram) else v for k, v in made.items()}

@@ -1,0 +1,112 @@
+"""`Served`: a network of the engine, placed when it is first asked for, with its samplers and its lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from threading import RLock
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..executors import Capacity
+from ..executors.lru import Lru
+from ..networks.network import ScoreNetwork
+from ..networks.placement import evaluating
+from ..networks.wrapper import unwrapped
+from ..sampler.sampler import Sampler
+from ..sampler.spec import Spec
+from .lane import Lane
+
+SAMPLERS = 256  # of specs that a network keeps
+
+
+class Served:
+    """Submitting threads ask for samplers; the lanes are the engine's thread's alone.
+
+    how    the arguments of Sampler that say where and how networks run
+    lanes  by capacity, the least recently used first
+    users  requests that are here
+    """
+
+    def __init__(self, name: str, network: ScoreNetwork, how: Mapping[str, Any]) -> None:
+        self.name, self.own, self._how = name, network, dict(how)
+        self.lanes: dict[Capacity, Lane] = {}
+        self.users = 0
+        self._first: Sampler | None = None
+        self._samplers: Lru[str, Sampler] = Lru(SAMPLERS)
+        self._entered = ExitStack()
+        self._lock = RLock()
+
+    @property
+    def placed(self) -> bool:
+        return self._first is not None
+
+    @property
+    def bytes(self) -> int:
+        """Of its weights where they are placed, and of its batches."""
+        module = None if self._first is None else unwrapped(self._first.network.module)
+        weights = list(_tensors(module)) if isinstance(module, nn.Module) else []
+        return sum(t.nbytes for t in weights) + sum(l.batch.bytes for l in self.lanes.values())
+
+    def sampler(self, spec: Spec) -> Sampler:
+        """The sampler of a spec. Raises ValueError where it does not suit the network."""
+        with self._lock:
+            key = spec.model_dump_json()
+            made = self._samplers.get(key)
+            if made is None:
+                made = self._made(spec)
+                self._samplers.put(key, made, 1)
+            return made
+
+    def _made(self, spec: Spec) -> Sampler:
+        asked = spec.arguments()
+        dtype = asked.pop("dtype")
+        solver, options = spec.solver.name, spec.solver.options
+        if self._first is None:
+            first = Sampler(self.own, solver, **asked, **options, **self._how)
+            module = first.network.module
+            self._entered.enter_context(evaluating(module, unwrapped(module)))
+            self._first = first
+        first = self._first
+        if dtype not in (None, first.dtype):
+            raise ValueError(
+                f"the spec asks for {dtype} and this engine runs {self.name!r} in {first.dtype}; leave dtype "
+                "out, or serve the network a second time under another name"
+            )
+        if spec.solver == first.spec.solver and not self._samplers:
+            return first
+        shared = {
+            "dtype": first.dtype, "device": first.device, "executor": first.executor,
+            "batch_size": first.batch_size, "decoder": first.decoder,
+        }  # fmt: skip
+        return Sampler(first.network, solver, **asked, **options, **shared)
+
+    @property
+    def first(self) -> Sampler:
+        """The sampler whose network runs."""
+        assert self._first is not None
+        return self._first
+
+    def update_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """As Sampler.update_weights; of the network that is placed, or else of the user's."""
+        with self._lock:
+            if self._first is None:
+                raise ValueError(
+                    f"{self.name!r} is not placed yet: change the weights of your module, it is read when the "
+                    "first request comes"
+                )
+            self._first.update_weights(weights)
+
+    def drop(self) -> None:
+        """Lets go of the placed network and its batches."""
+        with self._lock:
+            self.lanes.clear()
+            self._samplers = Lru(SAMPLERS)
+            self._first = None
+            self._entered.close()
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
