@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
 
 from .ticket import Ticket
 
-Score = tuple[int, float, float, int]
+Score = tuple[int, float, int]
 
 
 class Shares:
@@ -45,30 +46,31 @@ class Waiting:
 
     def __init__(self, shares: Shares, aging: float) -> None:
         self._shares, self._aging = shares, aging
-        self._heap: list[tuple[Score, Ticket]] = []
+        self._heaps: dict[str, list[tuple[Score, Ticket]]] = {}  # of each submitter
         self._ordered = 0.0
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return sum(map(len, self._heaps.values()))
 
     def put(self, ticket: Ticket, now: float) -> None:
-        heapq.heappush(self._heap, (self._score(ticket, now), ticket))
+        heap = self._heaps.setdefault(ticket.key, [])
+        heapq.heappush(heap, (self._score(ticket, now), ticket))
 
     def pop(self, now: float) -> Ticket | None:
         """Who is next, for one sample; put it back where it has more. None where nobody waits."""
-        if now - self._ordered > self._aging:  # scores only fall by age: a heap of old ones is wrong
-            self._heap = [(self._score(t, now), t) for _, t in self._heap if t.waiting]
-            heapq.heapify(self._heap)
-            self._ordered = now
-        while self._heap:
-            score, ticket = self._heap[0]
-            if not ticket.waiting:
-                heapq.heappop(self._heap)
-            elif (current := self._score(ticket, now)) > score:
-                heapq.heapreplace(self._heap, (current, ticket))
-            else:
-                return heapq.heappop(self._heap)[1]
-        return None
+        if now - self._ordered > self._aging:
+            self._raise(now)
+        best: tuple[tuple[float, ...], str] | None = None
+        for key, heap in list(self._heaps.items()):
+            while heap and not heap[0][1].waiting:
+                heapq.heappop(heap)
+            if not heap:
+                del self._heaps[key]
+                continue
+            level, *rest = heap[0][0]
+            candidate = (level, self._shares.had(key), *rest), key
+            best = candidate if best is None else min(best, candidate)
+        return None if best is None else heapq.heappop(self._heaps[best[1]])[1]
 
     def charge(self, ticket: Ticket, cost: float) -> None:
         """A sample of this cost got a seat."""
@@ -76,8 +78,15 @@ class Waiting:
         self._shares.charge(ticket.key, cost)
 
     def tickets(self) -> list[Ticket]:
-        return [ticket for _, ticket in self._heap]
+        return [ticket for heap in self._heaps.values() for _, ticket in heap]
+
+    def _raise(self, now: float) -> None:
+        """Age changed the levels since they were put here."""
+        for heap in self._heaps.values():
+            heap[:] = [(self._score(ticket, now), ticket) for _, ticket in heap if ticket.waiting]
+            heapq.heapify(heap)
+        self._ordered = now
 
     def _score(self, ticket: Ticket, now: float) -> Score:
-        raised = ticket.priority + (now - ticket.waited) / self._aging
-        return -int(raised // 1), self._shares.had(ticket.key), ticket.service, ticket.order
+        level = -math.floor(ticket.priority + (now - ticket.waited) / self._aging)
+        return level, ticket.service, ticket.order
