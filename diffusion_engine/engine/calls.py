@@ -35,9 +35,7 @@ def some(given: Inputs, entries: Sequence[int]) -> Inputs:
 def in_parts(call: Call, given: Inputs, most: int) -> list[Tensor]:
     """The outputs of a call, made by calls of at most so many entries."""
     count = len(given[0])
-    made = [
-        call(*some(given, range(low, min(low + most, count)))) for low in range(0, count, most)
-    ]
+    made = [call(*some(given, range(low, min(low + most, count)))) for low in range(0, count, most)]
     return [torch.cat(parts) for parts in zip(*made, strict=True)]
 
 

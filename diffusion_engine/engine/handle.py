@@ -43,7 +43,9 @@ class Handle:
         if future.cancelled():
             return "cancelled"
         error = future.exception()
-        return "done" if error is None else "cancelled" if isinstance(error, Cancelled) else "failed"
+        return (
+            "done" if error is None else "cancelled" if isinstance(error, Cancelled) else "failed"
+        )
 
     @property
     def ended(self) -> bool:

@@ -19,7 +19,7 @@ from .waiting import Waiting
 
 ROWS = 4096  # of plans, some 1.5 MB
 
-Failed = Callable[[Ticket, BaseException], None]
+Failed = Callable[[Ticket, BaseException | None], None]
 
 
 def roomy(capacity: Capacity, seats: int, guided: bool) -> Capacity:
@@ -137,8 +137,8 @@ class Lane:
         if out_of_memory(error):
             if self.fixed:
                 raise EngineError(
-                    f"memory ran out in a call of {self.batch.capacity.room} entries, and batch='fixed' calls "
-                    "no other size: give the engine a smaller capacity, or batch='bucket'"
+                    f"memory ran out in a call of {self.batch.capacity.room} entries, and batch='fixed' makes "
+                    "no others: give the engine a smaller capacity, or batch='bucket'"
                 ) from error
             self.most = max(1, self.batch.calls // 2)
             return self.batch.step(outs=self._halved())
@@ -180,9 +180,7 @@ class Lane:
             for k, entry in enumerate(entries)
         )
         count = len(next(iter(made.values()))) if made else 0
-        return [
-            torch.stack([made[seat][o][k] for _, seat, k in where]) for o in range(count)
-        ]
+        return [torch.stack([made[seat][o][k] for _, seat, k in where]) for o in range(count)]
 
     def _fail_all(self, error: Exception) -> None:
         for ticket in {ticket for ticket, _ in self.seats.values()}:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from threading import RLock
 from typing import Any
 
@@ -14,23 +15,30 @@ from ..executors.lru import Lru
 from ..networks.network import ScoreNetwork
 from ..networks.placement import evaluating
 from ..networks.wrapper import unwrapped
+from ..sampler.request import Request
 from ..sampler.sampler import Sampler
 from ..sampler.spec import Spec
-from .lane import Lane
+from .lane import Lane, roomy
+from .ticket import Ticket
 
 SAMPLERS = 256  # of specs that a network keeps
 
 
 class Served:
-    """Submitting threads ask for samplers; the lanes are the engine's thread's alone.
+    """Submitting threads ask for tickets; the lanes are the engine's thread's alone.
 
-    how    the arguments of Sampler that say where and how networks run
-    lanes  by capacity, the least recently used first
-    users  requests that are here
+    capacity  samples of one batch
+    fixed     whether its calls have one size
+    how       the arguments of Sampler that say where and how networks run
+    lanes     by capacity, the least recently used first
+    users     requests that are here
     """
 
-    def __init__(self, name: str, network: ScoreNetwork, how: Mapping[str, Any]) -> None:
-        self.name, self.own, self._how = name, network, dict(how)
+    def __init__(
+        self, name: str, own: ScoreNetwork, capacity: int, fixed: bool, how: Mapping[str, Any]
+    ) -> None:
+        self.name, self.own, self.capacity, self.fixed = name, own, capacity, fixed
+        self._how: dict[str, Any] = dict(how)
         self.lanes: dict[Capacity, Lane] = {}
         self.users = 0
         self._first: Sampler | None = None
@@ -47,7 +55,22 @@ class Served:
         """Of its weights where they are placed, and of its batches."""
         module = None if self._first is None else unwrapped(self._first.network.module)
         weights = list(_tensors(module)) if isinstance(module, nn.Module) else []
-        return sum(t.nbytes for t in weights) + sum(l.batch.bytes for l in self.lanes.values())
+        return sum(t.nbytes for t in weights) + sum(
+            lane.batch.bytes for lane in list(self.lanes.values())
+        )
+
+    def ticket(self, spec: Spec, n: int | None, given: Mapping[str, Any]) -> Ticket:
+        """A request, checked. Raises ValueError where it does not suit the network or its batches."""
+        sampler = self.sampler(spec)
+        asked = {name: value for name, value in spec.request().items() if value}
+        request = Request.of(sampler, n, **asked | dict(given))
+        plans, network = sampler.planned(request), self.network
+        _, capacity = sampler.prepared(network, request.part(0, 1), plans[:1], denoised=True)
+        widest = max(plans, key=lambda plan: (plan.entries, len(plan.rows)))
+        room = roomy(capacity, self.capacity, network.null is not None)
+        if objection := room.plan_objection(widest):
+            raise ValueError(f"the request does not fit the engine's batch: {objection}")
+        return Ticket(self, sampler, request, replace(room, fixed=self.fixed), plans)
 
     def sampler(self, spec: Spec) -> Sampler:
         """The sampler of a spec. Raises ValueError where it does not suit the network."""
@@ -76,7 +99,7 @@ class Served:
             )
         if spec.solver == first.spec.solver and not self._samplers:
             return first
-        shared = {
+        shared: dict[str, Any] = {
             "dtype": first.dtype, "device": first.device, "executor": first.executor,
             "batch_size": first.batch_size, "decoder": first.decoder,
         }  # fmt: skip
@@ -88,13 +111,18 @@ class Served:
         assert self._first is not None
         return self._first
 
+    @property
+    def network(self) -> ScoreNetwork:
+        """What runs."""
+        return self.first.network
+
     def update_weights(self, weights: Mapping[str, Tensor]) -> None:
         """As Sampler.update_weights; of the network that is placed, or else of the user's."""
         with self._lock:
             if self._first is None:
                 raise ValueError(
-                    f"{self.name!r} is not placed yet: change the weights of your module, it is read when the "
-                    "first request comes"
+                    f"{self.name!r} is not placed yet: change the weights of your module, which is read when "
+                    "the first request comes"
                 )
             self._first.update_weights(weights)
 

@@ -6,18 +6,20 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..executors import Capacity, Job
-from ..networks.network import ScoreNetwork
 from ..plan import Plan
 from ..sampler.request import Request
 from ..sampler.result import Result
 from ..sampler.sampler import Sampler
 from .handle import Handle
+
+if TYPE_CHECKING:
+    from .served import Served
 
 CHUNK = 64  # samples of a large request whose jobs are made at a time
 
@@ -26,8 +28,8 @@ CHUNK = 64  # samples of a large request whose jobs are made at a time
 class Ticket:
     """A request: its samples take seats one by one, as these come free.
 
+    served    the network that runs it
     sampler   what makes its plans and its recipe
-    network   what runs them
     capacity  that of the lane it waits in
     priority  higher ones go first
     deadline  on the engine's clock, infinity for none
@@ -38,8 +40,8 @@ class Ticket:
     error     what the request's own function of normals raised
     """
 
+    served: Served
     sampler: Sampler
-    network: ScoreNetwork
     request: Request
     capacity: Capacity
     plans: Sequence[Plan]
@@ -92,7 +94,7 @@ class Ticket:
         if callable(given):
             part = replace(part, noise=partial(self._normals, given))
         plans = self.plans[first : first + size]
-        self._jobs = self.sampler.prepared(self.network, part, plans)[0]
+        self._jobs = self.sampler.prepared(self.served.network, part, plans)[0]
         self._first = first
 
     def _normals(self, given: Callable[..., Tensor], *asked: Any) -> Tensor:
