@@ -33,8 +33,8 @@ INTRO = """\
 # Benchmarks, row by row
 
 Written by `python -m benchmarks.pages.report` from the rows in `benchmarks/results/`, which hold more columns
-and everybody's rows. `benchmarks/README.md` says who takes part, what is checked before anything is timed, and
-how times are taken. "Over" says how many times faster ours is.
+and everybody's rows. `benchmarks/README.md` says who takes part, what is checked before anything is timed,
+and how times are taken. "Over" says how many times faster ours is.
 """
 RUNS = """\
 The same DDIM run by everybody: the same weights, noise and timesteps, samples compared before anything is
