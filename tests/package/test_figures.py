@@ -12,7 +12,7 @@ PAGES = measured.pages()
 GENERATED = {report.PAGE, samplers.PAGE}
 BY_HAND = [*(page for page in PAGES if page not in GENERATED), samplers.INTRO, samplers.ENCODING]
 
-NUMBER = r"(?<![\w.])\d[\d,]*(?:\.\d+)?"
+NUMBER = r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?"
 UNITS = (
     r"%|percent|[kKMGT]i?B(?:/s)?|[GT]?FLOPS?(?:/s)?|[numµ]s|s|(?:micro|milli|nano)?seconds?|minutes?|min|hours?|"
     r"(?:images|samples|steps|calls|rows)(?:/s| a second| per second)|times|fold"
@@ -79,7 +79,7 @@ def test_a_figure_is_found(text):
     [
         "a 3x3 convolution of 16x3x256x256", "within 1e-6", "in 20 steps", "a 2 x 2 matrix", "Python 3.11",
         "the 20th percentile", "order 2", "8 channels", "64 seats", "t = 0.4", "2 + 1 x N", "torch 2.13",
-        "`dpmpp_2s`", "level 3 streams", "4 samples of the network", "s = 1 + w", "| order | 2 |",
+        "`dpmpp_2s`", "level 3 streams", "4 samples of the network", "s = 1 + w", "| order | 2 |", "of 8, x is",
         "```text\n5 ms\n```", "<!-- measured: steps -->\n5 ms\n<!-- end -->",
     ],
 )  # fmt: skip

@@ -6,6 +6,7 @@ from .. import rows
 from . import ops, runs
 
 NORM = "8x128x32x32"
+SPELLED = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
 
 
 def front() -> str:
@@ -46,12 +47,8 @@ def group_norm() -> list[str]:
     ours = rows.one(found, provider=ops.OURS)
     ratio = float(ours["vs_best_torch"])
     theirs = float(ours["median_us"]) * ratio / 1e3
-    return [
-        f"group norm + SiLU, {NORM}",
-        ops.ms(ours),
-        f"{rows.number(theirs)} ms, torch",
-        _faster(ratio),
-    ]
+    times = [ops.ms(ours), f"{rows.number(theirs)} ms, torch"]
+    return [f"group norm + SiLU, {NORM}", *times, _faster(ratio)]
 
 
 def whole(name: str, network: str) -> list[str]:
@@ -61,12 +58,8 @@ def whole(name: str, network: str) -> list[str]:
     peer = min((row for row in found if not row["vs_best_peer"]), key=runs.time)
     what = f"an image, {ours['steps']} steps, {network}"
     times = [f"{rows.number(runs.time(row))} ms" for row in (ours, peer)]
-    return [
-        what,
-        times[0],
-        f"{times[1]}, {peer['contender']}",
-        _faster(float(ours["vs_best_peer"])),
-    ]
+    times[1] += f", {SPELLED.get(peer['contender'], peer['contender'])}"
+    return [what, *times, _faster(float(ours["vs_best_peer"]))]
 
 
 def _faster(ratio: float) -> str:
