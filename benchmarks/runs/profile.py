@@ -15,7 +15,7 @@ from diffusion_engine.zoo import load_network
 
 from .. import results, timing
 
-SOLVER, STEPS, SAMPLES, RUNS = "dpmpp_2m", 20, 16, 20
+SOLVER, STEPS, SAMPLES, RUNS = "dpmpp_2m", 20, 16, 10
 THREADS = 2
 
 

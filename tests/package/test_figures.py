@@ -79,7 +79,8 @@ def test_a_figure_is_found(text):
     [
         "a 3x3 convolution of 16x3x256x256", "within 1e-6", "in 20 steps", "a 2 x 2 matrix", "Python 3.11",
         "the 20th percentile", "order 2", "8 channels", "64 seats", "t = 0.4", "2 + 1 x N", "torch 2.13",
-        "`dpmpp_2s`", "level 3 streams", "4 samples of the network", "s = 1 + w", "| order | 2 |", "of 8, x is",
+        "`dpmpp_2s`", "level 3 streams", "4 samples of the network", "s = 1 + w", "| order | 2 |",
+        "of 8, x is",
         "```text\n5 ms\n```", "<!-- measured: steps -->\n5 ms\n<!-- end -->",
     ],
 )  # fmt: skip

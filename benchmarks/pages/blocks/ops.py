@@ -12,10 +12,10 @@ FILE = "amd-epyc-25.1.csv"  # of the machine that the pages show
 LARGE = "16x3x256x256"
 STEPS = {
     "ddim": "DDIM",
-    "ddim-net": "DDIM and the next network input",
+    "ddim-net": "DDIM, next input too",
     "ddim-clip": "DDIM, clipped",
     "ddim-cfg": "DDIM with guidance",
-    "ddpm": "DDPM, noise made inside",
+    "ddpm": "DDPM, noise inside",
     "ddpm-clip": "DDPM, clipped",
     "dpmpp_2m": "DPM-Solver++(2M)",
 }
@@ -133,7 +133,7 @@ def _silu(found: Iterable[Row], silu: bool) -> list[Row]:
 
 def _compared(mine: list[Row], large: Row, key: str) -> list[str]:
     ratios = [float(row[key]) for row in mine]
-    return [_ratio(large[key]), f"{rows.times(min(ratios))} to {rows.times(max(ratios))}"]
+    return [_ratio(large[key]), f"{rows.times(min(ratios))[:-1]} to {rows.times(max(ratios))}"]
 
 
 def _best_torch(found: list[Row], row: Row) -> str:
