@@ -10,6 +10,7 @@ import re
 import runpy
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -80,16 +81,29 @@ def in_process(call: Callable[[], object], argv: Words) -> Outcome:
     return code, said.getvalue(), error.getvalue()
 
 
+@cache
+def options_of() -> dict[str, set[str]]:
+    """The options of each command of the command line."""
+    known = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    return {
+        name: {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
+        for name, command in known.items()
+    }
+
+
+def options() -> set[str]:
+    return set().union(*options_of().values())
+
+
 def check_options(words: Words) -> None:
     """A command of the command line, and options of it."""
-    known = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    known = options_of()
     if not words or words[0].startswith("-"):
         return
     if words[0] not in known:
         raise Refused(f"diffusion-engine has no command {words[0]!r}")
-    options = {name for p in known[words[0]].params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
     for word in words[1:]:
-        if word.startswith("--") and word.partition("=")[0] not in options:
+        if word.startswith("--") and word.partition("=")[0] not in known[words[0]]:
             raise Refused(f"diffusion-engine {words[0]} has no option {word}")
 
 

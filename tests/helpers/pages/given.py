@@ -36,6 +36,13 @@ ELSEWHERE = {
 }
 
 
+# page -> paths in backticks that its example makes.
+EXAMPLES = {"CONTRIBUTING.md": {"diffusion_engine/solvers/midpoint.py"}}
+
+# Words in backticks that are names of other libraries, and in no source here.
+OF_OTHERS = {"EDMPrecond", "dpmsolver", "init_noise_sigma", "learn_sigma"}
+
+
 def names(page: str) -> dict[str, Any]:
     return {name: make() for name, make in GIVEN.get(page, {}).items()}
 

@@ -8,6 +8,7 @@ import difflib
 import io
 import json
 import os
+import re
 import sys
 import tempfile
 import tomllib
@@ -77,7 +78,7 @@ class Run:
             case "text":
                 raise self.page.error(block.line, "this text is the output of no block before it")
             case "indented":
-                raise self.page.error(block.line, "code is between fences, with its language")
+                return self._formula(block)
         raise self.page.error(block.line, f"a block of {block.language or 'no language'}: {OTHERS}")
 
     def substituted(self, code: str) -> str:
@@ -133,6 +134,14 @@ class Run:
             (json if block.language == "json" else tomllib).loads(block.code)
         except ValueError as error:
             raise self.page.error(block.line, f"no {block.language}: {error}") from error
+        return ""
+
+    def _formula(self, block: Block) -> str:
+        """What is indented is read, not run: each line is an equation or a path of arrows."""
+        for number, line in enumerate(block.code.splitlines(), block.line):
+            words = line.split()
+            if words and (words[0] in commands.COMMANDS or not re.search(r"\s(=|->|<-)\s", line)):
+                raise self.page.error(number, f"no formula: code is between fences. {OTHERS}")
         return ""
 
     def _file(self, block: Block) -> str:

@@ -37,15 +37,17 @@ class Sources:
         return found
 
     @cached_property
+    def text(self) -> str:
+        """All sources; what stands on pages, and in what checks them, does not count."""
+        files = [p for p in self.paths if Path(p).suffix in SOURCES or Path(p).parent.name == ".ci"]
+        files = [p for p in files if not p.endswith("/")]
+        own = "tests/helpers/pages/"
+        return "\n".join((self.root / p).read_text(errors="ignore") for p in files if own not in p)
+
+    @cached_property
     def words(self) -> set[str]:
-        """The words of the sources and of the files' names; those of the pages do not count."""
-        found = set(re.findall(r"\w+", " ".join(self.paths)))
-        for path in self.paths:
-            if Path(path).suffix in SOURCES or path.startswith(".ci/"):
-                if path.startswith("tests/helpers/pages/"):
-                    continue
-                found.update(re.findall(r"\w+", (self.root / path).read_text(errors="ignore")))
-        return found
+        """The words of the sources and of the files' names."""
+        return set(re.findall(r"\w+", self.text)) | set(re.findall(r"\w+", " ".join(self.paths)))
 
     @cached_property
     def project(self) -> dict:
