@@ -26,7 +26,7 @@ from .blocks import Page
 from .sources import Sources
 
 LONGEST = 110
-ENDINGS = r"py|pyi|md|cpp|cu|cuh|h|hpp|csv|toml|sh|json|png|npz|safetensors|yml|txt|cff|nsys-rep|ncu-rep"
+ENDINGS = r"py|md|cpp|cu|cuh|h|csv|toml|sh|json|png|npz|safetensors|yml|txt|cff|nsys-rep|ncu-rep"
 PATH = re.compile(rf"[\w.<>*-]*/[\w.<>*/-]*?(\.(?:{ENDINGS}))?|[\w.<>*-]+(\.(?:{ENDINGS}))")
 PACKAGES = ("diffusion_engine", "benchmarks")
 
@@ -41,7 +41,9 @@ def faults(page: Page) -> list[str]:
 
 
 def too_long(page: Page) -> Iterator[tuple[int, str]]:
-    """But for tables, addresses, and what programs write."""
+    """Of the front and the site, but for tables, addresses, and what programs write."""
+    if page.path.parent not in (page.root, page.root / "docs"):
+        return
     for number, line in enumerate(page.lines, 1):
         spared = number in page.generated or line.lstrip().startswith("|") or "://" in line
         if len(line) > LONGEST and not spared:
@@ -110,8 +112,8 @@ def wrong_command(code: str, page: Page) -> str | None:
             commands.known_variables(command.environment, page)
             if len(command.words) > 1:  # alone it is the tool's name
                 commands.check([w for w in command.words if w != "..."], page)
-    except (commands.Refused, ValueError) as error:
-        return str(error.args[0])
+    except (commands.Refused, shell.Unread) as error:
+        return str(error)
     return None
 
 
@@ -125,15 +127,12 @@ def wrong_option(option: str, page: Page) -> str | None:
 
 
 def wrong_path(code: str, page: Page) -> str | None:
-    """A path of the checkout from its root or from some folder of it, <op> and * for anything, or an end of one."""
-    if code in page.text.replace(f"`{code}`", "") and "/" not in code:  # a file that the page's code makes
-        return None
+    """A path from the root or from some folder, with <op> and * for anything; `_gpu.py` ends one."""
     pattern = re.sub(r"<\w+>", "*", code).removeprefix("./")
     pattern = pattern if pattern.startswith("_") else f"/{pattern.lstrip('/')}"
-    paths = Sources.of(page.root).paths
-    if any(fnmatch.fnmatch(f"/{path}", f"*{pattern}") for path in (p for q in paths for p in (q, q.rstrip("/")))):
-        return None
-    return "the checkout has no such file"
+    paths = [f"/{path}" for path in Sources.of(page.root).paths]
+    both = [*paths, *(path.rstrip("/") for path in paths)]
+    return None if fnmatch.filter(both, f"*{pattern}") else "the checkout has no such file"
 
 
 def wrong_dotted(name: str) -> str | None:
@@ -173,9 +172,9 @@ def wrong_call(code: str) -> str | None:
 
 @cache
 def of_samplers() -> set[str]:
-    """The keywords that calls of a sampler pass on: of a request, of a run, and solvers' options."""
+    """The keywords that calls of a sampler pass on: of requests, runs and recipes, and solvers' options."""
     calls = (Sampler, Sampler.chunks, Request.of)
-    found = {name for call in calls for name in inspect.signature(call).parameters}
+    found = {"plan"} | {name for call in calls for name in inspect.signature(call).parameters}
     return found | {f.name for kind in SOLVERS.values() for f in fields(kind)}
 
 
@@ -194,14 +193,16 @@ def wrong_words(code: str, page: Page) -> str | None:
     """Each word of three letters or more is in a source of the project, or in the page's own code."""
     known = Sources.of(page.root).words | set(re.findall(r"\w+", page.code)) | set(dir(builtins))
     known |= given.OF_OTHERS
-    missing = [w for w in re.findall(r"[A-Za-z_]\w{2,}", code) if w not in known and not of_torch(w)]
+    words = re.findall(r"[A-Za-z_]\w{2,}", code)
+    missing = [word for word in words if word not in known and not of_torch(word)]
     return f"no source has {', '.join(missing)}" if missing else None
 
 
 def of_torch(word: str) -> bool:
     import torch
 
-    return any(hasattr(place, word) for place in (torch, torch.nn, torch.nn.functional, torch.Tensor))
+    places = (torch, torch.nn, torch.nn.functional, torch.Tensor)
+    return any(hasattr(place, word) for place in places)
 
 
 # --- links

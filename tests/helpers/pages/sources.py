@@ -59,13 +59,17 @@ class Sources:
 
     @cached_property
     def requirements(self) -> dict[str, Requirement]:
-        extras = [text for texts in self.extras.values() for text in texts]
-        texts = [*self.project["build-system"]["requires"], *extras, *self.project["project"]["dependencies"]]
+        texts = [
+            *self.project["build-system"]["requires"],
+            *self.project["project"]["dependencies"],
+        ]
+        texts += [text for texts in self.extras.values() for text in texts]
         return {made.name: made for made in map(Requirement, texts)}
 
     @cached_property
     def marks(self) -> set[str]:
-        return {text.partition(":")[0] for text in self.project["tool"]["pytest"]["ini_options"]["markers"]}
+        marks = self.project["tool"]["pytest"]["ini_options"]["markers"]
+        return {text.partition(":")[0] for text in marks}
 
     @cached_property
     def tests(self) -> set[str]:
