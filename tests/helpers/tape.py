@@ -34,6 +34,10 @@ class Tape(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        with self:  # under inference_mode an operation that consists of others comes whole
+            made = func.decompose(*args, **kwargs)
+        if made is not NotImplemented:
+            return made
         out = func(*args, **kwargs)
         given = self.hold((args, kwargs))
         if not any(a.alias_info for a in func._schema.returns):
