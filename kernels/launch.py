@@ -36,7 +36,7 @@ def objection_to(
     kernel: object, images: Mapping[str, Tensor], small: Mapping[str, Tensor | None]
 ) -> str | None:
     """Why a kernel cannot take images [B, C, *pixel] and small, contiguous tensors; or None."""
-    device = next(iter(images.values())).device
+    device = next(t.device for t in (*images.values(), *small.values()) if t is not None)
     return out_of_place(kernel, device) or layout_objection(images, small)
 
 
