@@ -57,7 +57,8 @@ def _negated(args: Any) -> str | None:
 
 
 def explain(op: str, device: str | torch.device) -> list[tuple[str, str | None]]:
-    """The preference list of a device for an op, each with the objection to small plain arguments."""
+    """The preference list of a device for an op, by its name: each backend with its objection to small plain
+    arguments, None where it has none."""
     device = torch.device(device)
     names = preference(op, device.type)
     try:

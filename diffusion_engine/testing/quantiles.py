@@ -25,7 +25,8 @@ def below(x: Tensor, weights: Tensor, means: Tensor, stds: Tensor) -> Tensor:
 
 
 def quantile(share: Tensor, weights: Tensor, means: Tensor, stds: Tensor) -> Tensor:
-    """The x below which a share of a mixture lies, by bisection."""
+    """The x below which a share [...] of a mixture lies, by bisection; weights, means and stds have the
+    components on their last axis."""
     low = (means - 40.0 * stds).amin(-1).expand(share.shape)
     high = (means + 40.0 * stds).amax(-1).expand(share.shape)
     for _ in range(HALVINGS):

@@ -102,8 +102,11 @@ def test_nothing_is_loaded_from_elsewhere(site, pages):
 
 
 def test_no_markup_is_left_over(pages):
-    """References that no page defines, and includes that were not made, stay as they are written."""
-    for path, page in pages.items():
+    """What the site's Markdown does not know stays as it is written: references that no page defines, includes,
+    and in a paragraph lists, tables and fences, which need an empty line before them."""
+    for path in pages:
         text = re.sub(r"<(script|pre|code).*?</\1>", "", path.read_text(), flags=re.DOTALL)
-        assert not re.search(r"\]\[[\w-]+\]|8&lt;--|^:::", text, re.MULTILINE), path
-        assert page.anchors
+        left = re.findall(r"\]\[[\w-]+\]|8&lt;--|^:::.*|```", text, re.MULTILINE)
+        for paragraph in re.findall(r"<p>(.*?)</p>", text, re.DOTALL):
+            left += re.findall(r"^\s*(?:[-*+] |\d+\. |\|).*", paragraph, re.MULTILINE)
+        assert left == [], path
