@@ -42,7 +42,7 @@ class Ranks:
         return ranks
 
     def part(self, n: int, batch: int, rank: int | None = None) -> range:
-        """The samples of n of this rank, or of another: consecutive whole batches, one more at most.
+        """Of n samples those of this rank, or of another: consecutive whole batches, one more at most.
 
         The batches are those of a single process: torch picks other algorithms for other batch sizes, and
         so the samples are the same, to the last bit, for any number of ranks. Where the network was chosen by
