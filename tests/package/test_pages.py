@@ -110,6 +110,7 @@ def test_a_wrong_block_is_found(block, written, monkeypatch):
 
 
 @pytest.mark.parametrize("text", [
+    # codespell:ignore-next-line
     "`diffusion_engine/ops/tabel.py`", "`diffusion_engine.testing.Mixtur`", "`diffusion-engine smaple`",
     "`--no-such`", "`Sampler(network, step=3)`", "`sampler.encode(x, refined=3)`", "`DIFFUSION_ENGINE_NVTXS`",
     "`\"dpmpp_4m\"`", "[there](docs/no.md)", "[there](#no-heading)", "x" * 111,

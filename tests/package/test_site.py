@@ -102,8 +102,8 @@ def test_nothing_is_loaded_from_elsewhere(site, pages):
 
 
 def test_no_markup_is_left_over(pages):
-    """What the site's Markdown does not know stays as it is written: references that no page defines, includes,
-    and in a paragraph lists, tables and fences, which need an empty line before them."""
+    """What the site's Markdown does not know stays as it is written: references that no page defines, and in
+    a paragraph lists, tables and fences, which need an empty line before them."""
     for path in pages:
         text = re.sub(r"<(script|pre|code).*?</\1>", "", path.read_text(), flags=re.DOTALL)
         left = re.findall(r"\]\[[\w-]+\]|8&lt;--|^:::.*|```", text, re.MULTILINE)
