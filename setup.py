@@ -55,6 +55,15 @@ def package_layout(root):
     return [*found, "diffusion_engine.kernels"], {"diffusion_engine.kernels": "kernels"}
 
 
+def without_links(readme):
+    """A README for a package index, which has none of the files beside it: no pictures, no marks for tests,
+    and links to files become their text."""
+    readme = re.sub(r"<!--.*?-->\n?", "", readme, flags=re.DOTALL)
+    readme = re.sub(r"<picture>.*?</picture>\n*|<img [^>]*>\n*", "", readme, flags=re.DOTALL)
+    readme = re.sub(r"!\[[^]]*\]\([^)]*\)\n*", "", readme)
+    return re.sub(r"\[([^]]*)\]\((?!https?:|#)[^)]*\)", r"\1", readme)
+
+
 def isa_flags(source):
     return next((flags for end, flags in ISA_FLAGS.items() if source.endswith(end)), "")
 
@@ -92,7 +101,10 @@ def arch_flags(archs):
 
 
 def extensions(root, x86=X86):
-    """`_cpu` always; `_cuda` when nvcc is found, and then a failure does not fail the install."""
+    """`_cpu` always on Linux; `_cuda` when nvcc is found, and then a failure does not fail the install.
+    Elsewhere the package is plain Python and the torch backend serves."""
+    if sys.platform != "linux":
+        return []
 
     def files(pattern):
         return sorted(path.relative_to(root).as_posix() for path in root.glob(pattern))
@@ -195,8 +207,9 @@ if __name__ == "__main__":
     setup(
         packages=packages,
         package_dir=package_dir,
-        package_data={"": ["*.safetensors", "*.json"]},
-        # Elsewhere the package is plain Python and the torch backend serves.
-        ext_modules=extensions(here) if sys.platform == "linux" else [],
+        package_data={"": ["*.safetensors", "*.json", "py.typed"]},
+        ext_modules=extensions(here),
+        long_description=without_links((here / "README.md").read_text(encoding="utf-8")),
+        long_description_content_type="text/markdown",
         cmdclass={"build_ext": NinjaBuild, "editable_wheel": CheckedEditable},
     )

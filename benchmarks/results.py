@@ -52,13 +52,19 @@ ERRORS = "-errors.csv"
 ERROR_KEYS = (
     "op", "shape", "plain", "torch", "ours", "of_bound", "device", "version", "commit", "date",
 )  # fmt: skip
-# What a run's samples are off by, nothing timed: a file each, which a new run replaces.
-GENIE, ENCODING = "genie.csv", "encoding.csv"
+# A file each, which a new run replaces: what samples are off by, and where the time of a run goes.
+GENIE, ENCODING, PROFILE = "genie.csv", "encoding.csv", "profile.csv"
 ABOUT = ("device", "threads", "torch", "commit", "date")
 GENIE_KEYS = ("quantity", "guidance", "contender", "grid", "calls", "value", *ABOUT)
 ENCODING_KEYS = ("solver", "refine", "data", "steps", "error", *ABOUT)
+PROFILE_KEYS = (
+    "part", "within", "calls_per_row", "us_per_row", "share", "solver", "samples", "rows", "others", *ABOUT,
+)  # fmt: skip
 
-COLUMNS = {RUNS: RUN_KEYS, ERRORS: ERROR_KEYS, GENIE: GENIE_KEYS, ENCODING: ENCODING_KEYS}
+COLUMNS = {
+    RUNS: RUN_KEYS, ERRORS: ERROR_KEYS,
+    GENIE: GENIE_KEYS, ENCODING: ENCODING_KEYS, PROFILE: PROFILE_KEYS,
+}  # fmt: skip
 
 Row = dict[str, str | int | float | None]
 # Times one case and gives its rows; raises Disagreement where there is nothing to compare.

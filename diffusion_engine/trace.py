@@ -41,7 +41,7 @@ def disable() -> None:
 
 @contextmanager
 def listening(name: str, listener: Listener) -> Iterator[None]:
-    """While it is entered the ranges go to `listener`, too."""
+    """While it is entered the ranges go to `listener`, too, which goes by a name of its own."""
     with _changing:
         if name in _listeners:
             raise RuntimeError(f"{name!r} listens already; one at a time in a process")

@@ -12,7 +12,7 @@ from ..ops import layout
 from ..ops.brownian import BrownianArgs
 from ..ops.op import Implementation
 from .cover import Cover, channel_pixel, cover
-from .launch import objection_to, on_device, start
+from .launch import bound, objection_to
 from .philox import normals
 
 HEADER = tl.constexpr(layout.HEADER)
@@ -55,27 +55,16 @@ def objection(args: BrownianArgs) -> str | None:
 
 
 def bind(args: BrownianArgs) -> Callable[[], None]:
-    device = on_device(args.out.device)
-    run: Callable[..., None] | None = None
-
-    def launch() -> None:
-        nonlocal run
-        with device():
-            if run is None:
-                run = start(_brownian, *prepare(args))
-            else:
-                run()
-
-    return launch
+    return bound(*prepare(args), args.out.device)
 
 
-def prepare(args: BrownianArgs) -> tuple[tuple[int], dict[str, Any], dict[str, Any]]:
-    """What `start` takes after the kernel."""
+def prepare(args: BrownianArgs) -> tuple[Any, tuple[int], dict[str, Any]]:
+    """The kernel, its grid and its arguments."""
     image = args.out[0]
     chosen = Cover.choose(image.shape[1:], [channel_pixel(image)], drawn=True)
     channel_stride, pixel_stride = chosen.steps(channel_pixel(image))
     draws, batch = args.out.shape[:2]
-    fixed = {
+    given = {
         "out_ptr": args.out,
         "seed_ptr": args.seed,
         "row_ptr": args.row,
@@ -89,7 +78,7 @@ def prepare(args: BrownianArgs) -> tuple[tuple[int], dict[str, Any], dict[str, A
         **chosen.sizes,
         **chosen.constants,
     }
-    return (draws * batch * chosen.programs,), {}, fixed
+    return _brownian, (draws * batch * chosen.programs,), given
 
 
 TRITON = Implementation(bind=bind, objection=objection)

@@ -36,7 +36,7 @@ def objection_to(
     kernel: object, images: Mapping[str, Tensor], small: Mapping[str, Tensor | None]
 ) -> str | None:
     """Why a kernel cannot take images [B, C, *pixel] and small, contiguous tensors; or None."""
-    device = next(iter(images.values())).device
+    device = next(t.device for t in (*images.values(), *small.values()) if t is not None)
     return out_of_place(kernel, device) or layout_objection(images, small)
 
 
@@ -70,3 +70,21 @@ def start(
     run = compiled[(*grid, 1, 1)]
     rest = [fixed[name] for name in kernel.arg_names[len(names) :]]
     return lambda *values: run(*values, *rest)
+
+
+def bound(
+    kernel: Any, grid: tuple[int], given: dict[str, Any], device: torch.device
+) -> Callable[[], None]:
+    """The launch of a kernel whose arguments stay as they are; the first compiles it."""
+    entered = on_device(device)
+    run: Callable[..., None] | None = None
+
+    def launch() -> None:
+        nonlocal run
+        with entered():
+            if run is None:
+                run = start(kernel, grid, {}, given)
+            else:
+                run()
+
+    return launch

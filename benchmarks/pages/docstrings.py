@@ -109,11 +109,22 @@ class Sections(griffe.Extension):
         self._visit(pkg)
 
     def _visit(self, of: griffe.Object) -> None:
+        if of.is_attribute and not of.docstring and (said := _comment(of)):
+            of.docstring = griffe.Docstring(said, parent=of)
         if of.docstring:
             of.docstring.parsed = [_section(piece, of) for piece in pieces(of.docstring.value)]
         for member in of.members.values():
             if not member.is_alias:
                 self._visit(member)
+
+
+def _comment(of: griffe.Object) -> str:
+    """The comment above a constant, which has no docstring."""
+    above = of.lines_collection[of.filepath][: of.lineno - 1]
+    lines = []
+    while above and above[-1].startswith("# "):
+        lines.insert(0, above.pop().removeprefix("# "))
+    return "\n".join(lines)
 
 
 def _section(piece: Piece, of: griffe.Object) -> griffe.DocstringSection:
@@ -137,7 +148,7 @@ def _names(
     if of.is_class and not all(n in known for name, _ in content for n in name.split(", ")):
         attributes = [
             griffe.DocstringAttribute(
-                name=name, description=said, annotation=_one(_kinds(name, of.members))
+                name=name, description=said, annotation=_one(_kinds(name, of.members | known))
             )
             for name, said in content
         ]
@@ -145,11 +156,16 @@ def _names(
     parameters = [
         griffe.DocstringParameter(
             name=name, description=said, annotation=_one(_kinds(name, known)),
-            value=_one([known[n].default for n in name.split(", ") if n in known]),
+            value=_one([_default(known[n]) for n in name.split(", ") if n in known]),
         )
         for name, said in content
     ]  # fmt: skip
     return griffe.DocstringSectionParameters(parameters)
+
+
+def _default(parameter: griffe.Parameter) -> object:
+    """griffe gives **options the default {}."""
+    return None if "variadic" in parameter.kind.value else parameter.default
 
 
 def _kinds(name: str, among: dict) -> list:

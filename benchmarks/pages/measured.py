@@ -6,18 +6,20 @@ A block lies between `<!-- measured: NAME -->` and `<!-- end -->`; NAME is a fun
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .blocks import genie
+from .blocks import encoding, front, genie, ops, profile, runs
+from .rows import Lacking
 
 ROOT = Path(__file__).parents[2]
-NAMED = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")
 
 BLOCKS: dict[str, Callable[[], str]] = {
     made.__name__: made
     for made in (
-        genie.genie, genie.genie_gains, genie.genie_setting,
+        front.front, ops.steps, ops.normals, ops.ops, runs.accelerate, runs.W1, runs.digits, runs.sscs,
+        runs.joining, profile.profile, encoding.encoding, genie.genie, genie.genie_gains, genie.genie_setting,
     )
 }  # fmt: skip
 
@@ -25,20 +27,26 @@ MARKER = re.compile(r"^<!-- measured: (?P<name>.*?) -->$|^<!-- end -->$", re.MUL
 
 
 def main() -> None:
-    for path in pages():
-        old = path.read_text()
-        new = written(old, str(path.relative_to(ROOT)))
-        if new != old:
-            path.write_text(new)
+    try:
+        new = {path: written(path.read_text(), path.relative_to(ROOT)) for path in pages()}
+    except (ValueError, Lacking) as error:
+        sys.exit(str(error))
+    for path, text in new.items():
+        if text != path.read_text():
+            path.write_text(text)
             print(f"wrote {path}")
 
 
 def pages() -> list[Path]:
     """Every page that may hold a block."""
-    return [*(ROOT / name for name in NAMED), *sorted((ROOT / "docs").glob("*.md"))]
+    return [
+        path
+        for folder in ("", "benchmarks", "docs")
+        for path in sorted((ROOT / folder).glob("*.md"))
+    ]
 
 
-def written(text: str, page: str) -> str:
+def written(text: str, page: object) -> str:
     """The text with what the rows say in every block; `page` is its name, for errors."""
     parts, at = [], 0
     for name, start, end in spans(text, page):
@@ -51,7 +59,12 @@ def written(text: str, page: str) -> str:
     return "".join([*parts, text[at:]])
 
 
-def spans(text: str, page: str) -> list[tuple[str, int, int]]:
+def block(name: str) -> str:
+    """A block with its markers, for pages that are generated as a whole."""
+    return f"<!-- measured: {name} -->\n{BLOCKS[name]()}\n<!-- end -->"
+
+
+def spans(text: str, page: object) -> list[tuple[str, int, int]]:
     """The (name, start, end) of what lies between the markers of each block."""
     found = []
     opened: re.Match[str] | None = None

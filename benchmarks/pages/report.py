@@ -1,4 +1,4 @@
-"""Writes docs/benchmarks.md and the charts from the rows in results/: python -m benchmarks.pages.report."""
+"""Writes docs/benchmarks.md and docs/charts/ from the rows in results/: python -m benchmarks.pages.report."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ ERROR_COLUMNS = {
 INTRO = """\
 # Benchmarks, row by row
 
-Written by `python -m benchmarks.pages.report` from the rows in `benchmarks/results/`, which hold more columns and
-everybody's rows. `benchmarks/README.md` says who takes part, what is checked before anything is timed, and how
-times are taken. "Over" says how many times faster ours is.
+Written by `python -m benchmarks.pages.report` from the rows in `benchmarks/results/`, which hold more
+columns and everybody's rows; [Measured](measured.md) is their summary. `benchmarks/README.md` says who takes
+part, what is checked before anything is timed, and how times are taken. "Over" says how many times faster
+ours is.
 """
 RUNS = """\
 The same DDIM run by everybody: the same weights, noise and timesteps, samples compared before anything is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -79,22 +80,32 @@ def lines(head: Sequence[str], body: Iterable[Sequence[str]], left: int = 1) -> 
     return "\n".join([cells[0], under, *cells[1:]])
 
 
-def origin(row: Mapping[str, str]) -> str:
-    """Where and when a row was measured."""
-    threads = "1 thread" if row["threads"] == "1" else f"{row['threads']} threads"
-    where = f"{row['device']}, {threads}, torch {row['torch']}"
-    return f"{where}, commit {row['commit']}, {row['date'].partition('T')[0]}"
+def origin(*found: Mapping[str, str], command: str) -> str:
+    """Where, when and by what the rows were measured."""
+    device, threads, torch, commit = (
+        list(dict.fromkeys(row[key] for row in found))
+        for key in ("device", "threads", "torch", "commit")
+    )
+    days = sorted({row["date"].partition("T")[0] for row in found})
+    return ", ".join((
+        *device,
+        " and ".join(threads) + (" thread" if threads == ["1"] else " threads"),
+        f"torch {' and '.join(torch)}",
+        f"commit{'s' * (len(commit) > 1)} {', '.join(commit)}",
+        " to ".join(dict.fromkeys((days[0], days[-1]))) + f"; `{command}`.",
+    ))  # fmt: skip
 
 
 def prose(*sentences: str) -> str:
-    """Sentences as a paragraph of the pages' width."""
-    text = " ".join(sentences)
-    return textwrap.fill(text, 110, break_long_words=False, break_on_hyphens=False)
+    """Sentences as a paragraph of the pages' width; code stays on one line."""
+    text = re.sub("`[^`]*`", lambda code: code[0].replace(" ", "\0"), " ".join(sentences))
+    filled = textwrap.fill(text, 110, break_long_words=False, break_on_hyphens=False)
+    return filled.replace("\0", " ")
 
 
 def number(value: float) -> str:
-    """Three digits."""
-    return f"{value:.{max(0, min(2, 2 - len(str(int(value))) + 1))}f}"
+    """Three digits, and all of those before the point."""
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
 def times(ratio: float) -> str:

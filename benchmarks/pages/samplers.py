@@ -18,9 +18,11 @@ import torch
 from diffusion_engine import SOLVERS, Sampler, ScoreNetwork, testing
 from diffusion_engine.solvers.base import orders
 
+from . import measured
+
 DOCS = Path(__file__).parents[2] / "docs"
 INTRO = Path(__file__).with_name("samplers_intro.md")
-ENCODING = Path(__file__).with_name("samplers_encoding.md")  # of benchmarks.runs.encoding
+ENCODING = Path(__file__).with_name("samplers_encoding.md")
 PAGE, PICTURE = DOCS / "samplers.md", DOCS / "samplers.png"
 
 ELEMENTS = 1 << 12  # of a law
@@ -63,7 +65,7 @@ def page() -> str:
         differs = [f"- `{n}`: {SOLVERS[n].differs}." for n in names if SOLVERS[n].differs]
         if differs:
             parts.append("Otherwise than the published code:\n\n" + "\n".join(differs))
-    parts.append(ENCODING.read_text().rstrip())
+    parts += [ENCODING.read_text().rstrip(), measured.block("encoding")]
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,6 +1,6 @@
 """docs/seats.png: one batch, whose samples have solvers of their own and come and go.
 
-    python -m benchmarks.pages.seats
+python -m benchmarks.pages.seats
 """
 
 from __future__ import annotations

@@ -1,36 +1,24 @@
-"""Writes the round trips of benchmarks/pages/samplers_encoding.md: python -m benchmarks.runs.encoding, then
-python -m benchmarks.pages.samplers puts them into docs/samplers.md."""
+"""How far from an image its latent leads back: python -m benchmarks.runs.encoding."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from diffusion_engine import SOLVERS, Sampler, ScoreNetwork, testing
+from diffusion_engine import Sampler, ScoreNetwork, testing
 from diffusion_engine.genie import exact_derivative
-from diffusion_engine.solvers.base import orders
 from diffusion_engine.zoo import load_network
 
-TABLE = Path(__file__).parents[1] / "pages" / "samplers_encoding.md"
+from .. import results
+
 STEPS = (10, 20, 50)
 # (solver, refine)
 WAYS = [("ddim", 0), ("ddim", 1), ("ddim", 3), ("heun", 0), ("dpmpp_2m", 0), ("unipc", 0)]
 WAYS += [("genie", 0), ("genie", 3)]
-
-TEXT = """## Encoding: how far from an image its latent leads back
-
-Root mean square of sample(encode(x)) - x with `end="t_min"`, the same solver and steps up and down, from
-`python -m benchmarks.runs.encoding`. Mixture: its exact network in float64, 4,096 draws of it. Digits: the
-shipped network in float32, 20 images of its own with their classes. *Calls* are those of encoding with
-N steps. `refine=0` has the error of the solver on the ODE, up and down; `refine=k` that of k
-iterations towards the inverse of the steps down. GENIE has the exact derivative here, which on the
-digits network says little of a whole step ([genie.md](genie.md)): it is no better than DDIM there.
-"""
 
 
 def mixture(solver: str) -> tuple[ScoreNetwork, Tensor, dict]:
@@ -69,26 +57,23 @@ def error(
     return float((back - x).square().mean().sqrt())
 
 
-def _times(number: int) -> str:
-    return "N" if number == 1 else f"{number} N"
-
-
-def row(solver: str, refine: int) -> str:
-    made = SOLVERS[solver]()
-    calls = f"1 + {_times(refine)}" if refine else _times(made.calls)
-    cells = [f"`{solver}`", orders(made), str(refine), calls]
-    for case in (mixture, digits):
-        cells += [f"{error(case, solver, refine, steps):.1e}" for steps in STEPS]
-    print(*cells, file=sys.stderr, flush=True)
-    return f"| {' | '.join(cells)} |"
+def measure() -> Iterator[results.Row]:
+    for solver, refine in WAYS:
+        for case in (mixture, digits):
+            for steps in STEPS:
+                off = error(case, solver, refine, steps)
+                print(
+                    solver, refine, case.__name__, steps, f"{off:.1e}", file=sys.stderr, flush=True
+                )
+                yield results.row(
+                    torch.device("cpu"), results.ENCODING_KEYS, solver=solver, refine=refine,
+                    data=case.__name__, steps=steps, error=off,
+                )  # fmt: skip
 
 
 def main() -> None:
-    head = ["solver", "order", "refine", "calls"]
-    head += [f"{name}, N = {n}" for name in ("mixture", "digits") for n in STEPS]
-    lines = [TEXT, f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
-    TABLE.write_text("\n".join([*lines, *(row(*way) for way in WAYS)]) + "\n")
-    print(f"wrote {TABLE}")
+    rows = list(measure())
+    print(f"wrote {results.replace(rows, results.ENCODING)}")
 
 
 if __name__ == "__main__":

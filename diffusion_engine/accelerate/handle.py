@@ -174,6 +174,6 @@ def _channels_last(value: Any) -> Any:
 
 
 def accelerated(module: nn.Module) -> Accelerated | None:
-    """The handle of a network that is accelerated, None of another."""
+    """The handle of a module that is accelerated, None of another."""
     handle = getattr(vars(module).get("forward"), "__self__", None)
     return handle if isinstance(handle, Accelerated) else None

@@ -228,7 +228,7 @@ class VAE(nn.Module):
 
 
 def decoder_from_diffusers(vae: nn.Module, **options: Any) -> Decoder:
-    """The decoder of diffusers' AutoencoderKL and its like, by its config; options as in Decoder."""
+    """The decoder of `vae`, diffusers' AutoencoderKL or its like, by its config; options as in Decoder."""
     checks.names("decoder_from_diffusers", options, DECODER)
     about = _config("vae", vae)
     if not hasattr(vae, "decode") or "latent_channels" not in about:

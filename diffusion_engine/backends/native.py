@@ -108,13 +108,23 @@ class Module:
                 )
         return None
 
+    def part(self, name: str) -> Any:
+        """What the module offers under a name. Raises ImportError where it was built without."""
+        found = loaded(self.name)
+        if not hasattr(found, name):
+            raise ImportError(
+                f"diffusion_engine.{self.name} has no {name}. It was built from other sources, or bind.cpp "
+                f"does not show it: {BUILD}"
+            )
+        return getattr(found, name)
+
     def params(self, kind: str) -> Any:
         """New parameters of a kernel, all zero."""
-        return getattr(loaded(self.name), kind)()
+        return self.part(kind)()
 
     def kernel(self, op: str, device: torch.device) -> Callable[..., None]:
         """Runs an op with parameters and what belongs to the call, on a GPU on the current stream of each."""
-        run = getattr(loaded(self.name), op)
+        run = self.part(op)
         if self.device == "cpu":
             return run
         index = device.index or 0
@@ -130,7 +140,7 @@ class Module:
         run = self.kernel(op, device)
         if self.device == "cpu":
             return run
-        workspace = getattr(loaded(self.name), f"{op}_workspace")
+        workspace = self.part(f"{op}_workspace")
 
         def launch(p: Any, addresses: list[int]) -> None:
             size = workspace(p, addresses)

@@ -20,6 +20,7 @@ __all__ = [
 def executor(given: str | Executor, backend: str = "auto") -> Executor:
     """An executor by its name, "eager" or "graph", or the object itself.
 
+    given    the name or the object
     backend  of the step: "auto", "torch", "cpp", "triton" or "cuda"
     """
     if isinstance(given, Executor):

@@ -34,7 +34,7 @@ class Executor(ABC):
         one, who finds it by its network and capacity."""
 
     def finish(self, batch: Batch, after: After | None = None) -> None:
-        """Steps while a seat has rows before it."""
+        """Steps a batch while a seat has rows before it, and calls `after` with it after each step."""
         while batch.live:
             batch.step()
             if after is not None:

@@ -34,7 +34,9 @@ class Capacity:
     brownian           whether the op `brownian` may fill those
     masked, denoised   whether a known region is kept, whether `denoised` is written
     shape              of x, (C, *pixel)
+    memory_format      of the network's input
     dtype, state_dtype, label_dtype   of the network's input, of the slots, of the labels that the step writes
+    device             of the buffers
     condition          the tensors of one sample's condition
     latent             size of the network's z, 0 where it takes none
     fixed              every call has `room` entries, padded where fewer are due: a sample's bits depend on
@@ -83,7 +85,7 @@ class Capacity:
         masked: bool = False,
         denoised: bool = False,
     ) -> Capacity:
-        """What so many samples of these plans take.
+        """What so many samples of these plans take, in seats of their own.
 
         conditions  of one sample, by branch
         given       whether samples may come with noise of their own

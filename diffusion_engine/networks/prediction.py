@@ -58,7 +58,10 @@ def flow(at: Point) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class F:
-    """EDM's inner network: x0 = c_skip x / alpha + c_out o (Karras et al. 2022, table 1)."""
+    """EDM's inner network: x0 = c_skip x / alpha + c_out o (Karras et al. 2022, table 1).
+
+    sigma_data  the data's standard deviation
+    """
 
     sigma_data: float = 0.5
 
@@ -78,7 +81,10 @@ class F:
 
 @dataclass(frozen=True)
 class Consistency:
-    """A consistency model's inner network, with f(x, sigma_min) = x (Song et al. 2023, appendix C)."""
+    """A consistency model's inner network, with f(x, sigma_min) = x (Song et al. 2023, appendix C).
+
+    sigma_data  the data's standard deviation
+    """
 
     sigma_data: float = 0.5
     sigma_min: float = 0.002
@@ -113,7 +119,10 @@ class VEScale:
 
 @dataclass(frozen=True)
 class VPScale:
-    """The denoiser "vpsde": x0 = x / alpha - g o, told the time of g on VP, times `last` (ibid.)."""
+    """The denoiser "vpsde": x0 = x / alpha - g o, told the time of g on VP, times `last` (ibid.).
+
+    beta_min, beta_max  of that VP
+    """
 
     beta_min: float = 0.1
     beta_max: float = 20.0
@@ -194,6 +203,7 @@ class Velocity:
 # (p, q) with x0 = p x + q o; p has a number for every slot that the network reads.
 Prediction = Callable[[Point], tuple[float | tuple[float, ...], float]]
 
+# What `prediction` may be by name.
 PREDICTIONS: dict[str, Prediction | Velocity] = {
     "eps": eps,
     "x0": x0,

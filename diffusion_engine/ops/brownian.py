@@ -19,8 +19,8 @@ from torch import Tensor
 
 from . import philox
 from .layout import HEADER, TERMS
-from .op import Op, Operator
-from .registry import resolve
+from .op import Op
+from .registry import operator
 from .written import check_written
 
 
@@ -107,15 +107,6 @@ def plain(device: torch.device) -> BrownianArgs:
     )
 
 
-SCHEMA = "brownian(Tensor(a!) out, Tensor seed, Tensor row, Tensor terms, Tensor weight) -> ()"
+SIGNATURE = "Tensor(a!) out, Tensor seed, Tensor row, Tensor terms, Tensor weight"
 
-
-def _run(*tensors: Tensor) -> None:
-    resolve("brownian", "auto", BrownianArgs(*tensors))()
-
-
-def _fake(*tensors: Tensor) -> None:
-    BrownianArgs(*tensors)
-
-
-OP = Op(bind=bind, plain=plain, operators=(Operator(SCHEMA, _run, _fake),))
+OP = Op(bind=bind, plain=plain, operators=(operator("brownian", BrownianArgs, SIGNATURE),))

@@ -167,7 +167,8 @@ def add_group_norm(
     eps: float = 1e-5, *, silu: bool = False, scale: Tensor | None = None, shift: Tensor | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """(group_norm of x + residual, x + residual): a residual stream and its next layer's input."""
+    """(group_norm of x + residual, x + residual): a residual stream and its next layer's input; the arguments
+    are those of `group_norm`."""
     out, summed = torch.empty_like(x), torch.empty_like(x)
     tensors = (x, out, weight, bias, scale, shift, residual, summed)
     _call(tensors, groups, eps, silu, backend)

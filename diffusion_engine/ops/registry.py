@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .op import Implementation, Op
+from .op import Implementation, Op, Operator
 from .table import IMPLEMENTATIONS, PREFERENCE
 
 
@@ -57,7 +57,8 @@ def _negated(args: Any) -> str | None:
 
 
 def explain(op: str, device: str | torch.device) -> list[tuple[str, str | None]]:
-    """The preference list of a device for an op, each with the objection to small plain arguments."""
+    """The preference list of a device for an op, by its name: each backend with its objection to small plain
+    arguments, None where it has none."""
     device = torch.device(device)
     names = preference(op, device.type)
     try:
@@ -66,6 +67,22 @@ def explain(op: str, device: str | torch.device) -> list[tuple[str, str | None]]
         reason = f"{device} does not work here: {str(error).splitlines()[0]}"
         return [(name, reason) for name in names]
     return [(name, objection(op, name, args)) for name in names]
+
+
+def operator(op: str, kind: Callable[..., Any], signature: str) -> Operator:
+    """The operator of an op whose launch takes nothing.
+
+    kind       its arguments, which the constructor checks
+    signature  their schema, in the same order
+    """
+
+    def run(*tensors: torch.Tensor) -> None:
+        resolve(op, "auto", kind(*tensors))()
+
+    def fake(*tensors: torch.Tensor) -> None:
+        kind(*tensors)
+
+    return Operator(f"{op}({signature}) -> ()", run, fake)
 
 
 def definition(op: str) -> Op[Any]:

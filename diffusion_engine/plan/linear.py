@@ -75,8 +75,11 @@ def normal(m: int) -> Linear:
     return Linear(((f"z{m}", 1.0),))
 
 
+# The state before the row: slot 0.
 x = slot(0)
+# The estimate of x0 that the row's network call gives, clipped where that is asked for.
 denoised = Linear((("D", 1.0),))
+# The network's output as it is, all channel blocks by the update's weights `raw`.
 raw = Linear((("raw", 1.0),))
 unclipped_eps = Linear((("eps", 1.0),))  # what the network says, where clipping changes `denoised`
 

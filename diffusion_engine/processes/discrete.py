@@ -55,17 +55,18 @@ class Discrete(GaussianProcess):
 
     @classmethod
     def linear(cls, n: int = 1000, start: float = 1e-4, end: float = 0.02) -> Discrete:
-        """DDPM's table, linear in beta."""
+        """DDPM's table of n betas, linear from start to end."""
         return cls.from_betas(np.linspace(start, end, _whole(n)))
 
     @classmethod
     def scaled_linear(cls, n: int = 1000, start: float = 0.00085, end: float = 0.012) -> Discrete:
-        """Latent diffusion's table, linear in sqrt(beta); the defaults are Stable Diffusion's."""
+        """Latent diffusion's table of n betas, linear in sqrt(beta) from start to end; the defaults are
+        Stable Diffusion's."""
         return cls.from_betas(np.linspace(math.sqrt(start), math.sqrt(end), _whole(n)) ** 2)
 
     @classmethod
     def cosine(cls, n: int = 1000, offset: float = 0.008, beta_max: float = 0.999) -> Discrete:
-        """Improved DDPM's table (Nichol & Dhariwal 2021, eq. 17), betas capped at beta_max."""
+        """Improved DDPM's table of n betas (Nichol & Dhariwal 2021, eq. 17, s = offset), at most beta_max."""
         n = _whole(n)
         f = np.cos((np.arange(n + 1) / n + offset) / (1.0 + offset) * np.pi / 2.0) ** 2
         return cls.from_betas(np.minimum(1.0 - f[1:] / f[:-1], beta_max))

@@ -98,7 +98,7 @@ class GaussianProcess:
         raise NotImplementedError
 
     def prior_std(self, first: Point) -> float:
-        """Standard deviation of the law that a run starting at a point draws its x from."""
+        """Standard deviation of the law that a run whose first point is `first` draws its x from."""
         return first.sigma
 
     @property

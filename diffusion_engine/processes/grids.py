@@ -144,6 +144,7 @@ def distilled(process: GaussianProcess, n: int, original: int = 50) -> Array:
     return own[np.floor(np.linspace(0, original, n, endpoint=False)).astype(int)]
 
 
+# What `grid` may be by name: functions (process, n) -> n descending times or points.
 GRIDS: dict[str, Grid] = {
     "uniform": uniform,
     "quadratic": quadratic,

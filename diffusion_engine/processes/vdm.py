@@ -78,7 +78,7 @@ class VDM(GaussianProcess):
 
     @classmethod
     def from_module(cls, module: nn.Module) -> VDM:
-        """The process of a network gamma(t), called with [n, 1], as its weights are now.
+        """The process of a module gamma(t), called with [n, 1], as its weights are now.
 
         It is evaluated on the host in float64, when a plan is made. Raises ValueError where it returns
         another number of values than n.

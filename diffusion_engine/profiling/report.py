@@ -30,7 +30,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Op:
-    """What one operator (on a GPU: one kernel) took in one run, without the operators it called."""
+    """What one operator (on a GPU: one kernel) took in one run, without the operators it called.
+
+    name     as torch.profiler calls it
+    kind     its class, a Part within the network
+    calls    in one run
+    seconds  in one run
+    """
 
     name: str
     kind: str
@@ -44,9 +50,16 @@ class Profile:
 
     seconds          of one run: the median by the clock, nothing else running
     spread           the 20th and 80th percentile
+    runs             how many were timed
+    samples          of a run
+    batch_size       samples of a batch
     rows             rows a run, over all its batches; row 0 has no network call
     parts            what adds up to `seconds`; the classes add up to their network
     ops              largest first
+    machine          what it ran on
+    versions         of torch and the like
+    how              where and how the sampler ran
+    recipe           of the sampler
     kernels_per_row  on a GPU
     host_us_per_row  on a GPU: microseconds the host takes to issue a row
     """

@@ -19,7 +19,8 @@ PATIENCE = timedelta(hours=24)  # for the slowest rank; torchrun ends all when o
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among `world`; local is its number on its machine, and so its GPU's."""
+    """This process, the one of number `rank` among `world`; `local` is its number on its machine, and so its
+    GPU's."""
 
     rank: int = 0
     world: int = 1
@@ -41,7 +42,7 @@ class Ranks:
         return ranks
 
     def part(self, n: int, batch: int, rank: int | None = None) -> range:
-        """The samples of this rank, or of another: consecutive whole batches, one more at most.
+        """Of n samples those of this rank, or of another: consecutive whole batches, one more at most.
 
         The batches are those of a single process: torch picks other algorithms for other batch sizes, and
         so the samples are the same, to the last bit, for any number of ranks. Where the network was chosen by

@@ -251,7 +251,8 @@ class Sampler(Runner):
         progress: bool | None = None,
         **request: Any,
     ) -> Iterator[Result]:
-        """The same samples as `sample`, a Result for every batch, made as it is asked for."""
+        """The same samples as `sample`, whose arguments it takes: a Result for every batch, made as it is
+        asked for."""
         checks.names("sample", request, ASKED | RUN)
         full = Request.of(self, n, **self._plans.request(request))
         size = self.batch_size if batch_size is None else batch_size

@@ -38,6 +38,7 @@ from .sde import DPDMSDE, Ancestral, EulerMaruyama, ReverseDiffusion
 from .unipc import UniPC
 from .vdm import VDM
 
+# The classes of the shipped solvers by name; their options are the fields of the class.
 SOLVERS: dict[str, type[Solver]] = {
     "euler": Euler,
     "euler_ancestral": EulerAncestral,

@@ -16,6 +16,7 @@ from ..processes import GaussianProcess, Point
 from ..processes.grids import Grid
 from .update import Update, arrived, written
 
+# The points of a run, from noise to data.
 Points = Sequence[Point]
 STARTS = ("euler", "heun")  # of multistep solvers: first steps of one call, and of two
 
@@ -245,12 +246,15 @@ def steps(points: Points) -> Iterator[tuple[Point, Point]]:
 
 
 def eps_of(at: Point, state: Linear = x) -> Linear:
-    """eps = (x - alpha x0) / sigma, the noise that `denoised` implies."""
+    """eps = (x - alpha x0) / sigma, the noise that `denoised` implies in a state."""
     return (state - at.alpha * denoised) / at.sigma
 
 
 def transfer(s: Point, t: Point, state: Linear, d: Linear) -> Linear:
     """DDIM from s to t: sigma_t / sigma_s x + alpha_t (1 - e^-h) x0 (Song et al. 2021, eq. 12).
+
+    state  x at s
+    d      the estimate of x0, `denoised` or a combination of several
 
     Also right at sigma_t = 0 and at alpha_s = 0, where h is infinite.
     """
@@ -264,7 +268,7 @@ def score_of(at: Point) -> Linear:
 
 
 def first_order_only(s: Point, t: Point) -> bool:
-    """Whether lam is infinite at an end of the step, so that no expansion in it exists."""
+    """Whether lam is infinite at an end of the step from s to t, so that no expansion in it exists."""
     return 0.0 in (s.alpha, s.sigma, t.alpha, t.sigma)
 
 

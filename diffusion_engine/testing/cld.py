@@ -80,5 +80,5 @@ def cld_mixture(
 
 
 def cld_gaussian(mean: float = 0.0, std: float = 0.5, **options: Any) -> ScoreNetwork:
-    """A perfect network of CLD for data N(mean, std^2); the other arguments are those of cld_mixture."""
+    """A perfect network of CLD for data N(mean, std^2); the other options are those of cld_mixture."""
     return cld_mixture((1.0,), (mean,), (std,), **{"name": "cld_gaussian", **options})

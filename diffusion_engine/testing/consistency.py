@@ -34,7 +34,8 @@ class ConsistencyFunction:
     def network(
         self, shape: tuple[int, ...] = (1,), sigma_max: float = 80.0, **options: Any
     ) -> ScoreNetwork:
-        """It as a trained consistency model comes: an inner network behind prediction.Consistency."""
+        """It as a trained consistency model comes: an inner network behind prediction.Consistency, for noise
+        up to sigma_max; options of ScoreNetwork."""
         rule = Consistency(sigma_min=self.sigma_min)
         known: dict[str, Any] = {
             "prediction": rule,

@@ -80,6 +80,7 @@ def labelled_mixture(
     """A ScoreNetwork of the exact eps of a Gaussian mixture; the condition is a component.
 
     process  the noise, VP() by default
+    weights, means, stds  of the components
     options  of ScoreNetwork
 
     `.module.classifier` is the exact noise-aware classifier, for with_classifier.

@@ -12,7 +12,10 @@ from .exact import Data
 
 @dataclass(frozen=True)
 class Mixture(Data):
-    """Components of weights w, means m and standard deviations s in every element, independently."""
+    """Components in every element, independently.
+
+    weights, means, stds  of the components
+    """
 
     weights: tuple[float, ...] = (0.3, 0.5, 0.2)
     means: tuple[float, ...] = (-0.9, 0.1, 0.8)
@@ -29,7 +32,7 @@ class Mixture(Data):
             raise ValueError("weights and standard deviations of a mixture are above 0")
 
     def components(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights, means and standard deviations, in the type of a tensor and where it is."""
+        """Weights, means and standard deviations, in the type of a tensor `like` and where it is."""
         weights, means, stds = (
             torch.tensor(v, dtype=like.dtype, device=like.device)
             for v in (self.weights, self.means, self.stds)
@@ -37,7 +40,8 @@ class Mixture(Data):
         return weights, means, stds
 
     def posterior(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights, means and standard deviations of x0 given x, with the components on a last axis."""
+        """Weights, means and standard deviations of x0 given x = alpha x0 + sigma eps, with the components on
+        a last axis."""
         share, residual, variance = self._parts(x, alpha, sigma)
         _, means, stds = self.components(x)
         gain = alpha[..., None] * stds**2 / variance

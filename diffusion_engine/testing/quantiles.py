@@ -25,7 +25,8 @@ def below(x: Tensor, weights: Tensor, means: Tensor, stds: Tensor) -> Tensor:
 
 
 def quantile(share: Tensor, weights: Tensor, means: Tensor, stds: Tensor) -> Tensor:
-    """The x below which a share of a mixture lies, by bisection."""
+    """The x below which a share [...] of a mixture lies, by bisection; weights, means and stds have the
+    components on their last axis."""
     low = (means - 40.0 * stds).amin(-1).expand(share.shape)
     high = (means + 40.0 * stds).amax(-1).expand(share.shape)
     for _ in range(HALVINGS):
@@ -59,7 +60,8 @@ class MixtureStudent(Data):
         return self(x / alpha, sigma / alpha)
 
     def consistency(self, shape: tuple[int, ...] = (1,), **options: Any) -> ScoreNetwork:
-        """It as a trained consistency model comes, for data and time range of Song et al. 2023."""
+        """It as a trained consistency model comes, for data and time range of Song et al. 2023; options of
+        ScoreNetwork."""
         rule = Consistency()
         process = EDM(t_min=rule.sigma_min, t_max=80.0)
         inner = Inner(MixtureStudent(self.data, rule.sigma_min), rule)
@@ -77,6 +79,8 @@ class MixtureGenerator(nn.Module):
     quantile at Phi(z). With it a denoising diffusion GAN of any number of steps ends at the mixture.
 
     process  the chain; its last alpha_bar is what the end misses
+    data     the mixture, Mixture() when None
+
     z is [N, latent], with an entry for every element of a sample.
     """
 

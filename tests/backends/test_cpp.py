@@ -18,6 +18,11 @@ def test_an_unknown_instruction_set_is_named():
         CPU.set_isa("mmx")
 
 
+def test_an_op_that_the_module_was_built_without_is_named():
+    with pytest.raises(ImportError, match=r"_cpu has no lerp\. .*: python setup\.py build_ext"):
+        native.CPU.kernel("lerp", torch.device("cpu"))
+
+
 @pytest.mark.parametrize("first", [0, 1, 6, 4 * (2**32 - 3) + 1, 2**40 + 3])
 def test_normals_of_any_element(isa, first):
     """Also where element / 4 passes 2^32."""

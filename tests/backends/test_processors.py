@@ -9,6 +9,7 @@ import pytest
 
 import diffusion_engine
 from diffusion_engine.backends import native
+from diffusion_engine.ops.table import IMPLEMENTATIONS
 
 FOLDER = Path(__file__).parents[1]
 # what our kernels are compiled for -> settings of torch and of oneDNN
@@ -17,11 +18,12 @@ SETTINGS = {
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
     "avx512": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
 }
-FILES = (
-    "accelerate", "accelerate_conv_forms", "accelerate_diffusers", "attention", "brownian", "classifier",
-    "cld_golden", "cld_runs", "composition", "conv3x3", "cpp", "group_norm", "guidance", "noise", "plain",
-    "requests", "sampler", "sde", "solvers", "step", "testing", "zoo",
+NAMES = (
+    *sorted({op for op, _ in IMPLEMENTATIONS}),
+    "accelerate", "accelerate_blocks", "accelerate_convolutions", "classifier", "cld_golden", "cld_runs",
+    "composition", "cpp", "guidance", "plain", "requests", "sampler", "sde", "solvers", "testing", "zoo",
 )  # fmt: skip
+FILES = [str(next(FOLDER.rglob(f"test_{name}.py"))) for name in NAMES]
 
 
 @pytest.mark.slow
@@ -35,9 +37,8 @@ def test_numbers(isa, threads):
         "OMP_NUM_THREADS": threads,
         "PYTHONPATH": str(Path(diffusion_engine.__file__).parents[1]),
     }
-    files = [str(next(FOLDER.rglob(f"test_{name}.py"))) for name in FILES]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not triton", *files],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not triton", *FILES],
         env=os.environ | settings, cwd=FOLDER.parent, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, f"{settings}\n{done.stdout}\n{done.stderr}"

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from benchmarks import agreement, ddim_run, peers, results, run
-from benchmarks.runs import accelerate, engine, sampling, sscs, workloads
+from benchmarks.pages import rows as committed
+from benchmarks.runs import accelerate, engine, genie, profile, sampling, sscs, workloads
 
 CPU = torch.device("cpu")
 
@@ -244,3 +245,19 @@ def test_rows_of_accelerate():
     ]
     assert all(tuple(row) == results.KEYS and row["max_error"] < 1e-4 for row in rows)
     assert rows[2]["vs_diffusers"] > 0 and rows[0]["vs_diffusers"] is None
+
+
+def test_rows_of_a_profile(monkeypatch):
+    monkeypatch.setattr(profile, "SAMPLES", 1)
+    monkeypatch.setattr(profile, "STEPS", 2)
+    monkeypatch.setattr(profile, "RUNS", 1)
+    rows = list(profile.measure())
+    assert all(tuple(row) == results.PROFILE_KEYS for row in rows)
+    assert sum(row["share"] for row in rows if not row["within"]) == pytest.approx(1.0)
+
+
+def test_the_head_costs_what_the_rows_of_genie_say():
+    networks, rows = genie.contenders(), committed.committed(results.GENIE)
+    for who in ("DDIM", "GENIE"):
+        said = committed.one(rows, quantity="operations", contender=who)["value"]
+        assert f"{genie.operations(networks[who]):.0f}" == said

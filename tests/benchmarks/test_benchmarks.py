@@ -27,6 +27,15 @@ def test_rows_survive_the_file(tmp_path, monkeypatch):
     assert tuple(read[0]) == results.KEYS and read[0]["gb_s"] == "1.5"
 
 
+def test_a_file_of_one_run_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    for value in (1.0, 2.0):
+        path = results.replace([results.row(CPU, results.GENIE_KEYS, value=value)], results.GENIE)
+    with path.open() as file:
+        assert [row["value"] for row in csv.DictReader(file)] == ["2"]
+    assert results.columns(path) == results.GENIE_KEYS
+
+
 def test_a_failed_case_does_not_end_a_run(tmp_path, monkeypatch, capsys):
     """The rows of the others are saved as they come, and the failures come last."""
     monkeypatch.setattr(results, "FOLDER", tmp_path)

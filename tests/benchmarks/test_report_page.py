@@ -1,5 +1,7 @@
 """docs/benchmarks.md says what the rows say."""
 
+import re
+
 import PIL.Image
 import torch
 
@@ -37,3 +39,5 @@ def test_the_committed_report_is_that_of_the_rows():
     assert report.PAGE.read_text() == report.page(report.results.FOLDER), (
         "docs/benchmarks.md is not what the rows say: python -m benchmarks.pages.report"
     )
+    shown = {path.name for path in report.CHARTS.iterdir()}
+    assert shown == set(re.findall(r"\(charts/(.*?)\)", report.PAGE.read_text()))

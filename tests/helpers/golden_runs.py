@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_engine import SOLVERS, Result, Sampler, ScoreNetwork, linearized
+from diffusion_engine import Result, Sampler, ScoreNetwork, linearized
 from diffusion_engine.processes import CLD, EDM, VDM, VE, VP, Discrete, FlowMatching, SubVP
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -280,8 +280,3 @@ PICTURES = {  # of the digits: the command that drew them
     "digits_ode.png": ("unipc", 8, "2.0"),
     "digits_sde.png": ("dpmpp_2m_sde", 8, "2.0"),
 }
-
-
-def unused() -> list[str]:
-    """Solvers without a run."""
-    return sorted(SOLVERS.keys() - {run.options["solver"] for run in RUNS.values()})

@@ -116,11 +116,18 @@ def keeps_its_level(solver, options, schedule):
         signal, noise = mix @ signal + d, np.hstack([mix @ noise, drawn])
         if row.state is None:
             continue
-        assert abs(signal[0] - row.state.alpha) <= 1e-12 * max(1.0, np.abs(mix[0] * signal).max())
+        off = abs(signal[0] - row.state.alpha)
+        assert off <= 1e-12 * max(1.0, np.abs(mix[0] * signal).max()), (
+            f"row {row.key} of {solver} leaves {signal[0]:g} x0 at alpha = {row.state.alpha:g}; where the "
+            "paper's steps do, the solver says exact = False"
+        )
         keeps_level = SOLVERS[solver].keeps_noise and not {"s_noise", "variance"} & set(options)
         if keeps_level:
             level = math.sqrt(float((noise[0] ** 2).sum()))
-            assert level == pytest.approx(row.state.sigma, abs=1e-12 * max(1.0, row.state.sigma))
+            assert level == pytest.approx(row.state.sigma, abs=1e-12 * max(1.0, row.state.sigma)), (
+                f"row {row.key} of {solver} leaves noise of {level:g} at sigma = {row.state.sigma:g}; where "
+                "the paper's steps do, the solver says keeps_noise = False"
+            )
 
 
 def says_whether_it_draws(name):

@@ -34,6 +34,10 @@ class Tape(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        with self:  # under inference_mode an operation that consists of others comes whole
+            made = func.decompose(*args, **kwargs)
+        if made is not NotImplemented:
+            return made
         out = func(*args, **kwargs)
         given = self.hold((args, kwargs))
         if not any(a.alias_info for a in func._schema.returns):
@@ -54,7 +58,7 @@ class Tape(TorchDispatchMode):
         return lambda: tree_map(lambda t: t.tensor() if isinstance(t, _Address) else t, held)
 
     def replay(self) -> None:
-        with torch.no_grad():
+        with torch.inference_mode():  # as a network may have been recorded
             for operation in self.operations:
                 operation()
 

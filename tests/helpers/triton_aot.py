@@ -2,9 +2,9 @@
 
 Runs as a program of its own, since TRITON_INTERPRET of the tests decides when triton is imported:
 
-    python tests/helpers/triton_aot.py [--all]
+    python tests/helpers/triton_aot.py [--all] [op ...]
 
-Without --all for sm_90, and of norms and attention the usual ones in bfloat16.
+Without --all for sm_90, and of norms and attention the usual ones in bfloat16; without names every op.
 """
 
 import itertools
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -29,7 +30,9 @@ from diffusion_engine.ops.attention import AttentionArgs
 from diffusion_engine.ops.brownian import BrownianArgs
 from diffusion_engine.ops.group_norm import GroupNormArgs
 from diffusion_engine.ops.noise import NoiseArgs
+from diffusion_engine.ops.registry import definition
 from diffusion_engine.ops.step import StepArgs, Table
+from diffusion_engine.ops.table import IMPLEMENTATIONS
 
 ARCHS = (80, 90)
 RARE = re.compile(
@@ -133,8 +136,7 @@ def launches():
             yield name + end, noise._noise, grid, changing | fixed
         terms = torch.zeros(8, 1, at.HEADER + at.TERMS, dtype=torch.int32)
         paths = BrownianArgs(out[None], seed, row, terms, torch.zeros(8, 1, at.TERMS))
-        grid, changing, fixed = brownian.prepare(paths)
-        yield "brownian" + end, brownian._brownian, grid, changing | fixed
+        yield "brownian" + end, *brownian.prepare(paths)
 
 
 def norms() -> Iterator[tuple[str, object, tuple[int], dict[str, object]]]:
@@ -171,6 +173,14 @@ def attentions() -> Iterator[tuple[str, object, tuple[int], dict[str, object]]]:
         grid, fixed = attention.prepare(AttentionArgs(q, q, q, q))
         given = dict.fromkeys(attention.TENSORS, q)
         yield f"attention {str(dtype)[6:]} {dim}", attention._attention, grid, given | fixed
+
+
+def plain(listed: set[str]) -> Iterator[tuple[str, object, tuple[int], dict[str, object]]]:
+    """The ops that none of the above is of, on the small arguments that they are tried with."""
+    for (op, backend), where in IMPLEMENTATIONS.items():
+        if backend == "triton" and op not in listed:
+            args = definition(op).plain(torch.device("cpu"))
+            yield op, *import_module(where.partition(":")[0]).prepare(args)
 
 
 def assembled(ptx: str, arch: int) -> dict[str, int]:
@@ -210,10 +220,13 @@ def measured(arch: int, name: str, kernel, grid: tuple[int], arguments: dict) ->
 
 def main() -> None:
     every, figures = "--all" in sys.argv[1:], []
+    ops = tuple(word for word in sys.argv[1:] if word != "--all")
+    listed = [*launches(), *norms(), *attentions()]
+    listed += plain({name.partition(" ")[0].rstrip(",") for name, *_ in listed})
     for arch in ARCHS if every else ARCHS[-1:]:
         triton.runtime.driver.set_active(Elsewhere(arch))
-        for name, *launch in itertools.chain(launches(), norms(), attentions()):
-            if every or not RARE.match(name):
+        for name, *launch in listed:
+            if name.startswith(ops or "") and (every or not RARE.match(name)):
                 figures.append(measured(arch, name, *launch))
     print(json.dumps(figures))
 

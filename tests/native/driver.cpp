@@ -330,9 +330,14 @@ int fail(const char* op, const char* isa, uint64_t seed) {
 
 int main(int argc, char** argv) {
   const uint64_t cases = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 100;
-  const std::pair<const char*, Maker> ops[] = {{"group_norm", group_norm}, {"attention", attention},
-                                               {"conv3x3", conv3x3},       {"step", step},
-                                               {"noise", noise},           {"brownian", brownian}};
+  const std::pair<const char*, Maker> ops[] = {
+      {"group_norm", group_norm},
+      {"attention", attention},
+      {"conv3x3", conv3x3},
+      {"step", step},
+      {"noise", noise},
+      {"brownian", brownian},
+  };
   int wrong = 0;
   for (const de::Kernels* kernels : de::supported()) {
     de::choose(kernels->isa);

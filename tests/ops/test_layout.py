@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+import thread_runs
 import torch
 
 from diffusion_engine.backends import native
@@ -11,6 +12,8 @@ from diffusion_engine.ops import layout
 from diffusion_engine.ops.op import Implementation, Op
 from diffusion_engine.ops.registry import definition, explain, implementation, preference
 from diffusion_engine.ops.table import IMPLEMENTATIONS, PREFERENCE
+
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("name", ["_cpu", "_cuda"])
@@ -23,13 +26,20 @@ def test_native_layout(name):
 
 EVERY = {"torch", "cpp", "triton", "cuda"}
 # cuDNN's convolutions and attention are what a GPU should run; torch's convolution has no other name.
-BACKENDS = {"conv3x3": {"torch", "cpp"}, "attention": EVERY | {"sdpa"}}
+BACKENDS = {
+    "conv3x3": {"torch", "cpp"},
+    "attention": EVERY | {"sdpa"},
+}
 
 
 def test_every_op_has_a_reference_and_its_backends():
     for op in {op for op, _ in IMPLEMENTATIONS}:
         found = {name for o, name in IMPLEMENTATIONS if o == op}
-        assert found == BACKENDS.get(op, EVERY), op
+        wanted = BACKENDS.get(op, EVERY)
+        assert found == wanted, (
+            f"{op} has {sorted(found)} in table.py, and {sorted(wanted)} here: write what is missing, "
+            "or say in BACKENDS which it has"
+        )
         lists = [PREFERENCE.get((op, kind), PREFERENCE["*", kind]) for kind in ("cpu", "cuda")]
         assert set().union(*lists) >= found and all(names[-1] == "torch" for names in lists)
 
@@ -62,7 +72,18 @@ def test_ops_import_no_implementation():
                 assert not (node.module or "").startswith(("backends", "kernels")), path
 
 
+def test_every_cpp_kernel_is_run_under_the_sanitizers():
+    driver = (TESTS / "native" / "driver.cpp").read_text()
+    for op in (op for op, backend in IMPLEMENTATIONS if backend == "cpp"):
+        assert f'{{"{op}", {op}}}' in driver, f"tests/native/driver.cpp has no {op} among its ops"
+
+
+def test_every_op_is_run_from_several_threads():
+    missing = {op for op, _ in IMPLEMENTATIONS} - set(thread_runs.RUNS)
+    assert not missing, f"RUNS of tests/helpers/thread_runs.py has none of {missing}"
+
+
 def test_headers_are_free_of_torch():
-    for path in (Path(__file__).parents[2] / "csrc").rglob("*"):
+    for path in (TESTS.parent / "csrc").rglob("*"):
         if path.is_file():
             assert "#include <torch" not in path.read_text() and "ATen" not in path.read_text()

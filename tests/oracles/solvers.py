@@ -4,7 +4,8 @@ Those of x share one signature, NAME(denoiser, points, x, noise=None, **options)
 
 points     (t, alpha, sigma, lam) tuples, noisier first; the last may have sigma = 0, lam = inf.
 denoiser   (x, point) -> the estimate of x0; point is one of `points` or one made by the solver.
-noise      (step, stage) -> standard normals shaped like x; called only where the scale is not 0.
+noise      (step, stage) -> standard normals shaped like x; called only where the scale is not 0, and in the
+           order in which the solver's rows draw: a test hands both the same normals, one after another.
 options    keyword-only. Solvers that leave the grid also take `schedule`.
 
 Those of CLD's [x, v] are in cld.py, and say theirs.

@@ -78,7 +78,7 @@ def labelled():
         ({"device": "cuda:99"}, "device='cuda:99' cannot be used here"),
         ({"executor": 3}, "executor=3; choose eager or graph"),
         ({"step": 20}, "has no option step; it has .*; did you mean steps"),
-        ({"solver": solver("ddim"), "guidence": 2.0}, "did you mean guidance"),
+        ({"solver": solver("ddim"), "guidence": 2.0}, "did you mean guidance"),  # codespell:ignore
         ({"solver": "ddim", "eta": "abc"}, "eta='abc': give a finite number"),
         ({"solver": "ddim", "eta": NAN}, "eta=nan"),
         ({"solver": "ddim", "clipped_eps": "no"}, "clipped_eps='no': give True or False"),
@@ -162,7 +162,7 @@ def test_requests(request_, message):
         ({"refine": 1.5}, "refine=1.5"),
         ({"refine": True}, "refine=True"),
         ({"start": 2.0}, "t=2 is no time of VP"),
-        ({"conditon": 3}, "encode takes no conditon.*did you mean condition"),
+        ({"conditon": 3}, "encode takes no conditon.*did you mean condition"),  # codespell:ignore
     ],
 )
 def test_encode(request_, message):

@@ -68,6 +68,7 @@ def test_what_an_object_keeps_for_itself_is_no_option():
         ("euler", {"solver": Plain()}, r"made with euler\(\) and Plain\(\) is given"),
         ("ddim", {"solver": solver("ddim", eta=0.5)}, r"made with ddim\(eta=0.0.* ddim\(eta=0.5"),
         (Plain(), {"solver": Plain}, "is a class; give an object"),
+        # codespell:ignore-next-line
         (Plain(), {"sovler": Plain()}, "replay's how takes no sovler; did you mean solver"),
         (Plain(), {"solver": Plain(), "steps": 8}, "replay's how takes no steps; it takes"),
         (Plain(), [Plain()], r"how=\[.*\]: give a mapping of Sampler's arguments, as {'backend'"),

@@ -56,7 +56,7 @@ def genie_setting() -> str:
     ]
     return rows.prose(
         f"The head adds {rows.percent(with_head / plain - 1)} to the operations of this small",
-        f"network's call, and leaves {rows.percent(left)} of the mean square that it was trained on unexplained.",
+        f"network's call, and leaves {rows.percent(left)} of the mean square it was trained on unexplained.",
         f"The solution is known to {' and '.join(known)}.",
     )
 
@@ -92,4 +92,4 @@ def _overtaken(same: list[Row], calls: list[str], guidance: str) -> str:
 
 
 def _origin(found: list[Row]) -> str:
-    return rows.prose(f"{rows.origin(found[0])}; `python -m benchmarks.runs.genie`.")
+    return rows.prose(rows.origin(*found, command="python -m benchmarks.runs.genie"))

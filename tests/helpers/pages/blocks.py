@@ -13,9 +13,8 @@ from markdown_it.token import Token
 
 COMMENT = re.compile(r"<!--\s*(.*?)\s*-->")
 GENERATED = re.compile(r"<!--\s*(measured:|end\b)")
-HOLDS_MORE = re.compile(r"""\s*(!!!|\?\?\?\+?|===\+?!?)\s+["\w]""")  # a note, a fold or a tab of the site
+NOTE = re.compile(r"""\s*(!!!|\?\?\?\+?|===\+?!?)\s+["\w]""")  # or a fold, or a tab, of the site
 FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-OUTPUTS = ("text",)
 
 
 class PageError(AssertionError):
@@ -96,17 +95,10 @@ class Page:
             marker = COMMENT.findall(before.content) if before.type == "html_block" else []
             line = first + 1 + (token.type == "fence")
             of = found[-1] if found and self._nothing_between(found[-1].last, first) else None
-            output = language in OUTPUTS and of is not None and of.language in ("python", "bash")
-            found.append(
-                Block(
-                    language,
-                    token.content,
-                    line,
-                    last,
-                    marker[-1] if marker else "",
-                    of.line if of and output else None,
-                )
-            )
+            shown = language == "text" and of is not None and of.language in ("python", "bash")
+            name = marker[-1] if marker else ""
+            source = of.line if of is not None and shown else None
+            found.append(Block(language, token.content, line, last, name, source))
         return found
 
     def _nothing_between(self, last: int, first: int) -> bool:
@@ -133,7 +125,7 @@ def flat(text: str) -> str:
         if inside is not None:
             made.append(line[inside + 4 :])
             continue
-        if HOLDS_MORE.match(line):
+        if NOTE.match(line):
             inside = indent
             line = ""
         made.append(line)

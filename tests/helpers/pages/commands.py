@@ -10,29 +10,25 @@ import re
 import runpy
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
-from packaging.requirements import Requirement
 
 from diffusion_engine.cli import app as cli
-from diffusion_engine.solvers import SOLVERS
 
-from . import tools
+from . import checked, tools
 from .blocks import Page
+from .checked import Refused, Words
 from .sources import Sources
 
 if TYPE_CHECKING:
     from .runs import Run
 
-Words = list[str]
 Outcome = tuple[int, str, str]  # exit status, stdout, stderr
+Command = Callable[[Words, Page, "Run | None"], Outcome]  # without a run it is only checked
 DONE: Outcome = (0, "", "")
-
-
-class Refused(Exception):
-    """Why a command is not one that works."""
 
 
 def execute(words: Words, run: Run) -> Outcome:
@@ -45,7 +41,7 @@ def check(words: Words, page: Page) -> None:
     handler(words)(words[1:], page, None)
 
 
-def handler(words: Words) -> Callable[[Words, Page, Run | None], Outcome]:
+def handler(words: Words) -> Command:
     if not words or words[0] not in COMMANDS:
         known = ", ".join(sorted(COMMANDS))
         raise Refused(f"no test knows the command {words[0] if words else ''!r}; there are {known}")
@@ -56,9 +52,6 @@ def known_variables(values: dict[str, str], page: Page) -> None:
     for name in values:
         if name not in Sources.of(page.root).words:
             raise Refused(f"no source of the project has the variable {name}")
-
-
-# --- run in this process
 
 
 def diffusion_engine(words: Words, page: Page, run: Run | None) -> Outcome:
@@ -80,16 +73,29 @@ def in_process(call: Callable[[], object], argv: Words) -> Outcome:
     return code, said.getvalue(), error.getvalue()
 
 
+@cache
+def options_of() -> dict[str, set[str]]:
+    """The options of each command of the command line."""
+    known = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    return {
+        name: {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
+        for name, command in known.items()
+    }
+
+
+def options() -> set[str]:
+    return set().union(*options_of().values())
+
+
 def check_options(words: Words) -> None:
     """A command of the command line, and options of it."""
-    known = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    known = options_of()
     if not words or words[0].startswith("-"):
         return
     if words[0] not in known:
         raise Refused(f"diffusion-engine has no command {words[0]!r}")
-    options = {name for p in known[words[0]].params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
     for word in words[1:]:
-        if word.startswith("--") and word.partition("=")[0] not in options:
+        if word.startswith("--") and word.partition("=")[0] not in known[words[0]]:
             raise Refused(f"diffusion-engine {words[0]} has no option {word}")
 
 
@@ -104,12 +110,13 @@ def python(words: Words, page: Page, run: Run | None) -> Outcome:
         case ["-m", module, *rest]:
             return accepted(module, rest)
         case ["setup.py", "build_ext", "--inplace"]:
-            return exists("setup.py", page)
+            checked.exists("setup.py", page)
+            return DONE
         case [script] if script.endswith(".py"):
             if run is None:
                 return DONE
             if not (run.folder / script).is_file():
-                raise Refused(f"the page makes no {script}; write <!-- file: {script} --> before its code")
+                raise Refused(f"the page makes no {script}: put <!-- file: {script} --> before it")
             return in_process(lambda: runpy.run_path(script, run_name="__main__"), [script])
     raise Refused(f"no test knows python {' '.join(words)}")
 
@@ -166,7 +173,8 @@ def torchrun(words: Words, page: Page, run: Run | None) -> Outcome:
     from torch.distributed.run import get_args_parser
 
     parsed: list[argparse.Namespace] = []
-    code, _, error = in_process(lambda: parsed.append(get_args_parser().parse_args(words)), ["torchrun"])
+    parser = get_args_parser()
+    code, _, error = in_process(lambda: parsed.append(parser.parse_args(words)), ["torchrun"])
     if code:
         raise Refused(f"torchrun: {error.strip().splitlines()[-1]}")
     if not parsed[0].module or parsed[0].training_script != "diffusion_engine.cli":
@@ -202,7 +210,7 @@ def strip(words: Words, options: dict[str, str], tool: str) -> Words:
         name, equals, value = words[0].partition("=")
         words = words[1:]
         if name not in options:
-            raise Refused(f"{tool} has no option {name} that tests know; see tests/helpers/pages/tools.py")
+            raise Refused(f"{tool} {name} is not in tests/helpers/pages/tools.py")
         pattern = options[name]
         if pattern and not equals:
             if not words:
@@ -213,121 +221,33 @@ def strip(words: Words, options: dict[str, str], tool: str) -> Words:
     return words
 
 
-# --- checked
+def only(check: Callable[[Words, Page], None]) -> Command:
+    """A command that is checked and not run."""
 
-
-def pip(words: Words, page: Page, run: Run | None) -> Outcome:
-    """Extras are the project's, other packages are ones it depends on, bounds are not below its own."""
-    if words[:1] != ["install"]:
-        raise Refused(f"no test knows pip {' '.join(words)}")
-    for word in words[1:]:
-        if word == "-e":
-            continue
-        if match := re.fullmatch(r"(?:\.|diffusion-engine)(?:\[([\w,-]+)\])?", word):
-            extras = set(filter(None, (match[1] or "").split(",")))
-            if missing := extras - Sources.of(page.root).extras.keys():
-                raise Refused(f"pyproject.toml has no extra {', '.join(missing)}")
-            continue
-        try:
-            asked = Requirement(word)
-        except ValueError as error:
-            raise Refused(f"pip install {word}: {error}") from error
-        bound = Sources.of(page.root).requirements.get(asked.name)
-        if bound is None:
-            raise Refused(f"the project does not depend on {asked.name}")
-        for one in asked.specifier:
-            if not bound.specifier.contains(one.version.removesuffix(".*")):
-                raise Refused(f"pip install {word} is outside of {bound}")
-    return DONE
-
-
-def pytest(words: Words, page: Page, run: Run | None) -> Outcome:
-    """Files and marks are there, and the words of -k are in names of tests."""
-    sources, words = Sources.of(page.root), list(words)
-    while words:
-        word = words.pop(0)
-        if word in ("-n", "--dist", "-k", "-m"):
-            value = words.pop(0)
-            if word == "-k":
-                selected(value, page)
-            elif word == "-m" and not set(re.findall(r"\w+", value)) - {"not", "and", "or"} <= sources.marks:
-                raise Refused(f"pyproject.toml has no mark {value!r}")
-        elif not word.startswith("-"):
-            name, _, test = word.partition("::")
-            exists(name, page)
-            if test and f"def {test}(" not in (page.root / name).read_text():
-                raise Refused(f"{name} has no {test}")
-        elif word not in ("-q", "-x", "-v", "--lf", "--collect-only"):
-            raise Refused(f"no test knows pytest {word}")
-    return DONE
-
-
-def selected(expression: str, page: Page) -> None:
-    """Each word is in a test's name or file, or is a solver: the page's own, or a shipped one."""
-    names = [*Sources.of(page.root).tests, *SOLVERS, *re.findall(r'ClassVar\[str\] = "(\w+)"', page.code)]
-    for word in set(re.findall(r"\w+", expression)) - {"not", "and", "or"}:
-        if not any(word in name for name in names):
-            raise Refused(f"pytest -k {expression!r} finds no test of {word}")
-
-
-def exists(name: str, page: Page) -> Outcome:
-    if not (page.root / name).exists():
-        raise Refused(f"there is no {name}")
-    return DONE
-
-
-def bash(words: Words, page: Page, run: Run | None) -> Outcome:
-    """Scripts of the checkout, which are not run; parts of gpu.sh are its own."""
-    script = words[0] if words else ""
-    exists(script or "a script", page)
-    if script == "benchmarks/gpu.sh":
-        parts = re.search(r"^parts=\((.*?)\)", (page.root / script).read_text(), re.MULTILINE)
-        if parts is None or not set(words[2:]) <= set(parts[1].split()):
-            raise Refused(f"{script} has no part {words[2:]}")
-    elif words[1:]:
-        raise Refused(f"no test knows arguments of {script}")
-    return DONE
-
-
-def of_ci(tool: str) -> Callable[[Words, Page, Run | None], Outcome]:
-    """A tool that is used as the checks of a change use it."""
-
-    def check(words: Words, page: Page, run: Run | None) -> Outcome:
-        command = " ".join([tool, *words])
-        if command not in tools.ALSO and not any(command in text for text in Sources.of(page.root).checks):
-            raise Refused(f"{command!r} is not in .ci/ or .github/, which checks that it works")
+    def checks(words: Words, page: Page, run: Run | None) -> Outcome:
+        check(words, page)
         return DONE
 
-    return check
+    return checks
 
 
-def git(words: Words, page: Page, run: Run | None) -> Outcome:
-    if not words or words[0] not in ("add", "checkout", "clone", "commit", "diff", "status", "switch"):
-        raise Refused(f"no test knows git {' '.join(words)}")
-    return DONE
-
-
-def place(words: Words, page: Page, run: Run | None) -> Outcome:
-    """`cd` and `. .venv/bin/activate`: the folder of a page stays."""
-    if len(words) != 1:
-        raise Refused("one folder, or one file to read")
-    return DONE
-
-
-COMMANDS: dict[str, Callable[[Words, Page, Run | None], Outcome]] = {
+COMMANDS: dict[str, Command] = {
     "diffusion-engine": diffusion_engine,
     "python": python,
     "python3": python,
     "torchrun": torchrun,
     "nsys": nsys,
     "ncu": ncu,
-    "pip": pip,
-    "pytest": pytest,
-    "bash": bash,
-    ".ci/run": lambda words, page, run: bash([".ci/run", *words], page, run),
-    "git": git,
-    "cd": place,
-    ".": place,
-    "source": place,
-    **{name: of_ci(name) for name in ("build", "codespell", "mypy", "ruff", "twine", "zensical")},
+    "pip": only(checked.pip),
+    "pytest": only(checked.pytest),
+    "bash": only(checked.bash),
+    ".ci/run": only(lambda words, page: checked.bash([".ci/run", *words], page)),
+    "git": only(checked.git),
+    "cd": only(checked.place),
+    ".": only(checked.place),
+    "source": only(checked.place),
+    **{
+        name: only(checked.of_ci(name))
+        for name in ("build", "codespell", "mypy", "ruff", "twine", "zensical")
+    },
 }

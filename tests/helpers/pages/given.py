@@ -12,28 +12,37 @@ import torch
 from .blocks import Page
 
 
-def half(x: torch.Tensor, label: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+class Half(torch.nn.Module):
     """A trained network."""
-    return 0.5 * x
+
+    def forward(self, x: torch.Tensor, label: torch.Tensor, condition: Any = None) -> torch.Tensor:
+        return 0.5 * x
 
 
 # page -> a name that its Python uses -> what it is
-GIVEN: dict[str, dict[str, Callable[[], Any]]] = {}
+GIVEN: dict[str, dict[str, Callable[[], Any]]] = {"README.md": {"module": Half}}
 
 # page -> a file that it reads -> what writes it
 FILES: dict[str, dict[str, Callable[[Path], None]]] = {}
 
 # page -> a text of its code -> what runs in its place
-SUBSTITUTIONS: dict[str, dict[str, str]] = {}
+SUBSTITUTIONS: dict[str, dict[str, str]] = {"README.md": {"--seeds 0-49": "--seeds 0-1"}}
 
 # Of every page, where there is no GPU.
 WITHOUT_GPU = {'device="cuda"': 'device="cpu"', "--device cuda": "--device cpu"}
 
 # The comment before a block -> the test that runs it, as files of the package or with a compiler.
-ELSEWHERE = {
-    "midpoint": "tests/package/test_contributing.py::test_the_solver_of_contributing_is_what_a_shipped_one_is",
-    "midpoint oracle": "tests/package/test_contributing.py::test_the_solver_of_contributing_is_what_a_shipped_one_is",
-}
+ADDED = (
+    "tests/package/test_contributing.py::test_the_solver_of_contributing_is_what_a_shipped_one_is"
+)
+ELSEWHERE = {"midpoint": ADDED, "midpoint oracle": ADDED}
+
+
+# page -> paths in backticks that its example makes.
+EXAMPLES = {"CONTRIBUTING.md": {"diffusion_engine/solvers/midpoint.py"}}
+
+# Words in backticks that are names of other libraries, and in no source here.
+OF_OTHERS = {"EDMPrecond", "dpmsolver", "init_noise_sigma", "learn_sigma"}
 
 
 def names(page: str) -> dict[str, Any]:
@@ -58,4 +67,4 @@ def check_used(page: Page, substituted: set[str]) -> None:
     idle += [name for name in FILES.get(page.name, {}) if name not in page.code]
     idle += [old for old in SUBSTITUTIONS.get(page.name, {}) if old not in substituted]
     if idle:
-        raise page.error(1, f"tests/helpers/pages/given.py gives what the page does not use: {idle}")
+        raise page.error(1, f"tests/helpers/pages/given.py has what is not used: {idle}")

@@ -8,6 +8,7 @@ import difflib
 import io
 import json
 import os
+import re
 import sys
 import tempfile
 import tomllib
@@ -28,7 +29,7 @@ from . import commands, given, shell
 from .blocks import Block, Page, PageError
 
 NAME = "page"  # of the module that a page's Python is
-OTHERS = 'say ```python, ```bash, ```text (for what the block before it prints), ```json or ```toml'
+KNOWN = "```python, ```bash, ```text for what the block before it prints, ```json, ```toml"
 
 
 @dataclass
@@ -52,7 +53,10 @@ class Run:
 
     def blocks(self) -> None:
         for block in self.page.blocks:
-            if block.line in self.page.generated or block.marker in given.ELSEWHERE:
+            if block.marker in given.ELSEWHERE:
+                continue
+            if block.line in self.page.generated:
+                self._only_checked(block)
                 continue
             printed = self.block(block)
             shown = self.page.output_of(block)
@@ -77,8 +81,19 @@ class Run:
             case "text":
                 raise self.page.error(block.line, "this text is the output of no block before it")
             case "indented":
-                raise self.page.error(block.line, "code is between fences, with its language")
-        raise self.page.error(block.line, f"a block of {block.language or 'no language'}: {OTHERS}")
+                return self._formula(block)
+        raise self.page.error(
+            block.line, f"a block of {block.language or 'no language'}; say {KNOWN}"
+        )
+
+    def _only_checked(self, block: Block) -> None:
+        """The commands that a program wrote beside its figures."""
+        for number, line in enumerate(block.code.splitlines(), block.line):
+            first = (line.split() or [""])[0]
+            if block.language == "bash" or first in commands.COMMANDS:
+                with self._located(number):
+                    for command in shell.commands(line):
+                        commands.check(list(command.words), self.page)
 
     def substituted(self, code: str) -> str:
         for old, new in given.SUBSTITUTIONS.get(self.page.name, {}).items():
@@ -101,38 +116,49 @@ class Run:
             with contextlib.redirect_stdout(printed):
                 exec(code, self.names)
         except Exception as error:
-            lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
-            said = f"{type(error).__name__}: {error}"
-            raise self.page.error((lines or [block.line])[-1] or block.line, said) from error
+            frames = traceback.extract_tb(error.__traceback__)
+            lines = [block.line, *(f.lineno for f in frames if f.filename == path and f.lineno)]
+            raise self.page.error(lines[-1], f"{type(error).__name__}: {error}") from error
         return printed.getvalue()
 
     def _bash(self, block: Block) -> str:
         printed = ""
-        try:
+        with self._located(block.line):
             for command in shell.commands(self.substituted(block.code)):
                 line = block.line + command.line
-                try:
+                with self._located(line), environment(command.environment):
                     commands.known_variables(command.environment, self.page)
-                    with environment(command.environment):
-                        code, said, error = commands.execute(list(command.words), self)
-                except commands.Refused as refused:
-                    raise self.page.error(line, str(refused)) from refused
+                    code, said, error = commands.execute(list(command.words), self)
                 if bool(code) != command.fails:
                     wanted = "fails" if command.fails else "does not fail"
-                    raise self.page.error(
-                        line, f"exit status {code} of what {wanted} on the page: {error.strip()}"
-                    )
+                    said = f"exit status {code} of what {wanted} on the page: {error.strip()}"
+                    raise self.page.error(line, said)
                 printed += said + (error if command.fails else "")
-        except ValueError as error:
-            said, number = error.args
-            raise self.page.error(block.line + number, said) from error
         return printed
+
+    @contextlib.contextmanager
+    def _located(self, line: int) -> Iterator[None]:
+        """Gives what is wrong with a command its place."""
+        try:
+            yield
+        except shell.Unread as error:
+            raise self.page.error(line + error.line, str(error)) from error
+        except commands.Refused as error:
+            raise self.page.error(line, str(error)) from error
 
     def _parsed(self, block: Block) -> str:
         try:
             (json if block.language == "json" else tomllib).loads(block.code)
         except ValueError as error:
             raise self.page.error(block.line, f"no {block.language}: {error}") from error
+        return ""
+
+    def _formula(self, block: Block) -> str:
+        """What is indented is read, not run: each line is an equation or a path of arrows."""
+        for number, line in enumerate(block.code.splitlines(), block.line):
+            words = line.split()
+            if words and (words[0] in commands.COMMANDS or not re.search(r"\s(=|->|<-)\s", line)):
+                raise self.page.error(number, f"no formula; code is between fences: {KNOWN}")
         return ""
 
     def _file(self, block: Block) -> str:

@@ -10,6 +10,14 @@ from dataclasses import dataclass
 SET = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 
 
+class Unread(ValueError):
+    """What this shell does not read, on a line counted from 0."""
+
+    def __init__(self, said: str, line: int) -> None:
+        super().__init__(said)
+        self.line = line
+
+
 @dataclass(frozen=True)
 class Command:
     """`environment` words..., on a line of the block counted from 0; `fails` where its comment says so."""
@@ -21,14 +29,14 @@ class Command:
 
 
 def commands(code: str) -> Iterator[Command]:
-    """The commands of a block in order. Raises ValueError with the reason and the line as its arguments."""
+    """The commands of a block in order. Raises Unread."""
     for number, line in joined(code):
         command, comment = cut(line)
         fails = comment.startswith("fails")
         try:
             parts = list(split(command))
         except ValueError as error:
-            raise ValueError(f"{error}: {command.strip()}", number) from error
+            raise Unread(f"{error}: {command.strip()}", number) from error
         for i, words in enumerate(parts):
             environment: dict[str, str] = {}
             while words and (match := SET.fullmatch(words[0])):

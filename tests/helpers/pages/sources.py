@@ -37,15 +37,17 @@ class Sources:
         return found
 
     @cached_property
+    def text(self) -> str:
+        """All sources; what stands on pages, and in what checks them, does not count."""
+        files = [p for p in self.paths if Path(p).suffix in SOURCES or Path(p).parent.name == ".ci"]
+        files = [p for p in files if not p.endswith("/")]
+        own = "tests/helpers/pages/"
+        return "\n".join((self.root / p).read_text(errors="ignore") for p in files if own not in p)
+
+    @cached_property
     def words(self) -> set[str]:
-        """The words of the sources and of the files' names; those of the pages do not count."""
-        found = set(re.findall(r"\w+", " ".join(self.paths)))
-        for path in self.paths:
-            if Path(path).suffix in SOURCES or path.startswith(".ci/"):
-                if path.startswith("tests/helpers/pages/"):
-                    continue
-                found.update(re.findall(r"\w+", (self.root / path).read_text(errors="ignore")))
-        return found
+        """The words of the sources and of the files' names."""
+        return set(re.findall(r"\w+", self.text)) | set(re.findall(r"\w+", " ".join(self.paths)))
 
     @cached_property
     def project(self) -> dict:
@@ -57,13 +59,17 @@ class Sources:
 
     @cached_property
     def requirements(self) -> dict[str, Requirement]:
-        extras = [text for texts in self.extras.values() for text in texts]
-        texts = [*self.project["build-system"]["requires"], *extras, *self.project["project"]["dependencies"]]
+        texts = [
+            *self.project["build-system"]["requires"],
+            *self.project["project"]["dependencies"],
+        ]
+        texts += [text for texts in self.extras.values() for text in texts]
         return {made.name: made for made in map(Requirement, texts)}
 
     @cached_property
     def marks(self) -> set[str]:
-        return {text.partition(":")[0] for text in self.project["tool"]["pytest"]["ini_options"]["markers"]}
+        marks = self.project["tool"]["pytest"]["ini_options"]["markers"]
+        return {text.partition(":")[0] for text in marks}
 
     @cached_property
     def tests(self) -> set[str]:

@@ -2,8 +2,14 @@
 
 NUMBER, TEXT = r"\d+", r".+"
 TRACES = r"(?:cuda|cuda-hw|nvtx|osrt|cublas|cudnn|none)"
-REPORTS = r"(?:cuda_gpu_kern_sum|cuda_gpu_trace|cuda_api_sum|cuda_gpu_mem_time_sum|nvtx_sum|nvtx_kern_sum|nvtx_gpu_proj_sum|nvtx_gpu_proj_trace)"
-SECTIONS = r"(?:SpeedOfLight|MemoryWorkloadAnalysis|LaunchStats|Occupancy|ComputeWorkloadAnalysis|WarpStateStats|SchedulerStats|InstructionStats|SourceCounters)"
+REPORTS = (
+    r"(?:cuda_(?:api_sum|gpu_kern_sum|gpu_mem_time_sum|gpu_trace)|"
+    r"nvtx_(?:sum|kern_sum|gpu_proj_sum|gpu_proj_trace))"
+)
+SECTIONS = (
+    r"SpeedOfLight|MemoryWorkloadAnalysis|LaunchStats|Occupancy|ComputeWorkloadAnalysis|WarpStateStats|"
+    r"SchedulerStats|InstructionStats|SourceCounters"
+)
 
 # Nsight Systems' user guide, "CLI profile command switch options"
 NSYS_PROFILE = {
@@ -36,5 +42,7 @@ NCU = {
     "--export": TEXT,
     "-o": TEXT,
 }
+# Used on pages as in the checks of a change.
+OF_CI = ("build", "codespell", "mypy", "ruff", "twine", "zensical")
 # What a reader does and the checks of a change do not.
 ALSO = {"zensical serve", "ruff format .", "ruff check --fix ."}
