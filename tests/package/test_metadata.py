@@ -13,8 +13,16 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 META = PROJECT["project"]
 # A requirement's name, its lower bound, its marker.
 REQUIREMENT = re.compile(r"([\w-]+)(?:>=([\d.]+))?(?:; *(.+))?")
+EXTRAS = META["optional-dependencies"]
+ALL = [*META["dependencies"], *PROJECT["build-system"]["requires"]]
+ALL += [each for requirements in EXTRAS.values() for each in requirements]
+
 # What is imported by another name than it is installed by.
-IMPORTED_AS = {"pillow": "PIL", "mkdocstrings-python": "mkdocstrings_handlers", "griffelib": "griffe"}
+IMPORTED_AS = {
+    "pillow": "PIL",
+    "mkdocstrings-python": "mkdocstrings_handlers",
+    "griffelib": "griffe",
+}
 # What is run or takes part without being imported by the code of its extra: tools, plug-ins of tools,
 # `diffusers`, whose networks and schedulers are known by what they have, and what sits below others.
 RUN = {
@@ -29,7 +37,7 @@ FOLDERS = {
     "train": ["diffusion_engine/training"],
     "bench": ["benchmarks"],
     "test": ["tests", "setup.py"],
-    "docs": ["docs"],
+    "docs": [],
 }
 
 
@@ -44,7 +52,10 @@ def imported(*places):
                     found |= {alias.name.partition(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.level == 0:
                     found.add(node.module.partition(".")[0])
-                elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("needs", "Package"):
+                elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
+                    "needs",
+                    "Package",
+                ):
                     found |= {str(arg.value).partition(".")[0] for arg in node.args}
     return found
 
@@ -60,32 +71,28 @@ def module(name):
 def test_core_dependencies_are_what_is_imported():
     third = imported("diffusion_engine", "kernels") - sys.stdlib_module_names - {"diffusion_engine"}
     core = {module(name) for name in names(META["dependencies"])}
-    optional = {module(name) for name in names(META["optional-dependencies"]["train"])}
+    optional = {module(name) for name in names(EXTRAS["train"])}
     assert core - third == set(), "declared and not imported"
     assert third - core - optional == set(), "imported and not declared"
 
 
 def test_extras_are_used():
-    extras = META["optional-dependencies"]
-    assert set(extras) == set(FOLDERS)
-    for extra, requirements in extras.items():
+    assert set(EXTRAS) == set(FOLDERS)
+    for extra, requirements in EXTRAS.items():
         used = imported(*FOLDERS[extra])
         idle = {n for n in names(requirements) if module(n) not in used} - RUN.get(extra, set())
         assert not idle, f"{extra}: {idle}"
 
 
 def test_every_requirement_has_a_lower_bound():
-    extras = META["optional-dependencies"].values()
-    for each in [*META["dependencies"], *sum(extras, []), *PROJECT["build-system"]["requires"]]:
+    for each in ALL:
         assert REQUIREMENT.fullmatch(each) and REQUIREMENT.match(each)[2], each
 
 
 def test_bounds_agree():
     """A package that several places require has one bound."""
-    everywhere = [*META["dependencies"], *PROJECT["build-system"]["requires"]]
-    everywhere += sum(META["optional-dependencies"].values(), [])
     bounds = {}
-    for each in everywhere:
+    for each in ALL:
         name, bound, _ = REQUIREMENT.match(each).groups()
         assert bounds.setdefault(name, bound) == bound, name
 
@@ -140,5 +147,7 @@ def test_the_page_of_an_index_has_no_dead_link():
 
 
 def test_links_become_their_text():
-    text = "<!-- a -->\n![p](x.png)\n\nSee [docs](docs/a.md), [site](https://a.b) and [top](#top).\n"
+    text = (
+        "<!-- a -->\n![p](x.png)\n\nSee [docs](docs/a.md), [site](https://a.b) and [top](#top).\n"
+    )
     assert setup_py.without_links(text) == "See docs, [site](https://a.b) and [top](#top).\n"
