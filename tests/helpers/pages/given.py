@@ -26,7 +26,12 @@ GIVEN: dict[str, dict[str, Callable[[], Any]]] = {"README.md": {"module": Half}}
 FILES: dict[str, dict[str, Callable[[Path], None]]] = {}
 
 # page -> a text of its code -> what runs in its place
-SUBSTITUTIONS: dict[str, dict[str, str]] = {"README.md": {"--seeds 0-49": "--seeds 0-1"}}
+FEWER = {"--out samples.png": "--out samples.png --n 2"}
+SUBSTITUTIONS: dict[str, dict[str, str]] = {
+    "README.md": FEWER | {"--seeds 0-49": "--seeds 0-1"},
+    "docs/many-samples.md": {"--seeds 0-49999": "--seeds 0-1"},
+    "docs/quickstart.md": FEWER,
+}
 
 # Of every page, where there is no GPU.
 WITHOUT_GPU = {'device="cuda"': 'device="cpu"', "--device cuda": "--device cpu"}
@@ -42,7 +47,11 @@ ELSEWHERE = {"midpoint": ADDED, "midpoint oracle": ADDED}
 EXAMPLES = {"CONTRIBUTING.md": {"diffusion_engine/solvers/midpoint.py"}}
 
 # Words in backticks that are names of other libraries, and in no source here.
-OF_OTHERS = {"EDMPrecond", "dpmsolver", "init_noise_sigma", "learn_sigma"}
+OF_OTHERS = {
+    "AncestralSamplingPredictor", "EDMPrecond", "EulerMaruyamaPredictor", "ReverseDiffusionPredictor",
+    "ddim_sample_loop", "dpmsolver", "edm_sampler", "get_sigmas_exponential", "get_sigmas_karras",
+    "init_noise_sigma", "learn_sigma", "p_sample_loop", "sample_", "sample_heun",
+}  # fmt: skip
 
 
 def names(page: str) -> dict[str, Any]:
