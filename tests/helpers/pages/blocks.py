@@ -12,8 +12,9 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 COMMENT = re.compile(r"<!--\s*(.*?)\s*-->")
-GENERATED = re.compile(r"<!--\s*(measured:|end\b)")
+GENERATED = re.compile(r"\s*<!--\s*(measured:|end\b)")
 NOTE = re.compile(r"""\s*(!!!|\?\?\?\+?|===\+?!?)\s+["\w]""")  # or a fold, or a tab, of the site
+INCLUDES = re.compile(r'--8<-- "(.*)"\n(\s*\[.*\]: .*\n)*\s*')  # and says where its links lead
 FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
@@ -53,9 +54,11 @@ class Page:
 
     @classmethod
     def at(cls, path: Path) -> Page:
+        """The page of a path, or the one that it does nothing but include."""
         path = path.resolve()
         root = next(folder for folder in path.parents if (folder / "pyproject.toml").is_file())
-        return cls(path, root)
+        other = INCLUDES.fullmatch(path.read_text(encoding="utf-8"))
+        return cls(root / other[1] if other else path, root)
 
     @property
     def name(self) -> str:
@@ -73,7 +76,7 @@ class Page:
         """The lines that a program writes: all, or those between <!-- measured: --> and <!-- end -->."""
         if re.search(r"^Written by `python -m ", self.text, re.MULTILINE):
             return set(range(1, len(self.lines) + 1))
-        marks = [i for i, line in enumerate(self.lines, 1) if GENERATED.search(line)]
+        marks = [i for i, line in enumerate(self.lines, 1) if GENERATED.match(line)]
         opened = [i for i in marks if "measured:" in self.lines[i - 1]]
         if marks[::2] != opened or len(marks) % 2:
             raise self.error(
@@ -137,4 +140,4 @@ def pages_of(root: Path) -> list[Page]:
     names = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
     paths = [root / name for name in names if (root / name).is_file()]
     paths += sorted((root / "docs").glob("*.md"))
-    return [Page.at(p) for p in paths if not re.fullmatch(r'--8<-- ".*"\s*', p.read_text())]
+    return [Page.at(p) for p in paths if INCLUDES.fullmatch(p.read_text()) is None]
