@@ -40,6 +40,9 @@ FOLDERS = {
     "docs": [],
 }
 
+# How tests ask for a package that may be missing.
+ASKS = re.compile(r"needs|Package|importorskip")
+
 
 def imported(*places):
     """The top names of all modules that the files import, wherever the import stands."""
@@ -52,11 +55,9 @@ def imported(*places):
                     found |= {alias.name.partition(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.level == 0:
                     found.add(node.module.partition(".")[0])
-                elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
-                    "needs",
-                    "Package",
-                ):
-                    found |= {str(arg.value).partition(".")[0] for arg in node.args}
+                elif isinstance(node, ast.Call) and ASKS.search(ast.unparse(node.func)):
+                    given = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+                    found |= {str(name).partition(".")[0] for name in given}
     return found
 
 
