@@ -11,6 +11,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+TITLE = re.compile(r'title="(.*?)"')
 COMMENT = re.compile(r"<!--\s*(.*?)\s*-->")
 GENERATED = re.compile(r"\s*<!--\s*(measured:|end\b)")
 NOTE = re.compile(r"""\s*(!!!|\?\?\?\+?|===\+?!?)\s+["\w]""")  # or a fold, or a tab, of the site
@@ -28,7 +29,7 @@ class Block:
 
     language  the first word of its info string, "" without one, "indented" where it has no fence
     line      of the page, from 1, on which its code begins
-    marker    what the HTML comment before it says
+    marker    what the HTML comment before it says, or else the title in its info string
     of        the line on which the block begins that this is the output of
     """
 
@@ -99,7 +100,7 @@ class Page:
             line = first + 1 + (token.type == "fence")
             of = found[-1] if found and self._nothing_between(found[-1].last, first) else None
             shown = language == "text" and of is not None and of.language in ("python", "bash")
-            name = marker[-1] if marker else ""
+            name = (marker or TITLE.findall(token.info) or [""])[-1]
             source = of.line if of is not None and shown else None
             found.append(Block(language, token.content, line, last, name, source))
         return found

@@ -40,7 +40,15 @@ WITHOUT_GPU = {'device="cuda"': 'device="cpu"', "--device cuda": "--device cpu"}
 ADDED = (
     "tests/package/test_contributing.py::test_the_solver_of_contributing_is_what_a_shipped_one_is"
 )
-ELSEWHERE = {"midpoint": ADDED, "midpoint oracle": ADDED}
+KERNEL = (
+    "tests/package/test_contributing_kernel.py::test_its_tests_pass_and_others_name_what_is_missing"
+)
+LERP = (
+    "diffusion_engine/ops/lerp.py", "csrc/cpu/lerp.h", "csrc/cpu/lerp.cpp",
+    "diffusion_engine/backends/lerp.py", "kernels/lerp.py", "lines", "tests/ops/test_lerp.py",
+    "benchmarks/ops/lerp.py", "commands",
+)  # fmt: skip
+ELSEWHERE = {"midpoint": ADDED, "midpoint oracle": ADDED} | dict.fromkeys(LERP, KERNEL)
 
 
 # page -> paths in backticks that its example makes.
