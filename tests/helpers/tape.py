@@ -58,7 +58,7 @@ class Tape(TorchDispatchMode):
         return lambda: tree_map(lambda t: t.tensor() if isinstance(t, _Address) else t, held)
 
     def replay(self) -> None:
-        with torch.inference_mode():  # as a network may have been recorded
+        with torch.inference_mode():  # as a graph, it writes what a network made in that mode, too
             for operation in self.operations:
                 operation()
 

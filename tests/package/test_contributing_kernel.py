@@ -23,6 +23,11 @@ from diffusion_engine.backends import native
 SECTION = (
     (ROOT / "CONTRIBUTING.md").read_text().partition("## Add a kernel")[2].partition("\n## ")[0]
 )
+PARTS = (
+    "diffusion_engine/ops/lerp.py", "csrc/cpu/lerp.h", "csrc/cpu/lerp.cpp",
+    "diffusion_engine/backends/lerp.py", "kernels/lerp.py", "lines", "tests/ops/test_lerp.py",
+    "benchmarks/ops/lerp.py", "commands",
+)  # fmt: skip
 TITLED = re.compile(r'```\w+ title="(.*?)"\n(.*?)```', re.DOTALL)
 COPIED = ("diffusion_engine", "kernels", "benchmarks", "csrc", "tests", "setup.py", "pyproject.toml",
           "README.md", "LICENSE")  # fmt: skip
@@ -40,8 +45,14 @@ TO_DO = (
 
 
 def blocks():
-    """File -> its code, and "lines" -> those to add to other files."""
-    return {title: textwrap.dedent(code) for title, code in TITLED.findall(SECTION)}
+    """File -> its code, "lines" -> those to add to other files, "commands" -> what builds and tests it."""
+    found = {title: textwrap.dedent(code) for title, code in TITLED.findall(SECTION)}
+    assert tuple(found) == PARTS
+    return found
+
+
+def files():
+    return {name: code for name, code in blocks().items() if "/" in name}
 
 
 def additions():
@@ -59,8 +70,7 @@ def additions():
 
 def commands():
     """Each command of the page, in order, with its comment."""
-    block = textwrap.dedent(re.search(r"```bash\n(.*?)```", SECTION, re.DOTALL)[1])
-    for line in block.splitlines():
+    for line in blocks()["commands"].splitlines():
         command, _, comment = line.partition("#")
         for part in command.split("&&"):
             yield part.strip(), comment.strip()
@@ -99,10 +109,9 @@ def tree(tmp_path_factory):
             shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=unwanted)
         else:
             shutil.copy(ROOT / name, folder / name)
-    for name, code in blocks().items():
-        if name != "lines":
-            assert not (folder / name).exists(), name
-            (folder / name).write_text(code)
+    for name, code in files().items():
+        assert not (folder / name).exists(), name
+        (folder / name).write_text(code)
     for name, before, lines in additions():
         text = (folder / name).read_text()
         assert f"\n{text}".count(f"\n{before}\n") == 1, f"{name} has not one line {before!r}"
@@ -151,7 +160,7 @@ def joined(tree):
     return tree
 
 
-def test_its_tests_pass_and_those_over_the_table_name_what_is_missing(joined):
+def test_its_tests_pass_and_others_name_what_is_missing(joined):
     (own, _), (others, _) = (of_page(f"pytest tests/ops/test_l{name}") for name in ("erp", "ayout"))
     code, printed = run(joined, own, *shlex.split(others)[1:], "-k", "lerp or every")
     assert code == 1 and re.search("^2 failed", printed, re.MULTILINE), printed
@@ -176,11 +185,9 @@ def test_triton_compiles_it(tree):
 
 def test_the_code_is_formatted(tree):
     needs("ruff")
-    files = [name for name in blocks() if name.endswith(".py")]
+    changed = {*files(), *(name for name, *_ in additions())}
     for command in ("ruff format --check", "ruff check"):
-        code, printed = run(
-            tree, command, *files, *{name for name, *_ in additions() if name.endswith(".py")}
-        )
+        code, printed = run(tree, command, *(name for name in changed if name.endswith(".py")))
         assert code == 0, printed
 
 

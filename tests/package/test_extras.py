@@ -9,9 +9,9 @@ import pytest
 
 FOLDER = Path(__file__).parents[1]
 OPTIONAL = (
-    "accelerate", "build", "diffusers", "fastapi", "gradio", "k_diffusion", "matplotlib", "mlxtend", "mypy",
-    "ninja", "onnx", "onnxruntime", "onnxscript", "openvino", "pybind11", "ray", "ruff", "scipy",
-    "setuptools", "transformers", "triton", "uvicorn", "wheel",
+    "accelerate", "build", "diffusers", "k_diffusion", "matplotlib", "mlxtend", "mypy",
+    "ninja", "onnx", "onnxruntime", "onnxscript", "openvino", "pybind11", "ruff", "scipy",
+    "setuptools", "transformers", "triton", "wheel",
 )  # fmt: skip
 PROGRAM = """\
 import sys

@@ -7,13 +7,14 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 from optional import needs
-from setup_file import ROOT, setup_py
+from setup_file import ROOT, load_setup, setup_py
 
 
 def readme_command(marker):
@@ -98,6 +99,26 @@ def test_only_x86_gets_x86_files(tmp_path):
 
     assert sources(x86=False) == ["c.cpp"]
     assert sources(x86=True) == ["c.cpp", "b_avx2.cpp", "a_avx512.cpp"]  # the order of linking
+
+
+@pytest.mark.parametrize("machine", ["aarch64", "arm64"])
+def test_arm_gets_no_flags_of_x86(monkeypatch, machine):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setenv("WITH_CUDA", "0")
+    needs("pybind11")
+    arm = load_setup()
+    (module,) = arm.extensions(ROOT)
+    assert not re.search(r" -m|DE_X86", arm.ninja_text(module, "_cpu.so"))
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    x86 = load_setup()
+    (module,) = x86.extensions(ROOT)
+    text = x86.ninja_text(module, "_cpu.so")
+    assert " -mavx2" in text and "DE_X86" in text
+
+
+def test_nothing_is_compiled_elsewhere_than_on_linux(monkeypatch):
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert setup_py.extensions(ROOT) == []
 
 
 def test_arch_list():
@@ -268,8 +289,17 @@ class TestRealInstall:
         build = [sys.executable, "-m", "build", "--outdir", tmp_path]
         subprocess.run(build, cwd=tree, env=venv.env, check=True)
         (wheel,) = tmp_path.glob("*.whl")
-        top_level = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
-        assert top_level == {"diffusion_engine", "diffusion_engine-0.1.0.dist-info"}
+        names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+        package = ROOT / "diffusion_engine"
+        data = {package / "py.typed", *(package / "zoo").glob("digits*.*")}
+        tree = {*package.rglob("*.py"), *(package / "kernels").glob("*.py"), *data}
+        expected = {path.relative_to(ROOT).as_posix() for path in tree}
+        (module,) = (name for name in names if name.endswith(".so"))
+        assert names == expected | {module, "diffusion_engine/kernels/packaging_probe.py"}
+        (sdist,) = tmp_path.glob("*.tar.gz")
+        with tarfile.open(sdist) as archive:
+            large = [f.name for f in archive if f.size > 2**20 or f.name.endswith(".so")]
+        assert [Path(name).name for name in large] == ["digits.safetensors"]
         venv.install(wheel, cwd=tmp_path)
         venv.probe(elsewhere)
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+TITLE = re.compile(r'title="(.*?)"')
 COMMENT = re.compile(r"<!--\s*(.*?)\s*-->")
-GENERATED = re.compile(r"<!--\s*(measured:|end\b)")
+GENERATED = re.compile(r"\s*<!--\s*(measured:|end\b)")
 NOTE = re.compile(r"""\s*(!!!|\?\?\?\+?|===\+?!?)\s+["\w]""")  # or a fold, or a tab, of the site
+INCLUDES = re.compile(r'--8<-- "(.*)"\n(\s*\[.*\]: .*\n)*\s*')  # and says where its links lead
 FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
@@ -27,7 +29,7 @@ class Block:
 
     language  the first word of its info string, "" without one, "indented" where it has no fence
     line      of the page, from 1, on which its code begins
-    marker    what the HTML comment before it says
+    marker    what the HTML comment before it says, or else the title in its info string
     of        the line on which the block begins that this is the output of
     """
 
@@ -53,9 +55,11 @@ class Page:
 
     @classmethod
     def at(cls, path: Path) -> Page:
+        """The page of a path, or the one that it does nothing but include."""
         path = path.resolve()
         root = next(folder for folder in path.parents if (folder / "pyproject.toml").is_file())
-        return cls(path, root)
+        other = INCLUDES.fullmatch(path.read_text(encoding="utf-8"))
+        return cls(root / other[1] if other else path, root)
 
     @property
     def name(self) -> str:
@@ -73,7 +77,7 @@ class Page:
         """The lines that a program writes: all, or those between <!-- measured: --> and <!-- end -->."""
         if re.search(r"^Written by `python -m ", self.text, re.MULTILINE):
             return set(range(1, len(self.lines) + 1))
-        marks = [i for i, line in enumerate(self.lines, 1) if GENERATED.search(line)]
+        marks = [i for i, line in enumerate(self.lines, 1) if GENERATED.match(line)]
         opened = [i for i in marks if "measured:" in self.lines[i - 1]]
         if marks[::2] != opened or len(marks) % 2:
             raise self.error(
@@ -96,7 +100,7 @@ class Page:
             line = first + 1 + (token.type == "fence")
             of = found[-1] if found and self._nothing_between(found[-1].last, first) else None
             shown = language == "text" and of is not None and of.language in ("python", "bash")
-            name = marker[-1] if marker else ""
+            name = (marker or TITLE.findall(token.info) or [""])[-1]
             source = of.line if of is not None and shown else None
             found.append(Block(language, token.content, line, last, name, source))
         return found
@@ -137,4 +141,4 @@ def pages_of(root: Path) -> list[Page]:
     names = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
     paths = [root / name for name in names if (root / name).is_file()]
     paths += sorted((root / "docs").glob("*.md"))
-    return [Page.at(p) for p in paths if not re.fullmatch(r'--8<-- ".*"\s*', p.read_text())]
+    return [Page.at(p) for p in paths if INCLUDES.fullmatch(p.read_text()) is None]

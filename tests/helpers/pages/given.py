@@ -26,7 +26,12 @@ GIVEN: dict[str, dict[str, Callable[[], Any]]] = {"README.md": {"module": Half}}
 FILES: dict[str, dict[str, Callable[[Path], None]]] = {}
 
 # page -> a text of its code -> what runs in its place
-SUBSTITUTIONS: dict[str, dict[str, str]] = {"README.md": {"--seeds 0-49": "--seeds 0-1"}}
+FEWER = {"--out samples.png": "--out samples.png --n 2"}
+SUBSTITUTIONS: dict[str, dict[str, str]] = {
+    "README.md": FEWER | {"--seeds 0-49": "--seeds 0-1"},
+    "docs/many-samples.md": {"--seeds 0-49999": "--seeds 0-1"},
+    "docs/quickstart.md": FEWER,
+}
 
 # Of every page, where there is no GPU.
 WITHOUT_GPU = {'device="cuda"': 'device="cpu"', "--device cuda": "--device cpu"}
@@ -35,14 +40,26 @@ WITHOUT_GPU = {'device="cuda"': 'device="cpu"', "--device cuda": "--device cpu"}
 ADDED = (
     "tests/package/test_contributing.py::test_the_solver_of_contributing_is_what_a_shipped_one_is"
 )
-ELSEWHERE = {"midpoint": ADDED, "midpoint oracle": ADDED}
+KERNEL = (
+    "tests/package/test_contributing_kernel.py::test_its_tests_pass_and_others_name_what_is_missing"
+)
+LERP = (
+    "diffusion_engine/ops/lerp.py", "csrc/cpu/lerp.h", "csrc/cpu/lerp.cpp",
+    "diffusion_engine/backends/lerp.py", "kernels/lerp.py", "lines", "tests/ops/test_lerp.py",
+    "benchmarks/ops/lerp.py", "commands",
+)  # fmt: skip
+ELSEWHERE = {"midpoint": ADDED, "midpoint oracle": ADDED} | dict.fromkeys(LERP, KERNEL)
 
 
 # page -> paths in backticks that its example makes.
 EXAMPLES = {"CONTRIBUTING.md": {"diffusion_engine/solvers/midpoint.py"}}
 
 # Words in backticks that are names of other libraries, and in no source here.
-OF_OTHERS = {"EDMPrecond", "dpmsolver", "init_noise_sigma", "learn_sigma"}
+OF_OTHERS = {
+    "AncestralSamplingPredictor", "EDMPrecond", "EulerMaruyamaPredictor", "ReverseDiffusionPredictor",
+    "ddim_sample_loop", "dpmsolver", "edm_sampler", "get_sigmas_exponential", "get_sigmas_karras",
+    "init_noise_sigma", "learn_sigma", "p_sample_loop", "sample_", "sample_heun",
+}  # fmt: skip
 
 
 def names(page: str) -> dict[str, Any]:

@@ -202,7 +202,7 @@ def as_a_reader(folder: Path) -> Iterator[None]:
     threads, modules, path = torch.get_num_threads(), dict(sys.modules), list(sys.path)
     torch.set_num_threads(1)
     try:
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
             if not torch.cuda.is_available():
                 patch.setattr(graph, "CudaRecorder", tape.TapeRecorder)
                 patch.setattr(stages, "resolve", tape.taped(stages.resolve))

@@ -1,0 +1,62 @@
+"""Where nothing is compiled and there is no Triton and no NVTX (macOS), all is imported and torch samples."""
+
+import subprocess
+import sys
+
+import pytest
+
+from diffusion_engine import Sampler
+from diffusion_engine.processes import VP
+from diffusion_engine.testing import Mixture
+
+HIDDEN = """\
+import sys
+names = "triton", "nvtx", "diffusion_engine._cpu", "diffusion_engine._cuda"
+sys.modules.update(dict.fromkeys(names))
+"""
+IMPORTS = """\
+import pkgutil
+from importlib import import_module
+import diffusion_engine
+found = [m.name for m in pkgutil.walk_packages(diffusion_engine.__path__, "diffusion_engine.")]
+others = "diffusion_engine.kernels", "diffusion_engine._", "diffusion_engine.cli.__main__"
+ours = [name for name in found if not name.startswith(others)]
+for name in ours:
+    import_module(name)
+print(len(ours))
+"""
+SAMPLES = """\
+from diffusion_engine import Sampler
+from diffusion_engine.processes import VP
+from diffusion_engine.testing import Mixture
+sampler = Sampler(Mixture().network(VP()), {solver!r}, 5)
+print(sampler.sample(seeds=[3, 4]).samples.numpy().tobytes().hex())
+"""
+REPORT = """\
+from diffusion_engine.cli.doctor import report
+found = report()
+chosen = {row["op"]: row["backend"] for row in found["ops"] if row["chosen"]}
+assert set(chosen.values()) <= {"torch", "sdpa"}, chosen
+assert "C++ kernels not built" in found["devices"]["cpu"]
+assert not any(row["ran"] for row in found["self_test"] if row["device"] == "cpu")
+"""
+
+
+def hidden(program):
+    done = subprocess.run([sys.executable, "-c", HIDDEN + program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_everything_is_imported():
+    assert int(hidden(IMPORTS)) > 100
+
+
+@pytest.mark.parametrize("solver", ["dpmpp_2m_sde", "unipc"])
+def test_samples_are_the_same(solver):
+    here = Sampler(Mixture().network(VP()), solver, 5).sample(seeds=[3, 4]).samples
+    assert hidden(SAMPLES.format(solver=solver)) == here.numpy().tobytes().hex()
+
+
+def test_doctor_says_what_is_missing():
+    hidden(REPORT)
