@@ -155,7 +155,7 @@ def test_readme_has_the_commands():
 FAKE_PYTHON = """\
 #!/bin/sh
 mkdir -p "$3/bin"
-for tool in pip pytest ruff mypy; do
+for tool in pip pytest ruff mypy codespell zensical; do
     cat > "$3/bin/$tool" <<'END'
 #!/bin/sh
 echo "$(basename "$0") $*" >> "$CALLS"
@@ -166,7 +166,7 @@ done
 """
 
 
-@pytest.mark.parametrize("broken", ["", "pip", "pytest", "ruff", "mypy"])
+@pytest.mark.parametrize("broken", ["", "pip", "pytest", "ruff", "mypy", "codespell", "zensical"])
 def test_ci_runs_the_readme_command(tmp_path, broken):
     python = tmp_path / "python"
     python.write_text(FAKE_PYTHON)
@@ -177,6 +177,7 @@ def test_ci_runs_the_readme_command(tmp_path, broken):
         [ROOT / ".ci" / "run"], cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, capture_output=True
     )
     assert (done.returncode == 0) == (not broken), done.stderr
+    docs = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     expected = ["pip install torch==2.13.* -e .[test]"]
     expected += [] if broken == "pip" else ["pytest -n auto --dist loadfile"]
     assert calls.read_text().splitlines() == [
@@ -184,6 +185,10 @@ def test_ci_runs_the_readme_command(tmp_path, broken):
         "ruff check .",
         "ruff format --check .",
         "mypy ",
+        f"pip install --quiet {' '.join(docs['docs'])}",
+        "codespell ",
+        "zensical build --strict",
+        "pytest -q tests/package/test_api_page.py tests/package/test_site.py",
     ]
 
 
