@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from ..executors.buffers import Inputs
-from ..networks.network import Condition
+from ..executors.buffers import Inputs, some
 
 Call = Callable[..., Sequence[Tensor]]
 
@@ -18,18 +17,6 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
-
-
-def some(given: Inputs, entries: Sequence[int]) -> Inputs:
-    """The inputs of some entries of a call."""
-    index = torch.tensor(entries, device=given[0].device)
-
-    def of(value: Condition | Tensor | None) -> Condition | Tensor | None:
-        if isinstance(value, Mapping):
-            return {name: tensor[index] for name, tensor in value.items()}
-        return None if value is None else value[index]
-
-    return tuple(map(of, given))  # type: ignore[return-value]
 
 
 def in_parts(call: Call, given: Inputs, most: int) -> list[Tensor]:

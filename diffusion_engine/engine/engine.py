@@ -18,6 +18,7 @@ from ..sampler.spec import Spec
 from .errors import DeadlineMissed, EngineClosed, EngineError, QueueFull
 from .handle import Handle
 from .loop import Loop
+from .probe import Probe
 from .served import Served
 from .ticket import Ticket
 
@@ -38,6 +39,9 @@ class Engine:
     batch       "bucket": a call has as many entries as are due (in CUDA graphs the next of their sizes),
                 which changes as neighbours come and go. "fixed": every call has one size, so that a sample
                 depends on its network, recipe, seed and that size alone, whatever the network
+    probe       whether a network is called in batches of copies before samples share one: to know which sizes
+                of calls give the same bits, and to refuse one that mixes samples. It takes up to three calls
+                of each size, at the size's first use
     max_queue   requests that wait or run at a time
     max_bytes   that placed networks and their batches may take together; those not used for longest go first
     aging       seconds without a seat that raise a request's priority by one
@@ -60,6 +64,7 @@ class Engine:
         compile: bool = False,
         decoder: Decoder | None = None,
         batch: str = "bucket",
+        probe: bool = True,
         max_queue: int = QUEUE,
         max_bytes: int = BYTES,
         aging: float = AGING,
@@ -78,8 +83,9 @@ class Engine:
             "device": device, "dtype": dtype, "backend": backend, "accelerate": accelerate,
             "executor": executor, "compile": compile, "decoder": decoder, "batch_size": self.capacity,
         }  # fmt: skip
+        probing = checks.flag("probe", probe)
         self._served = {
-            name: Served(name, network, self.capacity, batch == "fixed", how)
+            name: Served(name, network, self.capacity, batch == "fixed", how, probing)
             for name, network in named.items()
         }
         aging = checks.number("aging", aging)
@@ -136,6 +142,27 @@ class Engine:
         served = self._of(network)
         self._loop.ask(lambda: served.update_weights(weights))
 
+    def probe(
+        self, spec: Spec | str | Mapping[str, Any], *, network: str | None = None, **request: Any
+    ) -> Probe:
+        """Calls a network in all sizes that its batches have, between two rows; print what comes back.
+
+        spec, network, request  as in `submit`, of one sample: calls of requests like this are tried
+        Raises ValueError where it does not suit the network.
+        """
+        served = self._of(network)
+        with torch.no_grad():
+            ticket = served.ticket(_spec(spec), 1, request)
+            return self._loop.ask(lambda: self._probed(served, ticket))
+
+    def _probed(self, served: Served, ticket: Ticket) -> Probe:
+        with torch.no_grad():
+            probe = served.open(ticket)[1]
+            if probe is None:
+                raise ValueError("there is nothing to try: Engine(probe=False), or no call is made")
+            probe.finish()
+            return probe
+
     def snapshot(self) -> dict[str, Any]:
         """What the engine is doing, as JSON-able values."""
         status = [ticket.handle.status for ticket in list(self._loop.here.values())]
@@ -147,6 +174,10 @@ class Engine:
             "occupied": sum(len(lane.seats) for lane in lanes),
             "lanes": len(lanes),
             "networks": sorted(name for name, served in self._served.items() if served.placed),
+            "probes": {
+                name: [probe.report() for probe in list(served.probes.values())]
+                for name, served in self._served.items()
+            },
         }
 
     def close(self, drain: bool = True) -> None:

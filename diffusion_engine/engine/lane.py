@@ -14,6 +14,8 @@ from ..ops import layout
 from .calls import alone, in_parts, out_of_memory
 from .errors import EngineError, NonFinite
 from .events import Event
+from .probe import Probe
+from .record import Record, Row
 from .ticket import Ticket
 from .waiting import Waiting
 
@@ -48,15 +50,26 @@ class Lane:
     """Its turns are the engine's; it moves all of its seats by one row in each.
 
     failed   ends a request that cannot go on, with the reason
+    probe    what is known of the network's bits, or None
+    bucket   the size of all calls, where bits depend on no more; else samples remember the calls they met
     row_s    seconds that a row takes, smoothed; 0 before the first
     turned   when it had its last turn, on the engine's clock
     """
 
     def __init__(
-        self, network: ScoreNetwork, batch: Batch, waiting: Waiting, failed: Failed
+        self,
+        network: ScoreNetwork,
+        batch: Batch,
+        waiting: Waiting,
+        failed: Failed,
+        probe: Probe | None = None,
     ) -> None:
         self.network, self.batch, self.waiting, self._failed = network, batch, waiting, failed
-        self.fixed = batch.capacity.fixed
+        self.fixed, self.probe = batch.capacity.fixed, probe
+        known = self.fixed and probe is not None and probe.alike(batch.capacity.room)
+        self.bucket = batch.capacity.room if known else None
+        self._record = Record()
+        self._way = "whole"  # how the network was called last: whole, in parts, apart
         self.seats: dict[int, tuple[Ticket, int]] = {}
         self.most = batch.capacity.room  # entries of a call, fewer once memory ran out
         self.apart = False  # samples are called one by one: together they failed, alone they do not
@@ -86,6 +99,8 @@ class Lane:
                 self._failed(ticket, error)
                 continue
             self.seats[seat] = ticket, sample
+            self._record.sit(seat)
+            ticket.bucket = self.bucket
             ticket.admitted, ticket.waited = sample + 1, now
             if sample == 0:
                 started.append(ticket)
@@ -99,7 +114,7 @@ class Lane:
         gone = [seat for seat, (held, _) in self.seats.items() if held is ticket]
         for seat in gone:
             del self.seats[seat]
-            self.batch.release(seat)
+            self._free(seat)
         return len(gone)
 
     def step(self) -> list[tuple[Ticket, int, torch.Tensor]]:
@@ -107,6 +122,7 @@ class Lane:
         began = perf_counter()
         try:
             ended = self._moved()
+            self._note()
         except Exception as error:
             self._fail_all(error)
             return []
@@ -117,6 +133,7 @@ class Lane:
         return done
 
     def _moved(self) -> list[int]:
+        self._way = "whole"
         if not self.apart and self.most >= self.batch.capacity.room:
             try:
                 return self.batch.step()
@@ -137,8 +154,8 @@ class Lane:
         if out_of_memory(error):
             if self.fixed:
                 raise EngineError(
-                    f"memory ran out in a call of {self.batch.capacity.room} entries, and batch='fixed' makes "
-                    "no others: give the engine a smaller capacity, or batch='bucket'"
+                    f"memory ran out in a call of {self.batch.capacity.room} entries, and batch='fixed' "
+                    "makes no others: give the engine a smaller capacity, or batch='bucket'"
                 ) from error
             self.most = max(1, self.batch.calls // 2)
             return self.batch.step(outs=self._halved())
@@ -146,7 +163,7 @@ class Lane:
 
     def _halved(self) -> list[torch.Tensor]:
         """The outputs of the coming call in parts that memory suffices for."""
-        given = self.batch.inputs()
+        given, self._way = self.batch.inputs(), "parts"
         while given is not None:
             try:
                 return in_parts(self.network, given, self.most)
@@ -158,7 +175,7 @@ class Lane:
 
     def _apart(self, first: Exception | None = None) -> list[torch.Tensor]:
         """The outputs of the coming call, each sample called alone; whose call fails, fails."""
-        given = self.batch.inputs()
+        given, self._way = self.batch.inputs(), "apart"
         if given is None:
             if first is not None:
                 raise first
@@ -182,6 +199,23 @@ class Lane:
         count = len(next(iter(made.values()))) if made else 0
         return [torch.stack([made[seat][o][k] for _, seat, k in where]) for o in range(count)]
 
+    def _note(self) -> None:
+        """Keeps how the network was called for the row that was done, and tries a size that is new."""
+        packing, most, apart = self.batch.called, 0, self._way == "apart"
+        size = self.batch.stages.size(packing.count) if self.fixed or not apart else 0
+        if self._way == "parts":
+            most = self.most
+        self._record.add(Row(packing, size, most, apart))
+        probe = self.probe
+        if probe is not None and size and not most and size not in probe.found:
+            probe.look(size)
+            if probe.reason and self.batch.capacity.seats > 1:
+                raise EngineError(probe.reason)
+
+    def _free(self, seat: int) -> None:
+        self.batch.release(seat)
+        self._record.leave(seat)
+
     def _fail_all(self, error: Exception) -> None:
         for ticket in {ticket for ticket, _ in self.seats.values()}:
             self._failed(ticket, error)
@@ -193,7 +227,9 @@ class Lane:
             ticket, sample = self.seats.pop(seat)
             parts = 1 if ticket.request.encoding is None else self.network.process.parts
             made = self.batch.read([seat], parts)
-            self.batch.release(seat)
+            if fine and self.bucket is None and not (self.probe and self.probe.invariant):
+                ticket.calls[sample] = self._record.of(seat, ticket.plans[sample])
+            self._free(seat)
             if fine:
                 done.append((ticket, sample, made))
             else:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from ..executors import Capacity
 from .errors import Cancelled, DeadlineMissed, EngineClosed
 from .lane import Lane
 from .metrics import Metrics
@@ -144,17 +143,19 @@ class Loop:
             heapq.heappush(self._deadlines, (ticket.deadline, ticket.order, ticket))
         lanes = ticket.served.lanes
         try:
-            lane = lanes.pop(ticket.capacity, None) or self._opened(ticket.served, ticket.capacity)
+            lane = lanes.pop(ticket.capacity, None) or self.opened(ticket)
         except Exception as error:
             self._end(ticket, error)
             return
         lanes[ticket.capacity] = lane  # the last one used is the last one dropped
         lane.waiting.put(ticket, now)
 
-    def _opened(self, served: Served, capacity: Capacity) -> Lane:
-        batch = served.first.executor.open(served.network, capacity)
+    def opened(self, ticket: Ticket) -> Lane:
+        """A lane for a request and those like it. Raises EngineError where they cannot share one."""
+        batch, probe = ticket.served.open(ticket)
         self._make_room(batch.bytes)
-        return Lane(served.network, batch, Waiting(self._shares, self._aging), self._end)
+        waiting = Waiting(self._shares, self._aging)
+        return Lane(ticket.served.network, batch, waiting, self._end, probe)
 
     def _make_room(self, more: int) -> None:
         """Drops batches that nobody uses, and then networks, until the budget holds."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..executors import Capacity
+from ..executors import Batch, Capacity
 from ..executors.lru import Lru
 from ..networks.network import ScoreNetwork
 from ..networks.placement import evaluating
@@ -18,7 +18,9 @@ from ..networks.wrapper import unwrapped
 from ..sampler.request import Request
 from ..sampler.sampler import Sampler
 from ..sampler.spec import Spec
+from .errors import EngineError
 from .lane import Lane, roomy
+from .probe import Probe, first_call
 from .ticket import Ticket
 
 SAMPLERS = 256  # of specs that a network keeps
@@ -29,15 +31,23 @@ class Served:
 
     capacity  samples of one batch
     fixed     whether its calls have one size
+    probing   whether the network is tried in batches before samples share one
     how       the arguments of Sampler that say where and how networks run
     lanes     by capacity, the least recently used first
     users     requests that are here
     """
 
     def __init__(
-        self, name: str, own: ScoreNetwork, capacity: int, fixed: bool, how: Mapping[str, Any]
+        self,
+        name: str,
+        own: ScoreNetwork,
+        capacity: int,
+        fixed: bool,
+        how: Mapping[str, Any],
+        probing: bool = True,
     ) -> None:
         self.name, self.own, self.capacity, self.fixed = name, own, capacity, fixed
+        self.probing, self.probes = probing, dict[tuple, Probe]()
         self._how: dict[str, Any] = dict(how)
         self.lanes: dict[Capacity, Lane] = {}
         self.users = 0
@@ -70,6 +80,11 @@ class Served:
         room = roomy(capacity, self.capacity, network.null is not None)
         if objection := room.plan_objection(widest):
             raise ValueError(f"the request does not fit the engine's batch: {objection}")
+        if request.sized:
+            raise ValueError(
+                "bucket and calls belong to a replay; an engine chooses its calls itself"
+            )
+        self.check(self.probes.get(_calls(room)))
         return Ticket(self, sampler, request, replace(room, fixed=self.fixed), plans)
 
     def sampler(self, spec: Spec) -> Sampler:
@@ -105,6 +120,34 @@ class Served:
         }  # fmt: skip
         return Sampler(first.network, solver, **asked, **options, **shared)
 
+    def check(self, probe: Probe | None) -> None:
+        """Raises EngineError where samples cannot share a batch."""
+        if probe is not None and probe.reason and self.capacity > 1:
+            raise EngineError(probe.reason)
+
+    def open(self, ticket: Ticket) -> tuple[Batch, Probe | None]:
+        """A batch for a request and those like it, and what is known of the network in it. Raises EngineError
+        where samples cannot share a batch."""
+        capacity, executor = ticket.capacity, self.first.executor
+        probe = self._probe(ticket) if self.probing else None
+        self.check(probe)
+        if probe is not None and self.fixed:
+            capacity = replace(capacity, room=probe.settle(capacity.room))
+        batch = executor.open(self.network, capacity)
+        if probe is not None:
+            probe.sizes |= {batch.stages.size(count) for count in range(1, capacity.room + 1)}
+        return batch, probe
+
+    def _probe(self, ticket: Ticket) -> Probe | None:
+        key = _calls(ticket.capacity)
+        if key not in self.probes:
+            made = first_call(self.first.executor, ticket.capacity, ticket.job(0))
+            if made is None:
+                return None
+            self.probes[key] = probe = Probe(self.network, *made, sizes=[ticket.capacity.room])
+            probe.meet()
+        return self.probes[key]
+
     @property
     def first(self) -> Sampler:
         """The sampler whose network runs."""
@@ -130,9 +173,25 @@ class Served:
         """Lets go of the placed network and its batches."""
         with self._lock:
             self.lanes.clear()
+            self.probes.clear()
             self._samplers = Lru(SAMPLERS)
             self._first = None
             self._entered.close()
+
+
+def _calls(capacity: Capacity) -> tuple:
+    """What calls of a network have in common."""
+    c = capacity
+    return (
+        c.shape,
+        c.inputs,
+        c.dtype,
+        c.label_dtype,
+        c.memory_format,
+        c.condition,
+        c.latent,
+        c.device,
+    )
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:

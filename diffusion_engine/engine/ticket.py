@@ -17,6 +17,7 @@ from ..sampler.request import Request
 from ..sampler.result import Result
 from ..sampler.sampler import Sampler
 from .handle import Handle
+from .record import Runs
 
 if TYPE_CHECKING:
     from .served import Served
@@ -38,6 +39,8 @@ class Ticket:
     waited    since when on the engine's clock it has got no seat
     service   cost of the samples that got a seat
     error     what the request's own function of normals raised
+    bucket    the size of all calls of its network, where bits depend on no more
+    calls     of each sample that is done the calls it met, where bits may depend on those
     """
 
     served: Served
@@ -57,6 +60,8 @@ class Ticket:
     done: int = 0
     error: Exception | None = None
     samples: list[Tensor | None] = field(default_factory=list)
+    bucket: int | None = None
+    calls: dict[int, Runs] = field(default_factory=dict)
     handle: Handle = field(init=False)
     _jobs: list[Job] = field(default_factory=list)
     _first: int = 0
@@ -113,7 +118,12 @@ class Ticket:
 
     def drop(self) -> None:
         """Lets go of what it holds: it ended without samples."""
-        self.samples, self._jobs = [], []
+        self.samples, self.calls, self._jobs = [], {}, []
+
+    def _sizes(self) -> dict[str, Any]:
+        """What the recipe says of the network's calls: nothing where they were found to agree."""
+        calls = [[[*run] for run in made] for _, made in sorted(self.calls.items())]
+        return {"bucket": self.bucket, "calls": calls if len(calls) == self.n else None}
 
     def _result(self) -> Result:
         """What the handle gives, made by the thread that asks for it."""
@@ -128,7 +138,7 @@ class Ticket:
             seeds=list(self.request.seeds),
             nfe=self.plans[0].nfe,
             evaluations=sum(plan.evaluations for plan in self.plans),
-            recipe=self.sampler.recipe_of(self.request),
+            recipe=self.sampler.recipe_of(self.request) | self._sizes(),
             finite=finite,
             latents=latents,
         )

@@ -46,6 +46,7 @@ class Batch(Seats):
         self._flags = None if step.given is None else Mirror(step.given)
         self._read: Placed | None = None  # whose src, conditions and seats are in place
         self._write: Placed | None = None  # whose dst is
+        self._called = self._due
         self.bind()
 
     def bind(self) -> None:
@@ -106,9 +107,12 @@ class Batch(Seats):
 
     def reads(self) -> dict[int, list[int]]:
         """Of each seat the entries of the coming call that are its own, as `inputs` prepared it."""
-        src = self._due.src
-        table = src.tolist()
-        return {seat: found for seat in self._jobs if (found := sorted({*table[seat]} - {-1}))}
+        return {seat: found for seat in self._jobs if (found := self._due.of(seat))}
+
+    @property
+    def called(self) -> Placed:
+        """The packing of the call that the last step made."""
+        return self._called
 
     def denoised(self, seat: int) -> Tensor | None:
         """A copy of a seat's estimate of x0, where the capacity has it written."""
@@ -147,7 +151,7 @@ class Batch(Seats):
         else:
             self._check_outs(outs)
             self.stages.step(outs)
-        before = self._row
+        before, self._called = self._row, self._due
         ended = self._move(row, following)
         if self._watchers:
             self._tell(before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -20,6 +20,18 @@ from .rows import RowTable
 
 # What a ScoreNetwork is called with: input, label, condition, latent.
 Inputs = tuple[Tensor, Tensor, Condition | None, Tensor | None]
+
+
+def some(given: Inputs, entries: Sequence[int]) -> Inputs:
+    """The inputs of some entries of a call, each as often as it is named."""
+    index = torch.tensor(entries, device=given[0].device)
+
+    def of(value: Condition | Tensor | None) -> Condition | Tensor | None:
+        if isinstance(value, Mapping):
+            return {name: tensor[index] for name, tensor in value.items()}
+        return None if value is None else value[index]  # which keeps the memory format
+
+    return tuple(map(of, given))  # type: ignore[return-value]
 
 
 class Buffers:

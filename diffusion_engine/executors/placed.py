@@ -17,12 +17,20 @@ Table = np.ndarray | Tensor
 
 @dataclass(eq=False, slots=True)
 class Placed:
-    """A packing (packing.py): tensors of the device, or arrays where the step reads the host's memory."""
+    """A packing (packing.py): tensors of the device, or arrays where the step reads the host's memory.
+
+    entries  [seats, G] those of each seat, as dst has them, on the host
+    """
 
     count: int
     dst: Table
     src: Table
     places: Table
+    entries: np.ndarray
+
+    def of(self, seat: int) -> list[int]:
+        """The entries of the call that are a seat's, by branch."""
+        return [entry for entry in self.entries[seat].tolist() if entry >= 0]
 
 
 class Packings:
@@ -48,8 +56,9 @@ class Packings:
     def _placed(self, kinds: np.ndarray) -> Placed:
         p = self._kinds.packing(kinds)
         if self._device is None:
-            return Placed(p.count, p.dst, p.src, p.places)
-        return Placed(p.count, *map(self._upload, (p.dst, p.src, p.places)))
+            return Placed(p.count, p.dst, p.src, p.places, p.dst)
+        dst, src, places = map(self._upload, (p.dst, p.src, p.places))
+        return Placed(p.count, dst, src, places, p.dst)
 
     def _upload(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self._device, non_blocking=True)

@@ -40,7 +40,7 @@ class Stages:
         network, latents = self.network, self.buffers.latents
         self._call = self._fill = None
         if network is not None:
-            self._call = traced("network", self._called(network))
+            self._call = traced("network", as_called(network))
         if latents is not None:
             self._fill = latents.filler(traced("noise", self._noise))
         step = self.step = traced("step", self._launch)
@@ -52,9 +52,6 @@ class Stages:
                 step(outs)
 
             self.step = both
-
-    def _called(self, network: ScoreNetwork) -> Callable[..., Sequence[Tensor]]:
-        return torch.inference_mode()(network) if network.inference else network
 
     def fill(self, count: int) -> None:
         """Draws the latents of a call of so many entries."""
@@ -82,3 +79,8 @@ class Stages:
         """Entries that a call of `count` is made with."""
         capacity = self.buffers.capacity
         return capacity.room if capacity.fixed and count else count
+
+
+def as_called(network: ScoreNetwork) -> Callable[..., Sequence[Tensor]]:
+    """The network as stages call it."""
+    return torch.inference_mode()(network) if network.inference else network

@@ -30,6 +30,7 @@ Compose = Sequence[tuple[Any, float | Sequence[float]]]
 Noise = Tensor | Callable[[int, int, tuple[int, ...]], Tensor] | str
 
 COUNT = "ask for at least 1 sample"
+BUCKET = "entries of a call of the network, at least 1"
 
 
 class SamplerLike(Protocol):
@@ -55,6 +56,7 @@ class Request:
     scales     of guidance; the weights of the conditions where several are composed
     concepts   the composed conditions after the first
     encoding   None to sample, else encode's `refine`
+    bucket, calls  sizes of the network's calls, as a recipe says them (buckets.py)
     """
 
     seeds: tuple[int, ...]
@@ -68,11 +70,18 @@ class Request:
     known: Tensor | None = None
     noise: Noise | None = None
     encoding: int | None = None
+    bucket: int | None = None
+    calls: tuple[Sequence[Sequence[int]], ...] | None = None
     first: int = 0
 
     @property
     def n(self) -> int:
         return len(self.seeds)
+
+    @property
+    def sized(self) -> bool:
+        """Whether it says the sizes of the network's calls."""
+        return self.bucket is not None or self.calls is not None
 
     @classmethod
     def of(
@@ -92,6 +101,8 @@ class Request:
         known: Tensor | None = None,
         noise: Noise | None = None,
         encoding: int | None = None,
+        bucket: int | None = None,
+        calls: Sequence[Sequence[Sequence[int]]] | None = None,
     ) -> Request:
         """Checks what was given; raises ValueError with what to do."""
         network, device = sampler.network, sampler.device
@@ -143,8 +154,9 @@ class Request:
         if mask is not None:
             mask, known = images.region(mask, known, network, count, device)
         return cls(
-            numbers, scales, made, concepts, x, start, noised, mask, known, _noise(noise), encoding
-        )
+            numbers, scales, made, concepts, x, start, noised, mask, known, _noise(noise), encoding,
+            *_sizes(bucket, calls, count),
+        )  # fmt: skip
 
     def part(self, low: int, high: int) -> Request:
         """Samples low ... high - 1 of the request."""
@@ -158,7 +170,7 @@ class Request:
                 return tuple(map(cut, value))
             return None if value is None else value[low:high]
 
-        names = ("seeds", "scales", "condition", "concepts", "x", "mask", "known")
+        names = ("seeds", "scales", "condition", "concepts", "x", "mask", "known", "calls")
         return dataclasses.replace(
             self, first=low, **{name: cut(getattr(self, name)) for name in names}
         )
@@ -192,6 +204,8 @@ class Request:
             "noised": self.noised,
             "encoding": self.encoding,
             "noise": self.noise if named else None,
+            "bucket": self.bucket,
+            "calls": None if self.calls is None else [[[*r] for r in s] for s in self.calls],
             "needs": needs,
         }
 
@@ -211,6 +225,21 @@ def _noise(given: Any) -> Noise | None:
     raise ValueError(
         f"noise={checks.said(given)}: give 'brownian', a tensor of normals or a function, or leave it out"
     )
+
+
+def _sizes(
+    bucket: int | None, calls: Any, n: int
+) -> tuple[int | None, tuple[Sequence[Sequence[int]], ...] | None]:
+    """The sizes of the network's calls, as checked."""
+    if bucket is not None and calls is not None:
+        raise ValueError("bucket and calls both say how large the network's calls are; give one")
+    bucket = None if bucket is None else checks.whole("bucket", bucket, 1, BUCKET)
+    if calls is None:
+        return bucket, None
+    listed = tuple(checks.entries("calls", calls, "give the runs of each sample, as recipes do"))
+    if len(listed) != n:
+        raise ValueError(f"calls are of {len(listed)} samples and {n} are made; give those of each")
+    return None, listed
 
 
 def _given_normals(given: Tensor, low: int, high: int, row: int, m: int) -> Tensor:

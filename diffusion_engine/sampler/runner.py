@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from .. import checks, executors, trace
 from ..accelerate.accelerated_copy import Example
 from ..accelerate.handle import Accelerated
-from ..executors import Capacity, Executor, Graph, GraphError, Job
+from ..executors import Batch, Capacity, Executor, Graph, GraphError, Job
 from ..networks.decoder import Decoder
 from ..networks.network import ScoreNetwork, check_finite
 from ..networks.placement import evaluating, moved, place
 from ..networks.wrapper import unwrapped
 from ..plan import Plan
 from ..processes import Point
+from . import buckets
 from .branches import branches, example
 from .derived import Derived
 from .jobs import jobs
@@ -105,9 +106,12 @@ class Runner:
         parts = 1 if part.encoding is None else network.process.parts
         with seen or nullcontext(), evaluating(network.module, unwrapped(network.module)):
             watch = watcher(distinct, part.n, seen, on_step, every)
-            with self.executor.batch(network, capacity) as batch:
+            with self._batch(network, capacity, part) as batch:
                 seats = [batch.admit(job) for job in each]
-                self.executor.finish(batch, watch)
+                if part.sized:
+                    buckets.finish(network, batch, plans, part.bucket, part.calls, watch)
+                else:
+                    self.executor.finish(batch, watch)
                 samples, finite = batch.read(seats, parts), batch.finite(seats)
         if not all(finite):
             warn_nonfinite(part.seeds, finite)
@@ -116,6 +120,14 @@ class Runner:
         with torch.no_grad():
             made = trace.traced("decode", self.decoder)(samples)
         return made, finite_images(part.seeds, finite, made), samples
+
+    def _batch(
+        self, network: ScoreNetwork, capacity: Capacity, part: Request
+    ) -> AbstractContextManager[Batch]:
+        """A batch for a part of a request; one whose calls are made for it where their sizes are said."""
+        if part.sized:
+            return nullcontext(self.executor.open(None, capacity))
+        return self.executor.batch(network, capacity)
 
     def prepared(
         self, network: ScoreNetwork, part: Request, plans: Sequence[Plan], denoised: bool = False

@@ -207,6 +207,8 @@ class Sampler(Runner):
                    that 20 and 40 steps come to nearly the same sample (brownian.py). Or
                    normals to use: a tensor [rows, draws, n, *shape], or a function
                    (row, m, seeds) -> [len(seeds), *shape]; m = 2 is the known region's
+        bucket     entries that every call of the network has, padded: as batch="fixed" calls it in an Engine
+        calls      sizes of each sample's calls, and its places there, as Recipe says them
         batch_size at most this many samples a batch
         on_step    called with a Progress after each completed step
         progress   True or False; None shows a bar on a terminal

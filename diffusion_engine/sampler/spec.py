@@ -219,12 +219,21 @@ class Recipe(Asked):
     decoder    the scale of one that made images, else None
     condition  a class a sample; compose: those of each sample, where several are composed
     guidance   a scale a sample, or the weights of the composed conditions
+    bucket     entries of every call of the network, where it had one size; None as they come
+    calls      of each sample, where calls had many sizes, runs (calls, size, place, size, place, ...) of so
+               many calls, each of whose entries was at a place of a call of a size
     needs      what was given beside, and JSON does not hold
     """
 
     kind: ClassVar[str] = "recipe"
     # One entry a sample, or None.
-    PER_SAMPLE: ClassVar[tuple[str, ...]] = ("seeds", "condition", "compose", "guidance")
+    PER_SAMPLE: ClassVar[tuple[str, ...]] = (
+        "seeds",
+        "condition",
+        "compose",
+        "guidance",
+        "calls",
+    )
 
     format: Literal["diffusion-engine-recipe/2", "diffusion-engine-recipe/1"]
     rng: Literal["philox4x32-10/2", "philox4x32-10/1"]
@@ -240,6 +249,8 @@ class Recipe(Asked):
     condition: Labels | None
     compose: tuple[Labels, ...] | None = None
     guidance: tuple[Number, ...] | tuple[tuple[Number, ...], ...]
+    bucket: int | None = Field(None, ge=1)
+    calls: tuple[tuple[tuple[int, ...], ...], ...] | None = None
     needs: tuple[Need, ...]
 
     @model_validator(mode="before")
@@ -264,6 +275,19 @@ class Recipe(Asked):
                 )
         return given
 
+    @field_validator("calls")
+    @classmethod
+    def _calls(cls, given: Any) -> Any:
+        for i, sample in enumerate(given or ()):
+            for run in sample:
+                places = zip(run[1::2], run[2::2], strict=False)
+                if len(run) % 2 == 0 or run[0] < 1 or not all(0 <= p < s for s, p in places):
+                    raise ValueError(
+                        f"calls[{i}] has the run {list(run)}: it is (calls, size, place, size, place, ...), "
+                        "with each place below its size"
+                    )
+        return given
+
     @classmethod
     def sentence(cls, error: ValidationError) -> str:
         first = error.errors()[0]
@@ -279,7 +303,9 @@ class Recipe(Asked):
 
     def request(self) -> dict[str, Any]:
         """The keywords of `Sampler.sample`, but for what the recipe needs."""
-        made = super().request() | {"seeds": list(self.seeds)}
+        made = super().request() | {
+            "seeds": list(self.seeds), "bucket": self.bucket, "calls": self.calls,
+        }  # fmt: skip
         if not self.guidance or not isinstance(self.guidance[0], tuple):
             classes = None if self.condition is None else list(self.condition)
             return made | {"condition": classes, "guidance": list(self.guidance)}

@@ -1,0 +1,113 @@
+"""Calls of a network at sizes that were recorded: what a recipe's `bucket` and `calls` say, done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, groupby, repeat
+
+import torch
+from torch import Tensor
+
+from ..executors import Batch
+from ..executors.base import After
+from ..executors.buffers import Inputs, some
+from ..executors.stages import as_called
+from ..networks.network import ScoreNetwork
+from ..plan import Plan
+
+# (calls, size, place, size, place, ...): so many calls in a row, each of whose entries was at a place of a
+# call of a size.
+Run = Sequence[int]
+# Of an entry: the size of its call, and its place there, or None where any will do.
+Where = tuple[int, int | None]
+
+
+def runs(calls: Iterable[Sequence[int]]) -> list[list[int]]:
+    """The (size, place, ...) of each call of a sample, by run lengths."""
+    return [[len(list(same)), *call] for call, same in groupby(calls)]
+
+
+def finish(
+    network: ScoreNetwork,
+    batch: Batch,
+    plans: Sequence[Plan],
+    bucket: int | None,
+    calls: Sequence[Sequence[Run]] | None,
+    after: After | None = None,
+) -> None:
+    """Steps a batch to its end, whose network is called as it was when the samples were made.
+
+    plans    of seats 0, 1, ...
+    bucket   entries of every call, or None
+    calls    the runs of each sample, where there is no bucket
+    Raises ValueError where the runs are not those of the plans.
+    """
+    if bucket is not None:
+        follows: list[Iterator[list[Where]]] = [
+            repeat([(bucket, None)] * plan.entries) for plan in plans
+        ]
+    else:
+        assert calls is not None
+        _check(plans, calls)
+        follows = [chain.from_iterable(map(_expanded, sample)) for sample in calls]
+    call, row = as_called(network), 0
+    while batch.live:
+        given, outs = batch.inputs(), list[Tensor]()
+        if given is not None:
+            wanted: dict[int, Where] = {}
+            for seat, entries in batch.reads().items():
+                if plans[seat].branches[row]:
+                    wanted |= zip(entries, next(follows[seat]), strict=False)
+            outs = called(call, given, [wanted[entry] for entry in range(len(wanted))])
+        batch.step(outs=outs)
+        row += 1
+        if after is not None:
+            after(batch)
+
+
+def called(
+    call: Callable[..., Sequence[Tensor]], given: Inputs, wanted: Sequence[Where]
+) -> list[Tensor]:
+    """The outputs of a call of some entries, made by calls in which each has its size and its place.
+
+    given    of all entries
+    wanted   of each
+    Entries that do not stand in one another's way share a call. The rest of it is copies of one of them.
+    """
+    outs: list[list[Tensor]] = [[] for _ in wanted]
+    for size, group in _grouped(wanted):
+        filler = next(iter(group.values()))
+        made = call(*some(given, [group.get(place, filler) for place in range(size)]))
+        for place, entry in group.items():
+            outs[entry] = [out[place] for out in made]
+    return [torch.stack(column) for column in zip(*outs, strict=True)]
+
+
+def _grouped(wanted: Sequence[Where]) -> list[tuple[int, dict[int, int]]]:
+    """Calls as (size, entry of each place)."""
+    groups: list[tuple[int, dict[int, int]]] = []
+    for entry, (size, place) in enumerate(wanted):
+        for other, group in groups:
+            if other == size and (len(group) < size if place is None else place not in group):
+                break
+        else:
+            group = {}
+            groups.append((size, group))
+        group[len(group) if place is None else place] = entry
+    return groups
+
+
+def _expanded(run: Run) -> Iterator[list[Where]]:
+    return repeat(list(zip(run[1::2], run[2::2], strict=True)), run[0])
+
+
+def _check(plans: Sequence[Plan], calls: Sequence[Sequence[Run]]) -> None:
+    for i, (plan, sample) in enumerate(zip(plans, calls, strict=True)):
+        said = [len(run) // 2 for run in sample for _ in range(run[0])]
+        made = [len({*branches}) for branches in plan.branches if branches]
+        if said != made:
+            raise ValueError(
+                f"calls[{i}] are {len(said)} calls of {sum(said)} entries and the sample makes {len(made)} "
+                f"of {sum(made)}: replay the recipe with the network and the options that it was made "
+                "with, or give calls=None"
+            )
