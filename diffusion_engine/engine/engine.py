@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from .. import checks
 from ..executors import Executor
 from ..networks.decoder import Decoder
 from ..networks.network import ScoreNetwork
+from ..sampler.request import ASKED
 from ..sampler.spec import Spec
 from .errors import DeadlineMissed, EngineClosed, EngineError, QueueFull
 from .handle import Handle
@@ -88,8 +90,12 @@ class Engine:
             name: Served(name, network, self.capacity, batch == "fixed", how, probing)
             for name, network in named.items()
         }
-        aging = checks.number("aging", aging)
-        self._loop = Loop(tuple(self._served.values()), max_bytes, aging, clock)
+        wanted = "seconds, more than 0"
+        if (aging := checks.number("aging", aging, wanted)) <= 0:
+            raise ValueError(f"aging={aging:g}: {wanted}")
+        loop = self._loop = Loop(tuple(self._served.values()), max_bytes, aging, clock)
+        # Of an engine that was not closed the thread ends when what it took is done.
+        weakref.finalize(self, loop.let_go).atexit = False
 
     def __enter__(self) -> Self:
         return self
@@ -123,19 +129,21 @@ class Engine:
 
         Raises ValueError where it does not suit the network, QueueFull, EngineClosed and DeadlineMissed.
         """
-        now = self._loop.clock()
+        loop, now = self._loop, self._loop.clock()
         served = self._of(network)
         if error := self._objection():
             raise error
+        checks.names("submit", request, ASKED)
         with torch.no_grad():
             ticket = served.ticket(_spec(spec), n, request)
         ticket.priority = checks.number("priority", priority)
         ticket.preview = checks.whole("preview", preview, 0, "rows between two previews, or 0")
         ticket.key, ticket.submitted, ticket.waited = str(key), now, now
         ticket.deadline = self._deadline(deadline, now, ticket)
-        ticket.handle.on_cancel = lambda: self._loop.left(ticket)
-        self._loop.put(ticket, self._objection)
-        return ticket.handle
+        handle = ticket.handle
+        handle.on_cancel = lambda: loop.left(ticket)
+        loop.put(ticket, self._objection)
+        return handle
 
     def update_weights(self, weights: Mapping[str, Tensor], network: str | None = None) -> None:
         """Puts other weights into a network between two rows, in place; as Sampler.update_weights."""
@@ -197,8 +205,12 @@ class Engine:
 
     def _objection(self) -> EngineError | None:
         """Why nothing more is taken."""
+        if self._loop.forked:
+            return EngineClosed(
+                "an engine's thread does not follow a fork; make another in this process"
+            )
         if self._loop.closing:
-            return EngineClosed("the engine is closed; make another")
+            return self._loop.closed()
         if len(self._loop.here) >= self.max_queue:
             return QueueFull(
                 f"{len(self._loop.here)} requests are here and max_queue is {self.max_queue}; try again when "
@@ -213,8 +225,7 @@ class Engine:
         if seconds <= 0:
             raise ValueError(f"deadline={seconds:g} lies in the past; give seconds from now")
         lane = ticket.served.lanes.get(ticket.capacity)
-        rounds = -(-ticket.n // self.capacity)
-        least = 0.0 if lane is None else rounds * len(ticket.plans[0].rows) * lane.row_s
+        least = 0.0 if lane is None else ticket.least_s(lane.least_s)
         if least > seconds:
             raise DeadlineMissed(
                 f"deadline={seconds:g} s cannot be met: its rows alone take {least:.3g} s here"

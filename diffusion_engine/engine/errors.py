@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
+
 
 class EngineError(RuntimeError):
     """What an engine refuses, or could not do."""
@@ -25,3 +28,21 @@ class DeadlineMissed(Cancelled):
 
 class NonFinite(EngineError):
     """A sample met a value that is not finite."""
+
+
+def bare(error: BaseException) -> BaseException:
+    """The error without what its frames hold, and without the frames that still run: a caller who keeps it
+    would keep a failed call's tensors, and the next call could not have their memory."""
+    running, frame = set(), sys._getframe()
+    while frame is not None:
+        running.add(frame)
+        frame = frame.f_back  # type: ignore[assignment]
+    at: BaseException | None = error
+    while at is not None:
+        trace = at.__traceback__
+        while trace is not None and trace.tb_frame in running:
+            trace = trace.tb_next
+        traceback.clear_frames(trace)
+        at.__traceback__ = trace
+        at = at.__cause__ or at.__context__
+    return error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Condition
 from typing import Literal
@@ -45,13 +46,16 @@ class Events(Iterator[Event], AsyncIterator[Event]):
         self._room = room
         self._waiting: deque[Event] = deque()
         self._lossy = 0
-        self._ended = False
+        self._told = self._ended = False  # whether the end is here, whether it was read
         self._arrived = Condition()
         self._wake: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
     def put(self, event: Event) -> None:
-        """Of the engine: never waits."""
+        """Of the engine: never waits. After the end nothing comes."""
         with self._arrived:
+            if self._told:
+                return
+            self._told = event.kind in LAST
             if event.kind in LOSSY:
                 if self._lossy == self._room:
                     self._waiting.remove(next(e for e in self._waiting if e.kind in LOSSY))
@@ -62,7 +66,7 @@ class Events(Iterator[Event], AsyncIterator[Event]):
             wake = self._wake
         if wake is not None:
             loop, arrived = wake
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the reader's loop is closed
                 loop.call_soon_threadsafe(arrived.set)
 
     def __iter__(self) -> Events:

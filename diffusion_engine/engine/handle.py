@@ -21,18 +21,23 @@ class Handle:
 
     rows     of the longest plan of its samples
     samples  how many were asked for
+    build    makes the result, in the thread that asks for it
+    slow     whether that takes long
     """
 
-    def __init__(self, samples: int, rows: int, build: Callable[[], Result]) -> None:
-        self.samples, self.rows = samples, rows
-        self._build, self._built = build, Lock()
+    def __init__(
+        self, samples: int, rows: int, build: Callable[[], Result], slow: bool = False
+    ) -> None:
+        self.samples, self.rows, self._slow = samples, rows, slow
+        self._build: Callable[[], Result] | None = build
+        self._built = Lock()
         self._result: Result | None = None
         self._future: Future[None] = Future()
         self._started = False
         self._reason: str | None = None
         self._readers: tuple[Events, ...] = ()
         self._lock = Lock()
-        self.on_cancel: Callable[[], None] = lambda: None
+        self.on_cancel: Callable[[], None] = _nothing
 
     @property
     def status(self) -> Status:
@@ -68,26 +73,26 @@ class Handle:
         return self._wait().__await__()
 
     async def _wait(self) -> Result:
+        task = asyncio.current_task()
+        before = 0 if task is None else task.cancelling()
         try:
             await asyncio.shield(asyncio.wrap_future(self._future))
         except asyncio.CancelledError:
-            if self._future.cancelled():
+            if task is None or task.cancelling() == before:
                 raise self._cancelled() from None
             self.cancel("the task that awaited it was cancelled")
             raise
-        return self._made()
+        return await asyncio.to_thread(self._made) if self._slow else self._made()
 
     def cancel(self, reason: str = "its caller cancelled it") -> bool:
         """Gives the request up: its seats are free at the next row. False where it has ended already."""
         if self._future.done():
             return self._future.cancelled()
         with self._lock:
-            first, self._reason = self._reason is None, self._reason or reason
+            self._reason = self._reason or reason
         if not self._future.cancel():
             return False
-        if first:
-            self._tell(Event("cancelled"))
-            self.on_cancel()
+        self._over()()
         return True
 
     def events(self, room: int = ROOM) -> Events:
@@ -101,13 +106,16 @@ class Handle:
             if self._started:
                 reader.put(Event("started"))
             if self._future.done():
-                reader.put(Event(self._last()))
+                reader.put(self._last())
             else:
                 self._readers += (reader,)
         return reader
 
     def add_done_callback(self, told: Callable[[Handle], Any]) -> None:
-        """Calls told(handle) when the request has ended, on the engine's thread; what it raises is logged."""
+        """Calls told(handle) when the request has ended, on the engine's thread or that of who cancels it.
+
+        It may submit and close, and has to wait for nothing. What it raises is logged.
+        """
         self._future.add_done_callback(lambda _: told(self))
 
     @property
@@ -125,19 +133,33 @@ class Handle:
         """Of the engine: a row or a preview."""
         self._tell(event)
 
-    def end(self, error: BaseException | None = None) -> None:
-        """Of the engine: the request is done, or failed; one that was cancelled stays so."""
+    def end(self, error: BaseException | None = None) -> bool:
+        """Of the engine: the request is done, or failed. False where it was cancelled, and stays so."""
         try:
             if error is None:
                 self._future.set_result(None)
             else:
                 self._future.set_exception(error)
         except InvalidStateError:
-            return
-        self._tell(Event(self._last()))
+            return False
+        self._over()
+        return True
 
-    def _last(self) -> Any:
-        return self.status
+    def _over(self) -> Callable[[], None]:
+        """Tells the readers how it ended and lets go of what is needed no more; what a cancel has to do."""
+        with self._lock:
+            readers, self._readers = self._readers, ()
+            on_cancel, self.on_cancel = self.on_cancel, _nothing
+            if self.status != "done":
+                self._build = None
+        for reader in readers:
+            reader.put(self._last())
+        return on_cancel
+
+    def _last(self) -> Event:
+        status = self.status
+        assert status != "queued" and status != "running"
+        return Event(status)
 
     def _tell(self, event: Event) -> None:
         for reader in self._readers:
@@ -146,8 +168,13 @@ class Handle:
     def _made(self) -> Result:
         with self._built:
             if self._result is None:
-                self._result = self._build()
+                assert self._build is not None
+                self._result, self._build = self._build(), None
             return self._result
 
     def _cancelled(self) -> Cancelled:
         return Cancelled(f"the request was given up: {self._reason or 'its task was cancelled'}")
+
+
+def _nothing() -> None:
+    pass

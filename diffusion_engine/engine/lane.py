@@ -9,10 +9,11 @@ from time import perf_counter
 import torch
 
 from ..executors import Batch, BatchFull, Capacity, GraphError
+from ..executors.buffers import Inputs
 from ..networks.network import ScoreNetwork
 from ..ops import layout
 from .calls import alone, in_parts, out_of_memory
-from .errors import EngineError, NonFinite
+from .errors import EngineError, NonFinite, bare
 from .events import Event
 from .probe import Probe
 from .record import Record, Row
@@ -20,6 +21,8 @@ from .ticket import Ticket
 from .waiting import Waiting
 
 ROWS = 4096  # of plans, some 1.5 MB
+APART = 1024  # rows until samples that failed together are called together again
+SLOWER = 1.01  # a row: what the fastest one took is forgotten after some hundred
 
 Failed = Callable[[Ticket, BaseException | None], None]
 
@@ -53,6 +56,7 @@ class Lane:
     probe    what is known of the network's bits, or None
     bucket   the size of all calls, where bits depend on no more; else samples remember the calls they met
     row_s    seconds that a row takes, smoothed; 0 before the first
+    least_s  seconds that a row with a call takes at least
     turned   when it had its last turn, on the engine's clock
     """
 
@@ -72,8 +76,9 @@ class Lane:
         self._way = "whole"  # how the network was called last: whole, in parts, apart
         self.seats: dict[int, tuple[Ticket, int]] = {}
         self.most = batch.capacity.room  # entries of a call, fewer once memory ran out
-        self.apart = False  # samples are called one by one: together they failed, alone they do not
-        self.row_s = 0.0
+        self.apart = 0  # rows in which samples are called one by one: together they failed
+        self._apart_next = 1  # the next time; twice as many where alone they do not
+        self.row_s = self.least_s = 0.0
         self.turned = 0.0
 
     @property
@@ -109,17 +114,18 @@ class Lane:
                 self.waiting.put(ticket, now)
         return started
 
-    def release(self, ticket: Ticket) -> int:
-        """Frees the seats of a request that ended; how many."""
+    def release(self, ticket: Ticket) -> None:
+        """A request has ended: frees its seats."""
         gone = [seat for seat, (held, _) in self.seats.items() if held is ticket]
         for seat in gone:
             del self.seats[seat]
             self._free(seat)
-        return len(gone)
+        if ticket.admitted < ticket.n:
+            self.waiting.leave()
 
     def step(self) -> list[tuple[Ticket, int, torch.Tensor]]:
         """One row of every seat; the samples that are done, as (request, which, [1, *shape])."""
-        began = perf_counter()
+        began, called = perf_counter(), self.batch.calls
         try:
             ended = self._moved()
             self._note()
@@ -130,73 +136,87 @@ class Lane:
         done = self._harvest(ended) if ended else []
         took = perf_counter() - began
         self.row_s = took if not self.row_s else 0.9 * self.row_s + 0.1 * took
+        if called:
+            self.least_s = min(took, SLOWER * self.least_s or took)
         return done
 
     def _moved(self) -> list[int]:
+        """One row of who can; what fails on the way is done in another way, or fails whom it belongs to."""
+        while True:
+            try:
+                ended = self.batch.step(outs=self._outs())
+            except Exception as error:
+                self._mend(bare(error))
+                continue
+            if self.apart:
+                self.apart -= 1
+            else:
+                self._apart_next = 1
+            return ended
+
+    def _outs(self) -> list[torch.Tensor] | None:
+        """The outputs of the coming call, where the batch cannot make them at once."""
         self._way = "whole"
         if not self.apart and self.most >= self.batch.capacity.room:
-            try:
-                return self.batch.step()
-            except GraphError:
-                raise
-            except Exception as error:
-                return self._recovered(error)
-        return self.batch.step(outs=self._apart() if self.apart else self._halved())
-
-    def _recovered(self, error: Exception) -> list[int]:
-        """The step that failed, done in another way. Nobody has moved."""
-        blamed = [ticket for ticket, _ in self.seats.values() if ticket.error is not None]
-        if blamed:
-            for ticket in set(blamed):
-                self._failed(ticket, ticket.error or error)
-                self.release(ticket)
-            return self.batch.step()
-        if out_of_memory(error):
-            if self.fixed:
-                raise EngineError(
-                    f"memory ran out in a call of {self.batch.capacity.room} entries, and batch='fixed' "
-                    "makes no others: give the engine a smaller capacity, or batch='bucket'"
-                ) from error
-            self.most = max(1, self.batch.calls // 2)
-            return self.batch.step(outs=self._halved())
-        return self.batch.step(outs=self._apart(first=error))
-
-    def _halved(self) -> list[torch.Tensor]:
-        """The outputs of the coming call in parts that memory suffices for."""
-        given, self._way = self.batch.inputs(), "parts"
-        while given is not None:
-            try:
-                return in_parts(self.network, given, self.most)
-            except Exception as error:
-                if not out_of_memory(error) or self.most == 1:
-                    raise
-                self.most = max(1, self.most // 2)
-        return []
-
-    def _apart(self, first: Exception | None = None) -> list[torch.Tensor]:
-        """The outputs of the coming call, each sample called alone; whose call fails, fails."""
-        given, self._way = self.batch.inputs(), "apart"
+            return None
+        given = self.batch.inputs()
         if given is None:
-            if first is not None:
-                raise first
-            return []
+            return None
+        if self.apart:
+            self._way = "apart"
+            return self._apart(given)
+        if self.batch.calls <= self.most:
+            return None
+        self._way = "parts"
+        return in_parts(self.network, given, self.most)
+
+    def _mend(self, error: BaseException) -> None:
+        """Sees to it that the step that failed, in which nobody has moved, can be done. Raises where nothing
+        helps."""
+        blamed = {ticket for ticket, _ in self.seats.values() if ticket.error is not None}
+        for ticket in blamed:
+            self._failed(ticket, ticket.error)
+        if blamed:
+            return
+        if out_of_memory(error):
+            self._halve(error)
+        elif self.apart or isinstance(error, GraphError):
+            raise error
+        else:
+            self.apart = self._apart_next
+            self._apart_next = min(2 * self._apart_next, APART)
+
+    def _halve(self, error: BaseException) -> None:
+        if self.fixed:
+            raise EngineError(
+                f"memory ran out in a call of {self.batch.capacity.room} entries, and batch='fixed' makes no "
+                "others: give the engine a smaller capacity, or batch='bucket'"
+            ) from error
+        if self.most == 1:
+            raise error
+        self.most = max(1, min(self.most, self.batch.calls) // 2)
+
+    def _apart(self, given: Inputs) -> list[torch.Tensor]:
+        """The outputs of the coming call, each sample called alone; whose call fails, fails."""
         size = self.batch.capacity.room if self.fixed else None
         made: dict[int, list[torch.Tensor]] = {}
+        failed: list[tuple[Ticket, Exception]] = []
         for seat, entries in self.batch.reads().items():
             try:
                 made[seat] = alone(self.network, given, entries, size)
             except Exception as error:
-                self._failed(self.seats[seat][0], error)
-        for ticket in {ticket for ticket, _ in self.seats.values() if ticket.handle.ended}:
-            self.release(ticket)
-        self.apart = first is None or len(made) == len(self.seats)
-        self.batch.inputs()  # of those who stayed
+                failed.append((self.seats[seat][0], error))
+        for ticket, reason in failed:
+            self._failed(ticket, reason)
+        if failed:  # without them the others may be called together
+            self.apart = self._apart_next = 1
+            self.batch.inputs()
         where = sorted(
             (entry, seat, k)
             for seat, entries in self.batch.reads().items()
             for k, entry in enumerate(entries)
         )
-        count = len(next(iter(made.values()))) if made else 0
+        count = len(next(iter(made.values()))) if where else 0
         return [torch.stack([made[seat][o][k] for _, seat, k in where]) for o in range(count)]
 
     def _note(self) -> None:
@@ -219,11 +239,12 @@ class Lane:
     def _fail_all(self, error: Exception) -> None:
         for ticket in {ticket for ticket, _ in self.seats.values()}:
             self._failed(ticket, error)
-            self.release(ticket)
 
     def _harvest(self, ended: list[int]) -> list[tuple[Ticket, int, torch.Tensor]]:
         done, finite = [], self.batch.finite(ended)
         for seat, fine in zip(ended, finite, strict=True):
+            if seat not in self.seats:  # of a request that another of its samples ended
+                continue
             ticket, sample = self.seats.pop(seat)
             parts = 1 if ticket.request.encoding is None else self.network.process.parts
             made = self.batch.read([seat], parts)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
-import math
+import atexit
+import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -12,14 +13,17 @@ from typing import Any
 
 import torch
 
-from .errors import Cancelled, DeadlineMissed, EngineClosed
+from .errors import Cancelled, DeadlineMissed, EngineClosed, EngineError, NonFinite, bare
+from .handle import Status
 from .lane import Lane
 from .metrics import Metrics
 from .served import Served
 from .ticket import Ticket
-from .waiting import Shares, Waiting
+from .waiting import Deadlines, Shares, Waiting
 
 Act = Callable[[], Any]
+
+EXIT = 10.0  # seconds that the end of the process waits for a row
 
 
 class Loop:
@@ -30,6 +34,8 @@ class Loop:
     aging      seconds without a seat that raise a request's priority by one
     clock      seconds that never go back
     here       the requests that have not ended, by their order
+    closing    None, "drain" or "now"
+    broken     the error of its own by which the thread ended
     """
 
     def __init__(
@@ -39,12 +45,14 @@ class Loop:
         self.metrics = Metrics()
         self.here: dict[int, Ticket] = {}
         self.closing: str | None = None
+        self.broken: BaseException | None = None
         self._shares = Shares()
         self._arrived: deque[Ticket] = deque()
         self._gone: deque[Ticket] = deque()
         self._asked: deque[tuple[Future, Act]] = deque()
-        self._deadlines: list[tuple[float, int, Ticket]] = []
+        self._deadlines = Deadlines()
         self._order = 0
+        self._process = os.getpid()
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
 
@@ -56,42 +64,75 @@ class Loop:
         with self._wake:
             if error := objection():
                 raise error
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="engine", daemon=True)
+                thread.start()
+                self._thread = thread
+                atexit.register(self._exit)
             self._order += 1
             ticket.order = self._order
             self.here[ticket.order] = ticket
             ticket.served.users += 1
             self._arrived.append(ticket)
             self.metrics.submitted += 1
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-                self._thread.start()
             self._wake.notify()
 
     def left(self, ticket: Ticket) -> None:
         """A request was cancelled, by whichever thread."""
         with self._wake:
-            self._gone.append(ticket)
-            self._wake.notify()
+            if self.here.pop(ticket.order, None) is not None:
+                self._gone.append(ticket)
+                self._wake.notify()
 
     def ask(self, act: Act) -> Any:
         """Does something between two rows, or here where nothing runs."""
         with self._wake:
-            thread = self._thread
-            if thread is None or thread is threading.current_thread() or self.closing:
+            if self.closing:
+                raise self.closed()
+            if self._thread is None or self._thread is threading.current_thread():
                 return act()
             future: Future = Future()
             self._asked.append((future, act))
             self._wake.notify()
         return future.result()
 
-    def close(self, how: str) -> None:
+    def closed(self) -> EngineClosed:
+        """Why nothing more is done."""
+        if self.broken is not None:
+            return EngineClosed(f"the engine broke down ({self.broken!r}); make another")
+        return EngineClosed("the engine is closed; make another")
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a process that a fork made, in which the thread is not."""
+        return os.getpid() != self._process
+
+    def close(self, how: str, timeout: float | None = None) -> None:
         """Ends when what is here is done ("drain"), or at the next row ("now"); waits for that."""
+        if self.forked:
+            return
+        thread = self.let_go(how)
+        if thread is None:
+            self._drop()
+        elif thread is not threading.current_thread():
+            thread.join(timeout)
+
+    def let_go(self, how: str = "drain") -> threading.Thread | None:
+        """As close, without waiting; the thread that ends."""
         with self._wake:
-            self.closing = how
+            if self.closing != "now":
+                self.closing = how
             self._wake.notify()
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            return self._thread
+
+    def _exit(self) -> None:
+        """The process ends: no thread may be in a network when the interpreter goes."""
+        self.close("now", EXIT)
+
+    def _drop(self) -> None:
+        """Lets go of the networks and their batches."""
+        for served in self._served:
+            served.drop()
 
     def _run(self) -> None:
         try:
@@ -100,18 +141,20 @@ class Loop:
                     pass
         except BaseException as error:
             self._broken(error)
-            raise
+        finally:
+            self._drop()
+            atexit.unregister(self._exit)
 
     def _turn(self) -> bool:
         """One row of one lane. False when there is nothing more to do."""
-        came, gone, asked = self._news()
+        self._await_news()
         now = self.clock()
-        for ticket in came:
-            self._enter(ticket, now)
-        for ticket in gone:
-            self._leave(ticket)
-        for future, act in asked:
-            _answer(future, act)
+        while self._arrived:
+            self._enter(self._arrived.popleft(), now)
+        while self._gone:
+            self._leave(self._gone.popleft())
+        while self._asked:
+            _answer(*self._asked.popleft())
         if self.closing == "now":
             for ticket in list(self.here.values()):
                 self._end(ticket, Cancelled("the engine was closed before it was done"))
@@ -121,17 +164,15 @@ class Loop:
             lane = max(lanes, key=lambda lane: (now - lane.turned) * max(1, lane.work))
             lane.turned = now
             self._move(lane, now)
-        return bool(lanes) or self.closing is None or bool(self.here)
+        with self._wake:
+            return bool(lanes or not self.closing or self.here or self._gone or self._asked)
 
-    def _news(self) -> tuple[Sequence[Ticket], Sequence[Ticket], Sequence[tuple[Future, Act]]]:
-        """What came since the last row; where there is nothing to move, what comes next."""
+    def _await_news(self) -> None:
+        """Returns at once where there is something to move."""
         with self._wake:
             idle = not self._busy()
             while idle and not (self._arrived or self._gone or self._asked or self.closing):
                 self._wake.wait()
-            news = self._arrived, self._gone, self._asked
-            self._arrived, self._gone, self._asked = deque(), deque(), deque()
-        return news
 
     def _busy(self) -> list[Lane]:
         return [lane for s in self._served for lane in s.lanes.values() if lane.busy]
@@ -139,8 +180,8 @@ class Loop:
     def _enter(self, ticket: Ticket, now: float) -> None:
         """A request waits for a seat in its lane, which is opened where there is none."""
         self._shares.enter(ticket.key)
-        if ticket.deadline < math.inf:
-            heapq.heappush(self._deadlines, (ticket.deadline, ticket.order, ticket))
+        if ticket.ended:
+            return
         lanes = ticket.served.lanes
         try:
             lane = lanes.pop(ticket.capacity, None) or self.opened(ticket)
@@ -149,6 +190,7 @@ class Loop:
             return
         lanes[ticket.capacity] = lane  # the last one used is the last one dropped
         lane.waiting.put(ticket, now)
+        self._deadlines.put(ticket, lane.least_s)
 
     def opened(self, ticket: Ticket) -> Lane:
         """A lane for a request and those like it. Raises EngineError where they cannot share one."""
@@ -178,51 +220,69 @@ class Loop:
             return
         self.metrics.row(lane)
         for ticket, sample, made in lane.step():
-            if not ticket.handle.ended and ticket.take(sample, made):
+            if not ticket.ended and ticket.take(sample, made):
                 self._end(ticket, None)
         self.metrics.row_s.add(lane.row_s)
 
     def _end(self, ticket: Ticket, error: BaseException | None) -> None:
         """A request is done, or cannot go on."""
-        ticket.handle.end(error)
-        self._leave(ticket)
+        if ticket.gone:
+            return
+        handle, cancelled = ticket.handle, isinstance(error, Cancelled)
+        status: Status = "done" if error is None else "cancelled" if cancelled else "failed"
+        self.metrics.nonfinite += isinstance(error, NonFinite)
+        self._leave(ticket, status)  # before anybody is told, who may look, or submit the next
+        if not handle.end(None if error is None else bare(error)):
+            self.metrics.withdrawn(status)
 
-    def _leave(self, ticket: Ticket) -> None:
+    def _leave(self, ticket: Ticket, status: Status = "cancelled") -> None:
         """A request has ended: its seats are free, and it counts no more."""
+        if ticket.gone:
+            return
         with self._wake:
-            if self.here.pop(ticket.order, None) is None:
-                return
-        ticket.served.users -= 1
+            self.here.pop(ticket.order, None)
+            ticket.served.users -= 1
         self._shares.leave(ticket.key)
-        if ticket.handle.status != "done":
-            ticket.drop()
-            if (lane := ticket.served.lanes.get(ticket.capacity)) is not None:
-                lane.release(ticket)
-        self.metrics.ended(ticket, self.clock())
+        self._deadlines.leave()
+        if (lane := ticket.served.lanes.get(ticket.capacity)) is not None:
+            lane.release(ticket)
+        self.metrics.ended(status, self.clock() - ticket.submitted)
+        ticket.leave(status)
 
     def _expire(self, now: float) -> None:
-        """Cancels who has missed a deadline."""
-        waiting = self._deadlines
-        while waiting and (waiting[0][2].handle.ended or waiting[0][0] <= now):
-            _, _, ticket = heapq.heappop(waiting)
-            if not ticket.handle.ended:
-                late = now - ticket.submitted
+        """Cancels who has missed a deadline, or waits and cannot meet it any more."""
+        for ticket in self._deadlines.due(now):
+            lane = ticket.served.lanes[ticket.capacity]
+            late, least = now - ticket.submitted, ticket.least_s(lane.least_s)
+            if ticket.deadline <= now:
                 self._end(ticket, DeadlineMissed(f"the request was not done after {late:.3g} s"))
+            elif ticket.admitted == 0 and ticket.deadline < now + least:
+                reason = (
+                    f"the request had no seat after {late:.3g} s, its rows alone take {least:.3g} s here and "
+                    f"{ticket.deadline - now:.3g} s were left"
+                )
+                self._end(ticket, DeadlineMissed(reason))
+            else:
+                self._deadlines.put(ticket, lane.least_s)
 
     def _broken(self, error: BaseException) -> None:
         """The thread ends by an error of its own: nobody waits for ever."""
+        logging.getLogger(__name__).critical("the engine broke down", exc_info=error)
         with self._wake:
-            self.closing = "now"
+            self.closing, self.broken = "now", bare(error)
             asked, self._asked = self._asked, deque()
-            here = list(self.here.values())
+            here, self.here = self.here, {}
         for future, _ in asked:
-            future.set_exception(EngineClosed(f"the engine broke down: {error!r}"))
-        for ticket in here:
-            ticket.handle.end(error)
+            future.set_exception(self.closed())
+        for ticket in here.values():
+            reason = EngineError(f"the engine broke down by an error of its own: {error!r}")
+            reason.__cause__ = error
+            ticket.handle.end(reason)
+            ticket.leave("failed")
 
 
 def _answer(future: Future, act: Act) -> None:
     try:
         future.set_result(act())
-    except Exception as error:
+    except BaseException as error:
         future.set_exception(error)

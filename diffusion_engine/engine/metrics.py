@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .handle import Status
     from .lane import Lane
-    from .ticket import Ticket
 
 # Seconds, four an octave from 10 us on: 100 buckets reach 300 s.
 EDGES = tuple(1e-5 * 2 ** (i / 4) for i in range(100))
@@ -69,15 +69,16 @@ class Metrics:
         self.rows += 1
         self.seat_rows += len(lane.seats)
 
-    def ended(self, ticket: Ticket, now: float) -> None:
-        status = ticket.handle.status
+    def ended(self, status: Status, seconds: float) -> None:
+        """A request did, so long after its submission."""
+        setattr(self, status, getattr(self, status) + 1)
         if status == "done":
-            self.done += 1
-            self.total_s.add(now - ticket.submitted)
-        elif status == "failed":
-            self.failed += 1
-        else:
-            self.cancelled += 1
+            self.total_s.add(seconds)
+
+    def withdrawn(self, status: Status) -> None:
+        """One that was counted so had been cancelled a moment before."""
+        setattr(self, status, getattr(self, status) - 1)
+        self.cancelled += 1
 
     def snapshot(self) -> dict[str, Any]:
         made = dict(vars(self))

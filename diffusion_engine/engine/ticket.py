@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from ..executors import Capacity, Job
+from ..executors.job import NoiseSource
 from ..plan import Plan
 from ..sampler.request import Request
 from ..sampler.result import Result
 from ..sampler.sampler import Sampler
-from .handle import Handle
+from .handle import Handle, Status
 from .record import Runs
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class Ticket:
     preview   rows between two previews, 0 for none
     waited    since when on the engine's clock it has got no seat
     service   cost of the samples that got a seat
-    error     what the request's own function of normals raised
+    error     what the request's own normals raised
+    gone      whether it has ended and the engine has let go of it
     bucket    the size of all calls of its network, where bits depend on no more
     calls     of each sample that is done the calls it met, where bits may depend on those
     """
@@ -59,6 +61,7 @@ class Ticket:
     admitted: int = 0
     done: int = 0
     error: Exception | None = None
+    gone: bool = False
     samples: list[Tensor | None] = field(default_factory=list)
     bucket: int | None = None
     calls: dict[int, Runs] = field(default_factory=dict)
@@ -67,8 +70,10 @@ class Ticket:
     _first: int = 0
 
     def __post_init__(self) -> None:
+        self.request = _owned(self.request)
         self.samples = [None] * self.request.n
-        self.handle = Handle(self.request.n, max(len(p.rows) for p in self.plans), self._result)
+        rows, slow = max(len(plan.rows) for plan in self.plans), self.sampler.decoder is not None
+        self.handle = Handle(self.request.n, rows, self._result, slow)
         self._make(0)
 
     @property
@@ -78,12 +83,20 @@ class Ticket:
     @property
     def waiting(self) -> int:
         """Samples that have had no seat yet."""
-        return 0 if self.handle.ended else self.n - self.admitted
+        return 0 if self.ended else self.n - self.admitted
+
+    @property
+    def ended(self) -> bool:
+        return self.gone or self.handle.ended
 
     def cost(self, sample: int) -> float:
         """Entries x rows x pixels of a sample."""
         plan = self.plans[sample]
         return plan.entries * len(plan.rows) * math.prod(self.capacity.shape)
+
+    def least_s(self, row_s: float) -> float:
+        """Seconds that its samples take, a batch full at a time, where a row takes so many."""
+        return -(-self.n // self.capacity.seats) * len(self.plans[0].rows) * row_s
 
     def job(self, sample: int) -> Job:
         """A sample as a batch takes it."""
@@ -92,20 +105,20 @@ class Ticket:
         return self._jobs[sample - self._first]
 
     def _make(self, first: int) -> None:
-        given = self.request.noise
         # Normals that a function makes are asked for sample by sample: each is at a row of its own.
-        size = 1 if callable(given) else CHUNK
-        part = self.request.part(first, first + size)
-        if callable(given):
-            part = replace(part, noise=partial(self._normals, given))
-        plans = self.plans[first : first + size]
-        self._jobs = self.sampler.prepared(self.served.network, part, plans)[0]
+        size = 1 if callable(self.request.noise) else CHUNK
+        part, plans = self.request.part(first, first + size), self.plans[first : first + size]
+        jobs = self.sampler.prepared(self.served.network, part, plans)[0]
+        self._jobs = [
+            job if job.noise is None else replace(job, noise=partial(self._normals, job.noise))
+            for job in jobs
+        ]
         self._first = first
 
-    def _normals(self, given: Callable[..., Tensor], *asked: Any) -> Tensor:
+    def _normals(self, given: NoiseSource, row: int, m: int) -> Tensor:
         """Given ones, or the reason why there are none."""
         try:
-            return given(*asked)
+            return given(row, m)
         except Exception as error:
             self.error = error
             raise
@@ -116,9 +129,12 @@ class Ticket:
         self.done += 1
         return self.done == self.n
 
-    def drop(self) -> None:
-        """Lets go of what it holds: it ended without samples."""
-        self.samples, self.calls, self._jobs = [], {}, []
+    def leave(self, status: Status) -> None:
+        """It has ended: what is still held its handle holds, which where it is done are the samples."""
+        self.gone, self._jobs = True, []
+        if status != "done":
+            self.samples, self.calls = [], {}
+        del self.handle
 
     def _sizes(self) -> dict[str, Any]:
         """What the recipe says of the network's calls: nothing where they were found to agree."""
@@ -142,3 +158,21 @@ class Ticket:
             finite=finite,
             latents=latents,
         )
+
+
+def _owned(request: Request) -> Request:
+    """The request on tensors of its own: the caller may change those that were given."""
+
+    def own(given: Any) -> Any:
+        if isinstance(given, Mapping):
+            return {name: own(tensor) for name, tensor in given.items()}
+        if not isinstance(given, Tensor):
+            return given
+        if given.ndim and not given.stride(0):  # one for all
+            return given[:1].clone().expand(given.shape)
+        return given.clone()
+
+    given = {
+        name: own(getattr(request, name)) for name in ("condition", "x", "mask", "known", "noise")
+    }
+    return replace(request, concepts=tuple(map(own, request.concepts)), **given)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
+from collections.abc import Callable
 
 from .ticket import Ticket
 
@@ -37,6 +38,37 @@ class Shares:
         self._had[key] += cost
 
 
+class Deadlines:
+    """Who has a deadline, by when that has to be looked at."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Ticket]] = []
+        self._gone = 0
+
+    def put(self, ticket: Ticket, row_s: float) -> None:
+        """Who has no seat yet is looked at when the rows that are left take too long.
+
+        row_s  seconds that a row takes at least
+        """
+        if ticket.deadline < math.inf:
+            when = ticket.deadline - (0.0 if ticket.admitted else ticket.least_s(row_s))
+            heapq.heappush(self._heap, (when, ticket.order, ticket))
+
+    def due(self, now: float) -> list[Ticket]:
+        """Who has to be looked at, once; put them back who have to be again."""
+        due = []
+        while self._heap and self._heap[0][0] <= now:
+            due.append(heapq.heappop(self._heap)[2])
+        return [ticket for ticket in due if not ticket.ended]
+
+    def leave(self) -> None:
+        """A request has ended. Those who have are let go of when they are the most."""
+        self._gone += 1
+        if 2 * self._gone > len(self._heap):
+            self._heap, self._gone = [e for e in self._heap if not e[2].ended], 0
+            heapq.heapify(self._heap)
+
+
 class Waiting:
     """The requests of a lane that still need seats, best first.
 
@@ -47,7 +79,7 @@ class Waiting:
     def __init__(self, shares: Shares, aging: float) -> None:
         self._shares, self._aging = shares, aging
         self._heaps: dict[str, list[tuple[Score, Ticket]]] = {}  # of each submitter
-        self._ordered = 0.0
+        self._ordered, self._gone = 0.0, 0
 
     def __len__(self) -> int:
         return sum(map(len, self._heaps.values()))
@@ -77,15 +109,28 @@ class Waiting:
         ticket.service += cost
         self._shares.charge(ticket.key, cost)
 
+    def leave(self) -> None:
+        """One who waits has ended. Those who have are let go of when they are the most."""
+        self._gone += 1
+        if 2 * self._gone > len(self):
+            self._sift(lambda score, _: score)
+
     def tickets(self) -> list[Ticket]:
         return [ticket for heap in self._heaps.values() for _, ticket in heap]
 
     def _raise(self, now: float) -> None:
         """Age changed the levels since they were put here."""
-        for heap in self._heaps.values():
-            heap[:] = [(self._score(ticket, now), ticket) for _, ticket in heap if ticket.waiting]
-            heapq.heapify(heap)
+        self._sift(lambda _, ticket: self._score(ticket, now))
         self._ordered = now
+
+    def _sift(self, scored: Callable[[Score, Ticket], Score]) -> None:
+        """Keeps those who wait."""
+        for key, heap in list(self._heaps.items()):
+            heap[:] = [(scored(score, ticket), ticket) for score, ticket in heap if ticket.waiting]
+            heapq.heapify(heap)
+            if not heap:
+                del self._heaps[key]
+        self._gone = 0
 
     def _score(self, ticket: Ticket, now: float) -> Score:
         level = -math.floor(ticket.priority + (now - ticket.waited) / self._aging)
