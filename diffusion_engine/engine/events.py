@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from threading import Condition
 from typing import Literal
@@ -38,10 +38,12 @@ class Event:
 class Events(Iterator[Event], AsyncIterator[Event]):
     """The events of a request, for one reader, in a `for` or an `async for`.
 
-    room  how many rows and previews wait at most; the oldest give way to newer ones
+    room   how many rows and previews wait at most; the oldest give way to newer ones
+    leave  called when the reader has had enough, by `close` or at the end of a `with`
     """
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, leave: Callable[[Events], None]) -> None:
+        self._leave = leave
         self._room = room
         self._waiting: deque[Event] = deque()
         self._lossy = 0
@@ -58,12 +60,28 @@ class Events(Iterator[Event], AsyncIterator[Event]):
                 else:
                     self._lossy += 1
             self._waiting.append(event)
-            self._arrived.notify()
-            wake = self._wake
-        if wake is not None:
-            loop, arrived = wake
+            self._told()
+
+    def close(self) -> None:
+        """Reads no more, so that the engine makes no previews for it; the request goes on."""
+        self._leave(self)
+        with self._arrived:
+            self._waiting.clear()
+            self._lossy, self._ended = 0, True
+            self._told()
+
+    def _told(self) -> None:
+        self._arrived.notify()
+        if self._wake is not None:
+            loop, arrived = self._wake
             if not loop.is_closed():
                 loop.call_soon_threadsafe(arrived.set)
+
+    def __enter__(self) -> Events:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __iter__(self) -> Events:
         return self
@@ -99,5 +117,5 @@ class Events(Iterator[Event], AsyncIterator[Event]):
             return None
         event = self._waiting.popleft()
         self._lossy -= event.kind in LOSSY
-        self._ended = event.kind in LAST
+        self._ended = self._ended or event.kind in LAST
         return event

@@ -95,7 +95,7 @@ class Handle:
 
         room  how many rows and previews wait for a slow reader, the newest ones; nothing else is lost
         """
-        reader = Events(room)
+        reader = Events(room, self._left)
         with self._lock:
             reader.put(Event("queued"))
             if self._started:
@@ -135,6 +135,10 @@ class Handle:
         except InvalidStateError:
             return
         self._tell(Event(self._last()))
+
+    def _left(self, reader: Events) -> None:
+        with self._lock:
+            self._readers = tuple(one for one in self._readers if one is not reader)
 
     def _last(self) -> Any:
         return self.status

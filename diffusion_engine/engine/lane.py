@@ -137,8 +137,8 @@ class Lane:
         if out_of_memory(error):
             if self.fixed:
                 raise EngineError(
-                    f"memory ran out in a call of {self.batch.capacity.room} entries, and batch='fixed' makes "
-                    "no others: give the engine a smaller capacity, or batch='bucket'"
+                    f"memory ran out in a call of {self.batch.capacity.room} entries, and batch='fixed' "
+                    "makes no others: give the engine a smaller capacity, or batch='bucket'"
                 ) from error
             self.most = max(1, self.batch.calls // 2)
             return self.batch.step(outs=self._halved())

@@ -31,6 +31,7 @@ class Loop:
     aging      seconds without a seat that raise a request's priority by one
     clock      seconds that never go back
     here       the requests that have not ended, by their order
+    lane       what is made of a batch
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Loop:
     ) -> None:
         self._served, self._max_bytes, self._aging, self.clock = served, max_bytes, aging, clock
         self.metrics = Metrics()
+        self.lane: type[Lane] = Lane
         self.here: dict[int, Ticket] = {}
         self.closing: str | None = None
         self._shares = Shares()
@@ -154,7 +156,7 @@ class Loop:
     def _opened(self, served: Served, capacity: Capacity) -> Lane:
         batch = served.first.executor.open(served.network, capacity)
         self._make_room(batch.bytes)
-        return Lane(served.network, batch, Waiting(self._shares, self._aging), self._end)
+        return self.lane(served.network, batch, Waiting(self._shares, self._aging), self._end)
 
     def _make_room(self, more: int) -> None:
         """Drops batches that nobody uses, and then networks, until the budget holds."""
