@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Condition
@@ -39,35 +39,53 @@ class Event:
 class Events(Iterator[Event], AsyncIterator[Event]):
     """The events of a request, for one reader, in a `for` or an `async for`.
 
-    room  how many rows and previews wait at most; the oldest give way to newer ones
+    room   how many rows and previews wait at most; the oldest give way to newer ones
+    leave  called when the reader has had enough, by `close` or at the end of a `with`
     """
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, leave: Callable[[Events], None]) -> None:
+        self._leave = leave
         self._room = room
         self._waiting: deque[Event] = deque()
         self._lossy = 0
-        self._told = self._ended = False  # whether the end is here, whether it was read
+        self._over = self._ended = False  # whether the end is here, whether it was read
         self._arrived = Condition()
         self._wake: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
     def put(self, event: Event) -> None:
         """Of the engine: never waits. After the end nothing comes."""
         with self._arrived:
-            if self._told:
+            if self._over:
                 return
-            self._told = event.kind in LAST
+            self._over = event.kind in LAST
             if event.kind in LOSSY:
                 if self._lossy == self._room:
                     self._waiting.remove(next(e for e in self._waiting if e.kind in LOSSY))
                 else:
                     self._lossy += 1
             self._waiting.append(event)
-            self._arrived.notify()
-            wake = self._wake
-        if wake is not None:
-            loop, arrived = wake
+            self._wake_up()
+
+    def close(self) -> None:
+        """Reads no more, so that the engine makes no previews for it; the request goes on."""
+        self._leave(self)
+        with self._arrived:
+            self._waiting.clear()
+            self._lossy, self._over, self._ended = 0, True, True
+            self._wake_up()
+
+    def _wake_up(self) -> None:
+        self._arrived.notify()
+        if self._wake is not None:
+            loop, arrived = self._wake
             with suppress(RuntimeError):  # the reader's loop is closed
                 loop.call_soon_threadsafe(arrived.set)
+
+    def __enter__(self) -> Events:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __iter__(self) -> Events:
         return self
@@ -103,5 +121,5 @@ class Events(Iterator[Event], AsyncIterator[Event]):
             return None
         event = self._waiting.popleft()
         self._lossy -= event.kind in LOSSY
-        self._ended = event.kind in LAST
+        self._ended = self._ended or event.kind in LAST
         return event

@@ -100,7 +100,7 @@ class Handle:
 
         room  how many rows and previews wait for a slow reader, the newest ones; nothing else is lost
         """
-        reader = Events(room)
+        reader = Events(room, self._left)
         with self._lock:
             reader.put(Event("queued"))
             if self._started:
@@ -144,6 +144,10 @@ class Handle:
             return False
         self._over()
         return True
+
+    def _left(self, reader: Events) -> None:
+        with self._lock:
+            self._readers = tuple(one for one in self._readers if one is not reader)
 
     def _over(self) -> Callable[[], None]:
         """Tells the readers how it ended and lets go of what is needed no more; what a cancel has to do."""

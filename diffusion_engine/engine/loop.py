@@ -36,6 +36,7 @@ class Loop:
     here       the requests that have not ended, by their order
     closing    None, "drain" or "now"
     broken     the error of its own by which the thread ended
+    lane       what is made of a batch
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Loop:
     ) -> None:
         self._served, self._max_bytes, self._aging, self.clock = served, max_bytes, aging, clock
         self.metrics = Metrics()
+        self.lane: type[Lane] = Lane
         self.here: dict[int, Ticket] = {}
         self.closing: str | None = None
         self.broken: BaseException | None = None
@@ -197,7 +199,7 @@ class Loop:
         batch, probe = ticket.served.open(ticket)
         self._make_room(batch.bytes)
         waiting = Waiting(self._shares, self._aging)
-        return Lane(ticket.served.network, batch, waiting, self._end, probe)
+        return self.lane(ticket.served.network, batch, waiting, self._end, probe)
 
     def _make_room(self, more: int) -> None:
         """Drops batches that nobody uses, and then networks, until the budget holds."""
