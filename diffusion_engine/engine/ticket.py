@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..executors import Capacity, Job
 from ..plan import Plan
+from ..rollouts.tape import Tape, tapes
 from ..sampler.request import Request
 from ..sampler.result import Result
 from ..sampler.sampler import Sampler
@@ -57,12 +58,14 @@ class Ticket:
     done: int = 0
     error: Exception | None = None
     samples: list[Tensor | None] = field(default_factory=list)
+    tapes: list[Tape] = field(default_factory=list)
     handle: Handle = field(init=False)
     _jobs: list[Job] = field(default_factory=list)
     _first: int = 0
 
     def __post_init__(self) -> None:
         self.samples = [None] * self.request.n
+        self.tapes = tapes(self.request.record, self.plans)
         self.handle = Handle(self.request.n, max(len(p.rows) for p in self.plans), self._result)
         self._make(0)
 
@@ -93,8 +96,8 @@ class Ticket:
         part = self.request.part(first, first + size)
         if callable(given):
             part = replace(part, noise=partial(self._normals, given))
-        plans = self.plans[first : first + size]
-        self._jobs = self.sampler.prepared(self.served.network, part, plans)[0]
+        plans, heard = (kept[first : first + size] for kept in (self.plans, self.tapes))
+        self._jobs = self.sampler.prepared(self.served.network, part, plans, heard=heard)[0]
         self._first = first
 
     def _normals(self, given: Callable[..., Tensor], *asked: Any) -> Tensor:
@@ -113,7 +116,7 @@ class Ticket:
 
     def drop(self) -> None:
         """Lets go of what it holds: it ended without samples."""
-        self.samples, self._jobs = [], []
+        self.samples, self.tapes, self._jobs = [], [], []
 
     def _result(self) -> Result:
         """What the handle gives, made by the thread that asks for it."""
@@ -131,4 +134,5 @@ class Ticket:
             recipe=self.sampler.recipe_of(self.request),
             finite=finite,
             latents=latents,
+            rollout=self.sampler.rollout_of(self.request, self.plans, self.tapes),
         )

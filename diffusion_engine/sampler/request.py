@@ -17,6 +17,7 @@ from torch import Tensor
 from .. import checks
 from ..networks.condition import check_alike, checked, length
 from ..networks.network import Condition, ScoreNetwork
+from ..rollouts.tape import records
 from . import images
 from .plans import Scale
 from .wanted import REFINE, SEED, START
@@ -55,6 +56,7 @@ class Request:
     scales     of guidance; the weights of the conditions where several are composed
     concepts   the composed conditions after the first
     encoding   None to sample, else encode's `refine`
+    record     what the rollout holds
     """
 
     seeds: tuple[int, ...]
@@ -68,6 +70,7 @@ class Request:
     known: Tensor | None = None
     noise: Noise | None = None
     encoding: int | None = None
+    record: tuple[str, ...] = ()
     first: int = 0
 
     @property
@@ -92,6 +95,7 @@ class Request:
         known: Tensor | None = None,
         noise: Noise | None = None,
         encoding: int | None = None,
+        record: Sequence[str] = (),
     ) -> Request:
         """Checks what was given; raises ValueError with what to do."""
         network, device = sampler.network, sampler.device
@@ -143,8 +147,9 @@ class Request:
         if mask is not None:
             mask, known = images.region(mask, known, network, count, device)
         return cls(
-            numbers, scales, made, concepts, x, start, noised, mask, known, _noise(noise), encoding
-        )
+            numbers, scales, made, concepts, x, start, noised, mask, known, _noise(noise), encoding,
+            records(record),
+        )  # fmt: skip
 
     def part(self, low: int, high: int) -> Request:
         """Samples low ... high - 1 of the request."""
