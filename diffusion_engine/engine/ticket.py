@@ -96,7 +96,7 @@ class Ticket:
         part = self.request.part(first, first + size)
         if callable(given):
             part = replace(part, noise=partial(self._normals, given))
-        plans, heard = (kept[first : first + size] for kept in (self.plans, self.tapes))
+        plans, heard = self.plans[first : first + size], self.tapes[first : first + size]
         self._jobs = self.sampler.prepared(self.served.network, part, plans, heard=heard)[0]
         self._first = first
 

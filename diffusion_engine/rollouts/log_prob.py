@@ -17,7 +17,9 @@ from .rollout import Rollout
 from .transition import Transition, transitions
 
 
-def log_prob(rollout: Rollout, network: ScoreNetwork, rows: Collection[int] | None = None) -> Tensor:
+def log_prob(
+    rollout: Rollout, network: ScoreNetwork, rows: Collection[int] | None = None
+) -> Tensor:
     """[n, len(rows)] float64, the log-density of what each row of a rollout drew, under a network's weights.
 
     rollout  with its trajectory
@@ -32,7 +34,9 @@ def log_prob(rollout: Rollout, network: ScoreNetwork, rows: Collection[int] | No
     """
     chosen = rollout.rows if rows is None else tuple(rows)
     if unknown := [row for row in chosen if row not in rollout.rows]:
-        raise ValueError(f"rows={list(chosen)}: {unknown} draw nothing; rollout.rows are {rollout.rows}")
+        raise ValueError(
+            f"rows={list(chosen)}: {unknown} draw nothing; rollout.rows are {rollout.rows}"
+        )
     if not chosen:
         return torch.zeros(rollout.n, 0, dtype=torch.float64, device=rollout.states.device)
     module = network.module
@@ -82,7 +86,9 @@ class _Replay:
 
     def __init__(self, rollout: Rollout, network: ScoreNetwork) -> None:
         self.rollout, self.network = rollout, network
-        self.plan = rollout.plans[0]  # all have its slots and draws, and each its own mixture of outputs
+        self.plan = rollout.plans[
+            0
+        ]  # all have its slots and draws, and each its own mixture of outputs
         self.drawn = transitions(self.plan)
         groups: dict[int, tuple[Plan, list[int]]] = {}
         for i, plan in enumerate(rollout.plans):
@@ -90,7 +96,9 @@ class _Replay:
         device = rollout.states.device
         self.groups = [(p, torch.tensor(group, device=device)) for p, group in groups.values()]
         order = torch.cat([group for _, group in self.groups])
-        self.place = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order), device=device))
+        self.place = torch.empty_like(order).index_copy_(
+            0, order, torch.arange(len(order), device=device)
+        )
         weight = first_weight(network.module)
         self.dtype = rollout.dtype if weight is None else weight.dtype
         self.free = None if rollout.mask is None else rollout.mask.double()

@@ -46,7 +46,9 @@ def recorded(
     if "trajectory" in record:
         made["trajectory"] = states = stacked(tapes)
         moments = [
-            _moments(t, i, states[:, i], normals, kept_slots(plan), log_e.get(i), _kept(plan, i, mask))
+            _moments(
+                t, i, states[:, i], normals, kept_slots(plan), log_e.get(i), _kept(plan, i, mask)
+            )
             for i, t in drawn.items()
         ]
         if moments:

@@ -22,11 +22,12 @@ class Rollout:
     rows        T indices of the rows that draw
     labels      [T] float64, what the network was told in them; without a call, in the one before
     slots       K slots of the state, (0,) but for solvers that draw others too, as those of [x, v] do
-    log_prob    [n, T] float64, the log-density of what each row drew, summed over the elements that it is free
-                to draw; None where it was not recorded, as below
+    log_prob    [n, T] float64, the log-density of what each row drew, summed over the elements that it is
+                free to draw; None where it was not recorded, as below
     trajectory  [n, R, K C, *pixel], the state after each row, its slots on the channel axis
     mean        [n, T, K C, *pixel], of what each row drew; of a region that is kept, the state itself
-    std         [n, T, K C, *pixel], or ones for pixels, its standard deviation, 0 of a slot that the row does not draw
+    std         [n, T, K C, *pixel], or ones for pixels, its standard deviation; 0 of a slot that the row does
+                not draw
     noise       [R, draws, n, C, *pixel] float32, the normals as `sample(noise=)` takes them
     plans, seeds  of each sample
     conditions  of each branch, [n, ...] tensors or mappings of them
@@ -103,11 +104,9 @@ class Rollout:
             parts[0],
             plans=tuple(plan for part in parts for plan in part.plans),
             seeds=tuple(seed for part in parts for seed in part.seeds),
-            conditions=tuple(
-                map(_joined, zip(*(part.conditions for part in parts), strict=True))
-            ),
+            conditions=tuple(map(_joined, zip(*(part.conditions for part in parts), strict=True))),
             noise=of("noise", 2),
-            **{name: of(name) for name in PARTS},
+            **dict[str, Any]((name, of(name)) for name in PARTS),
         )
 
 

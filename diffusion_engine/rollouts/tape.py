@@ -28,9 +28,7 @@ def records(given: Any) -> tuple[str, ...]:
     return tuple(name for name in RECORDS if name in names)
 
 
-def objection(
-    plan: Plan, record: Collection[str], noise: Any, mask: Tensor | None
-) -> str | None:
+def objection(plan: Plan, record: Collection[str], noise: Any, mask: Tensor | None) -> str | None:
     """Why a run cannot be recorded so, as a sentence; None where it can."""
     drawn = transitions(plan)
     if "log_prob" in record and not drawn:
@@ -77,16 +75,20 @@ def kept_slots(plan: Plan) -> tuple[int, ...]:
     return tuple(sorted({0} | plan.rows[0].new.keys() | drawn))
 
 
+def _first_written(plan: Plan, slot: int) -> int:
+    return next(i for i, row in enumerate(plan.rows) if slot in row.new)
+
+
 class Tape:
     """Hears of a sample's rows, and of the normals that it was given.
 
-    states     [K C, *pixel] after each row, the kept slots on the channel axis
+    states     [K C, *pixel] after each row, the kept slots on the channel axis; zeros before one is written
     variances  by row, the output that its learned variance is made of
     noise      by row and m, given normals
     """
 
     def __init__(self, plan: Plan, states: bool) -> None:
-        self._slots = list(kept_slots(plan)) if states else []
+        self._slots = {k: _first_written(plan, k) for k in kept_slots(plan)} if states else {}
         self._variance = plan.slots - 1  # where `recordable` keeps it
         self._learned = {i for i, row in enumerate(plan.rows) if row.learned}
         self.states: list[Tensor] = []
@@ -100,7 +102,12 @@ class Tape:
 
     def __call__(self, row: int, slots: Tensor) -> None:
         if self._slots:
-            self.states.append(torch.cat([slots[k] for k in self._slots]))
+            # A seat's slot holds what others left there until a row of its own writes it.
+            parts = (
+                slots[k] if row >= at else torch.zeros_like(slots[k])
+                for k, at in self._slots.items()
+            )
+            self.states.append(torch.cat(list(parts)))
         if row in self._learned:
             self.variances[row] = slots[self._variance].clone()
 

@@ -22,9 +22,9 @@ class Transition:
     """The draw of a row, slots = mean + e root w, w standard normals, in every element.
 
     The row's own weights C [K, M] of its normals z are root basis, and w = basis z: basis [rank, M] has
-    orthonormal rows and root [K, rank] is lower triangular in the slots of `free`. Two normals of one slot are
-    one w. Where one normal goes into two slots the law lies on a line: it has a density there, and the slots
-    beyond `free` follow from those.
+    orthonormal rows and root [K, rank] is lower triangular in the slots of `free`. Two normals of one slot
+    are one w. Where one normal goes into two slots the law lies on a line: it has a density there, and the
+    slots beyond `free` follow from those.
 
     slots  that the row draws, K of them, rising
     root   [K, rank]
@@ -113,6 +113,8 @@ class Transition:
 
 
 def transitions(plan: Plan) -> dict[int, Transition]:
-    """By their rows, what a plan draws after its first state."""
-    made = ((i, Transition.of(row)) for i, row in enumerate(plan.rows) if i)
-    return {i: transition for i, transition in made if transition is not None}
+    """By their rows, what a plan draws after its first state; kept with the plan."""
+    if "transitions" not in plan.packed:
+        made = ((i, Transition.of(row)) for i, row in enumerate(plan.rows) if i)
+        plan.packed["transitions"] = {i: drawn for i, drawn in made if drawn is not None}
+    return plan.packed["transitions"]

@@ -301,8 +301,8 @@ class Sampler(Runner):
                 raise ValueError(objection)
         if part.record:
             for plan in of.values():
-                if objection := rollout_objection(plan, part.record, part.noise, part.mask):
-                    raise ValueError(f"record={list(part.record)}: {objection}")
+                if why := rollout_objection(plan, part.record, part.noise, part.mask):
+                    raise ValueError(f"record={list(part.record)}: {why}")
             of = {scale: recordable(plan) for scale, plan in of.items()}
         return [of[scale] for scale in part.scales]
 

@@ -23,8 +23,8 @@ def sizes(values):
 
 @pytest.mark.parametrize("form", STOCHASTIC, ids=str)
 def test_density_of_what_a_row_drew(form):
-    """In float64 against the law that the engine's own rows show, and again from the states alone; in float32,
-    whose states are rounded, the same."""
+    """In float64 against the law that the engine's own rows show, and again from the states alone; in
+    float32, whose states are rounded, the same."""
     made = sampler(form, cases.MIXTURE)
     rollout = made.sample(seeds=SEEDS, record=ALL).rollout
     assert torch.equal(rollout.trajectory[:, -1, :3], made.sample(seeds=SEEDS).samples)
