@@ -14,6 +14,7 @@ from torch import Tensor
 from ..executors import Capacity, Job
 from ..executors.job import NoiseSource
 from ..plan import Plan
+from ..rollouts.tape import Tape, tapes
 from ..sampler.request import Request
 from ..sampler.result import Result
 from ..sampler.sampler import Sampler
@@ -65,6 +66,7 @@ class Ticket:
     samples: list[Tensor | None] = field(default_factory=list)
     bucket: int | None = None
     calls: dict[int, Runs] = field(default_factory=dict)
+    tapes: list[Tape] = field(default_factory=list)
     handle: Handle = field(init=False)
     _jobs: list[Job] = field(default_factory=list)
     _first: int = 0
@@ -72,6 +74,7 @@ class Ticket:
     def __post_init__(self) -> None:
         self.request = _owned(self.request)
         self.samples = [None] * self.request.n
+        self.tapes = tapes(self.request.record, self.plans)
         rows, slow = max(len(plan.rows) for plan in self.plans), self.sampler.decoder is not None
         self.handle = Handle(self.request.n, rows, self._result, slow)
         self._make(0)
@@ -108,7 +111,8 @@ class Ticket:
         # Normals that a function makes are asked for sample by sample: each is at a row of its own.
         size = 1 if callable(self.request.noise) else CHUNK
         part, plans = self.request.part(first, first + size), self.plans[first : first + size]
-        jobs = self.sampler.prepared(self.served.network, part, plans)[0]
+        heard = self.tapes[first : first + size]
+        jobs = self.sampler.prepared(self.served.network, part, plans, heard=heard)[0]
         self._jobs = [
             job if job.noise is None else replace(job, noise=partial(self._normals, job.noise))
             for job in jobs
@@ -133,7 +137,7 @@ class Ticket:
         """It has ended: what is still held its handle holds, which where it is done are the samples."""
         self.gone, self._jobs = True, []
         if status != "done":
-            self.samples, self.calls = [], {}
+            self.samples, self.tapes, self.calls = [], [], {}
         del self.handle
 
     def _sizes(self) -> dict[str, Any]:
@@ -157,6 +161,7 @@ class Ticket:
             recipe=self.sampler.recipe_of(self.request) | self._sizes(),
             finite=finite,
             latents=latents,
+            rollout=self.sampler.rollout_of(self.request, self.plans, self.tapes),
         )
 
 

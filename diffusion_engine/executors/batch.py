@@ -225,10 +225,15 @@ class Batch(Seats):
         """Calls who wants to see the rows that seats have done; one that fails keeps no other from it."""
         step = self.buffers.step
         with ExitStack() as calls:
-            for seat, (on_row, first) in self._watchers.items():
-                if before[seat] >= 0:
+            for seat, (job, first) in self._watchers.items():
+                if before[seat] < 0:
+                    continue
+                row = int(before[seat]) - first
+                if job.on_row is not None:
                     seen = None if step.denoised is None else step.denoised[seat]
-                    calls.callback(on_row, int(before[seat]) - first, step.slots[0][seat], seen)
+                    calls.callback(job.on_row, row, step.slots[0][seat], seen)
+                if job.on_slots is not None:
+                    calls.callback(job.on_slots, row, step.slots[:, seat])
 
 
 @contextmanager

@@ -168,6 +168,8 @@ class Capacity:
     def _function_objection(self, job: Job) -> str | None:
         if job.on_row is not None and not callable(job.on_row):
             return f"on_row is {checks.said(job.on_row)}; give a function of (row, x, denoised)"
+        if job.on_slots is not None and not callable(job.on_slots):
+            return f"on_slots is {checks.said(job.on_slots)}; give a function of (row, slots)"
         if job.noise is not None and job.brownian:
             return "it comes with noise of its own and a Brownian path; give one or the other"
         if job.noise is not None and not callable(job.noise):

@@ -15,6 +15,8 @@ Given = Tensor | Mapping[str, Tensor] | None
 NoiseSource = Callable[[int, int], Tensor]
 # (row of the plan, x [C, *pixel], denoised [C, *pixel] or None): views, after the row's step was launched
 OnRow = Callable[[int, Tensor, Tensor | None], None]
+# (row of the plan, slots [K, C, *pixel]): a view, after the row's step was launched
+OnSlots = Callable[[int, Tensor], None]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -29,6 +31,7 @@ class Job:
     brownian     whether its noise is that of its Brownian path
     mask, known  [C, *pixel] of inpainting: 1 where it is free, 0 where it is `known`
     on_row       called after each of its rows
+    on_slots     called after each of its rows with all its slots
     """
 
     plan: Plan
@@ -40,6 +43,7 @@ class Job:
     mask: Tensor | None = None
     known: Tensor | None = None
     on_row: OnRow | None = None
+    on_slots: OnSlots | None = None
 
 
 def named(condition: Given) -> list[tuple[str, Tensor]]:

@@ -11,7 +11,7 @@ import torch
 
 from ..plan import Row
 from .capacity import Capacity
-from .job import Job, NoiseSource, OnRow
+from .job import Job, NoiseSource
 from .placed import Packings, Placed
 from .rows import BatchFull, Rows, RowTable
 
@@ -30,9 +30,9 @@ class Seats:
         self._free = list(range(capacity.seats))
         self._jobs: dict[int, tuple[Job, Rows]] = {}
         self._joined: list[int] = []  # since the last step
-        # Of seats with given noise, and of seats that are watched: the function, and the first row.
+        # Of seats with given noise, and of seats that are watched: by whom, and the first row.
         self._sources: dict[int, tuple[NoiseSource, int]] = {}
-        self._watchers: dict[int, tuple[OnRow, int]] = {}
+        self._watchers: dict[int, tuple[Job, int]] = {}
         self._entries = 0  # that the jobs may take together
         self._row = np.full(capacity.seats, -1, np.intp)
         self._seed = np.zeros(capacity.seats, np.int64)
@@ -85,8 +85,8 @@ class Seats:
         self._given[seat] = job.brownian or job.noise is not None
         if job.noise is not None and self.capacity.draws:
             self._sources[seat] = job.noise, rows.first
-        if job.on_row is not None:
-            self._watchers[seat] = job.on_row, rows.first
+        if job.on_row is not None or job.on_slots is not None:
+            self._watchers[seat] = job, rows.first
         self._changed = True
         self.live += 1
         return seat

@@ -57,7 +57,7 @@ class Plan:
 
     @cached_property
     def packed(self) -> dict[Any, Any]:
-        """By dtype, what table.packed made of the plan."""
+        """By dtype, what table.packed made of the plan; by name, what others did."""
         return {}
 
     @cached_property

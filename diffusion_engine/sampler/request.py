@@ -17,6 +17,7 @@ from torch import Tensor
 from .. import checks
 from ..networks.condition import check_alike, checked, length
 from ..networks.network import Condition, ScoreNetwork
+from ..rollouts.tape import records
 from . import images
 from .plans import Scale
 from .wanted import REFINE, SEED, START
@@ -57,6 +58,7 @@ class Request:
     concepts   the composed conditions after the first
     encoding   None to sample, else encode's `refine`
     bucket, calls  sizes of the network's calls, as a recipe says them (buckets.py)
+    record     what the rollout holds
     """
 
     seeds: tuple[int, ...]
@@ -72,6 +74,7 @@ class Request:
     encoding: int | None = None
     bucket: int | None = None
     calls: tuple[Sequence[Sequence[int]], ...] | None = None
+    record: tuple[str, ...] = ()
     first: int = 0
 
     @property
@@ -103,6 +106,7 @@ class Request:
         encoding: int | None = None,
         bucket: int | None = None,
         calls: Sequence[Sequence[Sequence[int]]] | None = None,
+        record: Sequence[str] = (),
     ) -> Request:
         """Checks what was given; raises ValueError with what to do."""
         network, device = sampler.network, sampler.device
@@ -156,6 +160,7 @@ class Request:
         return cls(
             numbers, scales, made, concepts, x, start, noised, mask, known, _noise(noise), encoding,
             *_sizes(bucket, calls, count),
+            records(record),
         )  # fmt: skip
 
     def part(self, low: int, high: int) -> Request:

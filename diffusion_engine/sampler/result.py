@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..rollouts.rollout import Rollout
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -22,6 +24,7 @@ class Result:
     recipe       JSON-able; with the network it makes the same samples again (Sampler.replay)
     finite       of each sample: False where a value was not finite on the way, or in its image
     latents      [n, *shape], the final state where a decoder made images of it, else None
+    rollout      what the rows drew, where it was recorded, else None
     """
 
     samples: Tensor
@@ -31,6 +34,7 @@ class Result:
     recipe: dict[str, Any]
     finite: list[bool]
     latents: Tensor | None = None
+    rollout: Rollout | None = None
 
     @classmethod
     def join(cls, parts: Sequence[Result]) -> Result:
@@ -45,6 +49,7 @@ class Result:
             joined([part.recipe for part in parts]),
             [ok for part in parts for ok in part.finite],
             None if parts[0].latents is None else torch.cat([p.latents for p in parts]),  # type: ignore[misc]
+            Rollout.join([p.rollout for p in parts if p.rollout]) if parts[0].rollout else None,
         )
 
 

@@ -20,6 +20,9 @@ from ..networks.wrapper import unwrapped
 from ..plan import Plan
 from ..processes import Point
 from . import buckets
+from ..rollouts.recorded import recorded
+from ..rollouts.rollout import Rollout
+from ..rollouts.tape import Tape, tapes
 from .branches import branches, example
 from .derived import Derived
 from .jobs import jobs
@@ -29,8 +32,8 @@ from .request import Request
 
 BATCH = "at least 1 sample a batch"
 
-# The samples, whether each is finite, and the latents where a decoder made images of them.
-Made = tuple[Tensor, list[bool], Tensor | None]
+# The samples, whether each is finite, the latents where a decoder made images of them, and the rollout.
+Made = tuple[Tensor, list[bool], Tensor | None, Rollout | None]
 
 
 class Runner:
@@ -99,7 +102,8 @@ class Runner:
         """The samples of a part of a request, each by its own of the plans: all are admitted and step while
         one lives."""
         network, distinct = self._followed(), list({id(plan): plan for plan in plans}.values())
-        each, capacity = self.prepared(network, part, plans, denoised=on_step is not None)
+        heard = tapes(part.record, plans)
+        each, capacity = self.prepared(network, part, plans, on_step is not None, heard)
         if progress is None and not self.executor.between_rows:
             progress = False
         seen = bar(max(len(plan.rows) for plan in distinct) - 1, progress)
@@ -115,11 +119,12 @@ class Runner:
                 samples, finite = batch.read(seats, parts), batch.finite(seats)
         if not all(finite):
             warn_nonfinite(part.seeds, finite)
+        rollout = self.rollout_of(part, plans, heard)
         if self.decoder is None or part.encoding is not None:
-            return samples, finite, None
+            return samples, finite, None, rollout
         with torch.no_grad():
             made = trace.traced("decode", self.decoder)(samples)
-        return made, finite_images(part.seeds, finite, made), samples
+        return made, finite_images(part.seeds, finite, made), samples, rollout
 
     def _batch(
         self, network: ScoreNetwork, capacity: Capacity, part: Request
@@ -130,15 +135,19 @@ class Runner:
         return self.executor.batch(network, capacity)
 
     def prepared(
-        self, network: ScoreNetwork, part: Request, plans: Sequence[Plan], denoised: bool = False
-    ) -> tuple[list[Job], Capacity]:
+        self, network: ScoreNetwork, part: Request, plans: Sequence[Plan], denoised: bool = False,
+        heard: Sequence[Tape] = (),
+    ) -> tuple[list[Job], Capacity]:  # fmt: skip
         """A part of a request as jobs, each by its own of the plans, and room for all of them.
 
         network   what runs them
         denoised  whether the estimates of x0 are written
+        heard     what records each
         """
         conditions = branches(part, network, self.device, self.dtype)
         each = jobs(part, plans, conditions, network.shape)
+        if heard:
+            each = [tape.of(job) for tape, job in zip(heard, each, strict=True)]
         return each, Capacity.of(
             network,
             list({id(plan): plan for plan in plans}.values()),
@@ -152,6 +161,20 @@ class Runner:
             masked=part.mask is not None,
             denoised=denoised,
         )
+
+    def rollout_of(
+        self, part: Request, plans: Sequence[Plan], heard: Sequence[Tape]
+    ) -> Rollout | None:
+        """The rollout of samples that have ended, where the request asks for one."""
+        if not part.record:
+            return None
+        network = self.network
+        conditions = branches(part, network, self.device, self.dtype)
+        with torch.no_grad():
+            return recorded(
+                part.record, plans, part.seeds, heard, conditions, network.shape, self.dtype,
+                self.device, part.mask,
+            )  # fmt: skip
 
     def _followed(self) -> ScoreNetwork:
         """The network to run, with what the user has changed of it since."""

@@ -21,6 +21,8 @@ from ..networks.placement import place
 from ..plan import Plan, brownian
 from ..plan import guidance as guided
 from ..processes import Point, grids
+from ..rollouts.tape import objection as rollout_objection
+from ..rollouts.tape import recordable
 from ..solvers import Rule, Solver
 from .plans import Plans, points_of
 from .progress import Progress
@@ -209,6 +211,8 @@ class Sampler(Runner):
                    (row, m, seeds) -> [len(seeds), *shape]; m = 2 is the known region's
         bucket     entries that every call of the network has, padded: as batch="fixed" calls it in an Engine
         calls      sizes of each sample's calls, and its places there, as Recipe says them
+        record     some of "log_prob", "trajectory" and "noise": what the result's `rollout` holds of the rows
+                   that draw noise, for policy gradients
         batch_size at most this many samples a batch
         on_step    called with a Progress after each completed step
         progress   True or False; None shows a bar on a terminal
@@ -276,7 +280,7 @@ class Sampler(Runner):
         progress: bool | None,
     ) -> Result:
         plans = self.planned(part)
-        samples, finite, latents = self._run(part, plans, on_step, every, progress)
+        samples, finite, latents, rollout = self._run(part, plans, on_step, every, progress)
         return Result(
             samples=samples,
             seeds=list(part.seeds),
@@ -285,6 +289,7 @@ class Sampler(Runner):
             recipe=self.recipe_of(part),
             finite=finite,
             latents=latents,
+            rollout=rollout,
         )
 
     def planned(self, part: Request) -> list[Plan]:
@@ -297,6 +302,11 @@ class Sampler(Runner):
         if isinstance(part.noise, str):  # "brownian", of which Request made sure
             for objection in filter(None, map(brownian.objection, of.values())):
                 raise ValueError(objection)
+        if part.record:
+            for plan in of.values():
+                if why := rollout_objection(plan, part.record, part.noise, part.mask):
+                    raise ValueError(f"record={list(part.record)}: {why}")
+            of = {scale: recordable(plan) for scale, plan in of.items()}
         return [of[scale] for scale in part.scales]
 
     def recipe(self) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from .euler import Euler, EulerAncestral
 from .genie import GENIE
 from .heun import DPM2, Heun
 from .own import Rule, adopted
+from .policy import CPS, FlowSDE
 from .sde import DPDMSDE, Ancestral, EulerMaruyama, ReverseDiffusion
 from .unipc import UniPC
 from .vdm import VDM
@@ -71,6 +72,8 @@ SOLVERS: dict[str, type[Solver]] = {
     "ancestral": Ancestral,
     "ald": ALD,
     "dpdm_sde": DPDMSDE,
+    "flow_sde": FlowSDE,
+    "cps": CPS,
     "consistency": Consistency,
     "lcm": LCM,
     "vdm": VDM,

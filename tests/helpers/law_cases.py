@@ -47,6 +47,8 @@ FORMS: dict[str, list[dict]] = {
     "ancestral": [{"step": "1/N"}, {"denoise": False}],
     "dpdm_sde": [{"denoise": False, "step": "1/N"}, {"noise": False}],
     "ald": [{"preset": "ncsnv2"}, {"n_steps": 2, "snr": 0.3, "denoise": False}],
+    "flow_sde": [{"noise_level": 0.4}, {"denoise": False}],
+    "cps": [{"noise_level": 0.4}],
     "consistency": [{"indices": (0, 9, 12, 20), "scales": 21}],
     "lcm": [{"scaling": 0.1, "original": 40}],
     "sscs": [{"merged": False}, {"published": True}],

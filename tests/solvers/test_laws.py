@@ -161,11 +161,22 @@ def test_moments_see_noise_that_is_3_percent_too_strong():
 # `order` is 0 where more steps do not lead to the data's law.
 UNORDERED = {
     "ald": "a level's steps keep their size beside its noise",
+    "cps": "a step's share of fresh noise does not shrink with it",
     "consistency": "a step is a function that was learned",
     "lcm": "a step is a function that was learned",
     "ddgan": "its chain has a fixed number of steps",
 }
-SMOOTH = {"eta", "variant", "variance", "kappa", "published", "s_churn", "s_tmin", "s_tmax"}
+SMOOTH = {
+    "eta",
+    "variant",
+    "variance",
+    "kappa",
+    "published",
+    "s_churn",
+    "s_tmin",
+    "s_tmax",
+    "noise_level",
+}
 ORDERED = [
     form
     for form in cases.ALL

@@ -96,7 +96,7 @@ UNFITTED = {
     **dict.fromkeys(["sscs", "sscs_mid", "sscs_mixed", "sscs2", "sscs_exact"], ALWAYS_NOISE),
     **dict.fromkeys(["consistency", "lcm", "ddgan"], NO_SCORE),
 }
-WITHOUT_NOISE = {"eta": 0.0, "noise": False}
+WITHOUT_NOISE = {"eta": 0.0, "noise": False, "noise_level": 0.0}
 
 
 def without_noise(name: str) -> Solver:

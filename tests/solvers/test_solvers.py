@@ -50,6 +50,9 @@ CONFIGURATIONS = [
     ("ancestral", {"denoise": False}),
     ("ald", {"n_steps": 2, "snr": 0.3, "denoise": False}),
     ("lcm", {"scaling": 0.1, "original": 40}),
+    ("flow_sde", {"denoise": False}),
+    ("flow_sde", {"noise_level": 0.0}),
+    ("cps", {"noise_level": 1.0}),
 ]
 
 
