@@ -19,6 +19,7 @@ ALL += [each for requirements in EXTRAS.values() for each in requirements]
 
 # What is imported by another name than it is installed by.
 IMPORTED_AS = {
+    "markdown-it-py": "markdown_it",
     "pillow": "PIL",
     "mkdocstrings-python": "mkdocstrings_handlers",
     "griffelib": "griffe",

@@ -112,6 +112,9 @@ def python(words: Words, page: Page, run: Run | None) -> Outcome:
         case ["setup.py", "build_ext", "--inplace"]:
             checked.exists("setup.py", page)
             return DONE
+        case [script, *rest] if script.endswith(".py") and (page.root / script).is_file():
+            checked.known(rest, page)
+            return DONE
         case [script] if script.endswith(".py"):
             if run is None:
                 return DONE

@@ -133,6 +133,7 @@ def wrong_path(code: str, page: Page) -> str | None:
     pattern = re.sub(r"<\w+>", "*", code).removeprefix("./")
     pattern = pattern if pattern.startswith("_") else f"/{pattern.lstrip('/')}"
     paths = [f"/{path}" for path in Sources.of(page.root).paths]
+    paths += [f"/{made}" for made in Sources.of(page.root).made]
     both = [*paths, *(path.rstrip("/") for path in paths)]
     return None if fnmatch.filter(both, f"*{pattern}") else "the checkout has no such file"
 

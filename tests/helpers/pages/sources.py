@@ -37,6 +37,12 @@ class Sources:
         return found
 
     @cached_property
+    def made(self) -> list[str]:
+        """What programs make and git ignores."""
+        ignored = self.root / ".gitignore"
+        return ignored.read_text().split() if ignored.is_file() else []
+
+    @cached_property
     def text(self) -> str:
         """All sources; what stands on pages, and in what checks them, does not count."""
         files = [p for p in self.paths if Path(p).suffix in SOURCES or Path(p).parent.name == ".ci"]
