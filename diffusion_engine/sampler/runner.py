@@ -19,10 +19,10 @@ from ..networks.placement import evaluating, moved, place
 from ..networks.wrapper import unwrapped
 from ..plan import Plan
 from ..processes import Point
-from . import buckets
 from ..rollouts.recorded import recorded
 from ..rollouts.rollout import Rollout
 from ..rollouts.tape import Tape, tapes
+from . import buckets
 from .branches import branches, example
 from .derived import Derived
 from .jobs import jobs
