@@ -13,6 +13,7 @@ from .. import checks, executors, trace
 from ..accelerate.accelerated_copy import Example
 from ..accelerate.handle import Accelerated
 from ..executors import Batch, Capacity, Executor, Graph, GraphError, Job
+from ..executors.batch import plain
 from ..networks.decoder import Decoder
 from ..networks.network import ScoreNetwork, check_finite
 from ..networks.placement import evaluating, moved, place
@@ -170,7 +171,7 @@ class Runner:
             return None
         network = self.network
         conditions = branches(part, network, self.device, self.dtype)
-        with torch.no_grad():
+        with plain():  # what is trained on later is no inference tensor
             return recorded(
                 part.record, plans, part.seeds, heard, conditions, network.shape, self.dtype,
                 self.device, part.mask,

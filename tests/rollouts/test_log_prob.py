@@ -153,6 +153,14 @@ def test_a_module_in_training_mode_is_run_as_it_was_sampled():
     assert seen and not any(seen) and module.training
 
 
+def test_samples_of_inference_mode_are_trained_on():
+    sampler = policy()
+    with torch.inference_mode():
+        rollout = sampler.sample(2, condition=1, record=ALL).rollout
+    log_prob(rollout, sampler.network).sum().backward()
+    assert sampler.network.module.weight.grad.abs().max() > 0.0
+
+
 def test_clipped_estimates():
     """Where the estimate is at its bound the network has no part in it."""
     sampler = policy("flow_sde", clip=(-0.05, 0.05))
