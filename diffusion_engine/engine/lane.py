@@ -211,13 +211,12 @@ class Lane:
         if failed:  # without them the others may be called together
             self.apart = self._apart_next = 1
             self.batch.inputs()
-        where = sorted(
-            (entry, seat, k)
-            for seat, entries in self.batch.reads().items()
-            for k, entry in enumerate(entries)
-        )
-        count = len(next(iter(made.values()))) if where else 0
-        return [torch.stack([made[seat][o][k] for _, seat, k in where]) for o in range(count)]
+        reads, count = self.batch.reads(), self.batch.calls
+        outs = [out.new_zeros(count, *out.shape[1:]) for out in next(iter(made.values()), ())]
+        for seat, entries in reads.items():  # those of who failed stay 0: nobody reads them
+            for out, own in zip(outs, made[seat], strict=True):
+                out[entries] = own
+        return outs
 
     def _note(self) -> None:
         """Keeps how the network was called for the row that was done, and tries a size that is new."""

@@ -14,6 +14,7 @@ from .. import checks, trace
 from .buffers import Buffers, Inputs, put
 from .capacity import Capacity
 from .mirror import Mirror
+from .packing import CALLLESS
 from .placed import Placed
 from .seats import Seats
 from .stages import Stages
@@ -107,7 +108,8 @@ class Batch(Seats):
 
     def reads(self) -> dict[int, list[int]]:
         """Of each seat the entries of the coming call that are its own, as `inputs` prepared it."""
-        return {seat: found for seat in self._jobs if (found := self._due.of(seat))}
+        calls = self.rows.kind[self._row] > CALLLESS  # in a seat that was left may sit a newcomer
+        return {seat: self._due.of(seat) for seat in self._jobs if calls[seat]}
 
     @property
     def called(self) -> Placed:
@@ -161,7 +163,8 @@ class Batch(Seats):
     def _prepare(self) -> None:
         """Puts in place what the next call and its step read."""
         joined = bool(self._joined)
-        if self.live == len(self._joined):  # what was prepared is for those who left
+        calls = self.rows.kind[self._row] > CALLLESS
+        if self._due.count and not calls.any():  # what was prepared is for those who left
             self._due = self._packing(np.full_like(self._row, -1))
         if joined:
             self._seat_them()

@@ -50,17 +50,15 @@ def finish(
         assert calls is not None
         _check(plans, calls)
         follows = [chain.from_iterable(map(_expanded, sample)) for sample in calls]
-    call, row = as_called(network), 0
+    call = as_called(network)
     while batch.live:
         given, outs = batch.inputs(), list[Tensor]()
         if given is not None:
             wanted: dict[int, Where] = {}
             for seat, entries in batch.reads().items():
-                if plans[seat].branches[row]:
-                    wanted |= zip(entries, next(follows[seat]), strict=False)
+                wanted |= zip(entries, next(follows[seat]), strict=False)
             outs = called(call, given, [wanted[entry] for entry in range(len(wanted))])
         batch.step(outs=outs)
-        row += 1
         if after is not None:
             after(batch)
 
