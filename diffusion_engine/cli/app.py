@@ -1,4 +1,4 @@
-"""The command line: sample, encode, solvers, plan, profile, doctor."""
+"""The command line: sample, encode, solvers, plan, profile, bench-serve, doctor."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from .bench_serve import bench_serve
 from .encode import encode
 from .options import (
     End,
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 app.command()(sample)
 app.command()(profile)
+app.command()(bench_serve)
 app.command()(encode)
 
 
