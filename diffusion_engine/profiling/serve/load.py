@@ -68,7 +68,7 @@ class Arrival:
 
 # Most ask for few steps, and one in sixteen for fifty.
 DEFAULT = tuple(
-    Kind(weight=weight, spec={"solver": solver, "steps": steps})  # type: ignore[arg-type]
+    Kind.model_validate({"weight": weight, "spec": {"solver": solver, "steps": steps}})
     for weight, solver, steps in (
         (5, "unipc", 5), (4, "dpmpp_2m", 8), (3, "dpmpp_2m", 10), (1, "heun", 8), (1, "ddim", 20),
         (1, "dpmpp_2m_sde", 25), (1, "euler_ancestral", 50),

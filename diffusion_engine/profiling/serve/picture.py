@@ -45,14 +45,9 @@ def _panel(
     pen.rectangle((LEFT, top, LEFT + wide, bottom), outline=PALE, width=3)
     for value, y in ((seats, top), (0, bottom)):
         pen.text((LEFT - 12, y), str(value), INK, _font(24), anchor="rm")
-    for share in (0.0, 0.5, 1.0):
-        pen.text(
-            (LEFT + share * wide, bottom + 8),
-            f"{share * longest:.3g} s",
-            INK,
-            _font(22),
-            anchor="ma",
-        )
+    for share, anchor in ((0.0, "la"), (0.5, "ma"), (1.0, "ra")):
+        where = (LEFT + share * wide, bottom + 8)
+        pen.text(where, f"{share * longest:.3g} s", INK, _font(22), anchor=anchor)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
