@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Condition
@@ -39,11 +39,12 @@ class Event:
 class Events(Iterator[Event], AsyncIterator[Event]):
     """The events of a request, for one reader, in a `for` or an `async for`.
 
-    room  how many rows and previews wait at most; the oldest give way to newer ones
+    room   how many rows and previews wait at most; the oldest give way to newer ones
+    leave  called when the reader has had enough, by `close` or at the end of a `with`
     """
 
-    def __init__(self, room: int) -> None:
-        self._room = room
+    def __init__(self, room: int, leave: Callable[[Events], None]) -> None:
+        self._room, self._leave = room, leave
         self._waiting: deque[Event] = deque()
         self._lossy = 0
         self._told = self._ended = False  # whether the end is here, whether it was read
@@ -62,10 +63,26 @@ class Events(Iterator[Event], AsyncIterator[Event]):
                 else:
                     self._lossy += 1
             self._waiting.append(event)
-            self._arrived.notify()
-            wake = self._wake
-        if wake is not None:
-            loop, arrived = wake
+            self._notify()
+
+    def close(self) -> None:
+        """Reads no more, so that the engine makes no previews for it; the request goes on."""
+        self._leave(self)
+        with self._arrived:
+            self._waiting.clear()
+            self._lossy, self._told, self._ended = 0, True, True
+            self._notify()
+
+    def __enter__(self) -> Events:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _notify(self) -> None:
+        self._arrived.notify_all()
+        if self._wake is not None:
+            loop, arrived = self._wake
             with suppress(RuntimeError):  # the reader's loop is closed
                 loop.call_soon_threadsafe(arrived.set)
 

@@ -100,7 +100,7 @@ class Handle:
 
         room  how many rows and previews wait for a slow reader, the newest ones; nothing else is lost
         """
-        reader = Events(room)
+        reader = Events(room, self._left)
         with self._lock:
             reader.put(Event("queued"))
             if self._started:
@@ -155,6 +155,10 @@ class Handle:
         for reader in readers:
             reader.put(self._last())
         return on_cancel
+
+    def _left(self, reader: Events) -> None:
+        with self._lock:
+            self._readers = tuple(one for one in self._readers if one is not reader)
 
     def _last(self) -> Event:
         status = self.status

@@ -34,6 +34,7 @@ class Loop:
     aging      seconds without a seat that raise a request's priority by one
     clock      seconds that never go back
     here       the requests that have not ended, by their order
+    lane       what is made of a batch
     closing    None, "drain" or "now"
     broken     the error of its own by which the thread ended
     """
@@ -43,6 +44,7 @@ class Loop:
     ) -> None:
         self._served, self._max_bytes, self._aging, self.clock = served, max_bytes, aging, clock
         self.metrics = Metrics()
+        self.lane: type[Lane] = Lane
         self.here: dict[int, Ticket] = {}
         self.closing: str | None = None
         self.broken: BaseException | None = None
@@ -197,7 +199,7 @@ class Loop:
         batch, probe = ticket.served.open(ticket)
         self._make_room(batch.bytes)
         waiting = Waiting(self._shares, self._aging)
-        return Lane(ticket.served.network, batch, waiting, self._end, probe)
+        return self.lane(ticket.served.network, batch, waiting, self._end, probe)
 
     def _make_room(self, more: int) -> None:
         """Drops batches that nobody uses, and then networks, until the budget holds."""
