@@ -44,48 +44,47 @@ class Events(Iterator[Event], AsyncIterator[Event]):
     """
 
     def __init__(self, room: int, leave: Callable[[Events], None]) -> None:
-        self._leave = leave
-        self._room = room
+        self._room, self._leave = room, leave
         self._waiting: deque[Event] = deque()
         self._lossy = 0
-        self._over = self._ended = False  # whether the end is here, whether it was read
+        self._told = self._ended = False  # whether the end is here, whether it was read
         self._arrived = Condition()
         self._wake: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
     def put(self, event: Event) -> None:
         """Of the engine: never waits. After the end nothing comes."""
         with self._arrived:
-            if self._over:
+            if self._told:
                 return
-            self._over = event.kind in LAST
+            self._told = event.kind in LAST
             if event.kind in LOSSY:
                 if self._lossy == self._room:
                     self._waiting.remove(next(e for e in self._waiting if e.kind in LOSSY))
                 else:
                     self._lossy += 1
             self._waiting.append(event)
-            self._wake_up()
+            self._notify()
 
     def close(self) -> None:
         """Reads no more, so that the engine makes no previews for it; the request goes on."""
         self._leave(self)
         with self._arrived:
             self._waiting.clear()
-            self._lossy, self._over, self._ended = 0, True, True
-            self._wake_up()
-
-    def _wake_up(self) -> None:
-        self._arrived.notify()
-        if self._wake is not None:
-            loop, arrived = self._wake
-            with suppress(RuntimeError):  # the reader's loop is closed
-                loop.call_soon_threadsafe(arrived.set)
+            self._lossy, self._told, self._ended = 0, True, True
+            self._notify()
 
     def __enter__(self) -> Events:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _notify(self) -> None:
+        self._arrived.notify_all()
+        if self._wake is not None:
+            loop, arrived = self._wake
+            with suppress(RuntimeError):  # the reader's loop is closed
+                loop.call_soon_threadsafe(arrived.set)
 
     def __iter__(self) -> Events:
         return self
@@ -121,5 +120,5 @@ class Events(Iterator[Event], AsyncIterator[Event]):
             return None
         event = self._waiting.popleft()
         self._lossy -= event.kind in LOSSY
-        self._ended = self._ended or event.kind in LAST
+        self._ended = event.kind in LAST
         return event

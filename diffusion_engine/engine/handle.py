@@ -160,6 +160,10 @@ class Handle:
             reader.put(self._last())
         return on_cancel
 
+    def _left(self, reader: Events) -> None:
+        with self._lock:
+            self._readers = tuple(one for one in self._readers if one is not reader)
+
     def _last(self) -> Event:
         status = self.status
         assert status != "queued" and status != "running"

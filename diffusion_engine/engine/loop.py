@@ -34,6 +34,7 @@ class Loop:
     aging      seconds without a seat that raise a request's priority by one
     clock      seconds that never go back
     here       the requests that have not ended, by their order
+    lane       what is made of a batch
     closing    None, "drain" or "now"
     broken     the error of its own by which the thread ended
     lane       what is made of a batch

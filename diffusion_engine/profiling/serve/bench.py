@@ -33,10 +33,10 @@ class Bench:
     ) -> None:  # fmt: skip
         self.network, self.mix, self.capacity = network, tuple(mix), capacity
         engine: Mapping[str, Any] = {"max_queue": queue + MORE, "batch": batch, **how}
-        self.peers = Peers(network, self.mix, capacity, how)
         self.engines = {
             "engine": Engine(network, capacity, **engine), "static": Static(network, capacity, **engine)
         }  # fmt: skip
+        self.peers = Peers(network, self.mix, capacity, how)
 
     def __enter__(self) -> Self:
         return self
@@ -56,7 +56,7 @@ class Bench:
 
     def warm(self) -> None:
         """Runs what a first call makes: every kind, and calls of every size that its end comes by."""
-        load = at_once(self.load(4 * self.capacity, 1.0, seed=1))
+        load = at_once(self.load(2 * self.capacity + len(self.mix), 1.0, seed=1))
         for engine in self.engines.values():
             drive(engine, load)
         self.peers.alone(load[: len(self.mix)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,11 +92,7 @@ async def _drive(engine: Engine, load: Sequence[Arrival]) -> Course:
 
 async def _ask(engine: Engine, one: Arrival, timing: Timing, began: float) -> None:
     kind = one.kind
-
-    def done(_: Any) -> None:
-        timing.done = time.perf_counter() - began
-
-    try:
+    with suppress(EngineError):  # the queue is full, or it is late
         handle = engine.submit(
             kind.spec,
             priority=kind.priority,
@@ -103,19 +100,14 @@ async def _ask(engine: Engine, one: Arrival, timing: Timing, began: float) -> No
             preview=kind.preview,
             **one.request,
         )
-    except EngineError:  # the queue is full, or it would be late
-        return
-    handle.add_done_callback(done)
-    if kind.preview:
-        with handle.events() as events:
-            async for event in events:
-                if event.kind == "preview":
-                    timing.preview = time.perf_counter() - began
-                    break
-    try:
+        if kind.preview:
+            with handle.events() as events:
+                async for event in events:
+                    if event.kind == "preview":
+                        timing.preview = time.perf_counter() - began
+                        break
         await handle
-    except EngineError:
-        timing.done = None
+        timing.done = time.perf_counter() - began
 
 
 async def _look(engine: Engine, course: Course, began: float) -> None:
