@@ -145,10 +145,6 @@ class Handle:
         self._over()
         return True
 
-    def _left(self, reader: Events) -> None:
-        with self._lock:
-            self._readers = tuple(one for one in self._readers if one is not reader)
-
     def _over(self) -> Callable[[], None]:
         """Tells the readers how it ended and lets go of what is needed no more; what a cancel has to do."""
         with self._lock:

@@ -203,7 +203,7 @@ def _ranges(sizes: Sequence[int]) -> str:
 
 def first_call(executor: Executor, capacity: Capacity, job: Job) -> tuple[Inputs, float] | None:
     """The inputs of a job's first call, and the label of its last; None where it makes none."""
-    own = replace(job, noise=None, brownian=False, on_row=None)
+    own = replace(job, noise=None, brownian=False, on_row=None, on_slots=None)
     room = replace(
         capacity,
         seats=1,
