@@ -8,10 +8,10 @@ import math
 import sys
 import types
 
-import diffusers
 import numpy as np
 import pytest
 import torch
+from optional import diffusers
 
 from diffusion_engine import Sampler, from_diffusers
 from diffusion_engine.adapters.schedulers import CLASSES, INERT, ONLY, SOLVER

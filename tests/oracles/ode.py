@@ -3,8 +3,7 @@
 import math
 
 import numpy as np
-from scipy.integrate import solve_ivp
-from scipy.linalg import expm
+from optional import needs
 
 from .cld import Law, integral
 from .problems import Mixture
@@ -25,13 +24,16 @@ def end(problem: Mixture, x, start, to):
 
     angles = [math.atan2(p.sigma, p.alpha) for p in (start, to)]
     z = np.asarray(x, float) / math.hypot(start.alpha, start.sigma)
-    return solve_ivp(rate, angles, z, **EXACT).y[:, -1] * math.hypot(to.alpha, to.sigma)
+    return needs("scipy.integrate").solve_ivp(rate, angles, z, **EXACT).y[:, -1] * math.hypot(
+        to.alpha, to.sigma
+    )
 
 
 def moments(law: Law, t: float):
     """Weights of x0 in the means of CLD's (x, v), and the covariance given x0, by matrix exponentials."""
     b, zero = integral(law, t, 0.0), np.zeros((2, 2))
     noise = np.diag([0.0, 2.0 * law.friction])
+    expm = needs("scipy.linalg").expm
     both = expm(b * np.block([[law.drift, noise], [zero, -law.drift.T]]))  # Van Loan 1978
     a, gathered = both[:2, :2], both[:2, 2:]
     first = np.diag([0.0, law.gamma * law.mass])
@@ -57,5 +59,9 @@ def cld_end(law: Law, problem: Mixture, x, v, start: float, to: float):
         pull = x + law.friction * (v / law.mass + velocity_score(law, problem, x, v, t))
         return law.beta(t) * np.concatenate([v / law.mass, -pull])
 
-    made = solve_ivp(rate, (start, to), np.concatenate([x, v]), **EXACT).y[:, -1]
+    made = (
+        needs("scipy.integrate")
+        .solve_ivp(rate, (start, to), np.concatenate([x, v]), **EXACT)
+        .y[:, -1]
+    )
     return np.split(made, 2)
