@@ -102,8 +102,8 @@ class Graph(Executor):
             return
         if after is not None or batch.attended:
             raise GraphError(
-                "whole_run=True has no moment between rows, for on_step, progress or given noise: leave "
-                "those out, or use Graph(whole_run=False)"
+                "whole_run=True has no moment between rows, for on_step, progress, given noise or a recorded "
+                "trajectory: leave those out, or use Graph(whole_run=False)"
             )
         graph = self._whole(batch, batch.stages)
         trace.traced("replay", graph.replay)()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..networks.network import HALF, Condition, ScoreNetwork
-from ..networks.placement import evaluating, first_weight
+from ..networks.placement import compute_dtype, evaluating, first_weight
 from ..networks.wrapper import unwrapped
 from ..ops import philox
 from ..plan import Plan, Row
@@ -99,8 +99,8 @@ class _Replay:
         self.place = torch.empty_like(order).index_copy_(
             0, order, torch.arange(len(order), device=device)
         )
-        weight = first_weight(network.module)
-        self.dtype = rollout.dtype if weight is None else weight.dtype
+        own, module = rollout.dtype, network.module
+        self.dtype = own if first_weight(module) is None else compute_dtype(module, own)
         self.free = None if rollout.mask is None else rollout.mask.double()
 
     def recorded(self, row: int, slot: int) -> Tensor:

@@ -82,16 +82,18 @@ def _first_written(plan: Plan, slot: int) -> int:
 class Tape:
     """Hears of a sample's rows, and of the normals that it was given.
 
-    states     [K C, *pixel] after each row, the kept slots on the channel axis; zeros before one is written
+    states     by row [K C, *pixel], the kept slots on the channel axis; zeros before one is written
     variances  by row, the output that its learned variance is made of
     noise      by row and m, given normals
+
+    What a row says again takes the place of what it said.
     """
 
     def __init__(self, plan: Plan, states: bool) -> None:
         self._slots = {k: _first_written(plan, k) for k in kept_slots(plan)} if states else {}
         self._variance = plan.slots - 1  # where `recordable` keeps it
         self._learned = {i for i, row in enumerate(plan.rows) if row.learned}
-        self.states: list[Tensor] = []
+        self.states: dict[int, Tensor] = {}
         self.variances: dict[int, Tensor] = {}
         self.noise: dict[tuple[int, int], Tensor] = {}
 
@@ -107,7 +109,7 @@ class Tape:
                 slots[k] if row >= at else torch.zeros_like(slots[k])
                 for k, at in self._slots.items()
             )
-            self.states.append(torch.cat(list(parts)))
+            self.states[row] = torch.cat(list(parts))
         if row in self._learned:
             self.variances[row] = slots[self._variance].clone()
 
@@ -130,4 +132,4 @@ def tapes(record: Collection[str], plans: Sequence[Plan]) -> list[Tape]:
 
 def stacked(tapes: Sequence[Tape]) -> Tensor:
     """The trajectories of samples, [n, R, K C, *pixel]."""
-    return torch.stack([torch.stack(tape.states) for tape in tapes])
+    return torch.stack([torch.stack(list(tape.states.values())) for tape in tapes])

@@ -18,9 +18,9 @@ from .. import checks
 from ..networks.condition import check_alike, checked, length
 from ..networks.network import Condition, ScoreNetwork
 from ..rollouts.tape import records
-from . import images
+from . import images, numbers
 from .plans import Scale
-from .wanted import REFINE, SEED, START
+from .wanted import REFINE, START
 
 if TYPE_CHECKING:
     from ..executors.job import NoiseSource
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 Compose = Sequence[tuple[Any, float | Sequence[float]]]
 # Given normals, or "brownian"
 Noise = Tensor | Callable[[int, int, tuple[int, ...]], Tensor] | str
-
-COUNT = "ask for at least 1 sample"
 BUCKET = "entries of a call of the network, at least 1"
 
 
@@ -114,15 +112,17 @@ class Request:
         implied = length(conditions)
         if x is not None and (given := images.count(x, network)) is not None:
             implied = given
-        numbers = _seeds(n, seed, seeds, implied)
-        count = len(numbers)
+        seeded = numbers.seeds(n, seed, seeds, implied)
+        count = len(seeded)
         parts = [checked(network, c, count, device, sampler.dtype) for c in conditions]
         made, concepts = parts[0], tuple(c for c in parts[1:] if c is not None)
         scales: tuple[Scale, ...] = tuple(
-            zip(*(_scales("weight", w, count) for w in weights), strict=True)
+            zip(*(numbers.scales("weight", w, count) for w in weights), strict=True)
         )
         if not weights:
-            scales = _scales("guidance", sampler.guidance if guidance is None else guidance, count)
+            scales = numbers.scales(
+                "guidance", sampler.guidance if guidance is None else guidance, count
+            )
         check_alike(parts)
         guided = not weights and any(scale != 1.0 for scale in scales)
         if guided and network.scale_input is None:
@@ -158,7 +158,7 @@ class Request:
         if mask is not None:
             mask, known = images.region(mask, known, network, count, device)
         return cls(
-            numbers, scales, made, concepts, x, start, noised, mask, known, _noise(noise), encoding,
+            seeded, scales, made, concepts, x, start, noised, mask, known, _noise(noise), encoding,
             *_sizes(bucket, calls, count),
             records(record),
         )  # fmt: skip
@@ -288,38 +288,3 @@ def _composed(
             f"compose={compose!r}: give (condition, weight) pairs, as [(3, 1.0), (5, -0.5)]"
         )
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-
-
-def _seeds(
-    n: int | None, seed: int | None, seeds: Sequence[int] | None, implied: int | None
-) -> tuple[int, ...]:
-    if seeds is not None:
-        if seed is not None:
-            raise ValueError("seed and seeds were both given; seeds=[...] names every sample's own")
-        listed = checks.entries("seeds", seeds, "give one seed a sample, as [7, 8, 9]")
-        numbers = tuple(checks.whole(f"seeds[{i}]", s, 0, SEED) for i, s in enumerate(listed))
-        if n is not None and checks.whole("n", n, 1, COUNT) != len(numbers):
-            raise ValueError(
-                f"n={n} samples and {len(numbers)} seeds; give one seed a sample, or leave n out"
-            )
-    else:
-        implied = 1 if implied is None else implied
-        count = checks.whole("n", implied if n is None else n, 1, COUNT)
-        first = checks.whole("seed", 0 if seed is None else seed, 0, SEED)
-        numbers = tuple(range(first, first + count))
-    if not numbers:
-        raise ValueError("seeds is empty; give at least one")
-    if max(numbers) >= 2**64:
-        raise ValueError(f"{SEED}; got {min(numbers)} ... {max(numbers)}")
-    return numbers
-
-
-def _scales(name: str, given: float | Sequence[float], n: int) -> tuple[float, ...]:
-    scales = checks.numbers(name, given)
-    if isinstance(scales, float):
-        return (scales,) * n
-    if len(scales) != n:
-        raise ValueError(
-            f"{len(scales)} guidance scales for {n} samples; give one number, or one a sample"
-        )
-    return scales

@@ -234,6 +234,8 @@ RUNS = {
     "ancestral": run(network, "ancestral", 6, end="t_min", denoise=False),
     "ald": run(ve, "ald", 3, n_steps=2, snr=0.125),
     "dpdm_sde": run(edm, "dpdm_sde", 6),
+    "flow_sde": run(flow, "flow_sde", 5, asked=GUIDED),
+    "cps": run(flow, "cps", 5, asked=GUIDED),
     "consistency": run(edm, "consistency", 4),
     "lcm": run(
         lambda: network(timesteps, Discrete.scaled_linear(), null=None, scale_input=scales),

@@ -3,18 +3,22 @@
 import dataclasses
 
 import pytest
+import tape
 import torch
 from rollout_cases import ALL
 from rollout_networks import policy
 from sampler_cases import SHAPE, conditional, sampler
+from tape import taping
 
 from diffusion_engine import Sampler, ScoreNetwork
+from diffusion_engine.executors import GraphError
 from diffusion_engine.plan.linear import normal, raw, slot
 from diffusion_engine.processes import VP
 from diffusion_engine.rollouts import Rollout, log_prob
 from diffusion_engine.rollouts.tape import objection
 from diffusion_engine.testing import exact_network
 
+launches_are_recorded = tape.launches_are_recorded
 STATES = ("trajectory", "mean", "std", "noise", "log_prob")
 
 
@@ -79,6 +83,26 @@ def test_replays_to_the_same_bits(name, options):
     others = made.sample(seeds=[0, 1], noise=result.rollout.noise, record=ALL)
     assert torch.equal(others.rollout.trajectory, result.rollout.trajectory)
     assert torch.equal(others.rollout.log_prob, result.rollout.log_prob)
+
+
+def test_recorded_from_captured_graphs():
+    """The same, with a stand-in for CUDA graphs, and beside runs that nobody records."""
+    eager, captured = sampler("dpmpp_sde", 4), sampler("dpmpp_sde", 4, executor=taping())
+    for record in ((), ALL, "log_prob", ALL):
+        one, other = (made.sample(seeds=[3, 4], record=record) for made in (eager, captured))
+        assert torch.equal(one.samples, other.samples)
+        if record is ALL:
+            assert same(one.rollout, other.rollout)
+        elif record:
+            assert torch.equal(one.rollout.log_prob, other.rollout.log_prob)
+
+
+def test_a_graph_of_a_whole_run_has_densities_alone():
+    eager = sampler("cps").sample(2, record="log_prob").rollout
+    captured = sampler("cps", executor=taping(whole_run=True))
+    assert torch.equal(captured.sample(2, record="log_prob").rollout.log_prob, eager.log_prob)
+    with pytest.raises(GraphError, match="given noise or a recorded trajectory"):
+        captured.sample(2, record="trajectory")
 
 
 def test_given_normals_are_those_that_were_read():
