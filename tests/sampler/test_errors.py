@@ -33,6 +33,8 @@ def net(process=None, **options):
         ({"grid": "karas"}, "unknown grid 'karas'"),
         ({"grid": "trailing"}, "picks timesteps of a discrete table, and VP has none"),
         ({"end": "middle"}, "end='middle'"),
+        ({"backend": "rust"}, "backend='rust': choose auto, torch, cpp, triton, cuda"),
+        ({"executor": "graph", "backend": "rust"}, "backend='rust': choose auto"),
         (
             {"sigmas": [1.0, 2.0, 0.0]},
             "sigmas has to fall strictly.*rises at entry 1 \\(1, then 2\\)",
