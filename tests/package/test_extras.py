@@ -68,8 +68,8 @@ FILES = (
     "accelerate", "accelerate_blocks", "accelerate_derivatives", "accelerate_places", "api_page",
     "benchmark_networks", "benchmark_ops", "benchmark_runs", "benchmarks", "consistency",
     "contributing_kernel", "cuda_build", "decoder", "diffusers_schedulers", "from_diffusers",
-    "genie", "genie_attached", "learned_variance", "metadata", "noise", "packaging", "pages", "site", "step", "triton",
-    "triton_layers", "zoo",
+    "genie", "genie_attached", "learned_variance", "metadata", "noise", "packaging",
+    "pages", "site", "step", "triton", "triton_layers", "zoo",
 )  # fmt: skip
 
 
