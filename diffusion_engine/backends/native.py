@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -31,6 +33,7 @@ DTYPE = {
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 BUILD = "python setup.py build_ext --inplace"
+CLONE = "or, after `pip install .`, start Python outside the folder of the sources"
 
 # (address, batch stride, channel stride, pixel stride, dtype)
 View = tuple[int, int, int, int, int]
@@ -54,7 +57,13 @@ def _load(name: str) -> ModuleType | str:
     try:
         return importlib.import_module(f"diffusion_engine.{name}")
     except ModuleNotFoundError:
-        return f"diffusion_engine.{name} is not built: {BUILD}"
+        reason = f"diffusion_engine.{name} is not built: {BUILD}"
+        if (
+            name == "_cpu" and sys.platform == "linux"
+        ):  # an install builds it: its absence is a surprise
+            said = f"torch runs in place of C++, slower. {reason}; {CLONE}"
+            warnings.warn(said, RuntimeWarning, stacklevel=2)
+        return reason
     except ImportError as error:
         return f"diffusion_engine.{name} does not load ({error}): {BUILD}"
     finally:

@@ -11,6 +11,7 @@ import torch
 
 from .. import trace
 from ..networks.network import ScoreNetwork
+from ..ops.registry import known
 from .base import Executor
 from .batch import Batch, plain
 from .capacity import Capacity
@@ -32,6 +33,9 @@ class Eager(Executor):
     _idle: Lru[tuple, Batch] = field(
         default_factory=lambda: Lru(KEPT), init=False, repr=False, compare=False
     )
+
+    def __post_init__(self) -> None:
+        known(self.backend)
 
     def objection(self, device: torch.device) -> str | None:
         return None  # it runs where torch runs

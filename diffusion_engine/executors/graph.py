@@ -13,6 +13,7 @@ import torch
 
 from .. import checks, trace
 from ..networks.network import ScoreNetwork
+from ..ops.registry import known
 from .base import After, Executor
 from .batch import Batch, plain
 from .buffers import Buffers
@@ -52,7 +53,7 @@ class Graph(Executor):
         whole_run: bool = False,
         recorder: Recorder | None = None,
     ) -> None:
-        self.backend, self.whole_run = backend, checks.flag("whole_run", whole_run)
+        self.backend, self.whole_run = known(backend), checks.flag("whole_run", whole_run)
         budget = checks.whole("budget", budget, 0, "bytes that buffers and graphs may keep")
         self.between_rows = not whole_run
         self._recorder = recorder or CudaRecorder()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .. import checks
 from .op import Implementation, Op, Operator
 from .table import IMPLEMENTATIONS, PREFERENCE
 
@@ -27,6 +28,12 @@ def resolve(op: str, backend: str, args: Any) -> Callable[..., Any]:
             return implementation(op, name).bind(args)
         reasons.append(f"{name}: {reason}")
     raise ValueError(f"backend={backend!r} cannot run {op}. " + ". ".join(reasons))
+
+
+def known(backend: str) -> str:
+    """The name of a backend of the step, or "auto". Raises ValueError on another."""
+    names = [name for op, name in IMPLEMENTATIONS if op == "step"]
+    return checks.one_of("backend", backend, ("auto", *names))
 
 
 def preference(op: str, device: str) -> tuple[str, ...]:

@@ -66,10 +66,10 @@ def test_every_file_is_collected_without_any():
 # What asks for optional packages: the whole suite takes too long to run it without each.
 FILES = (
     "accelerate", "accelerate_blocks", "accelerate_derivatives", "accelerate_places", "api_page",
-    "benchmark_networks", "benchmark_ops", "benchmark_runs", "benchmarks", "consistency", "diffusers_schedulers",
-    "contributing_kernel", "cuda_build", "decoder", "from_diffusers", "genie", "genie_attached",
-    "learned_variance", "metadata", "noise", "packaging", "pages", "site", "step", "triton",
-    "triton_layers", "zoo",
+    "benchmark_networks", "benchmark_ops", "benchmark_runs", "benchmarks", "consistency",
+    "contributing_kernel", "cuda_build", "decoder", "diffusers_schedulers", "from_diffusers",
+    "genie", "genie_attached", "learned_variance", "metadata", "noise", "packaging",
+    "pages", "site", "step", "triton", "triton_layers", "zoo",
 )  # fmt: skip
 
 

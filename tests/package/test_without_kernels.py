@@ -52,6 +52,13 @@ def test_everything_is_imported():
     assert int(hidden(IMPORTS)) > 100
 
 
+def test_torch_in_place_of_cpp_is_said_once():
+    program = HIDDEN + SAMPLES.format(solver="ddim") + "sampler.sample(2)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    said = "RuntimeWarning: torch runs in place of C++, slower. diffusion_engine._cpu is not built"
+    assert done.stderr.count(said) == (1 if sys.platform == "linux" else 0), done.stderr
+
+
 @pytest.mark.parametrize("solver", ["dpmpp_2m_sde", "unipc"])
 def test_samples_are_the_same(solver):
     here = Sampler(Mixture().network(VP()), solver, 5).sample(seeds=[3, 4]).samples

@@ -33,6 +33,7 @@ def net(process=None, **options):
         ({"grid": "karas"}, "unknown grid 'karas'"),
         ({"grid": "trailing"}, "picks timesteps of a discrete table, and VP has none"),
         ({"end": "middle"}, "end='middle'"),
+        ({"executor": "graph", "backend": "opencl"}, "backend='opencl': choose auto, torch"),
         (
             {"sigmas": [1.0, 2.0, 0.0]},
             "sigmas has to fall strictly.*rises at entry 1 \\(1, then 2\\)",
@@ -60,7 +61,7 @@ def net(process=None, **options):
         ({"guidance": float("nan")}, "guidance=nan"),
         ({"interval": (2.0, 1.0), "guidance": 2.0}, "0 <= low < high"),
         ({"batch_size": 0}, "batch_size=0"),
-        ({"backend": "opencl"}, "no such implementation of step; there are: torch, cpp"),
+        ({"backend": "opencl"}, "backend='opencl': choose auto, torch, cpp, triton, cuda"),
     ],
 )
 def test_sampler_options(options, message):
