@@ -105,7 +105,7 @@ class Lane:
                 continue
             self.seats[seat] = ticket, sample
             self._record.sit(seat)
-            ticket.bucket = self.bucket
+            ticket.bucket, ticket.probe = self.bucket, self.probe
             ticket.admitted, ticket.waited = sample + 1, now
             if sample == 0:
                 started.append(ticket)
@@ -247,7 +247,7 @@ class Lane:
             ticket, sample = self.seats.pop(seat)
             parts = 1 if ticket.request.encoding is None else self.network.process.parts
             made = self.batch.read([seat], parts)
-            if fine and self.bucket is None and not (self.probe and self.probe.invariant):
+            if fine and self.bucket is None:
                 ticket.calls[sample] = self._record.of(seat, ticket.plans[sample])
             self._free(seat)
             if fine:
