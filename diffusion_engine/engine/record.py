@@ -20,12 +20,12 @@ class Way(NamedTuple):
 
     size   of the call; 0 where each sample was called without the others
     most   entries of each of its parts, where it was made in parts; 0 of a whole
-    count  entries of all parts together
+    total  entries of all parts together
     """
 
     size: int
     most: int = 0
-    count: int = 0
+    total: int = 0
 
     def places(self, entries: Sequence[int]) -> Iterator[int]:
         """(size, place, ...) of the entries of a sample."""
@@ -34,7 +34,7 @@ class Way(NamedTuple):
                 yield from (len(entries), i)
             elif self.most:
                 low = entry - entry % self.most
-                yield from (min(self.most, self.count - low), entry - low)
+                yield from (min(self.most, self.total - low), entry - low)
             else:
                 yield from (self.size, entry)
 

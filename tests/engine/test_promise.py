@@ -16,6 +16,7 @@ from engine_networks import (
     network,
     normed,
     one_time,
+    placed,
     scaled,
     tailed,
 )
@@ -100,6 +101,15 @@ def test_a_fixed_size_is_one_whose_places_agree(executor):
         assert torch.equal(one.samples, other.samples) and replayed(own, one)
 
 
+def test_where_no_size_has_places_that_agree_they_are_recorded(executor):
+    own = conditional(placed)
+    with Engine(own, capacity=3, batch="fixed", executor=executor) as engine:
+        made = results(engine)
+    for result in made:
+        assert {s for c in result.recipe["calls"] for r in c for s in r[1::2]} == {6}
+        assert result.recipe["bucket"] is None and replayed(own, result)
+
+
 def test_without_a_probe_everything_is_recorded():
     own = conditional()
     for batch in ("bucket", "fixed"):
@@ -153,7 +163,7 @@ def test_parts_of_a_call_are_made_again():
     def narrow(x, label, y):
         if len(x) > 3:
             raise torch.OutOfMemoryError("more than 3")
-        return tailed(x, label, y)
+        return placed(x, label, y)
 
     own = conditional(narrow)
     with Engine(own, capacity=4) as engine:
@@ -170,7 +180,7 @@ def test_samples_that_were_called_apart_are_made_again(batch):
     def choosy(x, label, y):
         if (y == 9).any():
             raise RuntimeError("no 9")
-        return tailed(x, label, y)
+        return placed(x, label, y)
 
     own = conditional(choosy)
     with Engine(own, capacity=4, batch=batch) as engine:
