@@ -16,7 +16,7 @@ from .calls import alone, in_parts, out_of_memory
 from .errors import EngineError, NonFinite, bare
 from .events import Event
 from .probe import Probe
-from .record import Record, Row
+from .record import Record, Way
 from .ticket import Ticket
 from .waiting import Waiting
 
@@ -105,7 +105,7 @@ class Lane:
                 continue
             self.seats[seat] = ticket, sample
             self._record.sit(seat)
-            ticket.bucket = self.bucket
+            ticket.bucket, ticket.probe = self.bucket, self.probe
             ticket.admitted, ticket.waited = sample + 1, now
             if sample == 0:
                 started.append(ticket)
@@ -215,18 +215,20 @@ class Lane:
         outs = [out.new_zeros(count, *out.shape[1:]) for out in next(iter(made.values()), ())]
         for seat, entries in reads.items():  # those of who failed stay 0: nobody reads them
             for out, own in zip(outs, made[seat], strict=True):
-                out[entries] = own
+                out[list(entries)] = own
         return outs
 
     def _note(self) -> None:
         """Keeps how the network was called for the row that was done, and tries a size that is new."""
-        packing, most, apart = self.batch.called, 0, self._way == "apart"
-        size = self.batch.stages.size(packing.count) if self.fixed or not apart else 0
-        if self._way == "parts":
-            most = self.most
-        self._record.add(Row(packing, size, most, apart))
-        probe = self.probe
-        if probe is not None and size and not most and size not in probe.found:
+        packing, probe = self.batch.called, self.probe
+        way = Way(self.batch.stages.size(packing.count))
+        if self._way == "apart" and not self.fixed:
+            way = Way(0)
+        elif self._way == "parts":
+            way = Way(way.size, self.most, packing.count)
+        self._record.add(packing, way)
+        size = 0 if way.most else way.size
+        if probe is not None and size and size not in probe.found:
             probe.look(size)
             if probe.reason and self.batch.capacity.seats > 1:
                 raise EngineError(probe.reason)
@@ -247,7 +249,7 @@ class Lane:
             ticket, sample = self.seats.pop(seat)
             parts = 1 if ticket.request.encoding is None else self.network.process.parts
             made = self.batch.read([seat], parts)
-            if fine and self.bucket is None and not (self.probe and self.probe.invariant):
+            if fine and self.bucket is None:
                 ticket.calls[sample] = self._record.of(seat, ticket.plans[sample])
             self._free(seat)
             if fine:

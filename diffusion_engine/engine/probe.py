@@ -95,10 +95,23 @@ class Probe:
         """Whether all places of calls of a size are known to give the same bits."""
         return len(set(self.found.get(size, ()))) == 1
 
+    def agrees(self, size: int) -> bool:
+        """Whether entries of a call of this size are known to have the bits that they have alone."""
+        found = self.found.get(size, ())
+        return bool(found) and not any(found) and self.reason is None
+
+    @property
+    def agreeing(self) -> int:
+        """Up to which size all calls give the bits of an entry alone."""
+        size = 0
+        while self.agrees(size + 1):
+            size += 1
+        return size
+
     @property
     def invariant(self) -> bool:
         """Whether all sizes were tried, and no bit depends on any."""
-        return all(self.alike(size) and not self.found[size][0] for size in self.sizes | {1})
+        return all(map(self.agrees, self.sizes))
 
     def groups(self) -> list[list[int]]:
         """The sizes that agree with one another bit for bit, those with an entry alone first; sizes whose
@@ -107,7 +120,7 @@ class Probe:
         for size in sorted(self.found):
             if self.alike(size):
                 kinds.setdefault(self.found[size][0], []).append(size)
-        return [kinds[kind] for kind in sorted(kinds)]
+        return sorted(kinds.values())
 
     def report(self) -> dict[str, Any]:
         """What was found, as JSON-able values."""

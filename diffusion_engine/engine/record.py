@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 from ..executors.placed import Placed
 from ..plan import Plan
-from ..sampler.buckets import runs
 
 KEPT = 256  # rows that are kept before those nobody needs are dropped
 KNOWN = 1 << 16  # runs that samples share
@@ -15,43 +15,41 @@ KNOWN = 1 << 16  # runs that samples share
 Runs = tuple[tuple[int, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """How the network was called for a row.
+class Way(NamedTuple):
+    """How the entries of a row were called.
 
-    packing  whose entries they were
-    size     of the call
-    most     entries of each of its parts, where it was made in parts; 0 of a whole
-    apart    whether each sample was called without the others
+    size   of the call; 0 where each sample was called without the others
+    most   entries of each of its parts, where it was made in parts; 0 of a whole
+    total  entries of all parts together
     """
 
-    packing: Placed
     size: int
     most: int = 0
-    apart: bool = False
+    total: int = 0
 
-    def places(self, seat: int) -> list[tuple[int, int]]:
-        """The (size, place) of each of a seat's entries."""
-        entries = self.packing.of(seat)
-        if self.apart and not self.size:
-            return [(len(entries), i) for i in range(len(entries))]
-        if not self.most:
-            return [(self.size, entry) for entry in entries]
-        lows = [entry - entry % self.most for entry in entries]
-        return [
-            (min(self.most, self.packing.count - low), entry - low)
-            for entry, low in zip(entries, lows, strict=True)
-        ]
+    def places(self, entries: Sequence[int]) -> Iterator[int]:
+        """(size, place, ...) of the entries of a sample."""
+        for i, entry in enumerate(entries):
+            if not self.size:
+                yield from (len(entries), i)
+            elif self.most:
+                low = entry - entry % self.most
+                yield from (min(self.most, self.total - low), entry - low)
+            else:
+                yield from (self.size, entry)
 
 
 class Record:
     """The rows of a lane, as far back as a sample that sits there began."""
 
     def __init__(self) -> None:
-        self._rows: list[Row] = []
+        self._rows: list[tuple[Placed, Way]] = []
         self._first = 0  # number of the first that is kept
         self._since: dict[int, int] = {}  # of each seat, the number of its sample's row 0
         self._known: dict[tuple[int, ...], tuple[int, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def sit(self, seat: int) -> None:
         """A sample begins with the next row."""
@@ -65,18 +63,16 @@ class Record:
             del self._rows[: low - self._first]
             self._first = low
 
-    def add(self, row: Row) -> None:
-        self._rows.append(row)
+    def add(self, packing: Placed, way: Way) -> None:
+        """A row was done."""
+        self._rows.append((packing, way))
 
     def of(self, seat: int, plan: Plan) -> Runs:
         """The runs of the sample that is done, as Recipe.calls has them."""
         first = self._since[seat] - self._first
-        rows = self._rows[first : first + len(plan.rows)]
-        met = [
-            tuple(chain.from_iterable(row.places(seat)))
-            for row, branches in zip(rows, plan.branches, strict=True)
-            if branches
-        ]
+        rows = zip(self._rows[first:], plan.branches, strict=False)
+        met = [(way, packing.of(seat)) for (packing, way), branches in rows if branches]
         if len(self._known) > KNOWN:
             self._known.clear()
-        return tuple(self._known.setdefault(key, key) for key in map(tuple, runs(met)))
+        made = ((len(list(same)), *way.places(own)) for (way, own), same in groupby(met))
+        return tuple([self._known.setdefault(run, run) for run in made])

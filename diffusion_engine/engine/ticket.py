@@ -19,6 +19,7 @@ from ..sampler.request import Request
 from ..sampler.result import Result
 from ..sampler.sampler import Sampler
 from .handle import Handle, Status
+from .probe import Probe
 from .record import Runs
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class Ticket:
     error     what the request's own normals raised
     gone      whether it has ended and the engine has let go of it
     bucket    the size of all calls of its network, where bits depend on no more
-    calls     of each sample that is done the calls it met, where bits may depend on those
+    probe     what is known of the network's bits
+    calls     of each sample that is done the calls it met, where there is no bucket
     """
 
     served: Served
@@ -65,6 +67,7 @@ class Ticket:
     gone: bool = False
     samples: list[Tensor | None] = field(default_factory=list)
     bucket: int | None = None
+    probe: Probe | None = None
     calls: dict[int, Runs] = field(default_factory=dict)
     tapes: list[Tape] = field(default_factory=list)
     handle: Handle = field(init=False)
@@ -141,9 +144,14 @@ class Ticket:
         del self.handle
 
     def _sizes(self) -> dict[str, Any]:
-        """What the recipe says of the network's calls: nothing where they were found to agree."""
-        calls = [[[*run] for run in made] for _, made in sorted(self.calls.items())]
-        return {"bucket": self.bucket, "calls": calls if len(calls) == self.n else None}
+        """What the recipe says of the network's calls: nothing where these and a replay's own agree."""
+        made = [[[*run] for run in self.calls[i]] for i in sorted(self.calls)]
+        met = {size for sample in made for run in sample for size in run[1::2]}
+        together = sum(plan.entries for plan in self.plans)
+        probe = self.probe
+        if probe and all(map(probe.agrees, met)) and together <= probe.agreeing:
+            made = []
+        return {"bucket": self.bucket, "calls": made or None}
 
     def _result(self) -> Result:
         """What the handle gives, made by the thread that asks for it."""

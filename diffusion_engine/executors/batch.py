@@ -106,7 +106,7 @@ class Batch(Seats):
         """Entries of the coming call, as `inputs` prepared it."""
         return self._due.count
 
-    def reads(self) -> dict[int, list[int]]:
+    def reads(self) -> dict[int, tuple[int, ...]]:
         """Of each seat the entries of the coming call that are its own, as `inputs` prepared it."""
         calls = self.rows.kind[self._row] > CALLLESS  # in a seat that was left may sit a newcomer
         return {seat: self._due.of(seat) for seat in self._jobs if calls[seat]}

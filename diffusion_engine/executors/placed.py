@@ -27,10 +27,14 @@ class Placed:
     src: Table
     places: Table
     entries: np.ndarray
+    _by_seat: list[tuple[int, ...]] | None = None
 
-    def of(self, seat: int) -> list[int]:
+    def of(self, seat: int) -> tuple[int, ...]:
         """The entries of the call that are a seat's, by branch."""
-        return [entry for entry in self.entries[seat].tolist() if entry >= 0]
+        if self._by_seat is None:
+            table = self.entries.tolist()
+            self._by_seat = [tuple([entry for entry in own if entry >= 0]) for own in table]
+        return self._by_seat[seat]
 
 
 class Packings:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, groupby, repeat
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, repeat
 
 import torch
 from torch import Tensor
@@ -20,11 +20,6 @@ from ..plan import Plan
 Run = Sequence[int]
 # Of an entry: the size of its call, and its place there, or None where any will do.
 Where = tuple[int, int | None]
-
-
-def runs(calls: Iterable[Sequence[int]]) -> list[list[int]]:
-    """The (size, place, ...) of each call of a sample, by run lengths."""
-    return [[len(list(same)), *call] for call, same in groupby(calls)]
 
 
 def finish(

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
-    BeforeValidator,
     Field,
     ValidationError,
-    ValidationInfo,
     field_serializer,
     field_validator,
     model_validator,
@@ -24,8 +22,9 @@ from .. import checks
 from ..plan.guidance import CLASSIFIER, checked_interval
 from ..processes import Point
 from ..processes.grids import STEPS
+from .fields import Calls, Dtype, Labels, Level, Need, Number, Range, Seed
 from .model import Model
-from .wanted import REFINE, SEED, START
+from .wanted import REFINE, START
 
 FORMAT, RNG = "diffusion-engine-recipe/2", "philox4x32-10/2"
 FIRST = "diffusion-engine-recipe/1"  # its solvers' `max_order` was named `order`
@@ -33,41 +32,6 @@ BEFORE = "philox4x32-10/1"  # drew other normals where x was given, and the same
 
 INFINITY = 1e308
 CLIP = "give a range (low, high) with low < high, None or 'network'"
-
-
-def _number(given: Any, info: ValidationInfo) -> float:
-    return checks.number(str(info.field_name), given)
-
-
-def _labels(given: Any, info: ValidationInfo) -> Any:
-    """Whole numbers, of a sample one or a nested list of them."""
-    if isinstance(given, (list, tuple)):
-        return tuple(_labels(entry, info) for entry in given)
-    value = checks.plain(given)
-    if type(value) is not int:
-        raise ValueError(f"{info.field_name}={checks.said(given)}: labels are whole numbers")
-    return value
-
-
-def _seed(given: Any) -> int:
-    seed = checks.whole("seeds", given, 0, SEED)
-    if seed >= 2**64:
-        raise ValueError(f"seeds={seed}: {SEED}")
-    return seed
-
-
-def _level(given: Any) -> Any:
-    return (given.t, given.alpha, given.sigma) if isinstance(given, Point) else given
-
-
-Number = Annotated[float, BeforeValidator(_number)]
-Labels = Annotated[tuple[int | tuple[Any, ...], ...], BeforeValidator(_labels)]
-Seed = Annotated[int, Field(ge=0, lt=2**64), BeforeValidator(_seed)]
-Level = Annotated[tuple[Number, Number, Number], BeforeValidator(_level)]  # t, alpha, sigma
-Range = tuple[float, float]
-Dtype = Literal["float16", "bfloat16", "float32", "float64"]
-# What a recipe cannot hold and is given again.
-Need = Literal["condition", "compose", "x", "mask", "known", "noise", "plan"]
 
 
 class Method(Model):
@@ -250,7 +214,7 @@ class Recipe(Asked):
     compose: tuple[Labels, ...] | None = None
     guidance: tuple[Number, ...] | tuple[tuple[Number, ...], ...]
     bucket: int | None = Field(None, ge=1)
-    calls: tuple[tuple[tuple[int, ...], ...], ...] | None = None
+    calls: Calls | None = None
     needs: tuple[Need, ...]
 
     @model_validator(mode="before")
@@ -273,19 +237,6 @@ class Recipe(Asked):
                     f"the recipe's {key} is {given.get(key)!r} and this version reads {own!r}; use the "
                     "version that made it"
                 )
-        return given
-
-    @field_validator("calls")
-    @classmethod
-    def _calls(cls, given: Any) -> Any:
-        for i, sample in enumerate(given or ()):
-            for run in sample:
-                places = zip(run[1::2], run[2::2], strict=False)
-                if len(run) % 2 == 0 or run[0] < 1 or not all(0 <= p < s for s, p in places):
-                    raise ValueError(
-                        f"calls[{i}] has the run {list(run)}: it is (calls, size, place, size, place, ...), "
-                        "with each place below its size"
-                    )
         return given
 
     @classmethod
