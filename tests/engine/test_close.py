@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_cases import TIMEOUT, Network, one, running, same, spec, until
+from engine_cases import TIMEOUT, Network, engine_of, one, running, same, spec, until
 
 from diffusion_engine import ScoreNetwork
 from diffusion_engine.engine import Cancelled, Engine, EngineClosed
@@ -32,7 +32,7 @@ def no_thread_stays():
 
 def test_idle():
     for drain in (True, False):
-        engine = Engine(Network().score, 2)
+        engine = engine_of(Network(), 2)
         engine.close(drain)
         engine.close(not drain)
         with pytest.raises(EngineClosed, match="the engine is closed; make another"):
@@ -44,7 +44,7 @@ def test_idle():
 @pytest.mark.parametrize("drain", [True, False])
 def test_under_load(drain):
     network = Network()
-    engine = Engine(network.score, 2)
+    engine = engine_of(network, 2)
     with network.held(engine) as first:
         handles = [engine.submit(spec(steps=3), **one(i)) for i in range(8)]
         closing = [threading.Thread(target=engine.close, args=(drain,)) for _ in range(3)]
@@ -75,7 +75,7 @@ def test_under_load(drain):
 
 def test_a_drain_that_becomes_an_end():
     network = Network()
-    engine = Engine(network.score, 1)
+    engine = engine_of(network, 1)
     with network.held(engine):
         handles = [engine.submit(spec(steps=1000), **one(i)) for i in range(3)]
         thread = threading.Thread(target=engine.close)
@@ -93,7 +93,7 @@ def test_a_drain_that_becomes_an_end():
 
 def test_from_a_callback():
     network = Network()
-    engine = Engine(network.score, 2)
+    engine = engine_of(network, 2)
     with network.held(engine) as first:
         other = engine.submit(spec(steps=3), **one(1))
         first.add_done_callback(lambda _: engine.close())
@@ -105,7 +105,7 @@ def test_from_a_callback():
 
 def test_an_error_within_a_with():
     network, handles = Network(), []
-    with pytest.raises(ZeroDivisionError), Engine(network.score, 1) as engine:
+    with pytest.raises(ZeroDivisionError), engine_of(network, 1) as engine:
         handles += [engine.submit(spec(steps=1000), **one(i)) for i in range(3)]
         raise ZeroDivisionError
     assert [handle.status for handle in handles] == ["cancelled"] * 3
@@ -126,7 +126,7 @@ def test_the_users_module_is_given_back():
 def test_an_engine_that_nobody_holds():
     """Its thread ends, when what it took is done."""
     network = Network()
-    engine = Engine(network.score, 2)
+    engine = engine_of(network, 2)
     with network.held(engine):
         handle = engine.submit(spec(steps=2), **one(1))
         thread = engine._loop._thread
@@ -174,7 +174,6 @@ handles[0].events(), next(e for e in handles[0].events() if e.kind == "row")
 """
 ENDS = {
     "end": ("", 0),
-    "exit": ("sys.exit(3)", 3),
     "error": ("raise ZeroDivisionError", 1),
     "thread": ("import threading; threading.Thread(target=handles[1].cancel).start()", 0),
 }

@@ -185,6 +185,17 @@ def test_requests_of_other_kinds_have_batches_of_their_own():
         assert engine.snapshot()["lanes"] == 4
 
 
+def test_a_request_that_is_wider_than_the_others():
+    """Of more entries a call than the batch of those has seats gets a batch of its own."""
+    compose = [([1], 1.0), ([2], 0.5), ([3], -0.25)]
+    with running(1) as (_, engine):
+        wide = engine.submit(spec(steps=2), seeds=[1], compose=compose)
+        narrow = engine.submit(spec(steps=2), **one(1))
+        assert same(narrow, steps=2, **one(1))
+        assert same(wide, steps=2, seeds=[1], compose=compose)
+        assert engine.snapshot()["lanes"] == 2
+
+
 def test_what_was_given_is_the_callers():
     x, y = torch.randn(2, *SHAPE), torch.tensor([3, 4])
     known, mask = torch.randn(2, *SHAPE), (torch.randn(2, *SHAPE) > 0).float()

@@ -132,7 +132,7 @@ def test_a_reader_whose_loop_is_gone():
 
 
 def test_nothing_comes_after_the_end():
-    events = Events(4)
+    events = Events(4, lambda reader: None)
     for kind in ("queued", "cancelled", "started", "row", "done"):
         events.put(Event(kind))
     assert kinds(events) == ["queued", "cancelled"]

@@ -68,11 +68,16 @@ class Network:
         return list(dict.fromkeys(label for labels in self.calls for label in labels))
 
 
+def engine_of(network, capacity=4, probe=False, **options):
+    """An engine that calls the network for samples alone."""
+    return Engine(network.score, capacity, probe=probe, **options)
+
+
 @contextmanager
 def running(capacity=4, network=None, **options):
     """A network and its engine."""
     network = network or Network()
-    with Engine(network.score, capacity, **options) as engine:
+    with engine_of(network, capacity, **options) as engine:
         yield network, engine
 
 
