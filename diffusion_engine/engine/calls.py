@@ -7,13 +7,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..executors import GraphError
 from ..executors.buffers import Inputs, some
 
 Call = Callable[..., Sequence[Tensor]]
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a GPU or by torch's allocator of the host."""
+    """Whether an allocation failed, on a GPU, in a capture there or by torch's allocator of the host."""
+    if isinstance(error, GraphError) and error.__cause__ is not None:
+        return out_of_memory(error.__cause__)
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
@@ -22,8 +25,15 @@ def out_of_memory(error: BaseException) -> bool:
 def in_parts(call: Call, given: Inputs, most: int) -> list[Tensor]:
     """The outputs of a call, made by calls of at most so many entries."""
     count = len(given[0])
-    made = [call(*some(given, range(low, min(low + most, count)))) for low in range(0, count, most)]
+    made = [
+        own(call(*some(given, range(low, min(low + most, count))))) for low in range(0, count, most)
+    ]
     return [torch.cat(parts) for parts in zip(*made, strict=True)]
+
+
+def own(outs: Sequence[Tensor]) -> list[Tensor]:
+    """Copies: the next call of a compiled network may write where this one did."""
+    return [out.clone() for out in outs]
 
 
 def alone(call: Call, given: Inputs, entries: Sequence[int], size: int | None) -> list[Tensor]:
@@ -32,7 +42,7 @@ def alone(call: Call, given: Inputs, entries: Sequence[int], size: int | None) -
     size  entries of every call of this batch, or None: then the entry stands where it stood, among copies
     """
     if size is None:
-        return list(call(*some(given, entries)))
+        return own(call(*some(given, entries)))
     index = [entries[0]] * size
     for entry in entries:
         index[entry] = entry

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import checks
 from ..executors import Executor
+from ..executors import executor as named_executor
 from ..networks.decoder import Decoder
 from ..networks.network import ScoreNetwork
 from ..sampler.request import ASKED
@@ -81,6 +82,7 @@ class Engine:
         self.max_queue = checks.whole("max_queue", max_queue, 1, "at least 1 request")
         max_bytes = checks.whole("max_bytes", max_bytes, 0, "bytes for networks and batches")
         checks.one_of("batch", batch, ("bucket", "fixed"))
+        named_executor(executor, backend)  # raises what each network would
         how = {
             "device": device, "dtype": dtype, "backend": backend, "accelerate": accelerate,
             "executor": executor, "compile": compile, "decoder": decoder, "batch_size": self.capacity,

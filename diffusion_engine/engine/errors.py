@@ -33,10 +33,10 @@ class NonFinite(EngineError):
 def bare(error: BaseException) -> BaseException:
     """The error without what its frames hold, and without the frames that still run: a caller who keeps it
     would keep a failed call's tensors, and the next call could not have their memory."""
-    running, frame = set(), sys._getframe()
+    running, frame = set(), sys._getframe().f_back
     while frame is not None:
         running.add(frame)
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     at: BaseException | None = error
     while at is not None:
         trace = at.__traceback__

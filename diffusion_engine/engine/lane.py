@@ -211,11 +211,14 @@ class Lane:
         if failed:  # without them the others may be called together
             self.apart = self._apart_next = 1
             self.batch.inputs()
-        reads, count = self.batch.reads(), self.batch.calls
-        outs = [out.new_zeros(count, *out.shape[1:]) for out in next(iter(made.values()), ())]
-        for seat, entries in reads.items():  # those of who failed stay 0: nobody reads them
-            for out, own in zip(outs, made[seat], strict=True):
-                out[list(entries)] = own
+        if not self.batch.calls:
+            return []
+        # Those who failed still have their entries, which nobody reads.
+        like, count = next(iter(made.values()), given[:1]), self.batch.calls
+        outs = [part.new_zeros(count, *part.shape[1:]) for part in like]
+        for seat, entries in self.batch.reads().items():
+            for out, part in zip(outs, made[seat], strict=True):
+                out[entries] = part
         return outs
 
     def _note(self) -> None:

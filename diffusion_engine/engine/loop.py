@@ -135,7 +135,7 @@ class Loop:
     def _drop(self) -> None:
         """Lets go of the networks and their batches."""
         for served in self._served:
-            served.drop()
+            served.close()
 
     def _run(self) -> None:
         try:
@@ -151,14 +151,14 @@ class Loop:
     def _turn(self) -> bool:
         """One row of one lane. False when there is nothing more to do."""
         self._await_news()
-        now = self.clock()
-        while self._arrived:
+        now, closing, gone = self.clock(), self.closing, len(self._gone)
+        while self._arrived:  # those too who left, or will be closed upon: they came before
             self._enter(self._arrived.popleft(), now)
-        while self._gone:
+        for _ in range(gone):
             self._leave(self._gone.popleft())
         while self._asked:
             _answer(*self._asked.popleft())
-        if self.closing == "now":
+        if closing == "now":
             for ticket in list(self.here.values()):
                 self._end(ticket, Cancelled("the engine was closed before it was done"))
         self._expire(now)

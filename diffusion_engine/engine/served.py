@@ -18,7 +18,7 @@ from ..networks.wrapper import unwrapped
 from ..sampler.request import Request
 from ..sampler.sampler import Sampler
 from ..sampler.spec import Spec
-from .errors import EngineError
+from .errors import EngineClosed, EngineError
 from .lane import Lane, roomy
 from .probe import Probe, first_call
 from .ticket import Ticket
@@ -50,7 +50,7 @@ class Served:
         self.probing, self.probes = probing, dict[tuple, Probe]()
         self._how: dict[str, Any] = dict(how)
         self.lanes: dict[Capacity, Lane] = {}
-        self.users = 0
+        self.users, self._closed = 0, False
         self._first: Sampler | None = None
         self._samplers: Lru[str, Sampler] = Lru(SAMPLERS)
         self._entered = ExitStack()
@@ -70,7 +70,16 @@ class Served:
         )
 
     def ticket(self, spec: Spec, n: int | None, given: Mapping[str, Any]) -> Ticket:
-        """A request, checked. Raises ValueError where it does not suit the network or its batches."""
+        """A request, checked.
+
+        Raises ValueError where it does not suit the network or its batches, and EngineClosed.
+        """
+        with self._lock:  # the network stays until the request is there
+            if self._closed:
+                raise EngineClosed("the engine is closed; make another")
+            return self._ticket(spec, n, given)
+
+    def _ticket(self, spec: Spec, n: int | None, given: Mapping[str, Any]) -> Ticket:
         sampler = self.sampler(spec)
         asked = {name: value for name, value in spec.request().items() if value}
         request = Request.of(sampler, n, **asked | dict(given))
@@ -168,6 +177,12 @@ class Served:
                     "the first request comes"
                 )
             self._first.update_weights(weights)
+
+    def close(self) -> None:
+        """Lets go of all, for good."""
+        with self._lock:
+            self._closed = True
+            self.drop()
 
     def drop(self) -> None:
         """Lets go of the placed network and its batches."""

@@ -15,6 +15,7 @@ from ..executors import Capacity, Job
 from ..executors.job import NoiseSource
 from ..plan import Plan
 from ..rollouts.tape import Tape, tapes
+from ..sampler.nonfinite import finite_images
 from ..sampler.request import Request
 from ..sampler.result import Result
 from ..sampler.sampler import Sampler
@@ -161,6 +162,7 @@ class Ticket:
         if decoder is not None and self.request.encoding is None:
             with torch.no_grad():
                 samples, latents = decoder(samples), samples
+            finite = finite_images(self.request.seeds, finite, samples)
         return Result(
             samples=samples,
             seeds=list(self.request.seeds),

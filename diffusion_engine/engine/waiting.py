@@ -116,7 +116,7 @@ class Waiting:
             self._sift(lambda score, _: score)
 
     def tickets(self) -> list[Ticket]:
-        return [ticket for heap in self._heaps.values() for _, ticket in heap]
+        return [t for heap in self._heaps.values() for _, t in heap if t.waiting]
 
     def _raise(self, now: float) -> None:
         """Age changed the levels since they were put here."""

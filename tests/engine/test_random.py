@@ -1,0 +1,169 @@
+"""Requests that come, are cancelled, read and awaited in any order, with failures among them: nothing that
+was taken is lost, and what is done has the bits that it has alone."""
+
+import asyncio
+import random
+import sys
+import threading
+from functools import cache
+from itertools import chain
+
+import pytest
+import torch
+from engine_cases import TIMEOUT, Network, Poisoned, alone, plain
+from executor_cases import SHAPE
+from tape import launches_are_recorded, taping
+
+from diffusion_engine.engine import Cancelled, DeadlineMissed, Engine, EngineClosed, NonFinite
+
+__all__ = ["launches_are_recorded"]
+pytestmark = pytest.mark.timeout(200)
+EXECUTORS = {"eager": lambda: "eager", "recorder": taping}
+SOLVERS = ("ddim", "heun", "dpmpp_2m", "ddpm", "dpmpp_2m_sde")
+POISON, NAN = 8, 7
+
+
+@pytest.fixture(autouse=True)
+def threads_change_places_often():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@cache
+def given(n):
+    """Normals for runs of up to 20 rows."""
+    return torch.randn(20, 2, n, *SHAPE, generator=torch.Generator().manual_seed(n))
+
+
+def asked(order, spoilt):
+    """A request at random: its solver, steps and the rest; some that will fail."""
+    n, labels = (
+        order.choice((1, 1, 1, 2, 5)),
+        POISON + 1 if spoilt and order.random() < 0.3 else NAN,
+    )
+    request = {
+        "seeds": [order.randrange(50) for _ in range(n)],
+        "condition": [order.randrange(labels) for _ in range(n)],
+        "guidance": order.choice((1.0, 1.0, 2.0)),
+    }
+    if order.random() < 0.2:
+        request["noise"] = order.choice((given(n), "brownian", wrong))
+    return order.choice(SOLVERS), order.randint(1, 6), request
+
+
+def wrong(row, m, seeds):
+    raise Poisoned("noise")
+
+
+def told(handle, how):
+    """Waits in one of the ways that there are; what is done, or why it is not."""
+    try:
+        if how == "await":
+            return asyncio.run(asyncio.wait_for(awaited(handle), TIMEOUT))
+        if how == "events":
+            *_, last = handle.events(room=2)
+            assert last.kind == handle.status
+        return handle.result(TIMEOUT)
+    except (Poisoned, NonFinite, Cancelled, DeadlineMissed) as error:
+        return error
+
+
+async def awaited(handle):
+    return await handle
+
+
+def check(found, solver, steps, request, spoilt):
+    """Whether a request ended as it had to."""
+    if isinstance(found, Cancelled):
+        return True
+    labels, noise = set(request["condition"]), request.get("noise")
+    fails = noise is wrong or (spoilt and labels & {POISON, NAN})
+    if isinstance(found, Exception) or fails:
+        return bool(fails) and isinstance(found, (Poisoned, NonFinite))
+    return torch.equal(found.samples, alone(solver, steps, **request))
+
+
+def work(engine, seed, count, spoilt, wrongs, drop):
+    order = random.Random(seed)
+    for _ in range(count):
+        solver, steps, request = asked(order, spoilt)
+        more = {
+            "priority": order.randrange(3), "key": str(order.randrange(3)), "preview": order.randrange(3),
+            "deadline": order.choice((None, None, 1e-3, 600.0)),
+        }  # fmt: skip
+        try:
+            handle = engine.submit({"solver": solver, "steps": steps}, **request, **more)
+        except DeadlineMissed:
+            continue
+        except EngineClosed:
+            break
+        readers = [handle.events(room=order.randrange(1, 5)) for _ in range(order.randrange(3))]
+        if readers and order.random() < 0.5:
+            next(readers[0])
+        if order.random() < 0.2:
+            handle.cancel()
+        if order.random() < drop:
+            wrongs.append((handle, solver, steps, request))
+            continue
+        found = told(handle, order.choice(("result", "await", "events")))
+        if not check(found, solver, steps, request, spoilt):
+            wrongs.append((solver, steps, request, found))
+
+
+def storm(engine, count, spoilt=False, drop=0.0):
+    """Four threads that ask for so many requests each; what was wrong."""
+    wrongs = [[] for _ in range(4)]
+    threads = [
+        threading.Thread(target=work, args=(engine, seed, count, spoilt, wrongs[seed], drop))
+        for seed in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    return threads, wrongs
+
+
+def ended(threads):
+    for thread in threads:
+        thread.join(5 * TIMEOUT)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("batch", ["bucket", "fixed"])
+@pytest.mark.parametrize("name", EXECUTORS)
+def test_any_order(name, batch):
+    network, spoilt = Network(), name == "eager"  # in a graph nothing raises and no value decides
+    if spoilt:
+        network.raises[POISON], network.room = (
+            Poisoned("network"),
+            7 if batch == "bucket" else 1 << 30,
+        )
+        network.nan.add(NAN)
+    else:
+        network.score = network.score.with_module(plain)
+    with Engine(network.score, 4, batch=batch, executor=EXECUTORS[name]()) as engine:
+        threads, wrongs = storm(engine, 25, spoilt)
+        ended(threads)
+        assert not list(chain(*wrongs))
+        found = engine.snapshot()
+    assert found["submitted"] == found["done"] + found["failed"] + found["cancelled"]
+    assert (found["occupied"], found["queued"], found["running"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("drain", [True, False])
+def test_an_end_in_the_middle(drain):
+    """Every handle ends, in whatever state the engine was when it was closed."""
+    network = Network()
+    network.raises[POISON] = Poisoned("network")
+    network.nan.add(NAN)
+    with Engine(network.score, 4) as engine:
+        threads, kept = storm(engine, 40, True, drop=1.0)
+        while sum(map(len, kept)) < 40 and any(thread.is_alive() for thread in threads):
+            threads[0].join(1e-3)
+        engine.close(drain)
+        ended(threads)
+        for handle, solver, steps, request in chain(*kept):
+            assert handle.status in ("done", "failed", "cancelled")
+            assert check(told(handle, "result"), solver, steps, request, True)
+    assert engine.snapshot()["occupied"] == 0
