@@ -16,7 +16,7 @@ from .calls import alone, in_parts, out_of_memory
 from .errors import EngineError, NonFinite, bare
 from .events import Event
 from .probe import Probe
-from .record import Record, Row
+from .record import Record
 from .ticket import Ticket
 from .waiting import Waiting
 
@@ -110,7 +110,7 @@ class Lane:
             if sample == 0:
                 started.append(ticket)
             self.waiting.charge(ticket, ticket.cost(sample))
-            if ticket.waiting:
+            if ticket.admitted < ticket.n:
                 self.waiting.put(ticket, now)
         return started
 
@@ -224,7 +224,7 @@ class Lane:
         size = self.batch.stages.size(packing.count) if self.fixed or not apart else 0
         if self._way == "parts":
             most = self.most
-        self._record.add(Row(packing, size, most, apart))
+        self._record.add(packing, size, most, apart)
         probe = self.probe
         if probe is not None and size and not most and size not in probe.found:
             probe.look(size)

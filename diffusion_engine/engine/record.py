@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 from ..executors.placed import Placed
@@ -15,7 +15,7 @@ KNOWN = 1 << 16  # runs that samples share
 Runs = tuple[tuple[int, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Row:
     """How the network was called for a row.
 
@@ -29,9 +29,16 @@ class Row:
     size: int
     most: int = 0
     apart: bool = False
+    _met: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
-    def places(self, seat: int) -> list[tuple[int, int]]:
-        """The (size, place) of each of a seat's entries."""
+    def met(self, seat: int) -> tuple[int, ...]:
+        """The (size, place, size, place, ...) of a seat's entries."""
+        found = self._met.get(seat)
+        if found is None:
+            found = self._met[seat] = tuple(chain.from_iterable(self._places(seat)))
+        return found
+
+    def _places(self, seat: int) -> list[tuple[int, int]]:
         entries = self.packing.of(seat)
         if self.apart and not self.size:
             return [(len(entries), i) for i in range(len(entries))]
@@ -52,6 +59,9 @@ class Record:
         self._first = 0  # number of the first that is kept
         self._since: dict[int, int] = {}  # of each seat, the number of its sample's row 0
         self._known: dict[tuple[int, ...], tuple[int, ...]] = {}
+        self._alike: dict[
+            tuple[int, int, int, bool], Row
+        ] = {}  # seats come to the same calls again
 
     def sit(self, seat: int) -> None:
         """A sample begins with the next row."""
@@ -65,18 +75,22 @@ class Record:
             del self._rows[: low - self._first]
             self._first = low
 
-    def add(self, row: Row) -> None:
+    def add(self, packing: Placed, size: int, most: int, apart: bool) -> None:
+        """How the network was called for the row that was done, as Row has it."""
+        key = id(packing), size, most, apart
+        row = self._alike.get(key)
+        if row is None:
+            if len(self._alike) >= KEPT:
+                self._alike.clear()
+            row = self._alike[key] = Row(packing, size, most, apart)
         self._rows.append(row)
 
     def of(self, seat: int, plan: Plan) -> Runs:
         """The runs of the sample that is done, as Recipe.calls has them."""
         first = self._since[seat] - self._first
         rows = self._rows[first : first + len(plan.rows)]
-        met = [
-            tuple(chain.from_iterable(row.places(seat)))
-            for row, branches in zip(rows, plan.branches, strict=True)
-            if branches
-        ]
+        called = zip(rows, plan.branches, strict=True)
+        met = [row.met(seat) for row, branches in called if branches]
         if len(self._known) > KNOWN:
             self._known.clear()
         return tuple(self._known.setdefault(key, key) for key in map(tuple, runs(met)))
