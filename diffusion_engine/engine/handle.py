@@ -87,7 +87,10 @@ class Handle:
         return await asyncio.to_thread(self._made) if self._slow else self._made()
 
     def cancel(self, reason: str = "its caller cancelled it") -> bool:
-        """Gives the request up: its seats are free at the next row. False where it has ended already."""
+        """Gives the request up: its seats are free at the next row. False where it has ended already.
+
+        reason  what `result` says to who waits
+        """
         if self._future.done():
             return self._future.cancelled()
         with self._lock:
