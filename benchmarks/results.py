@@ -52,18 +52,29 @@ ERRORS = "-errors.csv"
 ERROR_KEYS = (
     "op", "shape", "plain", "torch", "ours", "of_bound", "device", "version", "commit", "date",
 )  # fmt: skip
-# A file each, which a new run replaces: what samples are off by, and where the time of a run goes.
-GENIE, ENCODING, PROFILE = "genie.csv", "encoding.csv", "profile.csv"
+# A file each, which a new run replaces: what samples are off by, where the time of a run goes, an engine
+# under load.
+GENIE, ENCODING, PROFILE, SERVE = "genie.csv", "encoding.csv", "profile.csv", "serve.csv"
 ABOUT = ("device", "threads", "torch", "commit", "date")
 GENIE_KEYS = ("quantity", "guidance", "contender", "grid", "calls", "value", *ABOUT)
 ENCODING_KEYS = ("solver", "refine", "data", "steps", "error", *ABOUT)
 PROFILE_KEYS = (
     "part", "within", "calls_per_row", "us_per_row", "share", "solver", "samples", "rows", "others", *ABOUT,
 )  # fmt: skip
+SERVE_KEYS = (
+    "mix", "contender", "waiting", "load", "images_s", "p20", "p80", "latency_p50_ms", "latency_p95_ms",
+    "latency_p99_ms", "preview_p50_ms", "preview_p95_ms", "preview_p99_ms", "occupancy", "us_row", "requests",
+    "repeats", "others", *ABOUT,
+)  # fmt: skip
+SERVE_SHOWN = {
+    "mix": 6, "contender": 13, "threads": 7, "waiting": 8, "load": 5, "images_s": 8, "p20": 7, "p80": 7,
+    "latency_p50_ms": 14, "latency_p99_ms": 14, "preview_p50_ms": 14, "preview_p99_ms": 14, "occupancy": 9,
+    "us_row": 7, "others": 6,
+}  # fmt: skip
 
 COLUMNS = {
     RUNS: RUN_KEYS, ERRORS: ERROR_KEYS,
-    GENIE: GENIE_KEYS, ENCODING: ENCODING_KEYS, PROFILE: PROFILE_KEYS,
+    GENIE: GENIE_KEYS, ENCODING: ENCODING_KEYS, PROFILE: PROFILE_KEYS, SERVE: SERVE_KEYS,
 }  # fmt: skip
 
 Row = dict[str, str | int | float | None]

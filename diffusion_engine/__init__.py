@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import processes
     from .adapters.diffusers import decoder_from_diffusers, from_diffusers
+    from .engine import Engine
     from .networks.classifier import with_classifier
     from .networks.decoder import Decoder
     from .networks.linearize import linearized
@@ -34,6 +35,7 @@ __all__ = [
     "SOLVERS",
     "Call",
     "Decoder",
+    "Engine",
     "Parameterisation",
     "Plan",
     "Profile",
@@ -60,6 +62,7 @@ __all__ = [
 
 _MODULES = {
     "adapters.diffusers": ("decoder_from_diffusers", "from_diffusers"),
+    "engine": ("Engine",),
     "networks.classifier": ("with_classifier",),
     "networks.decoder": ("Decoder",),
     "processes.grids": ("GRIDS",),

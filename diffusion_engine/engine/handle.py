@@ -23,6 +23,7 @@ class Handle:
     samples  how many were asked for
     build    makes the result, in the thread that asks for it
     slow     whether that takes long
+    watched  whether somebody reads the events
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Handle:
         self._started = False
         self._reason: str | None = None
         self._readers: tuple[Events, ...] = ()
+        self.watched = False
         self._lock = Lock()
         self.on_cancel: Callable[[], None] = _nothing
 
@@ -85,14 +87,17 @@ class Handle:
         return await asyncio.to_thread(self._made) if self._slow else self._made()
 
     def cancel(self, reason: str = "its caller cancelled it") -> bool:
-        """Gives the request up: its seats are free at the next row. False where it has ended already."""
+        """Gives the request up: its seats are free at the next row. False where it has ended already.
+
+        reason  what `result` says to who waits
+        """
         if self._future.done():
             return self._future.cancelled()
         with self._lock:
             self._reason = self._reason or reason
         if not self._future.cancel():
             return False
-        self._over()()
+        self._over(False)()
         return True
 
     def events(self, room: int = ROOM) -> Events:
@@ -109,6 +114,7 @@ class Handle:
                 reader.put(self._last())
             else:
                 self._readers += (reader,)
+                self.watched = True
         return reader
 
     def add_done_callback(self, told: Callable[[Handle], Any]) -> None:
@@ -118,16 +124,12 @@ class Handle:
         """
         self._future.add_done_callback(lambda _: told(self))
 
-    @property
-    def watched(self) -> bool:
-        """Whether somebody reads the events."""
-        return bool(self._readers)
-
     def start(self) -> None:
         """Of the engine: the first sample has its seat."""
         with self._lock:
             self._started = True
-            self._tell(Event("started"))
+            if self._readers:
+                self._tell(Event("started"))
 
     def tell(self, event: Event) -> None:
         """Of the engine: a row or a preview."""
@@ -142,15 +144,15 @@ class Handle:
                 self._future.set_exception(error)
         except InvalidStateError:
             return False
-        self._over()
+        self._over(error is None)
         return True
 
-    def _over(self) -> Callable[[], None]:
+    def _over(self, done: bool) -> Callable[[], None]:
         """Tells the readers how it ended and lets go of what is needed no more; what a cancel has to do."""
         with self._lock:
-            readers, self._readers = self._readers, ()
+            readers, self._readers, self.watched = self._readers, (), False
             on_cancel, self.on_cancel = self.on_cancel, _nothing
-            if self.status != "done":
+            if not done:
                 self._build = None
         for reader in readers:
             reader.put(self._last())
@@ -159,6 +161,7 @@ class Handle:
     def _left(self, reader: Events) -> None:
         with self._lock:
             self._readers = tuple(one for one in self._readers if one is not reader)
+            self.watched = bool(self._readers)
 
     def _last(self) -> Event:
         status = self.status

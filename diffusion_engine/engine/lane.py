@@ -110,7 +110,7 @@ class Lane:
             if sample == 0:
                 started.append(ticket)
             self.waiting.charge(ticket, ticket.cost(sample))
-            if ticket.waiting:
+            if ticket.admitted < ticket.n:
                 self.waiting.put(ticket, now)
         return started
 

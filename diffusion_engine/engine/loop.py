@@ -247,8 +247,8 @@ class Loop:
             ticket.served.users -= 1
         self._shares.leave(ticket.key)
         self._deadlines.leave()
-        if (lane := ticket.served.lanes.get(ticket.capacity)) is not None:
-            lane.release(ticket)
+        if status != "done" and (lane := ticket.served.lanes.get(ticket.capacity)) is not None:
+            lane.release(ticket)  # of one that is done all seats are free
         self.metrics.ended(status, self.clock() - ticket.submitted)
         ticket.leave(status)
 

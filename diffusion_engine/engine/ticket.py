@@ -81,6 +81,7 @@ class Ticket:
         self.tapes = tapes(self.request.record, self.plans)
         rows, slow = max(len(plan.rows) for plan in self.plans), self.sampler.decoder is not None
         self.handle = Handle(self.request.n, rows, self._result, slow)
+        self._pixels = math.prod(self.capacity.shape)
         self._make(0)
 
     @property
@@ -99,7 +100,7 @@ class Ticket:
     def cost(self, sample: int) -> float:
         """Entries x rows x pixels of a sample."""
         plan = self.plans[sample]
-        return plan.entries * len(plan.rows) * math.prod(self.capacity.shape)
+        return plan.entries * len(plan.rows) * self._pixels
 
     def least_s(self, row_s: float) -> float:
         """Seconds that its samples take, a batch full at a time, where a row takes so many."""

@@ -64,7 +64,7 @@ class Deadlines:
     def leave(self) -> None:
         """A request has ended. Those who have are let go of when they are the most."""
         self._gone += 1
-        if 2 * self._gone > len(self._heap):
+        if self._heap and 2 * self._gone > len(self._heap):
             self._heap, self._gone = [e for e in self._heap if not e[2].ended], 0
             heapq.heapify(self._heap)
 
@@ -99,9 +99,10 @@ class Waiting:
             if not heap:
                 del self._heaps[key]
                 continue
-            level, *rest = heap[0][0]
-            candidate = (level, self._shares.had(key), *rest), key
-            best = candidate if best is None else min(best, candidate)
+            level, service, order = heap[0][0]
+            candidate = (level, self._shares.had(key), service, order), key
+            if best is None or candidate < best:
+                best = candidate
         return None if best is None else heapq.heappop(self._heaps[best[1]])[1]
 
     def charge(self, ticket: Ticket, cost: float) -> None:

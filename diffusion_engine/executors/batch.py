@@ -70,9 +70,7 @@ class Batch(Seats):
 
     def finite(self, seats: Sequence[int]) -> list[bool]:
         """Whether all values of some seats were finite so far. Waits for the device."""
-        status = self.buffers.step.status
-        assert status is not None
-        found = status.tolist()  # of those who just joined, what was before them
+        found = self._status.values()  # of those who just joined, what was before them
         return [seat in self._joined or not found[seat] for seat in seats]
 
     def inputs(self) -> Inputs | None:

@@ -79,6 +79,7 @@ class Buffers:
         self.rows = RowTable(self.step.table, self.paths, kinds)
         self.latents = Latents(self.step, s.latent, s.room, s.dtype) if s.latent else None
         self._slots = self.step.slots.unbind()
+        self._states = self._slots[0].split(1)
         self._names = [name for name, _, _ in s.condition]
         self._inputs: dict[int, Inputs] = {}
         self.bytes = sum(t.nbytes for t in self._tensors())
@@ -165,8 +166,8 @@ class Buffers:
     def read(self, seats: Sequence[int], parts: int = 1) -> Tensor:
         """The samples of some seats, [n, parts x C, *pixel], in memory of their own."""
         slots, first, count = self._slots, seats[0], len(seats)
-        if count == parts == 1:
-            return slots[0].narrow(0, first, 1).clone()
+        if count == parts == 1:  # a view that is there: 1.5 us in place of 5
+            return self._states[first].clone()
         side_by_side = list(seats) == list(range(first, first + count))
         where = slice(first, first + count) if side_by_side else list(seats)
         return torch.cat([slots[k][where] for k in range(parts)], dim=1)  # keeps the memory format

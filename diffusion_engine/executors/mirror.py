@@ -24,6 +24,10 @@ class Mirror:
         else:
             self.tensor.copy_(torch.from_numpy(values), non_blocking=True)
 
+    def values(self) -> list[int]:
+        """What the tensor holds. Waits for the device."""
+        return (self.tensor if self._here is None else self._here).tolist()
+
     def clear(self, i: int) -> None:
         """Element i becomes 0."""
         if self._here is not None:

@@ -172,7 +172,7 @@ class Seats:
         return ended
 
     def _held(self, seat: int) -> tuple[Job, Rows]:
-        whole = isinstance(seat, Integral) and not isinstance(seat, bool)
+        whole = type(seat) is int or (isinstance(seat, Integral) and not isinstance(seat, bool))
         if not whole or seat not in self._jobs:
             raise ValueError(
                 f"nobody has seat {seat!r}: it was released already, or is none of "

@@ -20,6 +20,7 @@ NAMES = list(CHOSEN)
 GLOSSARY = set(re.findall(r"`(\w+)`", PAGE.partition("\n## ")[0]))
 EXPORTING = (
     "accelerate", "executors", "genie", "ops.functional", "processes", "profiling", "rollouts", "solvers",
+    "accelerate", "engine", "executors", "genie", "ops.functional", "processes", "profiling", "solvers",
     "testing",
 )  # fmt: skip
 
