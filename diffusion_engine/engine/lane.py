@@ -218,7 +218,7 @@ class Lane:
         outs = [part.new_zeros(count, *part.shape[1:]) for part in like]
         for seat, entries in self.batch.reads().items():
             for out, part in zip(outs, made[seat], strict=True):
-                out[entries] = part
+                out[list(entries)] = part
         return outs
 
     def _note(self) -> None:
