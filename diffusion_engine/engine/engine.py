@@ -40,10 +40,11 @@ class Engine:
     capacity    samples of one batch
     device, dtype, backend, accelerate, executor, compile, decoder  of every network, as in Sampler
     batch       "bucket": a call has as many entries as are due (in CUDA graphs the next of their sizes),
-                which changes as neighbours come and go. "fixed": every call has one size, so that a sample
-                depends on its network, recipe, seed and that size alone, whatever the network
+                which changes as neighbours come and go; where bits depend on that, recipes say each call's
+                size and place. "fixed": every call has one size, one whose places were found to agree, so
+                that a sample depends on its network, recipe, seed and that size alone
     probe       whether a network is called in batches of copies before samples share one: to know which sizes
-                of calls give the same bits, and to refuse one that mixes samples. It takes up to three calls
+                of calls give the same bits, and to refuse one that mixes samples. It takes four to six calls
                 of each size, at the size's first use
     max_queue   requests that wait or run at a time
     max_bytes   that placed networks and their batches may take together; those not used for longest go first

@@ -1,6 +1,7 @@
 """A sample's bits: those that it has alone, or those that its recipe makes again."""
 
 import json
+from collections import Counter
 
 import pytest
 import tape
@@ -148,6 +149,34 @@ def test_a_network_that_mixes_samples_is_not_batched(kind, executor):
         assert engine.submit({"solver": "ddim", "steps": 3}, 3).result(WAIT).samples.shape[0] == 3
 
 
+def test_one_that_mixes_large_batches_alone_is_found_in_the_first():
+    own = network(lambda x, label: elementwise(x, label) - (x.mean() if len(x) > 5 else 0.0))
+    with Engine(own, capacity=8) as engine:
+        assert engine.submit("ddim", 4).result(WAIT).samples.shape[0] == 4
+        with pytest.raises(EngineError, match="mixes the samples"):
+            engine.submit("ddim", 8).result(WAIT)
+        with pytest.raises(EngineError, match="mixes the samples"):
+            engine.submit("ddim")
+
+
+def test_a_size_is_tried_once():
+    sizes = Counter()
+
+    def counted(x, label):
+        sizes[len(x)] += 1
+        return elementwise(x, label)
+
+    with Engine(network(counted), capacity=6) as engine:
+        engine.probe("ddim")
+        tried = dict(sizes)
+        engine.probe("ddpm")
+        assert dict(sizes) == tried and set(tried) == set(range(1, 7)) and max(tried.values()) <= 6
+        engine.submit({"solver": "ddim", "steps": 3}, 6).result(WAIT)
+    assert {size: sizes[size] - tried[size] for size in tried} == {6: 3} | dict.fromkeys(
+        range(1, 6), 0
+    )
+
+
 def test_one_at_a_time_a_batch_norm_is_the_sampler():
     own = network(normed())
     with Engine(own, capacity=1) as engine:
@@ -293,6 +322,7 @@ def test_requests_under_load(executor, batch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("batch", ["bucket", "fixed"])
 def test_two_thousand_requests_under_load(executor, batch):
-    check_load(executor, batch, requests=2000, steps=50, digits=400)
+    check_load(executor, batch, requests=2000, steps=50, digits=200)
