@@ -11,7 +11,9 @@ import torch
 
 from benchmarks import agreement, ddim_run, peers, results, run
 from benchmarks.pages import rows as committed
-from benchmarks.runs import accelerate, engine, genie, profile, sampling, sscs, workloads
+from benchmarks.pages import serve as pages_serve
+from benchmarks.pages.blocks import serve as blocks
+from benchmarks.runs import accelerate, engine, genie, profile, sampling, serve, sscs, workloads
 
 CPU = torch.device("cpu")
 
@@ -261,3 +263,24 @@ def test_the_head_costs_what_the_rows_of_genie_say():
     for who in ("DDIM", "GENIE"):
         said = committed.one(rows, quantity="operations", contender=who)["value"]
         assert f"{genie.operations(networks[who]):.0f}" == said
+
+
+def test_rows_of_an_engine_under_load(monkeypatch, tmp_path):
+    """A small one of each part, and what the pages make of the rows."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    few = tuple(serve.Kind.model_validate({"spec": {"solver": "ddim", "steps": s}}) for s in (1, 2))
+    monkeypatch.setattr(serve, "MIXES", dict.fromkeys(serve.MIXES, few))
+    words = ["--requests", "16", "--repeats", "1", "--waiting", "passive", "--rate", "200"]
+    given = serve.parser().parse_args(words)
+    rows = serve.speed(given)
+    best = serve.fastest(rows, "short", "engine")
+    assert best["contender"] == "engine" and best["load"] == "all" and best["images_s"] > 0
+    for given.mix in serve.MIXES:
+        rows += serve.load(given)
+    rows += serve.own(given)
+    assert {row["contender"] for row in rows if row["mix"]} == {*blocks.CONTENDERS}
+    results.replace(rows, results.SERVE)
+    text = blocks.serve()
+    assert text.count("| engine |") == 4 and "outside network and step" in text
+    pages_serve.draw(tmp_path / "serve.png")
+    assert (tmp_path / "serve.png").stat().st_size > 0
