@@ -137,14 +137,23 @@ class Accelerated:
 
         Checksums are compared, as a change through numpy or `.data` shows no other way.
         """
-        packed = [
-            replacement
-            for replacement in self.replacements
-            if isinstance(replacement, FusedConv2d) and replacement.packed
-        ]
+        packed = self._packed()
         sums = checksums(replacement.module.weight for replacement in packed)
         for replacement, total in zip(packed, sums, strict=True):
             replacement.refresh(total)
+
+    def release(self) -> None:
+        """Lets go of the packed weights; the next call packs them again."""
+        for replacement in self._packed():
+            replacement.packs = None
+
+    @property
+    def bytes(self) -> int:
+        """Of the packed weights."""
+        return sum(form.nbytes for held in self._packed() for form in held.packed.values())
+
+    def _packed(self) -> list[FusedConv2d]:
+        return [r for r in self.replacements if isinstance(r, FusedConv2d) and r.packed]
 
     def __str__(self) -> str:
         lines = [f"{'place':48} {'what':24} {'difference':>10}"]

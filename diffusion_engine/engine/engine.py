@@ -47,7 +47,9 @@ class Engine:
                 of calls give the same bits, and to refuse one that mixes samples. It takes four to six calls
                 of each size, at the size's first use
     max_queue   requests that wait or run at a time
-    max_bytes   that placed networks and their batches may take together; those not used for longest go first
+    adapters    {network: {name: deltas}}, or {name: deltas} of one network without a name; see add_adapter
+    max_bytes   that copies of weights, where the engine runs others than yours, and batches may take: batches
+                in use stay, and what was not used for longest goes first
     aging       seconds without a seat that raise a request's priority by one
     clock       seconds that never go back
 
@@ -69,6 +71,7 @@ class Engine:
         decoder: Decoder | None = None,
         batch: str = "bucket",
         probe: bool = True,
+        adapters: Mapping[str, Any] | None = None,
         max_queue: int = QUEUE,
         max_bytes: int = BYTES,
         aging: float = AGING,
@@ -99,6 +102,10 @@ class Engine:
         loop = self._loop = Loop(tuple(self._served.values()), max_bytes, aging, clock)
         # Of an engine that was not closed the thread ends when what it took is done.
         weakref.finalize(self, loop.let_go).atexit = False
+        given = {"": adapters or {}} if named is not networks else adapters or {}
+        for of, deltas in given.items():
+            for adapter, delta in deltas.items():
+                self.add_adapter(adapter, delta, of)
 
     def __enter__(self) -> Self:
         return self
@@ -112,6 +119,7 @@ class Engine:
         n: int | None = None,
         *,
         network: str | None = None,
+        adapter: str | None = None,
         priority: float = 0.0,
         deadline: float | None = None,
         key: str = "",
@@ -123,6 +131,7 @@ class Engine:
         spec      what is asked: a Spec, a mapping of its keys, or the name of a solver
         n         how many samples; None follows seeds, condition or x. They may be made one after another
         network   its name, where the engine has several
+        adapter   the name of weight deltas of that network; requests of one adapter share a batch
         priority  higher ones get seats first
         deadline  seconds from now by which it has to be done; it is refused where that cannot be
         key       of the submitter: those who wait share the seats evenly
@@ -137,8 +146,9 @@ class Engine:
         if error := self._objection():
             raise error
         checks.names("submit", request, ASKED)
+        loop.expect(served)
         with torch.no_grad():
-            ticket = served.ticket(_spec(spec), n, request)
+            ticket = served.ticket(_spec(spec), n, request, adapter)
         ticket.priority = checks.number("priority", priority)
         ticket.preview = checks.whole("preview", preview, 0, "rows between two previews, or 0")
         ticket.key, ticket.submitted, ticket.waited = str(key), now, now
@@ -149,9 +159,29 @@ class Engine:
         return handle
 
     def update_weights(self, weights: Mapping[str, Tensor], network: str | None = None) -> None:
-        """Puts other weights into a network between two rows, in place; as Sampler.update_weights."""
+        """Puts other weights into a network between two rows, in place; as Sampler.update_weights.
+
+        Adapters are then added to these.
+        """
         served = self._of(network)
-        self._loop.ask(lambda: served.update_weights(weights))
+        self._loop.ask(lambda: served.weights.update(weights))
+
+    def add_adapter(self, name: str, deltas: Mapping[str, Any], network: str | None = None) -> None:
+        """Weight deltas that requests name, `submit(adapter=name)`.
+
+        deltas   {name of a parameter: D of its shape, or (A, B) or (A, B, scale)}: the weight W is W + D, or
+                 W + scale B A, in float32 and rounded once. A [r, in] and B [out, r]; of a convolution also
+                 [r, in, kh, kw] and [out, r, 1, 1]
+        network  its name, where the engine has several
+
+        Another of that name takes its place for requests from then on. Your module keeps its weights.
+        Raises ValueError where a name is no parameter's or a shape does not fit.
+        """
+        self._of(network).weights.add_adapter(name, deltas)
+
+    def remove_adapter(self, name: str, network: str | None = None) -> None:
+        """Takes no more requests with an adapter; those that are here keep it."""
+        self._of(network).weights.remove_adapter(name)
 
     def probe(
         self, spec: Spec | str | Mapping[str, Any], *, network: str | None = None, **request: Any
@@ -168,6 +198,7 @@ class Engine:
 
     def _probed(self, served: Served, ticket: Ticket) -> Probe:
         with torch.no_grad():
+            self._loop.room.load(served)
             probe = served.open(ticket)[1]
             if probe is None:
                 raise ValueError("there is nothing to try: Engine(probe=False), or no call is made")
@@ -184,7 +215,10 @@ class Engine:
             "seats": sum(lane.batch.capacity.seats for lane in lanes),
             "occupied": sum(len(lane.seats) for lane in lanes),
             "lanes": len(lanes),
-            "networks": sorted(name for name, served in self._served.items() if served.placed),
+            "bytes": self._loop.room.taken,
+            "networks": sorted(
+                name for name, served in self._served.items() if served.weights.placed
+            ),
             "probes": {
                 name: [probe.report() for probe in list(served.probes.values())]
                 for name, served in self._served.items()
@@ -227,7 +261,7 @@ class Engine:
         seconds = checks.number("deadline", given)
         if seconds <= 0:
             raise ValueError(f"deadline={seconds:g} lies in the past; give seconds from now")
-        lane = ticket.served.lanes.get(ticket.capacity)
+        lane = ticket.served.lanes.get(ticket.signature)
         least = 0.0 if lane is None else ticket.least_s(lane.least_s)
         if least > seconds:
             raise DeadlineMissed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,6 +13,7 @@ from ..executors import Batch, BatchFull, Capacity, GraphError
 from ..executors.buffers import Inputs
 from ..networks.network import ScoreNetwork
 from ..ops import layout
+from .adapter import Adapter
 from .calls import alone, in_parts, out_of_memory
 from .errors import EngineError, NonFinite, bare
 from .events import Event
@@ -19,6 +21,9 @@ from .probe import Probe
 from .record import Record, Way
 from .ticket import Ticket
 from .waiting import Waiting
+
+if TYPE_CHECKING:
+    from .served import Served
 
 ROWS = 4096  # of plans, some 1.5 MB
 APART = 1024  # rows until samples that failed together are called together again
@@ -52,22 +57,28 @@ def roomy(capacity: Capacity, seats: int, guided: bool) -> Capacity:
 class Lane:
     """Its turns are the engine's; it moves all of its seats by one row in each.
 
+    served   the network that it belongs to
+    adapter  whose weights it runs on, None for the network's own
     failed   ends a request that cannot go on, with the reason
     probe    what is known of the network's bits, or None
     bucket   the size of all calls, where bits depend on no more; else samples remember the calls they met
     row_s    seconds that a row takes, smoothed; 0 before the first
     least_s  seconds that a row with a call takes at least
-    turned   when it had its last turn, on the engine's clock
+    turned   when it had its last turn, or began to wait for one, on the engine's clock
+    had      seconds of rows for each entry
     """
 
     def __init__(
         self,
+        served: Served,
+        adapter: Adapter | None,
         network: ScoreNetwork,
         batch: Batch,
         waiting: Waiting,
         failed: Failed,
         probe: Probe | None = None,
     ) -> None:
+        self.served, self.adapter = served, adapter
         self.network, self.batch, self.waiting, self._failed = network, batch, waiting, failed
         self.fixed, self.probe = batch.capacity.fixed, probe
         known = self.fixed and probe is not None and probe.alike(batch.capacity.room)
@@ -79,16 +90,20 @@ class Lane:
         self.apart = 0  # rows in which samples are called one by one: together they failed
         self._apart_next = 1  # the next time; twice as many where alone they do not
         self.row_s = self.least_s = 0.0
-        self.turned = 0.0
+        self.turned = self.had = 0.0
 
     @property
-    def work(self) -> float:
-        """What a row of it moves: entries x pixels."""
-        return self.batch.entries
+    def load(self) -> int:
+        """Entries that its seats may call the network with; 1 where they are not taken yet."""
+        return max(1, self.batch.entries)
 
     @property
     def busy(self) -> bool:
         return bool(self.seats) or len(self.waiting) > 0
+
+    def tickets(self) -> list[Ticket]:
+        """Who sits here and who waits."""
+        return [*{ticket for ticket, _ in self.seats.values()}, *self.waiting.tickets()]
 
     def admit(self, now: float) -> list[Ticket]:
         """Gives the free seats to who waits; the requests that have their first seat now."""
@@ -125,7 +140,7 @@ class Lane:
 
     def step(self) -> list[tuple[Ticket, int, torch.Tensor]]:
         """One row of every seat; the samples that are done, as (request, which, [1, *shape])."""
-        began, called = perf_counter(), self.batch.calls
+        began, called, load = perf_counter(), self.batch.calls, self.load
         try:
             ended = self._moved()
             self._note()
@@ -136,6 +151,7 @@ class Lane:
         done = self._harvest(ended) if ended else []
         took = perf_counter() - began
         self.row_s = took if not self.row_s else 0.9 * self.row_s + 0.1 * took
+        self.had += self.row_s / load
         if called:
             self.least_s = min(took, SLOWER * self.least_s or took)
         return done

@@ -17,8 +17,10 @@ from .errors import Cancelled, DeadlineMissed, EngineClosed, EngineError, NonFin
 from .handle import Status
 from .lane import Lane
 from .metrics import Metrics
+from .room import Room
 from .served import Served
 from .ticket import Ticket
+from .turns import join, turn
 from .waiting import Deadlines, Shares, Waiting
 
 Act = Callable[[], Any]
@@ -43,8 +45,9 @@ class Loop:
     def __init__(
         self, served: Sequence[Served], max_bytes: int, aging: float, clock: Callable[[], float]
     ) -> None:
-        self._served, self._max_bytes, self._aging, self.clock = served, max_bytes, aging, clock
+        self._served, self._aging, self.clock = served, aging, clock
         self.metrics = Metrics()
+        self.room = Room(served, max_bytes, self.metrics)
         self.lane: type[Lane] = Lane
         self.here: dict[int, Ticket] = {}
         self.closing: str | None = None
@@ -75,10 +78,18 @@ class Loop:
             self._order += 1
             ticket.order = self._order
             self.here[ticket.order] = ticket
-            ticket.served.users += 1
             self._arrived.append(ticket)
             self.metrics.submitted += 1
             self._wake.notify()
+
+    def expect(self, served: Served) -> None:
+        """Makes room for a network that is about to be placed. Raises ValueError where there is none."""
+        if not served.weights.fresh:
+            return
+        if objection := self.room.objection(served):
+            raise ValueError(objection)
+        if missing := served.weights.missing:
+            self.ask(lambda: self.room.make(missing, keep=served))
 
     def left(self, ticket: Ticket) -> None:
         """A request was cancelled, by whichever thread."""
@@ -164,8 +175,8 @@ class Loop:
         self._expire(now)
         lanes = self._busy()
         if lanes:
-            lane = max(lanes, key=lambda lane: (now - lane.turned) * max(1, lane.work))
-            lane.turned = now
+            lane = turn(lanes, now, self._aging)
+            lane.turned = lane.served.turned = now
             self._move(lane, now)
         with self._wake:
             return bool(lanes or not self.closing or self.here or self._gone or self._asked)
@@ -187,35 +198,35 @@ class Loop:
             return
         lanes = ticket.served.lanes
         try:
-            lane = lanes.pop(ticket.capacity, None) or self.opened(ticket)
+            lane = lanes.get(ticket.signature) or self.opened(ticket)
         except Exception as error:
             self._end(ticket, error)
             return
-        lanes[ticket.capacity] = lane  # the last one used is the last one dropped
+        lanes[ticket.signature] = lane
+        if not lane.busy:
+            join(lane, self._busy(), now)
         lane.waiting.put(ticket, now)
         self._deadlines.put(ticket, lane.least_s)
 
     def opened(self, ticket: Ticket) -> Lane:
         """A lane for a request and those like it. Raises EngineError where they cannot share one."""
-        batch, probe = ticket.served.open(ticket)
-        self._make_room(batch.bytes)
-        waiting = Waiting(self._shares, self._aging)
-        return self.lane(ticket.served.network, batch, waiting, self._end, probe)
-
-    def _make_room(self, more: int) -> None:
-        """Drops batches that nobody uses, and then networks, until the budget holds."""
-        for served in self._served:
-            for capacity, lane in list(served.lanes.items()):
-                if not lane.busy and self._over(more):
-                    del served.lanes[capacity]
-        for served in self._served:
-            if served.placed and not served.users and self._over(more):
-                served.drop()
-
-    def _over(self, more: int) -> bool:
-        return more + sum(served.bytes for served in self._served) > self._max_bytes
+        served, under = ticket.served, ticket.adapter
+        if objection := self.room.objection(served, ticket.capacity):
+            raise EngineError(objection)
+        if served.untried(ticket):
+            self.room.load(served)
+        batch, probe = served.open(ticket)
+        self.room.make(batch.bytes, keep=served)
+        waiting, network = Waiting(self._shares, self._aging), served.weights.under(under)
+        return self.lane(served, under, network, batch, waiting, self._end, probe)
 
     def _move(self, lane: Lane, now: float) -> None:
+        try:
+            self.room.prepare(lane)
+        except Exception as error:
+            for ticket in lane.tickets():
+                self._end(ticket, error)
+            return
         for ticket in lane.admit(now):
             ticket.handle.start()
             self.metrics.queued_s.add(now - ticket.submitted)
@@ -244,10 +255,9 @@ class Loop:
             return
         with self._wake:
             self.here.pop(ticket.order, None)
-            ticket.served.users -= 1
         self._shares.leave(ticket.key)
         self._deadlines.leave()
-        if status != "done" and (lane := ticket.served.lanes.get(ticket.capacity)) is not None:
+        if status != "done" and (lane := ticket.served.lanes.get(ticket.signature)) is not None:
             lane.release(ticket)  # of one that is done all seats are free
         self.metrics.ended(status, self.clock() - ticket.submitted)
         ticket.leave(status)
@@ -255,7 +265,7 @@ class Loop:
     def _expire(self, now: float) -> None:
         """Cancels who has missed a deadline, or waits and cannot meet it any more."""
         for ticket in self._deadlines.due(now):
-            lane = ticket.served.lanes[ticket.capacity]
+            lane = ticket.served.lanes[ticket.signature]
             late, least = now - ticket.submitted, ticket.least_s(lane.least_s)
             if ticket.deadline <= now:
                 self._end(ticket, DeadlineMissed(f"the request was not done after {late:.3g} s"))

@@ -48,7 +48,8 @@ class Metrics:
 
     rows       steps of batches; seat_rows those of samples; called and padded are entries of network calls
     queued_s   from submission to the first seat; row_s of one step of a batch; total_s from submission to
-               the end, of requests that are done
+               the end, of requests that are done; load_s of weights that come back to the device, switch_s
+               of those of an adapter that are put in
     """
 
     submitted: int = 0
@@ -64,6 +65,8 @@ class Metrics:
     queued_s: Histogram = field(default_factory=Histogram)
     row_s: Histogram = field(default_factory=Histogram)
     total_s: Histogram = field(default_factory=Histogram)
+    load_s: Histogram = field(default_factory=Histogram)
+    switch_s: Histogram = field(default_factory=Histogram)
 
     def row(self, lane: Lane) -> None:
         self.rows += 1

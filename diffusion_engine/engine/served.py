@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from threading import RLock
 from typing import Any
-
-from torch import Tensor, nn
 
 from ..executors import Batch, Capacity
 from ..executors.lru import Lru
@@ -21,7 +19,8 @@ from ..sampler.spec import Spec
 from .errors import EngineClosed, EngineError
 from .lane import Lane, roomy
 from .probe import Probe, first_call
-from .ticket import Ticket
+from .ticket import Signature, Ticket
+from .weights import Weights
 
 SAMPLERS = 256  # of specs that a network keeps
 
@@ -33,8 +32,9 @@ class Served:
     fixed     whether its calls have one size
     probing   whether the network is tried in batches before samples share one
     how       the arguments of Sampler that say where and how networks run
-    lanes     by capacity, the least recently used first
-    users     requests that are here
+    lanes     by adapter and capacity
+    weights   what they run on
+    turned    when one of them had its last turn, on the engine's clock
     """
 
     def __init__(
@@ -49,27 +49,26 @@ class Served:
         self.name, self.own, self.capacity, self.fixed = name, own, capacity, fixed
         self.probing, self.probes = probing, dict[tuple, Probe]()
         self._how: dict[str, Any] = dict(how)
-        self.lanes: dict[Capacity, Lane] = {}
-        self.users, self._closed = 0, False
+        self.weights, self.turned = Weights(own, how), 0.0
+        self.lanes: dict[Signature, Lane] = {}
+        self._closed = False
         self._first: Sampler | None = None
         self._samplers: Lru[str, Sampler] = Lru(SAMPLERS)
         self._entered = ExitStack()
         self._lock = RLock()
 
     @property
-    def placed(self) -> bool:
-        return self._first is not None
+    def busy(self) -> bool:
+        return any(lane.busy for lane in self.lanes.values())
 
     @property
     def bytes(self) -> int:
-        """Of its weights where they are placed, and of its batches."""
-        module = None if self._first is None else unwrapped(self._first.network.module)
-        weights = list(_tensors(module)) if isinstance(module, nn.Module) else []
-        return sum(t.nbytes for t in weights) + sum(
-            lane.batch.bytes for lane in list(self.lanes.values())
-        )
+        """Of weights that are copies, and of batches."""
+        return self.weights.held + sum(lane.batch.bytes for lane in list(self.lanes.values()))
 
-    def ticket(self, spec: Spec, n: int | None, given: Mapping[str, Any]) -> Ticket:
+    def ticket(
+        self, spec: Spec, n: int | None, given: Mapping[str, Any], under: str | None = None
+    ) -> Ticket:
         """A request, checked.
 
         Raises ValueError where it does not suit the network or its batches, and EngineClosed.
@@ -77,9 +76,12 @@ class Served:
         with self._lock:  # the network stays until the request is there
             if self._closed:
                 raise EngineClosed("the engine is closed; make another")
-            return self._ticket(spec, n, given)
+            return self._ticket(spec, n, given, under)
 
-    def _ticket(self, spec: Spec, n: int | None, given: Mapping[str, Any]) -> Ticket:
+    def _ticket(
+        self, spec: Spec, n: int | None, given: Mapping[str, Any], under: str | None
+    ) -> Ticket:
+        adapter = None if under is None else self.weights.named(under)
         sampler = self.sampler(spec)
         asked = {name: value for name, value in spec.request().items() if value}
         request = Request.of(sampler, n, **asked | dict(given))
@@ -94,7 +96,7 @@ class Served:
                 "bucket and calls belong to a replay; an engine chooses its calls itself"
             )
         self.check(self.probes.get(_calls(room)))
-        return Ticket(self, sampler, request, replace(room, fixed=self.fixed), plans)
+        return Ticket(self, sampler, request, replace(room, fixed=self.fixed), plans, adapter)
 
     def sampler(self, spec: Spec) -> Sampler:
         """The sampler of a spec. Raises ValueError where it does not suit the network."""
@@ -115,6 +117,7 @@ class Served:
             module = first.network.module
             self._entered.enter_context(evaluating(module, unwrapped(module)))
             self._first = first
+            self.weights.settle(first.network)
         first = self._first
         if dtype not in (None, first.dtype):
             raise ValueError(
@@ -142,10 +145,14 @@ class Served:
         self.check(probe)
         if probe is not None and self.fixed:
             capacity = replace(capacity, room=probe.settle(capacity.room))
-        batch = executor.open(self.network, capacity)
+        batch = executor.open(self.weights.under(ticket.adapter), capacity)
         if probe is not None:
             probe.sizes |= {batch.stages.size(count) for count in range(1, capacity.room + 1)}
         return batch, probe
+
+    def untried(self, ticket: Ticket) -> bool:
+        """Whether `open` calls the network."""
+        return self.probing and _calls(ticket.capacity) not in self.probes
 
     def _probe(self, ticket: Ticket) -> Probe | None:
         key = _calls(ticket.capacity)
@@ -168,27 +175,26 @@ class Served:
         """What runs."""
         return self.first.network
 
-    def update_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """As Sampler.update_weights; of the network that is placed, or else of the user's."""
-        with self._lock:
-            if self._first is None:
-                raise ValueError(
-                    f"{self.name!r} is not placed yet: change the weights of your module, which is read when "
-                    "the first request comes"
-                )
-            self._first.update_weights(weights)
+    def load(self) -> float:
+        """Brings the weights back; the seconds that it took."""
+        took = self.weights.load()
+        for lane in self.lanes.values():  # recorded steps read weights where they were
+            lane.batch.stages.forget()
+        return took
+
+    def shut(self, lane: Lane) -> None:
+        """Lets go of a batch."""
+        for signature, found in list(self.lanes.items()):
+            if found is lane:
+                del self.lanes[signature]
 
     def close(self) -> None:
         """Lets go of all, for good."""
         with self._lock:
             self._closed = True
-            self.drop()
-
-    def drop(self) -> None:
-        """Lets go of the placed network and its batches."""
-        with self._lock:
             self.lanes.clear()
             self.probes.clear()
+            self.weights.drop()
             self._samplers = Lru(SAMPLERS)
             self._first = None
             self._entered.close()
@@ -207,8 +213,3 @@ def _calls(capacity: Capacity) -> tuple:
         c.latent,
         c.device,
     )
-
-
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()

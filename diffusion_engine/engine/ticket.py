@@ -19,12 +19,15 @@ from ..sampler.nonfinite import finite_images
 from ..sampler.request import Request
 from ..sampler.result import Result
 from ..sampler.sampler import Sampler
+from .adapter import Adapter
 from .handle import Handle, Status
 from .probe import Probe
 from .record import Runs
 
 if TYPE_CHECKING:
     from .served import Served
+
+Signature = tuple[Adapter | None, Capacity]
 
 CHUNK = 64  # samples of a large request whose jobs are made at a time
 
@@ -36,6 +39,7 @@ class Ticket:
     served    the network that runs it
     sampler   what makes its plans and its recipe
     capacity  that of the lane it waits in
+    adapter   whose weights it runs on, None for the network's own
     priority  higher ones go first
     deadline  on the engine's clock, infinity for none
     key       of the submitter, among whom seats are shared fairly
@@ -54,6 +58,7 @@ class Ticket:
     request: Request
     capacity: Capacity
     plans: Sequence[Plan]
+    adapter: Adapter | None = None
     priority: float = 0.0
     deadline: float = math.inf
     key: str = ""
@@ -87,6 +92,11 @@ class Ticket:
     @property
     def n(self) -> int:
         return self.request.n
+
+    @property
+    def signature(self) -> Signature:
+        """What the requests of a lane have in common."""
+        return self.adapter, self.capacity
 
     @property
     def waiting(self) -> int:
@@ -145,6 +155,13 @@ class Ticket:
             self.samples, self.tapes, self.calls = [], [], {}
         del self.handle
 
+    def _recipe(self) -> dict[str, Any]:
+        """Of a network that an adapter makes another one, and names so."""
+        made = self.sampler.recipe_of(self.request) | self._sizes()
+        if self.adapter is not None:
+            made["network"] += f" + {self.adapter.name}"
+        return made
+
     def _sizes(self) -> dict[str, Any]:
         """What the recipe says of the network's calls: nothing where these and a replay's own agree."""
         made = [[[*run] for run in self.calls[i]] for i in sorted(self.calls)]
@@ -169,7 +186,7 @@ class Ticket:
             seeds=list(self.request.seeds),
             nfe=self.plans[0].nfe,
             evaluations=sum(plan.evaluations for plan in self.plans),
-            recipe=self.sampler.recipe_of(self.request) | self._sizes(),
+            recipe=self._recipe(),
             finite=finite,
             latents=latents,
             rollout=self.sampler.rollout_of(self.request, self.plans, self.tapes),

@@ -91,6 +91,11 @@ class Replays(Stages):
     def bytes(self) -> int:  # type: ignore[override]
         return sum(graph.bytes for graph in (*self.steps.values(), *self.runs.values()))
 
+    def forget(self) -> None:
+        self.weights, self.contents = weights_of(self.network), None
+        self.steps.clear()
+        self.runs.clear()
+
     def outdated(self) -> bool:
         """Whether the module computes something else now, its weights being where they were."""
         changed = self.contents is not None and not self.contents.same()

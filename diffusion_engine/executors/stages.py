@@ -53,6 +53,9 @@ class Stages:
 
             self.step = both
 
+    def forget(self) -> None:
+        """Drops what was recorded: weights of the network lie elsewhere now."""
+
     def fill(self, count: int) -> None:
         """Draws the latents of a call of so many entries."""
         if self._fill is not None:

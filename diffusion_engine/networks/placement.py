@@ -38,18 +38,36 @@ def moved(network: ScoreNetwork, dtype: torch.dtype, device: torch.device) -> Sc
     module, weights = network.module, first_weight(network.module)
     if not isinstance(module, nn.Module) or weights is None:
         return network
-    cast = casting(module)
-    # Weights that are stored in fewer bits stay as they are: their layers know how to read them.
-    stays = compute_dtype(module, dtype) == dtype or (cast is None and narrow(module))
+    stays = _stays(module, dtype)
     if stays and weights.device == device:
         return network
-    if cast is not None:
+    if (cast := casting(module)) is not None:
         raise ValueError(
             f"hooks cast this module's layers to {cast}, which no copy takes along: leave dtype and device "
             "out, and move the module or change its layerwise casting yourself"
         )
     made = copy.deepcopy(module).to(device)
     return network.with_module(made if stays else made.to(dtype))
+
+
+def moved_bytes(network: ScoreNetwork, dtype: torch.dtype, device: torch.device) -> int:
+    """What the copy that `moved` makes takes, 0 where it makes none."""
+    module, weights = network.module, first_weight(network.module)
+    if not isinstance(module, nn.Module) or weights is None:
+        return 0
+    stays = _stays(module, dtype)
+    if stays and weights.device == device:
+        return 0
+    sizes = (
+        t.numel() * (dtype.itemsize if t.is_floating_point() and not stays else t.element_size())
+        for t in (*module.parameters(), *module.buffers())
+    )
+    return sum(sizes)
+
+
+def _stays(module: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether weights stay as they are stored: also those in fewer bits, which their layers know to read."""
+    return compute_dtype(module, dtype) == dtype or (casting(module) is None and narrow(module))
 
 
 def first_weight(module: Any) -> torch.Tensor | None:

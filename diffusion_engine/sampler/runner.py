@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -193,21 +194,7 @@ class Runner:
         then changed.
         """
         inner = unwrapped(self._followed().module)
-        if not isinstance(inner, nn.Module):
-            raise ValueError(f"{type(inner).__name__} is no torch.nn.Module and has no weights")
-        if not isinstance(weights, Mapping) or not all(map(torch.is_tensor, weights.values())):
-            raise ValueError("the weights are no mapping of tensors; give a state_dict")
-        check_finite(
-            {name: weights[name] for name, _ in inner.named_parameters() if name in weights}
-        )
-        own = {name: tensor.shape for name, tensor in inner.state_dict().items()}
-        given = {name: tensor.shape for name, tensor in weights.items()}
-        if own != given:
-            wrong = sorted(n for n in own.keys() | given.keys() if own.get(n) != given.get(n))
-            raise ValueError(
-                f"the weights do not fit the network: {wrong[:4]} are missing, unknown or of another shape; "
-                "give the state_dict of the same architecture"
-            )
+        check_weights(inner, weights)
         inner.load_state_dict(weights)
         self._derived.release()
 
@@ -215,3 +202,21 @@ class Runner:
         """Drops the captured graphs of the network: after its weights were moved or replaced."""
         if isinstance(self.executor, Graph):
             self.executor.recapture(self.network)
+
+
+def check_weights(module: Any, weights: Any) -> None:
+    """Raises ValueError where these are not the names and shapes of the module's `state_dict`, or one is not
+    finite."""
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"{type(module).__name__} is no torch.nn.Module and has no weights")
+    if not isinstance(weights, Mapping) or not all(map(torch.is_tensor, weights.values())):
+        raise ValueError("the weights are no mapping of tensors; give a state_dict")
+    check_finite({name: weights[name] for name, _ in module.named_parameters() if name in weights})
+    own = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    given = {name: tensor.shape for name, tensor in weights.items()}
+    if own != given:
+        wrong = sorted(n for n in own.keys() | given.keys() if own.get(n) != given.get(n))
+        raise ValueError(
+            f"the weights do not fit the network: {wrong[:4]} are missing, unknown or of another shape; "
+            "give the state_dict of the same architecture"
+        )

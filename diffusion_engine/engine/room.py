@@ -1,0 +1,78 @@
+"""`Room`: the bytes that networks and batches may take, and who goes when another needs some."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from ..executors.buffers import Buffers
+from ..executors.capacity import Capacity
+from .lane import Lane
+from .metrics import Metrics
+from .served import Served
+
+
+class Room:
+    """Those that were not used for longest go first: batches in which nobody sits, networks without requests,
+    and then networks whose turn it is not. Batches in which somebody sits stay.
+
+    served     the networks
+    max_bytes  of copies of weights that the engine made, and of batches
+    metrics    where what takes time is counted
+    """
+
+    def __init__(self, served: Sequence[Served], max_bytes: int, metrics: Metrics) -> None:
+        self._served, self._max, self._metrics = served, max_bytes, metrics
+
+    @property
+    def taken(self) -> int:
+        return sum(served.bytes for served in self._served)
+
+    def load(self, served: Served) -> None:
+        """Sees to it that the weights of a network are in place."""
+        if not served.weights.placed:
+            self.make(served.weights.missing, keep=served)
+            self._metrics.load_s.add(served.load())
+        served.weights.start()
+
+    def prepare(self, lane: Lane) -> None:
+        """Sees to it that the weights that a lane runs on are in place."""
+        served, weights, before = lane.served, lane.served.weights, lane.served.weights.held
+        self.load(served)
+        if weights.switches(lane.adapter):
+            self._metrics.switch_s.add(weights.switch(lane.adapter))
+        if weights.held > before:
+            self.make(0, keep=served)
+
+    def make(self, more: int, keep: Served) -> None:
+        """Makes room for so many bytes of a network that stays."""
+        if self._fits(more):
+            return
+        lanes = [lane for served in self._served for lane in served.lanes.values() if not lane.busy]
+        for lane in sorted(lanes, key=lambda lane: lane.turned):
+            lane.served.shut(lane)
+            if self._fits(more):
+                return
+        others = [served for served in self._served if served is not keep and served.weights.held]
+        for served in sorted(others, key=lambda served: (served.busy, served.turned)):
+            served.weights.unload()
+            if self._fits(more):
+                return
+
+    def objection(self, served: Served, capacity: Capacity | None = None) -> str | None:
+        """Why a network, and a batch of it, cannot run even where nobody else is."""
+        weights, batch = served.weights.size, 0
+        if capacity is not None:
+            batch = Buffers(replace(capacity, device=torch.device("meta"))).bytes
+        if weights + batch <= self._max:
+            return None
+        of = f"the weights of {served.name!r} take {weights / 2**20:.1f} MiB"
+        if capacity is not None:
+            of += f" and a batch of {capacity.seats} samples {batch / 2**20:.1f} MiB"
+        most = f"max_bytes is {self._max / 2**20:.1f} MiB"
+        return f"{of}, and {most}: give the engine more, or a smaller capacity"
+
+    def _fits(self, more: int) -> bool:
+        return self.taken + more <= self._max
