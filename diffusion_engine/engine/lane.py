@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,13 +16,11 @@ from .adapter import Adapter
 from .calls import alone, in_parts, out_of_memory
 from .errors import EngineError, NonFinite, bare
 from .events import Event
+from .host import Host
 from .probe import Probe
 from .record import Record, Way
 from .ticket import Ticket
 from .waiting import Waiting
-
-if TYPE_CHECKING:
-    from .served import Served
 
 ROWS = 4096  # of plans, some 1.5 MB
 APART = 1024  # rows until samples that failed together are called together again
@@ -70,7 +67,7 @@ class Lane:
 
     def __init__(
         self,
-        served: Served,
+        served: Host,
         adapter: Adapter | None,
         network: ScoreNetwork,
         batch: Batch,

@@ -9,9 +9,9 @@ import torch
 
 from ..executors.buffers import Buffers
 from ..executors.capacity import Capacity
+from .host import Host
 from .lane import Lane
 from .metrics import Metrics
-from .served import Served
 
 
 class Room:
@@ -23,14 +23,14 @@ class Room:
     metrics    where what takes time is counted
     """
 
-    def __init__(self, served: Sequence[Served], max_bytes: int, metrics: Metrics) -> None:
+    def __init__(self, served: Sequence[Host], max_bytes: int, metrics: Metrics) -> None:
         self._served, self._max, self._metrics = served, max_bytes, metrics
 
     @property
     def taken(self) -> int:
         return sum(served.bytes for served in self._served)
 
-    def load(self, served: Served) -> None:
+    def load(self, served: Host) -> None:
         """Sees to it that the weights of a network are in place."""
         if not served.weights.placed:
             self.make(served.weights.missing, keep=served)
@@ -46,7 +46,7 @@ class Room:
         if weights.held > before:
             self.make(0, keep=served)
 
-    def make(self, more: int, keep: Served) -> None:
+    def make(self, more: int, keep: Host) -> None:
         """Makes room for so many bytes of a network that stays."""
         if self._fits(more):
             return
@@ -61,7 +61,7 @@ class Room:
             if self._fits(more):
                 return
 
-    def objection(self, served: Served, capacity: Capacity | None = None) -> str | None:
+    def objection(self, served: Host, capacity: Capacity | None = None) -> str | None:
         """Why a network, and a batch of it, cannot run even where nobody else is."""
         weights, batch = served.weights.size, 0
         if capacity is not None:

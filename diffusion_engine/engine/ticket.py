@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,11 +21,9 @@ from ..sampler.result import Result
 from ..sampler.sampler import Sampler
 from .adapter import Adapter
 from .handle import Handle, Status
+from .host import Host
 from .probe import Probe
 from .record import Runs
-
-if TYPE_CHECKING:
-    from .served import Served
 
 Signature = tuple[Adapter | None, Capacity]
 
@@ -53,7 +51,7 @@ class Ticket:
     calls     of each sample that is done the calls it met, where there is no bucket
     """
 
-    served: Served
+    served: Host
     sampler: Sampler
     request: Request
     capacity: Capacity

@@ -85,7 +85,7 @@ def check(found, solver, steps, request, spoilt):
     return torch.equal(found.samples, alone(solver, steps, **request))
 
 
-def work(engine, seed, count, spoilt, wrongs, drop):
+def work(engine, seed, count, spoilt, kept, drop):
     order = random.Random(seed)
     for _ in range(count):
         solver, steps, request = asked(order, spoilt)
@@ -105,23 +105,23 @@ def work(engine, seed, count, spoilt, wrongs, drop):
         if order.random() < 0.2:
             handle.cancel()
         if order.random() < drop:
-            wrongs.append((handle, solver, steps, request))
+            kept.append((handle, solver, steps, request))
             continue
         found = told(handle, order.choice(("result", "await", "events")))
-        if not check(found, solver, steps, request, spoilt):
-            wrongs.append((solver, steps, request, found))
+        kept.append((found, solver, steps, request))
 
 
 def storm(engine, count, spoilt=False, drop=0.0):
-    """Four threads that ask for so many requests each; what was wrong."""
-    wrongs = [[] for _ in range(4)]
+    """Four threads that ask for so many requests each; what came of them. They are held against runs alone
+    at the end: the stand-in for CUDA graphs records what any thread launches meanwhile."""
+    kept = [[] for _ in range(4)]
     threads = [
-        threading.Thread(target=work, args=(engine, seed, count, spoilt, wrongs[seed], drop))
+        threading.Thread(target=work, args=(engine, seed, count, spoilt, kept[seed], drop))
         for seed in range(4)
     ]
     for thread in threads:
         thread.start()
-    return threads, wrongs
+    return threads, kept
 
 
 def ended(threads):
@@ -143,10 +143,10 @@ def test_any_order(name, batch):
     else:
         network.score = network.score.with_module(plain)
     with Engine(network.score, 4, batch=batch, executor=EXECUTORS[name]()) as engine:
-        threads, wrongs = storm(engine, 25, spoilt)
+        threads, kept = storm(engine, 25, spoilt)
         ended(threads)
-        assert not list(chain(*wrongs))
         found = engine.snapshot()
+    assert not [one for one in chain(*kept) if not check(*one, spoilt)]
     assert found["submitted"] == found["done"] + found["failed"] + found["cancelled"]
     assert (found["occupied"], found["queued"], found["running"]) == (0, 0, 0)
 
