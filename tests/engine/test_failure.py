@@ -13,6 +13,7 @@ from tape import launches_are_recorded, taping
 from diffusion_engine import Decoder
 from diffusion_engine.engine import Engine, EngineClosed, EngineError, NonFinite
 from diffusion_engine.engine.lane import Lane
+from diffusion_engine.engine.waiting import Shares
 
 __all__ = ["launches_are_recorded"]
 EXECUTORS = {"eager": lambda: "eager", "recorder": taping}
@@ -271,8 +272,10 @@ def test_an_error_of_the_step(monkeypatch):
         assert engine.snapshot()["occupied"] == 0
 
 
-@pytest.mark.parametrize("where", ["admit", "_tell", "_harvest"])
-def test_an_error_of_the_engine_itself(monkeypatch, caplog, where):
+@pytest.mark.parametrize(
+    ("whose", "where"), [(Lane, "admit"), (Lane, "_tell"), (Lane, "_harvest"), (Shares, "leave")]
+)
+def test_an_error_of_the_engine_itself(monkeypatch, caplog, whose, where):
     """Nobody waits for ever: not those who run, wait or come, nor who asks for something between rows."""
 
     def broken(self, *_):
@@ -281,7 +284,7 @@ def test_an_error_of_the_engine_itself(monkeypatch, caplog, where):
         raise ZeroDivisionError("of the engine")
 
     entered, go = threading.Event(), threading.Event()
-    monkeypatch.setattr(Lane, where, broken)
+    monkeypatch.setattr(whose, where, broken)
     engine = Engine(Network().score, 2)
     handles = [engine.submit(spec(), **one(i)) for i in range(3)]
     assert entered.wait(TIMEOUT)
