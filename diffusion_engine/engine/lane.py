@@ -159,7 +159,7 @@ class Lane:
             try:
                 ended = self.batch.step(outs=self._outs())
             except Exception as error:
-                self._mend(bare(error))
+                self._mend(error)
                 continue
             if self.apart:
                 self.apart -= 1
@@ -183,7 +183,7 @@ class Lane:
         self._way = "parts"
         return in_parts(self.network, given, self.most)
 
-    def _mend(self, error: BaseException) -> None:
+    def _mend(self, error: Exception) -> None:
         """Sees to it that the step that failed, in which nobody has moved, can be done. Raises where nothing
         helps."""
         blamed = {ticket for ticket, _ in self.seats.values() if ticket.error is not None}
@@ -199,7 +199,7 @@ class Lane:
             self.apart = self._apart_next
             self._apart_next = min(2 * self._apart_next, APART)
 
-    def _halve(self, error: BaseException) -> None:
+    def _halve(self, error: Exception) -> None:
         if self.fixed:
             raise EngineError(
                 f"memory ran out in a call of {self.batch.capacity.room} entries, and batch='fixed' makes no "
@@ -213,12 +213,12 @@ class Lane:
         """The outputs of the coming call, each sample called alone; whose call fails, fails."""
         size = self.batch.capacity.room if self.fixed else None
         made: dict[int, list[torch.Tensor]] = {}
-        failed: list[tuple[Ticket, Exception]] = []
+        failed: list[tuple[Ticket, BaseException]] = []
         for seat, entries in self.batch.reads().items():
             try:
                 made[seat] = alone(self.network, given, entries, size)
             except Exception as error:
-                failed.append((self.seats[seat][0], error))
+                failed.append((self.seats[seat][0], bare(error)))
         for ticket, reason in failed:
             self._failed(ticket, reason)
         if failed:  # without them the others may be called together

@@ -253,12 +253,12 @@ class Loop:
         """A request has ended: its seats are free, and it counts no more."""
         if ticket.gone:
             return
-        with self._wake:
-            self.here.pop(ticket.order, None)
         self._shares.leave(ticket.key)
         self._deadlines.leave()
         if status != "done" and (lane := ticket.served.lanes.get(ticket.signature)) is not None:
             lane.release(ticket)  # of one that is done all seats are free
+        with self._wake:
+            self.here.pop(ticket.order, None)
         self.metrics.ended(status, self.clock() - ticket.submitted)
         ticket.leave(status)
 

@@ -13,8 +13,6 @@ from diffusion_engine.engine.lane import Lane
 from diffusion_engine.engine.waiting import Deadlines, Shares, Waiting
 from diffusion_engine.processes import VP
 
-pytestmark = pytest.mark.timeout(60)
-
 
 class Clock:
     """Seconds that go by when a test says so."""

@@ -15,7 +15,6 @@ from diffusion_engine import ScoreNetwork
 from diffusion_engine.engine import Cancelled, Engine, EngineClosed
 from diffusion_engine.processes import VP
 
-pytestmark = pytest.mark.timeout(120)
 ROOT = Path(__file__).parents[2]
 
 
@@ -111,7 +110,7 @@ def test_an_error_within_a_with():
     assert [handle.status for handle in handles] == ["cancelled"] * 3
 
 
-def test_the_users_module_is_given_back():
+def test_the_users_module_is_given_back(monkeypatch):
     class Module(torch.nn.Module):
         def forward(self, x, label):
             return 0.5 * x
@@ -120,6 +119,10 @@ def test_the_users_module_is_given_back():
     with Engine(ScoreNetwork(module, VP(), (2,)), 2) as engine:
         engine.submit(spec()).result(TIMEOUT)
         assert not module.training
+    assert module.training
+    monkeypatch.setattr(engine, "_objection", lambda: None)  # it was closed after the first look
+    with pytest.raises(EngineClosed):
+        engine.submit(spec())
     assert module.training
 
 

@@ -12,7 +12,6 @@ from diffusion_engine import Decoder, ScoreNetwork
 from diffusion_engine.engine import Cancelled, Engine, EngineClosed
 from diffusion_engine.processes import VP
 
-pytestmark = pytest.mark.timeout(60)
 SOLVERS = ("ddim", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc")
 
 

@@ -10,8 +10,6 @@ from engine_cases import TIMEOUT, one, running, same, spec
 from diffusion_engine import Sampler
 from diffusion_engine.engine import Cancelled, Event, Events
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def kinds(events):
     return [event.kind for event in events]

@@ -13,9 +13,9 @@ from tape import launches_are_recorded, taping
 from diffusion_engine import Decoder
 from diffusion_engine.engine import Engine, EngineClosed, EngineError, NonFinite
 from diffusion_engine.engine.lane import Lane
+from diffusion_engine.engine.waiting import Shares
 
 __all__ = ["launches_are_recorded"]
-pytestmark = pytest.mark.timeout(60)
 EXECUTORS = {"eager": lambda: "eager", "recorder": taping}
 
 
@@ -37,7 +37,8 @@ def test_a_sample_that_the_network_raises_for(batch):
         assert all(same(handle, steps=3, **one(i)) for i, handle in others.items())
         assert bad.status == "failed" and engine.snapshot()["failed"] == 1
         sizes = len(network.calls)
-        assert same(engine.submit(spec(), 1, **{**one(1), "seeds": [7]}), **one(1, 7))
+        request = {"seeds": [6, 7], "condition": [1, 2]}
+        assert same(engine.submit(spec(), **request), **request)
         assert len(network.calls) == sizes + 1  # the others are called together again
 
 
@@ -105,6 +106,17 @@ def test_a_sample_that_is_not_finite(name):
         assert (found["nonfinite"], found["failed"], found["occupied"]) == (2, 2, 0)
 
 
+def test_two_samples_of_a_request_that_are_not_finite():
+    """They end in one row."""
+    network = Network()
+    network.nan.add(3)
+    with running(4, network) as (_, engine):
+        bad = engine.submit(spec(), seeds=[5, 6], condition=[3, 3])
+        with pytest.raises(NonFinite, match="seed 5 "):
+            bad.result(TIMEOUT)
+        assert same(engine.submit(spec(), **one(1)), **one(1))
+
+
 def wide(given):
     return {
         name: lambda row, m, seeds: torch.full((len(seeds), *SHAPE), torch.nan) for name in given
@@ -166,6 +178,9 @@ def test_memory_that_runs_out(room):
         assert same(handle, "heun", 4, **request)
         tried = [len(labels) for labels in network.calls if len(labels) > room]
         assert len(tried) <= 3  # the size that it suffices for is remembered
+        assert max(size for size in map(len, network.calls) if size <= room) == {3: 2, 5: 4}.get(
+            room, room
+        )
         assert same(engine.submit(spec("heun", 4), **request), "heun", 4, **request)
         assert [len(labels) for labels in network.calls if len(labels) > room] == tried
 
@@ -227,9 +242,11 @@ def test_a_failed_call_leaves_its_memory_to_the_next():
         with running(4, network) as (_, engine):
             request = {"seeds": range(4), "condition": range(4)}
             assert same(engine.submit(spec(steps=3), **request), steps=3, **request)
-            handle = engine.submit(spec(), **one(7))
+            handle = engine.submit(spec(), seeds=[1, 2], condition=[1, 7])
             with pytest.raises(Poisoned, match="seven") as caught:
                 handle.result(TIMEOUT)
+            pair = [engine.submit(spec(), **one(label)) for label in (7, 1)]
+            assert same(pair[1], **one(1))
             assert "run" in [entry.name for entry in caught.traceback]
             assert held[-1]() is None
     finally:
@@ -255,8 +272,10 @@ def test_an_error_of_the_step(monkeypatch):
         assert engine.snapshot()["occupied"] == 0
 
 
-@pytest.mark.parametrize("where", ["admit", "_tell", "_harvest"])
-def test_an_error_of_the_engine_itself(monkeypatch, caplog, where):
+@pytest.mark.parametrize(
+    ("whose", "where"), [(Lane, "admit"), (Lane, "_tell"), (Lane, "_harvest"), (Shares, "leave")]
+)
+def test_an_error_of_the_engine_itself(monkeypatch, caplog, whose, where):
     """Nobody waits for ever: not those who run, wait or come, nor who asks for something between rows."""
 
     def broken(self, *_):
@@ -265,7 +284,7 @@ def test_an_error_of_the_engine_itself(monkeypatch, caplog, where):
         raise ZeroDivisionError("of the engine")
 
     entered, go = threading.Event(), threading.Event()
-    monkeypatch.setattr(Lane, where, broken)
+    monkeypatch.setattr(whose, where, broken)
     engine = Engine(Network().score, 2)
     handles = [engine.submit(spec(), **one(i)) for i in range(3)]
     assert entered.wait(TIMEOUT)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_cases import TIMEOUT, one, running, spec
+from engine_cases import TIMEOUT, Network, one, running, spec
 
 from diffusion_engine.engine import Cancelled
 
@@ -33,15 +33,39 @@ def cancelled(count, timeout):
     assert found["grown"] <= GROWTH
 
 
-@pytest.mark.timeout(200)
 def test_random_cancels():
-    cancelled(1000, 180)
+    cancelled(1000, 280)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_ten_thousand_random_cancels():
     cancelled(10000, 880)
+
+
+def test_the_cancelled_wait_for_no_seat():
+    """They are let go of at the next row, though the one before them in the queue has no seat yet."""
+    waiting, others, network = [], [], Network()
+
+    def run(x, label, y):
+        if len(network.calls) == 1:  # they have come by now
+            waiting.append(len(lane().waiting))
+            for handle in others[1:]:
+                handle.cancel()
+        return network.run(x, label, y)
+
+    def lane():
+        (found,) = next(iter(engine._served.values())).lanes.values()
+        return found
+
+    network.score = network.score.with_module(run)
+    with running(1, network) as (_, engine):
+        with network.held(engine, 3) as first:
+            first.add_done_callback(lambda _: waiting.append(len(lane().waiting)))
+            others += [engine.submit(spec(), **one(2), priority=1)]
+            others += [engine.submit(spec(), **one(3)) for _ in range(200)]
+        others[0].result(TIMEOUT)
+    assert waiting == [201, 1]
 
 
 @pytest.fixture

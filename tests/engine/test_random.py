@@ -5,6 +5,7 @@ import asyncio
 import random
 import sys
 import threading
+from collections import deque
 from functools import cache
 from itertools import chain
 
@@ -17,7 +18,6 @@ from tape import launches_are_recorded, taping
 from diffusion_engine.engine import Cancelled, DeadlineMissed, Engine, EngineClosed, NonFinite
 
 __all__ = ["launches_are_recorded"]
-pytestmark = pytest.mark.timeout(200)
 EXECUTORS = {"eager": lambda: "eager", "recorder": taping}
 SOLVERS = ("ddim", "heun", "dpmpp_2m", "ddpm", "dpmpp_2m_sde")
 POISON, NAN = 8, 7
@@ -126,7 +126,7 @@ def storm(engine, count, spoilt=False, drop=0.0):
 
 def ended(threads):
     for thread in threads:
-        thread.join(5 * TIMEOUT)
+        thread.join(2 * TIMEOUT)
         assert not thread.is_alive()
 
 
@@ -149,6 +149,26 @@ def test_any_order(name, batch):
     assert not [one for one in chain(*kept) if not check(*one, spoilt)]
     assert found["submitted"] == found["done"] + found["failed"] + found["cancelled"]
     assert (found["occupied"], found["queued"], found["running"]) == (0, 0, 0)
+
+
+def test_one_that_leaves_as_it_comes():
+    """After the engine has looked for who came, and before it lets go of who left."""
+
+    class Late(deque):
+        def __len__(self):
+            if not late:
+                late.append(engine.submit("ddim", seeds=[1], condition=[1]))
+                late[0].cancel()
+            return super().__len__()
+
+    late = [None]
+    with Engine(Network().score, 2) as engine:
+        engine.submit("ddim", seeds=[1], condition=[1]).result(TIMEOUT)
+        engine._loop._gone = Late()
+        late.clear()
+        made = engine.submit("ddim", seeds=[1], condition=[1]).result(TIMEOUT)
+        assert torch.equal(made.samples, alone("ddim", 20, seeds=[1], condition=[1]))
+        assert late[0].status == "cancelled"
 
 
 @pytest.mark.parametrize("drain", [True, False])

@@ -13,7 +13,7 @@ from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.engine import Engine
 from diffusion_engine.processes import VP
 
-TIMEOUT = 30.0
+TIMEOUT = 100.0  # a first capture loads torch._dynamo, from a cold disk in half a minute
 
 
 class Poisoned(Exception):
