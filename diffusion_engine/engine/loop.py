@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from .. import trace
 from .errors import Cancelled, DeadlineMissed, EngineClosed, EngineError, NonFinite, bare
 from .handle import Status
 from .lane import Lane
@@ -227,15 +228,18 @@ class Loop:
             for ticket in lane.tickets():
                 self._end(ticket, error)
             return
-        for ticket in lane.admit(now):
+        with trace.span("admit"):
+            started = lane.admit(now)
+        for ticket in started:
             ticket.handle.start()
             self.metrics.queued_s.add(now - ticket.submitted)
         if not lane.seats:
             return
-        self.metrics.row(lane)
+        seats, captured = len(lane.seats), lane.batch.stages.captured
         for ticket, sample, made in lane.step():
             if not ticket.ended and ticket.take(sample, made):
                 self._end(ticket, None)
+        self.metrics.row(seats, lane.batch, captured)
         self.metrics.row_s.add(lane.row_s)
 
     def _end(self, ticket: Ticket, error: BaseException | None) -> None:
@@ -265,18 +269,11 @@ class Loop:
     def _expire(self, now: float) -> None:
         """Cancels who has missed a deadline, or waits and cannot meet it any more."""
         for ticket in self._deadlines.due(now):
-            lane = ticket.served.lanes[ticket.signature]
-            late, least = now - ticket.submitted, ticket.least_s(lane.least_s)
-            if ticket.deadline <= now:
-                self._end(ticket, DeadlineMissed(f"the request was not done after {late:.3g} s"))
-            elif ticket.admitted == 0 and ticket.deadline < now + least:
-                reason = (
-                    f"the request had no seat after {late:.3g} s, its rows alone take {least:.3g} s here and "
-                    f"{ticket.deadline - now:.3g} s were left"
-                )
+            least_s = ticket.served.lanes[ticket.signature].least_s
+            if reason := ticket.missed(now, least_s):
                 self._end(ticket, DeadlineMissed(reason))
             else:
-                self._deadlines.put(ticket, lane.least_s)
+                self._deadlines.put(ticket, least_s)
 
     def _broken(self, error: BaseException) -> None:
         """The thread ends by an error of its own: nobody waits for ever."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .handle import Status
-    from .lane import Lane
+from ..executors import Batch
+from .handle import Status
 
 # Seconds, four an octave from 10 us on: 100 buckets reach 300 s.
 EDGES = tuple(1e-5 * 2 ** (i / 4) for i in range(100))
@@ -46,7 +45,8 @@ class Histogram:
 class Metrics:
     """Counters rise; histograms are of seconds.
 
-    rows       steps of batches; seat_rows those of samples; called and padded are entries of network calls
+    rows       steps of batches; seat_rows those of samples; called and padded are entries of network calls;
+               captures those that were recorded for replays
     queued_s   from submission to the first seat; row_s of one step of a batch; total_s from submission to
                the end, of requests that are done; load_s of weights that come back to the device, switch_s
                of those of an adapter that are put in
@@ -68,9 +68,19 @@ class Metrics:
     load_s: Histogram = field(default_factory=Histogram)
     switch_s: Histogram = field(default_factory=Histogram)
 
-    def row(self, lane: Lane) -> None:
+    def row(self, seats: int, batch: Batch, captured: int) -> None:
+        """A batch stepped.
+
+        seats     that moved
+        captured  what its stages had recorded before
+        """
+        due = batch.called.count
+        size = batch.stages.size(due)
         self.rows += 1
-        self.seat_rows += len(lane.seats)
+        self.seat_rows += seats
+        self.called += size
+        self.padded += size - due
+        self.captures += batch.stages.captured - captured
 
     def ended(self, status: Status, seconds: float) -> None:
         """A request did, so long after its submission."""

@@ -114,6 +114,21 @@ class Ticket:
         """Seconds that its samples take, a batch full at a time, where a row takes so many."""
         return -(-self.n // self.capacity.seats) * len(self.plans[0].rows) * row_s
 
+    def missed(self, now: float, row_s: float) -> str | None:
+        """Why its deadline is not met, as a sentence; None where it may be.
+
+        row_s  seconds that a row takes at least
+        """
+        late, least, left = now - self.submitted, self.least_s(row_s), self.deadline - now
+        if left <= 0:
+            return f"the request was not done after {late:.3g} s"
+        if self.admitted == 0 and left < least:
+            return (
+                f"the request had no seat after {late:.3g} s, its rows alone take {least:.3g} s here and "
+                f"{left:.3g} s were left"
+            )
+        return None
+
     def job(self, sample: int) -> Job:
         """A sample as a batch takes it."""
         if not self._first <= sample < self._first + len(self._jobs):

@@ -113,6 +113,7 @@ class Replays(Stages):
                 body = partial(super().__call__, entries, most)
                 written = Written(self.buffers, self._vary)
                 self.steps[entries] = self._capturer.capture(self, body, written)
+                self.captured += 1
                 self._capturer.count(self)
         self._replay(size)
 

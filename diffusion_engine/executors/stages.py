@@ -22,6 +22,7 @@ class Stages:
     """
 
     bytes = 0  # of what was recorded
+    captured = 0  # calls that were recorded so far
     recorded = False  # whether what the device does may be recorded, and done again
 
     def __init__(self, network: ScoreNetwork | None, buffers: Buffers, backend: str) -> None:

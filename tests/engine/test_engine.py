@@ -5,13 +5,15 @@ import threading
 
 import pytest
 import torch
-from engine_cases import TIMEOUT, Network, alone, one, running, same, spec
+from engine_cases import TIMEOUT, Network, alone, one, plain, running, same, spec
 from executor_cases import SHAPE
+from tape import launches_are_recorded, taping
 
 from diffusion_engine import Decoder, ScoreNetwork
 from diffusion_engine.engine import Cancelled, Engine, EngineClosed
 from diffusion_engine.processes import VP
 
+__all__ = ["launches_are_recorded"]
 SOLVERS = ("ddim", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc")
 
 
@@ -154,6 +156,32 @@ def test_status_through_life():
         found = engine.snapshot()
         counts = [found[name] for name in ("submitted", "done", "cancelled", "failed", "occupied")]
         assert counts == [4, 2, 1, 1, 0]
+
+
+@pytest.mark.parametrize("batch", ["bucket", "fixed"])
+def test_what_is_counted(batch):
+    """Three samples of four steps in one batch: five rows, four of them with a call."""
+    with running(4, batch=batch) as (_, engine):
+        engine.submit(spec(steps=4), seeds=[1, 2, 3], condition=[1, 2, 3]).result(TIMEOUT)
+        found = engine.snapshot()
+        room = 4 if batch == "bucket" else 8  # of guided samples, two entries each
+        assert (found["rows"], found["seat_rows"]) == (5, 15)
+        if batch == "bucket":
+            assert (found["called"], found["padded"]) == (12, 0)
+        else:
+            assert (found["called"], found["padded"]) == (4 * room, 4 * (room - 3))
+        assert found["captures"] == 0
+        for name in ("queued_s", "row_s", "total_s"):
+            assert found[name]["count"] == {"row_s": 5}.get(name, 1)
+            assert found[name]["p50"] <= found[name]["p99"]
+
+
+def test_captures_are_counted(launches_are_recorded):
+    network = Network()
+    network.score = network.score.with_module(plain)
+    with Engine(network.score, 2, executor=taping(), probe=False) as engine:
+        engine.submit(spec(steps=3), seeds=[1], condition=[1]).result(100)
+        assert engine.snapshot()["captures"] > 0
 
 
 def test_more_samples_than_seats():
