@@ -29,13 +29,15 @@ IMPORTED_AS = {
 RUN = {
     "diffusers": {"diffusers"},
     "bench": {"onnx", "onnxscript"},  # torch.onnx.export
-    "test": {"pytest-timeout", "pytest-xdist", "ruff", "mypy", "build", "wheel", "ninja"},
+    "serve": {"uvicorn"},
+    "test": {"httpx", "pytest-timeout", "pytest-xdist", "ruff", "mypy", "build", "wheel", "ninja"},
     "docs": {"zensical", "mkdocstrings-python", "griffelib", "codespell", "ruff"},
 }
 # Where an extra's packages are imported.
 FOLDERS = {
     "diffusers": ["diffusion_engine"],
     "train": ["diffusion_engine/training"],
+    "serve": ["examples"],
     "bench": ["benchmarks"],
     "test": ["tests", "setup.py"],
     "docs": [],
