@@ -85,11 +85,9 @@ class Loop:
 
     def expect(self, served: Served) -> None:
         """Makes room for a network that is about to be placed. Raises ValueError where there is none."""
-        if not served.weights.fresh:
-            return
-        if objection := self.room.objection(served):
-            raise ValueError(objection)
-        if missing := served.weights.missing:
+        if served.weights.fresh and (missing := served.weights.missing):
+            if objection := self.room.objection(served):
+                raise ValueError(objection)
             self.ask(lambda: self.room.make(missing, keep=served))
 
     def left(self, ticket: Ticket) -> None:
@@ -227,6 +225,7 @@ class Loop:
         except Exception as error:
             for ticket in lane.tickets():
                 self._end(ticket, error)
+            lane.waiting.pop(now)  # lets go of all of them
             return
         with trace.span("admit"):
             started = lane.admit(now)

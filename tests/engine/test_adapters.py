@@ -11,7 +11,7 @@ from torch import nn
 
 from diffusion_engine import ScoreNetwork
 from diffusion_engine.engine import Engine
-from diffusion_engine.engine.adapter import adapter
+from diffusion_engine.engine.adapter import Delta, adapter
 from diffusion_engine.processes import VP
 
 SPEC = {"solver": "dpmpp_2m", "steps": 4}
@@ -218,6 +218,26 @@ def test_what_does_not_fit_is_refused_and_the_engine_goes_on(deltas, said):
         with pytest.raises(ValueError, match="adapter='it': the network has none"):
             engine.submit(SPEC, 1, adapter="it")
         assert torch.equal(engine.submit(SPEC, seeds=[0]).result(WAIT).samples, alone(of))
+
+
+def test_a_switch_that_fails_fails_who_wanted_it(monkeypatch):
+    """And nobody else; the next one finds the weights as they should be."""
+
+    def added(*_):
+        raise torch.OutOfMemoryError("no memory for the merged weights")
+
+    of = network()
+    with Engine(of, adapters=ADAPTERS) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr(Delta, "added", added)
+            handles = [engine.submit(SPEC, 3, adapter=name) for name in ("pair", "pair", "whole")]
+            plain = engine.submit(SPEC, seeds=[0])
+            for handle in handles:
+                with pytest.raises(torch.OutOfMemoryError, match="no memory for the merged"):
+                    handle.result(WAIT)
+            assert torch.equal(plain.result(WAIT).samples, alone(of))
+        made = engine.submit(SPEC, seeds=[0], adapter="pair").result(WAIT).samples
+        assert torch.equal(made, alone(merged(of, PAIR)))
 
 
 def test_a_network_without_weights_takes_no_adapter():
