@@ -79,7 +79,7 @@ def test_density_of_a_run_is_that_of_the_papers_loop(form):
     size = [row.call.c_in[0] for row in plan.rows[1:]]
     path = (states * np.reshape(size, (-1, 1, 1))).reshape(len(states), len(mean), -1)
     off = path - mean[:, None]
-    square = np.einsum("nid,ij,njd->nd", off, np.linalg.inv(spread), off)
+    square = np.einsum("nia,ij,nja->na", off, np.linalg.inv(spread), off)
     log_det = np.linalg.slogdet(spread)[1] - 2.0 * parts * np.log(size).sum()
     wanted = -0.5 * (square + log_det + len(mean) * math.log(2.0 * math.pi)).sum(1)
     first = Transition.of(plan.rows[0])
