@@ -132,7 +132,7 @@ class Engine:
         n         how many samples; None follows seeds, condition or x. They may be made one after another
         network   its name, where the engine has several
         adapter   the name of weight deltas of that network; requests of one adapter share a batch
-        priority  higher ones get seats first
+        priority  higher ones get seats of their batch first
         deadline  seconds from now by which it has to be done; it is refused where that cannot be
         key       of the submitter: those who wait share the seats evenly
         preview   rows between two previews, 0 for none
