@@ -38,7 +38,7 @@ class Adapted:
     @property
     def bytes(self) -> int:
         """Of the weights that are its own, and of their packed forms."""
-        return sum(t.nbytes for t in self._mine.values()) + packed_bytes(self.network)
+        return sum(t.nbytes for t in list(self._mine.values())) + packed_bytes(self.network)
 
     def switch(self, to: Adapter) -> None:
         """Puts an adapter's weights in."""

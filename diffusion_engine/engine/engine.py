@@ -102,9 +102,9 @@ class Engine:
         loop = self._loop = Loop(tuple(self._served.values()), max_bytes, aging, clock)
         # Of an engine that was not closed the thread ends when what it took is done.
         weakref.finalize(self, loop.let_go).atexit = False
-        given = {"": adapters or {}} if named is not networks else adapters or {}
-        for of, deltas in given.items():
-            for adapter, delta in deltas.items():
+        given = _mapping("adapters", adapters or {})
+        for of, deltas in ({"": given} if named is not networks else given).items():
+            for adapter, delta in _mapping(f"adapters[{of!r}]", deltas).items():
                 self.add_adapter(adapter, delta, of)
 
     def __enter__(self) -> Self:
@@ -132,7 +132,7 @@ class Engine:
         n         how many samples; None follows seeds, condition or x. They may be made one after another
         network   its name, where the engine has several
         adapter   the name of weight deltas of that network; requests of one adapter share a batch
-        priority  higher ones get seats first
+        priority  higher ones get seats of their batch first
         deadline  seconds from now by which it has to be done; it is refused where that cannot be
         key       of the submitter: those who wait share the seats evenly
         preview   rows between two previews, 0 for none
@@ -192,6 +192,7 @@ class Engine:
         Raises ValueError where it does not suit the network.
         """
         served = self._of(network)
+        checks.names("probe", request, ASKED)
         with torch.no_grad():
             ticket = served.ticket(_spec(spec), 1, request)
             return self._loop.ask(lambda: self._probed(served, ticket))
@@ -207,11 +208,11 @@ class Engine:
 
     def snapshot(self) -> dict[str, Any]:
         """What the engine is doing, as JSON-able values."""
-        status = [ticket.handle.status for ticket in list(self._loop.here.values())]
+        seated = [ticket.admitted > 0 for ticket in list(self._loop.here.values())]
         lanes = [lane for served in self._served.values() for lane in list(served.lanes.values())]
         return self._loop.metrics.snapshot() | {
-            "queued": status.count("queued"),
-            "running": status.count("running"),
+            "queued": seated.count(False),
+            "running": seated.count(True),
             "seats": sum(lane.batch.capacity.seats for lane in lanes),
             "occupied": sum(len(lane.seats) for lane in lanes),
             "lanes": len(lanes),
@@ -268,6 +269,14 @@ class Engine:
                 f"deadline={seconds:g} s cannot be met: its rows alone take {least:.3g} s here"
             )
         return now + seconds
+
+
+def _mapping(said: str, given: Any) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f"{said}={checks.said(given)}: give a mapping of adapters' names to deltas"
+        )
+    return given
 
 
 def _spec(given: Any) -> Spec:

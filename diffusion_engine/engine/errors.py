@@ -38,7 +38,9 @@ def bare(error: BaseException) -> BaseException:
         running.add(frame)
         frame = frame.f_back
     at: BaseException | None = error
-    while at is not None:
+    seen: set[int] = set()  # `raise error from error` is a circle
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
         trace = at.__traceback__
         while trace is not None and trace.tb_frame in running:
             trace = trace.tb_next

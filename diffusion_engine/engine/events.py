@@ -58,6 +58,8 @@ class Events(Iterator[Event], AsyncIterator[Event]):
                 return
             self._told = event.kind in LAST
             if event.kind in LOSSY:
+                if not self._room:
+                    return
                 if self._lossy == self._room:
                     self._waiting.remove(next(e for e in self._waiting if e.kind in LOSSY))
                 else:

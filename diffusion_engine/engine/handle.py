@@ -8,6 +8,7 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from threading import Lock
 from typing import Any, Literal
 
+from .. import checks
 from ..sampler.result import Result
 from .errors import Cancelled
 from .events import Event, Events
@@ -105,6 +106,7 @@ class Handle:
 
         room  how many rows and previews wait for a slow reader, the newest ones; nothing else is lost
         """
+        room = checks.whole("room", room, 0, "rows and previews that may wait")
         reader = Events(room, self._left)
         with self._lock:
             reader.put(Event("queued"))

@@ -124,7 +124,7 @@ class Lane:
             self.waiting.charge(ticket, ticket.cost(sample))
             if ticket.admitted < ticket.n:
                 self.waiting.put(ticket, now)
-        return started
+        return [ticket for ticket in started if not ticket.gone]  # a later sample may have failed
 
     def release(self, ticket: Ticket) -> None:
         """A request has ended: frees its seats."""

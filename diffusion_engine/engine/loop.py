@@ -37,7 +37,6 @@ class Loop:
     aging      seconds without a seat that raise a request's priority by one
     clock      seconds that never go back
     here       the requests that have not ended, by their order
-    lane       what is made of a batch
     closing    None, "drain" or "now"
     broken     the error of its own by which the thread ended
     lane       what is made of a batch
@@ -214,6 +213,9 @@ class Loop:
             raise EngineError(objection)
         if served.untried(ticket):
             self.room.load(served)
+        for lane in list(served.lanes.values()):  # nobody comes with their adapters any more
+            if not lane.busy and not served.weights.takes(lane.adapter):
+                served.shut(lane)
         batch, probe = served.open(ticket)
         self.room.make(batch.bytes, keep=served)
         waiting, network = Waiting(self._shares, self._aging), served.weights.under(under)

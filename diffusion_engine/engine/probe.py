@@ -111,7 +111,7 @@ class Probe:
     @property
     def invariant(self) -> bool:
         """Whether all sizes were tried, and no bit depends on any."""
-        return all(map(self.agrees, self.sizes))
+        return all(map(self.agrees, list(self.sizes)))
 
     def groups(self) -> list[list[int]]:
         """The sizes that agree with one another bit for bit, those with an entry alone first; sizes whose

@@ -39,7 +39,11 @@ class Room:
 
     def prepare(self, lane: Lane) -> None:
         """Sees to it that the weights that a lane runs on are in place."""
-        served, weights, before = lane.served, lane.served.weights, lane.served.weights.held
+        served, weights = lane.served, lane.served.weights
+        if weights.placed and not weights.switches(lane.adapter):  # in most rows: nothing is summed
+            weights.start()
+            return
+        before = weights.held
         self.load(served)
         if weights.switches(lane.adapter):
             self._metrics.switch_s.add(weights.switch(lane.adapter))

@@ -111,8 +111,8 @@ class Ticket:
         return plan.entries * len(plan.rows) * self._pixels
 
     def least_s(self, row_s: float) -> float:
-        """Seconds that its samples take, a batch full at a time, where a row takes so many."""
-        return -(-self.n // self.capacity.seats) * len(self.plans[0].rows) * row_s
+        """Seconds that its calls take, a batch full at a time, where a row with one takes so many."""
+        return -(-self.n // self.capacity.seats) * self.plans[0].nfe * row_s
 
     def missed(self, now: float, row_s: float) -> str | None:
         """Why its deadline is not met, as a sentence; None where it may be.

@@ -146,6 +146,10 @@ class Weights:
             raise ValueError(f"adapter={name!r}: the network has {known}")
         return self._adapters[name]
 
+    def takes(self, chosen: Adapter | None) -> bool:
+        """Whether requests can still come with an adapter."""
+        return chosen is None or self._adapters.get(chosen.name) is chosen
+
     def drop(self) -> None:
         """Lets go of them."""
         self._copies = self._adapted = self._given = None

@@ -69,5 +69,5 @@ class Packings:
 
     @property
     def bytes(self) -> int:
-        tables = (t for p in self._kept.values() for t in (p.dst, p.src, p.places))
+        tables = (t for p in list(self._kept.values()) for t in (p.dst, p.src, p.places))
         return sum(t.nbytes for t in tables)

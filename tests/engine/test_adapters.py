@@ -106,6 +106,15 @@ def test_adapters_come_and_go_between_rows_and_requests_keep_the_one_they_came_w
         assert torch.equal(second.result(WAIT).samples, alone(merged(of, WHOLE), seeds=[1]))
 
 
+def test_batches_of_adapters_that_nobody_can_ask_for_are_let_go_of():
+    with Engine(network()) as engine:
+        for _ in range(3):
+            engine.add_adapter("it", PAIR)
+            engine.submit(SPEC, adapter="it").result(WAIT)
+            engine.submit(SPEC).result(WAIT)
+        assert engine.snapshot()["lanes"] == 2
+
+
 def test_new_weights_are_those_that_an_adapter_is_added_to():
     of, other = network(), network(seed=9)
     wanted = {name: alone(merged(other, deltas)) for name, deltas in ADAPTERS.items()}

@@ -1,6 +1,7 @@
 """Requests from threads and tasks: each gets what it gets alone."""
 
 import asyncio
+import sys
 import threading
 
 import pytest
@@ -174,6 +175,38 @@ def test_what_is_counted(batch):
         for name in ("queued_s", "row_s", "total_s"):
             assert found[name]["count"] == {"row_s": 5}.get(name, 1)
             assert found[name]["p50"] <= found[name]["p99"]
+
+
+def test_a_snapshot_at_any_time():
+    """While requests end and batches come to packings that are new."""
+    done, seen = threading.Event(), []
+
+    def look():
+        while not done.is_set():
+            try:
+                engine.snapshot()
+            except Exception as error:
+                seen.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with running(8, max_queue=1024) as (_, engine):
+            looking = threading.Thread(target=look)
+            looking.start()
+            for i in range(40):
+                asked = (
+                    spec(("ddim", "heun", "dpmpp_2m")[k % 3], 1 + (i + k) % 5) for k in range(8)
+                )
+                handles = [engine.submit(one_spec, **one(i % 9)) for one_spec in asked]
+                for handle in handles:
+                    handle.result(TIMEOUT)
+            done.set()
+            looking.join(TIMEOUT)
+    finally:
+        done.set()
+        sys.setswitchinterval(before)
+    assert not seen
 
 
 def test_captures_are_counted(launches_are_recorded):

@@ -74,6 +74,18 @@ def test_a_slow_reader_loses_rows_and_no_end():
     assert [event.row for event in events[2:5]] == [38, 39, 40]
 
 
+def test_a_reader_without_room_is_told_the_end():
+    with running(2) as (network, engine):
+        with network.held(engine):
+            handle = engine.submit(spec(steps=3), **one(1), preview=1)
+            events = handle.events(room=0)
+            for wrong in (-1, 1.5, "all"):
+                with pytest.raises(ValueError, match="room="):
+                    handle.events(room=wrong)
+        assert same(handle, steps=3, **one(1))
+        assert kinds(list(events)) == ["queued", "started", "done"]
+
+
 def test_a_reader_that_waits_and_one_that_comes_late():
     read, handed = [], threading.Event()
 

@@ -13,6 +13,7 @@ from tape import launches_are_recorded, taping
 from diffusion_engine import Decoder
 from diffusion_engine.engine import Engine, EngineClosed, EngineError, NonFinite
 from diffusion_engine.engine.lane import Lane
+from diffusion_engine.engine.ticket import Ticket
 from diffusion_engine.engine.waiting import Shares
 
 __all__ = ["launches_are_recorded"]
@@ -314,6 +315,32 @@ def ask(engine):
         engine.update_weights({})
     except Exception as error:
         return error
+
+
+def test_an_error_that_is_its_own_cause():
+    network = Network()
+    network.raises[7] = Poisoned("seven")
+    network.raises[7].__cause__ = network.raises[7]
+    with running(2, network) as (_, engine):
+        with pytest.raises(Poisoned, match="seven"):
+            engine.submit(spec(), **one(7)).result(TIMEOUT)
+        assert same(engine.submit(spec(), **one(1)), **one(1))
+
+
+def test_a_later_sample_that_cannot_be_seated(monkeypatch):
+    """Its request fails, in the very row in which its first sample took a seat."""
+    job = Ticket.job
+
+    def broken(ticket, sample):
+        if sample:
+            raise Poisoned("job")
+        return job(ticket, sample)
+
+    with running(4) as (_, engine):
+        monkeypatch.setattr(Ticket, "job", broken)
+        with pytest.raises(Poisoned, match="job"):
+            engine.submit(spec(), seeds=[1, 2], condition=[1, 2]).result(TIMEOUT)
+        assert same(engine.submit(spec(), **one(1)), **one(1))
 
 
 def test_a_batch_that_cannot_be_opened(monkeypatch):

@@ -12,6 +12,7 @@ from tape import launches_are_recorded, taping  # noqa: F401
 from diffusion_engine import ScoreNetwork
 from diffusion_engine.engine import Engine, EngineError, loop
 from diffusion_engine.engine.copies import tensors
+from diffusion_engine.engine.weights import Weights
 from diffusion_engine.processes import VP
 
 SPEC = {"solver": "dpmpp_2m", "steps": 4}
@@ -98,6 +99,14 @@ def held(engine):
     yield
     opened.set()
     asking.join(WAIT)
+
+
+def test_a_row_sums_no_weights(monkeypatch):
+    """Of a network that stays in place nothing is looked at, however many weights it has."""
+    with Engine(network(), dtype=torch.float64) as engine:
+        engine.submit(SPEC).result(WAIT)
+        monkeypatch.setattr(Weights, "held", property(lambda _: 1 / 0))
+        engine.submit(SPEC).result(WAIT)
 
 
 def test_networks_that_fit_stay():

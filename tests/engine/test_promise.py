@@ -219,6 +219,11 @@ def test_samples_that_were_called_apart_are_made_again(batch):
         assert all(replayed(own, handle.result(WAIT)) for handle in handles[:-1])
 
 
+def test_a_probe_of_what_is_unknown():
+    with Engine(conditional()) as engine, pytest.raises(ValueError, match="takes no sedes"):
+        engine.probe("ddim", condition=3, sedes=[1])
+
+
 def test_a_probe_prints():
     with Engine(conditional(tailed), capacity=4) as engine:
         found = engine.probe("ddim", condition=3)
