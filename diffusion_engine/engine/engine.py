@@ -193,6 +193,7 @@ class Engine:
         """
         served = self._of(network)
         checks.names("probe", request, ASKED)
+        self._loop.expect(served)
         with torch.no_grad():
             ticket = served.ticket(_spec(spec), 1, request)
             return self._loop.ask(lambda: self._probed(served, ticket))

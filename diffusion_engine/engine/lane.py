@@ -140,7 +140,7 @@ class Lane:
         began, called, load = perf_counter(), self.batch.calls, self.load
         try:
             ended = self._moved()
-            self._note()
+            began += self._note()  # what trying a size took is no row's
         except Exception as error:
             self._fail_all(error)
             return []
@@ -234,8 +234,9 @@ class Lane:
                 out[list(entries)] = part
         return outs
 
-    def _note(self) -> None:
-        """Keeps how the network was called for the row that was done, and tries a size that is new."""
+    def _note(self) -> float:
+        """Keeps how the network was called for the row that was done, and tries a size that is new; the
+        seconds that this took."""
         packing, probe = self.batch.called, self.probe
         way = Way(self.batch.stages.size(packing.count))
         if self._way == "apart" and not self.fixed:
@@ -244,10 +245,13 @@ class Lane:
             way = Way(way.size, self.most, packing.count)
         self._record.add(packing, way)
         size = 0 if way.most else way.size
-        if probe is not None and size and size not in probe.found:
-            probe.look(size)
-            if probe.reason and self.batch.capacity.seats > 1:
-                raise EngineError(probe.reason)
+        if probe is None or not size or size in probe.found:
+            return 0.0
+        began = perf_counter()
+        probe.look(size)
+        if probe.reason and self.batch.capacity.seats > 1:
+            raise EngineError(probe.reason)
+        return perf_counter() - began
 
     def _free(self, seat: int) -> None:
         self.batch.release(seat)

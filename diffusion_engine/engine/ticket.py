@@ -82,7 +82,8 @@ class Ticket:
         self.request = _owned(self.request)
         self.samples = [None] * self.request.n
         self.tapes = tapes(self.request.record, self.plans)
-        rows, slow = max(len(plan.rows) for plan in self.plans), self.sampler.decoder is not None
+        rows = max(len(plan.rows) for plan in self.plans)
+        slow = self.sampler.decoder is not None or bool(self.request.record)
         self.handle = Handle(self.request.n, rows, self._result, slow)
         self._pixels = math.prod(self.capacity.shape)
         self._make(0)
