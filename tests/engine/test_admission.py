@@ -180,7 +180,7 @@ def test_fast_rows_are_remembered_for_a_while():
         low = lane.least_s
         assert low > 0.0
         ends(engine.submit(spec(steps=5), **one(0)))
-        assert lane.least_s <= low * 1.01**5
+        assert lane.least_s <= low * 1.01**6  # five rows, and the rounding of their product
 
 
 class Entry:
