@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -108,29 +109,36 @@ def speed(given: argparse.Namespace) -> list[results.Row]:
             load = at_once(bench.load(given.requests, 1.0))
             images = sum(len(one.seeds) for one in load)
             took: dict[str, list[float]] = {}
+            taken: dict[str, float | None] = {}
             others = Others()
             for i in range(given.repeats):
                 for who, run in _contenders(bench, load)[:: 1 if i % 2 else -1]:
-                    took.setdefault(who, []).append(run() / images)
-            for who, seconds in took.items():
-                spread = Spread.of(seconds)
-                rows.append(
-                    _row(given, others, mix=name, contender=who, load="all", **_rates(spread))
-                )
+                    seconds, taken[who] = run()
+                    took.setdefault(who, []).append(seconds / images)
+            for who, each in took.items():
+                about = {"occupancy": taken[who]} | _rates(Spread.of(each))
+                rows.append(_row(given, others, mix=name, contender=who, load="all", **about))
     return rows + _calls(given)
 
 
-def _contenders(bench: Bench, load: list) -> list[tuple[str, Callable[[], float]]]:
+def _contenders(
+    bench: Bench, load: list
+) -> list[tuple[str, Callable[[], tuple[float, float | None]]]]:
+    """What runs a load, and gives its seconds and the share of the seats that were taken."""
     part = load[: len(load) // 4]  # each by itself takes as long as it takes
 
-    def alone() -> float:
-        return sum(whole for _, whole in bench.peers.alone(part)) * len(load) / len(part)
+    def driven(name: str) -> tuple[float, float | None]:
+        course = drive(bench.engines[name], load)
+        return course.seconds, course.occupancy
+
+    def alone() -> tuple[float, None]:
+        return sum(whole for _, whole in bench.peers.alone(part)) * len(load) / len(part), None
 
     return [
-        ("engine", lambda: drive(bench.engines["engine"], load).seconds),
-        ("static", lambda: drive(bench.engines["static"], load).seconds),
+        ("engine", partial(driven, "engine")),
+        ("static", partial(driven, "static")),
         ("one at a time", alone),
-        ("lockstep", lambda: bench.peers.lockstep(load)),
+        ("lockstep", lambda: (bench.peers.lockstep(load), 1.0)),
     ]
 
 

@@ -22,6 +22,8 @@ def serve() -> str:
     said = (
         f"Ratios are the engine's over the contender's. Batching gains at most {rows.times(ceiling)} on this "
         "network: the time of an image's call at batch 1 over that at batch 16.",
+        f"Seats empty when the last requests end. Seat for seat the engine has {seat_for_seat(found)} of "
+        "lockstep's rate, whose seats are always full.",
         f"The engine's own time, outside network and step, is {own:.0f} us a row when one request leaves and "
         "another joins in every row of 16 seats.",
     )
@@ -38,16 +40,25 @@ def _speeds(found: list[Row]) -> str:
             theirs = float(row["images_s"])
             setting = f"{row['threads']}, {row['waiting']}"
             ratio = "" if contender == "engine" else rows.times(ours / theirs)
+            taken = rows.percent(float(row["occupancy"])) if row["occupancy"] else ""
             body.append(
                 [
                     about if contender == "engine" else "",
                     contender,
                     setting,
                     rows.number(theirs),
+                    taken,
                     ratio,
                 ]
             )
-    head = ["requests, all at once", "contender", "threads, waiting", "images/s", "the engine has"]
+    head = [
+        "requests, all at once",
+        "contender",
+        "threads, waiting",
+        "images/s",
+        "seats taken",
+        "the engine has",
+    ]
     return rows.lines(head, body, 3)
 
 
@@ -66,6 +77,16 @@ def _latencies(found: list[Row]) -> str:
             body.append([mix, f"{rows.percent(float(row['load']))}", contender, *times])
     head = ["mix", "load", "contender", "first preview p50", "p99", "latency p50", "p99"]
     return rows.lines(head, body, 3)
+
+
+def seat_for_seat(found: list[Row]) -> str:
+    """The engine's rate over lockstep's, of the seats that were taken, mix by mix."""
+    made = []
+    for mix in MIXES:
+        ours, full = best(found, mix, "engine"), best(found, mix, "lockstep")
+        ratio = float(ours["images_s"]) / float(full["images_s"]) / float(ours["occupancy"])
+        made.append(rows.percent(ratio))
+    return " and ".join(made)
 
 
 def best(found: list[Row], mix: str, contender: str) -> Row:
