@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -16,7 +16,9 @@ TITLE, LEGEND, BAR, GAP = 84, 40, 44, 16
 ENGINE, PEER, BEST, INK, PALE = "#1f6f8b", "#b9c0c7", "#7d8893", "#22272b", "#e6e9ec"
 
 
-def draw(title: str, panels: Mapping[str, Sequence[Row]], path: Path) -> None:
+def draw(
+    title: str, panels: Mapping[str, Sequence[Row]], path: Path, peers: Collection[str] = PEERS
+) -> None:
     """Writes a PNG of the rows of each panel, in their order; whiskers are the percentiles."""
     bars = sum(len(rows) for rows in panels.values())
     height = 2 * EDGE + LEGEND + TITLE * (1 + len(panels)) + (BAR + GAP) * bars
@@ -32,18 +34,18 @@ def draw(title: str, panels: Mapping[str, Sequence[Row]], path: Path) -> None:
     y = EDGE + TITLE + LEGEND
     for name, rows in panels.items():
         pen.text((EDGE, y + 14), name, INK, _font(32))
-        y = _panel(pen, rows, y + TITLE)
+        y = _panel(pen, rows, y + TITLE, peers)
     image.quantize(64).save(path, optimize=True)
 
 
-def _panel(pen: ImageDraw.ImageDraw, rows: Sequence[Row], y: int) -> int:
+def _panel(pen: ImageDraw.ImageDraw, rows: Sequence[Row], y: int, others: Collection[str]) -> int:
     longest = max(float(row["p80_ms"]) for row in rows)
     scale = (WIDTH - LEFT - RIGHT) / longest
-    peers = [float(row["ms_per_image"]) for row in rows if row["contender"] in PEERS]
+    peers = [float(row["ms_per_image"]) for row in rows if row["contender"] in others]
     pen.line((LEFT, y - 6, LEFT, y + (BAR + GAP) * len(rows) - GAP + 6), PALE, 3)
     for row in rows:
         time, low, high = (float(row[key]) for key in ("ms_per_image", "p20_ms", "p80_ms"))
-        peer = row["contender"] in PEERS
+        peer = row["contender"] in others
         color = ENGINE if not peer else BEST if time == min(peers) else PEER
         middle = y + BAR // 2
         pen.text((LEFT - 16, middle), row["contender"], INK, _font(28), anchor="rm")

@@ -18,7 +18,8 @@ def draw(path: Path) -> None:
         f"{mix}: {about}": [_bar(best(found, mix, who)) for who in CONTENDERS]
         for mix, about in MIXES.items()
     }
-    chart.draw(f"The digits network, 16 seats, {found[0]['device']}", panels, path)
+    title = f"The digits network, 16 seats, {found[0]['device']}: ms an image"
+    chart.draw(title, panels, path, CONTENDERS[1:])
 
 
 def _bar(row: rows.Row) -> rows.Row:
