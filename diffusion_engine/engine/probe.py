@@ -59,9 +59,7 @@ class Probe:
                 self._compare(alike, [(place + turn) % WATCHED for place in range(size)])
             bits = zip(*alike, strict=True)
             self.found[size] = tuple(self._seen.setdefault(b, len(self._seen)) for b in bits)
-        except (
-            Exception
-        ):  # memory ran out, or these values do not suit it: its own calls will say so
+        except Exception:  # memory ran out, or these values do not suit it: its calls will say so
             self.found[size] = ()
 
     def _compare(self, alike: Sequence[Sequence[bytes]], entries: Sequence[int]) -> None:

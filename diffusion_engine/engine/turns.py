@@ -41,4 +41,4 @@ def join(lane: Lane, lanes: Sequence[Lane], now: float) -> None:
     lanes  that are busy
     """
     lane.turned = now
-    lane.had = max([lane.had, *sorted(other.had for other in lanes)[:1]])
+    lane.had = max(lane.had, min((other.had for other in lanes), default=lane.had))
