@@ -269,8 +269,8 @@ class Lane:
             ticket, sample = self.seats.pop(seat)
             parts = 1 if ticket.request.encoding is None else self.network.process.parts
             made = self.batch.read([seat], parts)
-            if fine and self.bucket is None:
-                ticket.calls[sample] = self._record.of(seat, ticket.plans[sample])
+            if self.bucket is None and (met := self._record.of(seat, ticket.plans[sample])):
+                ticket.calls[sample] = met
             self._free(seat)
             if fine:
                 done.append((ticket, sample, made))

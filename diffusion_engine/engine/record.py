@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -39,12 +39,22 @@ class Way(NamedTuple):
                 yield from (self.size, entry)
 
 
+Met = tuple[Way, tuple[int, ...]]
+ONE = Way(1)
+
+
+def alone(branches: Sequence[Sequence[int]]) -> Runs:
+    """The runs of a sample all of whose entries have the bits of calls of one, by its rows' branches."""
+    return _runs(_alone(own) for own in branches if own)
+
+
 class Record:
-    """The rows of a lane, as far back as a sample that sits there began."""
+    """The rows of a lane, as far back as a sample that sits there began, in whose calls the bits of an entry
+    are not known to be those of the entry alone."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[Placed, Way]] = []
-        self._first = 0  # number of the first that is kept
+        self._rows: dict[int, tuple[Placed, Way]] = {}
+        self._next = 0  # number of the row to come
         self._since: dict[int, int] = {}  # of each seat, the number of its sample's row 0
         self._known: dict[tuple[int, ...], tuple[int, ...]] = {}
 
@@ -53,26 +63,43 @@ class Record:
 
     def sit(self, seat: int) -> None:
         """A sample begins with the next row."""
-        self._since[seat] = self._first + len(self._rows)
+        self._since[seat] = self._next
 
     def leave(self, seat: int) -> None:
         """Its seat is free."""
         self._since.pop(seat, None)
-        if len(self._rows) > KEPT or not self._since:
-            low = min(self._since.values(), default=self._first + len(self._rows))
-            del self._rows[: low - self._first]
-            self._first = low
+        if self._rows and (len(self._rows) > KEPT or not self._since):
+            low = min(self._since.values(), default=self._next)
+            self._rows = {number: row for number, row in self._rows.items() if number >= low}
+
+    def skip(self) -> None:
+        """A row was done whose call had no part in the bits."""
+        self._next += 1
 
     def add(self, packing: Placed, way: Way) -> None:
         """A row was done."""
-        self._rows.append((packing, way))
+        self._rows[self._next] = packing, way
+        self._next += 1
 
-    def of(self, seat: int, plan: Plan) -> Runs:
-        """The runs of the sample that is done, as Recipe.calls has them."""
-        first = self._since[seat] - self._first
-        rows = zip(self._rows[first:], plan.branches, strict=False)
-        met = [(way, packing.of(seat)) for (packing, way), branches in rows if branches]
+    def of(self, seat: int, plan: Plan) -> Runs | None:
+        """The runs of the sample that is done, as Recipe.calls has them; None where no call had a part in its
+        bits."""
+        first = self._since[seat]
+        if not self._rows or next(reversed(self._rows)) < first:
+            return None
+        met: list[Met] = []
+        for number, branches in enumerate(plan.branches, first):
+            if branches:
+                row = self._rows.get(number)
+                met.append(_alone(branches) if row is None else (row[1], row[0].of(seat)))
         if len(self._known) > KNOWN:
             self._known.clear()
-        made = ((len(list(same)), *way.places(own)) for (way, own), same in groupby(met))
-        return tuple([self._known.setdefault(run, run) for run in made])
+        return tuple([self._known.setdefault(run, run) for run in _runs(met)])
+
+
+def _alone(branches: Sequence[int]) -> Met:
+    return ONE, (0,) * len({*branches})
+
+
+def _runs(met: Iterable[Met]) -> Runs:
+    return tuple([(len(list(same)), *way.places(own)) for (way, own), same in groupby(met)])

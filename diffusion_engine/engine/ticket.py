@@ -23,7 +23,7 @@ from .adapter import Adapter
 from .handle import Handle, Status
 from .host import Host
 from .probe import Probe
-from .record import Runs
+from .record import Runs, alone
 
 Signature = tuple[Adapter | None, Capacity]
 
@@ -48,7 +48,7 @@ class Ticket:
     gone      whether it has ended and the engine has let go of it
     bucket    the size of all calls of its network, where bits depend on no more
     probe     what is known of the network's bits
-    calls     of each sample that is done the calls it met, where there is no bucket
+    calls     of samples the calls that they met, where these had a part in their bits
     """
 
     served: Host
@@ -178,13 +178,17 @@ class Ticket:
 
     def _sizes(self) -> dict[str, Any]:
         """What the recipe says of the network's calls: nothing where these and a replay's own agree."""
-        made = [[[*run] for run in self.calls[i]] for i in sorted(self.calls)]
+        if self.bucket is not None:
+            return {"bucket": self.bucket, "calls": None}
+        others = {branches: alone(branches) for branches in {plan.branches for plan in self.plans}}
+        runs = [self.calls.get(i) or others[p.branches] for i, p in enumerate(self.plans)]
+        made = [[[*run] for run in sample] for sample in runs]
         met = {size for sample in made for run in sample for size in run[1::2]}
         together = sum(plan.entries for plan in self.plans)
         probe = self.probe
         if probe and all(map(probe.agrees, met)) and together <= probe.agreeing:
             made = []
-        return {"bucket": self.bucket, "calls": made or None}
+        return {"bucket": None, "calls": made or None}
 
     def _result(self) -> Result:
         """What the handle gives, made by the thread that asks for it."""
