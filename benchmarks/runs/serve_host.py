@@ -56,8 +56,8 @@ def own(rows: int) -> Spread:
     with Engine(
         ScoreNetwork(network, VP(), SHAPE), SEATS, executor=Executor(), max_queue=2 * rows
     ) as engine:
-        # Seats one row apart from each other, and then requests of as many rows as there are seats.
-        steps = [*range(1, SEATS + 1), *[SEATS - 1] * rows]
+        # Requests that end one row apart from each other, and then those of as many calls as there are seats.
+        steps = [*range(1, SEATS + 1), *[SEATS] * rows]
         last = [engine.submit({"solver": "ddim", "steps": s}, seeds=[s]) for s in steps][-1]
         GO.set()
         last.result()

@@ -214,8 +214,8 @@ class Engine:
         return self._loop.metrics.snapshot() | {
             "queued": seated.count(False),
             "running": seated.count(True),
-            "seats": sum(lane.batch.capacity.seats for lane in lanes),
-            "occupied": sum(len(lane.seats) for lane in lanes),
+            "seats": self.capacity * len(lanes),
+            "occupied": sum(min(self.capacity, len(lane.seats)) for lane in lanes),
             "lanes": len(lanes),
             "bytes": self._loop.room.taken,
             "networks": sorted(

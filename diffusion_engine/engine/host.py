@@ -13,10 +13,12 @@ from .weights import Weights
 class Host(Protocol):
     """A network of the engine; Served explains it.
 
-    lanes  by what their requests have in common
+    capacity  samples of one batch
+    lanes     by what their requests have in common
     """
 
     name: str
+    capacity: int
     lanes: dict[Any, Any]
     weights: Weights
     turned: float

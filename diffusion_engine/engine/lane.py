@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from time import perf_counter
 
 import torch
 
-from ..executors import Batch, BatchFull, Capacity, GraphError
+from ..executors import Batch, BatchFull, GraphError
 from ..executors.buffers import Inputs
 from ..networks.network import ScoreNetwork
-from ..ops import layout
 from .adapter import Adapter
 from .calls import alone, in_parts, out_of_memory
 from .errors import EngineError, NonFinite, bare
@@ -22,33 +20,10 @@ from .record import Record, Way
 from .ticket import Ticket
 from .waiting import Waiting
 
-ROWS = 4096  # of plans, some 1.5 MB
 APART = 1024  # rows until samples that failed together are called together again
 SLOWER = 1.01  # a row: what the fastest one took is forgotten after some hundred
 
 Failed = Callable[[Ticket, BaseException | None], None]
-
-
-def roomy(capacity: Capacity, seats: int, guided: bool) -> Capacity:
-    """Room for requests of one image size, kind of condition and kind of step: what else differs between
-    solvers, step counts and guidance fits into it.
-
-    guided  whether the network has an unconditional branch
-    """
-    entries = max(capacity.entries, 2 if guided else 1)
-    rows = max(ROWS, 1 << (2 * capacity.rows - 1).bit_length())
-    return replace(
-        capacity,
-        seats=seats,
-        rows=rows,
-        room=seats * entries,
-        slots=max(capacity.slots, layout.SLOTS),
-        outputs=capacity.outputs // capacity.entries * entries,
-        entries=entries,
-        normals=layout.NORMALS,
-        branches=max(capacity.branches, entries),
-        draws=layout.NORMALS + 1 if capacity.draws else 0,
-    )
 
 
 class Lane:
@@ -104,8 +79,11 @@ class Lane:
 
     def admit(self, now: float) -> list[Ticket]:
         """Gives the free seats to who waits; the requests that have their first seat now."""
-        started = []
-        while len(self.seats) < self.batch.capacity.seats and (ticket := self.waiting.pop(now)):
+        started: list[Ticket] = []
+        if not len(self.waiting):
+            return started
+        free = self.served.capacity - len(self.seats) + len(self.batch.ending)
+        while free > 0 and (ticket := self.waiting.pop(now)):
             sample = ticket.admitted
             try:
                 seat = self.batch.admit(ticket.job(sample))
@@ -115,7 +93,7 @@ class Lane:
             except Exception as error:
                 self._failed(ticket, error)
                 continue
-            self.seats[seat] = ticket, sample
+            self.seats[seat], free = (ticket, sample), free - 1
             self._record.sit(seat)
             ticket.bucket, ticket.probe = self.bucket, self.probe
             ticket.admitted, ticket.waited = sample + 1, now
@@ -239,6 +217,10 @@ class Lane:
         seconds that this took."""
         packing, probe = self.batch.called, self.probe
         way = Way(self.batch.stages.size(packing.count))
+        agrees = self._way == "whole" and probe and probe.agrees(way.size)
+        if agrees or not packing.count:
+            self._record.skip()
+            return 0.0
         if self._way == "apart" and not self.fixed:
             way = Way(0)
         elif self._way == "parts":
@@ -249,7 +231,7 @@ class Lane:
             return 0.0
         began = perf_counter()
         probe.look(size)
-        if probe.reason and self.batch.capacity.seats > 1:
+        if probe.reason and self.served.capacity > 1:
             raise EngineError(probe.reason)
         return perf_counter() - began
 

@@ -236,11 +236,11 @@ class Loop:
             self.metrics.queued_s.add(now - ticket.submitted)
         if not lane.seats:
             return
-        seats, captured = len(lane.seats), lane.batch.stages.captured
+        captured = lane.batch.stages.captured
         for ticket, sample, made in lane.step():
             if not ticket.ended and ticket.take(sample, made):
                 self._end(ticket, None)
-        self.metrics.row(seats, lane.batch, captured)
+        self.metrics.row(lane.batch, captured)
         self.metrics.row_s.add(lane.row_s)
 
     def _end(self, ticket: Ticket, error: BaseException | None) -> None:

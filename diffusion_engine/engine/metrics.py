@@ -45,8 +45,8 @@ class Histogram:
 class Metrics:
     """Counters rise; histograms are of seconds.
 
-    rows       steps of batches; seat_rows those of samples; called and padded are entries of network calls;
-               captures those that were recorded for replays
+    rows       steps of batches; seat_rows those of samples that called the network; called and padded are
+               entries of its calls; captures those that were recorded for replays
     queued_s   from submission to the first seat; row_s of one step of a batch; total_s from submission to
                the end, of requests that are done; load_s of weights that come back to the device, switch_s
                of those of an adapter that are put in
@@ -68,16 +68,16 @@ class Metrics:
     load_s: Histogram = field(default_factory=Histogram)
     switch_s: Histogram = field(default_factory=Histogram)
 
-    def row(self, seats: int, batch: Batch, captured: int) -> None:
+    def row(self, batch: Batch, captured: int) -> None:
         """A batch stepped.
 
-        seats     that moved
         captured  what its stages had recorded before
         """
-        due = batch.called.count
+        called = batch.called
+        due = called.count
         size = batch.stages.size(due)
         self.rows += 1
-        self.seat_rows += seats
+        self.seat_rows += called.seats
         self.called += size
         self.padded += size - due
         self.captures += batch.stages.captured - captured

@@ -74,7 +74,7 @@ class Room:
             return None
         of = f"the weights of {served.name!r} take {weights / 2**20:.1f} MiB"
         if capacity is not None:
-            of += f" and a batch of {capacity.seats} samples {batch / 2**20:.1f} MiB"
+            of += f" and a batch of {served.capacity} samples {batch / 2**20:.1f} MiB"
         most = f"max_bytes is {self._max / 2**20:.1f} MiB"
         return f"{of}, and {most}: give the engine more, or a smaller capacity"
 

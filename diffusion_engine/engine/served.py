@@ -13,15 +13,17 @@ from ..executors.lru import Lru
 from ..networks.network import ScoreNetwork
 from ..networks.placement import evaluating
 from ..networks.wrapper import unwrapped
+from ..ops import layout
 from ..sampler.request import Request
 from ..sampler.sampler import Sampler
 from ..sampler.spec import Spec
 from .errors import EngineClosed, EngineError
-from .lane import Lane, roomy
+from .lane import Lane
 from .probe import Probe, first_call
 from .ticket import Signature, Ticket
 from .weights import Weights
 
+ROWS = 4096  # of plans, some 1.5 MB
 SAMPLERS = 256  # of specs that a network keeps
 
 
@@ -198,6 +200,30 @@ class Served:
             self._samplers = Lru(SAMPLERS)
             self._first = None
             self._entered.close()
+
+
+def roomy(capacity: Capacity, samples: int, guided: bool) -> Capacity:
+    """Room for requests of one image size, kind of condition and kind of step: what else differs between
+    solvers, step counts and guidance fits into it.
+
+    samples  that call the network together; as many again have a seat, where the next one makes its row 0
+             while the last one makes its last
+    guided   whether the network has an unconditional branch
+    """
+    entries = max(capacity.entries, 2 if guided else 1)
+    rows = max(ROWS, 1 << (2 * capacity.rows - 1).bit_length())
+    return replace(
+        capacity,
+        seats=2 * samples,
+        rows=rows,
+        room=samples * entries,
+        slots=max(capacity.slots, layout.SLOTS),
+        outputs=capacity.outputs // capacity.entries * entries,
+        entries=entries,
+        normals=layout.NORMALS,
+        branches=max(capacity.branches, entries),
+        draws=layout.NORMALS + 1 if capacity.draws else 0,
+    )
 
 
 def _calls(capacity: Capacity) -> tuple:

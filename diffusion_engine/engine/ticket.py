@@ -113,7 +113,7 @@ class Ticket:
 
     def least_s(self, row_s: float) -> float:
         """Seconds that its calls take, a batch full at a time, where a row with one takes so many."""
-        return -(-self.n // self.capacity.seats) * self.plans[0].nfe * row_s
+        return -(-self.n // self.served.capacity) * self.plans[0].nfe * row_s
 
     def missed(self, now: float, row_s: float) -> str | None:
         """Why its deadline is not met, as a sentence; None where it may be.

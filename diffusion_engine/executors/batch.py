@@ -32,7 +32,8 @@ class Batch(Seats):
     bind      makes the stages of a step over the buffers: executors do, see Executor.open
 
     A seat's sample depends on its job and the network's outputs alone, whoever sits beside it. A job that
-    joins runs its row 0, which calls nothing, in the step of the others. Not for several threads at a time.
+    joins runs its row 0, which calls nothing, in the step of the others: one that joins while another makes
+    its last row takes its place in the next call. Not for several threads at a time.
     """
 
     def __init__(self, capacity: Capacity, bind: Callable[[Buffers], Stages]) -> None:

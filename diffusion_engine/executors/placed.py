@@ -28,6 +28,14 @@ class Placed:
     places: Table
     entries: np.ndarray
     _by_seat: list[tuple[int, ...]] | None = None
+    _seats: int | None = None
+
+    @property
+    def seats(self) -> int:
+        """How many have entries in the call."""
+        if self._seats is None:
+            self._seats = int((self.entries[:, 0] >= 0).sum())
+        return self._seats
 
     def of(self, seat: int) -> tuple[int, ...]:
         """The entries of the call that are a seat's, by branch."""

@@ -41,6 +41,7 @@ class Seats:
         self._packings = Packings(rows.kinds, device)
         self._due = self._packing(self._row)  # of the call that the steps so far filled
         self._steps = 0
+        self._ending: list[int] | None = None  # where they were looked for since the last step
 
     @property
     def attended(self) -> bool:
@@ -51,6 +52,15 @@ class Seats:
     def entries(self) -> int:
         """Entries that the samples here may take together, of the capacity's room."""
         return self._entries
+
+    @property
+    def ending(self) -> list[int]:
+        """The seats that come to their end with the next step; what they take of the network's batch is free
+        for who joins, whose row 0 calls nothing."""
+        if self._ending is None:
+            at = self._row
+            self._ending = ((self.rows.next[at] < 0) & (at >= 0)).nonzero()[0].tolist()
+        return self._ending
 
     def admit(self, job: Job, private: bool = False) -> int:
         """A seat for a job; it starts with the next step.
@@ -68,10 +78,7 @@ class Seats:
         if not self._free:
             raise BatchFull(f"all {self.capacity.seats} seats are taken; release one first")
         if self._entries + job.plan.entries > self.capacity.room:
-            raise BatchFull(
-                f"the samples here take {self._entries} entries of the network's batch and this one "
-                f"{job.plan.entries}, of {self.capacity.room}; release one first"
-            )
+            self._check_room(job)
         rows = self.rows.hold(job.plan, job.brownian and self.capacity.brownian, private)
         if not self._jobs:
             self._steps = 0
@@ -103,7 +110,7 @@ class Seats:
         self.rows.free(rows)
         self._entries -= job.plan.entries
         if self._row[seat] >= 0:
-            self._row[seat] = -1
+            self._row[seat], self._ending = -1, None
             self._changed = True
             self.live -= 1
         if seat in self._joined:
@@ -118,6 +125,7 @@ class Seats:
             kept.clear()
         self._free = list(range(self.capacity.seats))
         self._row.fill(-1)
+        self._ending = None
         self._changed = self._changed or self.live > 0
         self.live = self._entries = 0
 
@@ -162,7 +170,7 @@ class Seats:
 
     def _move(self, row: np.ndarray, packing: Placed) -> list[int]:
         """All seats are at these rows now, whose calls are packed so; the seats that came to their end."""
-        before, self._row = self._row, row
+        before, self._row, self._ending = self._row, row, None
         self._steps += 1
         if packing is self._due:  # who ends changes it
             return []
@@ -170,6 +178,14 @@ class Seats:
         ended: list[int] = (row < before).nonzero()[0].tolist()  # rows of a plan rise until it ends
         self.live -= len(ended)
         return ended
+
+    def _check_room(self, job: Job) -> None:
+        taken = self._entries - sum(self._jobs[seat][0].plan.entries for seat in self.ending)
+        if taken + job.plan.entries > self.capacity.room:
+            raise BatchFull(
+                f"the samples here take {taken} entries of the network's batch and this one "
+                f"{job.plan.entries}, of {self.capacity.room}; release one first"
+            )
 
     def _held(self, seat: int) -> tuple[Job, Rows]:
         whole = type(seat) is int or (isinstance(seat, Integral) and not isinstance(seat, bool))

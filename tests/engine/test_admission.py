@@ -64,6 +64,8 @@ def test_nobody_starves_under_a_stream_of_higher_priority():
                     ahead.append(engine.submit(spec(), **one(1), priority=5))
                     ahead[-1].add_done_callback(another)
 
+            # Two streams: the seat of one that ends is given away a row before.
+            first.add_done_callback(another)
             first.add_done_callback(another)
         ends(low)
     assert 8 <= len(ahead) <= 14  # five levels are ten of half a second

@@ -121,6 +121,31 @@ WIDE = [
 ]
 
 
+def test_who_joins_beside_a_last_row_takes_its_place_in_the_next_call():
+    """A seat more than there are entries: nobody waits a row for who ends."""
+    sizes, jobs = [], [Job(PLAN, i) for i in range(3)]
+    called = PLAIN.with_module(lambda x, t: sizes.append(len(x)) or PLAIN.module(x, t))
+    room = replace(Capacity.of(called, [PLAN], 3, device=CPU), room=2)
+    batch = Eager("cpp").open(called, room)
+    a, b = map(batch.admit, jobs[:2])
+    for _ in range(len(PLAN.rows) - 1):
+        assert batch.ending == []
+        with pytest.raises(
+            BatchFull, match="take 2 entries of the network's batch and this one 1, of 2"
+        ):
+            batch.admit(jobs[2])
+        batch.step()
+    assert batch.ending == [a, b]
+    c = batch.admit(jobs[2])
+    assert batch.step() == [a, b] and batch.ending == []
+    finish(batch)
+    assert sizes == [2] * 5 + [1] * 5
+    assert all(
+        torch.equal(batch.read([seat])[0], alone(job))
+        for seat, job in zip((a, b, c), jobs, strict=True)
+    )
+
+
 @pytest.mark.parametrize("job, message", WIDE, ids=[message[:30] for _, message in WIDE])
 def test_a_job_that_does_not_fit_is_refused_and_the_others_go_on(job, message):
     batch = open_batch()

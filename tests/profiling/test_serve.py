@@ -77,11 +77,11 @@ def test_a_wrong_mix_is_one_sentence(text, said):
 
 @pytest.mark.parametrize(
     ("kind", "sizes"),
-    [(Static, [1, 2, 2, 1, 1, 1, 1, 1, 1]), (Engine, [1, 2, 2, 1, 2, 2, 1])],
+    [(Static, [1, 2, 2, 1, 1, 1, 1, 1, 1]), (Engine, [1, 2, 2, 2, 2, 1, 1])],
 )
 def test_static_batches_admit_nobody_until_all_have_ended(kind, sizes):
     """Two seats; while one request holds them, others of 2, 6 and 2 steps come. Of static batches the last
-    waits for the six; in an engine it joins, with a row that draws its x."""
+    waits for the six; in an engine it draws its x beside the last row of the first two."""
     calls, called, all_here = [], threading.Event(), threading.Event()
 
     def half(x, t):
