@@ -1,0 +1,1 @@
+"""A whole network, recorded once as a list of operations on fixed addresses and replayed on the CPU."""

@@ -1,0 +1,164 @@
+"""From a graph of ATen calls to operations: an interpreter whose tensors are values."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+from . import rules
+from .operations import Call, Copy, Operation
+from .values import Value, channels_last, contiguous, flat, shares
+
+NOTHING = {"_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size"}
+
+
+class Refused(Exception):
+    """Why a network cannot be recorded, as a sentence."""
+
+
+class Lowering:
+    """Walks a graph; what it does is in `operations`.
+
+    graph      of torch.export, functional
+    given      what its placeholders stand for: values, or constants
+    """
+
+    def __init__(self, graph: fx.Graph, given: Mapping[str, Any]) -> None:
+        self.graph, self.given = graph, given
+        self.operations: list[Operation] = []
+
+    def run(self) -> list[Value]:
+        """The outputs."""
+        env: dict[fx.Node, Any] = {}
+        seen: dict[tuple, Any] = {}
+        for node in self.graph.nodes:
+            if node.op == "placeholder":
+                env[node] = self.given[node.name]
+            elif node.op == "get_attr":
+                env[node] = self.given[str(node.target)]
+            elif node.op == "output":
+                outs = fx.map_arg(node.args[0], lambda n: env[n])
+                return [self.value(out) for out in flat(outs)]
+            else:
+                args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: env[n])
+                key = _key(node.target, args, kwargs)
+                if key not in seen:
+                    seen[key] = self.call(node.target, args, kwargs)
+                env[node] = seen[key]
+        raise Refused("its graph has no output")
+
+    def call(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What a node comes to: values, or where nothing depends on the input, what torch makes."""
+        leaves = flat([*args, *kwargs.values()])
+        if not any(isinstance(leaf, Value) for leaf in leaves):
+            return target(*args, **kwargs)
+        if target is operator.getitem:
+            return args[0][args[1]]
+        if not isinstance(target, torch._ops.OpOverload):
+            raise Refused(f"it calls {target}, which is no operation of torch")
+        name = target._schema.name.removeprefix("aten::")
+        if name in NOTHING:
+            return None
+        if target._schema.is_mutable:
+            raise Refused(f"it changes a tensor in place ({name})")
+        given = SimpleNamespace(**_named(target, args, kwargs))
+        rule = rules.RULES.get(name)
+        made = NotImplemented if rule is None else rule(self, given, target)
+        return self._fallback(target, args, kwargs) if made is NotImplemented else made
+
+    def emit(self, made: Operation) -> None:
+        self.operations.append(made)
+
+    def new(
+        self, shape: Sequence[int], dtype: torch.dtype = torch.float32, last: bool = False
+    ) -> Value:
+        """A tensor of its own.
+
+        last  whether the channels, dimension 1, lie together
+        """
+        return Value.new(shape, channels_last(shape) if last else contiguous(shape), dtype)
+
+    def value(self, given: Value | Tensor) -> Value:
+        """A constant too, copied to where values are."""
+        if isinstance(given, Value):
+            return given
+        if not isinstance(given, Tensor):
+            raise Refused(f"an output is {type(given).__name__} and no tensor")
+        made = self.new(given.shape, given.dtype)
+        self.emit(Copy(made, given))
+        return made
+
+    def copied(self, given: Value, last: bool = False) -> Value:
+        """The same in memory of its own, contiguous, or with the channels together."""
+        made = self.new(given.shape, given.dtype, last)
+        self.emit(Copy(made, given))
+        return made
+
+    def meta(self, target: Any, given: Any) -> Any:
+        """What torch says of shapes and strides."""
+        args, kwargs = pytree.tree_map(_meta, given)
+        return target(*args, **kwargs)
+
+    def viewed(self, target: Any, value: Value, *args: Any, **kwargs: Any) -> Any:
+        """A view of a value, or NotImplemented where torch would copy."""
+        made = target(value.meta, *args, **kwargs)
+        parts = made if isinstance(made, (list, tuple)) else [made]
+        if not all(shares(part, value.meta) for part in parts):
+            return NotImplemented
+        views = [value.view(part) for part in parts]
+        return views if isinstance(made, (list, tuple)) else views[0]
+
+    def _fallback(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Done by torch, on the values as they lie."""
+        made = self.meta(target, (tuple(args), dict(kwargs)))
+        many = isinstance(made, (list, tuple))
+        outs = {
+            i: self.new(part.shape, part.dtype)
+            for i, part in enumerate(made if many else [made])
+            if isinstance(part, Tensor)
+        }
+        if not outs:
+            raise Refused(f"{target} returns no tensor")
+        first = next(iter(outs.values()))
+        self.emit(Call(first, target, list(args), dict(kwargs), outs))
+        return [outs.get(i) for i in range(len(made))] if many else first
+
+
+def _named(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments by their names, as its schema has them."""
+    made = {}
+    for i, argument in enumerate(target._schema.arguments):
+        if i < len(args):
+            made[argument.name] = args[i]
+        elif argument.name in kwargs:
+            made[argument.name] = kwargs[argument.name]
+        else:
+            made[argument.name] = argument.default_value
+    return made
+
+
+def _key(target: Any, args: Any, kwargs: Any) -> tuple:
+    """The same call of the same values is made once."""
+
+    def of(leaf: Any) -> Any:
+        if isinstance(leaf, (list, tuple)):
+            return tuple(map(of, leaf))
+        if isinstance(leaf, Value):
+            return "value", id(leaf.buffer), leaf.shape, leaf.strides, leaf.offset
+        if isinstance(leaf, Tensor):
+            return "tensor", id(leaf)
+        return type(leaf).__name__, str(leaf)
+
+    return target, of(list(args)), tuple((k, of(v)) for k, v in sorted(kwargs.items()))
+
+
+def _meta(leaf: Any) -> Any:
+    if isinstance(leaf, Value):
+        return leaf.meta
+    return leaf.to("meta") if isinstance(leaf, Tensor) else leaf

@@ -1,0 +1,6 @@
+"""What becomes of each ATen operation. A rule returns NotImplemented where it has nothing for these arguments:
+torch does it then."""
+
+from .table import RULES
+
+__all__ = ["RULES"]

@@ -1,0 +1,295 @@
+"""Layers: products, norms, attention, and what changes the number of pixels."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import operations as ops
+from ..values import Value, channels_last, contiguous
+
+
+def convolution(low: Any, given: Any, target: Any) -> Any:
+    """Of signals and pictures, with zeros around; its weight is a constant."""
+    x, weight, bias = given.input, given.weight, given.bias
+    spatial = len(x.shape) - 2
+    if not _floats(x) or isinstance(weight, Value) or isinstance(bias, Value) or spatial not in (1, 2):
+        return NotImplemented
+    if getattr(given, "transposed", False) or isinstance(given.padding, str):
+        return NotImplemented
+    lead = (1,) * (2 - spatial)
+    stride, padding, dilation = (
+        (*(() if spatial == 2 else (fill,)), *(_many(v, spatial)))
+        for v, fill in ((given.stride, 1), (given.padding, 0), (given.dilation, 1))
+    )
+    kernel = weight.reshape(*weight.shape[:2], *lead, *weight.shape[2:])
+    size = (*lead, *x.shape[2:])
+    out_size = tuple(
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, p, d, k, s in zip(size, padding, dilation, kernel.shape[2:], stride, strict=True)
+    )
+    shape = (x.shape[0], weight.shape[0], *out_size[2 - spatial :])
+    out = Value.new(shape, channels_last(shape))
+    low.emit(
+        ops.Conv(
+            rows(low, out), rows(low, x), kernel, size, out_size, stride, padding, dilation, given.groups,
+            epilogue=ops.Epilogue(bias),
+        )  # fmt: skip
+    )
+    return out
+
+
+def linear(low: Any, given: Any, target: Any) -> Any:
+    x, weight, bias = given.input, given.weight, given.bias
+    if not _floats(x) or isinstance(weight, Value) or isinstance(bias, Value):
+        return NotImplemented
+    shape = (*x.shape[:-1], weight.shape[0])
+    out = low.new(shape)
+    low.emit(ops.Linear(sequence(low, out), sequence(low, x), weight, ops.Epilogue(bias)))
+    return out
+
+
+def addmm(low: Any, given: Any, target: Any) -> Any:
+    """bias + x weight^T, as a linear layer taken apart has it."""
+    x, weight, bias = given.mat1, given.mat2, given.self
+    if not _floats(x) or isinstance(weight, Value) or isinstance(bias, Value) or bias.ndim != 1:
+        return NotImplemented
+    if (given.alpha, given.beta) != (1, 1):
+        return NotImplemented
+    given.input, given.weight, given.bias = x, weight.T, bias
+    return linear(low, given, target)
+
+
+def matmul(low: Any, given: Any, target: Any) -> Any:
+    a, b = given.self, getattr(given, "mat2", None)
+    b = given.other if b is None else b
+    if isinstance(a, Value) and isinstance(b, Tensor) and b.ndim == 2 and _floats(a):
+        given.input, given.weight, given.bias = a, b.T, None
+        return linear(low, given, target)
+    if not (isinstance(a, Value) and isinstance(b, Value) and _floats(a, b)):
+        return NotImplemented
+    if len(a.shape) != len(b.shape) or len(a.shape) < 3 or a.shape[:-2] != b.shape[:-2]:
+        return NotImplemented
+    return _product(low, a, b, 1.0)
+
+
+def baddbmm(low: Any, given: Any, target: Any) -> Any:
+    """Attention as diffusers once spelled it: beta is 0."""
+    a, b = given.batch1, given.batch2
+    if given.beta != 0 or not (isinstance(a, Value) and isinstance(b, Value) and _floats(a, b)):
+        return NotImplemented
+    return _product(low, a, b, float(given.alpha))
+
+
+def _product(low: Any, a: Value, b: Value, alpha: float) -> Value:
+    groups = math.prod(a.shape[:-2])
+    out = low.new((*a.shape[:-1], b.shape[-1]))
+    merged = [_merged(low, v, groups) for v in (out, a, b)]
+    low.emit(ops.MatMul(*merged, alpha))
+    return out
+
+
+def _merged(low: Any, value: Value, groups: int) -> Value:
+    """[G..., M, N] as [G, M, N]."""
+    shape = (groups, *value.shape[-2:])
+    try:
+        return value.view(value.meta.view(shape))
+    except RuntimeError:
+        copy = low.copied(value)
+        return copy.view(copy.meta.view(shape))
+
+
+def group_norm(low: Any, given: Any, target: Any) -> Any:
+    x, weight, bias = given.input, given.weight, given.bias
+    if not _floats(x) or isinstance(weight, Value) or isinstance(bias, Value):
+        return NotImplemented
+    out = Value.new(x.shape, channels_last(x.shape))
+    made = ops.GroupNorm(rows(low, out), rows(low, x), given.num_groups, given.eps, weight, bias)
+    low.emit(made)
+    return out
+
+
+def layer_norm(low: Any, given: Any, target: Any) -> Any:
+    return _layer_norm(low, given, given.bias, False)
+
+
+def native_layer_norm(low: Any, given: Any, target: Any) -> Any:
+    made = _layer_norm(low, given, given.bias, False)
+    return made if made is NotImplemented else (made, None, None)
+
+
+def rms_norm(low: Any, given: Any, target: Any) -> Any:
+    if given.eps is None:
+        given.eps = torch.finfo(torch.float32).eps
+    return _layer_norm(low, given, None, True)
+
+
+def _layer_norm(low: Any, given: Any, bias: Any, rms: bool) -> Any:
+    x, weight = given.input, given.weight
+    if not _floats(x) or isinstance(weight, Value) or isinstance(bias, Value):
+        return NotImplemented
+    if len(given.normalized_shape) != 1:
+        return NotImplemented
+    out = low.new(x.shape)
+    made = ops.LayerNorm(sequence(low, out), sequence(low, x), given.eps, weight, bias, rms=rms)
+    low.emit(made)
+    return out
+
+
+def softmax(low: Any, given: Any, target: Any) -> Any:
+    x = given.self
+    half = getattr(given, "half_to_float", False) or getattr(given, "dtype", None) not in (
+        None,
+        torch.float32,
+    )
+    if half or not _floats(x) or given.dim % len(x.shape) != len(x.shape) - 1:
+        return NotImplemented
+    out = low.new(x.shape)
+    low.emit(ops.Softmax(sequence(low, out), sequence(low, x)))
+    return out
+
+
+def attention(low: Any, given: Any, target: Any) -> Any:
+    q, k, v, mask = given.query, given.key, given.value, given.attn_mask
+    if not all(isinstance(t, Value) and _floats(t) and len(t.shape) == 4 for t in (q, k, v)):
+        return NotImplemented
+    if given.dropout_p or given.is_causal or q.shape[1] != k.shape[1] or q.shape[-1] != v.shape[-1]:
+        return NotImplemented
+    if mask is not None and mask.dtype != torch.float32:
+        return NotImplemented
+    q, k, v = (t if t.strides[-1] == 1 else low.copied(t) for t in (q, k, v))
+    b, heads, tokens, dim = q.shape
+    scale = dim**-0.5 if given.scale is None else given.scale
+    # The heads of a token lie together, as what comes after reads them.
+    made = Value.new((b, tokens, heads, dim), contiguous((b, tokens, heads, dim)))
+    out = made.view(made.meta.permute(0, 2, 1, 3))
+    if mask is not None:
+        wide = (b, heads, tokens, k.shape[2])
+        mask = (
+            mask.view(mask.meta.expand(wide)) if isinstance(mask, Value) else mask.expand(wide)
+        )
+    low.emit(ops.Attention(out, q, k, v, scale, mask))
+    return out
+
+
+def reduce(low: Any, given: Any, target: Any) -> Any:
+    """Over the last dimension, or over all pixels."""
+    x, mean = given.self, "mean" in target._schema.name
+    dims = getattr(given, "dim", None)
+    if dims is None or not _floats(x) or given.dtype not in (None, torch.float32):
+        return NotImplemented
+    n = len(x.shape)
+    dims = sorted(d % n for d in dims)
+    if dims == [n - 1] and n > 1:
+        out = low.new((*x.shape[:-1], 1))
+        low.emit(ops.Reduce(sequence(low, out), sequence(low, x), 2, mean))
+    elif n > 2 and dims == list(range(2, n)):
+        out = Value.new((*x.shape[:2], *(1,) * (n - 2)), channels_last((*x.shape[:2], *(1,) * (n - 2))))
+        low.emit(ops.Reduce(rows(low, out), rows(low, x), 1, mean))
+    else:
+        return NotImplemented
+    return out if given.keepdim else out.view(_squeezed(out.meta, dims))
+
+
+def _squeezed(meta: Tensor, dims: list[int]) -> Tensor:
+    return meta.squeeze(dims)
+
+
+def global_pool(low: Any, given: Any, target: Any) -> Any:
+    if _many(given.output_size, 2) != (1, 1) or not _floats(given.self):
+        return NotImplemented
+    x = given.self
+    shape = (*x.shape[:2], 1, 1)
+    out = Value.new(shape, channels_last(shape))
+    low.emit(ops.Reduce(rows(low, out), rows(low, x), 1, True))
+    return out
+
+
+def pool(low: Any, given: Any, target: Any) -> Any:
+    x = given.self
+    window = _many(given.kernel_size, 2)
+    stride = _many(given.stride, 2) if given.stride else window
+    plain = not any(_many(given.padding, 2)) and not given.ceil_mode
+    plain = plain and set(_many(getattr(given, "dilation", 1), 2)) == {1}
+    if not plain or getattr(given, "divisor_override", None) or not _floats(x) or len(x.shape) != 4:
+        return NotImplemented
+    size = x.shape[2:]
+    made = [(n - k) // s + 1 for n, k, s in zip(size, window, stride, strict=True)]
+    shape = (*x.shape[:2], *made)
+    out = Value.new(shape, channels_last(shape))
+    maximum = "max" in target._schema.name
+    low.emit(ops.Pool(rows(low, out), rows(low, x), tuple(size), window, stride, maximum))
+    return out
+
+
+def upsample(low: Any, given: Any, target: Any) -> Any:
+    """By whole factors, to the nearest."""
+    x = getattr(given, "input", None)
+    x = given.self if x is None else x
+    if not _floats(x):
+        return NotImplemented
+    shape = tuple(low.meta(target, ((), vars(given))).shape)
+    factors = [o / i for o, i in zip(shape[2:], x.shape[2:], strict=True)]
+    if any(f != int(f) for f in factors):
+        return NotImplemented
+    lead = (1,) * (2 - len(factors))
+    out = Value.new(shape, channels_last(shape))
+    size, factor = (*lead, *x.shape[2:]), (*lead, *map(int, factors))
+    low.emit(ops.Upsample(rows(low, out), rows(low, x), size, factor))
+    return out
+
+
+def embedding(low: Any, given: Any, target: Any) -> Any:
+    x, table = given.indices, given.weight
+    if not isinstance(x, Value) or isinstance(table, Value) or x.dtype != torch.int64:
+        return NotImplemented
+    if table.dtype != torch.float32:
+        return NotImplemented
+    out = low.new((*x.shape, table.shape[1]))
+    rows_of = x.view(x.meta.reshape(x.shape[0], -1)) if len(x.shape) > 1 else x.view(x.meta[:, None])
+    low.emit(ops.Embedding(sequence(low, out), rows_of, table))
+    return out
+
+
+def rows(low: Any, value: Value) -> Value:
+    """A picture or a signal [B, C, *pixel] as [B, N, C], whose channels lie together; a copy where they do not."""
+    made = _as_rows(value)
+    if made is None:
+        made = _as_rows(low.copied(value, last=True))
+        assert made is not None
+    return made
+
+
+def _as_rows(value: Value) -> Value | None:
+    if value.strides[1] != 1 and value.shape[1] > 1:
+        return None
+    moved = value.meta.movedim(1, -1)
+    try:
+        return value.view(moved.view(value.shape[0], -1, value.shape[1]))
+    except RuntimeError:
+        return None
+
+
+def sequence(low: Any, value: Value) -> Value:
+    """A sequence [B, ..., C] as [B, N, C], whose features lie together; a copy where they do not."""
+    shape = (value.shape[0] if len(value.shape) > 1 else 1, -1, value.shape[-1])
+    if value.strides[-1] == 1 or value.shape[-1] == 1:
+        try:
+            return value.view(value.meta.view(shape))
+        except RuntimeError:
+            pass
+    copy = low.copied(value)
+    return copy.view(copy.meta.view(shape))
+
+
+def _floats(*values: Any) -> bool:
+    return all(isinstance(v, Value) and v.dtype == torch.float32 for v in values)
+
+
+def _many(given: Any, count: int) -> tuple[int, ...]:
+    """A number for each dimension."""
+    numbers = [given] if isinstance(given, int) else list(given)
+    return tuple(numbers * count if len(numbers) == 1 else numbers)
