@@ -146,32 +146,33 @@ class MatMul(Operation):
 
 @dataclass(eq=False)
 class GroupNorm(Operation):
-    """activation(norm * (1 + scale) + shift) over groups of the channels of x [B, N, C]."""
+    """activation(norm * factor + shift) over groups of the channels of x [B, N, C]; factor and shift [B, C]."""
 
     x: Value
     groups: int
     eps: float
     weight: Tensor | None = None
     bias: Tensor | None = None
-    scale: Operand = None
+    factor: Operand = None
     shift: Operand = None
     activation: str = "none"
 
     def run(self, get: Get) -> None:
         x = get(self.x).permute(0, 2, 1)
         y = F.group_norm(x, self.groups, self.weight, self.bias, self.eps).permute(0, 2, 1)
-        get(self.out).copy_(ACTIVATIONS[self.activation](modulated(y, self.scale, self.shift, get)))
+        get(self.out).copy_(ACTIVATIONS[self.activation](modulated(y, self.factor, self.shift, get)))
 
 
 @dataclass(eq=False)
 class LayerNorm(Operation):
-    """activation(norm * (1 + scale) + shift) over the channels of x [B, N, C]; without their mean where `rms`."""
+    """activation(norm * factor + shift) over the channels of x [B, N, C], without their mean where `rms`; factor
+    and shift [B, C]."""
 
     x: Value
     eps: float
     weight: Tensor | None = None
     bias: Tensor | None = None
-    scale: Operand = None
+    factor: Operand = None
     shift: Operand = None
     activation: str = "none"
     rms: bool = False
@@ -180,13 +181,13 @@ class LayerNorm(Operation):
         x, norm = get(self.x), F.rms_norm if self.rms else F.layer_norm
         given = (self.weight,) if self.rms else (self.weight, self.bias)
         y = norm(x, x.shape[-1:], *given, self.eps)
-        get(self.out).copy_(ACTIVATIONS[self.activation](modulated(y, self.scale, self.shift, get)))
+        get(self.out).copy_(ACTIVATIONS[self.activation](modulated(y, self.factor, self.shift, get)))
 
 
-def modulated(y: Tensor, scale: Operand, shift: Operand, get: Get) -> Tensor:
-    """y [B, N, C] by scale and shift [B, C]."""
-    if scale is not None:
-        y = y * (1 + tensor(scale, get)[:, None])
+def modulated(y: Tensor, factor: Operand, shift: Operand, get: Get) -> Tensor:
+    """y [B, N, C] by factor and shift [B, C]."""
+    if factor is not None:
+        y = y * tensor(factor, get)[:, None]
     return y if shift is None else y + tensor(shift, get)[:, None]
 
 

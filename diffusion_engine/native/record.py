@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .fuse import fused
+from .joined import joined
 from .lower import Lowering, Refused
 from .operations import Operation
 from .values import Value, contiguous
@@ -58,7 +60,9 @@ class Graph:
         lowering = Lowering(program.graph, given)
         with torch.no_grad():
             outputs = lowering.run()
-        return Recorded(values, lowering.operations, outputs)
+        operations = fused(lowering.operations, outputs)
+        operations, outputs = joined(operations, values, outputs)
+        return Recorded(values, operations, outputs)
 
     @staticmethod
     def _constant(program: Any, target: str) -> Tensor:
@@ -72,7 +76,7 @@ class Graph:
         try:
             with torch.no_grad():
                 return torch.export.export(
-                    self.module, tuple(inputs), dynamic_shapes=(shapes,) if False else shapes, strict=False
+                    self.module, tuple(inputs), dynamic_shapes=shapes, strict=False
                 )
         except Exception as error:
             said = str(error).strip().splitlines()

@@ -68,7 +68,9 @@ class Value:
 
     def of(self, storage: Tensor) -> Tensor:
         """The tensor itself, where the buffer is this storage."""
-        return storage.as_strided(self.shape, self.strides, self.offset)
+        return storage.as_strided(
+            self.shape, self.strides, storage.storage_offset() + self.offset
+        )
 
 
 def channels_last(shape: Sequence[int]) -> tuple[int, ...]:
