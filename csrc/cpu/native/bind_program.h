@@ -1,0 +1,84 @@
+// Pool and Program for Python. A kind of operation joins by a line in bind_program: adds(program, &NAME_task).
+#pragma once
+#include <pybind11/functional.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "bind_copy.h"
+#include "program.h"
+
+namespace de {
+namespace {
+
+namespace py = pybind11;
+
+// program.add(params, name): the task on the addresses that params hold now.
+template <class Params>
+void adds(py::class_<Program, std::shared_ptr<Program>>& program, Task (*make)(const Params&, int64_t threads)) {
+  program.def(
+      "add",
+      [make](Program& p, const Params& params, std::string name) { p.add(make(params, p.threads()), std::move(name)); },
+      py::arg("params"), py::arg("name"));
+}
+
+// A program is unknown to Python's collector of cycles: a call that holds what holds the program lives on.
+void add_call(Program& program, py::function call, std::string name) {
+  program.add_call(
+      [call = std::move(call)] {
+        const py::gil_scoped_acquire locked;
+        call();
+      },
+      std::move(name));
+}
+
+py::list table(Program& program) {
+  std::vector<Program::Row> found;
+  {
+    const py::gil_scoped_release release;  // a run that has the pool may wait for the interpreter
+    found = program.table();
+  }
+  py::list rows;
+  for (const Program::Row& e : found) {
+    py::dict row;
+    row["name"] = e.name;
+    row["items"] = e.items;
+    row["work"] = e.work;
+    row["scratch"] = e.scratch;
+    row["call"] = e.call;
+    row["runs"] = e.counts.runs;
+    row["barriers"] = e.counts.barriers;
+    row["ns"] = e.counts.ns;
+    row["timed"] = e.counts.timed;
+    rows.append(std::move(row));
+  }
+  return rows;
+}
+
+void bind_pool(py::module_& m) {
+  py::class_<Pool, std::shared_ptr<Pool>>(m, "Pool", py::module_local())
+      .def(py::init<int64_t>(), py::arg("threads"))
+      .def_property_readonly("threads", &Pool::threads)
+      .def("spin", &Pool::spin, py::arg("held"), py::arg("idle"), py::call_guard<py::gil_scoped_release>(),
+           "Microseconds without news until a thread sleeps, within a run and after one.");
+}
+
+void bind_program(py::module_& m) {
+  bind_pool(m);
+  bind_copy(m);
+  const auto unlocked = py::call_guard<py::gil_scoped_release>();
+  py::class_<Program, std::shared_ptr<Program>> program(m, "Program", py::module_local());
+  program.def(py::init<std::shared_ptr<Pool>>(), py::arg("pool"))
+      .def("add_call", &add_call, py::arg("call"), py::arg("name"))
+      .def("input", [](Program& p, uintptr_t data, int64_t bytes) { p.input(reinterpret_cast<void*>(data), bytes); },
+           py::arg("address"), py::arg("bytes"))
+      .def("output", [](Program& p, uintptr_t data, int64_t bytes) { p.output(reinterpret_cast<void*>(data), bytes); },
+           py::arg("address"), py::arg("bytes"))
+      .def("run", &Program::run, unlocked, py::arg("inputs"), py::arg("outputs"))
+      .def("profile", &Program::profile, py::arg("on"))
+      .def("reset", &Program::reset, unlocked)
+      .def("table", &table, "A dictionary for each task, in their order.");
+  adds(program, &copy_task);
+}
+
+}  // namespace
+}  // namespace de
