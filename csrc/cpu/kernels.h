@@ -2,6 +2,7 @@
 #pragma once
 #include "attention.h"
 #include "group_norm.h"
+#include "native/conv.h"
 #include "noise.h"
 #include "step.h"
 #include "winograd.h"
@@ -25,6 +26,10 @@ struct Kernels {
   void (*attention)(const AttentionParams&, const AttentionBlocks& blocks, int64_t item, float* scratch);
   // The same of a convolution.
   void (*conv3x3)(const Conv3x3Params&, const WinogradBlocks& blocks, int64_t item, float* scratch);
+  // One of blocks.items(params), with blocks.scratch() floats of its own.
+  void (*conv)(const ConvParams&, const ConvBlocks& blocks, int64_t item, float* scratch);
+  // Rows [first, last) of all samples.
+  void (*depthwise)(const ConvParams&, int64_t first, int64_t last);
 };
 
 extern const Kernels scalar;

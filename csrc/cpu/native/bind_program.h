@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "bind_conv.h"
 #include "bind_copy.h"
 #include "program.h"
 
@@ -78,6 +79,7 @@ void bind_program(py::module_& m) {
       .def("reset", &Program::reset, unlocked)
       .def("table", &table, "A dictionary for each task, in their order.");
   adds(program, &copy_task);
+  adds(program, &conv_task);
 }
 
 }  // namespace

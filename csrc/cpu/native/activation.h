@@ -1,0 +1,50 @@
+// The functions between layers, a vector at a time.
+#pragma once
+#include "../exp.h"
+#include "params.h"
+
+namespace de {
+namespace {
+
+// Within one unit of the last place: a polynomial in x^2 near 0, one in |x| under the exponential beyond.
+DE_INLINE Float error_function(Float x) {
+  const Float t = at_least(x, -x), s = x * x;
+  Float inner = splat(-5.96761703e-4f);
+  inner = multiply_add(inner, s, splat(4.99119423e-3f));
+  inner = multiply_add(inner, s, splat(-2.67681349e-2f));
+  inner = multiply_add(inner, s, splat(1.12819925e-1f));
+  inner = multiply_add(inner, s, splat(-3.76125336e-1f));
+  inner = multiply_add(inner, s, splat(1.28379166e-1f));
+  inner = multiply_add(inner, x, x);
+  const Float short_t = at_most(t, splat(4.0f)), square = short_t * short_t;
+  const Float low = multiply_add(splat(-3.88396438e-3f), short_t, splat(2.42546219e-2f));
+  Float outer = multiply_add(splat(-1.72853470e-5f), short_t, splat(3.83197126e-4f));
+  outer = multiply_add(outer, square, low);
+  outer = multiply_add(outer, short_t, splat(-1.06777877e-1f));
+  outer = multiply_add(outer, short_t, splat(-6.34846687e-1f));
+  outer = multiply_add(outer, short_t, splat(-1.28717512e-1f));
+  outer = 1.0f - exp_fused(multiply_add(outer, short_t, -short_t));
+  outer = x < splat(0.0f) ? -outer : outer;
+  return t > splat(0.927734375f) ? outer : inner;
+}
+
+// x / (1 + e^(-2 a)), which is x (1 + tanh a) / 2.
+DE_INLINE Float gelu_tanh(Float x) {
+  const Float cube = x * x * x;
+  const Float a = multiply_add(cube, splat(0.044715f), x) * -1.5957691216f;
+  return x / (1.0f + exp_fused(a));
+}
+
+DE_INLINE Float activate(Float x, int32_t activation) {
+  switch (activation) {
+    case SILU: return silu(x);
+    case GELU: return 0.5f * x * (1.0f + error_function(x * 0.70710678118f));
+    case GELU_TANH: return gelu_tanh(x);
+    case RELU: return at_least(x, Float{});
+    case QUICK_GELU: return x / (1.0f + exp_fused(x * -1.702f));
+    default: return x;
+  }
+}
+
+}  // namespace
+}  // namespace de

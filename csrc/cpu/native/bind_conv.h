@@ -1,0 +1,48 @@
+// The Python side of ConvParams. Rows are (address, batch stride, row stride), a vector for each sample is
+// (address, batch stride).
+#pragma once
+#include "bind_params.h"
+#include "conv.h"
+
+namespace de {
+namespace {
+
+inline void bind_conv(py::module_& m) {
+  py::class_<ConvParams> params(m, "ConvParams", py::module_local());
+  params.def(py::init([] { return ConvParams{}; }))
+      .def_readwrite("batch", &ConvParams::batch)
+      .def_readwrite("channels", &ConvParams::channels)
+      .def_readwrite("out_channels", &ConvParams::out_channels)
+      .def_readwrite("height", &ConvParams::height)
+      .def_readwrite("width", &ConvParams::width)
+      .def_readwrite("out_height", &ConvParams::out_height)
+      .def_readwrite("out_width", &ConvParams::out_width)
+      .def_readwrite("kernel_height", &ConvParams::kernel_height)
+      .def_readwrite("kernel_width", &ConvParams::kernel_width)
+      .def_readwrite("stride_y", &ConvParams::stride_y)
+      .def_readwrite("stride_x", &ConvParams::stride_x)
+      .def_readwrite("pad_top", &ConvParams::pad_top)
+      .def_readwrite("pad_left", &ConvParams::pad_left)
+      .def_readwrite("dilation_y", &ConvParams::dilation_y)
+      .def_readwrite("dilation_x", &ConvParams::dilation_x)
+      .def_readwrite("upsample", &ConvParams::upsample)
+      .def_readwrite("groups", &ConvParams::groups);
+  rows_property(params, "x", &ConvParams::x);
+  rows_property(params, "out", &ConvParams::out);
+  address_property(params, "weight", &ConvParams::weight);
+  epilogue_properties(params);
+  m.def("conv_packed_size", &conv_packed_size, "Floats of a packed weight.", py::arg("out_channels"),
+        py::arg("channels"), py::arg("taps"), py::arg("groups"));
+  m.def(
+      "conv_pack",
+      [](uintptr_t weight, int64_t out_channels, int64_t channels, int64_t taps, int64_t groups,
+         uintptr_t packed) {
+        const py::gil_scoped_release release;
+        conv_pack((const float*)weight, out_channels, channels, taps, groups, (float*)packed);
+      },
+      "Packs a weight [out_channels][channels / groups][taps].", py::arg("weight"), py::arg("out_channels"),
+      py::arg("channels"), py::arg("taps"), py::arg("groups"), py::arg("packed"));
+}
+
+}  // namespace
+}  // namespace de

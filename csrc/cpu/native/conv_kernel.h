@@ -1,0 +1,148 @@
+// One work item of a convolution: see conv.h for its layout.
+#pragma once
+#include "product_kernel.h"
+
+namespace de {
+namespace {
+
+// Vectors are stored whole: up to W - 1 floats after `to + n` are overwritten.
+DE_INLINE void copy_over(float* to, const float* from, int64_t n) {
+  for (int64_t i = 0; i < n; i += W)
+    store(to + i, n - i >= W ? load<Float>(from + i) : load_lanes(from + i, 0, (int)(n - i)));
+}
+
+DE_INLINE void zero_over(float* to, int64_t n) {
+  for (int64_t i = 0; i < n; i += W) store(to + i, Float{});
+}
+
+// The row of the left matrix that belongs to an output pixel. Its terms come in runs of taps whose pixels lie
+// next to each other: a line of the kernel where the channels fill the rows, otherwise one tap.
+struct ConvLines {
+  const ConvParams& p;
+  const int64_t channels, span, run, height, width, shift;
+
+  explicit ConvLines(const ConvParams& p)
+      : p(p), channels(p.group_channels()),
+        span(p.x.row == p.channels && p.groups == 1 && p.dilation_x == 1 && p.upsample == 1 ? p.kernel_width
+                                                                                            : 1),
+        run(span * channels), height(p.height * p.upsample), width(p.width * p.upsample),
+        shift(p.upsample == 2) {}
+
+  // Terms [first, first + count) of the pixel (y, x) of a group whose channels begin at `image`.
+  void gather(const float* image, int64_t y, int64_t x, int64_t first, int64_t count, float* to) const {
+    const int64_t line = first / run, lines = p.kernel_width / span;
+    int64_t ky = line / lines, kx = line % lines, skip = first % run;
+    while (count > 0) {
+      const int64_t terms = std::min(run - skip, count);
+      copy(image, y * p.stride_y + ky * p.dilation_y - p.pad_top,
+           x * p.stride_x + kx * p.dilation_x - p.pad_left, skip, terms, to);
+      to += terms;
+      count -= terms;
+      skip = 0;
+      if (++kx == lines) kx = 0, ++ky;
+    }
+  }
+
+  // Terms [skip, skip + terms) of the run whose first pixel is (y, x) of the upsampled image.
+  DE_INLINE void copy(const float* image, int64_t y, int64_t x, int64_t skip, int64_t terms, float* to) const {
+    if (y < 0 || y >= height) return zero_over(to, terms);
+    const auto inside = [&](int64_t pixels) {
+      return std::min(std::max<int64_t>(pixels * channels - skip, 0), terms);
+    };
+    const int64_t before = x < 0 ? inside(-x) : 0, end = inside(width - x);
+    zero_over(to, before);
+    const float* from = image + ((y >> shift) * p.width + (x >> shift)) * p.x.row + skip;
+    if (before < end) copy_over(to + before, from + before, end - before);
+    const int64_t rest = std::max(before, end);
+    zero_over(to + rest, terms - rest);
+  }
+};
+
+struct ConvItem {
+  const ConvParams& p;
+  const ConvBlocks& blocks;
+  const int64_t panels, columns;  // of a group
+  const int64_t group, first, rows, panel, count;  // the item's rows and columns
+  float *const terms, *const sums;
+
+  ConvItem(const ConvParams& p, const ConvBlocks& blocks, int64_t block, int64_t part, float* scratch)
+      : p(p), blocks(blocks), panels(ConvBlocks::all_panels(p)), columns(p.group_columns()),
+        group(part / blocks.panel_parts(p)), first(block * blocks.rows),
+        rows(std::min(blocks.rows, p.rows() - first)), panel(part % blocks.panel_parts(p) * blocks.panels),
+        count(std::min(blocks.panels * CONV_PANEL, columns - panel * CONV_PANEL)), terms(scratch),
+        sums(scratch + blocks.rows * ConvBlocks::ROW) {}
+
+  // Calls run(row of the item, sample, pixel).
+  template <class Run>
+  DE_INLINE void each_row(int64_t from, int64_t number, Run run) {
+    int64_t b = (first + from) / p.pixels(), i = (first + from) % p.pixels();
+    for (int64_t r = from; r < from + number; ++r) {
+      run(r, b, i);
+      if (++i == p.pixels()) i = 0, ++b;
+    }
+  }
+
+  void gather(const ConvLines& lines, int64_t k, int64_t depth) {
+    int64_t y = first % p.pixels() / p.out_width, x = first % p.out_width;
+    each_row(0, rows, [&](int64_t r, int64_t b, int64_t) {
+      const float* image = p.x.data + b * p.x.batch + group * lines.channels;
+      lines.gather(image, y, x, k, depth, terms + r * ConvBlocks::ROW);
+      if (++x == p.out_width) x = 0, y = y + 1 == p.out_height ? 0 : y + 1;
+    });
+  }
+
+  void finish(int64_t from, int64_t number, int64_t column, int64_t width) {
+    const int64_t at = group * columns + panel * CONV_PANEL + column;
+    each_row(from, number, [&](int64_t r, int64_t b, int64_t i) {
+      finish_row(p.epilogue, p.out, b, i, at, width, sums + r * blocks.sums_row() + column);
+    });
+  }
+
+  void run() {
+    const ConvLines lines(p);
+    const int64_t depth = p.depth();
+    const float* weight = p.weight + group * panels * CONV_PANEL * depth;
+    evenly(depth, CONV_DEPTH, [&](int64_t k, int64_t length) {
+      gather(lines, k, length);
+      const float* at = weight + (k * panels + panel * length) * CONV_PANEL;
+      const bool last = k + length == depth;
+      multiply_panels(terms, rows, at, length, count, sums, blocks.sums_row(), k > 0,
+                      [&](int64_t r, int64_t number, int64_t column, int64_t width) {
+                        if (last) finish(r, number, column, width);
+                      });
+    });
+  }
+};
+
+inline void conv(const ConvParams& p, const ConvBlocks& blocks, int64_t item, float* scratch) {
+  const int64_t parts = blocks.panel_parts(p) * p.groups;
+  ConvItem(p, blocks, item / parts, item % parts, scratch).run();
+}
+
+// Rows [first, last) of a layer whose channels do not meet.
+inline void depthwise(const ConvParams& p, int64_t first, int64_t last) {
+  const int64_t height = p.height * p.upsample, width = p.width * p.upsample, shift = p.upsample == 2;
+  for (int64_t row = first; row < last; ++row) {
+    const int64_t b = row / p.pixels(), i = row % p.pixels();
+    const int64_t top = i / p.out_width * p.stride_y - p.pad_top;
+    const int64_t left = i % p.out_width * p.stride_x - p.pad_left;
+    for (int64_t c = 0; c < p.channels; c += W) {
+      const int n = (int)std::min<int64_t>(W, p.channels - c);
+      Float sum = {};
+      for (int64_t tap = 0; tap < p.taps(); ++tap) {
+        const int64_t y = top + tap / p.kernel_width * p.dilation_y;
+        const int64_t x = left + tap % p.kernel_width * p.dilation_x;
+        if (y < 0 || y >= height || x < 0 || x >= width) continue;
+        const int64_t pixel = (y >> shift) * p.width + (x >> shift);
+        const Float value = load_some(p.x.data + b * p.x.batch + pixel * p.x.row + c, n);
+        sum = multiply_add(value, load_some(p.weight + tap * p.channels + c, n), sum);
+      }
+      float sums[W];
+      store(sums, sum);
+      finish_row(p.epilogue, p.out, b, i, c, n, sums);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace de

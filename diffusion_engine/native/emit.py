@@ -1,0 +1,125 @@
+"""Operations as what the C++ runner is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _cpu
+from . import operations as ops
+from .values import Value
+from .weights import Weights
+
+ACTIVATIONS = ("none", "silu", "gelu", "gelu_tanh", "relu", "quick_gelu")
+AXES = 5  # of a copy
+
+
+class Emitter:
+    """Parameters of operations whose values lie at known addresses.
+
+    address  of a value's first element
+    weights  what constants are packed into
+    """
+
+    def __init__(self, address: Callable[[Value], int], weights: Weights) -> None:
+        self.address, self.weights = address, weights
+
+    def params(self, operation: ops.Operation) -> Any:
+        """What Program.add takes; None where only torch does it."""
+        make = MAKERS.get(type(operation))
+        return None if make is None else make(self, operation)
+
+    def rows(self, value: Value) -> tuple[int, int, int]:
+        """[B, N, C] as (address, batch stride, row stride)."""
+        return self.address(value), value.strides[0], value.strides[1]
+
+    def sample(self, given: Value | Tensor) -> tuple[int, int]:
+        """[B, C] as (address, batch stride)."""
+        if isinstance(given, Value):
+            return self.address(given), given.strides[0]
+        kept = self.weights.plain(given)
+        return kept.data_ptr(), kept.stride(0)
+
+    def constant(self, given: Tensor) -> int:
+        return self.weights.plain(given).data_ptr()
+
+    def epilogue(self, params: Any, epilogue: ops.Epilogue) -> None:
+        if epilogue.bias is not None:
+            params.bias = self.constant(epilogue.bias)
+        if epilogue.shift is not None:
+            params.shift = self.sample(epilogue.shift)
+        params.activation = ACTIVATIONS.index(epilogue.activation)
+        if epilogue.gate is not None:
+            params.gate = self.sample(epilogue.gate)
+        if epilogue.residual is not None:
+            params.residual = self.rows(epilogue.residual)
+
+
+def conv(emit: Emitter, op: ops.Conv) -> Any:
+    p = _cpu.ConvParams()
+    p.batch, _, p.out_channels = op.out.shape
+    p.channels = op.x.shape[2]
+    p.height, p.width = op.size
+    p.out_height, p.out_width = op.out_size
+    p.kernel_height, p.kernel_width = op.weight.shape[2:]
+    p.stride_y, p.stride_x = op.stride
+    p.pad_top, p.pad_left = op.padding
+    p.dilation_y, p.dilation_x = op.dilation
+    p.upsample, p.groups = op.upsample, op.groups
+    p.x, p.out = emit.rows(op.x), emit.rows(op.out)
+    p.weight = emit.weights.conv(op.weight, op.groups).data_ptr()
+    emit.epilogue(p, op.epilogue)
+    return p
+
+
+def linear(emit: Emitter, op: ops.Linear) -> Any:
+    """A convolution of one tap over a picture of one line."""
+    p = _cpu.ConvParams()
+    p.batch, rows, p.out_channels = op.out.shape
+    p.channels = op.x.shape[2]
+    p.width = p.out_width = rows
+    p.x, p.out = emit.rows(op.x), emit.rows(op.out)
+    p.weight = emit.weights.conv(op.weight[:, :, None, None], 1).data_ptr()
+    emit.epilogue(p, op.epilogue)
+    return p
+
+
+def copy(emit: Emitter, op: ops.Copy) -> Any:
+    """Axes that lie as one in both places count as one."""
+    if op.out.dtype != torch.float32 or op.x.dtype != torch.float32:
+        return None
+    at, strides = _source(emit, op.x)
+    merged: list[tuple[int, int, int]] = []
+    for size, old, new in zip(op.out.shape, strides, op.out.strides, strict=True):
+        if size == 1:
+            continue
+        if merged:
+            outer, outer_old, outer_new = merged[-1]
+            if outer_old == size * old and outer_new == size * new:
+                merged[-1] = outer * size, old, new
+                continue
+        merged.append((size, old, new))
+    if len(merged) > AXES:
+        return None
+    merged = [(1, 0, 0)] * (AXES - len(merged)) + merged
+    p = _cpu.CopyParams()
+    p.x, p.out = at, emit.address(op.out)
+    p.sizes, p.x_strides, p.out_strides = map(list, zip(*merged, strict=True))
+    return p
+
+
+def _source(emit: Emitter, given: Value | Tensor) -> tuple[int, tuple[int, ...]]:
+    if isinstance(given, Value):
+        return emit.address(given), given.strides
+    kept = emit.weights.plain(given)
+    return kept.data_ptr(), kept.stride()
+
+
+MAKERS: dict[type, Callable[[Emitter, Any], Any]] = {
+    ops.Conv: conv,
+    ops.Linear: linear,
+    ops.Copy: copy,
+}

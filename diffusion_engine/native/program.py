@@ -1,0 +1,65 @@
+"""`Program`: a recorded call on memory of its own, replayed by the C++ runner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _cpu
+from .arena import plan
+from .emit import Emitter
+from .record import Recorded
+from .values import Value
+from .weights import Weights
+
+
+class Program:
+    """One batch size of a network.
+
+    recorded  its operations
+    pool      threads that replay them
+    weights   constants, shared with the network's other programs
+    """
+
+    def __init__(self, recorded: Recorded, pool: Any, weights: Weights) -> None:
+        places, size = plan(recorded.operations, recorded.inputs, recorded.outputs)
+        self._arena = torch.zeros(max(size, 64), dtype=torch.uint8)
+        self._places, self._weights = places, weights
+        self.native = _cpu.Program(pool)
+        self._emit = Emitter(self._address, weights)
+        for value in recorded.inputs:
+            self.native.input(self._address(value), value.buffer.bytes)
+        self.calls = 0  # operations that torch does
+        for operation in recorded.operations:
+            params = self._emit.params(operation)
+            if params is None:
+                self.native.add_call(partial(operation.run, self._get), operation.name)
+                self.calls += 1
+            else:
+                self.native.add(params, operation.name)
+        self.outputs = [self._get(value) for value in recorded.outputs]
+
+    @property
+    def bytes(self) -> int:
+        """Of its memory, the weights not among them."""
+        return self._arena.nbytes
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The outputs, which the next call overwrites.
+
+        inputs  contiguous
+        """
+        self.native.run([given.data_ptr() for given in inputs], [])
+        return self.outputs
+
+    def _address(self, value: Value) -> int:
+        at = self._places[value.buffer] + value.offset * value.dtype.itemsize
+        return self._arena.data_ptr() + at
+
+    def _get(self, value: Value) -> Tensor:
+        at = self._places[value.buffer]
+        return value.of(self._arena[at : at + value.buffer.bytes].view(value.dtype))

@@ -1,0 +1,46 @@
+"""Constants as the kernels read them, one copy for all programs of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .. import _cpu
+
+
+class Weights:
+    """Packs each constant once for each way in which it is read."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def bytes(self) -> int:
+        return sum(packed.nbytes for _, packed in self._kept.values())
+
+    def plain(self, given: Tensor) -> Tensor:
+        """As it is, contiguous."""
+        return self._made(given, "plain", lambda t: t.contiguous())
+
+    def conv(self, weight: Tensor, groups: int) -> Tensor:
+        """[out, in / groups, kh, kw] in panels."""
+
+        def pack(given: Tensor) -> Tensor:
+            given = given.contiguous()
+            out, inside, taps = len(given), given.shape[1], given[0, 0].numel()
+            size = _cpu.conv_packed_size(out, inside * groups, taps, groups)
+            packed = torch.empty(size)
+            _cpu.conv_pack(
+                given.data_ptr(), out, inside * groups, taps, groups, packed.data_ptr()
+            )
+            return packed
+
+        return self._made(weight, ("conv", groups), pack)
+
+    def _made(self, given: Tensor, way: object, pack: Callable[[Tensor], Tensor]) -> Tensor:
+        key = given.data_ptr(), tuple(given.shape), given.stride(), way
+        if key not in self._kept:
+            self._kept[key] = given, pack(given)  # which keeps what the key names alive
+        return self._kept[key][1]
