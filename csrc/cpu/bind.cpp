@@ -7,6 +7,8 @@
 #include "group_norm.h"
 #include "native/bind_program.h"
 #include "native/bind_conv.h"
+#include "native/bind_norm.h"
+#include "native/run_tasks.h"
 #include "philox.h"
 #include "run.h"
 #include "scratch.h"
@@ -98,6 +100,13 @@ PYBIND11_MODULE(_cpu, m) {
   bind_conv3x3_params(m);
   de::bind_program(m);
   de::bind_conv(m);
+  de::bind_norms(m);
+  de::bind_attend(m);
+  de::bind_run(m, &de::norm_groups_tasks);
+  de::bind_run(m, &de::norm_rows_task);
+  de::bind_run(m, &de::softmax_rows_task);
+  de::bind_run(m, &de::reduce_rows_task);
+  de::bind_run(m, &de::attend_task);
   m.def("step", [](const de::StepParams& p, const std::vector<uintptr_t>& outs) {
     unlocked(de::run_step, de::own(p, outs));
   });

@@ -87,6 +87,73 @@ def linear(emit: Emitter, op: ops.Linear) -> Any:
     return p
 
 
+def group_norm(emit: Emitter, op: ops.GroupNorm) -> Any:
+    p = _norm(emit, op, _cpu.NormGroupsParams())
+    p.groups, p.activation = op.groups, ACTIVATIONS.index(op.activation)
+    return p
+
+
+def layer_norm(emit: Emitter, op: ops.LayerNorm) -> Any:
+    p = _norm(emit, op, _cpu.NormRowsParams())
+    p.rms = op.rms
+    return p
+
+
+def _norm(emit: Emitter, op: Any, p: Any) -> Any:
+    p.eps, p.base = op.eps, 0.0
+    _walk(emit, op, p)
+    if op.weight is not None:
+        p.weight = emit.constant(op.weight)
+    if op.bias is not None:
+        p.bias = emit.constant(op.bias)
+    if op.factor is not None:
+        p.scale, p.scale_batch = emit.sample(op.factor)
+    if op.shift is not None:
+        p.shift, p.shift_batch = emit.sample(op.shift)
+    return p
+
+
+def _walk(emit: Emitter, op: Any, p: Any) -> Any:
+    """Over rows of x [B, N, C]."""
+    p.batch, p.rows, p.channels = op.x.shape
+    p.x, p.out = emit.rows(op.x), emit.rows(op.out)
+    return p
+
+
+def softmax(emit: Emitter, op: ops.Softmax) -> Any:
+    return _walk(emit, op, _cpu.SoftmaxRowsParams())
+
+
+def reduce(emit: Emitter, op: ops.Reduce) -> Any:
+    p = _walk(emit, op, _cpu.ReduceRowsParams())
+    p.over_rows = op.dim == 1
+    p.factor = 1.0 / op.x.shape[op.dim] if op.mean else 1.0
+    return p
+
+
+def attention(emit: Emitter, op: ops.Attention) -> Any:
+    if op.scale < 0 or (op.mask is not None and _mask(emit, op.mask)[1][-1] not in (0, 1)):
+        return None
+    p = _cpu.AttendParams()
+    p.batch, p.heads, p.queries, p.dim = op.q.shape
+    p.keys, p.scale = op.k.shape[2], op.scale
+    for name in ("q", "k", "v", "out"):
+        value = getattr(op, name)
+        setattr(p, name, (emit.address(value), *value.strides[:3]))
+    if op.mask is not None:
+        at, strides = _mask(emit, op.mask)
+        if strides[-1] != 1:
+            return None
+        p.mask = (at, *strides[:3])
+    return p
+
+
+def _mask(emit: Emitter, mask: Value | Tensor) -> tuple[int, tuple[int, ...]]:
+    if isinstance(mask, Value):
+        return emit.address(mask), mask.strides
+    return emit.weights.kept(mask).data_ptr(), mask.stride()
+
+
 def copy(emit: Emitter, op: ops.Copy) -> Any:
     """Axes that lie as one in both places count as one."""
     if op.out.dtype != torch.float32 or op.x.dtype != torch.float32:
@@ -122,4 +189,9 @@ MAKERS: dict[type, Callable[[Emitter, Any], Any]] = {
     ops.Conv: conv,
     ops.Linear: linear,
     ops.Copy: copy,
+    ops.GroupNorm: group_norm,
+    ops.LayerNorm: layer_norm,
+    ops.Softmax: softmax,
+    ops.Reduce: reduce,
+    ops.Attention: attention,
 }

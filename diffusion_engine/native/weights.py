@@ -24,6 +24,10 @@ class Weights:
         """As it is, contiguous."""
         return self._made(given, "plain", lambda t: t.contiguous())
 
+    def kept(self, given: Tensor) -> Tensor:
+        """As it is, whatever its strides."""
+        return self._made(given, "kept", lambda t: t)
+
     def conv(self, weight: Tensor, groups: int) -> Tensor:
         """[out, in / groups, kh, kw] in panels."""
 

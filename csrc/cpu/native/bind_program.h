@@ -6,6 +6,7 @@
 
 #include "bind_conv.h"
 #include "bind_copy.h"
+#include "bind_norm.h"
 #include "program.h"
 
 namespace de {
@@ -19,6 +20,17 @@ void adds(py::class_<Program, std::shared_ptr<Program>>& program, Task (*make)(c
   program.def(
       "add",
       [make](Program& p, const Params& params, std::string name) { p.add(make(params, p.threads()), std::move(name)); },
+      py::arg("params"), py::arg("name"));
+}
+
+template <class Params>
+void adds(py::class_<Program, std::shared_ptr<Program>>& program,
+          std::vector<Task> (*make)(const Params&, int64_t threads)) {
+  program.def(
+      "add",
+      [make](Program& p, const Params& params, const std::string& name) {
+        for (Task& task : make(params, p.threads())) p.add(std::move(task), name);
+      },
       py::arg("params"), py::arg("name"));
 }
 
@@ -80,6 +92,11 @@ void bind_program(py::module_& m) {
       .def("table", &table, "A dictionary for each task, in their order.");
   adds(program, &copy_task);
   adds(program, &conv_task);
+  adds(program, &norm_groups_tasks);
+  adds(program, &norm_rows_task);
+  adds(program, &softmax_rows_task);
+  adds(program, &reduce_rows_task);
+  adds(program, &attend_task);
 }
 
 }  // namespace
