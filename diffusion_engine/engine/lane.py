@@ -37,7 +37,8 @@ class Lane:
     row_s    seconds that a row takes, smoothed; 0 before the first
     least_s  seconds that a row with a call takes at least
     turned   when it had its last turn, or began to wait for one, on the engine's clock
-    had      seconds of rows for each entry
+    had      its virtual time, in seconds of rows over its weight; turns.py explains it and rank
+    rank     the priority for which that counts
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Lane:
         self.apart = 0  # rows in which samples are called one by one: together they failed
         self._apart_next = 1  # the next time; twice as many where alone they do not
         self.row_s = self.least_s = 0.0
-        self.turned = self.had = 0.0
+        self.turned, self.had, self.rank = 0.0, 0.0, 0
 
     @property
     def load(self) -> int:
@@ -71,7 +72,7 @@ class Lane:
 
     @property
     def busy(self) -> bool:
-        return bool(self.seats) or len(self.waiting) > 0
+        return bool(self.seats or self.waiting)
 
     def tickets(self) -> list[Ticket]:
         """Who sits here and who waits."""
@@ -111,11 +112,11 @@ class Lane:
             del self.seats[seat]
             self._free(seat)
         if ticket.admitted < ticket.n:
-            self.waiting.leave()
+            self.waiting.leave(ticket)
 
     def step(self) -> list[tuple[Ticket, int, torch.Tensor]]:
         """One row of every seat; the samples that are done, as (request, which, [1, *shape])."""
-        began, called, load = perf_counter(), self.batch.calls, self.load
+        began, called = perf_counter(), self.batch.calls
         try:
             ended = self._moved()
             began += self._note()  # what trying a size took is no row's
@@ -126,7 +127,6 @@ class Lane:
         done = self._harvest(ended) if ended else []
         took = perf_counter() - began
         self.row_s = took if not self.row_s else 0.9 * self.row_s + 0.1 * took
-        self.had += self.row_s / load
         if called:
             self.least_s = min(took, SLOWER * self.least_s or took)
         return done

@@ -208,7 +208,7 @@ def test_the_ended_leave_the_queues():
         waiting.put(entry, 0.0)
         deadlines.put(entry, 0.0)
         entry.ended, entry.waiting = True, 0
-        waiting.leave()
+        waiting.leave(entry)
         deadlines.leave()
         assert len(waiting) <= 4 and len(deadlines._heap) <= 4
     assert waiting.tickets() == [first]

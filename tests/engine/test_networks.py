@@ -10,8 +10,9 @@ from adapter_cases import WAIT, Mixing, alone, network
 from tape import launches_are_recorded, taping  # noqa: F401
 
 from diffusion_engine import ScoreNetwork
-from diffusion_engine.engine import Engine, EngineError, loop
+from diffusion_engine.engine import Engine, EngineError
 from diffusion_engine.engine.copies import tensors
+from diffusion_engine.engine.turns import Turns
 from diffusion_engine.engine.weights import Weights
 from diffusion_engine.processes import VP
 
@@ -65,7 +66,9 @@ def test_networks_take_turns_in_a_room_for_one_and_come_back_with_the_same_bits(
 @pytest.mark.parametrize("executor", ["eager", "taped"])
 def test_networks_that_are_busy_give_way_to_each_other(executor, monkeypatch):
     """Row by row, an adapter's rows among them."""
-    monkeypatch.setattr(loop, "turn", lambda lanes, *_: min(lanes, key=lambda lane: lane.turned))
+    monkeypatch.setattr(
+        Turns, "next", lambda _, lanes, now: min(lanes, key=lambda lane: lane.turned)
+    )
     named = {name: large(seed) for seed, name in enumerate("ab")}
     spec = {"solver": "dpmpp_2m", "steps": 12}
     wanted = {name: alone(of, steps=12, seeds=[3], **HALF) for name, of in named.items()}
