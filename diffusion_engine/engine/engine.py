@@ -100,7 +100,8 @@ class Engine:
         if (aging := checks.number("aging", aging, wanted)) <= 0:
             raise ValueError(f"aging={aging:g}: {wanted}")
         loop = self._loop = Loop(tuple(self._served.values()), max_bytes, aging, clock)
-        # Of an engine that was not closed the thread ends when what it took is done.
+        # Of an engine that was not closed the thread ends when what it took is done; where none started, the
+        # networks are let go of.
         weakref.finalize(self, loop.let_go).atexit = False
         given = _mapping("adapters", adapters or {})
         for of, deltas in ({"": given} if named is not networks else given).items():
@@ -237,10 +238,12 @@ class Engine:
     def _of(self, network: str | None) -> Served:
         if network is None and len(self._served) == 1:
             return next(iter(self._served.values()))
-        if network not in self._served:
+        served: Mapping[Any, Served] = self._served
+        try:
+            return served[network]
+        except (KeyError, TypeError):  # a list has no hash
             known = ", ".join(sorted(map(repr, self._served)))
-            raise ValueError(f"network={network!r}: this engine has {known}")
-        return self._served[network]
+            raise ValueError(f"network={checks.said(network)}: this engine has {known}") from None
 
     def _objection(self) -> EngineError | None:
         """Why nothing more is taken."""

@@ -124,18 +124,18 @@ class Loop:
         if self.forked:
             return
         thread = self.let_go(how)
-        if thread is None:
-            self._drop()
-        elif thread is not threading.current_thread():
+        if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
     def let_go(self, how: str = "drain") -> threading.Thread | None:
         """As close, without waiting; the thread that ends."""
         with self._wake:
-            if self.closing != "now":
-                self.closing = how
+            self.closing = "now" if self.closing == "now" else how
             self._wake.notify()
-            return self._thread
+            thread = self._thread
+        if thread is None:
+            self._drop()
+        return thread
 
     def _exit(self) -> None:
         """The process ends: no thread may be in a network when the interpreter goes."""

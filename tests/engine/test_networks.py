@@ -1,6 +1,7 @@
 """Several networks in one engine, under a budget of bytes."""
 
 import copy
+import re
 import threading
 from contextlib import contextmanager
 
@@ -197,6 +198,19 @@ def test_batches_that_nobody_sits_in_go_first():
 
 def test_a_network_of_another_name_is_unknown():
     with Engine({"a": network(), "b": network(1)}) as engine:
-        for name in ("c", None):
-            with pytest.raises(ValueError, match=f"network={name!r}: this engine has 'a', 'b'"):
+        for name in ("c", None, ["a"], {"a": 1}):
+            words = re.escape(f"network={name!r}: this engine has 'a', 'b'")
+            with pytest.raises(ValueError, match=words):
                 engine.submit(SPEC, 1, network=name)
+            with pytest.raises(ValueError, match=words):
+                engine.update_weights({}, network=name)
+
+
+def test_an_adapter_is_named_by_a_string():
+    with Engine(network()) as engine:
+        for name in (["a"], 5):
+            words = re.escape(f"adapter={name!r}: the network has none")
+            with pytest.raises(ValueError, match=words):
+                engine.submit(SPEC, 1, adapter=name)
+            with pytest.raises(ValueError, match=words):
+                engine.remove_adapter(name)
