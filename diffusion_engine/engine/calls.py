@@ -12,6 +12,8 @@ from ..executors.buffers import Inputs, some
 
 Call = Callable[..., Sequence[Tensor]]
 
+APART = 1024  # rows until what failed is tried again
+
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on a GPU, in a capture there or by torch's allocator of the host."""
@@ -47,3 +49,37 @@ def alone(call: Call, given: Inputs, entries: Sequence[int], size: int | None) -
     for entry in entries:
         index[entry] = entry
     return [out[list(entries)] for out in call(*some(given, index))]
+
+
+class Limit:
+    """How many entries a call may have: half as many where memory runs out, and twice as many again after
+    APART rows, since whoever else used the memory may be gone. Where that fails the wait doubles, until a
+    limit has held as long.
+
+    room  entries of the largest call
+    most  that a call may have now
+    """
+
+    def __init__(self, room: int) -> None:
+        self.room = self.most = room
+        self._rows, self._wait = 0, APART
+        self._tried = False  # whether this limit was doubled, and has not held for long
+
+    def row(self) -> None:
+        """A row is about to be done."""
+        if self.most == self.room and not self._tried:
+            return
+        self._rows += 1
+        if self._rows < self._wait:
+            return
+        if self._tried:
+            self._wait = APART
+        self._tried = self.most < self.room
+        self.most, self._rows = min(2 * self.most, self.room), 0
+
+    def halve(self, calls: int) -> None:
+        """Memory ran out in a call of so many entries."""
+        if self._tried:
+            self._wait *= 2
+        self.most = max(1, min(self.most, calls) // 2)
+        self._rows, self._tried = 0, False

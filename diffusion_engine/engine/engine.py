@@ -50,7 +50,7 @@ class Engine:
     adapters    {network: {name: deltas}}, or {name: deltas} of one network without a name; see add_adapter
     max_bytes   that copies of weights, where the engine runs others than yours, and batches may take: batches
                 in use stay, and what was not used for longest goes first
-    aging       seconds without a seat that raise a request's priority by one
+    aging       seconds without a seat, or a batch's without a turn, that raise a priority by one
     clock       seconds that never go back
 
     A context manager; its thread starts with the first request. `submit` may be called from any thread, and
@@ -100,7 +100,8 @@ class Engine:
         if (aging := checks.number("aging", aging, wanted)) <= 0:
             raise ValueError(f"aging={aging:g}: {wanted}")
         loop = self._loop = Loop(tuple(self._served.values()), max_bytes, aging, clock)
-        # Of an engine that was not closed the thread ends when what it took is done.
+        # Of an engine that was not closed the thread ends when what it took is done; where none started, the
+        # networks are let go of.
         weakref.finalize(self, loop.let_go).atexit = False
         given = _mapping("adapters", adapters or {})
         for of, deltas in ({"": given} if named is not networks else given).items():
@@ -132,9 +133,9 @@ class Engine:
         n         how many samples; None follows seeds, condition or x. They may be made one after another
         network   its name, where the engine has several
         adapter   the name of weight deltas of that network; requests of one adapter share a batch
-        priority  higher ones get seats of their batch first
+        priority  higher ones get seats of their batch first, and their batch its turns
         deadline  seconds from now by which it has to be done; it is refused where that cannot be
-        key       of the submitter: those who wait share the seats evenly
+        key       of the submitter: those who wait share the seats evenly, and batches' time
         preview   rows between two previews, 0 for none
         request   seed, seeds, condition, guidance, compose, x, start, noised, mask, known, noise and record,
                   as in `Sampler.sample`
@@ -237,10 +238,12 @@ class Engine:
     def _of(self, network: str | None) -> Served:
         if network is None and len(self._served) == 1:
             return next(iter(self._served.values()))
-        if network not in self._served:
+        served: Mapping[Any, Served] = self._served
+        try:
+            return served[network]
+        except (KeyError, TypeError):  # a list has no hash
             known = ", ".join(sorted(map(repr, self._served)))
-            raise ValueError(f"network={network!r}: this engine has {known}")
-        return self._served[network]
+            raise ValueError(f"network={checks.said(network)}: this engine has {known}") from None
 
     def _objection(self) -> EngineError | None:
         """Why nothing more is taken."""

@@ -122,8 +122,11 @@ class Handle:
     def add_done_callback(self, told: Callable[[Handle], Any]) -> None:
         """Calls told(handle) when the request has ended, on the engine's thread or that of who cancels it.
 
-        It may submit and close, and has to wait for nothing. What it raises is logged.
+        It may submit and close, and has to wait for nothing. What it raises is logged. Raises ValueError
+        where it cannot be called.
         """
+        if not callable(told):
+            raise ValueError(f"told={checks.said(told)}: give a function of the handle")
         self._future.add_done_callback(lambda _: told(self))
 
     def start(self) -> None:

@@ -11,7 +11,7 @@ from ..executors import Batch, BatchFull, GraphError
 from ..executors.buffers import Inputs
 from ..networks.network import ScoreNetwork
 from .adapter import Adapter
-from .calls import alone, in_parts, out_of_memory
+from .calls import APART, Limit, alone, in_parts, out_of_memory
 from .errors import EngineError, NonFinite, bare
 from .events import Event
 from .host import Host
@@ -20,7 +20,6 @@ from .record import Record, Way
 from .ticket import Ticket
 from .waiting import Waiting
 
-APART = 1024  # rows until samples that failed together are called together again
 SLOWER = 1.01  # a row: what the fastest one took is forgotten after some hundred
 
 Failed = Callable[[Ticket, BaseException | None], None]
@@ -37,7 +36,8 @@ class Lane:
     row_s    seconds that a row takes, smoothed; 0 before the first
     least_s  seconds that a row with a call takes at least
     turned   when it had its last turn, or began to wait for one, on the engine's clock
-    had      seconds of rows for each entry
+    had      its virtual time, in seconds of rows over its weight; turns.py explains it and rank
+    rank     the priority for which that counts
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class Lane:
         self._record = Record()
         self._way = "whole"  # how the network was called last: whole, in parts, apart
         self.seats: dict[int, tuple[Ticket, int]] = {}
-        self.most = batch.capacity.room  # entries of a call, fewer once memory ran out
+        self._limit = Limit(batch.capacity.room)
         self.apart = 0  # rows in which samples are called one by one: together they failed
         self._apart_next = 1  # the next time; twice as many where alone they do not
         self.row_s = self.least_s = 0.0
-        self.turned = self.had = 0.0
+        self.turned, self.had, self.rank = 0.0, 0.0, 0
 
     @property
     def load(self) -> int:
@@ -71,7 +71,12 @@ class Lane:
 
     @property
     def busy(self) -> bool:
-        return bool(self.seats) or len(self.waiting) > 0
+        return bool(self.seats or self.waiting)
+
+    @property
+    def most(self) -> int:
+        """Entries that a call may have: the batch's room, and fewer where memory ran out."""
+        return self._limit.most
 
     def tickets(self) -> list[Ticket]:
         """Who sits here and who waits."""
@@ -111,28 +116,30 @@ class Lane:
             del self.seats[seat]
             self._free(seat)
         if ticket.admitted < ticket.n:
-            self.waiting.leave()
+            self.waiting.leave(ticket)
 
     def step(self) -> list[tuple[Ticket, int, torch.Tensor]]:
         """One row of every seat; the samples that are done, as (request, which, [1, *shape])."""
-        began, called, load = perf_counter(), self.batch.calls, self.load
+        began, called = perf_counter(), self.batch.calls
+        done: list[tuple[Ticket, int, torch.Tensor]] = []
         try:
             ended = self._moved()
             began += self._note()  # what trying a size took is no row's
-        except Exception as error:
+            self._tell()
+            if ended:
+                self._harvest(ended, done)
+        except Exception as error:  # of an earlier row's kernels too, which a device may tell late
             self._fail_all(error)
-            return []
-        self._tell()
-        done = self._harvest(ended) if ended else []
+            return done
         took = perf_counter() - began
         self.row_s = took if not self.row_s else 0.9 * self.row_s + 0.1 * took
-        self.had += self.row_s / load
         if called:
             self.least_s = min(took, SLOWER * self.least_s or took)
         return done
 
     def _moved(self) -> list[int]:
         """One row of who can; what fails on the way is done in another way, or fails whom it belongs to."""
+        self._limit.row()
         while True:
             try:
                 ended = self.batch.step(outs=self._outs())
@@ -185,7 +192,7 @@ class Lane:
             ) from error
         if self.most == 1:
             raise error
-        self.most = max(1, min(self.most, self.batch.calls) // 2)
+        self._limit.halve(self.batch.calls)
 
     def _apart(self, given: Inputs) -> list[torch.Tensor]:
         """The outputs of the coming call, each sample called alone; whose call fails, fails."""
@@ -243,16 +250,17 @@ class Lane:
         for ticket in {ticket for ticket, _ in self.seats.values()}:
             self._failed(ticket, error)
 
-    def _harvest(self, ended: list[int]) -> list[tuple[Ticket, int, torch.Tensor]]:
-        done, finite = [], self.batch.finite(ended)
-        for seat, fine in zip(ended, finite, strict=True):
+    def _harvest(self, ended: list[int], done: list[tuple[Ticket, int, torch.Tensor]]) -> None:
+        """Reads who came to the end, into `done`; who cannot be read keeps the seat."""
+        for seat, fine in zip(ended, self.batch.finite(ended), strict=True):
             if seat not in self.seats:  # of a request that another of its samples ended
                 continue
-            ticket, sample = self.seats.pop(seat)
+            ticket, sample = self.seats[seat]
             parts = 1 if ticket.request.encoding is None else self.network.process.parts
             made = self.batch.read([seat], parts)
             if self.bucket is None and (met := self._record.of(seat, ticket.plans[sample])):
                 ticket.calls[sample] = met
+            del self.seats[seat]
             self._free(seat)
             if fine:
                 done.append((ticket, sample, made))
@@ -264,7 +272,6 @@ class Lane:
                         "check the weights, the dtype and the guidance scale"
                     ),
                 )
-        return done
 
     def _tell(self) -> None:
         """Rows and previews, to who reads them."""

@@ -21,7 +21,7 @@ from .metrics import Metrics
 from .room import Room
 from .served import Served
 from .ticket import Ticket
-from .turns import join, turn
+from .turns import Turns
 from .waiting import Deadlines, Shares, Waiting
 
 Act = Callable[[], Any]
@@ -52,7 +52,7 @@ class Loop:
         self.here: dict[int, Ticket] = {}
         self.closing: str | None = None
         self.broken: BaseException | None = None
-        self._shares = Shares()
+        self._shares, self._turns = Shares(), Turns(aging)
         self._arrived: deque[Ticket] = deque()
         self._gone: deque[Ticket] = deque()
         self._asked: deque[tuple[Future, Act]] = deque()
@@ -124,18 +124,18 @@ class Loop:
         if self.forked:
             return
         thread = self.let_go(how)
-        if thread is None:
-            self._drop()
-        elif thread is not threading.current_thread():
+        if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
     def let_go(self, how: str = "drain") -> threading.Thread | None:
         """As close, without waiting; the thread that ends."""
         with self._wake:
-            if self.closing != "now":
-                self.closing = how
+            self.closing = "now" if self.closing == "now" else how
             self._wake.notify()
-            return self._thread
+            thread = self._thread
+        if thread is None:
+            self._drop()
+        return thread
 
     def _exit(self) -> None:
         """The process ends: no thread may be in a network when the interpreter goes."""
@@ -173,9 +173,9 @@ class Loop:
         self._expire(now)
         lanes = self._busy()
         if lanes:
-            lane = turn(lanes, now, self._aging)
+            lane = self._turns.next(lanes, now)
             lane.turned = lane.served.turned = now
-            self._move(lane, now)
+            self._move(lane, lanes, now)
         with self._wake:
             return bool(lanes or not self.closing or self.here or self._gone or self._asked)
 
@@ -202,7 +202,7 @@ class Loop:
             return
         lanes[ticket.signature] = lane
         if not lane.busy:
-            join(lane, self._busy(), now)
+            self._turns.join(lane, self._busy(), now)
         lane.waiting.put(ticket, now)
         self._deadlines.put(ticket, lane.least_s)
 
@@ -221,7 +221,7 @@ class Loop:
         waiting, network = Waiting(self._shares, self._aging), served.weights.under(under)
         return self.lane(served, under, network, batch, waiting, self._end, probe)
 
-    def _move(self, lane: Lane, now: float) -> None:
+    def _move(self, lane: Lane, lanes: Sequence[Lane], now: float) -> None:
         try:
             self.room.prepare(lane)
         except Exception as error:
@@ -236,6 +236,7 @@ class Loop:
             self.metrics.queued_s.add(now - ticket.submitted)
         if not lane.seats:
             return
+        self._turns.charge(lane, lanes)
         captured = lane.batch.stages.captured
         for ticket, sample, made in lane.step():
             if not ticket.ended and ticket.take(sample, made):

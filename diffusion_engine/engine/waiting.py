@@ -79,14 +79,30 @@ class Waiting:
     def __init__(self, shares: Shares, aging: float) -> None:
         self._shares, self._aging = shares, aging
         self._heaps: dict[str, list[tuple[Score, Ticket]]] = {}  # of each submitter
-        self._ordered, self._gone = 0.0, 0
+        self._here: dict[
+            int, Ticket
+        ] = {}  # who waits, by order; the heaps hold some who have ended
+        self._priorities: Counter[float] = Counter()  # of these
+        self._ordered = 0.0
 
     def __len__(self) -> int:
+        """Of those that are held, some of whom may have ended."""
         return sum(map(len, self._heaps.values()))
+
+    def __bool__(self) -> bool:
+        """Whether somebody waits, and has not been cancelled a moment ago."""
+        return any(ticket.waiting for ticket in self._here.values())
+
+    @property
+    def priority(self) -> float:
+        """The highest of who waits, which age does not change; -infinity where nobody does."""
+        return max(self._priorities, default=-math.inf)
 
     def put(self, ticket: Ticket, now: float) -> None:
         heap = self._heaps.setdefault(ticket.key, [])
         heapq.heappush(heap, (self._score(ticket, now), ticket))
+        self._here[ticket.order] = ticket
+        self._priorities[ticket.priority] += 1
 
     def pop(self, now: float) -> Ticket | None:
         """Who is next, for one sample; put it back where it has more. None where nobody waits."""
@@ -95,7 +111,7 @@ class Waiting:
         best: tuple[tuple[float, ...], str] | None = None
         for key, heap in list(self._heaps.items()):
             while heap and not heap[0][1].waiting:
-                heapq.heappop(heap)
+                self._out(heapq.heappop(heap)[1])
             if not heap:
                 del self._heaps[key]
                 continue
@@ -103,17 +119,17 @@ class Waiting:
             candidate = (level, self._shares.had(key), service, order), key
             if best is None or candidate < best:
                 best = candidate
-        return None if best is None else heapq.heappop(self._heaps[best[1]])[1]
+        return None if best is None else self._out(heapq.heappop(self._heaps[best[1]])[1])
 
     def charge(self, ticket: Ticket, cost: float) -> None:
         """A sample of this cost got a seat."""
         ticket.service += cost
         self._shares.charge(ticket.key, cost)
 
-    def leave(self) -> None:
+    def leave(self, ticket: Ticket) -> None:
         """One who waits has ended. Those who have are let go of when they are the most."""
-        self._gone += 1
-        if 2 * self._gone > len(self):
+        self._out(ticket)
+        if 2 * len(self._here) < len(self):
             self._sift(lambda score, _: score)
 
     def tickets(self) -> list[Ticket]:
@@ -131,7 +147,14 @@ class Waiting:
             heapq.heapify(heap)
             if not heap:
                 del self._heaps[key]
-        self._gone = 0
+
+    def _out(self, ticket: Ticket) -> Ticket:
+        """It waits no more."""
+        if self._here.pop(ticket.order, None) is not None:
+            self._priorities[ticket.priority] -= 1
+            if not self._priorities[ticket.priority]:
+                del self._priorities[ticket.priority]
+        return ticket
 
     def _score(self, ticket: Ticket, now: float) -> Score:
         level = -math.floor(ticket.priority + (now - ticket.waited) / self._aging)

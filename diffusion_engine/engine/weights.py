@@ -141,9 +141,9 @@ class Weights:
 
     def named(self, name: str) -> Adapter:
         """The adapter of a name. Raises ValueError where there is none."""
-        if name not in self._adapters:
+        if not isinstance(name, str) or name not in self._adapters:
             known = ", ".join(map(repr, self._adapters)) or "none: add_adapter(name, deltas) first"
-            raise ValueError(f"adapter={name!r}: the network has {known}")
+            raise ValueError(f"adapter={checks.said(name)}: the network has {known}")
         return self._adapters[name]
 
     def takes(self, chosen: Adapter | None) -> bool:

@@ -7,7 +7,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 import torch
@@ -135,7 +135,7 @@ def _device(given: Any) -> torch.device:
     return place
 
 
-_lock = Lock()
+_lock = RLock()  # in the midst of it garbage may be collected that has a module in eval mode
 _woken: Counter[nn.Module] = Counter()  # modules put into eval mode, and by how many runs
 
 

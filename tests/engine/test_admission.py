@@ -1,5 +1,6 @@
 """Who gets the next seat, and who is turned away."""
 
+import math
 import threading
 
 import pytest
@@ -208,10 +209,26 @@ def test_the_ended_leave_the_queues():
         waiting.put(entry, 0.0)
         deadlines.put(entry, 0.0)
         entry.ended, entry.waiting = True, 0
-        waiting.leave()
+        waiting.leave(entry)
         deadlines.leave()
         assert len(waiting) <= 4 and len(deadlines._heap) <= 4
     assert waiting.tickets() == [first]
+
+
+def test_who_was_cancelled_does_not_wait():
+    """From that moment on, whether the engine has heard of it or not."""
+    waiting, entries = Waiting(Shares(), 10.0), [Entry(i, priority=i) for i in range(3)]
+    assert not waiting and waiting.priority == -math.inf
+    for entry in entries:
+        waiting.put(entry, 0.0)
+    assert waiting and waiting.priority == 2
+    assert waiting.pop(0.0) is entries[2] and waiting.priority == 1
+    for entry in entries:
+        entry.ended, entry.waiting = True, 0
+    assert not waiting
+    for entry in entries:
+        waiting.leave(entry)
+    assert not waiting and waiting.priority == -math.inf and not len(waiting)
 
 
 def test_every_signature_gets_turns():

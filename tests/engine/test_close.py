@@ -110,12 +110,13 @@ def test_an_error_within_a_with():
     assert [handle.status for handle in handles] == ["cancelled"] * 3
 
 
-def test_the_users_module_is_given_back(monkeypatch):
-    class Module(torch.nn.Module):
-        def forward(self, x, label):
-            return 0.5 * x
+class Half(torch.nn.Module):
+    def forward(self, x, label):
+        return 0.5 * x
 
-    module = Module().train()
+
+def test_the_users_module_is_given_back(monkeypatch):
+    module = Half().train()
     with Engine(ScoreNetwork(module, VP(), (2,)), 2) as engine:
         engine.submit(spec()).result(TIMEOUT)
         assert not module.training
@@ -124,6 +125,20 @@ def test_the_users_module_is_given_back(monkeypatch):
     with pytest.raises(EngineClosed):
         engine.submit(spec())
     assert module.training
+
+
+def test_a_module_is_given_back_by_an_engine_that_nobody_holds():
+    """At once, though its thread never started, and nobody closed it."""
+    module = Half().train()
+    engine = Engine(ScoreNetwork(module, VP(), (2,)), 2)
+    engine.probe(spec())
+    assert engine._loop._thread is None and not module.training
+    gc.disable()  # circles that it leaves are for later
+    try:
+        del engine
+        assert module.training
+    finally:
+        gc.enable()
 
 
 def test_an_engine_that_nobody_holds():

@@ -194,3 +194,12 @@ def test_cancelled_from_a_callback():
         assert same(third, **one(2))
         with pytest.raises(Cancelled, match="from a callback"):
             second.result(TIMEOUT)
+
+
+def test_a_callback_that_cannot_be_called_is_refused():
+    with running(1) as (_, engine):
+        handle = engine.submit(spec(), **one(1))
+        for told in (5, None, "print"):
+            with pytest.raises(ValueError, match=f"told={told!r}: give a function of the handle"):
+                handle.add_done_callback(told)
+        assert same(handle, **one(1))

@@ -1,4 +1,4 @@
-"""What goes wrong with one request, with a call, with memory and with the thread itself."""
+"""What goes wrong with one request, with a call and with the thread itself."""
 
 import gc
 import threading
@@ -13,8 +13,9 @@ from tape import launches_are_recorded, taping
 from diffusion_engine import Decoder
 from diffusion_engine.engine import Engine, EngineClosed, EngineError, NonFinite
 from diffusion_engine.engine.lane import Lane
+from diffusion_engine.engine.metrics import Metrics
 from diffusion_engine.engine.ticket import Ticket
-from diffusion_engine.engine.waiting import Shares
+from diffusion_engine.engine.waiting import Shares, Waiting
 
 __all__ = ["launches_are_recorded"]
 EXECUTORS = {"eager": lambda: "eager", "recorder": taping}
@@ -169,59 +170,6 @@ def test_noise_that_cannot_be_had(name, apart):
         assert same(handle, "ddpm", 3, **one(i), noise=fine)
 
 
-@pytest.mark.parametrize("room", [1, 2, 3, 5])
-def test_memory_that_runs_out(room):
-    network = Network()
-    network.room = room
-    with running(8, network) as (_, engine):
-        request = {"seeds": range(8), "condition": range(8)}
-        handle = engine.submit(spec("heun", 4), **request)
-        assert same(handle, "heun", 4, **request)
-        tried = [len(labels) for labels in network.calls if len(labels) > room]
-        assert len(tried) <= 3  # the size that it suffices for is remembered
-        assert max(size for size in map(len, network.calls) if size <= room) == {3: 2, 5: 4}.get(
-            room, room
-        )
-        assert same(engine.submit(spec("heun", 4), **request), "heun", 4, **request)
-        assert [len(labels) for labels in network.calls if len(labels) > room] == tried
-
-
-def test_memory_that_suffices_for_none():
-    network = Network()
-    network.room = 0
-    with running(4, network) as (_, engine):
-        handles = [engine.submit(spec(), **one(i)) for i in range(4)]
-        for handle in handles:
-            with pytest.raises(torch.OutOfMemoryError):
-                handle.result(TIMEOUT)
-        network.room = 4
-        assert same(engine.submit(spec(), **one(1)), **one(1))
-
-
-def test_memory_that_runs_out_in_calls_of_one_size():
-    network = Network()
-    network.room = 6
-    with running(4, network, batch="fixed") as (_, engine):
-        handle = engine.submit(spec(), **one(1))
-        with pytest.raises(
-            EngineError, match="memory ran out in a call of 8 entries, and batch='fixed'"
-        ):
-            handle.result(TIMEOUT)
-        network.room = 8
-        assert same(engine.submit(spec(), **one(1)), **one(1))
-
-
-def test_memory_that_runs_out_in_a_capture():
-    recorder = taping()
-    recorder._recorder.failures["record"] = [torch.OutOfMemoryError("full")] * 2
-    network = Network()
-    network.score = network.score.with_module(plain)
-    with running(4, network, executor=recorder) as (_, engine):
-        request = {"seeds": range(4), "condition": range(4)}
-        assert same(engine.submit(spec(steps=3), **request), steps=3, **request)
-        assert same(engine.submit(spec(steps=3), **one(1)), steps=3, **one(1))
-
-
 def test_a_failed_call_leaves_its_memory_to_the_next():
     """Neither the retry nor a kept handle holds what the frames of the error held."""
     held = []
@@ -274,7 +222,7 @@ def test_an_error_of_the_step(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("whose", "where"), [(Lane, "admit"), (Lane, "_tell"), (Lane, "_harvest"), (Shares, "leave")]
+    ("whose", "where"), [(Lane, "admit"), (Metrics, "row"), (Waiting, "charge"), (Shares, "leave")]
 )
 def test_an_error_of_the_engine_itself(monkeypatch, caplog, whose, where):
     """Nobody waits for ever: not those who run, wait or come, nor who asks for something between rows."""

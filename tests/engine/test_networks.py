@@ -1,6 +1,7 @@
 """Several networks in one engine, under a budget of bytes."""
 
 import copy
+import re
 import threading
 from contextlib import contextmanager
 
@@ -10,8 +11,9 @@ from adapter_cases import WAIT, Mixing, alone, network
 from tape import launches_are_recorded, taping  # noqa: F401
 
 from diffusion_engine import ScoreNetwork
-from diffusion_engine.engine import Engine, EngineError, loop
+from diffusion_engine.engine import Engine, EngineError
 from diffusion_engine.engine.copies import tensors
+from diffusion_engine.engine.turns import Turns
 from diffusion_engine.engine.weights import Weights
 from diffusion_engine.processes import VP
 
@@ -65,7 +67,9 @@ def test_networks_take_turns_in_a_room_for_one_and_come_back_with_the_same_bits(
 @pytest.mark.parametrize("executor", ["eager", "taped"])
 def test_networks_that_are_busy_give_way_to_each_other(executor, monkeypatch):
     """Row by row, an adapter's rows among them."""
-    monkeypatch.setattr(loop, "turn", lambda lanes, *_: min(lanes, key=lambda lane: lane.turned))
+    monkeypatch.setattr(
+        Turns, "next", lambda _, lanes, now: min(lanes, key=lambda lane: lane.turned)
+    )
     named = {name: large(seed) for seed, name in enumerate("ab")}
     spec = {"solver": "dpmpp_2m", "steps": 12}
     wanted = {name: alone(of, steps=12, seeds=[3], **HALF) for name, of in named.items()}
@@ -194,6 +198,19 @@ def test_batches_that_nobody_sits_in_go_first():
 
 def test_a_network_of_another_name_is_unknown():
     with Engine({"a": network(), "b": network(1)}) as engine:
-        for name in ("c", None):
-            with pytest.raises(ValueError, match=f"network={name!r}: this engine has 'a', 'b'"):
+        for name in ("c", None, ["a"], {"a": 1}):
+            words = re.escape(f"network={name!r}: this engine has 'a', 'b'")
+            with pytest.raises(ValueError, match=words):
                 engine.submit(SPEC, 1, network=name)
+            with pytest.raises(ValueError, match=words):
+                engine.update_weights({}, network=name)
+
+
+def test_an_adapter_is_named_by_a_string():
+    with Engine(network()) as engine:
+        for name in (["a"], 5):
+            words = re.escape(f"adapter={name!r}: the network has none")
+            with pytest.raises(ValueError, match=words):
+                engine.submit(SPEC, 1, adapter=name)
+            with pytest.raises(ValueError, match=words):
+                engine.remove_adapter(name)

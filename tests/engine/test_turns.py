@@ -1,13 +1,14 @@
-"""Lanes take turns: time in proportion to their load, switches of weights held down, and nobody starves."""
+"""Lanes take turns: by priority and fairly by key, switches of weights held down, and nobody starves."""
 
+import math
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 from adapter_cases import PAIR, WAIT, WHOLE, network
 
 from diffusion_engine.engine import Engine, weights
-from diffusion_engine.engine.turns import SWITCHES, join, turn
+from diffusion_engine.engine.turns import SWITCHES, Turns
 
 AGING = 10.0
 
@@ -28,36 +29,73 @@ class Weights:
         return self.seconds if adapter not in (None, self.on) else 0.0
 
 
+@dataclass
+class Sample:
+    """Of a request, in a seat; its own plan."""
+
+    entries: int
+    key: str = ""
+    priority: float = 0.0
+
+    @property
+    def plans(self):
+        return [self]
+
+
+@dataclass
+class Waiting:
+    priority: float = -math.inf
+
+
 @dataclass(eq=False)
 class Lane:
-    load: int
+    """Of samples that never end; (entries, key) of each."""
+
+    samples: list
     row_s: float
     served: Weights
     adapter: object = None
     turned: float = 0.0
     had: float = 0.0
+    rank: int = 0
     time: float = 0.0
     longest: float = 0.0
+    waiting: Waiting = field(default_factory=Waiting)
+
+    def __post_init__(self):
+        self.seats = {i: (Sample(*given), 0) for i, given in enumerate(self.samples)}
+
+    @property
+    def load(self):
+        return sum(sample.entries for sample, _ in self.seats.values())
+
+    def asks(self, priority):
+        for sample, _ in self.seats.values():
+            sample.priority = priority
 
 
-def simulated(lanes, seconds, aging=AGING):
+def of_load(load, row_s, *more):
+    return Lane([(load,)], row_s, *more)
+
+
+def simulated(lanes, seconds, aging=AGING, turns=None, now=0.0):
     """Busy lanes for so long, on a clock that goes on with their rows and switches alone."""
-    now = 0.0
-    while now < seconds:
-        lane = turn(lanes, now, aging)
+    turns, end = turns or Turns(aging), now + seconds
+    while now < end:
+        lane = turns.next(lanes, now)
         lane.longest, lane.turned = max(lane.longest, now - lane.turned), now
         if switch := lane.served.weights.cost(lane.adapter):
             lane.served.on, now = lane.adapter, now + switch
             lane.served.switched += 1
+        turns.charge(lane, lanes)
         now, lane.time = now + lane.row_s, lane.time + lane.row_s
-        lane.had += lane.row_s / lane.load
     return now
 
 
 @pytest.mark.parametrize("loads", [(12, 4), (1, 1), (64, 1), (5, 3, 8)])
 @pytest.mark.parametrize("seconds", [(1, 1, 1), (10, 1, 3), (1, 10, 3)])
 def test_lanes_get_time_in_proportion_to_their_load(loads, seconds):
-    lanes = [Lane(n, 2.0**-6 * s, Weights(0.0)) for n, s in zip(loads, seconds, strict=False)]
+    lanes = [of_load(n, 2.0**-6 * s, Weights(0.0)) for n, s in zip(loads, seconds, strict=False)]
     whole = simulated(lanes, 60.0, aging=1e9)
     # Two lanes are no more than a row apart.
     apart = max(lane.row_s / lane.load for lane in lanes)
@@ -69,7 +107,7 @@ def test_lanes_get_time_in_proportion_to_their_load(loads, seconds):
 @pytest.mark.parametrize("seconds", [1e-3, 0.1, 1.0])
 def test_switches_take_no_more_than_their_share_and_nobody_starves(loads, seconds):
     weights, row = Weights(seconds), 2.0**-6
-    lanes = [Lane(n, row, weights, adapter=i) for i, n in enumerate(loads)]
+    lanes = [of_load(n, row, weights, i) for i, n in enumerate(loads)]
     whole = simulated(lanes, 200.0)
     assert weights.switched > len(loads)
     by_age = len(loads) * (whole / AGING + 1)
@@ -78,21 +116,97 @@ def test_switches_take_no_more_than_their_share_and_nobody_starves(loads, second
         assert lane.longest <= AGING + len(lanes) * (seconds + row)
 
 
+KEYS = {
+    "one spreads over three lanes": ([[(4, "a")]] * 3 + [[(4, "b")]], [1 / 3, 1 / 3, 1 / 3, 1]),
+    "more entries are no more": ([[(64, "a")], [(1, "b")]], [1, 1]),
+    "two meet in a lane": ([[(2, "a"), (2, "b")], [(4, "a")]], [4 / 3, 2 / 3]),
+    "seats of one key add up": ([[(1, "a")] * 3, [(1, "a")], [(2, "b")]], [3 / 4, 1 / 4, 1]),
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+@pytest.mark.parametrize("seconds", [(1, 1, 1, 1), (5, 1, 3, 2)])
+def test_a_key_weighs_one_in_however_many_lanes(name, seconds):
+    samples, weights = KEYS[name]
+    rows = [2.0**-6 * s for s in seconds]
+    lanes = [Lane(each, s, Weights(0.0)) for each, s in zip(samples, rows, strict=False)]
+    whole = simulated(lanes, 60.0, aging=1e9)
+    apart = max(lane.row_s / weight for lane, weight in zip(lanes, weights, strict=True))
+    for lane, weight in zip(lanes, weights, strict=True):
+        assert abs(lane.time - whole * weight / sum(weights)) <= weight * apart
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_lane_of_higher_priority_goes_first_and_nobody_starves(waits):
+    """Whether who has it sits or waits there; the other gets a row for each `aging` seconds."""
+    low, high = (of_load(n, 2.0**-6, Weights(0.0)) for n in (64, 1))
+    if waits:
+        high.waiting.priority = 1.0
+    else:
+        high.asks(1.0)
+    simulated([low, high], 100.0)
+    assert 9 * low.row_s <= low.time <= 11 * low.row_s
+    assert low.longest <= AGING + low.row_s
+
+
+def test_a_priority_is_worth_its_seconds_of_age():
+    lanes = [of_load(1, 2.0**-6, Weights(0.0)) for _ in range(3)]
+    for lane, priority in zip(lanes, (0.5, -1, 2.0), strict=True):
+        lane.asks(priority)
+    turns = Turns(AGING)
+    assert turns.next(lanes[:2], 0.0) is lanes[0]
+    lanes[0].turned = 31.0
+    assert turns.next(lanes[:2], 29.0) is lanes[1]
+    lanes[2].turned = 29.0
+    assert turns.next(lanes, 29.0) is lanes[2]
+    lanes[1].had += 1.0
+    assert turns.next(lanes, 40.0) is lanes[1]  # 3 like the last; its age brought it there
+
+
+def test_higher_priority_has_its_switch_at_once():
+    weights = Weights(5.0, on="a")
+    busy, dear = of_load(64, 2.0**-6, weights, "a"), of_load(1, 2.0**-6, weights, "b")
+    dear.asks(1)
+    assert Turns(AGING).next([busy, dear], 0.0) is dear
+
+
+def test_what_was_had_under_another_priority_is_no_debt():
+    lanes, turns = [of_load(1, 2.0**-6, Weights(0.0)) for _ in range(2)], Turns(1e9)
+    lanes[0].asks(1)
+    now = simulated(lanes, 60.0, turns=turns)
+    assert lanes[1].time == 0
+    lanes[0].asks(0)
+    simulated(lanes, 10.0, turns=turns, now=now)
+    assert abs(lanes[1].time - 5.0) <= lanes[1].row_s
+
+
 def test_a_lane_that_was_idle_starts_level_with_the_others():
-    lanes = [Lane(1, 2.0**-6, Weights(0.0)) for _ in range(3)]
-    simulated(lanes[:2], 8.0)
+    lanes, turns = [of_load(1, 2.0**-6, Weights(0.0)) for _ in range(3)], Turns(AGING)
+    simulated(lanes[:2], 8.0, turns=turns)
     for lane in lanes[:2]:
         lane.turned = 0.0
-    join(lanes[2], lanes[:2], 8.0)
+    turns.join(lanes[2], lanes[:2], 8.0)
     assert lanes[2].turned == 8.0
     assert lanes[2].had == min(lane.had for lane in lanes[:2])
-    join(lanes[0], [], 9.0)
-    assert lanes[0].had > 0
+    had = lanes[0].had
+    turns.join(lanes[0], [], 9.0)
+    assert lanes[0].had == had
+
+
+def test_who_comes_while_nobody_is_there_has_no_credit():
+    """What two had together is no debt of theirs to a third, which was not there."""
+    lanes, turns = [of_load(1, 2.0**-6, Weights(0.0)) for _ in range(3)], Turns(1e9)
+    now = simulated(lanes[:2], 60.0, turns=turns)
+    turns.join(lanes[2], [], now)
+    turns.join(lanes[0], lanes[2:], now)
+    before = lanes[0].time
+    simulated([lanes[0], lanes[2]], 10.0, turns=turns, now=now)
+    assert abs(lanes[0].time - before - 5.0) <= 2 * lanes[0].row_s
 
 
 def test_a_lane_whose_weights_are_dear_waits_for_aging_alone():
     weights = Weights(5.0, on="a")
-    busy, dear = Lane(64, 2.0**-6, weights, "a"), Lane(1, 2.0**-6, weights, "b")
+    busy, dear = of_load(64, 2.0**-6, weights, "a"), of_load(1, 2.0**-6, weights, "b")
     simulated([busy, dear], AGING - 1)
     assert dear.time == 0
     busy.turned = dear.turned = 0.0
@@ -101,9 +215,9 @@ def test_a_lane_whose_weights_are_dear_waits_for_aging_alone():
 
 
 def test_where_nobody_else_is_busy_a_lane_does_not_wait():
-    lanes = [Lane(1, 1e-3, Weights(1e6, on="a"), adapter=name) for name in "bc"]
-    assert turn(lanes, 1e-3, AGING) in lanes
-    assert turn(lanes[:1], 0.0, AGING) is lanes[0]
+    lanes = [of_load(1, 1e-3, Weights(1e6, on="a"), name) for name in "bc"]
+    assert Turns(AGING).next(lanes, 1e-3) in lanes
+    assert Turns(AGING).next(lanes[:1], 0.0) is lanes[0]
 
 
 def busy_until(engine, done, adapter, count):
