@@ -3,6 +3,8 @@ step."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .base import Executor
 from .batch import Batch
 from .capacity import Capacity
@@ -18,7 +20,7 @@ __all__ = [
 
 
 def executor(given: str | Executor, backend: str = "auto") -> Executor:
-    """An executor by its name, "eager" or "graph", or the object itself.
+    """An executor by its name, "eager", "graph" or "native", or the object itself.
 
     given    the name or the object
     backend  of the step: "auto", "torch", "cpp", "triton" or "cuda"
@@ -30,7 +32,11 @@ def executor(given: str | Executor, backend: str = "auto") -> Executor:
                 f"{type(given).__name__}({backend!r})"
             )
         return given
-    kinds: dict[str, type[Eager] | type[Graph]] = {"eager": Eager, "graph": Graph}
+    from ..native import Native
+
+    kinds: dict[str, Callable[[str], Executor]] = {
+        "eager": Eager, "graph": Graph, "native": Native
+    }  # fmt: skip
     if given not in kinds:
-        raise ValueError(f"executor={given!r}; choose eager or graph, or give an Executor")
+        raise ValueError(f"executor={given!r}; choose eager, graph or native, or give an Executor")
     return kinds[given](backend)

@@ -20,9 +20,11 @@ class Executor(ABC):
     """Binds the stages of batches. Objects are safe to share between threads.
 
     between_rows  whether something can be done between rows: callbacks, a progress bar
+    invariant     whether a sample's bits are the same in calls of any size, at any place
     """
 
     between_rows: bool = True
+    invariant: bool = False
 
     @abstractmethod
     def open(self, network: ScoreNetwork | None, capacity: Capacity) -> Batch:
