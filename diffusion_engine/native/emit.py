@@ -148,6 +148,19 @@ def attention(emit: Emitter, op: ops.Attention) -> Any:
     return p
 
 
+def matmul(emit: Emitter, op: ops.MatMul) -> Any:
+    p = _cpu.MatmulParams()
+    p.batch, p.heads, p.rows, p.columns = op.out.shape
+    p.depth, p.alpha = op.a.shape[-1], op.alpha
+    p.transposed = op.b.strides[3] != 1
+    for name in ("a", "out"):
+        value = getattr(op, name)
+        setattr(p, name, (emit.address(value), *value.strides[:3]))
+    batch, head, *inner = op.b.strides
+    p.b = emit.address(op.b), batch, head, inner[1] if p.transposed else inner[0]
+    return p
+
+
 def _mask(emit: Emitter, mask: Value | Tensor) -> tuple[int, tuple[int, ...]]:
     if isinstance(mask, Value):
         return emit.address(mask), mask.strides
@@ -194,4 +207,5 @@ MAKERS: dict[type, Callable[[Emitter, Any], Any]] = {
     ops.Softmax: softmax,
     ops.Reduce: reduce,
     ops.Attention: attention,
+    ops.MatMul: matmul,
 }

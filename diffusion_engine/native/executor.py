@@ -64,7 +64,7 @@ class Native(Executor):
     def objection(self, device: torch.device) -> str | None:
         if device.type != "cpu":
             return f"the native executor runs on the CPU, not on {device}; use executor='graph' there"
-        from ..ops.registry import loaded
+        from ..backends.native import loaded
 
         try:
             loaded("_cpu")

@@ -134,7 +134,7 @@ class Linear(Operation):
 
 @dataclass(eq=False)
 class MatMul(Operation):
-    """alpha a [G..., M, K] times b [G..., K, N]."""
+    """alpha a [B, heads, M, K] times b [B, heads, K, N]."""
 
     a: Value
     b: Value

@@ -29,7 +29,7 @@ class Recorded:
 class Graph:
     """A module's graph of ATen calls, in which the batch is a number like others.
 
-    module  called as module(*inputs)
+    module  called as module(inputs), a list
     inputs  of a call of at least two entries
     Raises Refused with the reason where torch cannot export it.
     """
@@ -72,11 +72,11 @@ class Graph:
 
     def _exported(self, inputs: Sequence[Tensor]) -> Any:
         auto = torch.export.Dim.AUTO
-        shapes = tuple({0: auto} for _ in inputs)
+        shapes = [{0: auto} for _ in inputs]
         try:
             with torch.no_grad():
                 return torch.export.export(
-                    self.module, tuple(inputs), dynamic_shapes=shapes, strict=False
+                    self.module, (list(inputs),), dynamic_shapes=(shapes,), strict=False
                 )
         except Exception as error:
             said = str(error).strip().splitlines()

@@ -22,7 +22,7 @@ WITHIN = 1e-4  # of the largest element of an output: what a recording may diffe
 
 
 class Called(nn.Module):
-    """A network as a function of its inputs as tensors, one after the other."""
+    """A network as a function of its inputs, a list of tensors."""
 
     def __init__(self, network: ScoreNetwork, given: Inputs) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Called(nn.Module):
         if isinstance(network.module, nn.Module):
             self.module = network.module  # whose weights torch.export finds
 
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, tensors: list[Tensor]) -> tuple[Tensor, ...]:
         return self.network(*taken_up(self.kinds, tensors))
 
 
@@ -41,7 +41,7 @@ def taken_apart(given: Inputs) -> list[Tensor]:
     return [t for t in (x, label, *named, latent) if t is not None]
 
 
-def taken_up(like: Inputs, tensors: tuple[Tensor, ...]) -> Inputs:
+def taken_up(like: Inputs, tensors: list[Tensor]) -> Inputs:
     """The call of tensors, where the others were those of `like`."""
     x, label, *rest = tensors
     condition: Any = like[2]
@@ -83,7 +83,7 @@ class Recording:
         made = Program(self._graph.at(batch), self.pool, self.weights)
         given = self._inputs(batch)
         with torch.no_grad():
-            want, got = self._called(*given), made(given)
+            want, got = self._called(given), made(given)
         if len(want) != len(got):
             raise Refused(f"it returned {len(want)} tensors and the recording has {len(got)}")
         for a, b in zip(want, got, strict=True):

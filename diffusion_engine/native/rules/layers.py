@@ -85,16 +85,20 @@ def baddbmm(low: Any, given: Any, target: Any) -> Any:
 
 
 def _product(low: Any, a: Value, b: Value, alpha: float) -> Value:
-    groups = math.prod(a.shape[:-2])
     out = low.new((*a.shape[:-1], b.shape[-1]))
-    merged = [_merged(low, v, groups) for v in (out, a, b)]
-    low.emit(ops.MatMul(*merged, alpha))
+    a = a if a.strides[-1] == 1 or a.shape[-1] == 1 else low.copied(a)
+    b = b if 1 in b.strides[-2:] else low.copied(b)
+    low.emit(ops.MatMul(*(_heads(low, value) for value in (out, a, b)), alpha))
     return out
 
 
-def _merged(low: Any, value: Value, groups: int) -> Value:
-    """[G..., M, N] as [G, M, N]."""
-    shape = (groups, *value.shape[-2:])
+def _heads(low: Any, value: Value) -> Value:
+    """[..., M, N] as [B, heads, M, N]."""
+    if len(value.shape) == 3:
+        return value.view(value.meta.unsqueeze(1))
+    if len(value.shape) == 4:
+        return value
+    shape = (value.shape[0], -1, *value.shape[-2:])
     try:
         return value.view(value.meta.view(shape))
     except RuntimeError:
