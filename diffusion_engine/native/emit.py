@@ -198,10 +198,23 @@ def _source(emit: Emitter, given: Value | Tensor) -> tuple[int, tuple[int, ...]]
     return kept.data_ptr(), kept.stride()
 
 
+def pad(emit: Emitter, op: ops.Pad) -> Any:
+    missing = AXES - len(op.out.shape)
+    if missing < 0:
+        return None
+    p, ones, zeros = _cpu.CopyParams(), [1] * missing, [0] * missing
+    p.x, p.out, p.value = emit.address(op.x), emit.address(op.out), op.number
+    p.sizes, p.inside = [*ones, *op.out.shape], [*ones, *op.x.shape]
+    p.before = [*zeros, *op.before]
+    p.x_strides, p.out_strides = [*zeros, *op.x.strides], [*zeros, *op.out.strides]
+    return p
+
+
 MAKERS: dict[type, Callable[[Emitter, Any], Any]] = {
     ops.Conv: conv,
     ops.Linear: linear,
     ops.Copy: copy,
+    ops.Pad: pad,
     ops.GroupNorm: group_norm,
     ops.LayerNorm: layer_norm,
     ops.Softmax: softmax,

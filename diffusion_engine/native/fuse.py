@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from .frames import Frame, dims_of, framed
-from .operations import ACTIVATIONS, Conv, GroupNorm, LayerNorm, Linear, Map, Operation
+from .frames import Frame, collapsed, dims_of, framed
+from .operations import ACTIVATIONS, Conv, GroupNorm, LayerNorm, Linear, Map, Operation, Pad
 from .rewriting import Uses
-from .values import Value, same_view
+from .values import Buffer, Value, same_view
 
 Product = Conv | Linear
 Norm = GroupNorm | LayerNorm
@@ -20,14 +20,47 @@ MOST = 6  # inputs of a Map that others are merged into
 
 def fused(operations: list[Operation], outputs: list[Value]) -> list[Operation]:
     """The same values from fewer operations."""
-    left: list[Operation | None] = list(operations)
+    left: list[Operation | None] = list(_padded(operations))
     kept = {value.buffer for value in outputs}
     for merge in (_followers, _chains):
         uses = Uses.of(left)
         for i, operation in enumerate(left):
             if isinstance(operation, Map):
                 merge(left, i, uses, kept)
-    return [operation for operation in left if operation is not None]
+    return needed([operation for operation in left if operation is not None], outputs)
+
+
+def needed(operations: list[Operation], outputs: list[Value]) -> list[Operation]:
+    """Without those whose results nobody reads."""
+    read = {value.buffer for value in outputs}
+    left = []
+    for operation in reversed(operations):
+        if any(value.buffer in read for value in operation.writes()):
+            read.update(value.buffer for value in operation.values())
+            left.append(operation)
+    return left[::-1]
+
+
+def _padded(operations: list[Operation]) -> list[Operation]:
+    """Convolutions that read zeros around what was padded with them."""
+    pads = {op.out.buffer: op for op in operations if isinstance(op, Pad) and not op.number}
+    return [_unpadded(op, pads) if isinstance(op, Conv) else op for op in operations]
+
+
+def _unpadded(conv: Conv, pads: dict[Buffer, Pad]) -> Conv:
+    pad = pads.get(conv.x.buffer)
+    if pad is None or len(pad.x.shape) != 4 or any(pad.before[:2]) or pad.x.strides[1] != 1:
+        return conv
+    b, c, height, width = pad.x.shape
+    if (b, c) != pad.out.shape[:2] or pad.out.offset != conv.x.offset:
+        return conv
+    moved = pad.x.meta.movedim(1, -1)
+    row = collapsed((height, width), moved.stride()[1:3])
+    if row is None:
+        return conv
+    x = moved.as_strided((b, height * width, c), (moved.stride(0), row[1], 1))
+    top, left = (p + q for p, q in zip(conv.padding, pad.before[2:], strict=True))
+    return replace(conv, x=pad.x.view(x), size=(height, width), padding=(top, left))
 
 
 def _sole(left: list[Operation | None], i: int, k: int, uses: Uses, kept: set) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .operations import Call, Copy, Embedding, Fill, Operation
+from .operations import Call, Copy, Embedding, Operation
 from .rewriting import Uses, rewritten
 from .values import Buffer, Value, flat
 
@@ -33,23 +33,23 @@ def _placed(operations: list[Operation], i: int, copy: Copy, fixed: set[Buffer])
     if old in fixed or old is new or copy.x.meta.numel() != old.size or copy.x.offset or old.dtype != new.dtype:
         return None
     uses = Uses.of(operations)
-    if any(isinstance(operations[w], (Call, Fill)) for w in uses.writers[old]):
+    if any(isinstance(operations[w], (Call, Embedding)) for w in uses.writers[old]):
         return None
     dims = _merged(copy)
     touched = sorted({*uses.writers[old], *uses.readers[old]})
     if dims is None:
         return None
-    moved: dict[int, Operation] = {}
+    changed: dict[int, Operation] = {}
     for place in touched:
         if place == i:
             continue
         operation = operations[place]
         values = [v for v in flat([*operation.values(), *operation.writes()]) if v.buffer is old]
-        views = {id(v): _moved(v, copy.out, dims) for v in values}
+        views = {id(v): moved(v, copy.out, dims) for v in values}
         if any(v is None for v in views.values()):
             return None
-        moved[place] = rewritten(operation, lambda v: views.get(id(v)) or v)  # noqa: B023
-    return [moved.get(j, op) for j, op in enumerate(operations) if j != i]
+        changed[place] = rewritten(operation, lambda v: views.get(id(v)) or v)  # noqa: B023
+    return [changed.get(j, op) for j, op in enumerate(operations) if j != i]
 
 
 def _merged(copy: Copy) -> list[Dim] | None:
@@ -72,7 +72,7 @@ def _merged(copy: Copy) -> list[Dim] | None:
     return made
 
 
-def _moved(value: Value, place: Value, dims: list[Dim]) -> Value | None:
+def moved(value: Value, place: Value, dims: list[Dim]) -> Value | None:
     """A view of the old buffer as one of the new; None where it crosses the ends of a dimension."""
     digits, rest = [], value.offset
     for _, old, _ in reversed(dims):

@@ -312,13 +312,19 @@ class Copy(Operation):
 
 
 @dataclass(eq=False)
-class Fill(Operation):
-    """One number everywhere."""
+class Pad(Operation):
+    """x with a number around it; `before` of each dimension are in front."""
 
-    number: float
+    x: Value
+    before: tuple[int, ...]
+    number: float = 0.0
 
     def run(self, get: Get) -> None:
-        get(self.out).fill_(self.number)
+        out, x = get(self.out), get(self.x)
+        out.fill_(self.number)
+        for dim, (first, size) in enumerate(zip(self.before, x.shape, strict=True)):
+            out = out.narrow(dim, first, size)
+        out.copy_(x)
 
 
 @dataclass(eq=False)

@@ -12,6 +12,7 @@ from .fuse import fused
 from .joined import joined
 from .lower import Lowering, Refused
 from .operations import Operation
+from .siblings import Joint, merged
 from .values import Value, contiguous
 
 
@@ -37,6 +38,7 @@ class Graph:
     def __init__(self, module: nn.Module, inputs: Sequence[Tensor]) -> None:
         self.module = module
         self.kinds = [(tuple(t.shape[1:]), t.dtype) for t in inputs]
+        self._joint: Joint = {}
         self._whole = self._exported(inputs)
 
     def at(self, batch: int) -> Recorded:
@@ -61,6 +63,7 @@ class Graph:
         with torch.no_grad():
             outputs = lowering.run()
         operations = fused(lowering.operations, outputs)
+        operations = merged(operations, outputs, self._joint)
         operations, outputs = joined(operations, values, outputs)
         return Recorded(values, operations, outputs)
 

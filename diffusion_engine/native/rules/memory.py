@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..operations import Copy, Fill
+from ..operations import Copy, Pad
 from ..values import Value, channels_last, contiguous
 
 CONSTANT = (
@@ -49,23 +49,18 @@ def pad(low: Any, given: Any, target: Any) -> Any:
     value, pads = given.self, [int(p) for p in given.pad]
     if getattr(given, "mode", "constant") != "constant" or value.dtype != torch.float32:
         return NotImplemented
-    shape, inner, outer = list(value.shape), value, None
+    shape, before = list(value.shape), [0] * len(value.shape)
     for i in range(len(pads) // 2):
-        shape[-1 - i] += pads[2 * i] + pads[2 * i + 1]
-    last = len(shape) == 4 or (len(shape) == 3 and value.strides[1] == 1)
-    out = Value.new(shape, channels_last(shape) if last else contiguous(shape))
-    outer = out.meta
-    for i in range(len(pads) // 2):
-        dim = len(shape) - 1 - i
-        low_pad, high_pad = pads[2 * i], pads[2 * i + 1]
-        if low_pad < 0 or high_pad < 0:
-            cut = inner.meta.narrow(
-                dim, max(0, -low_pad), inner.shape[dim] + min(0, low_pad) + min(0, high_pad)
-            )
-            inner = inner.view(cut)
-        outer = outer.narrow(dim, max(0, low_pad), inner.shape[dim])
-    low.emit(Fill(out, float(given.value or 0.0)))
-    low.emit(Copy(out.view(outer), inner))
+        dim, first, last = len(shape) - 1 - i, pads[2 * i], pads[2 * i + 1]
+        cut = shape[dim] + min(0, first) + min(0, last)  # negative ones take away
+        value = value.view(value.meta.narrow(dim, max(0, -first), cut))
+        before[dim] = max(0, first)
+        shape[dim] += first + last
+    if shape == list(value.shape):
+        return value
+    together = len(shape) == 4 or (len(shape) == 3 and value.strides[1] == 1)
+    out = Value.new(shape, channels_last(shape) if together else contiguous(shape))
+    low.emit(Pad(out, value, tuple(before), float(given.value or 0.0)))
     return out
 
 

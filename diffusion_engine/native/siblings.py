@@ -1,0 +1,98 @@
+"""Linear layers that read the same rows are one product."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+
+from .joined import moved
+from .operations import Epilogue, Linear, Operation
+from .rewriting import Uses, rewritten
+from .values import Buffer, Value, contiguous
+
+Joint = dict[tuple[int, ...], tuple[Tensor, Tensor | None]]
+
+
+def merged(operations: list[Operation], outputs: list[Value], joint: Joint) -> list[Operation]:
+    """The same with one product for all linear layers of a value: of attention's queries, keys and values, and of
+    all blocks that read an embedding.
+
+    joint  weights and biases that were put together so far, by the addresses of the weights
+    """
+    kept = {value.buffer for value in outputs}
+    groups: dict[tuple, list[int]] = defaultdict(list)
+    uses = Uses.of(operations)
+    for i, operation in enumerate(operations):
+        if isinstance(operation, Linear) and _plain(operation, uses, kept):
+            x = operation.x
+            groups[x.buffer, x.shape, x.strides, x.offset].append(i)
+    made = list(operations)
+    gone: set[int] = set()
+    for places in groups.values():
+        if len(places) > 1 and (found := _one(made, places, joint)):
+            made = found
+            gone.update(places[1:])
+    return [operation for i, operation in enumerate(made) if i not in gone]
+
+
+def _plain(operation: Linear, uses: Uses, kept: set[Buffer]) -> bool:
+    e, buffer = operation.epilogue, operation.out.buffer
+    alone = e.shift is None and e.gate is None and e.residual is None and e.activation == "none"
+    whole = operation.out.meta.numel() == buffer.size and not operation.out.offset
+    return alone and whole and len(uses.writers[buffer]) == 1 and buffer not in kept
+
+
+def _one(operations: list[Operation], places: list[int], joint: Joint) -> list[Operation] | None:
+    """The operations with the first of these doing the work of all; None where that cannot be."""
+    layers = [operations[i] for i in places]
+    assert all(isinstance(layer, Linear) for layer in layers)
+    widths = [layer.out.shape[2] for layer in layers]
+    b, n, _ = layers[0].out.shape
+    shape = (b, n, sum(widths))
+    whole = Value.new(shape, contiguous(shape))
+    slots: dict[Buffer, Value] = {}
+    first = 0
+    for layer, width in zip(layers, widths, strict=True):
+        slots[layer.out.buffer] = whole.view(whole.meta.narrow(2, first, width))
+        first += width
+    made = []
+    for i, operation in enumerate(operations):
+        if i in places:
+            made.append(operation)
+            continue
+        views: dict[int, Value] = {}
+        for value in (*operation.values(), *operation.writes()):
+            if value.buffer in slots:
+                place = slots[value.buffer]
+                found = moved(value, place, _dims(place, value.buffer))
+                if found is None:
+                    return None
+                views[id(value)] = found
+        made.append(rewritten(operation, lambda v: views.get(id(v)) or v) if views else operation)  # noqa: B023
+    weight, bias = _joint(layers, joint)  # type: ignore[arg-type]
+    made[places[0]] = Linear(whole, layers[0].x, weight, Epilogue(bias))  # type: ignore[attr-defined]
+    return made
+
+
+def _dims(place: Value, buffer: Buffer) -> list[tuple[int, int, int]]:
+    """Dimensions of a dense [B, N, C] and their strides where it lies now, innermost first."""
+    b, n, c = place.shape
+    return [(c, 1, 1), (b * n, c, place.strides[1])]
+
+
+def _joint(layers: list[Linear], joint: Joint) -> tuple[Tensor, Tensor | None]:
+    key = tuple(layer.weight.data_ptr() for layer in layers)
+    if key not in joint:
+        biases = [layer.epilogue.bias for layer in layers]
+        bias = None
+        if any(b is not None for b in biases):
+            bias = torch.cat(
+                [
+                    torch.zeros(len(layer.weight)) if b is None else b
+                    for layer, b in zip(layers, biases, strict=True)
+                ]
+            )
+        joint[key] = torch.cat([layer.weight for layer in layers]), bias
+    return joint[key]
