@@ -94,6 +94,7 @@ class Conv(Operation):
     """A convolution of pictures, [B, height x width, C] in memory; of signals with height 1.
 
     x         [B, H x W, C]; size (H, W) of it
+    padding   zeros above and on the left; below and on the right as many as out_size needs
     weight    [out, in / groups, kh, kw]
     upsample  1, or 2 where each pixel of x is read four times
     """
@@ -114,9 +115,13 @@ class Conv(Operation):
         picture = x.permute(0, 2, 1).reshape(len(x), -1, *self.size)
         if self.upsample > 1:
             picture = F.interpolate(picture, scale_factor=self.upsample)
-        sums = F.conv2d(
-            picture, self.weight, None, self.stride, self.padding, self.dilation, self.groups
-        )
+        around = []
+        for i in (1, 0):
+            reach = (self.out_size[i] - 1) * self.stride[i]
+            reach += self.dilation[i] * (self.weight.shape[2 + i] - 1) + 1
+            around += [self.padding[i], reach - self.padding[i] - picture.shape[2 + i]]
+        picture = F.pad(picture, around)
+        sums = F.conv2d(picture, self.weight, None, self.stride, 0, self.dilation, self.groups)
         get(self.out).copy_(self.epilogue.run(sums.flatten(2).permute(0, 2, 1), get))
 
 
