@@ -7,6 +7,7 @@
 #include "native/conv_kernel.h"
 #include "native/norm_groups_kernel.h"
 #include "native/norm_rows_kernel.h"
+#include "native/matmul_kernel.h"
 #include "step_kernel.h"
 #include "winograd_kernel.h"
 
@@ -37,7 +38,8 @@ constexpr Kernels kernels_of(const char* isa) {
           norm_rows,
           softmax_rows,
           sum_channels,
-          sum_rows};
+          sum_rows,
+          matmul};
 }
 
 }  // namespace

@@ -110,7 +110,7 @@ class Layer:
         p.pad_top, p.pad_left = self.pad[:2]
         p.dilation_y, p.dilation_x = self.dilation
         p.upsample, p.groups, p.activation = self.upsample, self.groups, self.activation
-        hold_x, p.x = self.rows(x)
+        _hold_x, p.x = self.rows(x)
         out, p.out = self.rows(x.new_full((len(x), len(self.weight), *self.out_size), torch.nan))
         packed = before_a_wall(pack(self.weight, self.groups))
         p.weight = packed.data_ptr()
@@ -120,8 +120,8 @@ class Layer:
         for name in extra.keys() & {"shift", "gate"}:
             setattr(p, name, (extra[name].data_ptr(), extra[name].stride(0)))
         if "residual" in extra:
-            hold_residual, p.residual = self.rows(extra["residual"])
-        _cpu.run_task(p, threads)
+            _hold_residual, p.residual = self.rows(extra["residual"])
+        _cpu.run_tasks(p, threads)
         return out.mT.unflatten(2, self.out_size)
 
 

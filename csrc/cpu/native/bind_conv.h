@@ -1,15 +1,15 @@
 // The Python side of ConvParams. Rows are (address, batch stride, row stride), a vector for each sample is
 // (address, batch stride).
 #pragma once
-#include "bind_params.h"
+#include "bind_epilogue.h"
 #include "conv.h"
 
 namespace de {
 namespace {
 
-inline void bind_conv(py::module_& m) {
-  py::class_<ConvParams> params(m, "ConvParams", py::module_local());
-  params.def(py::init([] { return ConvParams{}; }))
+inline void bind_conv(pybind11::module_& m) {
+  pybind11::class_<ConvParams> params(m, "ConvParams", pybind11::module_local());
+  params.def(pybind11::init([] { return ConvParams{}; }))
       .def_readwrite("batch", &ConvParams::batch)
       .def_readwrite("channels", &ConvParams::channels)
       .def_readwrite("out_channels", &ConvParams::out_channels)
@@ -27,21 +27,21 @@ inline void bind_conv(py::module_& m) {
       .def_readwrite("dilation_x", &ConvParams::dilation_x)
       .def_readwrite("upsample", &ConvParams::upsample)
       .def_readwrite("groups", &ConvParams::groups);
-  rows_property(params, "x", &ConvParams::x);
-  rows_property(params, "out", &ConvParams::out);
-  address_property(params, "weight", &ConvParams::weight);
-  epilogue_properties(params);
-  m.def("conv_packed_size", &conv_packed_size, "Floats of a packed weight.", py::arg("out_channels"),
-        py::arg("channels"), py::arg("taps"), py::arg("groups"));
+  rows(params, "x", &ConvParams::x);
+  rows(params, "out", &ConvParams::out);
+  address(params, "weight", &ConvParams::weight);
+  epilogue(params);
+  m.def("conv_packed_size", &conv_packed_size, "Floats of a packed weight.", pybind11::arg("out_channels"),
+        pybind11::arg("channels"), pybind11::arg("taps"), pybind11::arg("groups"));
   m.def(
       "conv_pack",
       [](uintptr_t weight, int64_t out_channels, int64_t channels, int64_t taps, int64_t groups,
          uintptr_t packed) {
-        const py::gil_scoped_release release;
+        const pybind11::gil_scoped_release release;
         conv_pack((const float*)weight, out_channels, channels, taps, groups, (float*)packed);
       },
-      "Packs a weight [out_channels][channels / groups][taps].", py::arg("weight"), py::arg("out_channels"),
-      py::arg("channels"), py::arg("taps"), py::arg("groups"), py::arg("packed"));
+      "Packs a weight [out_channels][channels / groups][taps].", pybind11::arg("weight"), pybind11::arg("out_channels"),
+      pybind11::arg("channels"), pybind11::arg("taps"), pybind11::arg("groups"), pybind11::arg("packed"));
 }
 
 }  // namespace

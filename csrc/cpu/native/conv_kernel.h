@@ -5,16 +5,6 @@
 namespace de {
 namespace {
 
-// Vectors are stored whole: up to W - 1 floats after `to + n` are overwritten.
-DE_INLINE void copy_over(float* to, const float* from, int64_t n) {
-  for (int64_t i = 0; i < n; i += W)
-    store(to + i, n - i >= W ? load<Float>(from + i) : load_lanes(from + i, 0, (int)(n - i)));
-}
-
-DE_INLINE void zero_over(float* to, int64_t n) {
-  for (int64_t i = 0; i < n; i += W) store(to + i, Float{});
-}
-
 // The row of the left matrix that belongs to an output pixel. Its terms come in runs of taps whose pixels lie
 // next to each other: a line of the kernel where the channels fill the rows, otherwise one tap.
 struct ConvLines {

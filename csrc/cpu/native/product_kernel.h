@@ -1,9 +1,8 @@
-// Tiles of a product in registers whose right matrix is packed into panels, and what becomes of its sums.
+// Tiles of a product in registers whose right matrix is packed into panels.
 #pragma once
 #include "../tile.h"
-#include "../winograd_window.h"
-#include "activation.h"
 #include "conv.h"
+#include "epilogue_kernel.h"
 
 namespace de {
 namespace {
@@ -65,23 +64,13 @@ DE_INLINE void multiply_panels(const float* a, int64_t rows, const float* b, int
   if (v < vectors) column_of_tiles(v, std::integral_constant<int, 1>());
 }
 
-DE_INLINE Float load_some(const float* p, int n) { return n == W ? load<Float>(p) : load_lanes(p, 0, n); }
+// Copies and zeros in whole vectors: up to W - 1 floats after `to + n` are overwritten.
+DE_INLINE void copy_over(float* to, const float* from, int64_t n) {
+  for (int64_t i = 0; i < n; i += W) store(to + i, load_some(from + i, (int)std::min<int64_t>(W, n - i)));
+}
 
-// The epilogue of `count` sums, which are columns [column, column + count) of row i of sample b.
-DE_INLINE void finish_row(const Epilogue& e, const Rows& out, int64_t b, int64_t i, int64_t column,
-                          int64_t count, const float* sums) {
-  for (int64_t c = 0; c < count; c += W) {
-    const int n = (int)std::min<int64_t>(W, count - c);
-    const int64_t at = column + c;
-    Float y = load<Float>(sums + c);
-    if (e.bias) y += load_some(e.bias + at, n);
-    if (e.shift) y += load_some(e.shift + b * e.shift_batch + at, n);
-    if (e.activation != NO_ACTIVATION) y = activate(y, e.activation);
-    if (e.gate) y *= load_some(e.gate + b * e.gate_batch + at, n);
-    if (e.residual.data)
-      y += load_some(e.residual.data + b * e.residual.batch + i * e.residual.row + at, n);
-    store_lanes(out.data + b * out.batch + i * out.row + at, y, n);
-  }
+DE_INLINE void zero_over(float* to, int64_t n) {
+  for (int64_t i = 0; i < n; i += W) store(to + i, Float{});
 }
 
 }  // namespace
