@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include "bind_copy.h"
+#include "bind_rows.h"
 #include "program.h"
 
 namespace de {
@@ -65,6 +66,8 @@ void bind_pool(py::module_& m) {
 void bind_program(py::module_& m) {
   bind_pool(m);
   bind_copy(m);
+  bind_resample(m);
+  bind_embedding(m);
   const auto unlocked = py::call_guard<py::gil_scoped_release>();
   py::class_<Program, std::shared_ptr<Program>> program(m, "Program", py::module_local());
   program.def(py::init<std::shared_ptr<Pool>>(), py::arg("pool"))
@@ -78,6 +81,9 @@ void bind_program(py::module_& m) {
       .def("reset", &Program::reset, unlocked)
       .def("table", &table, "A dictionary for each task, in their order.");
   adds(program, &copy_task);
+  adds(program, &upsample_task);
+  adds(program, &pool_task);
+  adds(program, &embedding_task);
 }
 
 }  // namespace
