@@ -19,7 +19,7 @@
 namespace de {
 
 // Another thread is worth its part in a task, about a microsecond, from so much work on.
-constexpr int64_t WORTH = 16384;
+constexpr int64_t WORTH = 32768;
 // Looks between two readings of the clock.
 constexpr int LOOKS = 32;
 // A worker that has lost its core in the middle of an item gets another one only when somebody sleeps. So
