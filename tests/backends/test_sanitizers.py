@@ -1,5 +1,6 @@
 """The C++ sources under the compiler's sanitizers: tests/native/driver.cpp runs every CPU kernel on many
-shapes, from several threads, for every instruction set of the machine.
+shapes, from several threads, for every instruction set of the machine, and tests/native/programs.cpp
+random programs on shared pools.
 
 GCC's own libgomp is no code that ThreadSanitizer was told of: its barriers look like races. So
 tests/native/gomp.cpp takes its place, and nothing has to be suppressed.
@@ -39,15 +40,16 @@ def build(folder, sanitizer):
     """The driver with the kernels; libgomp is not linked."""
     flags = [*shlex.split(setup_py.CXX_FLAGS.replace("-O3", "-O1")), "-g", *shlex.split(sanitizer)]
     flags += [f"-Icsrc{part}" for part in ("", "/common", "/cpu")] + ["-DDE_X86"] * setup_py.X86
-    kernels = [p for p in sorted((ROOT / "csrc" / "cpu").glob("*.cpp")) if p.name != "bind.cpp"]
+    kernels = [p for p in sorted((ROOT / "csrc" / "cpu").rglob("*.cpp")) if p.name != "bind.cpp"]
     kernels = [p for p in kernels if setup_py.X86 or not setup_py.isa_flags(p.name)]
     own = sorted((ROOT / "tests" / "native").glob("*.cpp"))
 
     def compiled(source):
         isa = shlex.split(setup_py.isa_flags(source.name))
         plain = [flag for flag in flags if source in kernels or flag != "-fopenmp"]
-        compiler(*plain, *isa, "-c", str(source), "-o", str(folder / f"{source.stem}.o"))
-        return str(folder / f"{source.stem}.o")
+        made = str(folder / f"{source.parent.name}.{source.stem}.o")
+        compiler(*plain, *isa, "-c", str(source), "-o", made)
+        return made
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compiled, [*kernels, *own]))

@@ -16,6 +16,8 @@
 #include "run.h"
 #include "winograd.h"
 
+int check_programs(int programs);
+
 namespace {
 
 using de::View;
@@ -338,7 +340,7 @@ int main(int argc, char** argv) {
       {"noise", noise},
       {"brownian", brownian},
   };
-  int wrong = 0;
+  int wrong = check_programs(25 * (int)cases);
   for (const de::Kernels* kernels : de::supported()) {
     de::choose(kernels->isa);
     for (const auto& [name, make] : ops) {

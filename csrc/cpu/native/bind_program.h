@@ -8,6 +8,7 @@
 #include "bind_copy.h"
 #include "bind_norm.h"
 #include "bind_matmul.h"
+#include "bind_rows.h"
 #include "program.h"
 
 namespace de {
@@ -79,6 +80,8 @@ void bind_pool(py::module_& m) {
 void bind_program(py::module_& m) {
   bind_pool(m);
   bind_copy(m);
+  bind_resample(m);
+  bind_embedding(m);
   const auto unlocked = py::call_guard<py::gil_scoped_release>();
   py::class_<Program, std::shared_ptr<Program>> program(m, "Program", py::module_local());
   program.def(py::init<std::shared_ptr<Pool>>(), py::arg("pool"))
@@ -99,6 +102,9 @@ void bind_program(py::module_& m) {
   adds(program, &reduce_rows_task);
   adds(program, &attend_task);
   adds(program, &matmul_task);
+  adds(program, &upsample_task);
+  adds(program, &pool_task);
+  adds(program, &embedding_task);
 }
 
 }  // namespace

@@ -19,9 +19,13 @@
 namespace de {
 
 // Another thread is worth its part in a task, about a microsecond, from so much work on.
-constexpr int64_t WORTH = 16384;
+constexpr int64_t WORTH = 32768;
 // Looks between two readings of the clock.
 constexpr int LOOKS = 32;
+// A worker that has lost its core in the middle of an item gets another one only when somebody sleeps. So
+// after a wait that no item explains, LATE longer than the caller's own part of the task, nobody spins for
+// longer than BUSY_US, and that for a multiple of the wait.
+constexpr int64_t LATE = 200'000, BUSY_US = 2, BUSY_TIMES = 16, BUSY_MOST = 100'000'000;
 
 static void futex_wait(std::atomic<uint32_t>& word, uint32_t value) {
   syscall(SYS_futex, (uint32_t*)&word, FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
@@ -53,17 +57,22 @@ static void set_rounding(uint32_t mode) {
 #endif
 }
 
+static int64_t now() {
+  using namespace std::chrono;
+  return duration_cast<nanoseconds>(steady_clock::now().time_since_epoch()).count();
+}
+
 // False where nothing came in time.
 template <class Came>
-static bool spin(int64_t us, Came came) {
-  using Clock = std::chrono::steady_clock;
-  const auto end = Clock::now() + std::chrono::microseconds(us);
+bool Team::spin(Came came) {
+  const int64_t start = now(), us = (held.load(std::memory_order_relaxed) ? held_us : idle_us).load();
+  const int64_t end = start + 1000 * (start < busy_until.load(std::memory_order_relaxed) ? std::min(us, BUSY_US) : us);
   do {
     for (int i = 0; i < LOOKS; ++i) {
       if (came()) return true;
       pause();
     }
-  } while (Clock::now() < end);
+  } while (now() < end);
   return false;
 }
 
@@ -157,8 +166,7 @@ void Team::serve(int64_t me) {
 // Until there are items in one's own share; false at the end of the team.
 bool Team::await(int64_t me) {
   const auto came = [&] { return shares[me].any() || stop.load(std::memory_order_relaxed); };
-  const auto& us = held.load(std::memory_order_relaxed) ? held_us : idle_us;
-  while (!spin(us.load(std::memory_order_relaxed), came)) sleep(me);
+  while (!spin(came)) sleep(me);
   return !stop;
 }
 
@@ -188,14 +196,18 @@ void Team::publish(const Task& task) {
   wake();
 }
 
-// Until the workers have done so many items.
-void Team::join(int64_t others) {
+// Until the workers have done so many items of a task that began at `start`.
+void Team::join(int64_t others, int64_t start) {
   const auto all = [&] { return done.load(std::memory_order_acquire) == (uint32_t)others; };
-  while (!spin(held_us.load(std::memory_order_relaxed), all)) {
+  if (all()) return;
+  const int64_t own = now() - start;
+  while (!spin(all)) {
     caller_sleeps.store(1);
     if (done.load() != (uint32_t)others) futex_wait(caller_sleeps, 1);
     caller_sleeps.store(0);
   }
+  const int64_t end = now(), waited = end - start - own;
+  if (waited > own + LATE) busy_until.store(end + std::min(BUSY_TIMES * waited, BUSY_MOST));
 }
 
 bool Team::run(const Task& task) {
@@ -203,8 +215,9 @@ bool Team::run(const Task& task) {
     for (int64_t index = 0; index < task.items; ++index) task.run(index, scratch[0].data);
     return false;
   }
+  const int64_t start = now();
   publish(task);
-  join(task.items - help(0));
+  join(task.items - help(0), start);
   if (failed.load(std::memory_order_relaxed)) {
     failed.store(false, std::memory_order_relaxed);
     std::rethrow_exception(std::exchange(error, nullptr));

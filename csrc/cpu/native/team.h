@@ -59,7 +59,9 @@ struct Team {
   int64_t help(int64_t me);
   void item(int64_t me, int64_t index);
   void publish(const Task& task);
-  void join(int64_t others);
+  void join(int64_t others, int64_t start);
+  template <class Came>
+  bool spin(Came came);
 
   struct alignas(64) {
     const Task* task = nullptr;
@@ -70,6 +72,7 @@ struct Team {
   alignas(64) std::atomic<uint32_t> signal{0};    // what workers sleep on
   std::atomic<uint32_t> sleepers{0};              // that nobody has woken
   std::atomic<bool> stop{false}, held{false};
+  std::atomic<int64_t> busy_until{0};             // nanoseconds
   alignas(64) std::atomic<bool> failed{false};
   std::exception_ptr error;
   std::vector<Share> shares;
