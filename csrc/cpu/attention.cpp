@@ -18,8 +18,7 @@ constexpr int64_t QUERY_FLOATS = 65536, KEYS = 64;
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// The blocks of queries decide no sum: where there are few heads they are small, for the threads.
-static AttentionBlocks blocks_of(const AttentionParams& p, int threads) {
+AttentionBlocks attention_blocks(const AttentionParams& p, int64_t threads) {
   constexpr int64_t QUERIES = AttentionBlocks::QUERIES;
   const int64_t fit = QUERY_FLOATS / 2 / p.dim, heads = p.batch * p.heads;
   const int64_t wanted = (2 * threads + heads - 1) / heads;  // blocks a head
@@ -36,7 +35,7 @@ void run_attention(const AttentionParams& p) {
   const auto attention = kernels().attention;
   const int64_t work = 2 * p.batch * p.heads * p.queries * p.keys * p.dim;
   int threads = (int)std::max<int64_t>(1, std::min<int64_t>(omp_get_max_threads(), work / PER_THREAD));
-  const AttentionBlocks blocks = blocks_of(p, threads);
+  const AttentionBlocks blocks = attention_blocks(p, threads);
   const int64_t items = blocks.items(p), floats = blocks.scratch(p);
   threads = (int)std::min<int64_t>(threads, items);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)

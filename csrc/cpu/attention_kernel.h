@@ -67,7 +67,7 @@ void pack_panels(const Tokens& from, int64_t rows, int64_t dim, float sign, floa
   }
 }
 
-// And back, each row divided by its total.
+// And back, each row divided by its total; a row without any key becomes 0.
 template <int32_t dtype>
 void unpack_panels(const float* panels, const float* totals, int64_t rows, int64_t dim, const Tokens& to) {
   const int64_t size = size_of(dtype);
@@ -76,7 +76,8 @@ void unpack_panels(const float* panels, const float* totals, int64_t rows, int64
     char* at = to.data + first * to.row;
     const int64_t count = rows - first < W ? rows - first : W;
     const int64_t vectors = count == W ? dim / W * W : 0;
-    const Float inverse = 1.0f / load<Float>(totals + first);
+    const Float total = load<Float>(totals + first);
+    const Float inverse = total == Float{} ? Float{} : 1.0f / total;
     for (int64_t d = 0; d < vectors; d += W) {
       Float t[W];
       for (int i = 0; i < W; ++i) t[i] = load<Float>(from + (d + i) * PANEL) * inverse;
@@ -104,6 +105,12 @@ void pack_rows(const Tokens& from, int64_t rows, int64_t dim, int64_t row, float
 struct Panel {
   const float* q;
   float *sums, *top, *total;
+};
+
+// What is added to a panel's scores after they are scaled: [keys][PANEL].
+struct Masking {
+  float scale;
+  const float* rows;
 };
 
 // A block of keys: [keys] rows of `row` floats.
@@ -144,14 +151,29 @@ DE_INLINE void score(const Block& block, const float* q, float* scores, Float (&
   });
 }
 
-// scores becomes exp(scale (scores - top)), whose sums over the keys are added to `total`.
+// scores becomes scale scores + mask, and `top` their maxima.
 template <int V>
+DE_INLINE void add_mask(const Masking& mask, int64_t keys, float* scores, Float (&top)[V]) {
+  for (int64_t i = 0; i < keys; ++i)
+    for (int v = 0; v < V; ++v) {
+      const int64_t at = i * PANEL + v * W;
+      const Float s = multiply_add(load<Float>(scores + at), splat(mask.scale), load<Float>(mask.rows + at));
+      store(scores + at, s);
+      top[v] = at_least(s, top[v]);
+    }
+}
+
+// scores becomes exp(scale (scores - top)), whose sums over the keys are added to `total`. A key that is
+// masked out weighs nothing, where exp would leave 2^-100.
+template <int V, bool MASKED>
 DE_INLINE void weigh(Exponential power, int64_t keys, float* scores, const Float (&top)[V],
                      Float (&total)[V]) {
   for (int64_t i = 0; i < keys; ++i)
     for (int v = 0; v < V; ++v) {
       float* at = scores + i * PANEL + v * W;
-      const Float weight = power(load<Float>(at) - top[v]);
+      const Float score = load<Float>(at), out = splat(-std::numeric_limits<float>::infinity());
+      Float weight = power(score - top[v]);
+      if (MASKED) weight = score == out ? Float{} : weight;
       store(at, weight);
       total[v] += weight;
     }
@@ -175,12 +197,18 @@ DE_INLINE void add_values(const Block& block, const float* weights, const Float 
 }
 
 // A panel of V vectors meets a block of keys.
-template <int V>
-void attend(Exponential power, const Block& block, const Panel& panel, float* scores) {
+template <int V, bool MASKED>
+void attend(Exponential power, const Block& block, const Panel& panel, const Masking& mask, float* scores) {
   Float top[V], decay[V], total[V] = {};
   for (int v = 0; v < V; ++v) top[v] = load<Float>(panel.top + v * W);
-  score(block, panel.q, scores, top);
-  weigh(power, block.keys, scores, top, total);
+  if (MASKED) {
+    Float unmasked[V] = {};
+    score(block, panel.q, scores, unmasked);
+    add_mask(mask, block.keys, scores, top);
+  } else {
+    score(block, panel.q, scores, top);
+  }
+  weigh<V, MASKED>(power, block.keys, scores, top, total);
   for (int v = 0; v < V; ++v) {
     decay[v] = power(load<Float>(panel.top + v * W) - top[v]);
     store(panel.top + v * W, top[v]);
@@ -190,8 +218,9 @@ void attend(Exponential power, const Block& block, const Panel& panel, float* sc
   add_values(block, scores, decay, panel.sums);
 }
 
-template <int32_t dtype>
-void attention(const AttentionParams& p, const AttentionBlocks& blocks, int64_t item, float* scratch) {
+template <int32_t dtype, bool MASKED>
+void attention(const AttentionParams& p, const Mask& mask, const AttentionBlocks& blocks, int64_t item,
+               float* scratch) {
   const int64_t size = size_of(dtype), dim = p.dim;
   const int64_t parts = (p.queries + blocks.queries - 1) / blocks.queries;
   const int64_t b = item / parts / p.heads, head = item / parts % p.heads;
@@ -205,10 +234,12 @@ void attention(const AttentionParams& p, const AttentionBlocks& blocks, int64_t 
   float* scores = total + blocks.queries;
   float* k = scores + blocks.keys * PANEL;
   float* v = k + blocks.keys * blocks.row;
+  float* masks = v + blocks.keys * blocks.row;
 
-  // Scores of the sign that makes the largest the heaviest, not yet scaled.
-  const Exponential power(std::fabs(p.scale));
-  pack_panels<dtype>(Tokens(p.q, b, head, first, size), rows, dim, p.scale < 0 ? -1.0f : 1.0f, q);
+  // Scores of the sign that makes the largest the heaviest, not yet scaled unless a mask is added to them.
+  const Exponential power(MASKED ? 1.0f : std::fabs(p.scale));
+  const float sign = !MASKED && p.scale < 0 ? -1.0f : 1.0f;
+  pack_panels<dtype>(Tokens(p.q, b, head, first, size), rows, dim, sign, q);
   std::memset(sums, 0, sizeof(float) * (size_t)(blocks.queries * dim));
   std::memset(total, 0, sizeof(float) * (size_t)blocks.queries);
   for (int64_t i = 0; i < blocks.queries; ++i) top[i] = std::numeric_limits<float>::lowest();
@@ -219,16 +250,28 @@ void attention(const AttentionParams& p, const AttentionBlocks& blocks, int64_t 
     const Block block = {k, v, blocks.row, count, dim};
     for (int64_t i = 0; i < rows; i += PANEL) {
       const Panel panel = {q + i * dim, sums + i * dim, top + i, total + i};
-      rows - i > W ? attend<2>(power, block, panel, scores) : attend<1>(power, block, panel, scores);
+      if (MASKED) {
+        const Heads from = {(void*)(mask.data + key), mask.batch, mask.head, mask.query};
+        const int64_t queries = rows - i < PANEL ? rows - i : PANEL;
+        pack_panels<F32>(Tokens(from, b, head, first + i, sizeof(float)), queries, count, 1.0f, masks);
+      }
+      const Masking added = {p.scale, masks};
+      (rows - i > W ? attend<2, MASKED> : attend<1, MASKED>)(power, block, panel, added, scores);
     }
   });
   unpack_panels<dtype>(sums, total, rows, dim, Tokens(p.out, b, head, first, size));
 }
 
 inline void attention(const AttentionParams& p, const AttentionBlocks& blocks, int64_t item, float* scratch) {
-  if (p.dtype == F32) return attention<F32>(p, blocks, item, scratch);
-  if (p.dtype == BF16) return attention<BF16>(p, blocks, item, scratch);
-  attention<F16>(p, blocks, item, scratch);
+  if (p.dtype == F32) return attention<F32, false>(p, {}, blocks, item, scratch);
+  if (p.dtype == BF16) return attention<BF16, false>(p, {}, blocks, item, scratch);
+  attention<F16, false>(p, {}, blocks, item, scratch);
+}
+
+// float32, with a mask or none.
+inline void masked_attention(const AttentionParams& p, const Mask& mask, const AttentionBlocks& blocks,
+                             int64_t item, float* scratch) {
+  (mask.data ? attention<F32, true> : attention<F32, false>)(p, mask, blocks, item, scratch);
 }
 
 }  // namespace

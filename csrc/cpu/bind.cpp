@@ -5,11 +5,12 @@
 #include "bind_step.h"
 #include "checksum.h"
 #include "group_norm.h"
-#include "native/bind_program.h"
 #include "native/bind_conv.h"
+#include "native/bind_norm.h"
+#include "native/bind_program.h"
+#include "native/run_task.h"
 #include "philox.h"
 #include "run.h"
-#include "scratch.h"
 #include "winograd.h"
 
 namespace {
@@ -62,13 +63,6 @@ void unlocked(void (*run)(const Params&), const Params& p) {
   run(p);
 }
 
-// Runs an operation of a recorded network alone, for its tests.
-void run_task(const de::Task& task, int threads) {
-  const py::gil_scoped_release release;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-  for (int64_t item = 0; item < task.items; ++item) task.run(item, de::scratch(task.scratch));
-}
-
 std::vector<std::string> isas() {
   std::vector<std::string> names;
   for (const de::Kernels* k : de::supported()) names.emplace_back(k->isa);
@@ -98,6 +92,14 @@ PYBIND11_MODULE(_cpu, m) {
   bind_conv3x3_params(m);
   de::bind_program(m);
   de::bind_conv(m);
+  de::bind_norms(m);
+  de::bind_attend(m);
+  de::bind_run_task(m, &de::conv_task);
+  de::bind_run_task(m, &de::norm_groups_tasks);
+  de::bind_run_task(m, &de::norm_rows_task);
+  de::bind_run_task(m, &de::softmax_rows_task);
+  de::bind_run_task(m, &de::reduce_rows_task);
+  de::bind_run_task(m, &de::attend_task);
   m.def("step", [](const de::StepParams& p, const std::vector<uintptr_t>& outs) {
     unlocked(de::run_step, de::own(p, outs));
   });
@@ -116,7 +118,6 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("conv3x3", [](const de::Conv3x3Params& p, const std::array<uintptr_t, 5>& addresses) {
     unlocked(de::run_conv3x3, own(p, addresses));
   });
-  m.def("run_task", [](const de::ConvParams& p, int threads) { run_task(de::conv_task(p, threads), threads); });
   m.def("checksums", &de::checksums, py::call_guard<py::gil_scoped_release>(),
         "One for each (address, bytes).", py::arg("ranges"));
   m.def("abi", &de::abi, "The layout of a row, to compare with diffusion_engine/ops/layout.py.");

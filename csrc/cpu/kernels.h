@@ -2,7 +2,10 @@
 #pragma once
 #include "attention.h"
 #include "group_norm.h"
+#include "native/attend.h"
 #include "native/conv.h"
+#include "native/norm_groups.h"
+#include "native/norm_rows.h"
 #include "noise.h"
 #include "step.h"
 #include "winograd.h"
@@ -30,6 +33,21 @@ struct Kernels {
   void (*conv)(const ConvParams&, const ConvBlocks& blocks, int64_t item, float* scratch);
   // Rows [first, last) of all samples.
   void (*depthwise)(const ConvParams&, int64_t first, int64_t last);
+  // The same as attention, in float32 and with a mask or none.
+  void (*attend)(const AttentionParams&, const Mask&, const AttentionBlocks&, int64_t item, float* scratch);
+  // All of a slice of channels; 5 widths of scratch.
+  void (*norm_slice)(const NormGroupsParams&, const NormSlice&, float* scratch);
+  // Moments [3][channels] of a block of a sample's rows; and rows from those of all blocks, which they follow,
+  // with 3 rows of scratch.
+  void (*norm_moments)(const NormGroupsParams&, int64_t b, int64_t block, float* moments);
+  void (*norm_from_moments)(const NormGroupsParams&, int64_t b, int64_t row, int64_t last, float* moments,
+                            float* scratch);
+  // 2 rows of scratch.
+  void (*norm_rows)(const NormRowsParams&, RowRange, float* scratch);
+  void (*softmax_rows)(const SoftmaxRowsParams&, RowRange);
+  void (*sum_channels)(const ReduceRowsParams&, RowRange);
+  // Channels [first, first + count) of sample b.
+  void (*sum_rows)(const ReduceRowsParams&, int64_t b, int64_t first, int64_t count);
 };
 
 extern const Kernels scalar;

@@ -5,6 +5,8 @@
 #include "group_norm_kernel.h"
 #include "kernels.h"
 #include "native/conv_kernel.h"
+#include "native/norm_groups_kernel.h"
+#include "native/norm_rows_kernel.h"
 #include "step_kernel.h"
 #include "winograd_kernel.h"
 
@@ -16,8 +18,26 @@ void normals(uint64_t seed, uint32_t key, uint32_t m, int64_t first, int64_t cou
 }
 
 constexpr Kernels kernels_of(const char* isa) {
-  return {isa,       step,           noise,          brownian,  normals, group_norm,
-          column_moments, normalize_rows, attention, conv3x3, conv,    depthwise};
+  return {isa,
+          step,
+          noise,
+          brownian,
+          normals,
+          group_norm,
+          column_moments,
+          normalize_rows,
+          attention,
+          conv3x3,
+          conv,
+          depthwise,
+          masked_attention,
+          norm_slice,
+          norm_moments,
+          norm_from_moments,
+          norm_rows,
+          softmax_rows,
+          sum_channels,
+          sum_rows};
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 // The functions between layers, a vector at a time.
 #pragma once
+#include <type_traits>
+
 #include "../exp.h"
 #include "params.h"
 
@@ -43,6 +45,19 @@ DE_INLINE Float activate(Float x, int32_t activation) {
     case RELU: return at_least(x, Float{});
     case QUICK_GELU: return x / (1.0f + exp_fused(x * -1.702f));
     default: return x;
+  }
+}
+
+// Calls run with the activation as a constant.
+template <class Run>
+DE_INLINE void with_activation(int32_t activation, Run run) {
+  switch (activation) {
+    case SILU: return run(std::integral_constant<int32_t, SILU>());
+    case GELU: return run(std::integral_constant<int32_t, GELU>());
+    case GELU_TANH: return run(std::integral_constant<int32_t, GELU_TANH>());
+    case RELU: return run(std::integral_constant<int32_t, RELU>());
+    case QUICK_GELU: return run(std::integral_constant<int32_t, QUICK_GELU>());
+    default: return run(std::integral_constant<int32_t, NO_ACTIVATION>());
   }
 }
 

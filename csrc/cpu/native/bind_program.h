@@ -6,6 +6,7 @@
 
 #include "bind_conv.h"
 #include "bind_copy.h"
+#include "bind_norm.h"
 #include "program.h"
 
 namespace de {
@@ -14,11 +15,15 @@ namespace {
 namespace py = pybind11;
 
 // program.add(params, name): the task on the addresses that params hold now.
-template <class Params>
-void adds(py::class_<Program, std::shared_ptr<Program>>& program, Task (*make)(const Params&, int64_t threads)) {
+// An operation of several tasks has a row of the table for each.
+template <class Made, class Params>
+void adds(py::class_<Program, std::shared_ptr<Program>>& program, Made (*make)(const Params&, int64_t threads)) {
   program.def(
       "add",
-      [make](Program& p, const Params& params, std::string name) { p.add(make(params, p.threads()), std::move(name)); },
+      [make](Program& p, const Params& params, const std::string& name) {
+        std::vector<Task> tasks = as_tasks(make(params, p.threads()));
+        for (Task& task : tasks) p.add(std::move(task), name);
+      },
       py::arg("params"), py::arg("name"));
 }
 
@@ -80,6 +85,11 @@ void bind_program(py::module_& m) {
       .def("table", &table, "A dictionary for each task, in their order.");
   adds(program, &copy_task);
   adds(program, &conv_task);
+  adds(program, &norm_groups_tasks);
+  adds(program, &norm_rows_task);
+  adds(program, &softmax_rows_task);
+  adds(program, &reduce_rows_task);
+  adds(program, &attend_task);
 }
 
 }  // namespace
