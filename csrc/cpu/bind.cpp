@@ -5,10 +5,10 @@
 #include "bind_step.h"
 #include "checksum.h"
 #include "group_norm.h"
-#include "native/bind_program.h"
 #include "native/bind_conv.h"
 #include "native/bind_norm.h"
-#include "native/run_tasks.h"
+#include "native/bind_program.h"
+#include "native/run_task.h"
 #include "philox.h"
 #include "run.h"
 #include "winograd.h"
@@ -94,13 +94,13 @@ PYBIND11_MODULE(_cpu, m) {
   de::bind_conv(m);
   de::bind_norms(m);
   de::bind_attend(m);
-  de::bind_run(m, &de::conv_task);
-  de::bind_run(m, &de::matmul_task);
-  de::bind_run(m, &de::norm_groups_tasks);
-  de::bind_run(m, &de::norm_rows_task);
-  de::bind_run(m, &de::softmax_rows_task);
-  de::bind_run(m, &de::reduce_rows_task);
-  de::bind_run(m, &de::attend_task);
+  de::bind_run_task(m, &de::conv_task);
+  de::bind_run_task(m, &de::matmul_task);
+  de::bind_run_task(m, &de::norm_groups_tasks);
+  de::bind_run_task(m, &de::norm_rows_task);
+  de::bind_run_task(m, &de::softmax_rows_task);
+  de::bind_run_task(m, &de::reduce_rows_task);
+  de::bind_run_task(m, &de::attend_task);
   de::bind_matmul(m);
   m.def("step", [](const de::StepParams& p, const std::vector<uintptr_t>& outs) {
     unlocked(de::run_step, de::own(p, outs));

@@ -2,8 +2,8 @@
 #pragma once
 #include "attention.h"
 #include "group_norm.h"
-#include "native/conv.h"
 #include "native/attend.h"
+#include "native/conv.h"
 #include "native/norm_groups.h"
 #include "native/norm_rows.h"
 #include "native/matmul.h"

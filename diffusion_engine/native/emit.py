@@ -89,27 +89,27 @@ def linear(emit: Emitter, op: ops.Linear) -> Any:
 
 def group_norm(emit: Emitter, op: ops.GroupNorm) -> Any:
     p = _norm(emit, op, _cpu.NormGroupsParams())
-    p.groups, p.activation = op.groups, ACTIVATIONS.index(op.activation)
+    p.groups = op.groups
     return p
 
 
 def layer_norm(emit: Emitter, op: ops.LayerNorm) -> Any:
-    p = _norm(emit, op, _cpu.NormRowsParams())
+    p = _norm(emit, op, _cpu.NormRowsParams(), 0)
     p.rms = op.rms
     return p
 
 
-def _norm(emit: Emitter, op: Any, p: Any) -> Any:
-    p.eps, p.base = op.eps, 0.0
+def _norm(emit: Emitter, op: Any, p: Any, *more: int) -> Any:
+    p.eps, p.unit = op.eps, 0.0
     _walk(emit, op, p)
     if op.weight is not None:
         p.weight = emit.constant(op.weight)
     if op.bias is not None:
         p.bias = emit.constant(op.bias)
-    if op.factor is not None:
-        p.scale, p.scale_batch = emit.sample(op.factor)
-    if op.shift is not None:
-        p.shift, p.shift_batch = emit.sample(op.shift)
+    p.activation = ACTIVATIONS.index(op.activation)
+    for name, given in (("scale", op.factor), ("shift", op.shift)):
+        if given is not None:
+            setattr(p, name, (*emit.sample(given), *more))
     return p
 
 

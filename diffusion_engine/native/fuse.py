@@ -159,9 +159,9 @@ def _into_product(owner: Any, term: Any, own: Any, operand: Any) -> Operation | 
 def _into_norm(owner: Any, term: Any, own: Any, operand: Any) -> Operation | None:
     """activation(norm * factor + shift)."""
     name, *parts = term
-    if isinstance(owner, GroupNorm) and owner.activation != "none":
+    if owner.activation != "none":
         return None
-    if name == "silu" and parts == [own] and isinstance(owner, GroupNorm):
+    if name in ACTIVATIONS and parts == [own] and name != "none":
         return replace(owner, activation=name)
     if name == "add" and owner.shift is None:
         for part, other in (parts, parts[::-1]):

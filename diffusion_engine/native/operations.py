@@ -170,7 +170,7 @@ class GroupNorm(Operation):
 
 @dataclass(eq=False)
 class LayerNorm(Operation):
-    """norm * factor + shift over the channels of x [B, N, C], without their mean where `rms`; factor
+    """activation(norm * factor + shift) over the channels of x [B, N, C], without their mean where `rms`; factor
     and shift [B, C]."""
 
     x: Value
@@ -179,13 +179,14 @@ class LayerNorm(Operation):
     bias: Tensor | None = None
     factor: Operand = None
     shift: Operand = None
+    activation: str = "none"
     rms: bool = False
 
     def run(self, get: Get) -> None:
         x, norm = get(self.x), F.rms_norm if self.rms else F.layer_norm
         given = (self.weight,) if self.rms else (self.weight, self.bias)
         y = norm(x, x.shape[-1:], *given, self.eps)
-        get(self.out).copy_(modulated(y, self.factor, self.shift, get))
+        get(self.out).copy_(ACTIVATIONS[self.activation](modulated(y, self.factor, self.shift, get)))
 
 
 def modulated(y: Tensor, factor: Operand, shift: Operand, get: Get) -> Tensor:

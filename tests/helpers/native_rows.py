@@ -1,4 +1,4 @@
-"""Rows of channels for the kernels of recorded networks: views with strides of their own, and their memory."""
+"""Rows of channels for the kernels of recorded networks, with strides of their own, and their memory."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def run(case, threads=1, gap=3, backwards=False):
         mask = case.mask.expand(batch, count, queries, -1)
         assert mask.stride(3) == 1
         p.mask = heads(mask)
-    cpu().run_tasks(p, threads, backwards=backwards)
+    cpu().run_task(p, threads, backwards=backwards)
     assert neighbours_kept(whole)
     return out.clone()
 

@@ -121,7 +121,7 @@ class Layer:
             setattr(p, name, (extra[name].data_ptr(), extra[name].stride(0)))
         if "residual" in extra:
             _hold_residual, p.residual = self.rows(extra["residual"])
-        _cpu.run_tasks(p, threads)
+        _cpu.run_task(p, threads)
         return out.mT.unflatten(2, self.out_size)
 
 

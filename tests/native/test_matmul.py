@@ -31,7 +31,7 @@ def matmul(a, b, transposed, alpha, last, threads=1):
     p.columns, p.transposed, p.alpha = b.shape[2 if transposed else 3], transposed, alpha
     out = heads(*a.shape[:3], p.columns, last=last).fill_(torch.nan)
     p.a, p.b, p.out = ((t.data_ptr(), *t.stride()[:3]) for t in (a, b, out))
-    _cpu.run_tasks(p, threads)
+    _cpu.run_task(p, threads)
     return out
 
 

@@ -1,7 +1,7 @@
 // Norms, softmax, sums and attention of a recorded network for Python.
 #pragma once
 #include "attend.h"
-#include "bind_fields.h"
+#include "bind_params.h"
 #include "norm_groups.h"
 #include "norm_rows.h"
 
@@ -9,39 +9,65 @@ namespace de {
 namespace {
 
 template <class P>
-void bind_modulation(py::class_<P>& cls) {
-  cls.def_readwrite("eps", &P::eps)
-      .def_readwrite("base", &P::base)
-      .def_readwrite("scale_batch", &P::scale_batch)
-      .def_readwrite("shift_batch", &P::shift_batch);
-  bind_address(cls, "weight", &P::weight);
-  bind_address(cls, "bias", &P::bias);
-  bind_address(cls, "scale", &P::scale);
-  bind_address(cls, "shift", &P::shift);
-}
-
-template <class P>
 py::class_<P> bind_walk(py::module_& m, const char* name) {
-  py::class_<P> cls(m, name, py::module_local());
-  cls.def(py::init([] { return P{}; }))
+  py::class_<P> c(m, name, py::module_local());
+  c.def(py::init([] { return P{}; }))
       .def_readwrite("batch", &P::batch)
       .def_readwrite("rows", &P::rows)
       .def_readwrite("channels", &P::channels);
-  bind_rows(cls, "x", &P::x);
-  bind_rows(cls, "out", &P::out);
-  return cls;
+  rows(c, "x", &P::x);
+  rows(c, "out", &P::out);
+  return c;
+}
+
+template <class P>
+py::class_<P> bind_norm(py::module_& m, const char* name) {
+  py::class_<P> c = bind_walk<P>(m, name);
+  c.def_readwrite("eps", &P::eps).def_readwrite("unit", &P::unit).def_readwrite("activation", &P::activation);
+  address(c, "weight", &P::weight);
+  address(c, "bias", &P::bias);
+  return c;
+}
+
+// (address, batch stride)
+using SampleTuple = std::tuple<uintptr_t, int64_t>;
+
+void sample(py::class_<NormGroupsParams>& c, const char* name, const float* NormGroupsParams::*field,
+            int64_t NormGroupsParams::*batch) {
+  c.def_property(
+      name, [=](const NormGroupsParams& p) { return SampleTuple((uintptr_t)(p.*field), p.*batch); },
+      [=](NormGroupsParams& p, const SampleTuple& t) {
+        p.*field = reinterpret_cast<const float*>(std::get<0>(t));
+        p.*batch = std::get<1>(t);
+      });
+}
+
+// (address, batch stride, head stride, stride of tokens or queries)
+template <class H>
+void heads(py::class_<AttendParams>& c, const char* name, H AttendParams::*field) {
+  using Data = decltype(H::data);
+  using Tuple = std::tuple<uintptr_t, int64_t, int64_t, int64_t>;
+  c.def_property(
+      name,
+      [field](const AttendParams& p) {
+        const auto& [data, batch, head, token] = p.*field;
+        return Tuple(reinterpret_cast<uintptr_t>(data), batch, head, token);
+      },
+      [field](AttendParams& p, const Tuple& t) {
+        const auto& [at, batch, head, token] = t;
+        p.*field = H{reinterpret_cast<Data>(at), batch, head, token};
+      });
 }
 
 void bind_norms(py::module_& m) {
-  auto groups = bind_walk<NormGroupsParams>(m, "NormGroupsParams");
-  bind_modulation(groups);
-  groups.def_readwrite("groups", &NormGroupsParams::groups)
-      .def_readwrite("activation", &NormGroupsParams::activation);
-  auto rows = bind_walk<NormRowsParams>(m, "NormRowsParams");
-  bind_modulation(rows);
-  rows.def_readwrite("rms", &NormRowsParams::rms)
-      .def_readwrite("scale_row", &NormRowsParams::scale_row)
-      .def_readwrite("shift_row", &NormRowsParams::shift_row);
+  auto groups = bind_norm<NormGroupsParams>(m, "NormGroupsParams");
+  groups.def_readwrite("groups", &NormGroupsParams::groups);
+  sample(groups, "scale", &NormGroupsParams::scale, &NormGroupsParams::scale_batch);
+  sample(groups, "shift", &NormGroupsParams::shift, &NormGroupsParams::shift_batch);
+  auto norm = bind_norm<NormRowsParams>(m, "NormRowsParams");
+  norm.def_readwrite("rms", &NormRowsParams::rms);
+  rows(norm, "scale", &NormRowsParams::scale);
+  rows(norm, "shift", &NormRowsParams::shift);
   bind_walk<SoftmaxRowsParams>(m, "SoftmaxRowsParams").def_readwrite("scale", &SoftmaxRowsParams::scale);
   bind_walk<ReduceRowsParams>(m, "ReduceRowsParams")
       .def_readwrite("over_rows", &ReduceRowsParams::over_rows)
@@ -49,19 +75,19 @@ void bind_norms(py::module_& m) {
 }
 
 void bind_attend(py::module_& m) {
-  py::class_<AttendParams> cls(m, "AttendParams", py::module_local());
-  cls.def(py::init([] { return AttendParams{}; }))
+  py::class_<AttendParams> c(m, "AttendParams", py::module_local());
+  c.def(py::init([] { return AttendParams{}; }))
       .def_readwrite("batch", &AttendParams::batch)
       .def_readwrite("heads", &AttendParams::heads)
       .def_readwrite("queries", &AttendParams::queries)
       .def_readwrite("keys", &AttendParams::keys)
       .def_readwrite("dim", &AttendParams::dim)
       .def_readwrite("scale", &AttendParams::scale);
-  bind_heads(cls, "q", &AttendParams::q);
-  bind_heads(cls, "k", &AttendParams::k);
-  bind_heads(cls, "v", &AttendParams::v);
-  bind_heads(cls, "out", &AttendParams::out);
-  bind_heads(cls, "mask", &AttendParams::mask);
+  heads(c, "q", &AttendParams::q);
+  heads(c, "k", &AttendParams::k);
+  heads(c, "v", &AttendParams::v);
+  heads(c, "out", &AttendParams::out);
+  heads(c, "mask", &AttendParams::mask);
 }
 
 }  // namespace

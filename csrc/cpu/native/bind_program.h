@@ -17,21 +17,14 @@ namespace {
 namespace py = pybind11;
 
 // program.add(params, name): the task on the addresses that params hold now.
-template <class Params>
-void adds(py::class_<Program, std::shared_ptr<Program>>& program, Task (*make)(const Params&, int64_t threads)) {
-  program.def(
-      "add",
-      [make](Program& p, const Params& params, std::string name) { p.add(make(params, p.threads()), std::move(name)); },
-      py::arg("params"), py::arg("name"));
-}
-
-template <class Params>
-void adds(py::class_<Program, std::shared_ptr<Program>>& program,
-          std::vector<Task> (*make)(const Params&, int64_t threads)) {
+// An operation of several tasks has a row of the table for each.
+template <class Made, class Params>
+void adds(py::class_<Program, std::shared_ptr<Program>>& program, Made (*make)(const Params&, int64_t threads)) {
   program.def(
       "add",
       [make](Program& p, const Params& params, const std::string& name) {
-        for (Task& task : make(params, p.threads())) p.add(std::move(task), name);
+        std::vector<Task> tasks = as_tasks(make(params, p.threads()));
+        for (Task& task : tasks) p.add(std::move(task), name);
       },
       py::arg("params"), py::arg("name"));
 }

@@ -19,8 +19,6 @@ static int64_t across(int64_t n, int64_t by) { return (n + by - 1) / by; }
 static void check(const NormGroupsParams& p) {
   if (p.batch < 1 || p.rows < 1 || p.channels < 1 || p.groups < 1 || p.channels % p.groups)
     throw std::invalid_argument("norm_groups needs samples, rows and channels that the groups divide");
-  if (p.activation != NO_ACTIVATION && p.activation != SILU)
-    throw std::invalid_argument("norm_groups is followed by no activation or SILU");
 }
 
 // Channels of a slice, so that there is one for each thread: whole groups in whole cache lines.

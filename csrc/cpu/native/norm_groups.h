@@ -1,4 +1,4 @@
-// Group norm of rows of channels: out = act(norm(x) (base + scale) + shift).
+// Group norm of rows of channels.
 #pragma once
 #include <vector>
 
@@ -7,16 +7,18 @@
 
 namespace de {
 
-// `scale` and `shift` are [batch][channels], with 0 as the stride where all samples share them. What a
-// null pointer means: weight and scale one, bias and shift zero. `out` may be `x`.
+//   out = activation(norm(x) (unit + scale) + shift), norm(x) = (x - mean) / sqrt(variance + eps) weight + bias
+// `scale` and `shift` are [batch][channels], with 0 as the stride where all samples share them; `unit` is 1 for
+// the scales of adaptive norms and 0 for factors. Null pointers: weight and unit + scale are 1, the others 0.
+// `out` may be `x`.
 struct NormGroupsParams {
   int64_t batch = 0, rows = 0, channels = 0, groups = 1;
   float eps = 1e-5f;
   const float *weight = nullptr, *bias = nullptr;
+  float unit = 1.0f;
   const float *scale = nullptr, *shift = nullptr;
   int64_t scale_batch = 0, shift_batch = 0;
-  float base = 1.0f;
-  int32_t activation = NO_ACTIVATION;  // or SILU
+  int32_t activation = NO_ACTIVATION;
   Rows x, out;
 };
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "../exp.h"
+#include "activation.h"
 #include "lanes.h"
 #include "norm_groups.h"
 
@@ -87,7 +87,7 @@ inline void coefficients(const NormGroupsParams& p, const NormSlice& s, const No
     const double rstd = 1.0 / std::sqrt((m2 + between * (double)p.rows) / count + (double)p.eps);
     for (int64_t c = first; c < first + size; ++c) {
       const int64_t i = s.first + c;
-      const double more = scale ? (double)p.base + scale[i] : 1.0;
+      const double more = scale ? (double)p.unit + scale[i] : 1.0;
       const double gain = rstd * (p.weight ? p.weight[i] : 1.0f) * more;
       const double add = (p.bias ? p.bias[i] * more : 0.0) + (shift ? shift[i] : 0.0f);
       of.pivot[c] = (float)mean;
@@ -97,7 +97,7 @@ inline void coefficients(const NormGroupsParams& p, const NormSlice& s, const No
   }
 }
 
-template <bool WITH_SILU>
+template <int32_t activation>
 void normalize_slice(const NormGroupsParams& p, const NormSlice& s, int64_t row, int64_t last,
                      const NormMoments& of) {
   for (int64_t r = row; r < last; ++r) {
@@ -106,7 +106,7 @@ void normalize_slice(const NormGroupsParams& p, const NormSlice& s, int64_t row,
     each_vector(s.width, [&](int64_t c, auto lanes) {
       const Float y = multiply_add(lanes.load(x + c) - lanes.load(of.pivot + c), lanes.load(of.mean + c),
                                    lanes.load(of.m2 + c));
-      lanes.store(out + c, WITH_SILU ? silu(y) : y);
+      lanes.store(out + c, activate(y, activation));
     });
   }
 }
@@ -115,7 +115,7 @@ void normalize_slice(const NormGroupsParams& p, const NormSlice& s, int64_t row,
 inline void finish_slice(const NormGroupsParams& p, const NormSlice& s, int64_t row, int64_t last,
                          const NormMoments& of) {
   coefficients(p, s, of);
-  (p.activation == SILU ? normalize_slice<true> : normalize_slice<false>)(p, s, row, last, of);
+  with_activation(p.activation, [&](auto kind) { normalize_slice<kind>(p, s, row, last, of); });
 }
 
 // All of a slice, with 5 widths of scratch.

@@ -5,18 +5,18 @@
 
 namespace de {
 
-// out = norm(x) (base + scale) + shift, where norm(x) = (x - mean) / sqrt(variance + eps) weight + bias, or
-// with `rms` x / sqrt(mean of x^2 + eps) weight + bias. What a null pointer means: weight and scale one
-// (a scale of 0), bias and shift zero. `scale` and `shift` have a value for each channel, with strides of
-// samples and of rows: 0 where those share it. `out` may be `x`.
+//   out = activation(norm(x) (unit + scale) + shift), norm(x) = (x - mean) / sqrt(variance + eps) weight + bias
+// or, with `rms`, norm(x) = x / sqrt(mean of x^2 + eps) weight + bias. `scale` and `shift` are rows of channels,
+// with 0 as the stride of samples or rows that share them; `unit` is 1 for the scales of adaptive norms and 0
+// for factors. Null pointers: weight and unit + scale are 1, the others 0. `out` may be `x`.
 struct NormRowsParams {
   int64_t batch = 0, rows = 0, channels = 0;
   float eps = 1e-5f;
   bool rms = false;
   const float *weight = nullptr, *bias = nullptr;
-  const float *scale = nullptr, *shift = nullptr;
-  int64_t scale_batch = 0, scale_row = 0, shift_batch = 0, shift_row = 0;
-  float base = 1.0f;
+  float unit = 1.0f;
+  Rows scale, shift;
+  int32_t activation = NO_ACTIVATION;
   Rows x, out;
 };
 

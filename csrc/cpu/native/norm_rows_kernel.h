@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "../exp.h"
+#include "activation.h"
 #include "lanes.h"
 #include "norm_rows.h"
 
@@ -60,21 +60,22 @@ inline RowMoments size_of_row(const float* x, int64_t n, float eps) {
   return {0.0f, 1.0f / std::sqrt(m2 / (float)n + eps)};
 }
 
-// weight (1 + scale) and bias (1 + scale) + shift of a row, or of all rows of a sample.
+// weight (unit + scale) and bias (unit + scale) + shift of a row, or of all rows of a sample.
 inline void fill_gains(const NormRowsParams& p, int64_t b, int64_t row, float* gain, float* offset) {
-  const float* scale = p.scale ? p.scale + b * p.scale_batch + row * p.scale_row : nullptr;
-  const float* shift = p.shift ? p.shift + b * p.shift_batch + row * p.shift_row : nullptr;
+  const float* scale = p.scale.data + b * p.scale.batch + row * p.scale.row;
+  const float* shift = p.shift.data + b * p.shift.batch + row * p.shift.row;
   each_vector(p.channels, [&](int64_t c, auto lanes) {
-    const Float more = scale ? splat(p.base) + lanes.load(scale + c) : splat(1.0f);
-    const Float add = shift ? lanes.load(shift + c) : Float{};
+    const Float more = p.scale.data ? p.unit + lanes.load(scale + c) : splat(1.0f);
+    const Float add = p.shift.data ? lanes.load(shift + c) : Float{};
     lanes.store(gain + c, p.weight ? lanes.load(p.weight + c) * more : more);
     lanes.store(offset + c, p.bias ? multiply_add(lanes.load(p.bias + c), more, add) : add);
   });
 }
 
-inline void norm_rows(const NormRowsParams& p, RowRange range, float* scratch) {
+template <int32_t activation>
+void norm_rows(const NormRowsParams& p, RowRange range, float* scratch) {
   float *gain = scratch, *offset = scratch + p.channels;
-  const bool by_row = (p.scale && p.scale_row) || (p.shift && p.shift_row);
+  const bool by_row = (p.scale.data && p.scale.row) || (p.shift.data && p.shift.row);
   int64_t filled = -1;
   for (int64_t i = range.first; i < range.last; ++i) {
     const int64_t b = i / p.rows, row = i % p.rows;
@@ -84,9 +85,13 @@ inline void norm_rows(const NormRowsParams& p, RowRange range, float* scratch) {
     const RowMoments m = (p.rms ? size_of_row : moments_of_row)(x, p.channels, p.eps);
     each_vector(p.channels, [&](int64_t c, auto lanes) {
       const Float y = (lanes.load(x + c) - m.center) * m.factor;
-      lanes.store(out + c, multiply_add(y, lanes.load(gain + c), lanes.load(offset + c)));
+      lanes.store(out + c, activate(multiply_add(y, lanes.load(gain + c), lanes.load(offset + c)), activation));
     });
   }
+}
+
+inline void norm_rows(const NormRowsParams& p, RowRange range, float* scratch) {
+  with_activation(p.activation, [&](auto kind) { norm_rows<kind>(p, range, scratch); });
 }
 
 inline float largest(const float* x, int64_t n) {

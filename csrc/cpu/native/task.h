@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <utility>
+#include <vector>
 
 namespace de {
 
@@ -13,5 +15,8 @@ struct Task {
   int64_t scratch = 0;  // floats that the thread of an item needs
   int64_t work = 0;     // multiplications, or elements read: below some size one thread does it all
 };
+
+inline std::vector<Task> as_tasks(Task task) { return {std::move(task)}; }
+inline std::vector<Task> as_tasks(std::vector<Task> tasks) { return tasks; }
 
 }  // namespace de

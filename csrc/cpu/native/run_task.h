@@ -14,11 +14,8 @@ namespace {
 
 namespace py = pybind11;
 
-inline std::vector<Task> as_tasks(Task task) { return {std::move(task)}; }
-inline std::vector<Task> as_tasks(std::vector<Task> tasks) { return tasks; }
-
 // Made for `threads`, run by as many; `backwards`, the last item first. Scratch begins as NaN.
-inline void run_tasks(const std::vector<Task>& tasks, int64_t threads, int64_t calls, bool backwards) {
+inline void run_task(const std::vector<Task>& tasks, int64_t threads, int64_t calls, bool backwards) {
 #pragma omp parallel num_threads((int)threads) if (threads > 1)
   {
     int64_t most = 0;
@@ -35,13 +32,13 @@ inline void run_tasks(const std::vector<Task>& tasks, int64_t threads, int64_t c
 
 // The number of tasks.
 template <class Made, class Params>
-void bind_run(py::module_& m, Made (*make)(const Params&, int64_t threads)) {
+void bind_run_task(py::module_& m, Made (*make)(const Params&, int64_t threads)) {
   m.def(
-      "run_tasks",
+      "run_task",
       [make](const Params& p, int64_t threads, int64_t calls, bool backwards) {
         const py::gil_scoped_release release;
         const std::vector<Task> tasks = as_tasks(make(p, threads));
-        run_tasks(tasks, threads, calls, backwards);
+        run_task(tasks, threads, calls, backwards);
         return (int64_t)tasks.size();
       },
       py::arg("params"), py::arg("threads") = 1, py::arg("calls") = 1, py::arg("backwards") = false);
