@@ -112,7 +112,7 @@ def extensions(root, x86=X86):
     depends = files("csrc/**/*.h") + files("csrc/**/*.hpp") + files("csrc/**/*.cuh")
     # An inline function of a header is compiled into every file that uses it and the linker keeps
     # the first copy. Sorted by flags ("", AVX2, AVX-512), the kept copy is the least demanding one.
-    cpu = [f for f in sorted(files("csrc/cpu/*.cpp"), key=isa_flags) if x86 or not isa_flags(f)]
+    cpu = [f for f in sorted(files("csrc/cpu/**/*.cpp"), key=isa_flags) if x86 or not isa_flags(f)]
     modules = [Extension("diffusion_engine._cpu", cpu, depends=depends)]
     cuda = files("csrc/cuda/*.cpp") + files("csrc/cuda/*.cu")
     if cuda and find_nvcc():

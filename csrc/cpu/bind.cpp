@@ -5,6 +5,7 @@
 #include "bind_step.h"
 #include "checksum.h"
 #include "group_norm.h"
+#include "native/bind_map.h"
 #include "philox.h"
 #include "run.h"
 #include "winograd.h"
@@ -86,6 +87,7 @@ PYBIND11_MODULE(_cpu, m) {
   de::bind_group_norm_params(m);
   de::bind_attention_params(m);
   bind_conv3x3_params(m);
+  de::bind_map_params(m);
   m.def("step", [](const de::StepParams& p, const std::vector<uintptr_t>& outs) {
     unlocked(de::run_step, de::own(p, outs));
   });

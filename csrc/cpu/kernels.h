@@ -2,6 +2,7 @@
 #pragma once
 #include "attention.h"
 #include "group_norm.h"
+#include "native/map.h"
 #include "noise.h"
 #include "step.h"
 #include "winograd.h"
@@ -25,6 +26,7 @@ struct Kernels {
   void (*attention)(const AttentionParams&, const AttentionBlocks& blocks, int64_t item, float* scratch);
   // The same of a convolution.
   void (*conv3x3)(const Conv3x3Params&, const WinogradBlocks& blocks, int64_t item, float* scratch);
+  void (*map)(const MapPlan&, int64_t item, float* scratch);
 };
 
 extern const Kernels scalar;

@@ -4,6 +4,7 @@
 #include "brownian_kernel.h"
 #include "group_norm_kernel.h"
 #include "kernels.h"
+#include "native/map_kernel.h"
 #include "step_kernel.h"
 #include "winograd_kernel.h"
 
@@ -15,7 +16,8 @@ void normals(uint64_t seed, uint32_t key, uint32_t m, int64_t first, int64_t cou
 }
 
 constexpr Kernels kernels_of(const char* isa) {
-  return {isa, step, noise, brownian, normals, group_norm, column_moments, normalize_rows, attention, conv3x3};
+  return {isa, step, noise, brownian, normals, group_norm, column_moments, normalize_rows, attention, conv3x3,
+          map};
 }
 
 }  // namespace
