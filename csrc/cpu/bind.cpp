@@ -9,6 +9,7 @@
 #include "native/bind_norm.h"
 #include "native/bind_program.h"
 #include "native/run_task.h"
+#include "native/bind_map.h"
 #include "philox.h"
 #include "run.h"
 #include "winograd.h"
@@ -102,6 +103,7 @@ PYBIND11_MODULE(_cpu, m) {
   de::bind_run_task(m, &de::reduce_rows_task);
   de::bind_run_task(m, &de::attend_task);
   de::bind_matmul(m);
+  de::bind_map_params(m);
   m.def("step", [](const de::StepParams& p, const std::vector<uintptr_t>& outs) {
     unlocked(de::run_step, de::own(p, outs));
   });

@@ -7,6 +7,7 @@
 #include "native/norm_groups.h"
 #include "native/norm_rows.h"
 #include "native/matmul.h"
+#include "native/map.h"
 #include "noise.h"
 #include "step.h"
 #include "winograd.h"
@@ -51,6 +52,7 @@ struct Kernels {
   void (*sum_rows)(const ReduceRowsParams&, int64_t b, int64_t first, int64_t count);
   // One of blocks.items(params), with blocks.scratch() floats of its own.
   void (*matmul)(const MatmulParams&, const MatmulBlocks& blocks, int64_t item, float* scratch);
+  void (*map)(const MapPlan&, int64_t item, float* scratch);
 };
 
 extern const Kernels scalar;

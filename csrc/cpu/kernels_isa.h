@@ -8,6 +8,7 @@
 #include "native/norm_groups_kernel.h"
 #include "native/norm_rows_kernel.h"
 #include "native/matmul_kernel.h"
+#include "native/map_kernel.h"
 #include "step_kernel.h"
 #include "winograd_kernel.h"
 
@@ -39,7 +40,8 @@ constexpr Kernels kernels_of(const char* isa) {
           softmax_rows,
           sum_channels,
           sum_rows,
-          matmul};
+          matmul,
+          map};
 }
 
 }  // namespace

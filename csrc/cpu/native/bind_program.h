@@ -7,6 +7,7 @@
 #include "bind_conv.h"
 #include "bind_copy.h"
 #include "bind_norm.h"
+#include "bind_map.h"
 #include "bind_matmul.h"
 #include "bind_rows.h"
 #include "program.h"
@@ -94,6 +95,7 @@ void bind_program(py::module_& m) {
   adds(program, &softmax_rows_task);
   adds(program, &reduce_rows_task);
   adds(program, &attend_task);
+  adds(program, &map_task);
   adds(program, &matmul_task);
   adds(program, &upsample_task);
   adds(program, &pool_task);
