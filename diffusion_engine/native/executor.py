@@ -63,7 +63,9 @@ class Native(Executor):
 
     def objection(self, device: torch.device) -> str | None:
         if device.type != "cpu":
-            return f"the native executor runs on the CPU, not on {device}; use executor='graph' there"
+            return (
+                f"the native executor runs on the CPU, not on {device}; use executor='graph' there"
+            )
         from ..backends.native import loaded
 
         try:

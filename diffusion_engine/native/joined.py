@@ -11,7 +11,9 @@ from .values import Buffer, Value, flat
 Dim = tuple[int, int, int]  # size, old stride, new stride
 
 
-def joined(operations: list[Operation], inputs: Sequence[Value], outputs: list[Value]) -> tuple[list[Operation], list[Value]]:
+def joined(
+    operations: list[Operation], inputs: Sequence[Value], outputs: list[Value]
+) -> tuple[list[Operation], list[Value]]:
     """The same without copies of whole buffers into parts of others."""
     made, i = list(operations), 0
     fixed = {value.buffer for value in (*inputs, *outputs)}
@@ -26,11 +28,19 @@ def joined(operations: list[Operation], inputs: Sequence[Value], outputs: list[V
     return made, outputs
 
 
-def _placed(operations: list[Operation], i: int, copy: Copy, fixed: set[Buffer]) -> list[Operation] | None:
+def _placed(
+    operations: list[Operation], i: int, copy: Copy, fixed: set[Buffer]
+) -> list[Operation] | None:
     """The operations where what is copied is in its place from the beginning; None where that cannot be."""
     assert isinstance(copy.x, Value)
     old, new = copy.x.buffer, copy.out.buffer
-    if old in fixed or old is new or copy.x.meta.numel() != old.size or copy.x.offset or old.dtype != new.dtype:
+    if (
+        old in fixed
+        or old is new
+        or copy.x.meta.numel() != old.size
+        or copy.x.offset
+        or old.dtype != new.dtype
+    ):
         return None
     uses = Uses.of(operations)
     if any(isinstance(operations[w], (Call, Embedding)) for w in uses.writers[old]):

@@ -165,7 +165,9 @@ class GroupNorm(Operation):
     def run(self, get: Get) -> None:
         x = get(self.x).permute(0, 2, 1)
         y = F.group_norm(x, self.groups, self.weight, self.bias, self.eps).permute(0, 2, 1)
-        get(self.out).copy_(ACTIVATIONS[self.activation](modulated(y, self.factor, self.shift, get)))
+        get(self.out).copy_(
+            ACTIVATIONS[self.activation](modulated(y, self.factor, self.shift, get))
+        )
 
 
 @dataclass(eq=False)
@@ -186,7 +188,9 @@ class LayerNorm(Operation):
         x, norm = get(self.x), F.rms_norm if self.rms else F.layer_norm
         given = (self.weight,) if self.rms else (self.weight, self.bias)
         y = norm(x, x.shape[-1:], *given, self.eps)
-        get(self.out).copy_(ACTIVATIONS[self.activation](modulated(y, self.factor, self.shift, get)))
+        get(self.out).copy_(
+            ACTIVATIONS[self.activation](modulated(y, self.factor, self.shift, get))
+        )
 
 
 def modulated(y: Tensor, factor: Operand, shift: Operand, get: Get) -> Tensor:
@@ -239,7 +243,9 @@ class Reduce(Operation):
 
 
 # Name of a function -> what it is in torch. Constants are operands too.
-Term = int | float | tuple  # number of an input, or (name, operand, ...), whose floats are constants
+Term = (
+    int | float | tuple
+)  # number of an input, or (name, operand, ...), whose floats are constants
 
 
 @dataclass(eq=False)

@@ -12,6 +12,7 @@ from torch import Tensor
 from .. import _cpu
 from .arena import plan
 from .emit import Emitter
+from .makers import MAKERS
 from .record import Recorded
 from .values import Value
 from .weights import Weights
@@ -30,12 +31,13 @@ class Program:
         self._arena = torch.zeros(max(size, 64), dtype=torch.uint8)
         self._places, self._weights = places, weights
         self.native = _cpu.Program(pool)
-        self._emit = Emitter(self._address, weights)
+        emit = Emitter(self._address, weights)
         for value in recorded.inputs:
             self.native.input(self._address(value), value.buffer.bytes)
         self.calls = 0  # operations that torch does
         for operation in recorded.operations:
-            params = self._emit.params(operation)
+            make = MAKERS.get(type(operation))
+            params = None if make is None else make(emit, operation)
             if params is None:
                 self.native.add_call(partial(operation.run, self._get), operation.name)
                 self.calls += 1

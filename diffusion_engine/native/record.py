@@ -23,7 +23,9 @@ class Recorded:
     outputs of it
     """
 
-    def __init__(self, inputs: list[Value], operations: list[Operation], outputs: list[Value]) -> None:
+    def __init__(
+        self, inputs: list[Value], operations: list[Operation], outputs: list[Value]
+    ) -> None:
         self.inputs, self.operations, self.outputs = inputs, operations, outputs
 
 

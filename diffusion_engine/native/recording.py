@@ -131,5 +131,3 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 def _hooks(module: nn.Module) -> bool:
     return any(getattr(module, name) for name in HOOKS)
-
-

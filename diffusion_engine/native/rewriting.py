@@ -47,4 +47,6 @@ def rewritten(operation: Operation, of: Callable[[Value], Value]) -> Operation:
             return {key: new(part) for key, part in given.items()}
         return given
 
-    return replace(operation, **{f.name: new(getattr(operation, f.name)) for f in fields(operation)})
+    return replace(
+        operation, **{f.name: new(getattr(operation, f.name)) for f in fields(operation)}
+    )

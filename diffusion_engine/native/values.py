@@ -41,7 +41,9 @@ class Value:
         cls, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype = torch.float32
     ) -> Value:
         """A view that covers a buffer of its own."""
-        size = 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) if all(shape) else 0
+        size = (
+            1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) if all(shape) else 0
+        )
         buffer = Buffer(size, dtype)
         storage = torch.empty(size, dtype=dtype, device="meta")
         return cls(storage.as_strided(tuple(shape), tuple(strides)), buffer)
@@ -68,9 +70,7 @@ class Value:
 
     def of(self, storage: Tensor) -> Tensor:
         """The tensor itself, where the buffer is this storage."""
-        return storage.as_strided(
-            self.shape, self.strides, storage.storage_offset() + self.offset
-        )
+        return storage.as_strided(self.shape, self.strides, storage.storage_offset() + self.offset)
 
 
 def channels_last(shape: Sequence[int]) -> tuple[int, ...]:

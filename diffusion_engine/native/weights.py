@@ -36,9 +36,7 @@ class Weights:
             out, inside, taps = len(given), given.shape[1], given[0, 0].numel()
             size = _cpu.conv_packed_size(out, inside * groups, taps, groups)
             packed = torch.empty(size)
-            _cpu.conv_pack(
-                given.data_ptr(), out, inside * groups, taps, groups, packed.data_ptr()
-            )
+            _cpu.conv_pack(given.data_ptr(), out, inside * groups, taps, groups, packed.data_ptr())
             return packed
 
         return self._made(weight, ("conv", groups), pack)

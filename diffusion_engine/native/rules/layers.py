@@ -16,7 +16,12 @@ def convolution(low: Any, given: Any, target: Any) -> Any:
     """Of signals and pictures, with zeros around; its weight is a constant."""
     x, weight, bias = given.input, given.weight, given.bias
     spatial = len(x.shape) - 2
-    if not _floats(x) or isinstance(weight, Value) or isinstance(bias, Value) or spatial not in (1, 2):
+    if (
+        not _floats(x)
+        or isinstance(weight, Value)
+        or isinstance(bias, Value)
+        or spatial not in (1, 2)
+    ):
         return NotImplemented
     if getattr(given, "transposed", False) or isinstance(given.padding, str):
         return NotImplemented
@@ -35,7 +40,15 @@ def convolution(low: Any, given: Any, target: Any) -> Any:
     out = Value.new(shape, channels_last(shape))
     low.emit(
         ops.Conv(
-            rows(low, out), rows(low, x), kernel, size, out_size, stride, padding, dilation, given.groups,
+            rows(low, out),
+            rows(low, x),
+            kernel,
+            size,
+            out_size,
+            stride,
+            padding,
+            dilation,
+            given.groups,
             epilogue=ops.Epilogue(bias),
         )  # fmt: skip
     )
@@ -172,9 +185,7 @@ def attention(low: Any, given: Any, target: Any) -> Any:
     out = made.view(made.meta.permute(0, 2, 1, 3))
     if mask is not None:
         wide = (b, heads, tokens, k.shape[2])
-        mask = (
-            mask.view(mask.meta.expand(wide)) if isinstance(mask, Value) else mask.expand(wide)
-        )
+        mask = mask.view(mask.meta.expand(wide)) if isinstance(mask, Value) else mask.expand(wide)
     low.emit(ops.Attention(out, q, k, v, scale, mask))
     return out
 
@@ -191,7 +202,9 @@ def reduce(low: Any, given: Any, target: Any) -> Any:
         out = low.new((*x.shape[:-1], 1))
         low.emit(ops.Reduce(sequence(low, out), sequence(low, x), 2, mean))
     elif n > 2 and dims == list(range(2, n)):
-        out = Value.new((*x.shape[:2], *(1,) * (n - 2)), channels_last((*x.shape[:2], *(1,) * (n - 2))))
+        out = Value.new(
+            (*x.shape[:2], *(1,) * (n - 2)), channels_last((*x.shape[:2], *(1,) * (n - 2)))
+        )
         low.emit(ops.Reduce(rows(low, out), rows(low, x), 1, mean))
     else:
         return NotImplemented
@@ -253,7 +266,9 @@ def embedding(low: Any, given: Any, target: Any) -> Any:
     if table.dtype != torch.float32:
         return NotImplemented
     out = low.new((*x.shape, table.shape[1]))
-    rows_of = x.view(x.meta.reshape(x.shape[0], -1)) if len(x.shape) > 1 else x.view(x.meta[:, None])
+    rows_of = (
+        x.view(x.meta.reshape(x.shape[0], -1)) if len(x.shape) > 1 else x.view(x.meta[:, None])
+    )
     low.emit(ops.Embedding(sequence(low, out), rows_of, table))
     return out
 

@@ -68,8 +68,16 @@ def repeat(low: Any, given: Any, target: Any) -> Any:
     """Copies side by side."""
     value, times = given.self, [int(n) for n in given.repeats]
     shape = [1] * (len(times) - len(value.shape)) + list(value.shape)
-    source = value.view(value.meta.view(shape) if len(shape) == len(value.shape) else value.meta[(None,) * (len(shape) - len(value.shape))])
-    out = Value.new([n * t for n, t in zip(shape, times, strict=True)], contiguous([n * t for n, t in zip(shape, times, strict=True)]), value.dtype)
+    source = value.view(
+        value.meta.view(shape)
+        if len(shape) == len(value.shape)
+        else value.meta[(None,) * (len(shape) - len(value.shape))]
+    )
+    out = Value.new(
+        [n * t for n, t in zip(shape, times, strict=True)],
+        contiguous([n * t for n, t in zip(shape, times, strict=True)]),
+        value.dtype,
+    )
     split = out.meta.view([m for n, t in zip(shape, times, strict=True) for m in (t, n)])
     wide = source.meta
     for i in range(len(shape)):
