@@ -96,12 +96,14 @@ PYBIND11_MODULE(_cpu, m) {
   de::bind_attend(m);
   de::bind_run(m, &de::conv_task);
   de::bind_run(m, &de::matmul_task);
+  de::bind_run(m, &de::winograd_conv_task);
   de::bind_run(m, &de::norm_groups_tasks);
   de::bind_run(m, &de::norm_rows_task);
   de::bind_run(m, &de::softmax_rows_task);
   de::bind_run(m, &de::reduce_rows_task);
   de::bind_run(m, &de::attend_task);
   de::bind_matmul(m);
+  de::bind_winograd_conv(m);
   m.def("step", [](const de::StepParams& p, const std::vector<uintptr_t>& outs) {
     unlocked(de::run_step, de::own(p, outs));
   });

@@ -7,6 +7,7 @@
 #include "bind_conv.h"
 #include "bind_copy.h"
 #include "bind_norm.h"
+#include "bind_winograd_conv.h"
 #include "bind_matmul.h"
 #include "program.h"
 
@@ -99,6 +100,7 @@ void bind_program(py::module_& m) {
   adds(program, &reduce_rows_task);
   adds(program, &attend_task);
   adds(program, &matmul_task);
+  adds(program, &winograd_conv_task);
 }
 
 }  // namespace
