@@ -102,7 +102,9 @@ PYBIND11_MODULE(_cpu, m) {
   de::bind_run_task(m, &de::softmax_rows_task);
   de::bind_run_task(m, &de::reduce_rows_task);
   de::bind_run_task(m, &de::attend_task);
+  de::bind_run_task(m, &de::winograd_conv_task);
   de::bind_matmul(m);
+  de::bind_winograd_conv(m);
   de::bind_map_params(m);
   m.def("step", [](const de::StepParams& p, const std::vector<uintptr_t>& outs) {
     unlocked(de::run_step, de::own(p, outs));

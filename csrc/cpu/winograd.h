@@ -2,18 +2,23 @@
 #pragma once
 #include <algorithm>
 
+#include "native/params.h"
 #include "step.h"
 
 namespace de {
 
 // ops/conv3x3.py defines the op. float32 throughout.
 struct Conv3x3Params {
-  int64_t batch, channels, out_channels, height, width;
-  int32_t tile;              // pixels along an edge of an output tile, 2 or 4
-  int32_t x_last, out_last;  // whether channels have stride 1, else pixels have
+  int64_t batch = 0, channels = 0, out_channels = 0, height = 0, width = 0;  // of out
+  int32_t tile = 0;  // pixels along an edge of an output tile, 2 or 4
+  int32_t x_last = 0, out_last = 0;  // whether channels have stride 1, else pixels have
   View x, out, residual;     // null data: no residual; it lies as out does, and may be out
-  const float* weight;       // packed by ops/conv3x3.py
-  const float* bias;         // [out_channels] or null
+  const float* weight = nullptr;  // packed by ops/conv3x3.py
+  const float* bias = nullptr;    // [out_channels] or null
+  // Of a recorded network, whose channels have stride 1: x has 1 / upsample of the lines and columns, and each
+  // of its pixels counts as many times; what follows the sums, but for bias and residual.
+  int64_t upsample = 1;
+  Epilogue followers;
 };
 
 // How a convolution is cut into work items: a block of tiles meets a part of the output channels.
@@ -31,6 +36,11 @@ struct WinogradBlocks {
     return p.batch * across(p.height, p.tile) * across(p.width, p.tile);
   }
   static int64_t points(const Conv3x3Params& p) { return (p.tile + 2) * (p.tile + 2); }
+  // Multiplications.
+  static int64_t work(const Conv3x3Params& p) {
+    return all_tiles(p) * points(p) * p.channels * p.out_channels;
+  }
+  static WinogradBlocks of(const Conv3x3Params& p, int64_t threads);
 
   // Floats from one row of a block to the next, and from one point's rows to the next point's: odd
   // numbers of cache lines, so that neither a column of rows nor the points share sets of a cache.

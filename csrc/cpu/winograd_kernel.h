@@ -5,6 +5,7 @@
 #include "winograd.h"
 #include "winograd_points.h"
 #include "winograd_window.h"
+#include "native/epilogue_kernel.h"
 
 namespace de {
 namespace {
@@ -108,8 +109,11 @@ struct WinogradItem {
 
   void write(int64_t from, int64_t count) {
     count = std::min(count, p.out_channels - from);
+    const Epilogue& e = p.followers;
+    const bool followed = e.shift || e.gate || e.activation != NO_ACTIVATION;
     for (int64_t t = 0; t < tiles; ++t) {
-      const Target<M> target(p, Tile(p, first + t));
+      const Tile tile(p, first + t);
+      const Target<M> target(p, tile);
       for (int64_t k = 0; k < count; k += W) {
         const int n = (int)std::min<int64_t>(W, count - k);
         const float* at = products + t * to_row + k;
@@ -118,6 +122,7 @@ struct WinogradItem {
         transform_output<M>([&](int64_t i) { return load<Float>(at + i * to_point); }, y);
         for (auto& line : y)
           for (Float& value : line) value += bias;
+        if (followed) Followers(p.followers, tile.b, from + k, n).each(&y[0][0], M * M);
         p.out_last ? target.write_last(from + k, n, y) : target.write_first(from + k, n, y);
       }
     }

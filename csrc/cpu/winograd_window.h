@@ -60,9 +60,15 @@ struct Window {
   Window(const Conv3x3Params& p, const Tile& t, const float* zeros)
       : x(p.x), width(p.width), rows(t.row - 1, N, p.height), columns(t.column - 1, N, p.width),
         corner((const float*)p.x.data + t.b * x.batch + ((t.row - 1) * width + t.column - 1) * x.pixel) {
-    for (int i = 0; i < N; ++i)
+    const float* image = (const float*)p.x.data + t.b * x.batch;
+    const int shift = p.upsample == 2;
+    int64_t column[N];
+    for (int j = 0; j < N; ++j) column[j] = ((t.column - 1 + j) >> shift) * x.pixel;
+    for (int i = 0; i < N; ++i) {
+      const float* line = image + ((t.row - 1 + i) >> shift) * (width >> shift) * x.pixel;
       for (int j = 0; j < N; ++j)
-        pixel[i][j] = rows.holds(i) && columns.holds(j) ? corner + (i * width + j) * x.pixel : zeros;
+        pixel[i][j] = rows.holds(i) && columns.holds(j) ? line + column[j] : zeros;
+    }
   }
 
   // Channels [c, c + n) where they lie next to each other.

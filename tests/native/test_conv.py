@@ -100,29 +100,41 @@ class Layer:
         part.copy_(x.flatten(2).mT)
         return part, (part.data_ptr(), part.stride(0), part.stride(1))
 
-    def run(self, threads=1, only=slice(None)):
-        p = _cpu.ConvParams()
+    def describe(self, p, only):
+        """Fills what the parameters of all kinds of convolutions have; what they point at."""
         x = self.x[only]
         p.batch, p.channels, p.height, p.width = x.shape
-        p.out_channels, _, p.kernel_height, p.kernel_width = self.weight.shape
+        p.out_channels, p.upsample, p.activation = len(self.weight), self.upsample, self.activation
+        out, p.out = self.rows(x.new_full((len(x), len(self.weight), *self.out_size), torch.nan))
+        kept, p.x = self.rows(x)
+        hold = [out, kept]
+        for name, values in self.extras.items():
+            value = before_a_wall(values if name == "bias" else values[only])
+            if name == "bias":
+                p.bias = value.data_ptr()
+            elif name == "residual":
+                value, p.residual = self.rows(value)
+            else:
+                setattr(p, name, (value.data_ptr(), value.stride(0)))
+            hold.append(value)
+        return hold
+
+    def picture(self, hold):
+        return hold[0].mT.unflatten(2, self.out_size)
+
+    def run(self, threads=1, only=slice(None)):
+        p = _cpu.ConvParams()
+        hold = self.describe(p, only)
+        p.kernel_height, p.kernel_width = self.kernel
         p.out_height, p.out_width = self.out_size
         p.stride_y, p.stride_x = self.stride
         p.pad_top, p.pad_left = self.pad[:2]
         p.dilation_y, p.dilation_x = self.dilation
-        p.upsample, p.groups, p.activation = self.upsample, self.groups, self.activation
-        _hold_x, p.x = self.rows(x)
-        out, p.out = self.rows(x.new_full((len(x), len(self.weight), *self.out_size), torch.nan))
+        p.groups = self.groups
         packed = before_a_wall(pack(self.weight, self.groups))
         p.weight = packed.data_ptr()
-        extra = {name: t if name == "bias" else t[only] for name, t in self.extras.items()}
-        if "bias" in extra:
-            p.bias = extra["bias"].data_ptr()
-        for name in extra.keys() & {"shift", "gate"}:
-            setattr(p, name, (extra[name].data_ptr(), extra[name].stride(0)))
-        if "residual" in extra:
-            _hold_residual, p.residual = self.rows(extra["residual"])
         _cpu.run_task(p, threads)
-        return out.mT.unflatten(2, self.out_size)
+        return self.picture(hold)
 
 
 def pack(weight, groups=1):
@@ -133,36 +145,38 @@ def pack(weight, groups=1):
     return packed
 
 
+AROUND = {"kernel": (3, 3), "pad": (1, 1, 1, 1)}
+ALL = ("bias", "shift", "gate", "residual")
 LAYERS = {
     "one": dict(batch=1, channels=1, columns=1, size=(1, 1)),
     "1x1": dict(batch=2, channels=130, columns=70, size=(5, 7), extras=("bias",)),
     "linear": dict(batch=3, channels=512, columns=33, size=(1, 1), extras=("bias", "residual")),
     "linear of rows": dict(batch=2, channels=400, columns=130, size=(1, 77)),
-    "3x3": dict(batch=2, channels=32, columns=48, size=(9, 7), kernel=(3, 3), pad=(1, 1, 1, 1)),
-    "3x3, wide": dict(
-        batch=2, channels=40, columns=20, size=(6, 6), kernel=(3, 3), pad=(1, 1, 1, 1), wide=24, extras=("residual",)
-    ),
-    "strided": dict(batch=2, channels=19, columns=35, size=(9, 8), kernel=(3, 3), stride=(2, 2), pad=(0, 0, 1, 1)),
+    "3x3": dict(batch=2, channels=32, columns=48, size=(9, 7), **AROUND),
+    "3x3, wide": dict(batch=2, channels=40, columns=20, size=(6, 6), **AROUND, wide=24, extras=("residual",)),
+    "strided": dict(batch=2, channels=19, columns=35, size=(9, 8), kernel=(3, 3), stride=(2, 2),
+                    pad=(0, 0, 1, 1)),
     "7x7": dict(batch=1, channels=3, columns=64, size=(12, 11), kernel=(7, 7), pad=(3, 3, 3, 3)),
     "7x7 of a small map": dict(batch=2, channels=5, columns=3, size=(2, 2), kernel=(7, 7), pad=(3, 3, 3, 3)),
     "1-D": dict(batch=2, channels=20, columns=20, size=(1, 16), kernel=(1, 5), pad=(0, 2, 0, 2)),
-    "one channel": dict(batch=2, channels=1, columns=17, size=(8, 8), kernel=(3, 3), pad=(1, 1, 1, 1)),
-    "to three": dict(batch=2, channels=70, columns=3, size=(8, 8), kernel=(3, 3), pad=(1, 1, 1, 1)),
-    "dilated": dict(
-        batch=1, channels=9, columns=10, size=(11, 9), kernel=(3, 3), dilation=(2, 3), pad=(2, 3, 2, 3)
-    ),
-    "upsampled": dict(batch=2, channels=24, columns=16, size=(4, 5), kernel=(3, 3), pad=(1, 1, 1, 1), upsample=2),
-    "upsampled, strided": dict(
-        batch=1, channels=5, columns=6, size=(4, 5), kernel=(3, 2), stride=(2, 1), pad=(1, 0, 1, 1), upsample=2
-    ),
-    "uneven": dict(batch=2, channels=7, columns=6, size=(5, 6), kernel=(4, 2), stride=(1, 3), pad=(3, 0, 2, 1)),
-    "groups": dict(batch=2, channels=24, columns=36, size=(6, 6), kernel=(3, 3), pad=(1, 1, 1, 1), groups=4,
+    "one channel": dict(batch=2, channels=1, columns=17, size=(8, 8), **AROUND),
+    "to three": dict(batch=2, channels=70, columns=3, size=(8, 8), **AROUND, extras=("bias",)),
+    "to four, long": dict(batch=2, channels=130, columns=4, size=(5, 3), **AROUND, extras=ALL),
+    "to five": dict(batch=2, channels=16, columns=5, size=(3, 3), **AROUND),
+    "dilated": dict(batch=1, channels=9, columns=10, size=(11, 9), kernel=(3, 3), dilation=(2, 3),
+                    pad=(2, 3, 2, 3)),
+    "upsampled": dict(batch=2, channels=24, columns=16, size=(4, 5), **AROUND, upsample=2),
+    "upsampled, strided": dict(batch=1, channels=5, columns=6, size=(4, 5), kernel=(3, 2), stride=(2, 1),
+                               pad=(1, 0, 1, 1), upsample=2),
+    "uneven": dict(batch=2, channels=7, columns=6, size=(5, 6), kernel=(4, 2), stride=(1, 3),
+                   pad=(3, 0, 2, 1)),
+    "groups": dict(batch=2, channels=24, columns=36, size=(6, 6), **AROUND, groups=4,
                    extras=("bias", "residual")),
     "depthwise": dict(batch=2, channels=37, columns=37, size=(7, 7), kernel=(3, 3), stride=(2, 1),
                       pad=(1, 1, 1, 1), groups=37, extras=("bias", "residual"), wide=3),
     "depthwise, twice as many": dict(batch=2, channels=5, columns=10, size=(6, 6), kernel=(3, 3), groups=5),
-    "everything": dict(batch=3, channels=33, columns=67, size=(5, 4), kernel=(3, 3), pad=(1, 1, 1, 1), wide=5,
-                       activation=SILU, extras=("bias", "shift", "gate", "residual")),
+    "everything": dict(batch=3, channels=33, columns=67, size=(5, 4), **AROUND, wide=5, activation=SILU,
+                       extras=ALL),
 }  # fmt: skip
 
 
@@ -175,9 +189,7 @@ def test_accuracy(isa, name):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("columns", [1, 37])
 def test_activations(isa, activation, columns):
-    layer = Layer(
-        2, 50, columns, (3, 3), activation=activation, extras=("bias", "shift", "gate", "residual")
-    )
+    layer = Layer(2, 50, columns, (3, 3), activation=activation, extras=ALL)
     layer.weight *= 0.3
     assert_accurate(layer.run(), layer.plain(), layer.exact())
 
@@ -186,9 +198,7 @@ def test_activations(isa, activation, columns):
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 @pytest.mark.parametrize("size", [(1, 1), (4, 4), (9, 13)], ids=str)
 def test_same_bits_alone_and_on_any_threads(isa, channels, threads, size):
-    layer = Layer(
-        15, channels, 160, size, activation=SILU, extras=("bias", "shift", "gate", "residual")
-    )
+    layer = Layer(15, channels, 160, size, activation=SILU, extras=ALL)
     want = layer.run()
     assert same(layer.run(threads), want)
     for b in (0, 7, 14):

@@ -18,7 +18,7 @@ def isa(request):
 
 
 def heads(*shape, last):
-    """[B, H, N, M] at the end of a page; `last`: as torch makes it of [B, N, H * M], heads beside each other."""
+    """[B, H, N, M] at the end of a page; `last`: the rows of all heads beside each other, as of [B, N, H M]."""
     x = torch.randn(shape)
     return (
         before_a_wall(x.transpose(1, 2).contiguous()).transpose(1, 2) if last else before_a_wall(x)

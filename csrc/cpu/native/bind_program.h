@@ -8,6 +8,7 @@
 #include "bind_copy.h"
 #include "bind_norm.h"
 #include "bind_map.h"
+#include "bind_winograd_conv.h"
 #include "bind_matmul.h"
 #include "bind_rows.h"
 #include "program.h"
@@ -100,6 +101,7 @@ void bind_program(py::module_& m) {
   adds(program, &upsample_task);
   adds(program, &pool_task);
   adds(program, &embedding_task);
+  adds(program, &winograd_conv_task);
 }
 
 }  // namespace

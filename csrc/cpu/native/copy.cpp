@@ -8,6 +8,7 @@ namespace de {
 
 // Elements of an item, and the rows and columns of a tile of a transposition.
 constexpr int64_t GRAIN = 8192, TILE = 16;
+constexpr int64_t SHORT = 8;  // elements
 
 namespace {
 
@@ -34,6 +35,10 @@ std::vector<Axis> axes_of(const CopyParams& p) {
     else
       found.push_back(a);
   }
+  // A walk along few elements would be all overhead: the longest axis takes the place of the last.
+  const auto longest = std::max_element(found.begin(), found.end(),
+                                        [](const Axis& a, const Axis& b) { return a.size < b.size; });
+  if (!found.empty() && found.back().size < SHORT) std::rotate(longest, longest + 1, found.end());
   while (found.size() < 2) found.insert(found.begin(), {1, 1, 0, 0, 0});
   return found;
 }

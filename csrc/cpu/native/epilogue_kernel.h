@@ -27,6 +27,11 @@ struct Followers {
     if (activation != NO_ACTIVATION) y = activate(y, activation);
     return gated ? y * gate : y;
   }
+
+  // One after the other: this is large code, and many values need it once.
+  __attribute__((noinline)) void each(Float* y, int count) const {
+    for (int i = 0; i < count; ++i) y[i] = (*this)(y[i]);
+  }
 };
 
 // The epilogue of `count` sums, which are columns [column, column + count) of row i of sample b.
