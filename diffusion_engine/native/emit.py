@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ..ops.conv3x3 import tiles
 from . import operations as ops
 from .values import Value
 from .weights import Weights
 
+MANY, SOME, FEW, CACHED = 144, 36, 16, 1 << 14  # pixels, and elements of a weight's tap
 ACTIVATIONS = ("none", "silu", "gelu", "gelu_tanh", "relu", "quick_gelu")
 
 
@@ -24,6 +25,19 @@ class Emitter:
 
     def __init__(self, address: Callable[[Value], int], weights: Weights) -> None:
         self.address, self.weights = address, weights
+
+    @staticmethod
+    def tile(op: ops.Conv) -> int:
+        """Pixels along an edge of the tiles in which Winograd's algorithm does a convolution; 0 where sums
+        are made term by term. It depends on the layer alone, so that no bit depends on a batch."""
+        plain = op.stride == op.dilation == op.padding == (1, 1) and op.groups == 1
+        if op.weight.shape[2:] != (3, 3) or not plain:
+            return 0
+        pixels, (out, channels) = op.out_size[0] * op.out_size[1], op.weight.shape[:2]
+        # A transformed weight of tiles of 4 is 4 times as large, and is read for few pixels.
+        large = pixels >= MANY or (pixels >= SOME and out * channels <= CACHED)
+        wanted = 4 if large else 2 if pixels >= FEW else 0
+        return wanted if wanted in tiles(channels) else min(2, wanted)
 
     def rows(self, value: Value) -> tuple[int, int, int]:
         """[B, N, C] as (address, batch stride, row stride)."""

@@ -10,8 +10,9 @@ import torch
 from .. import _cpu
 from . import operations as ops
 from .emit import Emitter
-from .expression import DIMS as AXES
-from .expression import Expression, filled
+from .expression import DIMS, Expression, filled
+
+AXES = 6  # of a copy
 
 
 def copy(emit: Emitter, op: ops.Copy) -> Any:
@@ -23,7 +24,7 @@ def copy(emit: Emitter, op: ops.Copy) -> Any:
         return None
     p = _cpu.CopyParams()
     p.x, p.out = at, emit.address(op.out)
-    p.sizes, (p.x_strides, p.out_strides) = _spread(axes, 2)
+    p.sizes, (p.x_strides, p.out_strides) = _spread(axes, 2, AXES)
     return p
 
 
@@ -40,9 +41,11 @@ def _axes(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> list[tuple[
     return made
 
 
-def _spread(axes: Sequence[tuple[int, ...]], tensors: int) -> tuple[list[int], list[list[int]]]:
-    """Sizes and strides of AXES axes, of which the first ones are not used."""
-    full = [(1, *(0,) * tensors)] * (AXES - len(axes)) + list(axes)
+def _spread(
+    axes: Sequence[tuple[int, ...]], tensors: int, count: int
+) -> tuple[list[int], list[list[int]]]:
+    """Sizes and strides of `count` axes, of which the first ones are not used."""
+    full = [(1, *(0,) * tensors)] * (count - len(axes)) + list(axes)
     sizes, *strides = map(list, zip(*full, strict=True))
     return sizes, strides
 
@@ -53,9 +56,9 @@ def mapped(emit: Emitter, op: ops.Map) -> Any:
     order = sorted(range(len(op.out.shape)), key=lambda d: -op.out.strides[d])
     every = [[strides[d] for d in order] for strides in (op.out.strides, *(s for _, s in sources))]
     axes = _axes([op.out.shape[d] for d in order], every)
-    if len(axes) > AXES:
+    if len(axes) > DIMS:
         return None
-    sizes, strides = _spread(axes, 1 + len(sources))
+    sizes, strides = _spread(axes, 1 + len(sources), DIMS)
     expression = Expression()
     expression.store(0, expression.of(op.term))
     inputs = [

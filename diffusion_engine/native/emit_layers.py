@@ -10,6 +10,8 @@ from .emit import ACTIVATIONS, Emitter
 
 
 def conv(emit: Emitter, op: ops.Conv) -> Any:
+    if tile := emit.tile(op):
+        return _winograd(emit, op, tile)
     p = _cpu.ConvParams()
     p.batch, _, p.out_channels = op.out.shape
     p.channels = op.x.shape[2]
@@ -22,6 +24,17 @@ def conv(emit: Emitter, op: ops.Conv) -> Any:
     p.upsample, p.groups = op.upsample, op.groups
     p.x, p.out = emit.rows(op.x), emit.rows(op.out)
     p.weight = emit.weights.conv(op.weight, op.groups).data_ptr()
+    emit.epilogue(p, op.epilogue)
+    return p
+
+
+def _winograd(emit: Emitter, op: ops.Conv, tile: int) -> Any:
+    p = _cpu.WinogradConvParams()
+    p.batch, _, p.out_channels = op.out.shape
+    p.channels, p.tile, p.upsample = op.x.shape[2], tile, op.upsample
+    p.height, p.width = op.size
+    p.x, p.out = emit.rows(op.x), emit.rows(op.out)
+    p.weight = emit.weights.winograd(op.weight, tile).data_ptr()
     emit.epilogue(p, op.epilogue)
     return p
 

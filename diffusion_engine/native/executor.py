@@ -84,7 +84,8 @@ class Native(Executor):
     def open(self, network: ScoreNetwork | None, capacity: Capacity) -> Batch:
         if capacity.state_dtype == torch.float64 or capacity.dtype != torch.float32:
             raise NativeError(
-                f"the native executor runs in float32 and this network in {capacity.dtype}; use executor='eager'"
+                f"the native executor runs in float32 and this network in {capacity.dtype}; use "
+                "executor='eager'"
             )
         with plain():
             return Batch(capacity, partial(Recorded, network, self))

@@ -9,7 +9,17 @@ from typing import Any
 from torch import Tensor
 
 from .frames import Frame, collapsed, dims_of, framed
-from .operations import ACTIVATIONS, Conv, GroupNorm, LayerNorm, Linear, Map, Operation, Pad
+from .operations import (
+    ACTIVATIONS,
+    Conv,
+    GroupNorm,
+    LayerNorm,
+    Linear,
+    Map,
+    Operation,
+    Pad,
+    Upsample,
+)
 from .rewriting import Uses
 from .values import Buffer, Value, same_view
 
@@ -42,9 +52,19 @@ def needed(operations: list[Operation], outputs: list[Value]) -> list[Operation]
 
 
 def _padded(operations: list[Operation]) -> list[Operation]:
-    """Convolutions that read zeros around what was padded with them."""
+    """Convolutions that put zeros around, and repeat pixels, as they read."""
     pads = {op.out.buffer: op for op in operations if isinstance(op, Pad) and not op.number}
-    return [_unpadded(op, pads) if isinstance(op, Conv) else op for op in operations]
+    larger = {op.out.buffer: op for op in operations if isinstance(op, Upsample)}
+    made = [_unpadded(op, pads) if isinstance(op, Conv) else op for op in operations]
+    return [_from_small(op, larger) if isinstance(op, Conv) else op for op in made]
+
+
+def _from_small(conv: Conv, larger: dict[Buffer, Upsample]) -> Conv:
+    """A convolution that reads each pixel as often as it was repeated for it."""
+    up = larger.get(conv.x.buffer)
+    if up is None or up.factor != (2, 2) or conv.upsample != 1 or not same_view(up.out, conv.x):
+        return conv
+    return replace(conv, x=up.x, size=up.size, upsample=2)
 
 
 def _unpadded(conv: Conv, pads: dict[Buffer, Pad]) -> Conv:
@@ -199,7 +219,7 @@ def _rows(value: Value, frame: Frame | None, shape: Any) -> Value | None:
     if value.meta.numel() != value.meta.as_strided(shape, (0, 0, 0)).numel():
         return None
     strides = (frame.batch, frame.row, 1)
-    if frame.batch == 0 and frame.samples > 1 or frame.row == 0 and frame.rows > 1:
+    if (frame.batch == 0 and frame.samples > 1) or (frame.row == 0 and frame.rows > 1):
         return None
     return value.view(value.meta.as_strided(tuple(shape), strides, value.offset))
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from .operations import Call, Copy, Embedding, Operation
 from .rewriting import Uses, rewritten
-from .values import Buffer, Value, flat
+from .values import Buffer, Value
 
 Dim = tuple[int, int, int]  # size, old stride, new stride
 
 
-def joined(
-    operations: list[Operation], inputs: Sequence[Value], outputs: list[Value]
-) -> tuple[list[Operation], list[Value]]:
-    """The same without copies of whole buffers into parts of others."""
+def joined(operations: list[Operation], fixed: set[Buffer]) -> list[Operation]:
+    """The same without copies of whole buffers into parts of others.
+
+    fixed  buffers that stay where they are: inputs and outputs
+    """
     made, i = list(operations), 0
-    fixed = {value.buffer for value in (*inputs, *outputs)}
     while i < len(made):
         copy = made[i]
         if isinstance(copy, Copy) and isinstance(copy.x, Value):
@@ -25,7 +23,7 @@ def joined(
                 made = placed
                 continue
         i += 1
-    return made, outputs
+    return made
 
 
 def _placed(
@@ -34,29 +32,19 @@ def _placed(
     """The operations where what is copied is in its place from the beginning; None where that cannot be."""
     assert isinstance(copy.x, Value)
     old, new = copy.x.buffer, copy.out.buffer
-    if (
-        old in fixed
-        or old is new
-        or copy.x.meta.numel() != old.size
-        or copy.x.offset
-        or old.dtype != new.dtype
-    ):
+    whole = copy.x.meta.numel() == old.size and not copy.x.offset
+    if old in fixed or old is new or not whole or old.dtype != new.dtype:
         return None
-    uses = Uses.of(operations)
-    if any(isinstance(operations[w], (Call, Embedding)) for w in uses.writers[old]):
-        return None
-    dims = _merged(copy)
-    touched = sorted({*uses.writers[old], *uses.readers[old]})
-    if dims is None:
+    uses, dims = Uses.of(operations), _merged(copy)
+    bound = any(isinstance(operations[w], (Call, Embedding)) for w in uses.writers[old])
+    if bound or dims is None:
         return None
     changed: dict[int, Operation] = {}
-    for place in touched:
-        if place == i:
-            continue
+    for place in {*uses.writers[old], *uses.readers[old]} - {i}:
         operation = operations[place]
-        values = [v for v in flat([*operation.values(), *operation.writes()]) if v.buffer is old]
-        views = {id(v): moved(v, copy.out, dims) for v in values}
-        if any(v is None for v in views.values()):
+        every = (*operation.values(), *operation.writes())
+        views = {id(v): moved(v, copy.out, dims) for v in every if v.buffer is old}
+        if None in views.values():
             return None
         changed[place] = rewritten(operation, lambda v: views.get(id(v)) or v)  # noqa: B023
     return [changed.get(j, op) for j, op in enumerate(operations) if j != i]

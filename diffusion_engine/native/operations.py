@@ -151,7 +151,10 @@ class MatMul(Operation):
 
 @dataclass(eq=False)
 class GroupNorm(Operation):
-    """activation(norm * factor + shift) over groups of the channels of x [B, N, C]; factor and shift [B, C]."""
+    """activation(norm * factor + shift) over groups of the channels of x [B, N, C].
+
+    factor and shift  [B, C]
+    """
 
     x: Value
     groups: int
@@ -172,8 +175,10 @@ class GroupNorm(Operation):
 
 @dataclass(eq=False)
 class LayerNorm(Operation):
-    """activation(norm * factor + shift) over the channels of x [B, N, C], without their mean where `rms`; factor
-    and shift [B, C]."""
+    """activation(norm * factor + shift) over the channels of x [B, N, C], without their mean where `rms`.
+
+    factor and shift  [B, C]
+    """
 
     x: Value
     eps: float
@@ -230,7 +235,7 @@ class Attention(Operation):
 
 @dataclass(eq=False)
 class Reduce(Operation):
-    """The sum or mean of x [B, N, C] over its rows (dim 1) or channels (dim 2); out [B, 1, C] or [B, N, 1]."""
+    """The sum or mean of x [B, N, C] over its rows (dim 1: out [B, 1, C]) or channels (dim 2: [B, N, 1])."""
 
     x: Value
     dim: int

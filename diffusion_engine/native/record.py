@@ -66,7 +66,7 @@ class Graph:
             outputs = lowering.run()
         operations = fused(lowering.operations, outputs)
         operations = merged(operations, outputs, self._joint)
-        operations, outputs = joined(operations, values, outputs)
+        operations = joined(operations, {value.buffer for value in (*values, *outputs)})
         return Recorded(values, operations, outputs)
 
     @staticmethod

@@ -16,7 +16,7 @@ Joint = dict[tuple[int, ...], tuple[Tensor, Tensor | None]]
 
 
 def merged(operations: list[Operation], outputs: list[Value], joint: Joint) -> list[Operation]:
-    """The same with one product for all linear layers of a value: of attention's queries, keys and values, and of
+    """The same with one product for all linear layers of a value: of attention's queries, keys and values, of
     all blocks that read an embedding.
 
     joint  weights and biases that were put together so far, by the addresses of the weights

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import _cpu
+from ..ops.conv3x3 import pack
 
 
 class Weights:
@@ -40,6 +41,10 @@ class Weights:
             return packed
 
         return self._made(weight, ("conv", groups), pack)
+
+    def winograd(self, weight: Tensor, tile: int) -> Tensor:
+        """[out, in, 3, 3], transformed for tiles of so many pixels."""
+        return self._made(weight, ("winograd", tile), lambda given: pack(given, tile))
 
     def _made(self, given: Tensor, way: object, pack: Callable[[Tensor], Tensor]) -> Tensor:
         key = given.data_ptr(), tuple(given.shape), given.stride(), way

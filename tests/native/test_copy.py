@@ -11,7 +11,7 @@ _cpu = pytest.importorskip("diffusion_engine._cpu")
 
 
 def five(values, fill):
-    return [fill] * (5 - len(values)) + list(values)
+    return [fill] * (6 - len(values)) + list(values)
 
 
 def copy(x, out, before=None, value=0.0, threads=2):
