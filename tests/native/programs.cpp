@@ -56,8 +56,8 @@ void one_program(std::mt19937& random, const std::shared_ptr<de::Pool>& pool, Co
     de::Task task;
     task.items = items;
     task.work = random() % 3 ? 1 << 20 : 0;
-    task.scratch = 1 + random() % 500;
-    const int64_t steps = random() % 4 == 0 ? random() % 20000 : random() % 500;
+    task.scratch = 1 + random() % 100;
+    const int64_t steps = random() % 4 == 0 ? random() % 5000 : random() % 500;
     const int64_t fails_at = t == failing ? (int64_t)(random() % items) : -1;
     task.run = Item{cells, counts, t, task.scratch, steps, fails_at, std::this_thread::get_id()};
     program.add(std::move(task), "task");
