@@ -37,10 +37,9 @@ struct Kernels {
   void (*depthwise)(const ConvParams&, int64_t first, int64_t last);
   // The same as attention, in float32 and with a mask or none.
   void (*attend)(const AttentionParams&, const Mask&, const AttentionBlocks&, int64_t item, float* scratch);
-  // All of a slice of channels; 5 widths of scratch.
+  // All of a slice of channels.
   void (*norm_slice)(const NormGroupsParams&, const NormSlice&, float* scratch);
-  // Moments [3][channels] of a block of a sample's rows; and rows from those of all blocks, which they follow,
-  // with 3 rows of scratch.
+  // Moments [3][channels] of a block of a sample's rows; and rows from those of all blocks, which they follow.
   void (*norm_moments)(const NormGroupsParams&, int64_t b, int64_t block, float* moments);
   void (*norm_from_moments)(const NormGroupsParams&, int64_t b, int64_t row, int64_t last, float* moments,
                             float* scratch);

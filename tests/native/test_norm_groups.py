@@ -14,7 +14,8 @@ from diffusion_engine.testing import plain
 
 SILU = 1
 ACTIVATIONS = (
-    lambda y: y, F.silu, F.gelu, lambda y: F.gelu(y, approximate="tanh"), F.relu, lambda y: y * torch.sigmoid(1.702 * y),
+    lambda y: y, F.silu, F.gelu, lambda y: F.gelu(y, approximate="tanh"), F.relu,
+    lambda y: y * torch.sigmoid(1.702 * y),
 )  # fmt: skip
 
 
@@ -121,8 +122,9 @@ def test_accurate_where_a_map_begins_with_a_black_border(isa):
 @pytest.mark.parametrize(
     "sizes, threads, tasks",
     [
-        ((1, 256, 128, 32), 1, 1), ((1, 256, 128, 32), 2, 1), ((5, 256, 128, 32), 2, 1), ((1, 256, 128, 32), 64, 2),
-        ((1, 9000, 64, 8), 2, 2), ((1, 5000, 130, 1), 2, 2), ((1, 150, 5, 1), 2, 2), ((1, 60, 5, 1), 2, 1),
+        ((1, 256, 128, 32), 1, 1), ((1, 256, 128, 32), 2, 1), ((5, 256, 128, 32), 2, 1),
+        ((1, 256, 128, 32), 64, 2), ((1, 9000, 64, 8), 2, 2), ((1, 5000, 130, 1), 2, 2),
+        ((1, 150, 5, 1), 2, 2), ((1, 60, 5, 1), 2, 1),
     ],
     ids=str,
 )  # fmt: skip

@@ -38,7 +38,7 @@ def run(name, x, out=None, threads=1, gap=0, backwards=False, **fields):
 
 
 class Norm:
-    """options: letters of w weight, b bias, m a scale and a shift of samples, r of rows, u a factor, s SiLU."""
+    """options: letters of w weight, b bias, m scales and shifts of samples, r of rows, u factors, s SiLU."""
 
     def __init__(self, sizes, options, rms=False, mean=0.0, eps=1e-5):
         batch, count, channels = sizes
@@ -61,8 +61,8 @@ class Norm:
                 fields[name] = (tensor[part].data_ptr(), tensor.stride(0), row)
         x, unit = self.x[part], float("u" not in self.options)
         return run(
-            "NormRowsParams", x, None if in_place else x.shape, threads, rms=self.rms, eps=self.eps, unit=unit,
-            activation=int("s" in self.options), **fields, **options,
+            "NormRowsParams", x, None if in_place else x.shape, threads,
+            rms=self.rms, eps=self.eps, unit=unit, activation=int("s" in self.options), **fields, **options,
         )  # fmt: skip
 
     def of(self, x, exact):

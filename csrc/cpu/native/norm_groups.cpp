@@ -21,11 +21,16 @@ static void check(const NormGroupsParams& p) {
     throw std::invalid_argument("norm_groups needs samples, rows and channels that the groups divide");
 }
 
-// Channels of a slice, so that there is one for each thread: whole groups in whole cache lines.
+// Channels of a slice, so that threads have as many each: whole groups in whole cache lines.
 static int64_t slice_of(const NormGroupsParams& p, int64_t threads) {
-  const int64_t unit = std::lcm(p.channels / p.groups, (int64_t)16), slices = across(threads, p.batch);
+  const int64_t unit = std::lcm(p.channels / p.groups, (int64_t)16);
+  const int64_t slices = p.batch < 4 * threads ? threads / std::gcd(threads, p.batch) : 1;
   const int64_t wanted = std::max(across(p.channels, slices), std::min(NARROWEST, p.channels));
   return std::min(across(wanted, unit) * unit, p.channels);
+}
+
+static int64_t scratch_of_groups(const NormGroupsParams& p, int64_t width) {
+  return NormBlocks::GROUP_FLOATS * (width * p.groups / p.channels);
 }
 
 static Task whole_slices(const NormGroupsParams& p, int64_t width) {
@@ -33,7 +38,7 @@ static Task whole_slices(const NormGroupsParams& p, int64_t width) {
   const int64_t slices = across(p.channels, width);
   Task task;
   task.items = p.batch * slices;
-  task.scratch = 5 * width;
+  task.scratch = 5 * width + scratch_of_groups(p, width);
   task.work = 2 * p.batch * p.rows * p.channels;
   task.run = [=](int64_t item, float* scratch) {
     const int64_t first = item % slices * width;
@@ -55,7 +60,7 @@ static std::vector<Task> moments_first(const NormGroupsParams& p, int64_t thread
   };
   const int64_t parts = std::min(p.rows, across(2 * threads, p.batch)), rows = across(p.rows, parts);
   second.items = p.batch * parts;
-  second.scratch = size;
+  second.scratch = size + scratch_of_groups(p, p.channels);
   second.run = [=](int64_t item, float* scratch) {
     const int64_t b = item / parts, row = std::min(item % parts * rows, p.rows);
     finish(p, b, row, std::min(row + rows, p.rows), moments.get() + b * blocks * size, scratch);

@@ -27,6 +27,7 @@ struct NormGroupsParams {
 struct NormBlocks {
   static constexpr int64_t TILE = 64;  // rows whose sums are made in one chain: they lose no digits
   static constexpr int64_t MOST = 32;  // blocks, which every item of the second task merges
+  static constexpr int64_t GROUP_FLOATS = 4;  // of scratch for each group of a slice: two numbers in double
   int64_t rows, count;
 
   explicit NormBlocks(int64_t all)

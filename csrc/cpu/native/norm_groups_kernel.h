@@ -68,29 +68,50 @@ inline void merge_moments(const NormMoments& to, const NormMoments& more, int64_
   });
 }
 
+// Of a group: the mean, and one over the deviation.
+struct GroupMoments {
+  double mean, rstd;
+};
+
+// All means, then all deviations, then all roots: each waits long for its own sums, groups do not for each
+// other's.
+inline void merge_groups(const NormGroupsParams& p, const NormMoments& of, int64_t size, int64_t count,
+                         GroupMoments* groups) {
+  for (int64_t g = 0; g < count; ++g) {
+    double total = 0.0;
+    for (int64_t c = g * size; c < (g + 1) * size; ++c) total += (double)of.pivot[c] + of.mean[c];
+    groups[g].mean = total / (double)size;
+  }
+  for (int64_t g = 0; g < count; ++g) {
+    double within = 0.0, between = 0.0;
+    for (int64_t c = g * size; c < (g + 1) * size; ++c) {
+      const double d = ((double)of.pivot[c] + of.mean[c]) - groups[g].mean;
+      within += of.m2[c], between += d * d;
+    }
+    groups[g].rstd = within + between * (double)p.rows;
+  }
+  const double one = 1.0 / (double)(p.rows * size);
+  for (int64_t g = 0; g < count; ++g) groups[g].rstd = 1.0 / std::sqrt(groups[g].rstd * one + (double)p.eps);
+}
+
 // What becomes of a channel: (x - center) factor + offset. Each is rounded once, and what the center
 // loses the offset makes good: every element of the channel inherits their errors. Takes the moments'
 // place: center, factor, offset.
-inline void coefficients(const NormGroupsParams& p, const NormSlice& s, const NormMoments& of) {
-  const int64_t size = p.channels / p.groups;
+inline void coefficients(const NormGroupsParams& p, const NormSlice& s, const NormMoments& of,
+                         GroupMoments* groups) {
+  const int64_t size = p.channels / p.groups, count = s.width / size;
   const float* scale = p.scale ? p.scale + s.b * p.scale_batch : nullptr;
   const float* shift = p.shift ? p.shift + s.b * p.shift_batch : nullptr;
-  for (int64_t first = 0; first < s.width; first += size) {
-    double mean = 0.0, m2 = 0.0, between = 0.0;
-    for (int64_t c = first; c < first + size; ++c) mean += (double)of.pivot[c] + of.mean[c];
-    mean /= (double)size;
-    for (int64_t c = first; c < first + size; ++c) {
-      const double d = ((double)of.pivot[c] + of.mean[c]) - mean;
-      between += d * d, m2 += of.m2[c];
-    }
-    const double count = (double)(p.rows * size), lost = mean - (float)mean;
-    const double rstd = 1.0 / std::sqrt((m2 + between * (double)p.rows) / count + (double)p.eps);
-    for (int64_t c = first; c < first + size; ++c) {
+  merge_groups(p, of, size, count, groups);
+  for (int64_t g = 0; g < count; ++g) {
+    const float center = (float)groups[g].mean;
+    const double rstd = groups[g].rstd, lost = groups[g].mean - center;
+    for (int64_t c = g * size; c < (g + 1) * size; ++c) {
       const int64_t i = s.first + c;
       const double more = scale ? (double)p.unit + scale[i] : 1.0;
       const double gain = rstd * (p.weight ? p.weight[i] : 1.0f) * more;
       const double add = (p.bias ? p.bias[i] * more : 0.0) + (shift ? shift[i] : 0.0f);
-      of.pivot[c] = (float)mean;
+      of.pivot[c] = center;
       of.mean[c] = (float)gain;
       of.m2[c] = (float)(add - lost * gain);
     }
@@ -113,14 +134,23 @@ void normalize_slice(const NormGroupsParams& p, const NormSlice& s, int64_t row,
 
 // Rows [row, last) from the slice's moments, in whose place the coefficients come.
 inline void finish_slice(const NormGroupsParams& p, const NormSlice& s, int64_t row, int64_t last,
-                         const NormMoments& of) {
-  coefficients(p, s, of);
+                         const NormMoments& of, GroupMoments* groups) {
+  coefficients(p, s, of, groups);
   with_activation(p.activation, [&](auto kind) { normalize_slice<kind>(p, s, row, last, of); });
 }
 
-// All of a slice, with 5 widths of scratch.
+// The beginning of scratch as that of the groups of `width` channels; the rest follows.
+inline GroupMoments* take_groups(const NormGroupsParams& p, int64_t width, float*& scratch) {
+  static_assert(sizeof(GroupMoments) == NormBlocks::GROUP_FLOATS * sizeof(float));
+  GroupMoments* groups = reinterpret_cast<GroupMoments*>(scratch);
+  scratch += NormBlocks::GROUP_FLOATS * (width * p.groups / p.channels);
+  return groups;
+}
+
+// All of a slice.
 inline void norm_slice(const NormGroupsParams& p, const NormSlice& s, float* scratch) {
   const NormBlocks blocks(p.rows);
+  GroupMoments* groups = take_groups(p, s.width, scratch);
   const NormMoments all(scratch, s.width);
   NormMoments part = all;
   part.mean = scratch + 3 * s.width, part.m2 = scratch + 4 * s.width;
@@ -131,7 +161,7 @@ inline void norm_slice(const NormGroupsParams& p, const NormSlice& s, float* scr
     block_moments(p, s, row, row + rows, part);
     merge_moments(all, part, s.width, row, rows);
   }
-  finish_slice(p, s, 0, p.rows, all);
+  finish_slice(p, s, 0, p.rows, all, groups);
 }
 
 // Block `block` of sample b: moments [3][channels].
@@ -143,17 +173,18 @@ inline void norm_moments(const NormGroupsParams& p, int64_t b, int64_t block, fl
   block_moments(p, {b, 0, p.channels}, row, std::min(row + blocks.rows, p.rows), to);
 }
 
-// Rows [row, last) of sample b from the moments [block][3][channels], with 3 rows of scratch.
+// Rows [row, last) of sample b from the moments [block][3][channels].
 inline void norm_from_moments(const NormGroupsParams& p, int64_t b, int64_t row, int64_t last,
                               float* moments, float* scratch) {
   const NormBlocks blocks(p.rows);
+  GroupMoments* groups = take_groups(p, p.channels, scratch);
   const NormMoments all(scratch, p.channels);
   std::copy_n(moments, 3 * p.channels, scratch);
   for (int64_t i = 1; i < blocks.count; ++i) {
     const int64_t before = i * blocks.rows, rows = std::min(blocks.rows, p.rows - before);
     merge_moments(all, NormMoments(moments + i * 3 * p.channels, p.channels), p.channels, before, rows);
   }
-  finish_slice(p, {b, 0, p.channels}, row, last, all);
+  finish_slice(p, {b, 0, p.channels}, row, last, all, groups);
 }
 
 }  // namespace

@@ -127,19 +127,27 @@ inline void sum_channels(const ReduceRowsParams& p, RowRange range) {
   }
 }
 
+// U vectors of columns from x on.
+template <int U, bool WHOLE>
+DE_INLINE void sum_columns(const ReduceRowsParams& p, const float* x, float* out, Lanes<WHOLE> lanes) {
+  Float total[U] = {};
+  for (int64_t part = 0; part < p.rows; part += CHAIN) {
+    Float sum[U] = {};
+    const int64_t end = std::min(part + CHAIN, p.rows);
+    for (int64_t row = part; row < end; ++row)
+      for (int u = 0; u < U; ++u) sum[u] += lanes.load(x + row * p.x.row + u * W);
+    for (int u = 0; u < U; ++u) total[u] += sum[u];
+  }
+  for (int u = 0; u < U; ++u) lanes.store(out + u * W, total[u] * p.factor);
+}
+
 // Channels [first, first + count) of sample b, summed over the rows.
 inline void sum_rows(const ReduceRowsParams& p, int64_t b, int64_t first, int64_t count) {
-  each_vector(count, [&](int64_t c, auto lanes) {
-    const float* x = p.x.data + b * p.x.batch + first + c;
-    Float total = {};
-    for (int64_t part = 0; part < p.rows; part += CHAIN) {
-      Float sum = {};
-      const int64_t end = std::min(part + CHAIN, p.rows);
-      for (int64_t row = part; row < end; ++row) sum += lanes.load(x + row * p.x.row);
-      total += sum;
-    }
-    lanes.store(p.out.data + b * p.out.batch + first + c, total * p.factor);
-  });
+  const float* x = p.x.data + b * p.x.batch + first;
+  float* out = p.out.data + b * p.out.batch + first;
+  int64_t i = 0;
+  for (; i + 4 * W <= count; i += 4 * W) sum_columns<4>(p, x + i, out + i, Lanes<true>{});
+  each_vector(count - i, [&](int64_t c, auto lanes) { sum_columns<1>(p, x + i + c, out + i + c, lanes); });
 }
 
 }  // namespace
