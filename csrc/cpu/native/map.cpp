@@ -22,7 +22,7 @@ constexpr Traits TRAITS[] = {
 };
 
 constexpr int64_t GRAIN = 16384;    // elements of an item
-constexpr int64_t ALIGNED = 64;     // items and blocks are multiples of so many elements
+constexpr int64_t ALIGNED = 16;     // blocks are multiples of so many elements
 constexpr int64_t FEW = 4 * GRAIN;  // work that a second thread is worth
 
 [[noreturn]] void refuse(size_t i, const std::string& why) {
@@ -96,12 +96,17 @@ int64_t cost(const MapParams& p) {
 
 int64_t rounded_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// The number of registers that are used decides, so that all lie in the first cache.
-int64_t block_of(const MapParams& p) {
+// The number of registers that are used decides, so that all lie in the first cache; then whole rows of an
+// input that repeats, which need not be read again.
+int64_t block_of(const MapPlan& plan) {
   int32_t last = 0;
-  for (const MapInstruction& code : p.code)
+  for (const MapInstruction& code : plan.code)
     if (code.function != MAP_store) last = std::max(last, code.to);
-  return last < 4 ? 1024 : last < 8 ? 512 : 256;
+  const int64_t block = last < 4 ? 1024 : last < 8 ? 512 : 256;
+  int64_t row = ALIGNED;
+  for (const MapWalk& in : plan.inputs)
+    if (in.dims > 1 && in.stride[in.dims - 2] == 0) row = std::max(row, in.size[in.dims - 1]);
+  return row % ALIGNED || row > block ? block : block / row * row;
 }
 
 }  // namespace
@@ -121,11 +126,13 @@ MapPlan map_plan(const MapParams& p, int64_t threads) {
     for (int k = 1; k < MAP_OPERANDS; ++k)
       if (code.function >= MAP_FUNCTIONS || k >= TRAITS[code.function].operands)
         code.operands[k] = code.operands[0];
-  plan.block = block_of(p);
+  plan.block = block_of(plan);
   int64_t parts = (plan.elements + GRAIN - 1) / GRAIN;
   if (plan.elements * cost(p) >= FEW) parts = std::max(parts, threads);
   if (parts > 1) parts = rounded_up(parts, std::max<int64_t>(threads, 1));
-  plan.part = parts ? rounded_up((plan.elements + parts - 1) / parts, ALIGNED) : 0;
+  // Whole blocks, where that does not leave a thread without work.
+  const int64_t few = plan.elements / std::max<int64_t>(parts, 1) >= 4 * plan.block ? plan.block : ALIGNED;
+  plan.part = parts ? rounded_up((plan.elements + parts - 1) / parts, few) : 0;
   return plan;
 }
 

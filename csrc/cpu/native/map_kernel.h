@@ -80,6 +80,7 @@ DE_FUNCTION(round, round_even(v.a))
 struct Register {
   const float* at = nullptr;
   int64_t step = 0;
+  const char* copied = nullptr;  // where an input's values were read that are in its buffer, if all repeat
 };
 
 template <class Function, int OPERANDS>
@@ -128,6 +129,11 @@ class Runs {
   int64_t stride() const { return w.stride[w.dims - 1]; }
   int64_t left() const { return w.size[w.dims - 1] - index[w.dims - 1]; }
   char* at() const { return w.data + offset * TYPE_BYTES[w.type]; }
+  // Whether the next n elements are those of the innermost axis again and again.
+  bool repeats(int64_t n) const {
+    const int d = w.dims - 2;
+    return d >= 0 && w.stride[d] == 0 && index[d] * w.size[d + 1] + index[d + 1] + n <= w.size[d] * w.size[d + 1];
+  }
 
   // n is at most left().
   void advance(int64_t n) {
@@ -145,8 +151,9 @@ class Runs {
 };
 
 // n elements of an input: where they lie, if they fill whole vectors there, or in a buffer, the end of whose
-// last vector is 0; one value for all goes to `one`.
-Register read_block(const MapWalk& w, int64_t first, int64_t n, int64_t padded, float* buffer, float* one) {
+// last vector is 0; one value for all goes to `one`. Rows that repeat stay in the buffer from block to block.
+Register read_block(const MapWalk& w, int64_t first, int64_t n, int64_t padded, float* buffer, float* one,
+                    const Register& before) {
   Runs runs(w, first);
   if (runs.left() >= n && (runs.stride() == 0 || n == 1)) {
     float value;
@@ -155,13 +162,15 @@ Register read_block(const MapWalk& w, int64_t first, int64_t n, int64_t padded, 
     return {one, 0};
   }
   if (w.in_place && runs.left() >= n && runs.stride() == 1 && n == padded) return {(const float*)runs.at(), W};
+  const char* copied = runs.repeats(n) ? runs.at() : nullptr;
+  if (copied && before.copied == copied) return before;
   for (int64_t i = 0, part; i < n; i += part) {
     part = std::min(n - i, runs.left());
     READ_RUN[w.type](runs.at(), runs.stride(), part, buffer + i);
     runs.advance(part);
   }
   std::fill(buffer + n, buffer + padded, 0.0f);
-  return {buffer, W};
+  return {buffer, W, copied};
 }
 
 // Where n elements of an output may be written as whole vectors, or null.
@@ -188,8 +197,8 @@ void write_block(const MapWalk& w, int64_t first, int64_t n, Register r) {
 struct MapBlock {
   const MapPlan& plan;
   float* scratch;
-  int64_t first, n, padded;
-  Register registers[MAP_REGISTERS];
+  int64_t first = 0, n = 0, padded = 0;
+  Register registers[MAP_REGISTERS] = {};
 
   float* one(int32_t r) const { return scratch + r * W; }
   float* buffer(int32_t r) const { return scratch + MAP_REGISTERS * W + r * plan.block; }
@@ -211,14 +220,17 @@ struct MapBlock {
     if (r.step == 0 || r.at != whole_vectors(out, first, n)) write_block(out, first, n, r);
   }
 
-  void run() {
+  void run(int64_t from, int64_t count) {
+    first = from, n = count, padded = (n + W - 1) / W * W;
     const MapInstruction *code = plan.code.data(), *end = code + plan.code.size();
     for (; code != end; ++code) {
       const int32_t to = code->to;
       if (code->function < MAP_FUNCTIONS) {
         compute(*code, code + 1 < end ? code + 1 : nullptr);
       } else if (code->function == MAP_load) {
-        registers[to] = read_block(plan.inputs[code->operands[0]], first, n, padded, buffer(to), one(to));
+        const Register before = n == plan.block ? registers[to] : Register{};
+        registers[to] =
+            read_block(plan.inputs[code->operands[0]], first, n, padded, buffer(to), one(to), before);
       } else if (code->function == MAP_constant) {
         store(one(to), splat(code->x));
         registers[to] = {one(to), 0};
@@ -231,10 +243,9 @@ struct MapBlock {
 
 void map(const MapPlan& plan, int64_t item, float* scratch) {
   const int64_t last = std::min((item + 1) * plan.part, plan.elements);
-  for (int64_t first = item * plan.part; first < last; first += plan.block) {
-    const int64_t n = std::min(plan.block, last - first);
-    MapBlock{plan, scratch, first, n, (n + W - 1) / W * W, {}}.run();
-  }
+  MapBlock block{plan, scratch};
+  for (int64_t first = item * plan.part; first < last; first += plan.block)
+    block.run(first, std::min(plan.block, last - first));
 }
 
 }  // namespace
