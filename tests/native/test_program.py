@@ -22,7 +22,7 @@ def copying(x, out):
 
 
 def five(values, fill):
-    return [fill] * (5 - len(values)) + list(values)
+    return [fill] * (6 - len(values)) + list(values)
 
 
 class Chain:
