@@ -62,14 +62,14 @@ PROFILE_KEYS = (
     "part", "within", "calls_per_row", "us_per_row", "share", "solver", "samples", "rows", "others", *ABOUT,
 )  # fmt: skip
 SERVE_KEYS = (
-    "mix", "contender", "waiting", "load", "images_s", "p20", "p80", "latency_p50_ms", "latency_p95_ms",
-    "latency_p99_ms", "preview_p50_ms", "preview_p95_ms", "preview_p99_ms", "occupancy", "us_row", "requests",
-    "repeats", "others", *ABOUT,
+    "mix", "executor", "contender", "waiting", "load", "images_s", "p20", "p80", "latency_p50_ms",
+    "latency_p95_ms", "latency_p99_ms", "preview_p50_ms", "preview_p95_ms", "preview_p99_ms", "occupancy",
+    "us_row", "requests", "repeats", "others", *ABOUT,
 )  # fmt: skip
 SERVE_SHOWN = {
-    "mix": 6, "contender": 13, "threads": 7, "waiting": 8, "load": 5, "images_s": 8, "p20": 7, "p80": 7,
-    "latency_p50_ms": 14, "latency_p99_ms": 14, "preview_p50_ms": 14, "preview_p99_ms": 14, "occupancy": 9,
-    "us_row": 7, "others": 6,
+    "mix": 6, "executor": 8, "contender": 13, "threads": 7, "waiting": 8, "load": 5, "images_s": 8,
+    "p20": 7, "p80": 7, "latency_p50_ms": 14, "latency_p99_ms": 14, "preview_p50_ms": 14,
+    "preview_p99_ms": 14, "occupancy": 9, "us_row": 7, "others": 6,
 }  # fmt: skip
 
 COLUMNS = {

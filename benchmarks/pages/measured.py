@@ -20,7 +20,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     for made in (
         front.front, ops.steps, ops.normals, ops.ops, runs.accelerate, runs.W1, runs.digits, runs.sscs,
         runs.joining, profile.profile, encoding.encoding, genie.genie, genie.genie_gains, genie.genie_setting,
-        serve.serve,
+        serve.serve, serve.serve_native,
     )
 }  # fmt: skip
 

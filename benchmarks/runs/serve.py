@@ -2,7 +2,8 @@
 benchmarks.runs.serve.
 
 The digits network, 16 seats, mixes of solvers and of 5 to 50 steps. Every contender runs with 1 and 2 threads
-that wait passively and actively, each setting in a process of its own, and the best of each counts.
+that wait passively and actively, each setting in a process of its own, and the best of each counts; all on the
+eager executor, and all on the native one.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from time import perf_counter
 
 import torch
 
+from diffusion_engine import Sampler
 from diffusion_engine.profiling.serve import DEFAULT, Bench, Kind, at_once
 from diffusion_engine.profiling.serve.drive import drive
 from diffusion_engine.profiling.serve.peers import in_turn
@@ -28,7 +31,8 @@ from .. import results
 from ..timing import Others, Spread
 from . import serve_host
 
-SEATS, LOAD = 16, 0.8
+SEATS, LOAD, STEPS = 16, 0.8, 20
+EXECUTORS = ("eager", "native")
 SETTINGS = [(threads, waiting) for threads in (1, 2) for waiting in ("passive", "active")]
 SOLVERS = ("ddim", "dpmpp_2m", "unipc", "euler_ancestral", "dpmpp_2m_sde")
 # Every step count as often: the least that continuous batching can gain.
@@ -45,12 +49,15 @@ def main() -> None:
         rows = PARTS[given.part](given)
         print(json.dumps(rows))
         return
-    rows = [row for setting in SETTINGS for row in apart("speed", *setting, given)]
-    for name in MIXES:
-        best = fastest(rows, name, "engine")
-        setting = int(str(best["threads"])), str(best["waiting"])
-        rate = LOAD * float(str(best["images_s"]))
-        rows += apart("load", *setting, given, mix=name, rate=rate)
+    rows = []
+    for executor in given.executors:
+        own = [row for s in SETTINGS for row in apart("speed", *s, given, executor=executor)]
+        for name in MIXES:
+            best = fastest(own, name, "engine")
+            setting = int(str(best["threads"])), str(best["waiting"])
+            rate = LOAD * float(str(best["images_s"]))
+            own += apart("load", *setting, given, mix=name, rate=rate, executor=executor)
+        rows += own
     rows += apart("own", 1, "passive", given)
     for i, row in enumerate(rows):
         results.show(row, i == 0, results.SERVE_SHOWN)
@@ -61,10 +68,11 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m benchmarks.runs.serve", description=__doc__)
-    made.add_argument("--requests", type=int, default=160)
-    made.add_argument("--repeats", type=int, default=5)
+    made.add_argument("--requests", type=int, default=640)
+    made.add_argument("--repeats", type=int, default=1)
+    made.add_argument("--executors", nargs="+", default=EXECUTORS, choices=EXECUTORS)
     made.add_argument("--no-save", action="store_true", help="print only")
-    for name in ("part", "mix", "waiting"):
+    for name in ("part", "mix", "waiting", "executor"):
         made.add_argument(f"--{name}", help=argparse.SUPPRESS)
     made.add_argument("--rate", type=float, help=argparse.SUPPRESS)
     return made
@@ -77,10 +85,11 @@ def apart(
     given: argparse.Namespace,
     mix: str = "",
     rate: float = 1.0,
+    executor: str = "",
 ) -> list[results.Row]:
     """The rows of a part, measured in a process whose threads wait so."""
     words = [
-        "--part", part, "--waiting", waiting, "--mix", mix, "--rate", str(rate),
+        "--part", part, "--waiting", waiting, "--mix", mix, "--rate", str(rate), "--executor", executor,
         "--requests", str(given.requests), "--repeats", str(given.repeats),
     ]  # fmt: skip
     own = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": waiting}
@@ -104,8 +113,7 @@ def speed(given: argparse.Namespace) -> list[results.Row]:
     """All requests at once with every contender in turn; and the network's own calls."""
     rows = []
     for name, mix in MIXES.items():
-        with Bench(load_network("digits"), mix, SEATS, given.requests) as bench:
-            bench.warm()
+        with _bench(given, mix) as bench:
             load = at_once(bench.load(given.requests, 1.0))
             images = sum(len(one.seeds) for one in load)
             took: dict[str, list[float]] = {}
@@ -119,6 +127,15 @@ def speed(given: argparse.Namespace) -> list[results.Row]:
                 about = {"occupancy": taken[who]} | _rates(Spread.of(each))
                 rows.append(_row(given, others, mix=name, contender=who, load="all", **about))
     return rows + _calls(given)
+
+
+@contextmanager
+def _bench(given: argparse.Namespace, mix: tuple[Kind, ...]) -> Iterator[Bench]:
+    """The contenders of a mix, warm."""
+    network = load_network("digits")
+    with Bench(network, mix, SEATS, given.requests, executor=given.executor) as bench:
+        bench.warm()
+        yield bench
 
 
 def _contenders(
@@ -143,17 +160,15 @@ def _contenders(
 
 
 def _calls(given: argparse.Namespace) -> list[results.Row]:
-    """The network alone, at batches of 1 and of all seats: what batching can gain at most."""
-    network, rows = load_network("digits"), []
+    """A row of the network alone, at batches of 1 and of all seats: what batching can gain at most."""
+    rows = []
     for count in (1, SEATS):
-        x, label = torch.zeros(count, *network.shape), torch.full((count,), 0.5)
-        condition = torch.zeros(count, dtype=torch.int64)
+        sampler = Sampler(load_network("digits"), "ddim", STEPS, executor=given.executor)
         seconds, others = [], Others()
-        with torch.inference_mode():
-            for i in range(10 * given.repeats + 3):
-                began = perf_counter()
-                network(x, label, condition)
-                seconds += [perf_counter() - began] if i >= 3 else []
+        for i in range(2 * given.repeats + 3):
+            began = perf_counter()
+            sampler.sample(count, condition=0)
+            seconds += [(perf_counter() - began) / STEPS] if i else []
         spread = Spread.of(seconds)
         rows.append(_row(given, others, contender=f"network of {count}", us_row=spread.median))
     return rows
@@ -162,8 +177,7 @@ def _calls(given: argparse.Namespace) -> list[results.Row]:
 def load(given: argparse.Namespace) -> list[results.Row]:
     """Requests as they come, at a share of what the engine can."""
     rows = []
-    with Bench(load_network("digits"), MIXES[given.mix], SEATS, given.requests) as bench:
-        bench.warm()
+    with _bench(given, MIXES[given.mix]) as bench:
         coming = bench.load(given.requests * max(1, given.repeats // 2), given.rate)
         for name in ("engine", "static"):
             others = Others()
@@ -205,7 +219,7 @@ def _rates(spread: Spread) -> dict[str, float]:
 
 
 def _row(given: argparse.Namespace, others: Others, **known: object) -> results.Row:
-    about = {"waiting": given.waiting, "requests": given.requests, "repeats": given.repeats}
+    about = {name: vars(given)[name] for name in ("waiting", "executor", "requests", "repeats")}
     share = {"others": others.share()}
     return results.row(torch.device("cpu"), results.SERVE_KEYS, **about | share | known)  # type: ignore[arg-type]
 

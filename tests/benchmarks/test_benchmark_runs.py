@@ -270,7 +270,7 @@ def test_rows_of_an_engine_under_load(monkeypatch, tmp_path):
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     few = tuple(serve.Kind.model_validate({"spec": {"solver": "ddim", "steps": s}}) for s in (1, 2))
     monkeypatch.setattr(serve, "MIXES", dict.fromkeys(serve.MIXES, few))
-    words = ["--requests", "16", "--repeats", "1", "--waiting", "passive", "--rate", "200"]
+    words = ["--requests", "16", "--waiting", "passive", "--rate", "200", "--executor", "eager"]
     given = serve.parser().parse_args(words)
     rows = serve.speed(given)
     best = serve.fastest(rows, "short", "engine")
