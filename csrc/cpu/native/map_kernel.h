@@ -158,10 +158,11 @@ constexpr int64_t TYPE_BYTES[] = {4, 8, 8, 4, 1};
 class Runs {
  public:
   Runs(const MapWalk& w, int64_t first) : w(w) {
-    for (int d = w.dims - 1; d >= 0; --d) {
+    for (int d = w.dims - 1; d > 0; --d) {
       index[d] = first % w.size[d], first /= w.size[d];
       offset += index[d] * w.stride[d];
     }
+    index[0] = first, offset += first * w.stride[0];  // most have one axis, and no division
   }
   int64_t stride() const { return w.stride[w.dims - 1]; }
   int64_t left() const { return w.size[w.dims - 1] - index[w.dims - 1]; }
