@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 REGISTERS = 16
+FEW = 8  # registers that are taken in turn: what the next block has in common may still be there
 DIMS = 5
 
 # Operands and constants of each function; csrc/cpu/native/map.h says what they do.
@@ -131,8 +132,8 @@ class Expression:
                     f"{len(at)} values of this expression are made before the {REGISTERS + 1}th that is "
                     f"alive; there are {REGISTERS} registers: cut the expression in two"
                 )
-            free.sort(reverse=True)
-            at[value] = free.pop()
+            at[value] = next((r for r in free if r < FEW), min(free))
+            free.remove(at[value])
             code.append(Instruction(node.function, at[value], operands, node.x, node.y))
         return code + [Instruction("store", output, (at[value],)) for output, value in stores]
 

@@ -102,7 +102,7 @@ int64_t block_of(const MapPlan& plan) {
   int32_t last = 0;
   for (const MapInstruction& code : plan.code)
     if (code.function != MAP_store) last = std::max(last, code.to);
-  const int64_t block = last < 4 ? 1024 : last < 8 ? 512 : 256;
+  const int64_t block = last < 8 ? 1024 : 256;
   int64_t row = ALIGNED;
   for (const MapWalk& in : plan.inputs)
     if (in.dims > 1 && in.stride[in.dims - 2] == 0) row = std::max(row, in.size[in.dims - 1]);

@@ -80,25 +80,62 @@ DE_FUNCTION(round, round_even(v.a))
 struct Register {
   const float* at = nullptr;
   int64_t step = 0;
+  const MapInstruction* by = nullptr;  // what filled the register
   const char* copied = nullptr;  // where an input's values were read that are in its buffer, if all repeat
+  bool kept = false;             // the values are those of the block before
 };
 
-template <class Function, int OPERANDS>
-void each_vector(const Register* r, const MapInstruction& code, float* to, int64_t n) {
-  Register a = r[code.operands[0]], b = r[code.operands[1]], c = r[code.operands[2]];
+// Functions of a cost up to CHEAP wait for loads and stores: four vectors at a time, at steps that are known.
+constexpr int CHEAP = 3, TOGETHER = 4;
+
+template <class Function, int OPERANDS, int STEP_A, int STEP_B, int STEP_C, int COUNT>
+DE_INLINE void some_vectors(const float* a, const float* b, const float* c, Values& v, float* to) {
+  Float y[COUNT];
+  for (int k = 0; k < COUNT; ++k) {
+    v.a = load<Float>(a + k * STEP_A);
+    if (OPERANDS > 1) v.b = load<Float>(b + k * STEP_B);
+    if (OPERANDS > 2) v.c = load<Float>(c + k * STEP_C);
+    y[k] = Function::of(v);
+  }
+  for (int k = 0; k < COUNT; ++k) store(to + k * W, y[k]);
+}
+
+template <class Function, int OPERANDS, int COST, int STEP_A, int STEP_B, int STEP_C>
+void each_vector(const float* a, const float* b, const float* c, Values v, float* to, int64_t n) {
+  constexpr int COUNT = COST <= CHEAP ? TOGETHER : 1;
+  int64_t i = 0;
+  for (; i + COUNT * W <= n; i += COUNT * W) {
+    some_vectors<Function, OPERANDS, STEP_A, STEP_B, STEP_C, COUNT>(a, b, c, v, to + i);
+    a += COUNT * STEP_A, b += COUNT * STEP_B, c += COUNT * STEP_C;
+  }
+  for (; i < n; i += W) {
+    some_vectors<Function, OPERANDS, STEP_A, STEP_B, STEP_C, 1>(a, b, c, v, to + i);
+    a += STEP_A, b += STEP_B, c += STEP_C;
+  }
+}
+
+template <class Function, int OPERANDS, int COST, int... STEPS>
+DE_INLINE void with_steps(const Register* const* r, const Values& v, float* to, int64_t n) {
+  if constexpr (sizeof...(STEPS) == MAP_OPERANDS)
+    each_vector<Function, OPERANDS, COST, STEPS...>(r[0]->at, r[1]->at, r[2]->at, v, to, n);
+  else if (sizeof...(STEPS) >= OPERANDS || r[sizeof...(STEPS)]->step == 0)
+    with_steps<Function, OPERANDS, COST, STEPS..., 0>(r, v, to, n);
+  else
+    with_steps<Function, OPERANDS, COST, STEPS..., W>(r, v, to, n);
+}
+
+template <class Function, int OPERANDS, int COST>
+void run_function(const Register* registers, const MapInstruction& code, float* to, int64_t n) {
+  const Register* r[MAP_OPERANDS];
+  for (int k = 0; k < MAP_OPERANDS; ++k) r[k] = &registers[code.operands[k]];
   Values v{};
   v.x = splat(code.x), v.y = splat(code.y);
-  for (int64_t i = 0; i < n; i += W) {
-    v.a = load<Float>(a.at), a.at += a.step;
-    if (OPERANDS > 1) v.b = load<Float>(b.at), b.at += b.step;
-    if (OPERANDS > 2) v.c = load<Float>(c.at), c.at += c.step;
-    store(to + i, Function::of(v));
-  }
+  with_steps<Function, OPERANDS, COST>(r, v, to, n);
 }
 
 using MapLoop = void (*)(const Register*, const MapInstruction&, float* to, int64_t n);
 constexpr MapLoop MAP_LOOPS[] = {
-#define F(name, operands, ...) each_vector<Do_##name, operands>,
+#define F(name, operands, constants, cost) run_function<Do_##name, operands, cost>,
     DE_MAP_FUNCTIONS(F)
 #undef F
 };
@@ -121,10 +158,11 @@ constexpr int64_t TYPE_BYTES[] = {4, 8, 8, 4, 1};
 class Runs {
  public:
   Runs(const MapWalk& w, int64_t first) : w(w) {
-    for (int d = w.dims - 1; d >= 0; --d) {
+    for (int d = w.dims - 1; d > 0; --d) {
       index[d] = first % w.size[d], first /= w.size[d];
       offset += index[d] * w.stride[d];
     }
+    index[0] = first, offset += first * w.stride[0];  // most have one axis, and no division
   }
   int64_t stride() const { return w.stride[w.dims - 1]; }
   int64_t left() const { return w.size[w.dims - 1] - index[w.dims - 1]; }
@@ -161,16 +199,23 @@ Register read_block(const MapWalk& w, int64_t first, int64_t n, int64_t padded, 
     store(one, splat(value));
     return {one, 0};
   }
-  if (w.in_place && runs.left() >= n && runs.stride() == 1 && n == padded) return {(const float*)runs.at(), W};
+  if (w.in_place && runs.left() >= n && runs.stride() == 1 && n == padded) {
+    const float* at = (const float*)runs.at();
+    return {at, W, nullptr, nullptr, before.at == at};
+  }
   const char* copied = runs.repeats(n) ? runs.at() : nullptr;
-  if (copied && before.copied == copied) return before;
+  if (copied && before.copied == copied) {
+    Register kept = before;
+    kept.kept = true;
+    return kept;
+  }
   for (int64_t i = 0, part; i < n; i += part) {
     part = std::min(n - i, runs.left());
     READ_RUN[w.type](runs.at(), runs.stride(), part, buffer + i);
     runs.advance(part);
   }
   std::fill(buffer + n, buffer + padded, 0.0f);
-  return {buffer, W, copied};
+  return {buffer, W, nullptr, copied};
 }
 
 // Where n elements of an output may be written as whole vectors, or null.
@@ -205,13 +250,18 @@ struct MapBlock {
 
   // The result of a function whose operands are one value each is one value.
   void compute(const MapInstruction& code, const MapInstruction* next) {
-    bool same = true;
-    for (int32_t r : code.operands) same &= registers[r].step == 0;
+    Register& result = registers[code.to];
+    bool same = true, kept = result.by == &code && n == plan.block;
+    for (int32_t r : code.operands) same &= registers[r].step == 0, kept &= registers[r].kept;
+    if (kept) {
+      result.kept = true;
+      return;
+    }
     float* to = same ? one(code.to) : buffer(code.to);
     if (!same && next && next->function == MAP_store && next->operands[0] == code.to)
       if (float* out = whole_vectors(plan.outputs[next->to], first, n)) to = out;
     MAP_LOOPS[code.function](registers, code, to, same ? W : padded);
-    registers[code.to] = {to, same ? 0 : W};
+    result = {to, same ? 0 : W, &code};
   }
 
   void write(const MapInstruction& code) const {
@@ -228,12 +278,13 @@ struct MapBlock {
       if (code->function < MAP_FUNCTIONS) {
         compute(*code, code + 1 < end ? code + 1 : nullptr);
       } else if (code->function == MAP_load) {
-        const Register before = n == plan.block ? registers[to] : Register{};
+        const Register before = registers[to].by == code && n == plan.block ? registers[to] : Register{};
         registers[to] =
             read_block(plan.inputs[code->operands[0]], first, n, padded, buffer(to), one(to), before);
+        registers[to].by = code;
       } else if (code->function == MAP_constant) {
         store(one(to), splat(code->x));
-        registers[to] = {one(to), 0};
+        registers[to] = {one(to), 0, code, nullptr, registers[to].by == code};
       } else {
         write(*code);
       }
