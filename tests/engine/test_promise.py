@@ -329,5 +329,5 @@ def test_requests_under_load(executor, batch):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("batch", ["bucket", "fixed"])
-def test_two_thousand_requests_under_load(executor, batch):
-    check_load(executor, batch, requests=2000, steps=50, digits=200)
+def test_two_thousand_requests_of_each_network_under_load(executor, batch):
+    check_load(executor, batch, requests=4000, steps=50, digits=2000)

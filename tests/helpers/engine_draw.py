@@ -11,6 +11,7 @@ from diffusion_engine.processes import VP
 from diffusion_engine.sampler.request import Request
 
 SOLVERS = sorted(suited(VP()))
+OPTIONS = {"ald": {"n_steps": 3}}  # of a hundred calls a level
 # What `submit` takes beside what `sample` does.
 QUEUED = ("spec", "network", "adapter", "priority", "key")
 
@@ -27,15 +28,17 @@ class Draw:
     def __init__(self, rng, networks, steps, decoder=None):
         self.rng, self.networks, self.steps = rng, networks, steps
         self._sampler = lru_cache(64)(
-            lambda of, solver, steps: Sampler(networks[of], solver, steps, decoder=decoder)
+            lambda of, solver, steps: Sampler(
+                networks[of], solver, steps, decoder=decoder, **OPTIONS.get(solver, {})
+            )
         )
 
     def request(self, network):
         """What is submitted, drawn: a plain request and what suits it of the rest."""
         rng, n = self.rng, self.rng.choice((1, 1, 1, 2, 3))
-        few = math.ceil(self.steps ** rng.random())  # most are short
+        few, solver = math.ceil(self.steps ** rng.random()), rng.choice(SOLVERS)  # most are short
         about = {
-            "spec": {"solver": rng.choice(SOLVERS), "steps": few},
+            "spec": {"solver": {"name": solver, "options": OPTIONS.get(solver, {})}, "steps": few},
             "network": network,
             "condition": [rng.randrange(10) for _ in range(n)],
             "guidance": [rng.choice((1.0, 1.0, 2.0, 4.5)) for _ in range(n)],
@@ -54,7 +57,7 @@ class Draw:
     def sampler(self, about):
         """What makes a request alone."""
         of, spec = (about["network"], about.get("adapter")), about["spec"]
-        return self._sampler(of, spec["solver"], spec["steps"])
+        return self._sampler(of, spec["solver"]["name"], spec["steps"])
 
     def objection(self, about):
         """Why a sampler does not make a request; None where it does."""
@@ -78,7 +81,8 @@ class Draw:
     def _normals(self, about):
         """[rows, draws, n, *shape], for the rows of the request's plans."""
         rows, n = max(len(plan.rows) for plan in self.plans(about)), len(about["seeds"])
-        return self.images(about, rows * 3 * n).unflatten(0, (rows, 3, n))
+        draws = 3 if "mask" in about else 2
+        return self.images(about, rows * draws * n).unflatten(0, (rows, draws, n))
 
 
 def alone(about):

@@ -14,7 +14,7 @@ from torch import nn
 from diffusion_engine import Decoder, Sampler, zoo
 from diffusion_engine.engine import Engine
 
-WAIT = 600
+WAIT = 1800
 # Tensors that a recipe does not hold, and what is recorded.
 GIVEN = ("x", "mask", "known", "record")
 ADAPTERS = {
