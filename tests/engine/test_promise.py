@@ -326,7 +326,14 @@ def test_sizes_with_all_else_that_a_recipe_needs():
         )
 
 
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Of a request of three samples the jobs are made two at a time."""
+    monkeypatch.setattr("diffusion_engine.engine.ticket.CHUNK", 2)
+
+
 @pytest.mark.parametrize("batch", ["bucket", "fixed"])
+@pytest.mark.usefixtures("small_chunks")
 def test_requests_under_load(executor, batch):
     check_load(executor, batch, requests=150, steps=12, digits=8)
 
@@ -334,5 +341,6 @@ def test_requests_under_load(executor, batch):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("batch", ["bucket", "fixed"])
+@pytest.mark.usefixtures("small_chunks")
 def test_two_thousand_requests_of_each_network_under_load(executor, batch):
     check_load(executor, batch, requests=4000, steps=50, digits=2000)
