@@ -15,6 +15,7 @@ from ..networks.placement import evaluating
 from ..networks.wrapper import unwrapped
 from ..ops import layout
 from ..sampler.request import Request
+from ..sampler.runner import distinct
 from ..sampler.sampler import Sampler
 from ..sampler.spec import Spec
 from .errors import EngineClosed, EngineError
@@ -75,21 +76,16 @@ class Served:
 
         Raises ValueError where it does not suit the network or its batches, and EngineClosed.
         """
-        with self._lock:  # the network stays until the request is there
+        with self._lock:  # for no longer than this: a large request takes long
             if self._closed:
                 raise EngineClosed("the engine is closed; make another")
-            return self._ticket(spec, n, given, under)
-
-    def _ticket(
-        self, spec: Spec, n: int | None, given: Mapping[str, Any], under: str | None
-    ) -> Ticket:
-        adapter = None if under is None else self.weights.named(under)
-        sampler = self.sampler(spec)
+            adapter = None if under is None else self.weights.named(under)
+            sampler = self.sampler(spec)
         asked = {name: value for name, value in spec.request().items() if value}
         request = Request.of(sampler, n, **asked | dict(given))
-        plans, network = sampler.planned(request), self.network
+        plans, network = sampler.planned(request), sampler.network
         _, capacity = sampler.prepared(network, request.part(0, 1), plans[:1], denoised=True)
-        widest = max(plans, key=lambda plan: (plan.entries, len(plan.rows)))
+        widest = max(distinct(plans), key=lambda plan: (plan.entries, len(plan.rows)))
         room = roomy(capacity, self.capacity, network.null is not None)
         if objection := room.plan_objection(widest):
             raise ValueError(f"the request does not fit the engine's batch: {objection}")

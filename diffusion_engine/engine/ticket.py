@@ -18,6 +18,7 @@ from ..rollouts.tape import Tape, tapes
 from ..sampler.nonfinite import finite_images
 from ..sampler.request import Request
 from ..sampler.result import Result
+from ..sampler.runner import distinct
 from ..sampler.sampler import Sampler
 from .adapter import Adapter
 from .handle import Handle, Status
@@ -73,7 +74,7 @@ class Ticket:
     bucket: int | None = None
     probe: Probe | None = None
     calls: dict[int, Runs] = field(default_factory=dict)
-    tapes: list[Tape] = field(default_factory=list)
+    tapes: dict[int, Tape] = field(default_factory=dict)
     handle: Handle = field(init=False)
     _jobs: list[Job] = field(default_factory=list)
     _first: int = 0
@@ -81,8 +82,7 @@ class Ticket:
     def __post_init__(self) -> None:
         self.request = _owned(self.request)
         self.samples = [None] * self.request.n
-        self.tapes = tapes(self.request.record, self.plans)
-        rows = max(len(plan.rows) for plan in self.plans)
+        rows = max(len(plan.rows) for plan in distinct(self.plans))
         slow = self.sampler.decoder is not None or bool(self.request.record)
         self.handle = Handle(self.request.n, rows, self._result, slow)
         self._pixels = math.prod(self.capacity.shape)
@@ -140,8 +140,9 @@ class Ticket:
         # Normals that a function makes are asked for sample by sample: each is at a row of its own.
         size = 1 if callable(self.request.noise) else CHUNK
         part, plans = self.request.part(first, first + size), self.plans[first : first + size]
-        heard = self.tapes[first : first + size]
-        jobs = self.sampler.prepared(self.served.network, part, plans, heard=heard)[0]
+        new = enumerate(tapes(self.request.record, plans), first)
+        heard = [self.tapes.setdefault(i, tape) for i, tape in new]
+        jobs = self.sampler.prepared(self.sampler.network, part, plans, heard=heard)[0]
         self._jobs = [
             job if job.noise is None else replace(job, noise=partial(self._normals, job.noise))
             for job in jobs
@@ -166,7 +167,7 @@ class Ticket:
         """It has ended: what is still held its handle holds, which where it is done are the samples."""
         self.gone, self._jobs = True, []
         if status != "done":
-            self.samples, self.tapes, self.calls = [], [], {}
+            self.samples, self.tapes, self.calls = [], {}, {}
         del self.handle
 
     def _recipe(self) -> dict[str, Any]:
@@ -207,7 +208,7 @@ class Ticket:
             recipe=self._recipe(),
             finite=finite,
             latents=latents,
-            rollout=self.sampler.rollout_of(self.request, self.plans, self.tapes),
+            rollout=self.sampler.rollout_of(self.request, self.plans, list(self.tapes.values())),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -75,6 +75,27 @@ def kept_slots(plan: Plan) -> tuple[int, ...]:
     return tuple(sorted({0} | plan.rows[0].new.keys() | drawn))
 
 
+class Kept(NamedTuple):
+    """What tapes keep of a plan.
+
+    slots    the kept ones, and the row that first writes each
+    learned  the rows with a learned variance
+    """
+
+    slots: dict[int, int]
+    learned: frozenset[int]
+
+
+def _kept(plan: Plan) -> Kept:
+    """Found once, and kept with the plan."""
+    if "kept" not in plan.packed:
+        plan.packed["kept"] = Kept(
+            {k: _first_written(plan, k) for k in kept_slots(plan)},
+            frozenset(i for i, row in enumerate(plan.rows) if row.learned),
+        )
+    return plan.packed["kept"]
+
+
 def _first_written(plan: Plan, slot: int) -> int:
     return next(i for i, row in enumerate(plan.rows) if slot in row.new)
 
@@ -90,9 +111,10 @@ class Tape:
     """
 
     def __init__(self, plan: Plan, states: bool) -> None:
-        self._slots = {k: _first_written(plan, k) for k in kept_slots(plan)} if states else {}
+        kept = _kept(plan)
+        self._slots = kept.slots if states else {}
         self._variance = plan.slots - 1  # where `recordable` keeps it
-        self._learned = {i for i, row in enumerate(plan.rows) if row.learned}
+        self._learned = kept.learned
         self.states: dict[int, Tensor] = {}
         self.variances: dict[int, Tensor] = {}
         self.noise: dict[tuple[int, int], Tensor] = {}

@@ -96,11 +96,13 @@ def _expanded(run: Run) -> Iterator[list[Where]]:
 
 def _check(plans: Sequence[Plan], calls: Sequence[Sequence[Run]]) -> None:
     for i, (plan, sample) in enumerate(zip(plans, calls, strict=True)):
-        said = [len(run) // 2 for run in sample for _ in range(run[0])]
         made = [len({*branches}) for branches in plan.branches if branches]
-        if said != made:
+        count = sum(run[0] for run in sample)
+        entries = sum(run[0] * (len(run) // 2) for run in sample)
+        # A run may say any number of calls: they are told one by one where there are as many as are made.
+        if count != len(made) or made != [len(run) // 2 for run in sample for _ in range(run[0])]:
             raise ValueError(
-                f"calls[{i}] are {len(said)} calls of {sum(said)} entries and the sample makes {len(made)} "
+                f"calls[{i}] are {count} calls of {entries} entries and the sample makes {len(made)} "
                 f"of {sum(made)}: replay the recipe with the network and the options that it was made "
                 "with, or give calls=None"
             )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from .. import checks
 from ..processes import Point
+from .numbers import runs
 from .wanted import SEED
 
 
@@ -37,18 +37,6 @@ def _level(given: Any) -> Any:
     return (given.t, given.alpha, given.sigma) if isinstance(given, Point) else given
 
 
-def _calls(given: Sequence[Sequence[Sequence[int]]]) -> Any:
-    for i, sample in enumerate(given):
-        for run in sample:
-            places = zip(run[1::2], run[2::2], strict=False)
-            if len(run) % 2 == 0 or run[0] < 1 or not all(0 <= p < s for s, p in places):
-                raise ValueError(
-                    f"calls[{i}] has the run {list(run)}: it is (calls, size, place, size, place, ...), with "
-                    "each place below its size"
-                )
-    return given
-
-
 Number = Annotated[float, BeforeValidator(_number)]
 Labels = Annotated[tuple[int | tuple[Any, ...], ...], BeforeValidator(_labels)]
 Seed = Annotated[int, Field(ge=0, lt=2**64), BeforeValidator(_seed)]
@@ -58,4 +46,4 @@ Dtype = Literal["float16", "bfloat16", "float32", "float64"]
 # What a recipe cannot hold and is given again.
 Need = Literal["condition", "compose", "x", "mask", "known", "noise", "plan"]
 # Runs of each sample: so many calls, and the size and place of each entry of one (buckets.py).
-Calls = Annotated[tuple[tuple[tuple[int, ...], ...], ...], AfterValidator(_calls)]
+Calls = Annotated[tuple[tuple[tuple[int, ...], ...], ...], AfterValidator(runs)]

@@ -1,13 +1,20 @@
-"""The seeds and scales of a request, one of each a sample."""
+"""The seeds and scales of a request, one of each a sample, and the sizes of its calls."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from .. import checks
 from .wanted import SEED
 
 COUNT = "ask for at least 1 sample"
+SIZE = 1 << 16  # entries of a call that is made again: a recipe may come from anybody
+BUCKET = f"entries of a call of the network, from 1 to {SIZE}"
+RUN = (
+    "it is (calls, size, place, size, place, ...), with each place below its size and no size above "
+    f"{SIZE}"
+)
 
 
 def seeds(
@@ -48,3 +55,27 @@ def scales(name: str, given: float | Sequence[float], n: int) -> tuple[float, ..
             f"{len(made)} guidance scales for {n} samples; give one number, or one a sample"
         )
     return made
+
+
+def bucket(given: Any) -> int:
+    """Entries of every call. Raises ValueError where they make no sense."""
+    if (size := checks.whole("bucket", given, 1, BUCKET)) > SIZE:
+        raise ValueError(f"bucket={size}: {BUCKET}")
+    return size
+
+
+def runs(calls: Iterable[Any]) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """Those of each sample, as Recipe.calls has them. Raises ValueError where they make no sense."""
+    return tuple(
+        tuple(_run(i, run) for run in checks.entries(f"calls[{i}]", sample, "give its runs"))
+        for i, sample in enumerate(calls)
+    )
+
+
+def _run(sample: int, given: Any) -> tuple[int, ...]:
+    run = tuple(given) if isinstance(given, (list, tuple)) else ()
+    whole = len(run) % 2 == 1 and all(type(value) is int for value in run) and run[0] > 0
+    if not whole or not all(0 <= p < s <= SIZE for s, p in zip(run[1::2], run[2::2], strict=True)):
+        said = checks.said(list(run) if run else given)
+        raise ValueError(f"calls[{sample}] has the run {said}: {RUN}")
+    return run

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 Compose = Sequence[tuple[Any, float | Sequence[float]]]
 # Given normals, or "brownian"
 Noise = Tensor | Callable[[int, int, tuple[int, ...]], Tensor] | str
-BUCKET = "entries of a call of the network, at least 1"
 
 
 class SamplerLike(Protocol):
@@ -238,10 +237,12 @@ def _sizes(
     """The sizes of the network's calls, as checked."""
     if bucket is not None and calls is not None:
         raise ValueError("bucket and calls both say how large the network's calls are; give one")
-    bucket = None if bucket is None else checks.whole("bucket", bucket, 1, BUCKET)
+    bucket = None if bucket is None else numbers.bucket(bucket)
     if calls is None:
         return bucket, None
-    listed = tuple(checks.entries("calls", calls, "give the runs of each sample, as recipes do"))
+    listed = numbers.runs(
+        checks.entries("calls", calls, "give the runs of each sample, as recipes do")
+    )
     if len(listed) != n:
         raise ValueError(f"calls are of {len(listed)} samples and {n} are made; give those of each")
     return None, listed

@@ -38,6 +38,11 @@ BATCH = "at least 1 sample a batch"
 Made = tuple[Tensor, list[bool], Tensor | None, Rollout | None]
 
 
+def distinct(plans: Sequence[Plan]) -> list[Plan]:
+    """Each plan once; those of a sampler are the same objects."""
+    return list({id(plan): plan for plan in plans}.values())
+
+
 class Runner:
     """Where and how a network runs; Sampler explains the arguments.
 
@@ -103,15 +108,15 @@ class Runner:
     ) -> Made:
         """The samples of a part of a request, each by its own of the plans: all are admitted and step while
         one lives."""
-        network, distinct = self._followed(), list({id(plan): plan for plan in plans}.values())
+        network, each_plan = self._followed(), distinct(plans)
         heard = tapes(part.record, plans)
         each, capacity = self.prepared(network, part, plans, on_step is not None, heard)
         if progress is None and not self.executor.between_rows:
             progress = False
-        seen = bar(max(len(plan.rows) for plan in distinct) - 1, progress)
+        seen = bar(max(len(plan.rows) for plan in each_plan) - 1, progress)
         parts = 1 if part.encoding is None else network.process.parts
         with seen or nullcontext(), evaluating(network.module, unwrapped(network.module)):
-            watch = watcher(distinct, part.n, seen, on_step, every)
+            watch = watcher(each_plan, part.n, seen, on_step, every)
             with self._batch(network, capacity, part) as batch:
                 seats = [batch.admit(job) for job in each]
                 if part.sized:
@@ -152,7 +157,7 @@ class Runner:
             each = [tape.of(job) for tape, job in zip(heard, each, strict=True)]
         return each, Capacity.of(
             network,
-            list({id(plan): plan for plan in plans}.values()),
+            distinct(plans),
             part.n,
             device=self.device,
             dtype=self.dtype,

@@ -298,7 +298,8 @@ class Sampler(Runner):
         if part.x is not None and part.x.shape[1] > self.network.shape[0]:
             kind = "whole"
         masked = part.mask is not None
-        of = {s: self._plans.of(s, part.start, kind, masked, part.encoding) for s in part.scales}
+        scales = dict.fromkeys(part.scales)
+        of = {s: self._plans.of(s, part.start, kind, masked, part.encoding) for s in scales}
         if isinstance(part.noise, str):  # "brownian", of which Request made sure
             for objection in filter(None, map(brownian.objection, of.values())):
                 raise ValueError(objection)

@@ -24,6 +24,7 @@ from ..processes import Point
 from ..processes.grids import STEPS
 from .fields import Calls, Dtype, Labels, Level, Need, Number, Range, Seed
 from .model import Model
+from .numbers import SIZE, bucket
 from .wanted import REFINE, START
 
 FORMAT, RNG = "diffusion-engine-recipe/2", "philox4x32-10/2"
@@ -213,7 +214,7 @@ class Recipe(Asked):
     condition: Labels | None
     compose: tuple[Labels, ...] | None = None
     guidance: tuple[Number, ...] | tuple[tuple[Number, ...], ...]
-    bucket: int | None = Field(None, ge=1)
+    bucket: int | None = Field(None, ge=1, le=SIZE)
     calls: Calls | None = None
     needs: tuple[Need, ...]
 
@@ -238,6 +239,11 @@ class Recipe(Asked):
                     "version that made it"
                 )
         return given
+
+    @field_validator("bucket", mode="before")
+    @classmethod
+    def _bucket(cls, given: Any) -> int | None:
+        return None if given is None else bucket(given)
 
     @classmethod
     def sentence(cls, error: ValidationError) -> str:

@@ -5,7 +5,18 @@ import threading
 
 import pytest
 import torch
-from adapter_cases import PAIR, SCALED, WAIT, WHOLE, Mixing, alone, drawn, network
+from adapter_cases import (
+    PAIR,
+    SCALED,
+    WAIT,
+    WHOLE,
+    Mixing,
+    alone,
+    drawn,
+    merged,
+    network,
+    weight_of,
+)
 from tape import launches_are_recorded, taping  # noqa: F401
 from torch import nn
 
@@ -18,25 +29,6 @@ SPEC = {"solver": "dpmpp_2m", "steps": 4}
 
 
 ADAPTERS = {"whole": WHOLE, "pair": PAIR, "scaled": SCALED}
-
-
-def weight_of(weight, delta):
-    """W + D or W + scale B A in float32, rounded once."""
-    if isinstance(delta, torch.Tensor):
-        return (weight.float() + delta.float()).to(weight.dtype)
-    a, b, scale = (*delta, 1.0)[:3]
-    product = b.float().flatten(1) @ a.float().flatten(1)
-    return (weight.float() + scale * product.reshape(weight.shape)).to(weight.dtype)
-
-
-def merged(of, deltas):
-    """The network with other weights."""
-    module = copy.deepcopy(of.module)
-    with torch.no_grad():
-        for name, delta in deltas.items():
-            weight = module.get_parameter(name)
-            weight.copy_(weight_of(weight, delta))
-    return of.with_module(module)
 
 
 class Gate:

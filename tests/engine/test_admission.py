@@ -2,6 +2,7 @@
 
 import math
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -285,6 +286,33 @@ def test_a_condition_of_another_shape_fails_alone():
         with pytest.raises(ValueError, match="a batch of 5 for one of 1"):
             bad.result(TIMEOUT)
         ends(*good)
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_request_that_takes_long_to_check_keeps_nobody_waiting(closed):
+    reached, go = threading.Event(), threading.Event()
+
+    def seeds():
+        yield 1
+        reached.set()
+        assert go.wait(TIMEOUT)
+        yield 2
+
+    with running(2) as (_, engine), ThreadPoolExecutor(1) as pool:
+        ends(engine.submit(spec(), **one(3)))
+        large = pool.submit(lambda: engine.submit(spec(), seeds=seeds(), condition=[1, 2]))
+        assert reached.wait(TIMEOUT)
+        try:
+            assert same(engine.submit(spec(steps=3), **one(5)), steps=3, **one(5))
+            if closed:
+                engine.close()
+        finally:
+            go.set()
+        if closed:
+            with pytest.raises(EngineClosed):
+                large.result(TIMEOUT)
+        else:
+            assert same(large.result(TIMEOUT), seeds=[1, 2], condition=[1, 2])
 
 
 def test_an_engine_that_makes_no_sense():

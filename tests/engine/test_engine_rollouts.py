@@ -7,8 +7,10 @@ from sampler_cases import elementwise
 
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.engine import Engine
+from diffusion_engine.engine.ticket import CHUNK
 from diffusion_engine.processes import VP
 from diffusion_engine.rollouts import log_prob
+from diffusion_engine.sampler.spec import Spec
 
 TIMEOUT = 60.0
 STATES = ("trajectory", "mean", "std", "noise", "log_prob")
@@ -74,4 +76,12 @@ def test_a_cancelled_request_lets_go_of_its_tapes():
         served.ticket = ticket
         handle = engine.submit({"solver": "flow_sde", "steps": 100}, 50, record=ALL)
         assert handle.cancel()
-    assert seen[0].tapes == [] and seen[0].samples == []
+    assert seen[0].tapes == {} and seen[0].samples == []
+
+
+def test_tapes_are_made_as_the_samples_come():
+    network = ScoreNetwork(elementwise, VP(), (3, 5, 7))
+    with Engine(network, capacity=2) as engine:
+        served = engine._served[""]
+        ticket = served.ticket(Spec(solver="flow_sde", steps=3), 50_000, {"record": ALL})
+        assert len(ticket.tapes) == CHUNK

@@ -275,7 +275,10 @@ def test_a_recipe_says_sizes_to_the_command_line(capsys, tmp_path):
         ({"calls": [[[1, 4]]]}, r"calls\[0\] has the run \[1, 4\]"),
         ({"calls": [[[1, 4, 4]]]}, "each place below its size"),
         ({"calls": [[[0, 4, 1]]]}, "each place below its size"),
+        ({"calls": [[[1, 1 << 17, 0]]]}, "no size above 65536"),
+        ({"calls": [[[10**12, 4, 1]]]}, "1000000000000 calls of 1000000000000 entries"),
         ({"bucket": 0}, "bucket=0"),
+        ({"bucket": 10**9}, "bucket=1000000000: entries of a call of the network, from 1 to 65536"),
         ({"calls": [[[2, 4, 1]]]}, "2 calls of 2 entries and the sample makes 3 of 3"),
         ({"calls": [[[3, 4, 1, 4, 2]]]}, "3 calls of 6 entries"),
         ({"calls": [[[3, 4, 1]]] * 2}, "of 2 samples and 1 are made"),
@@ -287,6 +290,8 @@ def test_sizes_that_make_no_sense(wrong, message):
     recipe = Sampler(own, "ddim", 3).sample().recipe
     with pytest.raises(ValueError, match=message):
         Sampler.replay(own, recipe | wrong)
+    with pytest.raises(ValueError, match=message):
+        Sampler(own, "ddim", 3).sample(**wrong)
 
 
 def test_an_engine_takes_no_sizes():
@@ -321,7 +326,14 @@ def test_sizes_with_all_else_that_a_recipe_needs():
         )
 
 
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Of a request of three samples the jobs are made two at a time."""
+    monkeypatch.setattr("diffusion_engine.engine.ticket.CHUNK", 2)
+
+
 @pytest.mark.parametrize("batch", ["bucket", "fixed"])
+@pytest.mark.usefixtures("small_chunks")
 def test_requests_under_load(executor, batch):
     check_load(executor, batch, requests=150, steps=12, digits=8)
 
@@ -329,5 +341,6 @@ def test_requests_under_load(executor, batch):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("batch", ["bucket", "fixed"])
-def test_two_thousand_requests_under_load(executor, batch):
-    check_load(executor, batch, requests=2000, steps=50, digits=200)
+@pytest.mark.usefixtures("small_chunks")
+def test_two_thousand_requests_of_each_network_under_load(executor, batch):
+    check_load(executor, batch, requests=4000, steps=50, digits=2000)

@@ -12,15 +12,23 @@ from itertools import chain
 import pytest
 import torch
 from engine_cases import TIMEOUT, Network, Poisoned, alone, plain
-from executor_cases import SHAPE
+from engine_load import check_same, decoded
+from executor_cases import CONDITIONAL, SHAPE
 from tape import launches_are_recorded, taping
+from torch import nn
 
+from diffusion_engine import Decoder, Sampler
 from diffusion_engine.engine import Cancelled, DeadlineMissed, Engine, EngineClosed, NonFinite
 
 __all__ = ["launches_are_recorded"]
 EXECUTORS = {"eager": lambda: "eager", "recorder": taping}
 SOLVERS = ("ddim", "heun", "dpmpp_2m", "ddpm", "dpmpp_2m_sde")
+STOCHASTIC = ("ddpm", "dpmpp_2m_sde")
 POISON, NAN = 8, 7
+# A thread that fails asks for nothing more, and the rest would pass.
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+DECODER = Decoder(decoded, scale_factor=2.0)
+ADAPTERS = {"louder": {"gain": torch.tensor([0.25])}}
 
 
 @pytest.fixture(autouse=True)
@@ -31,10 +39,45 @@ def threads_change_places_often():
     sys.setswitchinterval(before)
 
 
+class Gained(nn.Module):
+    """A function of x, label and y, with a weight."""
+
+    def __init__(self, of):
+        super().__init__()
+        self.of = lambda *given: of(*given)  # shared by copies
+        self.gain = nn.Parameter(torch.ones(1))
+
+    def forward(self, x, label, y):
+        return self.of(x, label, y) * self.gain
+
+
+def louder(x, label, y):
+    """The same with the weights of the adapter."""
+    return plain(x, label, y) * 1.25
+
+
+@cache
+def made_by(solver, steps, adapter=None):
+    """What makes a request alone."""
+    network = CONDITIONAL if adapter is None else CONDITIONAL.with_module(louder)
+    return Sampler(network, solver, steps, decoder=DECODER)
+
+
+def normals(*shape):
+    return torch.randn(*shape, *SHAPE, generator=torch.Generator().manual_seed(shape[-1]))
+
+
 @cache
 def given(n):
     """Normals for runs of up to 20 rows."""
-    return torch.randn(20, 2, n, *SHAPE, generator=torch.Generator().manual_seed(n))
+    return normals(20, 3, n)
+
+
+@cache
+def region(n):
+    """What n samples keep: of zeros and ones, and of what lies between."""
+    mask, known = normals(2, n).unbind()
+    return {"mask": (mask > 0).float(), "known": known}, {"mask": mask.sigmoid(), "known": known}
 
 
 def asked(order, spoilt):
@@ -48,9 +91,24 @@ def asked(order, spoilt):
         "condition": [order.randrange(labels) for _ in range(n)],
         "guidance": order.choice((1.0, 1.0, 2.0)),
     }
+    solver, steps, between = order.choice(SOLVERS), order.randint(1, 6), order.randrange(2)
     if order.random() < 0.2:
-        request["noise"] = order.choice((given(n), "brownian", wrong))
-    return order.choice(SOLVERS), order.randint(1, 6), request
+        request["noise"] = order.choice((given(n), drawn, "brownian", wrong))
+    if order.random() < 0.2:
+        request |= region(n)[between]
+    if order.random() < 0.2:
+        request["adapter"] = "louder"
+    mixed = isinstance(request.get("noise"), str) or ("mask" in request and between)
+    if order.random() < 0.2 and not mixed:
+        drawing = steps > 1 and solver in STOCHASTIC
+        request["record"] = (*(("log_prob",) if drawing else ()), "trajectory", "noise")
+    return solver, steps, request
+
+
+def drawn(row, m, seeds):
+    """Normals of a function."""
+    own = [torch.Generator().manual_seed((s << 20) + (row << 2) + m) for s in seeds]
+    return torch.stack([torch.randn(SHAPE, generator=one) for one in own])
 
 
 def wrong(row, m, seeds):
@@ -82,7 +140,9 @@ def check(found, solver, steps, request, spoilt):
     fails = noise is wrong or (spoilt and labels & {POISON, NAN})
     if isinstance(found, Exception) or fails:
         return bool(fails) and isinstance(found, (Poisoned, NonFinite))
-    return torch.equal(found.samples, alone(solver, steps, **request))
+    own = {name: value for name, value in request.items() if name != "adapter"}
+    check_same(found, made_by(solver, steps, request.get("adapter")).sample(**own), request)
+    return True
 
 
 def work(engine, seed, count, spoilt, kept, drop):
@@ -124,6 +184,12 @@ def storm(engine, count, spoilt=False, drop=0.0):
     return threads, kept
 
 
+def serving(run, **how):
+    """An engine of a function, with all that requests ask of it."""
+    network = CONDITIONAL.with_module(Gained(run))
+    return Engine(network, 4, decoder=DECODER, adapters=ADAPTERS, **how)
+
+
 def ended(threads):
     for thread in threads:
         thread.join(2 * TIMEOUT)
@@ -140,9 +206,8 @@ def test_any_order(name, batch):
             7 if batch == "bucket" else 1 << 30,
         )
         network.nan.add(NAN)
-    else:
-        network.score = network.score.with_module(plain)
-    with Engine(network.score, 4, batch=batch, executor=EXECUTORS[name]()) as engine:
+    how = {"batch": batch, "executor": EXECUTORS[name]()}
+    with serving(network.run if spoilt else plain, **how) as engine:
         threads, kept = storm(engine, 25, spoilt)
         ended(threads)
     found = engine.snapshot()  # of an engine that has seen the last cancel
@@ -177,7 +242,7 @@ def test_an_end_in_the_middle(drain):
     network = Network()
     network.raises[POISON] = Poisoned("network")
     network.nan.add(NAN)
-    with Engine(network.score, 4) as engine:
+    with serving(network.run) as engine:
         threads, kept = storm(engine, 40, True, drop=1.0)
         while sum(map(len, kept)) < 40 and any(thread.is_alive() for thread in threads):
             threads[0].join(1e-3)

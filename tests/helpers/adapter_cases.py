@@ -1,5 +1,7 @@
 """Small networks for an engine, whose samples have the same bits in every batch, and requests of them."""
 
+import copy
+
 import torch
 from torch import nn
 
@@ -43,6 +45,25 @@ def alone(of, solver="dpmpp_2m", steps=4, seeds=(0,), **how):
 
 def drawn(*shape, seed):
     return 0.2 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def weight_of(weight, delta):
+    """W + D or W + scale B A in float32, rounded once."""
+    if isinstance(delta, torch.Tensor):
+        return (weight.float() + delta.float()).to(weight.dtype)
+    a, b, scale = (*delta, 1.0)[:3]
+    product = b.float().flatten(1) @ a.float().flatten(1)
+    return (weight.float() + scale * product.reshape(weight.shape)).to(weight.dtype)
+
+
+def merged(of, deltas):
+    """The network with other weights."""
+    module = copy.deepcopy(of.module)
+    with torch.no_grad():
+        for name, delta in deltas.items():
+            weight = module.get_parameter(name)
+            weight.copy_(weight_of(weight, delta))
+    return of.with_module(module)
 
 
 WHOLE = {"mix": drawn(3, 3, seed=1), "bias": drawn(3, seed=2)}
