@@ -2,8 +2,8 @@
 benchmarks.runs.serve.
 
 The digits network, 16 seats, mixes of solvers and of 5 to 50 steps. Every contender runs with 1 and 2 threads
-that wait passively and actively, each setting in a process of its own, and the best of each counts; all on the
-eager executor, and all on the native one.
+that wait passively and actively, each setting in a process of its own, and the best of each counts: all on
+the eager executor, and all on the native one.
 """
 
 from __future__ import annotations
