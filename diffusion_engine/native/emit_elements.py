@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 
-from .. import _cpu
+from ..backends.native import loaded
 from . import operations as ops
 from .emit import Emitter
 from .expression import DIMS, Expression, filled
+
+_cpu: Any = loaded("_cpu")
 
 AXES = 6  # of a copy
 

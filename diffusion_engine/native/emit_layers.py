@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import _cpu
+from ..backends.native import loaded
 from . import operations as ops
 from .emit import ACTIVATIONS, Emitter
+
+_cpu: Any = loaded("_cpu")
 
 
 def conv(emit: Emitter, op: ops.Conv) -> Any:

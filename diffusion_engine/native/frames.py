@@ -74,7 +74,9 @@ def dims_of(owner: Value, seen: Value) -> tuple[Dim, Dim, Dim] | None:
     (b, n, c), (batch, row, channel) = owner.shape, owner.strides
     if seen.offset != owner.offset or seen.meta.numel() != owner.meta.numel():
         return None
-    samples, rows, channels = [], [], []
+    samples: list[int] = []
+    rows: list[int] = []
+    channels: list[int] = []
     order = sorted(range(len(seen.shape)), key=lambda d: -seen.strides[d])
     left = [b, n, c]
     for d in order:

@@ -191,7 +191,7 @@ def _into_norm(owner: Any, term: Any, own: Any, operand: Any) -> Operation | Non
             if part == own:
                 return replace(owner, shift=_vector(*shift))
             inner = _into_norm(owner, part, own, operand) if part[0] == "multiply" else None
-            if inner is not None:
+            if isinstance(inner, Norm):
                 return replace(inner, shift=_vector(*shift))
     if name == "multiply" and own in parts and owner.factor is None and owner.shift is None:
         factor = operand(parts[1 - parts.index(own)])

@@ -101,11 +101,11 @@ class Conv(Operation):
 
     x: Value
     weight: Tensor
-    size: tuple[int, int]
-    out_size: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
+    size: tuple[int, ...]
+    out_size: tuple[int, ...]
+    stride: tuple[int, ...] = (1, 1)
+    padding: tuple[int, ...] = (0, 0)
+    dilation: tuple[int, ...] = (1, 1)
     groups: int = 1
     upsample: int = 1
     epilogue: Epilogue = field(default_factory=Epilogue)
@@ -190,9 +190,12 @@ class LayerNorm(Operation):
     rms: bool = False
 
     def run(self, get: Get) -> None:
-        x, norm = get(self.x), F.rms_norm if self.rms else F.layer_norm
-        given = (self.weight,) if self.rms else (self.weight, self.bias)
-        y = norm(x, x.shape[-1:], *given, self.eps)
+        x = get(self.x)
+        if self.rms:
+            y = F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+            y = y if self.bias is None else y + self.bias
+        else:
+            y = F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
         get(self.out).copy_(
             ACTIVATIONS[self.activation](modulated(y, self.factor, self.shift, get))
         )
@@ -293,7 +296,7 @@ def evaluated(term: tuple, inputs: Sequence[Tensor]) -> Any:
     return FUNCTIONS[name](*(evaluated(part, inputs) for part in parts))
 
 
-def _tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _tensors(function: Any) -> Callable[..., Tensor]:
     def call(*given: Any) -> Tensor:
         return function(*(g if isinstance(g, Tensor) else torch.tensor(float(g)) for g in given))
 
@@ -349,8 +352,8 @@ class Upsample(Operation):
     """Every pixel of x [B, H x W, C] `factor` times each way, in rows of `width` pixels."""
 
     x: Value
-    size: tuple[int, int]
-    factor: tuple[int, int]
+    size: tuple[int, ...]
+    factor: tuple[int, ...]
 
     def run(self, get: Get) -> None:
         x = get(self.x)
@@ -364,9 +367,9 @@ class Pool(Operation):
     """The mean or the maximum of windows of pixels of x [B, H x W, C], without padding."""
 
     x: Value
-    size: tuple[int, int]
-    window: tuple[int, int]
-    stride: tuple[int, int]
+    size: tuple[int, ...]
+    window: tuple[int, ...]
+    stride: tuple[int, ...]
     maximum: bool
 
     def run(self, get: Get) -> None:

@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _cpu
+from ..backends.native import loaded
 from .arena import plan
 from .emit import Emitter
 from .makers import MAKERS
 from .record import Recorded
 from .values import Value
 from .weights import Weights
+
+_cpu: Any = loaded("_cpu")
 
 
 class Program:

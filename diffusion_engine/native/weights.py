@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import _cpu
+from ..backends.native import loaded
 from ..ops.conv3x3 import pack
+
+_cpu: Any = loaded("_cpu")
 
 
 class Weights:

@@ -44,8 +44,9 @@ def rule(low: Any, given: Any, target: Any) -> Any:
 def mapped(low: Any, term: Term, operands: list[Value | Tensor]) -> Value:
     """Emits a Map of operands that broadcast, laid out as the largest of them."""
     shape = torch.broadcast_shapes(*(o.shape for o in operands))
-    if term == ("input", 0) and operands[0].dtype == torch.float32:
-        return operands[0]
+    (first, *_) = operands
+    if term == ("input", 0) and isinstance(first, Value) and first.dtype == torch.float32:
+        return first
     whole = [o.meta for o in operands if isinstance(o, Value) and o.shape == shape]
     strides = _dense(whole[0]) if whole else torch.empty(shape, device="meta").stride()
     wide = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -101,7 +100,7 @@ def _product(low: Any, a: Value, b: Value, alpha: float) -> Value:
     out = low.new((*a.shape[:-1], b.shape[-1]))
     a = a if a.strides[-1] == 1 or a.shape[-1] == 1 else low.copied(a)
     b = b if 1 in b.strides[-2:] else low.copied(b)
-    low.emit(ops.MatMul(*(_heads(low, value) for value in (out, a, b)), alpha))
+    low.emit(ops.MatMul(_heads(low, out), _heads(low, a), _heads(low, b), alpha))
     return out
 
 
