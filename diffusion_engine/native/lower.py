@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +16,7 @@ from .operations import Call, Copy, Operation
 from .values import Value, channels_last, contiguous, flat, shares
 
 NOTHING = {"_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size"}
+Folded = dict[tuple, tuple[Any, Any]]  # a call of constants -> (these, what it comes to)
 
 
 class Refused(Exception):
@@ -27,10 +28,11 @@ class Lowering:
 
     graph      of torch.export, functional
     given      what its placeholders stand for: values, or constants
+    folded     what constants come to, kept from batch size to batch size
     """
 
-    def __init__(self, graph: fx.Graph, given: Mapping[str, Any]) -> None:
-        self.graph, self.given = graph, given
+    def __init__(self, graph: fx.Graph, given: Mapping[str, Any], folded: Folded) -> None:
+        self.graph, self.given, self.folded = graph, given, folded
         self.operations: list[Operation] = []
 
     def run(self) -> list[Value]:
@@ -57,7 +59,7 @@ class Lowering:
         """What a node comes to: values, or where nothing depends on the input, what torch makes."""
         leaves = flat([*args, *kwargs.values()])
         if not any(isinstance(leaf, Value) for leaf in leaves):
-            return target(*args, **kwargs)
+            return self._constant(target, args, kwargs)
         if target is operator.getitem:
             return args[0][args[1]]
         if not isinstance(target, torch._ops.OpOverload):
@@ -65,12 +67,26 @@ class Lowering:
         name = target._schema.name.removeprefix("aten::")
         if name in NOTHING:
             return None
-        if target._schema.is_mutable:
-            raise Refused(f"it changes a tensor in place ({name})")
         given = SimpleNamespace(**_named(target, args, kwargs))
         rule = rules.RULES.get(name)
         made = NotImplemented if rule is None else rule(self, given, target)
         return self._fallback(target, args, kwargs) if made is NotImplemented else made
+
+    def _constant(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What torch makes of constants, once."""
+        key = _key(target, args, kwargs)
+        if key not in self.folded:
+            if isinstance(target, torch._ops.OpOverload):
+                _check(target, _named(target, args, kwargs))
+            self.folded[key] = (args, kwargs), target(*args, **kwargs)
+        return self.folded[key][1]
+
+    def derived(self, way: str, given: Tensor, make: Callable[[Tensor], Any]) -> Any:
+        """What is made of a weight, once for all batch sizes."""
+        key = way, id(given)
+        if key not in self.folded:
+            self.folded[key] = given, make(given)
+        return self.folded[key][1]
 
     def emit(self, made: Operation) -> None:
         self.operations.append(made)
@@ -116,6 +132,7 @@ class Lowering:
 
     def _fallback(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Done by torch, on the values as they lie."""
+        _check(target, _named(target, args, kwargs))
         made = self.meta(target, (tuple(args), dict(kwargs)))
         many = isinstance(made, (list, tuple))
         outs = {
@@ -128,6 +145,16 @@ class Lowering:
         first = next(iter(outs.values()))
         self.emit(Call(first, target, list(args), dict(kwargs), outs))
         return [outs.get(i) for i in range(len(made))] if many else first
+
+
+def _check(target: Any, given: Mapping[str, Any]) -> None:
+    """Raises Refused on what no recording can repeat."""
+    name = target._schema.name.removeprefix("aten::")
+    drawn = given.get("dropout_p", given.get("p")) if "dropout" in name or "attention" in name else 1
+    if torch.Tag.nondeterministic_seeded in target.tags and drawn:
+        raise Refused(f"it draws random numbers ({name})")
+    if {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(target.tags):
+        raise Refused(f"what it calls depends on the numbers in a tensor ({name})")
 
 
 def _named(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..executors.lru import Lru
+from .export import Exported, exported
 from .fuse import fused
 from .joined import joined
-from .lower import Lowering, Refused
+from .lower import Folded, Lowering, Refused
 from .operations import Operation
 from .siblings import Joint, merged
 from .values import Value, contiguous
+
+STATIC = 8  # graphs of one batch size each that are kept
 
 
 class Recorded:
@@ -30,7 +34,8 @@ class Recorded:
 
 
 class Graph:
-    """A module's graph of ATen calls, in which the batch is a number like others.
+    """A module's graph of ATen calls, in which the batch is a number like others; where the module does
+    something else at another size of the batch, a graph of that size.
 
     module  called as module(inputs), a list
     inputs  of a call of at least two entries
@@ -40,49 +45,47 @@ class Graph:
     def __init__(self, module: nn.Module, inputs: Sequence[Tensor]) -> None:
         self.module = module
         self.kinds = [(tuple(t.shape[1:]), t.dtype) for t in inputs]
+        self._example = [t[:1].clone() for t in inputs]
         self._joint: Joint = {}
-        self._whole = self._exported(inputs)
+        self._folded: Folded = {}
+        self._static: Lru[int, Exported] = Lru(STATIC)
+        self._whole: Exported | None = None
+        try:
+            self._whole = exported(module, inputs, dynamic=True)
+        except Refused:
+            self._of(len(inputs[0]))
 
     def at(self, batch: int) -> Recorded:
-        """The operations of a call of `batch` entries."""
-        program = self._whole
-        given: dict[str, Any] = {}
-        inputs = iter(self.kinds)
+        """The operations of a call of `batch` entries. Raises Refused."""
+        if self._whole is not None and self._whole.takes(batch):
+            try:
+                return self._recorded(self._whole, batch)
+            except Refused:
+                raise
+            except Exception:  # a shape that only other sizes have
+                pass
+        return self._recorded(self._of(batch), batch)
+
+    def _of(self, batch: int) -> Exported:
+        """The graph of that size alone."""
+        made = self._static.get(batch)
+        if made is None:
+            given = [t.expand(batch, *t.shape[1:]).contiguous() for t in self._example]
+            made = exported(self.module, given, dynamic=False)
+            self._static.put(batch, made, 1)
+        return made
+
+    def _recorded(self, graph: Exported, batch: int) -> Recorded:
+        given: dict[str, Any] = dict(graph.constants)
         values = []
-        for spec in program.graph_signature.input_specs:
-            name = spec.arg.name
-            if spec.kind.name == "USER_INPUT":
-                shape, dtype = next(inputs)
-                value = Value.new((batch, *shape), contiguous((batch, *shape)), dtype)
-                given[name] = value
-                values.append(value)
-            else:
-                given[name] = self._constant(program, spec.target)
-        for node in program.graph.nodes:
-            if node.op == "get_attr":
-                given[str(node.target)] = getattr(program.graph_module, str(node.target))
-        lowering = Lowering(program.graph, given)
+        for name, (shape, dtype) in zip(graph.inputs, self.kinds, strict=True):
+            value = Value.new((batch, *shape), contiguous((batch, *shape)), dtype)
+            given[name] = value
+            values.append(value)
+        lowering = Lowering(graph.program.graph, given, self._folded)
         with torch.no_grad():
             outputs = lowering.run()
         operations = fused(lowering.operations, outputs)
         operations = merged(operations, outputs, self._joint)
         operations = joined(operations, {value.buffer for value in (*values, *outputs)})
         return Recorded(values, operations, outputs)
-
-    @staticmethod
-    def _constant(program: Any, target: str) -> Tensor:
-        found: Mapping[str, Any] = program.state_dict
-        made = found[target] if target in found else program.constants[target]
-        return made.detach()
-
-    def _exported(self, inputs: Sequence[Tensor]) -> Any:
-        auto = torch.export.Dim.AUTO
-        shapes = [{0: auto} for _ in inputs]
-        try:
-            with torch.no_grad():
-                return torch.export.export(
-                    self.module, (list(inputs),), dynamic_shapes=(shapes,), strict=False
-                )
-        except Exception as error:
-            said = str(error).strip().splitlines()
-            raise Refused(f"torch.export cannot take it: {said[0] if said else error!r}") from error

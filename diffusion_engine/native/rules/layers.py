@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import operations as ops
 from ..values import Value, channels_last, contiguous
+from .elementwise import mapped
 
 
 def convolution(low: Any, given: Any, target: Any) -> Any:
@@ -174,6 +175,8 @@ def attention(low: Any, given: Any, target: Any) -> Any:
         return NotImplemented
     if given.dropout_p or given.is_causal or q.shape[1] != k.shape[1] or q.shape[-1] != v.shape[-1]:
         return NotImplemented
+    if mask is not None and mask.dtype == torch.bool:
+        mask = _added(low, mask)
     if mask is not None and mask.dtype != torch.float32:
         return NotImplemented
     q, k, v = (t if t.strides[-1] == 1 else low.copied(t) for t in (q, k, v))
@@ -187,6 +190,16 @@ def attention(low: Any, given: Any, target: Any) -> Any:
         mask = mask.view(mask.meta.expand(wide)) if isinstance(mask, Value) else mask.expand(wide)
     low.emit(ops.Attention(out, q, k, v, scale, mask))
     return out
+
+
+def _added(low: Any, mask: Value | Tensor) -> Value | Tensor:
+    """0 where a mask holds, else -inf."""
+    if isinstance(mask, Value):
+        term = ("where", ("input", 0), ("constant", 0.0), ("constant", -math.inf))
+        return mapped(low, term, [mask])
+    return low.derived(
+        "added", mask, lambda m: torch.zeros(m.shape).masked_fill(~m, -math.inf)
+    )  # type: ignore[no-any-return]
 
 
 def reduce(low: Any, given: Any, target: Any) -> Any:
@@ -228,11 +241,12 @@ def pool(low: Any, given: Any, target: Any) -> Any:
     x = given.self
     window = _many(given.kernel_size, 2)
     stride = _many(given.stride, 2) if given.stride else window
-    plain = not any(_many(given.padding, 2)) and not given.ceil_mode
+    size = x.shape[2:]
+    even = all((n - k) % s == 0 for n, k, s in zip(size, window, stride, strict=True))
+    plain = not any(_many(given.padding, 2)) and (even or not given.ceil_mode)
     plain = plain and set(_many(getattr(given, "dilation", 1), 2)) == {1}
     if not plain or getattr(given, "divisor_override", None) or not _floats(x) or len(x.shape) != 4:
         return NotImplemented
-    size = x.shape[2:]
     made = [(n - k) // s + 1 for n, k, s in zip(size, window, stride, strict=True)]
     shape = (*x.shape[:2], *made)
     out = Value.new(shape, channels_last(shape))

@@ -94,3 +94,79 @@ def constant(low: Any, given: Any, target: Any) -> Tensor:
     }
     made = target(**named)
     return torch.zeros_like(made) if "empty" in target._schema.name else made
+
+
+def copy(low: Any, given: Any, target: Any) -> Any:
+    """What is written into another tensor, in its shape and type."""
+    source, into = given.src, given.self
+    if source.dtype != into.dtype:
+        return NotImplemented
+    wide = source.meta if isinstance(source, Value) else source
+    wide = wide.expand(into.shape)
+    return source.view(wide) if isinstance(source, Value) else wide
+
+
+def scatter(low: Any, given: Any, target: Any) -> Any:
+    """A tensor with a part of it replaced, as in-place changes of parts are written without them."""
+    whole, part = given.self, given.src
+    if whole.dtype != part.dtype:
+        return NotImplemented
+    if "slice" in target._schema.name:
+        end = given.end if given.end is not None else whole.shape[given.dim]
+        cut = (slice(given.start, end, given.step),)
+    else:
+        cut = (given.index,)
+    dim = given.dim % len(whole.shape)
+    out = Value.new(whole.shape, contiguous(whole.shape), whole.dtype)
+    inside = out.meta[(slice(None),) * dim + cut]
+    if isinstance(part, Value) and inside.numel() == out.meta.numel() and inside.shape == part.shape:
+        return part
+    low.emit(Copy(out, whole))
+    low.emit(Copy(out.view(inside), part))
+    return out
+
+
+def repeat_interleave(low: Any, given: Any, target: Any) -> Any:
+    """Every entry so many times, one after another."""
+    value, times, dim = given.self, given.repeats, given.dim
+    if not isinstance(value, Value) or not isinstance(times, int) or dim is None:
+        return NotImplemented
+    dim %= len(value.shape)
+    wide = value.meta.unsqueeze(dim + 1)
+    wide = wide.expand(*wide.shape[: dim + 1], times, *wide.shape[dim + 2 :])
+    return _laid(low, value.view(wide), dim)
+
+
+def pixel_shuffle(low: Any, given: Any, target: Any) -> Any:
+    """[B, C r r, H, W] as [B, C, H r, W r]."""
+    x, r = given.self, given.upscale_factor
+    if not isinstance(x, Value) or len(x.shape) != 4:
+        return NotImplemented
+    parts = x.meta.unflatten(1, (-1, r, r)).permute(0, 1, 4, 2, 5, 3)
+    b, c, h, _, w, _ = parts.shape
+    shape = (b, c, h * r, w * r)
+    out = Value.new(shape, channels_last(shape), x.dtype)
+    low.emit(Copy(out.view(out.meta.unflatten(3, (w, r)).unflatten(2, (h, r))), x.view(parts)))
+    return out
+
+
+def pixel_unshuffle(low: Any, given: Any, target: Any) -> Any:
+    """[B, C, H r, W r] as [B, C r r, H, W]."""
+    x, r = given.self, given.downscale_factor
+    if not isinstance(x, Value) or len(x.shape) != 4:
+        return NotImplemented
+    b, c, h, w = x.shape
+    shape = (b, c * r * r, h // r, w // r)
+    out = Value.new(shape, channels_last(shape), x.dtype)
+    parts = x.meta.unflatten(3, (w // r, r)).unflatten(2, (h // r, r)).permute(0, 1, 3, 5, 2, 4)
+    low.emit(Copy(out.view(out.meta.unflatten(1, (c, r, r))), x.view(parts)))
+    return out
+
+
+def _laid(low: Any, wide: Value, dim: int) -> Value:
+    """A copy in which dimensions dim and dim + 1 are one."""
+    shape = (*wide.shape[:dim], wide.shape[dim] * wide.shape[dim + 1], *wide.shape[dim + 2 :])
+    together = len(shape) == 4 and wide.strides[1] == 1
+    out = Value.new(shape, channels_last(shape) if together else contiguous(shape), wide.dtype)
+    low.emit(Copy(out.view(out.meta.unflatten(dim, wide.shape[dim : dim + 2])), wide))
+    return out

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import elementwise, layers, memory, views
+from . import convolutions, elementwise, layers, memory, sums, views
 
 Rule = Callable[..., Any]
 
 RULES: dict[str, Rule] = {
-    **{name: layers.convolution for name in ("conv1d", "conv2d", "convolution")},
+    **{name: layers.convolution for name in ("conv1d", "conv2d")},
+    "convolution": convolutions.of_pictures,
+    "conv3d": convolutions.volume,
+    **{name: convolutions.transposed for name in ("conv_transpose1d", "conv_transpose2d")},
     "linear": layers.linear,
     "addmm": layers.addmm,
     **{name: layers.matmul for name in ("mm", "bmm", "matmul")},
@@ -21,7 +24,9 @@ RULES: dict[str, Rule] = {
     "rms_norm": layers.rms_norm,
     **{name: layers.softmax for name in ("softmax", "_softmax")},
     "scaled_dot_product_attention": layers.attention,
-    **{name: layers.reduce for name in ("mean", "sum")},
+    **{name: sums.total for name in ("mean", "sum")},
+    "linalg_vector_norm": sums.vector_norm,
+    "einsum": sums.einsum,
     "adaptive_avg_pool2d": layers.global_pool,
     **{name: layers.pool for name in ("avg_pool2d", "max_pool2d")},
     **{name: layers.upsample for name in ("upsample_nearest1d", "upsample_nearest2d")},
@@ -36,7 +41,12 @@ RULES: dict[str, Rule] = {
     "_unsafe_view": views.reshape,
     "flatten": views.flatten,
     "sym_size": views.sym_size,
-    "cat": memory.cat,
+    **{name: memory.cat for name in ("cat", "concat", "concatenate")},
+    "copy": memory.copy,
+    **{name: memory.scatter for name in ("slice_scatter", "select_scatter")},
+    "repeat_interleave": memory.repeat_interleave,
+    "pixel_shuffle": memory.pixel_shuffle,
+    "pixel_unshuffle": memory.pixel_unshuffle,
     "stack": memory.stack,
     "pad": memory.pad,
     "constant_pad_nd": memory.pad,

@@ -11,7 +11,7 @@ from ..values import Value, channels_last, shares
 NAMES = (
     "permute", "transpose", "t", "unsqueeze", "squeeze", "expand", "expand_as", "slice", "select", "narrow",
     "chunk", "split", "split_with_sizes", "unbind", "movedim", "swapaxes", "unflatten", "view_as",
-    "tensor_split", "numpy_T", "squeeze_", "diagonal",
+    "tensor_split", "numpy_T", "diagonal", "broadcast_to", "view_as_complex", "view_as_real",
 )  # fmt: skip
 # What leaves values as they are: memory formats are ours.
 SAME = ("contiguous", "clone", "alias", "detach", "lift_fresh_copy", "dropout", "feature_dropout")
@@ -21,8 +21,9 @@ def view(low: Any, given: Any, target: Any) -> Any:
     named = vars(given)
     first = next(iter(named))
     value = named.pop(first)
-    if not isinstance(value, Value):
-        return NotImplemented
+    if not isinstance(value, Value):  # a constant, in the shape of another
+        shapes = {k: torch.empty(v.shape) if isinstance(v, Value) else v for k, v in named.items()}
+        return target(value, **shapes)
     named = {k: v.meta if isinstance(v, Value) else v for k, v in named.items()}
     return low.viewed(target, value, **named)
 

@@ -1,0 +1,94 @@
+"""A module's graph as torch.export makes it, functional."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .lower import Refused
+
+
+class Exported:
+    """A graph in which no tensor changes.
+
+    inputs     names of its placeholders for the call's tensors
+    constants  what its other placeholders and attributes are
+    """
+
+    def __init__(self, program: Any) -> None:
+        self.program = program
+        self.inputs: list[str] = []
+        self.constants: dict[str, Any] = {}
+        for spec in program.graph_signature.input_specs:
+            if spec.kind.name == "USER_INPUT":
+                self.inputs.append(spec.arg.name)
+            else:
+                self.constants[spec.arg.name] = _constant(program, spec.target)
+        for node in program.graph.nodes:
+            if node.op == "get_attr":
+                name = str(node.target)
+                self.constants[name] = getattr(program.graph_module, name)
+        self._sizes = [_sizes(program, name) for name in self.inputs]
+
+    def takes(self, batch: int) -> bool:
+        """Whether it is the graph of a batch of that size."""
+        return all(low <= batch <= high for low, high in self._sizes)
+
+
+def exported(module: nn.Module, inputs: Sequence[Tensor], dynamic: bool) -> Exported:
+    """The graph of a call; `dynamic`: of any number of entries. Raises Refused."""
+    shapes = ([{0: torch.export.Dim.AUTO} for _ in inputs],) if dynamic else None
+    try:
+        with torch.no_grad():
+            program = torch.export.export(
+                module, (list(inputs),), dynamic_shapes=shapes, strict=False
+            )
+            if any(_changes(node) for node in program.graph.nodes):
+                program = program.run_decompositions({})
+    except Exception as error:
+        raise Refused(_reason(error)) from error
+    signature = program.graph_signature
+    for kind, changed in (
+        ("buffer", signature.buffers_to_mutate),
+        ("parameter", getattr(signature, "parameters_to_mutate", {})),
+        ("input", signature.user_inputs_to_mutate),
+    ):
+        for name in changed.values():
+            raise Refused(f"its forward changes the {kind} {name!r}")
+    return Exported(program)
+
+
+def _changes(node: Any) -> bool:
+    target = node.target
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
+
+
+def _constant(program: Any, target: str) -> Any:
+    state = program.state_dict
+    made = state[target] if target in state else program.constants[target]
+    return made.detach() if isinstance(made, Tensor) else made
+
+
+def _sizes(program: Any, name: str) -> tuple[float, float]:
+    """The least and the largest batch of an input; one where torch found that it looks at the size."""
+    node = next(n for n in program.graph.nodes if n.op == "placeholder" and n.name == name)
+    size = node.meta["val"].shape[0]
+    if isinstance(size, int):
+        return size, size
+    found = program.range_constraints.get(size.node.expr)
+    if found is None:
+        return 1, float("inf")
+    # torch calls every size that is not 1 at least 2; what depends on it shows when the graph is read.
+    low = 1 if found.lower <= 2 else int(found.lower)
+    return low, float(found.upper) if found.upper.is_finite else float("inf")
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
+        return "what it calls depends on the numbers in a tensor"
+    said = text.strip().splitlines()
+    return f"torch.export cannot take it: {said[0] if said else repr(error)}"
