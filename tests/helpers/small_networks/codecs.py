@@ -82,7 +82,7 @@ def vq_encoder():
 
 
 def movq_decoder():
-    return Case(_vq(norm_type="spatial"), {"h": (3, 8, 8)}, {}, "decode")
+    return Case(_vq(norm_type="spatial", block_out_channels=(32, 32), norm_num_groups=32), {"h": (3, 8, 8)}, {}, "decode")
 
 
 def consistency():

@@ -88,7 +88,7 @@ def kandinsky3():
         in_channels=4, time_embedding_dim=16, groups=2, attention_head_dim=4, layers_per_block=3,
         block_out_channels=(8, 16), cross_attention_dim=8, encoder_hid_dim=16,
     )  # fmt: skip
-    return Case(module, _inputs())
+    return Case(module, _inputs(encoder_attention_mask=whole(2, 7)))
 
 
 def stable_cascade():

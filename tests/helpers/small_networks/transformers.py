@@ -91,9 +91,9 @@ def vq_diffusion():
 
     module = Transformer2DModel(
         num_attention_heads=2, attention_head_dim=8, num_layers=1, num_vector_embeds=17, sample_size=8,
-        num_embeds_ada_norm=50, norm_type="ada_norm", cross_attention_dim=12,
+        cross_attention_dim=12,
     )  # fmt: skip
-    inputs = {"hidden_states": whole(17, 64), "encoder_hidden_states": (7, 12), "timestep": whole(50)}
+    inputs = {"hidden_states": whole(17, 64), "encoder_hidden_states": (7, 12)}
     return Case(module, inputs)
 
 
@@ -101,7 +101,7 @@ def uvit():
     from diffusers import UVit2DModel
 
     module = UVit2DModel(
-        hidden_size=32, cond_embed_dim=24, micro_cond_encode_dim=8, micro_cond_embed_dim=24 + 5 * 8,
+        hidden_size=32, cond_embed_dim=24, micro_cond_encode_dim=8, micro_cond_embed_dim=5 * 8,
         encoder_hidden_size=16, vocab_size=20, codebook_size=16, in_channels=16, block_out_channels=16,
         num_res_blocks=1, downsample=True, upsample=True, block_num_heads=2, num_hidden_layers=1,
         num_attention_heads=2, intermediate_size=48, sample_size=8,
@@ -139,7 +139,7 @@ def hunyuan():
         return torch.randint(0, 2, (batch, 4), generator=numbers)
 
     inputs = {
-        "hidden_states": (4, 8, 8), "timestep": STEP, "encoder_hidden_states": (4, 16),
+        "hidden_states": (4, 8, 8), "timestep": times, "encoder_hidden_states": (4, 16),
         "text_embedding_mask": mask, "encoder_hidden_states_t5": (4, 16), "text_embedding_mask_t5": mask,
         "image_meta_size": (6,), "style": whole(1),
     }  # fmt: skip
@@ -179,12 +179,13 @@ def lumina():
         num_kv_heads=1, multiple_of=16, cross_attention_dim=32, norm_eps=1e-5,
     )  # fmt: skip
     inputs = {"hidden_states": (4, 16, 16), "timestep": times, "encoder_hidden_states": (7, 32)}
+    inputs["encoder_mask"] = lambda batch, numbers: torch.ones(batch, 7)
     from diffusers.models.embeddings import get_2d_rotary_pos_embed_lumina
 
     turns = get_2d_rotary_pos_embed_lumina(8, 8, 8)
     return Case(
         module, inputs,
-        {"image_rotary_emb": turns, "encoder_mask": torch.ones(1, 7), "cross_attention_kwargs": {}},
+        {"image_rotary_emb": turns, "cross_attention_kwargs": {}},
     )  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def dance():
     from diffusers import UNet1DModel
 
     module = UNet1DModel(
-        sample_size=64, in_channels=2, out_channels=2, extra_in_channels=16, time_embedding_type="fourier",
+        sample_size=64, in_channels=2, out_channels=2, extra_in_channels=64, time_embedding_type="fourier",
         use_timestep_embedding=False, flip_sin_to_cos=True, block_out_channels=(32, 32, 32),
         down_block_types=("DownBlock1DNoSkip", "DownBlock1D", "AttnDownBlock1D"), layers_per_block=1,
         up_block_types=("AttnUpBlock1D", "UpBlock1D", "UpBlock1DNoSkip"), mid_block_type="UNetMidBlock1D",

@@ -1,6 +1,7 @@
 """Networks of videos."""
 
 import torch
+from torch import nn
 
 from .case import STEP, Case
 
@@ -32,6 +33,18 @@ def stable_video():
     return Case(module, inputs)
 
 
+class Repeated(nn.Module):
+    """A network of frames that is given the text of each."""
+
+    def __init__(self, network, frames):
+        super().__init__()
+        self.network, self.frames = network, frames
+
+    def forward(self, sample, timestep, encoder_hidden_states):
+        text = encoder_hidden_states.repeat_interleave(self.frames, dim=0)
+        return self.network(sample, timestep, encoder_hidden_states=text)
+
+
 def motion():
     from diffusers import UNetMotionModel
 
@@ -41,7 +54,7 @@ def motion():
         up_block_types=("UpBlockMotion", "CrossAttnUpBlockMotion"), motion_num_attention_heads=2,
     )  # fmt: skip
     inputs = {"sample": (4, 3, 8, 8), "timestep": STEP, "encoder_hidden_states": (7, 8)}
-    return Case(module, inputs)
+    return Case(Repeated(module, 3), inputs)
 
 
 def cogvideox():
@@ -49,7 +62,7 @@ def cogvideox():
 
     module = CogVideoXTransformer3DModel(
         num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=4, time_embed_dim=2,
-        text_embed_dim=8, num_layers=2, sample_width=8, sample_height=8, sample_frames=8, patch_size=2,
+        text_embed_dim=8, num_layers=2, sample_width=8, sample_height=8, sample_frames=5, patch_size=2,
         temporal_compression_ratio=4, max_text_seq_length=7,
     )  # fmt: skip
     inputs = {"hidden_states": (2, 4, 8, 8), "encoder_hidden_states": (7, 8), "timestep": STEP}
