@@ -40,11 +40,13 @@ class Graph:
     def __init__(self, module: nn.Module, inputs: Sequence[Tensor]) -> None:
         self.module = module
         self.kinds = [(tuple(t.shape[1:]), t.dtype) for t in inputs]
-        self._joint: Joint = {}
         self._whole = self._exported(inputs)
 
-    def at(self, batch: int) -> Recorded:
-        """The operations of a call of `batch` entries."""
+    def at(self, batch: int, joint: Joint) -> Recorded:
+        """The operations of a call of `batch` entries.
+
+        joint  weights that several layers read as one, so far
+        """
         program = self._whole
         given: dict[str, Any] = {}
         inputs = iter(self.kinds)
@@ -65,9 +67,19 @@ class Graph:
         with torch.no_grad():
             outputs = lowering.run()
         operations = fused(lowering.operations, outputs)
-        operations = merged(operations, outputs, self._joint)
+        operations = merged(operations, outputs, joint)
         operations = joined(operations, {value.buffer for value in (*values, *outputs)})
         return Recorded(values, operations, outputs)
+
+    @property
+    def text(self) -> str:
+        """The graph and what it is called with, as text that is the same in another process."""
+        return f"{self._whole.graph}{self.kinds}"
+
+    def constants(self) -> list[Tensor]:
+        """Tensors whose values the graph reads: parameters, buffers, and those of a function's closure."""
+        found = [*self._whole.state_dict.values(), *self._whole.constants.values()]
+        return [tensor for tensor in found if isinstance(tensor, Tensor)]
 
     @staticmethod
     def _constant(program: Any, target: str) -> Tensor:
