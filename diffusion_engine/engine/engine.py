@@ -165,7 +165,12 @@ class Engine:
         Adapters are then added to these.
         """
         served = self._of(network)
-        self._loop.ask(lambda: served.weights.update(weights))
+
+        def put() -> None:
+            served.weights.update(weights)
+            served.renew()
+
+        self._loop.ask(put)
 
     def add_adapter(self, name: str, deltas: Mapping[str, Any], network: str | None = None) -> None:
         """Weight deltas that requests name, `submit(adapter=name)`.

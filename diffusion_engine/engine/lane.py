@@ -11,11 +11,11 @@ from ..executors import Batch, BatchFull, GraphError
 from ..executors.buffers import Inputs
 from ..networks.network import ScoreNetwork
 from .adapter import Adapter
-from .calls import APART, Limit, alone, in_parts, out_of_memory
+from .calls import APART, Call, Limit, alone, in_parts, out_of_memory
 from .errors import EngineError, NonFinite, bare
 from .events import Event
 from .host import Host
-from .probe import Probe
+from .probe import Probe, Promised
 from .record import Record, Way
 from .ticket import Ticket
 from .waiting import Waiting
@@ -32,6 +32,7 @@ class Lane:
     adapter  whose weights it runs on, None for the network's own
     failed   ends a request that cannot go on, with the reason
     probe    what is known of the network's bits, or None
+    exact    whether bits depend on no call, however it is made
     bucket   the size of all calls, where bits depend on no more; else samples remember the calls they met
     row_s    seconds that a row takes, smoothed; 0 before the first
     least_s  seconds that a row with a call takes at least
@@ -53,8 +54,9 @@ class Lane:
         self.served, self.adapter = served, adapter
         self.network, self.batch, self.waiting, self._failed = network, batch, waiting, failed
         self.fixed, self.probe = batch.capacity.fixed, probe
+        self.exact = isinstance(probe, Promised)
         known = self.fixed and probe is not None and probe.alike(batch.capacity.room)
-        self.bucket = batch.capacity.room if known else None
+        self.bucket = batch.capacity.room if known and not self.exact else None
         self._record = Record()
         self._way = "whole"  # how the network was called last: whole, in parts, apart
         self.seats: dict[int, tuple[Ticket, int]] = {}
@@ -166,7 +168,7 @@ class Lane:
         if self.batch.calls <= self.most:
             return None
         self._way = "parts"
-        return in_parts(self.network, given, self.most)
+        return in_parts(self._calling, given, self.most)
 
     def _mend(self, error: Exception) -> None:
         """Sees to it that the step that failed, in which nobody has moved, can be done. Raises where nothing
@@ -201,7 +203,7 @@ class Lane:
         failed: list[tuple[Ticket, BaseException]] = []
         for seat, entries in self.batch.reads().items():
             try:
-                made[seat] = alone(self.network, given, entries, size)
+                made[seat] = alone(self._calling, given, entries, size)
             except Exception as error:
                 failed.append((self.seats[seat][0], bare(error)))
         for ticket, reason in failed:
@@ -224,7 +226,7 @@ class Lane:
         seconds that this took."""
         packing, probe = self.batch.called, self.probe
         way = Way(self.batch.stages.size(packing.count))
-        agrees = self._way == "whole" and probe and probe.agrees(way.size)
+        agrees = self.exact or (self._way == "whole" and probe and probe.agrees(way.size))
         if agrees or not packing.count:
             self._record.skip()
             return 0.0
@@ -241,6 +243,10 @@ class Lane:
         if probe.reason and self.served.capacity > 1:
             raise EngineError(probe.reason)
         return perf_counter() - began
+
+    @property
+    def _calling(self) -> Call:
+        return self.batch.stages.calling or self.network
 
     def _free(self, seat: int) -> None:
         self.batch.release(seat)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +31,7 @@ class Probe:
     given   the inputs of a call, whose conditions the watched entries have
     label   one that a call may have
     sizes   that calls may have
+    call    how it is called, where that is not the network itself
     found   of each size that was tried and each place there, which bits came: 0 are those of an entry alone;
             () where the call failed
     reason  why samples cannot share a call, or None
@@ -39,12 +41,13 @@ class Probe:
     """
 
     def __init__(
-        self, network: ScoreNetwork, given: Inputs, label: float, sizes: Iterable[int]
-    ) -> None:
+        self, network: ScoreNetwork, given: Inputs, label: float, sizes: Iterable[int],
+        call: Callable[..., Sequence[Tensor]] | None = None,
+    ) -> None:  # fmt: skip
         self.network, self.sizes = network, set(sizes)
         self.found: dict[int, tuple[int, ...]] = {}
         self.reason: str | None = None
-        self._call = as_called(network)
+        self._call = call or as_called(network)
         self._watched = _watched(given, _labels(network, label))
         self._seen: dict[tuple[bytes, ...], int] = {}
         self.look(1)
@@ -128,14 +131,12 @@ class Probe:
             "by_place": [s for s in sorted(self.found) if self.found[s] and not self.alike(s)],
             "untried": [size for size in sorted(self.sizes) if not self.found.get(size)],
             "invariant": self.invariant,
+            "promised": False,
             "reason": self.reason,
         }
 
     def __str__(self) -> str:
-        x = self._watched[0]
-        shape = "x".join(map(str, self.network.shape))
-        dtype = str(x.dtype).removeprefix("torch.")
-        lines = [f"{self.network.name}, {shape} in {dtype} on {x.device}"]
+        lines = [self._about]
         if self.reason:
             lines.append(f"  not batched: {self.reason}")
         for alone, group in zip([True] + [False] * len(self.groups()), self.groups(), strict=False):
@@ -147,12 +148,53 @@ class Probe:
                 lines.append(f"  {said:<27} calls of {_ranges(told[name])}")
         return "\n".join(lines)
 
+    @property
+    def _about(self) -> str:
+        x = self._watched[0]
+        shape = "x".join(map(str, self.network.shape))
+        dtype = str(x.dtype).removeprefix("torch.")
+        return f"{self.network.name}, {shape} in {dtype} on {x.device}"
+
     def _bits(self, entries: Sequence[int]) -> list[bytes]:
         """What each entry of a call came to."""
         with torch.no_grad():
             outs = [out.contiguous().cpu() for out in self._call(*some(self._watched, entries))]
         parts = [out.flatten(1).view(torch.uint8).numpy() for out in outs]
         return [b"".join(part[i].tobytes() for part in parts) for i in range(len(entries))]
+
+
+class Promised(Probe):
+    """Of an executor that makes a sample's bits the same in every call: nothing is tried."""
+
+    def __init__(self, network: ScoreNetwork, given: Inputs, sizes: Iterable[int]) -> None:
+        self.network, self.sizes = network, set(sizes)
+        self.found, self.reason = {}, None
+        self._watched = given
+
+    def look(self, size: int) -> None:
+        """Nothing depends on it."""
+
+    def settle(self, room: int) -> int:
+        return room
+
+    def alike(self, size: int) -> bool:
+        return True
+
+    def agrees(self, size: int) -> bool:
+        return True
+
+    @property
+    def agreeing(self) -> int:
+        return sys.maxsize
+
+    def report(self) -> dict[str, Any]:
+        return super().report() | {"agree": [], "untried": [], "promised": True}
+
+    def __str__(self) -> str:
+        return (
+            f"{self._about}\n  the bits of an entry alone  calls of any size: its sums have one order, "
+            "and nothing is tried"
+        )
 
 
 def _labels(network: ScoreNetwork, label: float) -> list[float]:

@@ -47,6 +47,7 @@ class Room:
         self.load(served)
         if weights.switches(lane.adapter):
             self._metrics.switch_s.add(weights.switch(lane.adapter))
+            lane.batch.stages.renew()
         if weights.held > before:
             self.make(0, keep=served)
 
@@ -62,6 +63,8 @@ class Room:
         others = [served for served in self._served if served is not keep and served.weights.held]
         for served in sorted(others, key=lambda served: (served.busy, served.turned)):
             served.weights.unload()
+            for lane in served.lanes.values():
+                lane.batch.stages.forget()
             if self._fits(more):
                 return
 

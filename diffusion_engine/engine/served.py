@@ -20,7 +20,7 @@ from ..sampler.sampler import Sampler
 from ..sampler.spec import Spec
 from .errors import EngineClosed, EngineError
 from .lane import Lane
-from .probe import Probe, first_call
+from .probe import Probe, Promised, first_call
 from .ticket import Signature, Ticket
 from .weights import Weights
 
@@ -139,7 +139,7 @@ class Served:
         """A batch for a request and those like it, and what is known of the network in it. Raises EngineError
         where samples cannot share a batch."""
         capacity, executor = ticket.capacity, self.first.executor
-        probe = self._probe(ticket) if self.probing else None
+        probe = self._probe(ticket)
         self.check(probe)
         if probe is not None and self.fixed:
             capacity = replace(capacity, room=probe.settle(capacity.room))
@@ -150,17 +150,23 @@ class Served:
 
     def untried(self, ticket: Ticket) -> bool:
         """Whether `open` calls the network."""
-        return self.probing and _calls(ticket.capacity) not in self.probes
+        asks = self.probing or self.first.executor.invariant
+        return asks and _calls(ticket.capacity) not in self.probes
 
     def _probe(self, ticket: Ticket) -> Probe | None:
         key = _calls(ticket.capacity)
-        if key not in self.probes:
-            made = first_call(self.first.executor, ticket.capacity, ticket.job(0))
+        if self.untried(ticket):
+            executor, room = self.first.executor, ticket.capacity.room
+            made = first_call(executor, ticket.capacity, ticket.job(0))
             if made is None:
                 return None
-            self.probes[key] = probe = Probe(self.network, *made, sizes=[ticket.capacity.room])
-            probe.meet()
-        return self.probes[key]
+            if executor.exact(self.network, made[0]):
+                self.probes[key] = Promised(self.network, made[0], [room])
+            elif self.probing:
+                call = executor.calling(self.network)
+                self.probes[key] = probe = Probe(self.network, *made, sizes=[room], call=call)
+                probe.meet()
+        return self.probes.get(key)
 
     @property
     def first(self) -> Sampler:
@@ -179,6 +185,11 @@ class Served:
         for lane in self.lanes.values():  # recorded steps read weights where they were
             lane.batch.stages.forget()
         return took
+
+    def renew(self) -> None:
+        """Weights were changed."""
+        for lane in self.lanes.values():
+            lane.batch.stages.renew()
 
     def shut(self, lane: Lane) -> None:
         """Lets go of a batch."""

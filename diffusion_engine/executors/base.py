@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
+from torch import Tensor
 
 from ..networks.network import ScoreNetwork
 from .batch import Batch
+from .buffers import Inputs
 from .capacity import Capacity
+from .stages import as_called
 
 # Called after each step of a batch.
 After = Callable[[Batch], None]
@@ -20,7 +23,8 @@ class Executor(ABC):
     """Binds the stages of batches. Objects are safe to share between threads.
 
     between_rows  whether something can be done between rows: callbacks, a progress bar
-    invariant     whether a sample's bits are the same in calls of any size, at any place
+    invariant     whether it can make a sample's bits the same in calls of any size, at any place; `exact` says
+                  of which networks it does
     """
 
     between_rows: bool = True
@@ -41,6 +45,21 @@ class Executor(ABC):
             batch.step()
             if after is not None:
                 after(batch)
+
+    def calling(self, network: ScoreNetwork) -> Callable[..., Sequence[Tensor]]:
+        """The network as a function, with the bits of this executor's batches."""
+        return as_called(network)
+
+    def exact(self, network: ScoreNetwork, given: Inputs) -> bool:
+        """Whether a sample's bits are the same in calls of any size, at any place.
+
+        given  inputs of a call like those that are meant
+        """
+        return False
+
+    def form(self, network: ScoreNetwork) -> str | None:
+        """What computes the network, as recipes name it, where the bits are not the module's own."""
+        return None
 
     @abstractmethod
     def objection(self, device: torch.device) -> str | None:

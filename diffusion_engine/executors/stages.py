@@ -57,6 +57,14 @@ class Stages:
     def forget(self) -> None:
         """Drops what was recorded: weights of the network lie elsewhere now."""
 
+    def renew(self) -> None:
+        """Has the next call look at the module, where something else than its weights may have changed."""
+
+    @property
+    def calling(self) -> Callable[..., Sequence[Tensor]] | None:
+        """The network as a function, for who makes other calls than the batch's."""
+        return self.network
+
     def fill(self, count: int) -> None:
         """Draws the latents of a call of so many entries."""
         if self._fill is not None:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,15 +14,21 @@ from torch import Tensor
 from .. import checks, trace
 from ..executors.base import Executor
 from ..executors.batch import Batch, plain
-from ..executors.buffers import Buffers, Inputs
-from ..executors.capacity import Capacity
+from ..executors.buffers import Inputs
+from ..executors.capacity import Capacity, kind_of
 from ..executors.lru import Lru
-from ..executors.packing import bucket
-from ..executors.stages import Stages
 from ..networks.network import ScoreNetwork
 from ..ops.registry import known
+from .pools import Pools
+from .stages import Recorded, Replay, differentiates
+
+if TYPE_CHECKING:
+    from .recording import Recording
+    from .shown import Shown
 
 BUDGET = 1 << 30  # bytes of batches, with the memory of their programs, that wait for the next run
+PACKED = 1 << 34  # bytes of packed weights
+MOST = 1024  # threads
 
 
 class NativeError(ValueError):
@@ -33,29 +39,35 @@ class Native(Executor):
     """Records a network once and replays it, without torch, in float32 on the CPU.
 
     A sample's bits depend on nothing beside it: not on the size of the call, its place there or the number
-    of threads.
+    of threads. Operations that torch does (`print(sampler.recording)` marks them) keep that as far as torch
+    does.
 
     backend  of the step: "auto", "torch" or "cpp"
-    threads  that replay; None takes torch.get_num_threads()
+    threads  that replay; None measures how many are the fastest, for each network and number of entries, and
+             keeps that under the user's cache folder
 
     Networks that differentiate in their forward, for a classifier's gradient or an exact derivative, are
-    called as the eager executor does.
+    called as the eager executor does. Weights that have changed, by whatever way, are noticed before a run,
+    and those written to by torch before each call; a module of other parts is recorded again. Of what a
+    callable that is no torch.nn.Module reads, the tensors are watched.
     """
 
     invariant = True
 
     def __init__(self, backend: str = "auto", threads: int | None = None) -> None:
         self.backend = known(backend)
+        if backend not in ("auto", "torch", "cpp"):
+            raise ValueError(
+                f"backend={backend!r}: the native executor steps by 'auto', 'torch' or 'cpp'"
+            )
         if threads is not None:
             threads = checks.whole("threads", threads, 1, "at least one thread")
+            if threads > MOST:
+                raise ValueError(f"threads={threads}: at most {MOST}")
         self.threads = threads
-        self._begin()
-
-    def _begin(self) -> None:
-        self._recordings: Lru[ScoreNetwork, Any] = Lru(1 << 34)
+        self._recordings: Lru[tuple, Recording] = Lru(PACKED)
         self._idle: Lru[tuple, Batch] = Lru(BUDGET)
         self._lock = threading.RLock()
-        self._pool: Any = None
 
     def __reduce__(self) -> tuple:
         """A copy, here or in another process, records anew."""
@@ -66,20 +78,14 @@ class Native(Executor):
             return (
                 f"the native executor runs on the CPU, not on {device}; use executor='graph' there"
             )
-        from ..backends.native import loaded
-
-        try:
-            loaded("_cpu")
-        except ImportError as error:
-            return f"the compiled module _cpu is missing ({error}); use executor='eager'"
-        return None
+        return missing()
 
     def forget(self, network: ScoreNetwork) -> None:
         with self._lock:
-            self._recordings.take(network)
-            for key in self._idle:
-                if key[0] is network:
-                    self._idle.take(key)
+            for kept in (self._recordings, self._idle):
+                for key in kept:
+                    if key[0] is network:
+                        kept.take(key)  # type: ignore[attr-defined]
 
     def open(self, network: ScoreNetwork | None, capacity: Capacity) -> Batch:
         if capacity.state_dtype == torch.float64 or capacity.dtype != torch.float32:
@@ -92,81 +98,105 @@ class Native(Executor):
 
     @contextmanager
     def batch(self, network: ScoreNetwork, capacity: Capacity) -> Iterator[Batch]:
-        recording = self._recordings.get(network)
-        if recording is not None and not recording.follows():
-            self.forget(network)
         key = (network, capacity)
         with plain():
             batch = self._idle.take(key) or self.open(network, capacity)
+            batch.stages.renew()
             if batch.bound_to != trace.active():
                 batch.bind()
             yield batch
             batch.clear()
         self._idle.put(key, batch, batch.bytes)
 
-    def recording(self, network: ScoreNetwork, given: Inputs) -> Any:
-        """What a network was recorded as, now where it was not. Raises NativeError."""
-        from .. import _cpu
+    def calling(self, network: ScoreNetwork) -> Callable[..., Sequence[Tensor]]:
+        return super().calling(network) if differentiates(network) else Replay(network, self)
+
+    def exact(self, network: ScoreNetwork, given: Inputs) -> bool:
+        if differentiates(network):
+            return False
+        with plain():
+            recording = self.recording(network, given)
+            if recording.exact is None:
+                self.program(recording, 1)
+        return bool(recording.exact)
+
+    def form(self, network: ScoreNetwork) -> str | None:
+        from ..backends.native import loaded
+
+        return None if differentiates(network) else f"native/{loaded('_cpu').isa()}"
+
+    def recorded(self, network: ScoreNetwork) -> Shown:
+        """What was recorded of a network so far; print it."""
+        from .shown import Shown
+
+        with self._lock:
+            found = [self._recordings.get(key) for key in self._recordings if key[0] is network]
+        return Shown(network, [one for one in found if one is not None])
+
+    def recording(self, network: ScoreNetwork, given: Inputs, look: bool = False) -> Recording:
+        """What a network was recorded as, for calls like the given one, now where it was not. Raises
+        NativeError.
+
+        look  whether it is held against the module, in whatever way that was changed
+        """
         from .lower import Refused
         from .recording import Recording
 
+        key = (network, *kinds(given))
+        found = self._recordings.get(key)
+        if found is not None and not look and not found.written():
+            return found
         with self._lock:
-            found = self._recordings.get(network)
-            if found is None:
-                if self._pool is None:
-                    self._pool = _cpu.Pool(self.threads or torch.get_num_threads())
-                try:
-                    found = Recording(network, given, self._pool)
-                except Refused as refused:
-                    raise NativeError(_refusal(network, refused)) from refused
-                self._recordings.put(network, found, found.weights.bytes)
+            found = self._recordings.get(key)
+            if found is not None and not found.same():
+                self._recordings.take(key)
+                found = None
+            if found is not None:
+                found.follow()
+                return found
+            try:
+                found = Recording(network, given, Pools(self.threads))
+            except Refused as refused:
+                raise NativeError(refusal(network, refused)) from refused
+            self._recordings.put(key, found, found.bytes)
             return found
 
-
-def _refusal(network: ScoreNetwork, reason: Exception) -> str:
-    return f"the network {network.name!r} cannot be recorded: {reason}. Use executor='eager'"
-
-
-class Recorded(Stages):
-    """Programs of a network on the buffers of one batch, by the number of entries."""
-
-    def __init__(self, network: ScoreNetwork | None, owner: Native, buffers: Buffers) -> None:
-        self._owner = owner
-        self._programs: dict[int, Any] = {}
-        super().__init__(network, buffers, owner.backend)
-
-    @property
-    def bytes(self) -> int:  # type: ignore[override]
-        return sum(program.bytes for program in list(self._programs.values()))
-
-    def _bind(self, traced: Callable[[str, Any], Any]) -> None:
-        super()._bind(traced)
-        rule = None if self.network is None else self.network.parameterisation
-        if rule is not None and rule.derivative is None and rule.gradient is None:
-            self._call = traced("replay", self._replayed)
-
-    def forget(self) -> None:
-        self._programs.clear()
-        if self.network is not None:
-            self._owner.forget(self.network)
-
-    def size(self, count: int) -> int:
-        """The bucket of a call: padded entries are computed, and no sample reads them."""
-        return min(bucket(super().size(count)), self.buffers.capacity.room) if count else 0
-
-    def _replayed(self, *given: Any) -> Sequence[Tensor]:
+    def program(self, recording: Recording, count: int) -> Any:
+        """A call of so many entries on memory of its own. Raises NativeError."""
         from .lower import Refused
-        from .recording import taken_apart
 
-        tensors = taken_apart(given)  # type: ignore[arg-type]
-        count = len(tensors[0])
-        program = self._programs.get(count)
-        if program is None:
-            assert self.network is not None
-            recording = self._owner.recording(self.network, given)  # type: ignore[arg-type]
-            try:
-                program = self._programs[count] = recording.program(count)
-            except Refused as refused:
-                raise NativeError(_refusal(self.network, refused)) from refused
-        outs: Sequence[Tensor] = program(tensors)
-        return outs
+        try:
+            made = recording.program(count)
+        except Refused as refused:
+            raise NativeError(refusal(recording.network, refused)) from refused
+        for key in self._recordings:  # whose weights are packed now
+            if self._recordings.get(key) is recording:
+                self._recordings.put(key, recording, recording.bytes)
+        return made
+
+
+def missing() -> str | None:
+    """Why nothing can be replayed here, as a sentence; None where it can."""
+    from ..backends.native import loaded
+
+    try:
+        loaded("_cpu")
+    except ImportError as error:
+        return f"the compiled module _cpu is missing ({error}); use executor='eager'"
+    return None
+
+
+def kinds(given: Inputs) -> tuple:
+    """What calls have in common that one recording serves."""
+    x, label, condition, latent = given
+    one = None if condition is None else kind_of(condition)
+    parts = (x, label) if latent is None else (x, label, latent)
+    return (tuple((tuple(t.shape[1:]), t.dtype) for t in parts), one and _without_batch(one))
+
+
+def _without_batch(kind: Any) -> tuple:
+    return tuple((name, shape[1:], dtype) for name, shape, dtype in kind)
+
+
+def refusal(network: ScoreNetwork, reason: Exception) -> str:
+    return f"the network {network.name!r} cannot be recorded: {reason}. Use executor='eager'"

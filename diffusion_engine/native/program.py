@@ -14,10 +14,20 @@ from .arena import plan
 from .emit import Emitter
 from .makers import MAKERS
 from .record import Recorded
-from .values import Value
+from .values import Buffer, Value
 from .weights import Weights
 
 _cpu: Any = loaded("_cpu")
+
+# What torch does of these is a copy, whose bits depend on nothing.
+MOVES = {"copy", "pad"} | {
+    f"torch {name}.{overload}"
+    for name, overload in (
+        ("cat", "default"), ("clone", "default"), ("gather", "default"), ("index", "Tensor"),
+        ("index_select", "default"), ("embedding", "default"), ("_to_copy", "default"),
+        ("flip", "default"), ("roll", "default"), ("constant_pad_nd", "default"),
+    )
+}  # fmt: skip
 
 
 class Program:
@@ -26,23 +36,32 @@ class Program:
     recorded  its operations
     pool      threads that replay them
     weights   constants, shared with the network's other programs
+    beside    a program of the same operations whose memory it shares: they run in turns
     """
 
-    def __init__(self, recorded: Recorded, pool: Any, weights: Weights) -> None:
-        places, size = plan(recorded.operations, recorded.inputs, recorded.outputs)
-        self._arena = torch.zeros(max(size, 64), dtype=torch.uint8)
-        self._places, self._weights = places, weights
+    def __init__(
+        self, recorded: Recorded, pool: Any, weights: Weights, beside: Program | None = None
+    ) -> None:
+        places: dict[Buffer, int]
+        if beside is None:
+            places, size = plan(recorded.operations, recorded.inputs, recorded.outputs)
+            self._arena = torch.zeros(max(size, 64), dtype=torch.uint8)
+        else:
+            places, self._arena = beside._places, beside._arena
+        self._places, self._weights, self.threads = places, weights, pool.threads
         self.native = _cpu.Program(pool)
         emit = Emitter(self._address, weights)
         for value in recorded.inputs:
             self.native.input(self._address(value), value.buffer.bytes)
         self.calls = 0  # operations that torch does
+        self.exact = True  # whether a sample's bits are its own whatever the batch
         for operation in recorded.operations:
             make = MAKERS.get(type(operation))
             params = None if make is None else make(emit, operation)
             if params is None:
                 self.native.add_call(partial(operation.run, self._get), operation.name)
                 self.calls += 1
+                self.exact = self.exact and operation.name in MOVES
             else:
                 self.native.add(params, operation.name)
         self.outputs = [self._get(value) for value in recorded.outputs]

@@ -46,8 +46,6 @@ class Graph:
         self.module = module
         self.kinds = [(tuple(t.shape[1:]), t.dtype) for t in inputs]
         self._example = [t[:1].clone() for t in inputs]
-        self._joint: Joint = {}
-        self._folded: Folded = {}
         self._static: Lru[int, Exported] = Lru(STATIC)
         self._whole: Exported | None = None
         try:
@@ -55,16 +53,20 @@ class Graph:
         except Refused:
             self._of(len(inputs[0]))
 
-    def at(self, batch: int) -> Recorded:
-        """The operations of a call of `batch` entries. Raises Refused."""
+    def at(self, batch: int, joint: Joint, folded: Folded) -> Recorded:
+        """The operations of a call of `batch` entries. Raises Refused.
+
+        joint   weights that several layers read as one, so far
+        folded  what calls of constants came to, so far
+        """
         if self._whole is not None and self._whole.takes(batch):
             try:
-                return self._recorded(self._whole, batch)
+                return self._recorded(self._whole, batch, joint, folded)
             except Refused:
                 raise
             except Exception:  # a shape that only other sizes have
                 pass
-        return self._recorded(self._of(batch), batch)
+        return self._recorded(self._of(batch), batch, joint, folded)
 
     def _of(self, batch: int) -> Exported:
         """The graph of that size alone."""
@@ -75,17 +77,35 @@ class Graph:
             self._static.put(batch, made, 1)
         return made
 
-    def _recorded(self, graph: Exported, batch: int) -> Recorded:
+    def _recorded(
+        self, graph: Exported, batch: int, joint: Joint, folded: Folded
+    ) -> Recorded:
         given: dict[str, Any] = dict(graph.constants)
         values = []
         for name, (shape, dtype) in zip(graph.inputs, self.kinds, strict=True):
             value = Value.new((batch, *shape), contiguous((batch, *shape)), dtype)
             given[name] = value
             values.append(value)
-        lowering = Lowering(graph.program.graph, given, self._folded)
+        lowering = Lowering(graph.program.graph, given, folded)
         with torch.no_grad():
             outputs = lowering.run()
         operations = fused(lowering.operations, outputs)
-        operations = merged(operations, outputs, self._joint)
+        operations = merged(operations, outputs, joint)
         operations = joined(operations, {value.buffer for value in (*values, *outputs)})
         return Recorded(values, operations, outputs)
+
+    @property
+    def text(self) -> str:
+        """The graph and what it is called with, as text that is the same in another process."""
+        return f"{self._any.program.graph}{self.kinds}"
+
+    def constants(self) -> list[Tensor]:
+        """Tensors whose values the graph reads: parameters, buffers, and those of a function's closure."""
+        return [t for t in self._any.constants.values() if isinstance(t, Tensor)]
+
+    @property
+    def _any(self) -> Exported:
+        """One of its graphs, all of which have the same constants."""
+        if self._whole is not None:
+            return self._whole
+        return self._of(len(self._example[0]) + 1)

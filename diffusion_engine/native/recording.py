@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,15 +12,20 @@ from torch import Tensor, nn
 
 from ..backends.checksum import checksums
 from ..executors.buffers import Inputs
+from ..executors.lru import Lru
 from ..networks.contents import Contents
 from ..networks.network import ScoreNetwork
 from ..networks.wrapper import unwrapped
-from .lower import Refused
+from .choice import Choices, fewest, measured
+from .lower import Folded, Refused
+from .pools import Pools
 from .program import Program
-from .record import Graph
+from .record import Graph, Recorded
+from .siblings import Joint
 from .weights import Weights
 
 WITHIN = 1e-4  # of the largest element of an output: what a recording may differ by from the module
+BEFORE = 1 << 28  # bytes of packed weights that the network had before: adapters take turns
 
 
 class Called(nn.Module):
@@ -52,62 +59,143 @@ def taken_up(like: Inputs, tensors: list[Tensor]) -> Inputs:
     return x, label, condition, rest.pop(0) if like[3] is not None else None
 
 
+class Packed:
+    """Weights as they were, packed, and how they are known.
+
+    sums    checksums of the tensors that a recording watches
+    joint   those that several layers read as one
+    folded  what calls of constants came to
+    """
+
+    def __init__(self, sums: list[int]) -> None:
+        self.sums, self.weights = sums, Weights()
+        self.joint: Joint = {}
+        self.folded: Folded = {}
+
+
 class Recording:
     """A network's graph and its packed weights. Raises Refused where it cannot be recorded.
 
     network  in eval mode, on the CPU in float32
     given    inputs of a call, of any number of entries
-    pool     threads that replay it
+    pools    threads that replay it
+    exact    whether all of it is done by tasks whose bits are a sample's own; None before the first program
+
+    One thread at a time makes programs and looks at the weights: `lock`.
     """
 
-    def __init__(self, network: ScoreNetwork, given: Inputs, pool: Any) -> None:
-        self.network, self.pool = network, pool
+    def __init__(self, network: ScoreNetwork, given: Inputs, pools: Pools) -> None:
+        self.network, self.pools, self.lock = network, pools, threading.RLock()
         if objection := unfit(network):
             raise Refused(objection)
         self._called = Called(network, given)
-        self._example = [t[:1] for t in taken_apart(given)]
-        self._graph = Graph(self._called, self._inputs(2))
-        self.weights = Weights()
+        self._example = [t[:1].clone() for t in taken_apart(given)]
         module = unwrapped(network.module)
         self._contents = Contents.of(module) if isinstance(module, nn.Module) else None
-        self._sums = self._checksums()
+        self._graph = Graph(self._called, self.inputs(2))
+        own = [] if self._contents is None else self._contents.tensors()
+        watched = {id(t): t for t in (*own, *self._graph.constants())}
+        self._watched = [t for t in watched.values() if not t.is_meta]
+        self._versions = self._now()
+        self.packed = Packed(checksums(self._watched))
+        self._kept: Lru[tuple, Packed] = Lru(BEFORE)
+        self.choices = Choices(self._graph.text, self.packed.sums)
+        self.exact: bool | None = None
+        self.sizes: dict[int, int] = {}  # bytes of a program's memory, by the number of entries
+        self.threads: dict[int, int] = {}  # by the number of entries
+        self.times: dict[int, dict[int, float]] = {}  # seconds of a call, by entries and threads
 
-    def follows(self) -> bool:
-        """Whether the module is still what was recorded, weights and all."""
-        if self._contents is None:
-            return True
-        return self._contents.same() and self._checksums() == self._sums
+    @property
+    def bytes(self) -> int:
+        """Of packed weights."""
+        return self.packed.weights.bytes + self._kept.bytes
+
+    def same(self) -> bool:
+        """Whether the module is made of what was recorded: submodules, parameters, hooks, attributes."""
+        return self._contents is None or self._contents.same()
+
+    def written(self) -> bool:
+        """Whether weights were written to, as torch counts it: a few nanoseconds for each."""
+        return self._now() != self._versions
+
+    def follow(self) -> None:
+        """Takes over values of weights that have changed, by whatever way."""
+        with self.lock:
+            self._versions = self._now()
+            sums = checksums(self._watched)
+            if sums == self.packed.sums:
+                return
+            before, key = self.packed, tuple(sums)
+            self.packed = self._kept.take(key) or Packed(sums)
+            self._kept.put(tuple(before.sums), before, before.weights.bytes)
+
+    def release(self) -> None:
+        """Lets go of packed weights, which the next program packs anew."""
+        with self.lock:
+            self.packed, self._kept = Packed(self.packed.sums), Lru(BEFORE)
 
     def program(self, batch: int) -> Program:
-        """A call of `batch` entries on memory of its own, held against the module itself."""
-        made = Program(self._graph.at(batch), self.pool, self.weights)
-        given = self._inputs(batch)
+        """A call of `batch` entries on memory of its own, held against the module itself, on the number of
+        threads that was measured to be the fastest."""
+        with self.lock:
+            recorded = self._graph.at(batch, self.packed.joint, self.packed.folded)
+            given, threads = self.inputs(batch), self._known(batch)
+            pool = self.pools.of(threads or self.pools.candidates[0])
+            made = Program(recorded, pool, self.packed.weights)
+            self._compare(made, given)
+            self.exact, self.sizes = made.exact, {**self.sizes, batch: made.bytes}
+            return made if threads else self._fastest(made, recorded, given)
+
+    def _known(self, batch: int) -> int | None:
+        """How many threads a call has; None where that is to be measured."""
+        counts = self.pools.candidates
+        if len(counts) == 1:
+            return counts[0]
+        known = self.threads.get(batch) or self.choices.get(batch)
+        if known not in counts:
+            return None
+        self.threads[batch] = known
+        return known
+
+    def _fastest(self, made: Program, recorded: Recorded, given: list[Tensor]) -> Program:
+        """The program on the number of threads that is measured to be the fastest, of those that need not be
+        more."""
+        batch, counts = len(given[0]), self.pools.candidates
+        made_of = {counts[0]: made}
+        for threads in counts[1:]:
+            made_of[threads] = Program(recorded, self.pools.of(threads), self.packed.weights, made)
+        runs = {threads: partial(program, given) for threads, program in made_of.items()}
+        self.times[batch] = measured(runs)
+        self.threads[batch] = threads = fewest(self.times[batch])
+        self.choices.put(batch, threads)
+        return made_of[threads]
+
+    def _compare(self, made: Program, given: list[Tensor]) -> None:
         with torch.no_grad():
             want, got = self._called(given), made(given)
         if len(want) != len(got):
             raise Refused(f"it returned {len(want)} tensors and the recording has {len(got)}")
         for a, b in zip(want, got, strict=True):
+            if a.shape != b.shape:
+                raise Refused(f"it returned {list(a.shape)} and the recording has {list(b.shape)}")
             error = float((a - b).abs().max() / a.abs().max().clamp(min=1e-30))
-            if a.shape != b.shape or not error <= WITHIN:
+            if not error <= WITHIN:
                 raise Refused(
                     f"its outputs differ by {error:.1e} of the largest from the module's own: it draws random "
                     "numbers, or keeps something from call to call"
                 )
-        return made
 
-    def _inputs(self, batch: int) -> list[Tensor]:
+    def inputs(self, batch: int) -> list[Tensor]:
         """Of so many entries, the floats of different sizes."""
         numbers = torch.Generator().manual_seed(0)
         made = []
         for i, one in enumerate(self._example):
-            wide = one.expand(batch, *one.shape[1:]).clone(memory_format=torch.preserve_format)
-            if i == 0:
-                wide.copy_(torch.randn(wide.shape, generator=numbers))
-            made.append(wide)
+            wide = one.expand(batch, *one.shape[1:]).contiguous()
+            made.append(torch.randn(wide.shape, generator=numbers) if i == 0 else wide)
         return made
 
-    def _checksums(self) -> list[int]:
-        return [] if self._contents is None else checksums(self._contents.tensors())
+    def _now(self) -> list[Any]:
+        return [(t._version, t.data_ptr()) for t in self._watched if not t.is_inference()]
 
 
 def unfit(network: ScoreNetwork) -> str | None:

@@ -8,7 +8,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from .. import checks, trace
 from ..networks.compiled import Compiled
 from .classes import BETWEEN, CLASSES, PARTS
 from .events import PREFIX, device_ops, host_ops, moves
+from ..backends.machine import processor
 from .report import GAPS, NETWORK, Op, Part, Profile
 from .versions import versions
 
@@ -210,14 +210,7 @@ def how(sampler: Sampler) -> dict[str, Any]:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What the times are of."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     threads = torch.get_num_threads()
     about = {"name": name, "device": str(device), "threads": threads, "cores": os.cpu_count()}
     return about | {"system": platform.platform()}
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())

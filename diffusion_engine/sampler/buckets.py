@@ -11,8 +11,6 @@ from torch import Tensor
 from ..executors import Batch
 from ..executors.base import After
 from ..executors.buffers import Inputs, some
-from ..executors.stages import as_called
-from ..networks.network import ScoreNetwork
 from ..plan import Plan
 
 # (calls, size, place, size, place, ...): so many calls in a row, each of whose entries was at a place of a
@@ -23,7 +21,7 @@ Where = tuple[int, int | None]
 
 
 def finish(
-    network: ScoreNetwork,
+    call: Callable[..., Sequence[Tensor]],
     batch: Batch,
     plans: Sequence[Plan],
     bucket: int | None,
@@ -32,6 +30,7 @@ def finish(
 ) -> None:
     """Steps a batch to its end, whose network is called as it was when the samples were made.
 
+    call     the network
     plans    of seats 0, 1, ...
     bucket   entries of every call, or None
     calls    the runs of each sample, where there is no bucket
@@ -45,7 +44,6 @@ def finish(
         assert calls is not None
         _check(plans, calls)
         follows = [chain.from_iterable(map(_expanded, sample)) for sample in calls]
-    call = as_called(network)
     while batch.live:
         given, outs = batch.inputs(), list[Tensor]()
         if given is not None:

@@ -103,6 +103,31 @@ def check_plan(recipe: Recipe, spec: Spec) -> None:
         )
 
 
+NEARLY = "for samples that are nearly the same, give the recipe with network_form None"
+
+
+def formed(recipe: Recipe, how: Mapping[str, Any]) -> dict[str, Any]:
+    """How to run what a recipe was made with. Raises ValueError where that cannot be here."""
+    form = recipe.network_form
+    if form is None or "executor" in how:
+        return dict(how)
+    from ..native.executor import missing
+
+    if reason := missing():
+        raise ValueError(f"the recipe's network was computed by {form}, and {reason}; {NEARLY}")
+    return {**how, "executor": "native"}
+
+
+def check_form(recipe: Recipe, form: str | None) -> None:
+    """Raises ValueError where the network is computed in another form than a recipe's."""
+    if recipe.network_form not in (None, form):
+        here = f"by {form}" if form else "by torch"
+        raise ValueError(
+            f"the recipe's network was computed by {recipe.network_form} and is computed {here} here, whose "
+            f"sums have another order: replay it on such a machine, without an executor; {NEARLY}"
+        )
+
+
 def _check_start(process: GaussianProcess, recipe: Recipe) -> None:
     """Raises ValueError where a recipe of the first format began beside a point of its run, with a step that
     went nowhere: point_at begins at the point."""

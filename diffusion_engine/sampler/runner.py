@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,9 @@ from .jobs import jobs
 from .nonfinite import finite_images, warn_nonfinite
 from .progress import Progress, bar, watcher
 from .request import Request
+
+if TYPE_CHECKING:
+    from ..native.shown import Shown
 
 BATCH = "at least 1 sample a batch"
 
@@ -94,6 +97,14 @@ class Runner:
         return self._derived.accelerated
 
     @property
+    def recording(self) -> Shown | None:
+        """What executor="native" recorded of the network so far; print it. None of other executors."""
+        from ..native import Native
+
+        executor = self.executor
+        return executor.recorded(self.network) if isinstance(executor, Native) else None
+
+    @property
     def state_dtype(self) -> torch.dtype:
         """float32, or float64 where the network runs in it (the reference step only)."""
         return torch.float64 if self.dtype == torch.float64 else torch.float32
@@ -120,7 +131,8 @@ class Runner:
             with self._batch(network, capacity, part) as batch:
                 seats = [batch.admit(job) for job in each]
                 if part.sized:
-                    buckets.finish(network, batch, plans, part.bucket, part.calls, watch)
+                    call = self.executor.calling(network)
+                    buckets.finish(call, batch, plans, part.bucket, part.calls, watch)
                 else:
                     self.executor.finish(batch, watch)
                 samples, finite = batch.read(seats, parts), batch.finite(seats)

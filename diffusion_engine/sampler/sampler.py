@@ -68,7 +68,9 @@ class Sampler(Runner):
     accelerate run the network with fused ops in it (diffusion_engine.accelerate): a copy of the
                module over the same weights, which follows what you change of yours, from run to run;
                `sampler.accelerated` says what was done
-    executor   "eager", or "graph" to replay CUDA graphs; or an Executor, which several samplers may share
+    executor   "eager", "graph" to replay CUDA graphs, or "native" to replay the network in C++ on the CPU,
+               in float32 (`sampler.recording` says what was recorded); or an Executor, which several
+               samplers may share
     compile    run the network through torch.compile, within the graph where there is one
     decoder    makes images of the final latents: a Decoder. A recipe keeps its scale, and is replayed with it
 
@@ -312,7 +314,7 @@ class Sampler(Runner):
 
     def recipe(self) -> dict[str, Any]:
         """What reproduces the sampler, given the network, as JSON-able values."""
-        return copied(self._recipe)
+        return copied(self._recipe) | {"network_form": self.executor.form(self.network)}
 
     def recipe_of(self, part: Request) -> dict[str, Any]:
         made = self.recipe() | part.recipe()
@@ -346,6 +348,7 @@ class Sampler(Runner):
         checks.names("replay's how", how, OPEN)
         recipe = recipes.read(recipe)
         options, given = recipe.arguments(), recipe.request()
+        how = recipes.formed(recipe, how)
         if "plan" in recipe.needs:
             recipes.check(network.process, recipe, how, more)
             plan, own = more.pop("plan"), {"dtype": options["dtype"]}
@@ -356,6 +359,7 @@ class Sampler(Runner):
             rule = recipes.solver_in(recipe, how.get("solver"))
             recipes.check(network.process, recipe, how, more)
             sampler = cls(network, **dict(how) | options | {"solver": rule})
+        recipes.check_form(recipe, sampler.executor.form(sampler.network))
         if sampler.decoder is not None:
             fitting(sampler.decoder, recipe.decoder)
         return sampler.sample(**given | more)

@@ -187,6 +187,7 @@ class Recipe(Asked):
     bucket     entries of every call of the network, where it had one size; None as they come
     calls      of each sample, where calls had many sizes, runs (calls, size, place, size, place, ...) of so
                many calls, each of whose entries was at a place of a call of a size
+    network_form  what computed the network, where its bits are not the module's own: native/avx512, say
     needs      what was given beside, and JSON does not hold
     """
 
@@ -216,6 +217,7 @@ class Recipe(Asked):
     guidance: tuple[Number, ...] | tuple[tuple[Number, ...], ...]
     bucket: int | None = Field(None, ge=1, le=SIZE)
     calls: Calls | None = None
+    network_form: str | None = Field(None, pattern=r"^native/\w+$")
     needs: tuple[Need, ...]
 
     @model_validator(mode="before")

@@ -32,7 +32,7 @@ def recorded(function, *shapes, **parts):
         nn.init.normal_(parameter, std=0.3)
     graph = Graph(module, [torch.randn(2, *shape) for shape in shapes])
     given = [torch.randn(BATCH, *shape) for shape in shapes]
-    found = graph.at(BATCH)
+    found = graph.at(BATCH, {}, {})
     (got,) = reference.run(found, given)
     with torch.no_grad():
         want = module(given)
