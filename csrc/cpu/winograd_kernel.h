@@ -2,15 +2,17 @@
 // rows of input channels, one set of rows for each point; every point is a matrix product of its own;
 // the products of a tile become its pixels.
 #pragma once
+#include "native/epilogue_kernel.h"
 #include "winograd.h"
 #include "winograd_points.h"
 #include "winograd_window.h"
-#include "native/epilogue_kernel.h"
 
 namespace de {
 namespace {
 
-constexpr int MOST_TILES = W == 16 ? 12 : 6;  // of a product in registers: 2 vectors of sums each
+// Of a product in registers: 2 vectors of sums each, and with 32 registers as many of totals.
+constexpr bool TOTALS = W == 16;
+constexpr int MOST_TILES = TOTALS ? 7 : 6;
 
 // Input channels that are summed before they are added to others: ops/conv3x3.py has the errors with
 // these. Against sums of 32, 16 take 4 to 10 % longer, 64 up to 4 % less, one chain of all no less than 64.
@@ -34,6 +36,7 @@ struct WeightPanel {
 // own prefetching ends with every page, and weights that come from memory take 10 to 20 % longer without.
 template <int R, int V, bool AHEAD>
 DE_INLINE void product(const float* a, int64_t row, const WeightPanel& panel, float* to, int64_t to_row) {
+  Float total[R][V] = {};
   evenly(panel.channels, summed(panel.channels), [&](int64_t first, int64_t count) {
     Float sum[R][V] = {};
     for (int64_t c = first; c < first + count; ++c) {
@@ -50,10 +53,17 @@ DE_INLINE void product(const float* a, int64_t row, const WeightPanel& panel, fl
     }
     for (int r = 0; r < R; ++r)
       for (int v = 0; v < V; ++v) {
-        float* at = to + r * to_row + v * W;
-        store(at, first ? load<Float>(at) + sum[r][v] : sum[r][v]);
+        if constexpr (TOTALS) {
+          total[r][v] = first ? total[r][v] + sum[r][v] : sum[r][v];
+        } else {
+          float* at = to + r * to_row + v * W;
+          store(at, first ? load<Float>(at) + sum[r][v] : sum[r][v]);
+        }
       }
   });
+  if constexpr (TOTALS)
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < V; ++v) store(to + r * to_row + v * W, total[r][v]);
 }
 
 template <int M>

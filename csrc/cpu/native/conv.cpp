@@ -19,8 +19,10 @@ static bool depthwise(int64_t out_channels, int64_t channels, int64_t groups) {
 
 int64_t conv_packed_size(int64_t out_channels, int64_t channels, int64_t taps, int64_t groups) {
   if (depthwise(out_channels, channels, groups)) return taps * channels;
+  const int64_t depth = taps * (channels / groups);
+  if (out_channels / groups <= CONV_NARROW) return out_channels * conv_narrow_row(depth);
   const int64_t panels = ConvBlocks::parts_of(out_channels / groups, CONV_PANEL);
-  return groups * panels * CONV_PANEL * taps * (channels / groups);
+  return groups * panels * CONV_PANEL * depth;
 }
 
 // One group of it; `weight` begins with the group's first column.
@@ -39,11 +41,23 @@ static void pack_group(const float* weight, int64_t columns, int64_t channels, i
   }
 }
 
+// A narrow layer's column; `to` moves on.
+static void pack_row(const float* weight, int64_t channels, int64_t taps, float*& to) {
+  const int64_t depth = taps * channels;
+  for (int64_t k = 0; k < conv_narrow_row(depth); ++k)
+    *to++ = k < depth ? weight[k % channels * taps + k / channels] : 0.0f;
+}
+
 void conv_pack(const float* weight, int64_t out_channels, int64_t channels, int64_t taps, int64_t groups,
                float* packed) {
   if (depthwise(out_channels, channels, groups)) {
     for (int64_t tap = 0; tap < taps; ++tap)
       for (int64_t c = 0; c < channels; ++c) *packed++ = weight[c * taps + tap];
+    return;
+  }
+  if (out_channels / groups <= CONV_NARROW) {
+    for (int64_t n = 0; n < out_channels; ++n)
+      pack_row(weight + n * taps * (channels / groups), channels / groups, taps, packed);
     return;
   }
   const int64_t columns = out_channels / groups, size = channels / groups * taps;

@@ -7,6 +7,9 @@
 
 namespace de {
 
+// Columns of a packed panel; terms that are summed, and gathered, at a time; columns of a narrow layer.
+constexpr int64_t CONV_PANEL = 32, CONV_DEPTH = 384, CONV_NARROW = 4;
+
 // out[b][y][x][n] = epilogue(sum over taps (i, j) and channels c of
 //   weight[n][c][i][j] in[b][y stride_y + i dilation_y - pad_top][x stride_x + j dilation_x - pad_left][c])
 // where `in` is x, each pixel `upsample` times along both edges, and zeros around it. A row of x and of out is
@@ -29,12 +32,15 @@ struct ConvParams {
   int64_t group_channels() const { return channels / groups; }
   int64_t group_columns() const { return out_channels / groups; }
   int64_t depth() const { return taps() * group_channels(); }  // terms of a sum: (tap, channel)
+  // Few columns are sums of vectors along the terms, in whose packed weight each column is a row.
+  bool narrow() const { return group_columns() <= CONV_NARROW && !depthwise(); }
   bool depthwise() const { return groups > 1 && groups == channels && groups == out_channels; }
 };
 
 // A packed weight is [group][part of the depth][panel][term of the part][PANEL]; parts are at most DEPTH long
-// and differ by one at most. Columns beyond the last are 0. Of a depthwise layer it is [tap][channel].
-constexpr int64_t CONV_PANEL = 32, CONV_DEPTH = 384;
+// and differ by one at most. Columns beyond the last are 0. Of a narrow layer it is
+// [group][column][conv_narrow_row], the terms and zeros after them, of a depthwise one [tap][channel].
+constexpr int64_t conv_narrow_row(int64_t depth) { return (depth + 15) / 16 * 16 + 16; }
 int64_t conv_packed_size(int64_t out_channels, int64_t channels, int64_t taps, int64_t groups);
 // weight as torch has it: [out_channels][channels / groups][taps].
 void conv_pack(const float* weight, int64_t out_channels, int64_t channels, int64_t taps, int64_t groups,
@@ -49,7 +55,7 @@ struct ConvBlocks {
   // Floats from one gathered row to the next, and from one row of sums to the next: odd numbers of cache lines,
   // so that the rows of a tile do not share sets of a cache.
   static constexpr int64_t ROW = CONV_DEPTH + 16;
-  int64_t sums_row() const { return (panels * CONV_PANEL) | 16; }
+  int64_t sums_row() const { return std::max(panels * CONV_PANEL, CONV_NARROW * 16) | 16; }
 
   static int64_t parts_of(int64_t n, int64_t most) { return (n + most - 1) / most; }
   static int64_t all_panels(const ConvParams& p) { return parts_of(p.group_columns(), CONV_PANEL); }

@@ -1,5 +1,6 @@
 // One work item of a convolution: see conv.h for its layout.
 #pragma once
+#include "lanes.h"
 #include "product_kernel.h"
 
 namespace de {
@@ -36,12 +37,13 @@ struct ConvLines {
   // Terms [skip, skip + terms) of the run whose first pixel is (y, x) of the upsampled image.
   DE_INLINE void copy(const float* image, int64_t y, int64_t x, int64_t skip, int64_t terms, float* to) const {
     if (y < 0 || y >= height) return zero_over(to, terms);
+    const float* from = image + ((y >> shift) * p.width + (x >> shift)) * p.x.row + skip;
+    if (x >= 0 && x + span <= width) return copy_over(to, from, terms);
     const auto inside = [&](int64_t pixels) {
       return std::min(std::max<int64_t>(pixels * channels - skip, 0), terms);
     };
     const int64_t before = x < 0 ? inside(-x) : 0, end = inside(width - x);
     zero_over(to, before);
-    const float* from = image + ((y >> shift) * p.width + (x >> shift)) * p.x.row + skip;
     if (before < end) copy_over(to + before, from + before, end - before);
     const int64_t rest = std::max(before, end);
     zero_over(to + rest, terms - rest);
@@ -82,25 +84,68 @@ struct ConvItem {
   }
 
   void finish(int64_t from, int64_t number, int64_t column, int64_t width) {
-    const int64_t at = group * columns + panel * CONV_PANEL + column;
-    each_row(from, number, [&](int64_t r, int64_t b, int64_t i) {
-      finish_row(p.epilogue, p.out, b, i, at, width, sums + r * blocks.sums_row() + column);
+    const Epilogue& e = p.epilogue;
+    const int64_t b = (first + from) / p.pixels(), i = (first + from) % p.pixels();
+    for (int64_t c = 0; c < width; c += W) {
+      const int n = (int)std::min<int64_t>(W, width - c);
+      const int64_t at = group * columns + panel * CONV_PANEL + column + c;
+      const float* sum = sums + from * blocks.sums_row() + column + c;
+      for (int64_t r = 0, sample = b, row = i; r < number; ++sample, row = 0) {
+        const Followers follow(e, sample, at, n);
+        const float* residual = e.residual.data + sample * e.residual.batch + at;
+        float* out = p.out.data + sample * p.out.batch + at;
+        for (; r < number && row < p.pixels(); ++r, ++row, sum += blocks.sums_row()) {
+          Float y = follow(load<Float>(sum));
+          if (e.residual.data) y += load_some(residual + row * e.residual.row, n);
+          store_lanes(out + row * p.out.row, y, n);
+        }
+      }
+    }
+  }
+
+  void multiply(int64_t k, int64_t length) {
+    const int64_t depth = p.depth(), after = k + length;
+    const float* weight = p.weight + group * panels * CONV_PANEL * depth;
+    const float* at = weight + (k * panels + panel * length) * CONV_PANEL;
+    // The next part may be a term shorter: what is asked for is no more than likely.
+    const float* next = after < depth ? weight + (after * panels + panel * length) * CONV_PANEL : at;
+    multiply_panels(terms, rows, at, next, length, count, sums, blocks.sums_row(), k > 0,
+                    [&](int64_t r, int64_t number, int64_t column, int64_t width) {
+                      if (after == depth) finish(r, number, column, width);
+                    });
+  }
+
+  void multiply_narrow(int64_t k, int64_t length) {
+    constexpr int TALL = W == 16 ? 4 : 2, MANY = (int)CONV_NARROW;
+    const int64_t row = conv_narrow_row(p.depth());
+    const float* weight = p.weight + group * columns * row + k;
+    for (int64_t r = 0; r < rows; ++r) store(terms + r * ConvBlocks::ROW + length, Float{});
+    constant<MANY>(columns, [&](auto many) {
+      evenly(rows, TALL, [&](int64_t r, int64_t number) {
+        constant<TALL>(number, [&](auto tall) {
+          dots<tall, many>(terms + r * ConvBlocks::ROW, weight, row, length, sums + r * blocks.sums_row(),
+                           blocks.sums_row(), k > 0);
+        });
+      });
+    });
+  }
+
+  void finish_narrow() {
+    each_row(0, rows, [&](int64_t r, int64_t b, int64_t i) {
+      const float* sum = sums + r * blocks.sums_row();
+      float totals[std::max(W, (int)CONV_NARROW)] = {};
+      for (int64_t n = 0; n < columns; ++n) totals[n] = sum_lanes(load<Float>(sum + n * W));
+      finish_row(p.epilogue, p.out, b, i, group * columns, columns, totals);
     });
   }
 
   void run() {
     const ConvLines lines(p);
-    const int64_t depth = p.depth();
-    const float* weight = p.weight + group * panels * CONV_PANEL * depth;
-    evenly(depth, CONV_DEPTH, [&](int64_t k, int64_t length) {
+    evenly(p.depth(), CONV_DEPTH, [&](int64_t k, int64_t length) {
       gather(lines, k, length);
-      const float* at = weight + (k * panels + panel * length) * CONV_PANEL;
-      const bool last = k + length == depth;
-      multiply_panels(terms, rows, at, length, count, sums, blocks.sums_row(), k > 0,
-                      [&](int64_t r, int64_t number, int64_t column, int64_t width) {
-                        if (last) finish(r, number, column, width);
-                      });
+      p.narrow() ? multiply_narrow(k, length) : multiply(k, length);
     });
+    if (p.narrow()) finish_narrow();
   }
 };
 
