@@ -18,7 +18,7 @@ def isa(request):
 
 
 def heads(*shape, last):
-    """[B, H, N, M] at the end of a page; `last`: the rows of all heads beside each other, as of [B, N, H M]."""
+    """[B, H, N, M] at the end of a page; `last`: the rows of all heads beside each other."""
     x = torch.randn(shape)
     return (
         before_a_wall(x.transpose(1, 2).contiguous()).transpose(1, 2) if last else before_a_wall(x)
