@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,12 +23,15 @@ from .pools import Pools
 from .stages import Recorded, Replay, differentiates
 
 if TYPE_CHECKING:
+    from .program import Program
     from .recording import Recording
     from .shown import Shown
 
 BUDGET = 1 << 30  # bytes of batches, with the memory of their programs, that wait for the next run
 PACKED = 1 << 34  # bytes of packed weights
 MOST = 1024  # threads
+
+T = TypeVar("T")
 
 
 class NativeError(ValueError):
@@ -115,10 +118,7 @@ class Native(Executor):
         if differentiates(network):
             return False
         with plain():
-            recording = self.recording(network, given)
-            if recording.exact is None:
-                self.program(recording, 1)
-        return bool(recording.exact)
+            return self._made(self.recording(network, given), lambda recording: recording.exact)
 
     def form(self, network: ScoreNetwork) -> str | None:
         from ..backends.native import loaded
@@ -161,15 +161,19 @@ class Native(Executor):
             self._recordings.put(key, found, found.bytes)
             return found
 
-    def program(self, recording: Recording, count: int) -> Any:
+    def program(self, recording: Recording, count: int) -> Program:
         """A call of so many entries on memory of its own. Raises NativeError."""
+        return self._made(recording, lambda one: one.program(count))
+
+    def _made(self, recording: Recording, make: Callable[[Recording], T]) -> T:
+        """What is made of a recording, whose weights are packed then."""
         from .lower import Refused
 
         try:
-            made = recording.program(count)
+            made = make(recording)
         except Refused as refused:
             raise NativeError(refusal(recording.network, refused)) from refused
-        for key in self._recordings:  # whose weights are packed now
+        for key in self._recordings:
             if self._recordings.get(key) is recording:
                 self._recordings.put(key, recording, recording.bytes)
         return made

@@ -42,19 +42,20 @@ class Program:
     def __init__(
         self, recorded: Recorded, pool: Any, weights: Weights, beside: Program | None = None
     ) -> None:
-        places: dict[Buffer, int]
         if beside is None:
             places, size = plan(recorded.operations, recorded.inputs, recorded.outputs)
-            self._arena = torch.zeros(max(size, 64), dtype=torch.uint8)
+            arena = torch.zeros(max(size, 64), dtype=torch.uint8)
         else:
-            places, self._arena = beside._places, beside._arena
-        self._places, self._weights, self.threads = places, weights, pool.threads
+            places, arena = beside.memory
+        self.memory: tuple[dict[Buffer, int], Tensor] = places, arena
+        self._places, self._arena, self._weights = places, arena, weights
+        self.threads = int(pool.threads)
         self.native = _cpu.Program(pool)
         emit = Emitter(self._address, weights)
         for value in recorded.inputs:
             self.native.input(self._address(value), value.buffer.bytes)
         self.calls = 0  # operations that torch does
-        self.exact = True  # whether a sample's bits are its own whatever the batch
+        self.exact = True  # whether what torch does has no part in the bits
         for operation in recorded.operations:
             make = MAKERS.get(type(operation))
             params = None if make is None else make(emit, operation)

@@ -25,6 +25,8 @@ from .siblings import Joint
 from .weights import Weights
 
 WITHIN = 1e-4  # of the largest element of an output: what a recording may differ by from the module
+MEET = 4  # entries of the call in which samples meet for the first time
+FLAT = torch.contiguous_format
 BEFORE = 1 << 28  # bytes of packed weights that the network had before: adapters take turns
 
 
@@ -79,7 +81,8 @@ class Recording:
     network  in eval mode, on the CPU in float32
     given    inputs of a call, of any number of entries
     pools    threads that replay it
-    exact    whether all of it is done by tasks whose bits are a sample's own; None before the first program
+    sizes    bytes of a program's memory, by the number of entries
+    threads  that replay, and seconds of a call by their number, by the number of entries: what was measured
 
     One thread at a time makes programs and looks at the weights: `lock`.
     """
@@ -100,10 +103,10 @@ class Recording:
         self.packed = Packed(checksums(self._watched))
         self._kept: Lru[tuple, Packed] = Lru(BEFORE)
         self.choices = Choices(self._graph.text, self.packed.sums)
-        self.exact: bool | None = None
-        self.sizes: dict[int, int] = {}  # bytes of a program's memory, by the number of entries
-        self.threads: dict[int, int] = {}  # by the number of entries
-        self.times: dict[int, dict[int, float]] = {}  # seconds of a call, by entries and threads
+        self.sizes: dict[int, int] = {}
+        self.threads: dict[int, int] = {}
+        self.times: dict[int, dict[int, float]] = {}
+        self._exact: bool | None = None
 
     @property
     def bytes(self) -> int:
@@ -134,6 +137,25 @@ class Recording:
         with self.lock:
             self.packed, self._kept = Packed(self.packed.sums), Lru(BEFORE)
 
+    @property
+    def exact(self) -> bool:
+        """Whether a sample's bits are its own in every call: all of it is done by tasks that see to that, and
+        entries do not read one another, nor their place."""
+        with self.lock:
+            if self._exact is None:
+                alone, met = self.program(1), self.program(MEET)
+                self._exact = met.exact and self._independent(alone, met)
+            return self._exact
+
+    def _independent(self, alone: Program, met: Program) -> bool:
+        given = self.inputs(MEET)
+        together = [out.clone() for out in met(given)]
+        return all(
+            torch.equal(out, other[i : i + 1])
+            for i in range(MEET)
+            for out, other in zip(alone([t[i : i + 1] for t in given]), together, strict=True)
+        )
+
     def program(self, batch: int) -> Program:
         """A call of `batch` entries on memory of its own, held against the module itself, on the number of
         threads that was measured to be the fastest."""
@@ -143,7 +165,7 @@ class Recording:
             pool = self.pools.of(threads or self.pools.candidates[0])
             made = Program(recorded, pool, self.packed.weights)
             self._compare(made, given)
-            self.exact, self.sizes = made.exact, {**self.sizes, batch: made.bytes}
+            self.sizes = {**self.sizes, batch: made.bytes}
             return made if threads else self._fastest(made, recorded, given)
 
     def _known(self, batch: int) -> int | None:
@@ -186,13 +208,17 @@ class Recording:
                 )
 
     def inputs(self, batch: int) -> list[Tensor]:
-        """Of so many entries, the floats of different sizes."""
+        """Of so many entries: normals at different times, under conditions of different sizes."""
         numbers = torch.Generator().manual_seed(0)
-        made = []
-        for i, one in enumerate(self._example):
-            wide = one.expand(batch, *one.shape[1:]).contiguous()
-            made.append(torch.randn(wide.shape, generator=numbers) if i == 0 else wide)
-        return made
+        given = [one.expand(batch, *one.shape[1:]).clone(memory_format=FLAT) for one in self._example]
+        given[0] = torch.randn(given[0].shape, generator=numbers)
+        for i in range(batch):
+            share = i % MEET / MEET
+            given[1][i].sub_((given[1][i] * share).to(given[1].dtype))
+            for tensor in given[2:]:
+                if tensor.is_floating_point():
+                    tensor[i].mul_(1 - share)
+        return given
 
     def _now(self) -> list[Any]:
         return [(t._version, t.data_ptr()) for t in self._watched if not t.is_inference()]
