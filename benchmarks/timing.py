@@ -122,12 +122,20 @@ class Others:
     def __init__(self) -> None:
         self.before = self._now()
 
+    def seconds(self) -> tuple[float, float, float]:
+        """The seconds since then of all cores busy and idle, and of this process."""
+        busy, idle, own = (b - a for a, b in zip(self.before, self._now(), strict=True))
+        return busy, idle, own
+
     def share(self) -> float | None:
         """The share, 0 to 1, or None where it is unknown.
 
         It is unknown after less than half a second: the kernel counts in hundredths of one.
         """
-        busy, idle, own = (b - a for a, b in zip(self.before, self._now(), strict=True))
+        return self.share_of(*self.seconds())
+
+    @staticmethod
+    def share_of(busy: float, idle: float, own: float) -> float | None:
         if busy + idle < 0.5:
             return None
         return max(0.0, round((busy - own) / (busy + idle), 3))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import openvino
 import torch
 
 from ..ddim_run import DDIMRun
 from . import Contender
-from .host import Loop
+from .host import Call, Loop
 
 
 def compiled(ddim_run: DDIMRun) -> Contender:
@@ -17,8 +19,13 @@ def compiled(ddim_run: DDIMRun) -> Contender:
     model = openvino.convert_model(
         ddim_run.network(), example_input=(ddim_run.noise, loop.example), input=shapes
     )
+    return loop.contender(opened(model, torch.get_num_threads()), openvino.__version__)
+
+
+def opened(model: Any, threads: int) -> Call:
+    """The network of a converted model, or of an ONNX file by its path."""
     settings = {
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",
     }
@@ -27,4 +34,4 @@ def compiled(ddim_run: DDIMRun) -> Contender:
     def network(x: np.ndarray, t: np.ndarray) -> np.ndarray:
         return request.infer([x, t], share_inputs=True, share_outputs=True)[0]
 
-    return loop.contender(network, openvino.__version__)
+    return network

@@ -34,12 +34,13 @@ def growth(device: torch.device) -> Iterator[list[float]]:
     except OSError:
         yield found
         return
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     yield found
-    found.append(max(0.0, _resident("VmHWM") - before))
+    found.append(max(0.0, resident("VmHWM") - before))
 
 
-def _resident(name: str) -> float:
+def resident(name: str = "VmRSS") -> float:
+    """A line of the process's status in MB."""
     text = (SELF / "status").read_text()
     match = re.search(rf"{name}:\s*(\d+) kB", text)
     return int(match[1]) * 1.024e-3 if match else 0.0

@@ -32,11 +32,24 @@ def stable_diffusion() -> nn.Module:
     return UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
 
 
-def dit() -> nn.Module:
+def dit(layers: int = 28) -> nn.Module:
     """W5, DiT-XL/2 on 32x32 latents (Peebles and Xie 2023)."""
     from diffusers import DiTTransformer2DModel
 
-    return DiTTransformer2DModel(sample_size=32, num_layers=28, num_attention_heads=16)
+    return DiTTransformer2DModel(sample_size=32, num_layers=layers, num_attention_heads=16)
+
+
+def policy() -> nn.Module:
+    """The 1-D U-Net of examples/robot_policy.py: 16 actions of 7 numbers."""
+    from diffusers import UNet1DModel
+
+    return UNet1DModel(
+        sample_size=16, in_channels=7, out_channels=7, layers_per_block=1,
+        down_block_types=("DownResnetBlock1D", "DownResnetBlock1D"),
+        up_block_types=("UpResnetBlock1D",), mid_block_type="MidResTemporalBlock1D",
+        out_block_type="OutConv1DBlock", block_out_channels=(32, 64), act_fn="mish",
+        time_embedding_type="positional", use_timestep_embedding=True, flip_sin_to_cos=False, freq_shift=1,
+    )  # fmt: skip
 
 
 def decoder() -> nn.Module:

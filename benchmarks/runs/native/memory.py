@@ -1,0 +1,69 @@
+"""The memory of a process with one contender, and how long it takes to be ready."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from ... import results
+from ..memory import growth, resident
+from .cases import CPU, Case, Files
+from .contenders import CONTENDERS, Place
+
+CALLS = 3
+OWN_MODULE = (
+    "torch",
+    "torch:channels_last",
+    "ours:accelerate",
+    "ours:native",
+)  # nothing is exported
+
+
+def measure(contender: str, case: Case, threads: int, folder: Path) -> results.Row:
+    """Growth over what the process has once the libraries are loaded.
+
+    `peak_mb` until it is ready and has been called, `held_mb` the peak of calls from there on; the module is
+    part where torch or a recording needs it.
+    """
+    files, make = Files(folder), CONTENDERS[contender][0]
+    import_libraries(contender)
+    with growth(CPU) as peak:
+        before = resident()
+        began = time.perf_counter()
+        made = make(Place(files, case, threads, ""))
+        first = time.perf_counter() - began
+        for _ in range(CALLS):
+            made.call()
+    left = resident() - before
+    with growth(CPU) as more:
+        for _ in range(CALLS):
+            made.call()
+    further = None
+    if made.further is not None:
+        began = time.perf_counter()
+        made.further()
+        further = time.perf_counter() - began
+    return results.row(
+        CPU, results.NATIVE_KEYS, part="memory", network=case.network, batch=case.batch, contender=contender,
+        threads=threads, peak_mb=max(peak, default=None), held_mb=left + max(more, default=0.0),
+        first_s=first,
+        further_s=further, export_s=None if contender in OWN_MODULE else files.said(case).get("export_s"),
+        version=made.version,
+    )  # fmt: skip
+
+
+def import_libraries(contender: str) -> None:
+    """What would otherwise count as the contender's own."""
+    import diffusers.models.transformers
+    import diffusers.models.unets
+    import diffusers.schedulers  # noqa: F401
+
+    import diffusion_engine.accelerate
+    import diffusion_engine.native.recording  # noqa: F401
+
+    if contender == "onnxruntime":
+        import onnxruntime  # noqa: F401
+    if contender == "openvino":
+        import openvino
+
+        openvino.Core().available_devices  # noqa: B018 (loads the plugin)
