@@ -13,6 +13,7 @@ from .values import Value
 from .weights import Weights
 
 MANY, SOME, FEW, CACHED = 144, 36, 16, 1 << 14  # pixels, and elements of a weight's tap
+NARROW = 4  # output channels that are summed term by term as fast
 ACTIVATIONS = ("none", "silu", "gelu", "gelu_tanh", "relu", "quick_gelu")
 
 
@@ -37,7 +38,9 @@ class Emitter:
         # A transformed weight of tiles of 4 is 4 times as large, and is read for few pixels.
         large = pixels >= MANY or (pixels >= SOME and out * channels <= CACHED)
         wanted = 4 if large else 2 if pixels >= FEW else 0
-        return wanted if wanted in tiles(channels) else min(2, wanted)
+        if wanted in tiles(channels):
+            return wanted
+        return 0 if out <= NARROW else min(2, wanted)
 
     def rows(self, value: Value) -> tuple[int, int, int]:
         """[B, N, C] as (address, batch stride, row stride)."""
