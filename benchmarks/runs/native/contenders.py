@@ -83,22 +83,22 @@ def _sampled(sample: Callable[..., Any], run: DDIMRun) -> Tensor:
 
 def native(place: Place) -> Ready:
     """The call that Sampler(executor="native") makes."""
-    from diffusion_engine import _cpu
-    from diffusion_engine.native.recording import Recording
+    from diffusion_engine.native import Native
 
     run = place.ddim_run()
     given, inputs = call_of(run)
     network = engine.score_network(run, run.module)
-    recording = Recording(network, given, _cpu.Pool(place.threads))
-    program = recording.program(place.case.batch)
+    owner = Native(threads=place.threads)
+    recording = owner.recording(network, given)
+    program = owner.program(recording, place.case.batch)
     sampler: list[Any] = []
 
     def samples() -> Tensor:
         if not sampler:
-            sampler.append(engine.sampler(run, run.module, executor="native"))
+            sampler.append(engine.sampler(run, run.module, executor=owner))
         return _sampled(sampler[0].sample, run)
 
-    further = partial(recording.program, place.case.batch + 1)
+    further = partial(owner.program, recording, place.case.batch + 1)
     return Ready(lambda: program(inputs)[0], samples, None, further)
 
 

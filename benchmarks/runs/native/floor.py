@@ -35,26 +35,25 @@ class Cost:
 
 def measure(case: Case, repeats: int, folder: Path) -> Iterator[results.Row]:
     """Rows of operations of one kind and size, and of the whole."""
-    from diffusion_engine import _cpu
+    from diffusion_engine.native import Native
     from diffusion_engine.native.program import Program
-    from diffusion_engine.native.recording import Recording
 
     run = Files(folder).ddim_run(case)
     given, inputs = call_of(run)
-    recording = Recording(
-        engine.score_network(run, run.module), given, _cpu.Pool(torch.get_num_threads())
-    )
-    recorded = recording._graph.at(case.batch)
+    threads = torch.get_num_threads()
+    recording = Native(threads=threads).recording(engine.score_network(run, run.module), given)
+    packed = recording.packed
+    recorded = recording._graph.at(case.batch, packed.joint, packed.folded)
     operations = recorded.operations
     with numbered(operations):
-        program = Program(recorded, recording.pool, recording.weights)
+        program = Program(recorded, recording.pools.of(threads), packed.weights)
     for _ in range(3):
         program(inputs)
     whole = timing.Spread.of([timing.cpu_clock(lambda: program(inputs)) for _ in range(repeats)])
     took = profiled(program, inputs, len(operations), repeats)
     costs = [cost(operation) for operation in operations]
     rate = layers.ceiling(CPU, torch.float32)
-    far = bandwidth(rounded(recording.weights.bytes))
+    far = bandwidth(rounded(packed.weights.bytes))
     shared: dict[str, Any] = {
         "part": "floor", "network": case.network, "batch": case.batch, "contender": "ours:native",
         "waiting": os.environ.get("OMP_WAIT_POLICY", ""), "repeats": repeats,

@@ -1,0 +1,140 @@
+"""Calls of recorded networks, from the rows of benchmarks.runs.native."""
+
+from __future__ import annotations
+
+from ... import results
+from .. import rows
+from ..rows import Row
+
+OURS, BEFORE = "ours:native", "ours:accelerate"
+NAMES = {
+    "W1": "W1, a DDPM U-Net",
+    "digits": "digits",
+    "policy": "a 1-D policy U-Net",
+    "DiT": "two blocks of DiT-XL/2",
+}
+COMMAND = "python -m benchmarks.runs.native --busy --floor --memory"
+MOST = 24  # operations of the table, by the time they take
+
+
+def native() -> str:
+    """Calls on a quiet machine."""
+    return _speeds("call", "quiet")
+
+
+def native_busy() -> str:
+    """Calls beside another process that takes a core."""
+    return _speeds("call", "busy")
+
+
+def native_runs() -> str:
+    """Trajectories of 20 steps, ms an image, quiet and busy."""
+    return _speeds("run", "quiet", "busy")
+
+
+def _speeds(part: str, *loads: str) -> str:
+    found = [row for load in loads for row in rows.some(_committed(), part=part, load=load)]
+    contenders = [name for (name,), _ in rows.grouped(found, "contender")]
+    body = []
+    for (network, batch, load), same in rows.grouped(found, "network", "batch", "load"):
+        times = [best(same, name) for name in contenders]
+        peer = best_peer(same)
+        ratio = rows.times(_ms(peer) / _ms(_ours(same)))
+        about = [NAMES[network], batch, *([load] if len(loads) > 1 else [])]
+        body.append([*about, *(_cell(row) for row in times), f"{ratio} {peer['contender']}"])
+    head = ["network", "batch", *(["machine"] if len(loads) > 1 else []), *contenders]
+    left = len(head) - len(contenders)
+    text = rows.lines([*head, "faster than the best peer by"], body, left)
+    worst = max(float(row["error"]) for row in rows.some(found, contender=OURS))
+    theirs = max(float(row["error"]) for row in found if not _own(row))
+    unit = "ms an image" if part == "run" else "ms a call"
+    said = (
+        f"Medians in {unit}, each at its best of 1 and 2 threads that wait passively or actively, as "
+        "stands behind it. Peers are all that are not ours.",
+        f"Off from float64 by at most {worst:.1e} of the largest element, the peers by {theirs:.1e}.",
+    )
+    return f"{text}\n\n{rows.prose(*said, _origin(found))}"
+
+
+def native_floor() -> str:
+    """Operations of W1 at batch 1 beside the least time of each, and the whole of every network."""
+    found = rows.some(_committed(), part="floor")
+    shown = rows.some(found, network="W1", batch="1", threads=most_threads(found))
+    body = []
+    for row in sorted(shown, key=_ms, reverse=True):
+        if row["operation"] != "all" and len(body) < MOST:
+            cells = [rows.number(float(row[key])) for key in ("ms", "floor_ms")]
+            body.append([row["operation"], row["size"], row["count"], *cells, _share(row)])
+    text = rows.lines(["operation", "size", "count", "ms", "least ms", "share"], body, 2)
+    wholes = [
+        [NAMES[row["network"]], row["batch"], row["threads"], rows.number(_ms(row)),
+         rows.number(float(row["floor_ms"])), _share(row), rows.number(float(row["gflop_s"]))]
+        for row in rows.some(found, operation="all")
+    ]  # fmt: skip
+    head = ["network", "batch", "threads", "ms", "least ms", "share", "GFLOP/s of a product"]
+    said = (
+        f"The {len(body)} that take longest of W1 at batch 1. The least time is the larger of the products' at "
+        "the rate of a large matrix product, and of the bytes' at the bandwidth of a copy of as many; both are "
+        "measured in the same process. Winograd needs fewer multiplications than are counted.",
+    )
+    return f"{text}\n\n{rows.lines(head, wholes, 1)}\n\n{rows.prose(*said, _origin(found))}"
+
+
+def native_memory() -> str:
+    """The memory of each contender, and the seconds until it is ready."""
+    found = rows.some(_committed(), part="memory")
+    body = [
+        [row["contender"], row["batch"], *(rows.number(float(row[key])) if row[key] else ""
+         for key in ("peak_mb", "held_mb", "export_s", "first_s", "further_s"))]
+        for row in found
+    ]  # fmt: skip
+    head = ["contender of W1", "batch", "peak, MB", "peak of calls, MB", "export, s", "ready, s",
+            "a further size, s"]  # fmt: skip
+    said = "Beyond what the process has once its libraries are loaded; a module that stays is part."
+    return f"{rows.lines(head, body)}\n\n{rows.prose(said, _origin(found))}"
+
+
+def best(found: list[Row], contender: str) -> Row | None:
+    """The row of a contender's best setting, or None where it took no part."""
+    own = [row for row in found if row["contender"] == contender]
+    return min(own, key=_ms, default=None)
+
+
+def best_peer(found: list[Row]) -> Row:
+    return min((row for row in found if not _own(row)), key=_ms)
+
+
+def most_threads(found: list[Row]) -> str:
+    return max((row["threads"] for row in found), key=int)
+
+
+def _ours(found: list[Row]) -> Row:
+    return min(rows.some(found, contender=OURS), key=_ms)
+
+
+def _own(row: Row) -> bool:
+    return row["contender"].startswith("ours")
+
+
+def _ms(row: Row) -> float:
+    return float(row["ms"])
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return ""
+    return (
+        f"{rows.number(_ms(row))} ({row['threads']}{', ' * bool(row['waiting'])}{row['waiting']})"
+    )
+
+
+def _share(row: Row) -> str:
+    return rows.percent(float(row["floor_ms"]) / _ms(row))
+
+
+def _committed() -> list[Row]:
+    return rows.committed(results.NATIVE)
+
+
+def _origin(found: list[Row]) -> str:
+    return rows.origin(*found, command=COMMAND)
