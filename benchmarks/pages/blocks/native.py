@@ -74,8 +74,8 @@ def native_floor() -> str:
     head = ["network", "batch", "threads", "ms", "least ms", "share", "GFLOP/s of a product"]
     said = (
         f"The {len(body)} that take longest of W1 at batch 1. The least time is the larger of the "
-        "products' at the rate of a large matrix product, and of the bytes' at the bandwidth of a copy of as many; both "
-        "are measured in one process. Winograd needs fewer multiplications than are counted.",
+        "products' at the rate of a large matrix product, and of the bytes' at the bandwidth of a copy of "
+        "as many; both are measured in one process. Winograd needs fewer multiplications than are counted.",
     )
     return f"{text}\n\n{rows.lines(head, wholes, 1)}\n\n{rows.prose(*said, _origin(found))}"
 
