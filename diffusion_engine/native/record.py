@@ -85,7 +85,18 @@ class Graph:
         lowering = Lowering(graph.program.graph, given, self._folded)
         with torch.no_grad():
             outputs = lowering.run()
-        operations = fused(lowering.operations, outputs)
+        operations = fused(_needed(lowering.operations, outputs), outputs)
         operations = merged(operations, outputs, self._joint)
         operations = joined(operations, {value.buffer for value in (*values, *outputs)})
         return Recorded(values, operations, outputs)
+
+
+def _needed(operations: list[Operation], outputs: list[Value]) -> list[Operation]:
+    """Without those whose results nothing reads."""
+    read = {value.buffer for value in outputs}
+    made: list[Operation] = []
+    for operation in reversed(operations):
+        if any(value.buffer in read for value in operation.writes()):
+            read.update(value.buffer for value in operation.values())
+            made.append(operation)
+    return made[::-1]
