@@ -56,12 +56,14 @@ ERROR_KEYS = (
 # under load, calls of recorded networks.
 GENIE, ENCODING, PROFILE, SERVE = "genie.csv", "encoding.csv", "profile.csv", "serve.csv"
 NATIVE = "native.csv"
+NETWORKS = "networks.csv"  # what becomes of small networks that are recorded
 ABOUT = ("device", "threads", "torch", "commit", "date")
 GENIE_KEYS = ("quantity", "guidance", "contender", "grid", "calls", "value", *ABOUT)
 ENCODING_KEYS = ("solver", "refine", "data", "steps", "error", *ABOUT)
 PROFILE_KEYS = (
     "part", "within", "calls_per_row", "us_per_row", "share", "solver", "samples", "rows", "others", *ABOUT,
 )  # fmt: skip
+NETWORK_KEYS = ("network", "operations", "callbacks", "refused")
 SERVE_KEYS = (
     "mix", "executor", "contender", "waiting", "load", "images_s", "p20", "p80", "latency_p50_ms",
     "latency_p95_ms", "latency_p99_ms", "preview_p50_ms", "preview_p95_ms", "preview_p99_ms", "occupancy",
@@ -88,6 +90,7 @@ COLUMNS = {
     RUNS: RUN_KEYS, ERRORS: ERROR_KEYS,
     GENIE: GENIE_KEYS, ENCODING: ENCODING_KEYS, PROFILE: PROFILE_KEYS, SERVE: SERVE_KEYS,
     NATIVE: NATIVE_KEYS,
+    NETWORKS: NETWORK_KEYS,
 }  # fmt: skip
 
 Row = dict[str, str | int | float | None]

@@ -49,7 +49,7 @@ def exported(module: nn.Module, inputs: Sequence[Tensor], dynamic: bool) -> Expo
             if any(_changes(node) for node in program.graph.nodes):
                 program = program.run_decompositions({})
     except Exception as error:
-        raise Refused(_reason(error)) from error
+        raise Refused(_reason(error, dynamic)) from error
     signature = program.graph_signature
     for kind, changed in (
         ("buffer", signature.buffers_to_mutate),
@@ -82,13 +82,15 @@ def _sizes(program: Any, name: str) -> tuple[float, float]:
     if found is None:
         return 1, float("inf")
     # torch calls every size that is not 1 at least 2; what depends on it shows when the graph is read.
-    low = 1 if found.lower <= 2 else int(found.lower)
+    low = 1 if found.lower <= 2 < found.upper else int(found.lower)
     return low, float(found.upper) if found.upper.is_finite else float("inf")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, dynamic: bool) -> str:
     text = str(error)
-    if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
+    # Where the batch is a number, only what a tensor holds makes sizes that are not.
+    unknown = "SymInt" in text and not dynamic
+    if unknown or "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
         return "what it calls depends on the numbers in a tensor"
     said = text.strip().splitlines()
     return f"torch.export cannot take it: {said[0] if said else repr(error)}"

@@ -153,7 +153,11 @@ def _check(target: Any, given: Mapping[str, Any]) -> None:
     drawn = given.get("dropout_p", given.get("p")) if "dropout" in name or "attention" in name else 1
     if torch.Tag.nondeterministic_seeded in target.tags and drawn:
         raise Refused(f"it draws random numbers ({name})")
-    if {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(target.tags):
+    known = name == "index" and not any(
+        i.dtype in (torch.bool, torch.uint8) for i in given["indices"] if i is not None
+    )
+    dependent = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+    if dependent & set(target.tags) and not known:
         raise Refused(f"what it calls depends on the numbers in a tensor ({name})")
 
 

@@ -54,14 +54,14 @@ class Program:
         emit = Emitter(self._address, weights)
         for value in recorded.inputs:
             self.native.input(self._address(value), value.buffer.bytes)
-        self.calls = 0  # operations that torch does
+        self.called: list[str] = []  # operations that torch does
         self.exact = True  # whether what torch does has no part in the bits
         for operation in recorded.operations:
             make = MAKERS.get(type(operation))
             params = None if make is None else make(emit, operation)
             if params is None:
                 self.native.add_call(partial(operation.run, self._get), operation.name)
-                self.calls += 1
+                self.called.append(operation.name)
                 self.exact = self.exact and operation.name in MOVES
             else:
                 self.native.add(params, operation.name)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..executors.lru import Lru
 from .export import Exported, exported
-from .fuse import fused
+from .fuse import fused, needed
 from .joined import joined
 from .lower import Folded, Lowering, Refused
 from .operations import Operation
@@ -89,7 +89,7 @@ class Graph:
         lowering = Lowering(graph.program.graph, given, folded)
         with torch.no_grad():
             outputs = lowering.run()
-        operations = fused(lowering.operations, outputs)
+        operations = fused(needed(lowering.operations, outputs), outputs)
         operations = merged(operations, outputs, joint)
         operations = joined(operations, {value.buffer for value in (*values, *outputs)})
         return Recorded(values, operations, outputs)

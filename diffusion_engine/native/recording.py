@@ -94,8 +94,9 @@ class Recording:
         self._called = Called(network, given)
         self._example = [t[:1].clone() for t in taken_apart(given)]
         module = unwrapped(network.module)
-        self._contents = Contents.of(module) if isinstance(module, nn.Module) else None
         self._graph = Graph(self._called, self.inputs(2))
+        # After the export, which puts equal attributes in the place of the module's own.
+        self._contents = Contents.of(module) if isinstance(module, nn.Module) else None
         own = [] if self._contents is None else self._contents.tensors()
         watched = {id(t): t for t in (*own, *self._graph.constants())}
         self._watched = [t for t in watched.values() if not t.is_meta]

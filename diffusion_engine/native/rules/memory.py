@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..operations import Copy, Pad
-from ..values import Value, channels_last, contiguous
+from ..values import Value, channels_last, contiguous, same_view
 
 CONSTANT = (
     "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "empty_like", "new_empty",
@@ -47,8 +48,10 @@ def stack(low: Any, given: Any, target: Any) -> Any:
 def pad(low: Any, given: Any, target: Any) -> Any:
     """A constant around, as torch.nn.functional.pad has it."""
     value, pads = given.self, [int(p) for p in given.pad]
-    if getattr(given, "mode", "constant") != "constant" or value.dtype != torch.float32:
+    if value.dtype != torch.float32:
         return NotImplemented
+    if getattr(given, "mode", "constant") != "constant":
+        return _continued(low, value, pads, given.mode)
     shape, before = list(value.shape), [0] * len(value.shape)
     for i in range(len(pads) // 2):
         dim, first, last = len(shape) - 1 - i, pads[2 * i], pads[2 * i + 1]
@@ -62,6 +65,33 @@ def pad(low: Any, given: Any, target: Any) -> Any:
     out = Value.new(shape, channels_last(shape) if together else contiguous(shape))
     low.emit(Pad(out, value, tuple(before), float(given.value or 0.0)))
     return out
+
+
+def _continued(low: Any, value: Value, pads: list[int], mode: str) -> Any:
+    """A few elements of the tensor itself at both ends of each dimension, one copy each."""
+    if min(pads) < 0 or sum(pads) > FEW or mode not in PLACES:
+        return NotImplemented
+    for i in range(len(pads) // 2):
+        dim, first, last = len(value.shape) - 1 - i, pads[2 * i], pads[2 * i + 1]
+        size, shape = value.shape[dim], list(value.shape)
+        shape[dim] += first + last
+        together = value.strides[1] == 1 and len(shape) > 2
+        out = Value.new(shape, channels_last(shape) if together else contiguous(shape))
+        low.emit(Copy(out.view(out.meta.narrow(dim, first, size)), value))
+        for at in (*range(first), *range(first + size, shape[dim])):
+            source = PLACES[mode](at - first, size)
+            one = value.view(value.meta.narrow(dim, source, 1))
+            low.emit(Copy(out.view(out.meta.narrow(dim, at, 1)), one))
+        value = out
+    return value
+
+
+FEW = 16
+PLACES: dict[str, Callable[[int, int], int]] = {
+    "reflect": lambda i, n: -i if i < 0 else 2 * (n - 1) - i if i >= n else i,
+    "replicate": lambda i, n: min(max(i, 0), n - 1),
+    "circular": lambda i, n: i % n,
+}
 
 
 def repeat(low: Any, given: Any, target: Any) -> Any:
@@ -111,19 +141,40 @@ def scatter(low: Any, given: Any, target: Any) -> Any:
     whole, part = given.self, given.src
     if whole.dtype != part.dtype:
         return NotImplemented
-    if "slice" in target._schema.name:
-        end = given.end if given.end is not None else whole.shape[given.dim]
-        cut = (slice(given.start, end, given.step),)
-    else:
-        cut = (given.index,)
     dim = given.dim % len(whole.shape)
-    out = Value.new(whole.shape, contiguous(whole.shape), whole.dtype)
-    inside = out.meta[(slice(None),) * dim + cut]
-    if isinstance(part, Value) and inside.numel() == out.meta.numel() and inside.shape == part.shape:
+    size, step = whole.shape[dim], 1
+    if "slice" in target._schema.name:
+        start, end, step = slice(given.start, given.end, given.step).indices(size)
+    else:
+        start = given.index % size
+        end, part = start + 1, _unsqueezed(part, dim)
+    if (start, end, step) == (0, size, 1):
         return part
-    low.emit(Copy(out, whole))
-    low.emit(Copy(out.view(inside), part))
+    out = Value.new(whole.shape, contiguous(whole.shape), whole.dtype)
+    # What is not replaced, in parts beside the other: no element is written twice.
+    kept = [slice(0, start), slice(end, size)]
+    kept += [slice(start + i, end, step) for i in range(1, step)]
+    for cut, source in [*((cut, None) for cut in kept), (slice(start, end, step), part)]:
+        index = (slice(None),) * dim + (cut,)
+        inside = out.meta[index]
+        if 0 not in inside.shape:
+            low.emit(Copy(out.view(inside), _origin(low, whole, index) if source is None else source))
     return out
+
+
+def _unsqueezed(given: Value | Tensor, dim: int) -> Value | Tensor:
+    return given.view(given.meta.unsqueeze(dim)) if isinstance(given, Value) else given.unsqueeze(dim)
+
+
+def _origin(low: Any, whole: Value | Tensor, index: tuple[slice, ...]) -> Value | Tensor:
+    """A part of a tensor; where a copy has made it, what was copied."""
+    if isinstance(whole, Tensor):
+        return whole[index]
+    part = whole.view(whole.meta[index])
+    for made in reversed(low.operations):
+        if isinstance(made, Copy) and same_view(made.out, part):
+            return made.x
+    return part
 
 
 def repeat_interleave(low: Any, given: Any, target: Any) -> Any:
