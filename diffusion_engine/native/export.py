@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from .lower import Refused
 
-
 _tracing = Lock()  # torch.export has state of the process
 
 

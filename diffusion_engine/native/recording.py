@@ -212,14 +212,16 @@ class Recording:
             error = float((a - b).abs().max() / a.abs().max().clamp(min=1e-30))
             if not error <= WITHIN:
                 raise Refused(
-                    f"its outputs differ by {error:.1e} of the largest from the module's own: it draws random "
-                    "numbers, or keeps something from call to call"
+                    f"its outputs differ by {error:.1e} of the largest from the module's own: it draws "
+                    "random numbers, or keeps something from call to call"
                 )
 
     def inputs(self, batch: int) -> list[Tensor]:
         """Of so many entries: normals at different times, under conditions of different sizes."""
         numbers = torch.Generator().manual_seed(0)
-        given = [one.expand(batch, *one.shape[1:]).clone(memory_format=FLAT) for one in self._example]
+        given = [
+            one.expand(batch, *one.shape[1:]).clone(memory_format=FLAT) for one in self._example
+        ]
         given[0] = torch.randn(given[0].shape, generator=numbers)
         for i in range(batch):
             share = i % MEET / MEET
@@ -241,7 +243,9 @@ def structure(module: Any) -> Any:
     try:
         return copy.deepcopy(module, {id(t): t for t in Contents.of(module).tensors()})
     except Exception as error:
-        raise Refused(f"a copy of the module, over its weights, cannot be made ({error})") from error
+        raise Refused(
+            f"a copy of the module, over its weights, cannot be made ({error})"
+        ) from error
 
 
 def unfit(network: ScoreNetwork) -> str | None:

@@ -78,7 +78,9 @@ def test_what_agrees_is_not_recorded(any_executor, batch):
         made = results(engine)
     for (spec, request), result in zip(REQUESTS, made, strict=True):
         assert result.recipe["calls"] is None
-        padded = batch == "fixed" and executor != "native"  # where no bit depends on a size, it says none
+        padded = (
+            batch == "fixed" and executor != "native"
+        )  # where no bit depends on a size, it says none
         assert result.recipe["bucket"] == (8 if padded else None)
         alone = Sampler(own, spec["solver"], spec["steps"], executor=executor).sample(**request)
         assert torch.equal(alone.samples, result.samples)
@@ -154,9 +156,9 @@ def test_a_network_that_mixes_samples_is_not_batched(kind, any_executor):
     module, reason = MIXING[kind]
     own = network(module)
     if any_executor == "native" and kind in REFUSED:
-        with Engine(own, capacity=4, executor="native") as engine:
-            with pytest.raises(NativeError, match=REFUSED[kind]):
-                engine.submit("ddim", 2).result(WAIT)
+        refused = pytest.raises(NativeError, match=REFUSED[kind])
+        with Engine(own, capacity=4, executor="native") as engine, refused:
+            engine.submit("ddim", 2).result(WAIT)
         return
     with Engine(own, capacity=4, executor=any_executor) as engine:
         first = engine.submit("ddim", 2)

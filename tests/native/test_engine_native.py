@@ -1,4 +1,4 @@
-"""An engine whose networks are replayed: each sample has the bits that it has alone, and no call is recorded."""
+"""An engine whose networks are replayed: each sample has the bits that it has alone, no call is recorded."""
 
 import json
 

@@ -100,7 +100,7 @@ def test_train_mode_is_as_for_the_eager_executor(sampler):
 def test_a_hook_put_on_later(sampler):
     close(sampler)
     sampler.network.module.norm.register_forward_hook(lambda *_: None)
-    with pytest.raises(NativeError, match="hook on 'norm' would not be called.*executor='eager'"):
+    with pytest.raises(NativeError, match=r"hook on 'norm' would not be called.*executor='eager'"):
         sampler.sample(**GIVEN)
 
 
@@ -209,9 +209,9 @@ class Counting(Small):
     ("module", "why"),
     [
         (Half, "'told.weight' is not in float32"),
-        (Drawing, "draws random numbers|in place"),
-        (Branching, "torch.export cannot take it"),
-        (Counting, "in place|keeps something|changes"),
+        (Drawing, "random"),
+        (Branching, "depends on the numbers in a tensor"),
+        (Counting, "changes the buffer"),
     ],
 )
 def test_what_cannot_be_recorded_is_said(module, why):
@@ -220,8 +220,6 @@ def test_what_cannot_be_recorded_is_said(module, why):
     if module is Half:
         own.module.told.half()
     with pytest.raises(NativeError, match=f"cannot be recorded: .*({why}).*executor='eager'"):
-        sampler.sample(**GIVEN)
-        own.module.told.half()
         sampler.sample(**GIVEN)
 
 
@@ -269,7 +267,7 @@ def test_a_recipe_names_it(sampler):
     assert torch.equal(again.samples, made.samples) and again.recipe == made.recipe
     again = Sampler.replay(own, recipe, how={"executor": Native(threads=2), "batch_size": 2})
     assert torch.equal(again.samples, made.samples)
-    with pytest.raises(ValueError, match="computed by native/.* and is computed by torch here"):
+    with pytest.raises(ValueError, match=r"computed by native/.* and is computed by torch here"):
         Sampler.replay(own, recipe, how={"executor": "eager"})
     with pytest.raises(ValueError, match="native/sve and is computed by native/"):
         Sampler.replay(own, recipe | {"network_form": "native/sve"})
@@ -282,7 +280,7 @@ def test_a_recipe_names_it(sampler):
 def test_a_recipe_that_cannot_be_followed_here(sampler, monkeypatch):
     recipe = sampler.sample(**GIVEN).recipe
     monkeypatch.setattr("diffusion_engine.native.executor.missing", lambda: "there is no _cpu")
-    with pytest.raises(ValueError, match="there is no _cpu.*network_form None"):
+    with pytest.raises(ValueError, match=r"there is no _cpu.*network_form None"):
         Sampler.replay(sampler.network, recipe)
 
 
