@@ -8,6 +8,7 @@ from native_cases import WAIT, function, gradient, small
 
 from diffusion_engine import Sampler
 from diffusion_engine.engine import Engine
+from diffusion_engine.native import Native
 
 REQUESTS = [
     ({"solver": "dpmpp_2m", "steps": 4}, {"condition": [1, 2, 0], "guidance": 2.0, "seed": 3}),
@@ -34,11 +35,13 @@ def test_samples_are_those_alone(network, how):
         (report,) = engine.snapshot()["probes"][""]
     assert report["promised"] and report["invariant"] and said.invariant
     assert not said.found and "nothing is tried" in str(said)
+    executor = Native()
     for (spec, request), result in zip(REQUESTS, made, strict=True):
         assert result.recipe["calls"] is None and result.recipe["bucket"] is None
-        sampler = Sampler(network, spec["solver"], spec["steps"], executor="native")
+        sampler = Sampler(network, spec["solver"], spec["steps"], executor=executor)
         assert torch.equal(sampler.sample(**request).samples, result.samples)
-        again = Sampler.replay(network, json.loads(json.dumps(result.recipe)))
+        recipe = json.loads(json.dumps(result.recipe))
+        again = Sampler.replay(network, recipe, how={"executor": executor})
         assert torch.equal(again.samples, result.samples) and again.recipe == result.recipe
 
 

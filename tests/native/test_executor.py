@@ -13,7 +13,7 @@ from command import run
 from native_cases import SHAPE, Small, function, gradient, small
 from torch import nn
 
-from diffusion_engine import Sampler, ScoreNetwork
+from diffusion_engine import Sampler, ScoreNetwork, profile
 from diffusion_engine.executors import GraphError
 from diffusion_engine.native import Native, NativeError
 from diffusion_engine.processes import VP
@@ -292,3 +292,11 @@ def test_the_command_line(capsys, tmp_path):
     assert made.read_bytes() == again.read_bytes()
     found = json.loads(run(capsys, "doctor", "--json")[0])["native"]
     assert found["ran"] and found["ok"] and "classifier's gradient" in found["result"]
+
+
+def test_a_profile_has_the_operations_of_the_recording(sampler):
+    found = profile(sampler, 2, [0, 1], runs=1)
+    kinds = {op.kind for op in found.ops}
+    assert {"convolution", "normalisation"} <= kinds and "between ops" not in kinds
+    network = next(part for part in found.parts if part.name == "network")
+    assert sum(op.seconds for op in found.ops) == pytest.approx(network.seconds)
