@@ -92,7 +92,7 @@ def doctor(as_json: Json = False) -> None:
         for kind in ("packages", "devices"):
             for name, about in found[kind].items():
                 typer.echo(f"{name}: {about}")
-        typer.echo("")
+        typer.echo(f"executor native: {found['native']['result']}\n")
         _table(
             ("op", "device", "backend", "", "why not"),
             [
@@ -105,7 +105,7 @@ def doctor(as_json: Json = False) -> None:
             ("backend", "device", "result"),
             [(r["backend"], r["device"], r["result"]) for r in found["self_test"]],
         )
-    if any(r["ran"] and not r["ok"] for r in found["self_test"]):
+    if any(r["ran"] and not r["ok"] for r in (*found["self_test"], found["native"])):
         raise typer.Exit(1)
 
 

@@ -19,6 +19,7 @@ def report() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": versions(),
         "devices": {device: _describe(device) for device in devices},
+        "native": _native(),
         "ops": [row for device in devices for row in _choices(device)],
         "self_test": [row for device in devices for row in _agreement(device)],
     }
@@ -33,6 +34,30 @@ def _describe(device: str) -> str:
         return f"{platform.machine()}, {torch.get_num_threads()} threads, C++ kernels not built"
     checks = " of a debug build" if _cpu.debug else ""
     return f"{platform.machine()}, {torch.get_num_threads()} threads, {_cpu.isa()} kernels{checks}"
+
+
+def _native() -> dict[str, Any]:
+    """Whether networks can be replayed here, and whether a small one comes to the module's values."""
+    from ..native.executor import missing
+    from ..networks.network import ScoreNetwork
+    from ..processes import VP
+    from ..sampler.sampler import Sampler
+
+    reason = missing()
+    if reason is not None:
+        return {"ran": False, "ok": False, "result": reason}
+    module = torch.nn.Conv2d(3, 3, 3, padding=1)
+    network = ScoreNetwork(lambda x, label: module(x), VP(), (3, 5, 7))
+    made, want = (
+        Sampler(network, "ddim", 2, device="cpu", executor=name).sample(2, progress=False).samples
+        for name in ("native", "eager")
+    )
+    ok = torch.allclose(made, want, rtol=1e-4, atol=1e-4)
+    said = "the module's values" if ok else "DIFFERS from the module"
+    return {"ran": True, "ok": ok, "result": f"{said}; {NOT_RECORDED}"}
+
+
+NOT_RECORDED = "networks with a classifier's gradient or an exact derivative run eager there"
 
 
 def _choices(device: str) -> list[dict[str, Any]]:

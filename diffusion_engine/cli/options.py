@@ -54,7 +54,12 @@ Device = Annotated[str | None, typer.Option(help="cpu or cuda; the GPU where the
 Accelerate = Annotated[
     bool, typer.Option(help="put fused ops into the network, where that is faster")
 ]
-Executor = Annotated[str, typer.Option(help="eager, or graph: replay CUDA graphs of a step")]
+Executor = Annotated[
+    str,
+    typer.Option(
+        help="eager; graph: replay CUDA graphs of a step; or native: replay the network in C++, on the CPU"
+    ),
+]
 Compile = Annotated[bool, typer.Option(help="the network through torch.compile")]
 Noise = Annotated[str | None, typer.Option(help=_about("noise"))]
 Refine = Annotated[int, typer.Option("--refine", help=_about("encoding"))]

@@ -108,6 +108,8 @@ def sample(
     elif table is not None:
         _check_plan(asked)
     rule = _rule(saved, table, own) or solver_of(solver, option)
+    if saved is not None and saved.network_form and device is None:
+        device = "cpu"
     place = device_of(device, ranks.local)
     network = network_of(model, rule, place)
     files.check_path(out, network.shape)
@@ -116,6 +118,8 @@ def sample(
     how = how_of(context, place)
     began = time.perf_counter()
     if saved is not None:
+        if "executor" not in asked:  # the recipe may name one
+            del how["executor"]
         result = _replayed(network, saved, table, rule, how, given)
     else:
         wanted = numbers(seeds) if seeds is not None else None

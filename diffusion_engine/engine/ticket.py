@@ -23,7 +23,7 @@ from ..sampler.sampler import Sampler
 from .adapter import Adapter
 from .handle import Handle, Status
 from .host import Host
-from .probe import Probe, Promised
+from .probe import Probe
 from .record import Runs, alone
 
 Signature = tuple[Adapter | None, Capacity]
@@ -179,8 +179,6 @@ class Ticket:
 
     def _sizes(self) -> dict[str, Any]:
         """What the recipe says of the network's calls: nothing where these and a replay's own agree."""
-        if isinstance(self.probe, Promised):
-            return {"bucket": None, "calls": None}
         if self.bucket is not None:
             return {"bucket": self.bucket, "calls": None}
         others = {branches: alone(branches) for branches in {plan.branches for plan in self.plans}}

@@ -23,8 +23,8 @@ class Executor(ABC):
     """Binds the stages of batches. Objects are safe to share between threads.
 
     between_rows  whether something can be done between rows: callbacks, a progress bar
-    invariant     whether it can make a sample's bits the same in calls of any size, at any place; `exact` says
-                  of which networks it does
+    invariant     whether it can make a sample's bits the same in calls of any size, at any place; `exact`
+                  says of which networks it does
     """
 
     between_rows: bool = True

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .lower import Refused
+
+_tracing = Lock()  # torch.export has state of the process
 
 
 class Exported:
@@ -42,7 +46,7 @@ def exported(module: nn.Module, inputs: Sequence[Tensor], dynamic: bool) -> Expo
     """The graph of a call; `dynamic`: of any number of entries. Raises Refused."""
     shapes = ([{0: torch.export.Dim.AUTO} for _ in inputs],) if dynamic else None
     try:
-        with torch.no_grad():
+        with _tracing, _as_it_is(), torch.no_grad():
             program = torch.export.export(
                 module, (list(inputs),), dynamic_shapes=shapes, strict=False
             )
@@ -61,6 +65,24 @@ def exported(module: nn.Module, inputs: Sequence[Tensor], dynamic: bool) -> Expo
     return Exported(program)
 
 
+@contextmanager
+def _as_it_is() -> Iterator[None]:
+    """torch.export turns oneDNN off for the process while it traces, and other threads' convolutions would
+    have other bits meanwhile; the graph is the same without."""
+    from torch.export import _trace
+
+    name = "_ignore_backend_decomps"
+    before = getattr(_trace, name, None)
+    if before is None:
+        yield
+        return
+    setattr(_trace, name, nullcontext)
+    try:
+        yield
+    finally:
+        setattr(_trace, name, before)
+
+
 def _changes(node: Any) -> bool:
     target = node.target
     return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
@@ -68,8 +90,7 @@ def _changes(node: Any) -> bool:
 
 def _constant(program: Any, target: str) -> Any:
     state = program.state_dict
-    made = state[target] if target in state else program.constants[target]
-    return made.detach() if isinstance(made, Tensor) else made
+    return state[target] if target in state else program.constants[target]
 
 
 def _sizes(program: Any, name: str) -> tuple[float, float]:

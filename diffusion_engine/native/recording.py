@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Mapping
 from functools import partial
@@ -10,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..accelerate.handle import accelerated
 from ..backends.checksum import checksums
 from ..executors.buffers import Inputs
 from ..executors.lru import Lru
+from ..networks.compiled import Compiled
 from ..networks.contents import Contents
 from ..networks.network import ScoreNetwork
 from ..networks.wrapper import unwrapped
@@ -25,6 +28,7 @@ from .siblings import Joint
 from .weights import Weights
 
 WITHIN = 1e-4  # of the largest element of an output: what a recording may differ by from the module
+SCALES = (1.0, -0.5, 0.25)  # of the inputs that a recording is held against the module on
 MEET = 4  # entries of the call in which samples meet for the first time
 FLAT = torch.contiguous_format
 BEFORE = 1 << 28  # bytes of packed weights that the network had before: adapters take turns
@@ -92,11 +96,11 @@ class Recording:
         if objection := unfit(network):
             raise Refused(objection)
         self._called = Called(network, given)
+        traced = Called(network.with_module(structure(network.module)), given)
         self._example = [t[:1].clone() for t in taken_apart(given)]
         module = unwrapped(network.module)
-        self._graph = Graph(self._called, self.inputs(2))
-        # After the export, which puts equal attributes in the place of the module's own.
         self._contents = Contents.of(module) if isinstance(module, nn.Module) else None
+        self._graph = Graph(traced, self.inputs(2))
         own = [] if self._contents is None else self._contents.tensors()
         watched = {id(t): t for t in (*own, *self._graph.constants())}
         self._watched = [t for t in watched.values() if not t.is_meta]
@@ -165,7 +169,8 @@ class Recording:
             given, threads = self.inputs(batch), self._known(batch)
             pool = self.pools.of(threads or self.pools.candidates[0])
             made = Program(recorded, pool, self.packed.weights)
-            self._compare(made, given)
+            for scale in SCALES:  # of what calls before left in the module, too
+                self._compare(made, [scale * given[0], *given[1:]])
             self.sizes = {**self.sizes, batch: made.bytes}
             return made if threads else self._fastest(made, recorded, given)
 
@@ -200,18 +205,23 @@ class Recording:
             raise Refused(f"it returned {len(want)} tensors and the recording has {len(got)}")
         for a, b in zip(want, got, strict=True):
             if a.shape != b.shape:
-                raise Refused(f"it returned {list(a.shape)} and the recording has {list(b.shape)}")
+                raise Refused(
+                    f"of {len(given[0])} entries it returned {list(a.shape)} and the recording has "
+                    f"{list(b.shape)}: it has the size of a call as a number in it"
+                )
             error = float((a - b).abs().max() / a.abs().max().clamp(min=1e-30))
             if not error <= WITHIN:
                 raise Refused(
-                    f"its outputs differ by {error:.1e} of the largest from the module's own: it draws random "
-                    "numbers, or keeps something from call to call"
+                    f"its outputs differ by {error:.1e} of the largest from the module's own: it draws "
+                    "random numbers, or keeps something from call to call"
                 )
 
     def inputs(self, batch: int) -> list[Tensor]:
         """Of so many entries: normals at different times, under conditions of different sizes."""
         numbers = torch.Generator().manual_seed(0)
-        given = [one.expand(batch, *one.shape[1:]).clone(memory_format=FLAT) for one in self._example]
+        given = [
+            one.expand(batch, *one.shape[1:]).clone(memory_format=FLAT) for one in self._example
+        ]
         given[0] = torch.randn(given[0].shape, generator=numbers)
         for i in range(batch):
             share = i % MEET / MEET
@@ -225,13 +235,30 @@ class Recording:
         return [(t._version, t.data_ptr()) for t in self._watched if not t.is_inference()]
 
 
+def structure(module: Any) -> Any:
+    """A copy of a module over the same weights: while torch.export traces it, its parameters are others, and
+    threads that call the module itself shall not see them."""
+    if not isinstance(module, nn.Module):
+        return module
+    try:
+        return copy.deepcopy(module, {id(t): t for t in Contents.of(module).tensors()})
+    except Exception as error:
+        raise Refused(
+            f"a copy of the module, over its weights, cannot be made ({error})"
+        ) from error
+
+
 def unfit(network: ScoreNetwork) -> str | None:
     """Why a network is run by torch, as a sentence; None where it may be recorded."""
     rule = network.parameterisation
     if rule.derivative is not None or rule.gradient is not None:
         return "it differentiates in its forward"
     module = network.module
+    if isinstance(module, Compiled):
+        return "it runs through torch.compile; leave compile out"
     if isinstance(module, nn.Module):
+        if accelerated(module) is not None:
+            return "it has fused ops in it already; leave accelerate out"
         hooked = [name for name, part in module.named_modules() if _hooks(part)]
         if hooked:
             return f"a hook on {hooked[0] or 'the network'!r} would not be called"

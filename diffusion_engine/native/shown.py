@@ -32,8 +32,8 @@ class Line:
 
 
 class Shown:
-    """A network's recordings, one for each kind of condition; `print` shows the operations of the largest call
-    that was made, timed now.
+    """A network's recordings, one for each kind of condition; `print` shows the operations of the largest
+    call that was made, timed now.
 
     network     what runs
     recordings  empty before the first run
@@ -91,8 +91,8 @@ class Shown:
         called = [line for line in found if line.torch]
         whole = sum(line.seconds for line in found)
         made = [
-            f"  {len(found)} operations on {loaded('_cpu').isa()}, {len(called)} of them done by torch (marked *); "
-            f"{recording.bytes / 2**20:.1f} MiB of weights",
+            f"  {len(found)} operations on {loaded('_cpu').isa()}, {len(called)} of them done by torch "
+            f"(marked *); {recording.bytes / 2**20:.1f} MiB of weights",
             *(f"  {self._size(recording, size)}" for size in sizes),
             f"  a call of {entries}, {whole * 1e3:.3f} ms:",
         ]

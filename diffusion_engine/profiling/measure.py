@@ -19,6 +19,7 @@ from ..backends.machine import processor
 from ..networks.compiled import Compiled
 from .classes import BETWEEN, CLASSES, PARTS
 from .events import PREFIX, device_ops, host_ops, moves
+from .recorded import recorded_ops
 from .report import GAPS, NETWORK, Op, Part, Profile
 from .versions import versions
 
@@ -93,7 +94,8 @@ def profile(
         kernels = sum(op.calls for op in ops if not moves(op)) / rows
         host_us = (clock.seconds["row"] or clock.seconds["replay"]) / (rows * runs) * 1e6
     else:
-        parts, ops = _host_parts(events, clock, total, sum(walls), runs)
+        seen = recorded_ops(sampler, clock.calls[NETWORK] / runs) or host_ops(events)
+        parts, ops = _host_parts(*seen, clock, total, sum(walls), runs)
     low, high = (float(q) for q in np.percentile(walls, (20, 80)))
     return Profile(
         total, (low, high), runs, len(result.seeds), sampler.batch_size, rows, tuple(parts), tuple(ops),
@@ -139,12 +141,12 @@ def _profiled(run: Run, device: torch.device) -> list[Any]:
 
 
 def _host_parts(
-    events: Sequence[Any], clock: Clock, total: float, elapsed: float, runs: int
+    ops: Sequence[Op], calls: Counter[str], clock: Clock, total: float, elapsed: float, runs: int
 ) -> tuple[list[Part], list[Op]]:
-    """Parts of a CPU's run: ranges by the clock, the network's classes by the profiler."""
+    """Parts of a CPU's run: ranges by the clock, the network's classes by the profiler, or by the program
+    that replays it."""
     scale = total / elapsed
     network = clock.seconds[NETWORK] * scale
-    ops, calls = host_ops(events)
     seen = sum(op.seconds for op in ops) or 1.0
     ops = [Op(op.name, op.kind, op.calls, op.seconds / seen * network) for op in ops]
     parts = [Part(NETWORK, None, clock.calls[NETWORK] / runs, network)]

@@ -26,16 +26,23 @@ from executor_cases import classes, elementwise
 from diffusion_engine import Sampler, zoo
 from diffusion_engine.cli import files
 from diffusion_engine.engine import Engine, EngineError
+from diffusion_engine.native import NativeError
 from diffusion_engine.sampler.spec import Recipe
 
 launches_are_recorded = tape.launches_are_recorded
 EXECUTORS = {"eager": lambda: "eager", "tapes": tape.taping}
+ALL = EXECUTORS | {"native": lambda: "native"}
 WAIT = 60
 
 
 @pytest.fixture(params=EXECUTORS)
 def executor(request):
     return EXECUTORS[request.param]()
+
+
+@pytest.fixture(params=ALL)
+def any_executor(request):
+    return ALL[request.param]()
 
 
 REQUESTS = [
@@ -62,17 +69,20 @@ def replayed(network, made, **how):
 
 
 @pytest.mark.parametrize("batch", ["bucket", "fixed"])
-def test_what_agrees_is_not_recorded(executor, batch):
+def test_what_agrees_is_not_recorded(any_executor, batch):
     """A network whose entries know nothing of their call: each sample is the one alone."""
-    own = conditional()
-    with Engine(own, capacity=4, batch=batch, executor=executor) as engine:
+    own, executor = conditional(), "native" if any_executor == "native" else "eager"
+    with Engine(own, capacity=4, batch=batch, executor=any_executor) as engine:
         found = engine.probe("ddim", condition=3)
         assert found.invariant and found.reason is None and "not batched" not in str(found)
         made = results(engine)
     for (spec, request), result in zip(REQUESTS, made, strict=True):
         assert result.recipe["calls"] is None
-        assert result.recipe["bucket"] == (8 if batch == "fixed" else None)
-        alone = Sampler(own, spec["solver"], spec["steps"]).sample(**request)
+        padded = (
+            batch == "fixed" and executor != "native"
+        )  # where no bit depends on a size, it says none
+        assert result.recipe["bucket"] == (8 if padded else None)
+        alone = Sampler(own, spec["solver"], spec["steps"], executor=executor).sample(**request)
         assert torch.equal(alone.samples, result.samples)
 
 
@@ -133,11 +143,25 @@ MIXING = {
 }
 
 
+# Why these cannot be recorded.
+REFUSED = {
+    "batch norm": "mutated|changes|keeps something",
+    "one time for all": "the size of a call as a number in it",
+    "a cache": "keeps something from call to call",
+    "dropout": "draws random numbers",
+}
+
+
 @pytest.mark.parametrize("kind", MIXING)
-def test_a_network_that_mixes_samples_is_not_batched(kind, executor):
+def test_a_network_that_mixes_samples_is_not_batched(kind, any_executor):
     module, reason = MIXING[kind]
     own = network(module)
-    with Engine(own, capacity=4, executor=executor) as engine:
+    if any_executor == "native" and kind in REFUSED:
+        refused = pytest.raises(NativeError, match=REFUSED[kind])
+        with Engine(own, capacity=4, executor="native") as engine, refused:
+            engine.submit("ddim", 2).result(WAIT)
+        return
+    with Engine(own, capacity=4, executor=any_executor) as engine:
         first = engine.submit("ddim", 2)
         with pytest.raises(EngineError, match=f"({reason}).*capacity=1"):
             first.result(WAIT)

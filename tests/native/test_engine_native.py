@@ -1,4 +1,4 @@
-"""An engine whose networks are replayed: each sample has the bits that it has alone, and no call is recorded."""
+"""An engine whose networks are replayed: each sample has the bits that it has alone, no call is recorded."""
 
 import json
 
@@ -8,6 +8,7 @@ from native_cases import WAIT, function, gradient, small
 
 from diffusion_engine import Sampler
 from diffusion_engine.engine import Engine
+from diffusion_engine.native import Native
 
 REQUESTS = [
     ({"solver": "dpmpp_2m", "steps": 4}, {"condition": [1, 2, 0], "guidance": 2.0, "seed": 3}),
@@ -34,11 +35,13 @@ def test_samples_are_those_alone(network, how):
         (report,) = engine.snapshot()["probes"][""]
     assert report["promised"] and report["invariant"] and said.invariant
     assert not said.found and "nothing is tried" in str(said)
+    executor = Native()
     for (spec, request), result in zip(REQUESTS, made, strict=True):
         assert result.recipe["calls"] is None and result.recipe["bucket"] is None
-        sampler = Sampler(network, spec["solver"], spec["steps"], executor="native")
+        sampler = Sampler(network, spec["solver"], spec["steps"], executor=executor)
         assert torch.equal(sampler.sample(**request).samples, result.samples)
-        again = Sampler.replay(network, json.loads(json.dumps(result.recipe)))
+        recipe = json.loads(json.dumps(result.recipe))
+        again = Sampler.replay(network, recipe, how={"executor": executor})
         assert torch.equal(again.samples, result.samples) and again.recipe == result.recipe
 
 
@@ -69,7 +72,7 @@ def test_weights_change_between_rows():
             after.samples, Sampler(own, "ddim", executor="native").sample(**given).samples
         )
         with torch.no_grad():
-            own.module.last.bias.add_(1)  # as an optimizer does
+            own.module.last.weight.mul_(0.5)  # as an optimizer does
         third = engine.submit("ddim", **given).result(WAIT)
         alone = Sampler(own, "ddim", executor="native").sample(**given)
         assert torch.equal(third.samples, alone.samples)
