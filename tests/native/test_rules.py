@@ -103,6 +103,10 @@ CASES = {
         x.repeat_interleave(3, dim=0), x.repeat_interleave(2, dim=-1), F.pixel_shuffle(x, 2),
         F.pixel_unshuffle(x, 2), torch.concat([x, x * 2.0], dim=1), torch.stack([x, -x], dim=-1).flatten(-2),
     ), ()),
+    "parts apart": ((5, 6), lambda t, x: (
+        torch.stack([F.linear(x, t.w0), F.linear(x, t.w1)], dim=-1),
+        torch.cat([F.linear(x, t.w0).unflatten(-1, (2, 4)), F.linear(x, t.w1).unflatten(-1, (2, 4))], dim=1),
+    ), ((8, 6), (8, 6))),
     "complex numbers": ((3, 8), lambda t, x: turned(t, x, t.w0), ((3, 4, 2),)),
     "in place": ((4, 6), lambda t, x: (interleaved(t, x), overwritten(t, x)), ()),
 }  # fmt: skip
