@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .blocks import encoding, front, genie, native, networks, ops, profile, runs, serve
+from .blocks import encoding, front, genie, native, ops, profile, runs, serve
 from .rows import Lacking
 
 ROOT = Path(__file__).parents[2]

@@ -15,10 +15,10 @@ import torch
 from torch.profiler import ProfilerActivity, record_function
 
 from .. import checks, trace
+from ..backends.machine import processor
 from ..networks.compiled import Compiled
 from .classes import BETWEEN, CLASSES, PARTS
 from .events import PREFIX, device_ops, host_ops, moves
-from ..backends.machine import processor
 from .report import GAPS, NETWORK, Op, Part, Profile
 from .versions import versions
 

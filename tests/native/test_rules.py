@@ -38,7 +38,9 @@ def x_of(batch, shape):
 
 
 def turned(t, x, w):
-    return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2))) * torch.view_as_complex(w))
+    return torch.view_as_real(
+        torch.view_as_complex(x.unflatten(-1, (-1, 2))) * torch.view_as_complex(w)
+    )
 
 
 def interleaved(t, x):
@@ -180,7 +182,9 @@ def test_a_network_that_looks_at_its_batch_has_a_graph_of_each_size():
 
 
 def test_constants_are_made_once_for_all_sizes():
-    module = Function(lambda t, x: F.conv_transpose1d(x, t.w0.cos(), stride=2), **weights((3, 3, 2)))
+    module = Function(
+        lambda t, x: F.conv_transpose1d(x, t.w0.cos(), stride=2), **weights((3, 3, 2))
+    )
     graph, packed = Graph(module, [x_of(2, (3, 4))]), Weights()
     Program(graph.at(2), _cpu.Pool(1), packed)
     before = packed.bytes

@@ -11,6 +11,7 @@ from ..operations import Copy
 from ..values import Value, contiguous
 from .elementwise import mapped
 
+
 def product(low: Any, given: Any) -> Any:
     """Of two complex tensors, one of which may be a constant."""
     a, b = given.self, given.other

@@ -197,10 +197,12 @@ def _added(low: Any, mask: Value | Tensor) -> Value | Tensor:
     """0 where a mask holds, else -inf."""
     if isinstance(mask, Value):
         term = ("where", ("input", 0), ("constant", 0.0), ("constant", -math.inf))
-        return mapped(low, term, [mask])
-    return low.derived(
-        "added", mask, lambda m: torch.zeros(m.shape).masked_fill(~m, -math.inf)
-    )  # type: ignore[no-any-return]
+        meta = mask.meta
+        for d, stride in enumerate(mask.strides):  # what is the same for all is made once
+            meta = meta if stride else meta.narrow(d, 0, 1)
+        made = mapped(low, term, [mask.view(meta)])
+        return made.view(made.meta.expand(mask.shape))
+    return low.derived("added", mask, lambda m: torch.zeros(m.shape).masked_fill(~m, -math.inf))  # type: ignore[no-any-return]
 
 
 def reduce(low: Any, given: Any, target: Any) -> Any:

@@ -167,12 +167,16 @@ def scatter(low: Any, given: Any, target: Any) -> Any:
         index = (slice(None),) * dim + (cut,)
         inside = out.meta[index]
         if 0 not in inside.shape:
-            low.emit(Copy(out.view(inside), _origin(low, whole, index) if source is None else source))
+            low.emit(
+                Copy(out.view(inside), _origin(low, whole, index) if source is None else source)
+            )
     return out
 
 
 def _unsqueezed(given: Value | Tensor, dim: int) -> Value | Tensor:
-    return given.view(given.meta.unsqueeze(dim)) if isinstance(given, Value) else given.unsqueeze(dim)
+    return (
+        given.view(given.meta.unsqueeze(dim)) if isinstance(given, Value) else given.unsqueeze(dim)
+    )
 
 
 def _origin(low: Any, whole: Value | Tensor, index: tuple[slice, ...]) -> Value | Tensor:
