@@ -51,7 +51,7 @@ def convolution(low: Any, given: Any, target: Any) -> Any:
             dilation,
             given.groups,
             epilogue=ops.Epilogue(bias),
-        )  # fmt: skip
+        )
     )
     return out
 
@@ -290,7 +290,7 @@ def embedding(low: Any, given: Any, target: Any) -> Any:
 
 
 def rows(low: Any, value: Value) -> Value:
-    """A picture or a signal [B, C, *pixel] as [B, N, C], whose channels lie together; a copy where they do not."""
+    """A picture or signal [B, C, *pixel] as [B, N, C], whose channels lie together, or else a copy."""
     made = _as_rows(value)
     if made is None:
         made = _as_rows(low.copied(value, last=True))

@@ -213,7 +213,8 @@ def cogview3():
 
     module = CogView3PlusTransformer2DModel(
         patch_size=2, in_channels=4, num_layers=2, attention_head_dim=4, num_attention_heads=2,
-        out_channels=4, text_embed_dim=8, time_embed_dim=8, condition_dim=2, pos_embed_max_size=8, sample_size=8,
+        out_channels=4, text_embed_dim=8, time_embed_dim=8, condition_dim=2, pos_embed_max_size=8,
+        sample_size=8,
     )  # fmt: skip
     return Case(module, _cogview_inputs())
 
@@ -223,8 +224,8 @@ def cogview4():
 
     module = CogView4Transformer2DModel(
         patch_size=2, in_channels=4, num_layers=2, attention_head_dim=4, num_attention_heads=4,
-        out_channels=4, text_embed_dim=8, time_embed_dim=8, condition_dim=4, pos_embed_max_size=8, sample_size=8,
-        rope_axes_dim=(8, 8),
+        out_channels=4, text_embed_dim=8, time_embed_dim=8, condition_dim=4, pos_embed_max_size=8,
+        sample_size=8, rope_axes_dim=(8, 8),
     )  # fmt: skip
     return Case(module, _cogview_inputs())
 
