@@ -15,7 +15,12 @@ from .expression import DIMS, Expression, filled
 _cpu: Any = loaded("_cpu")
 
 AXES = 6  # of a copy
-WORDS = {torch.float32: 1, torch.int32: 1, torch.int64: 2, torch.float64: 2}  # of the size of a float
+WORDS = {
+    torch.float32: 1,
+    torch.int32: 1,
+    torch.int64: 2,
+    torch.float64: 2,
+}  # of the size of a float
 
 
 def copy(emit: Emitter, op: ops.Copy) -> Any:
