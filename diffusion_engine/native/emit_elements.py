@@ -15,13 +15,21 @@ from .expression import DIMS, Expression, filled
 _cpu: Any = loaded("_cpu")
 
 AXES = 6  # of a copy
+WORDS = {
+    torch.float32: 1,
+    torch.int32: 1,
+    torch.int64: 2,
+    torch.float64: 2,
+}  # of the size of a float
 
 
 def copy(emit: Emitter, op: ops.Copy) -> Any:
-    if op.out.dtype != torch.float32 or op.x.dtype != torch.float32:
+    words = WORDS.get(op.out.dtype)
+    if words is None or op.x.dtype != op.out.dtype:
         return None
     at, strides = emit.source(op.x)
-    axes = _axes(op.out.shape, [strides, op.out.strides])
+    parts = [(words * s for s in own) for own in (strides, op.out.strides)]
+    axes = _axes((*op.out.shape, words), [(*own, 1) for own in parts])
     if len(axes) > AXES:
         return None
     p = _cpu.CopyParams()

@@ -97,8 +97,8 @@ def _sizes(program: Any, name: str) -> tuple[float, float]:
     """The least and the largest batch of an input; one where torch found that it looks at the size."""
     node = next(n for n in program.graph.nodes if n.op == "placeholder" and n.name == name)
     size = node.meta["val"].shape[0]
-    if isinstance(size, int):
-        return size, size
+    if isinstance(size, int) or size.node.expr.is_number:
+        return int(size), int(size)
     found = program.range_constraints.get(size.node.expr)
     if found is None:
         return 1, float("inf")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from .operations import Call, Copy, Embedding, Operation
+from .operations import Call, Copy, Embedding, Map, Operation, Pad
 from .rewriting import Uses, rewritten
 from .values import Buffer, Value
 
+ANYWHERE = (Map, Copy, Pad)  # read and write elements that lie apart
 Dim = tuple[int, int, int]  # size, old stride, new stride
 
 
@@ -46,8 +47,21 @@ def _placed(
         views = {id(v): moved(v, copy.out, dims) for v in every if v.buffer is old}
         if None in views.values():
             return None
+        if not isinstance(operation, ANYWHERE) and any(
+            v.buffer is old and _apart(v, views[id(v)]) for v in every
+        ):
+            return None
         changed[place] = rewritten(operation, lambda v: views.get(id(v)) or v)  # noqa: B023
     return [changed.get(j, op) for j, op in enumerate(operations) if j != i]
+
+
+def _apart(old: Value, new: Value | None) -> bool:
+    """Whether elements that lay together no longer do."""
+    assert new is not None
+    return any(
+        a == 1 and b != 1 and n > 1
+        for a, b, n in zip(old.strides, new.strides, old.shape, strict=True)
+    )
 
 
 def _merged(copy: Copy) -> list[Dim] | None:

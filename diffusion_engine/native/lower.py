@@ -150,7 +150,9 @@ class Lowering:
 def _check(target: Any, given: Mapping[str, Any]) -> None:
     """Raises Refused on what no recording can repeat."""
     name = target._schema.name.removeprefix("aten::")
-    drawn = given.get("dropout_p", given.get("p")) if "dropout" in name or "attention" in name else 1
+    drawn = (
+        given.get("dropout_p", given.get("p")) if "dropout" in name or "attention" in name else 1
+    )
     if torch.Tag.nondeterministic_seeded in target.tags and drawn:
         raise Refused(f"it draws random numbers ({name})")
     known = name == "index" and not any(

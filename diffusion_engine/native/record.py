@@ -77,9 +77,7 @@ class Graph:
             self._static.put(batch, made, 1)
         return made
 
-    def _recorded(
-        self, graph: Exported, batch: int, joint: Joint, folded: Folded
-    ) -> Recorded:
+    def _recorded(self, graph: Exported, batch: int, joint: Joint, folded: Folded) -> Recorded:
         given: dict[str, Any] = dict(graph.constants)
         values = []
         for name, (shape, dtype) in zip(graph.inputs, self.kinds, strict=True):

@@ -1,6 +1,6 @@
-"""Records the small networks and writes the rows of docs/native.md, of all of them or of those that are named:
+"""Records the small networks, all or those that are named, and writes their rows of docs/native.md:
 
-    PYTHONPATH=.:tests/helpers python tests/native/record_networks.py [NAME]...
+PYTHONPATH=.:tests/helpers python tests/native/record_networks.py [NAME]...
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What becomes of each ATen operation. A rule returns NotImplemented where it has nothing for these arguments:
+"""What becomes of each ATen operation. A rule returns NotImplemented where it has nothing for its arguments:
 torch does it then."""
 
 from .table import RULES

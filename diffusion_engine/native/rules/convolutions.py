@@ -15,14 +15,23 @@ def of_pictures(low: Any, given: Any, target: Any) -> Any:
     """`convolution`, which any of them is where torch has taken layers apart."""
     if getattr(given, "transposed", False):
         return transposed(low, given, target)
-    return volume(low, given, target) if len(given.input.shape) == 5 else convolution(low, given, target)
+    return (
+        volume(low, given, target)
+        if len(given.input.shape) == 5
+        else convolution(low, given, target)
+    )
 
 
 def transposed(low: Any, given: Any, target: Any) -> Any:
     """Each of stride x stride phases of the result is a convolution with every stride-th tap."""
     x, weight, bias = given.input, given.weight, given.bias
     spatial = len(x.shape) - 2
-    if not _floats(x) or isinstance(weight, Value) or isinstance(bias, Value) or spatial not in (1, 2):
+    if (
+        not _floats(x)
+        or isinstance(weight, Value)
+        or isinstance(bias, Value)
+        or spatial not in (1, 2)
+    ):
         return NotImplemented
     if set(_many(given.dilation, spatial)) != {1}:
         return NotImplemented
@@ -70,16 +79,22 @@ def _phase(phase: int, stride: int, padding: int, taps: int) -> tuple[slice, int
     first = (phase + padding) % stride
     count = -(-(taps - first) // stride)
     last = taps - 1 - first  # of the turned taps the one that reads the nearest pixel
-    return slice(last - (count - 1) * stride, last + 1, stride), count - 1 - (phase + padding - first) // stride
+    return slice(last - (count - 1) * stride, last + 1, stride), count - 1 - (
+        phase + padding - first
+    ) // stride
 
 
 def _one_phase(
     low: Any, part: Value, x: Value, size: Any, kernel: Tensor, stride: Any, axes: Any, bias: Any, groups: int
 ) -> None:  # fmt: skip
     (down, top), (across, left) = axes
-    weight = low.derived(f"taps {down} {across}", kernel, lambda w: w[:, :, down, across].contiguous())
+    weight = low.derived(
+        f"taps {down} {across}", kernel, lambda w: w[:, :, down, across].contiguous()
+    )
     count = tuple(part.shape[2:])
-    whole = part.shape[1:] == part.meta.shape[1:] and part.strides[2] == part.strides[3] * part.shape[3]
+    whole = (
+        part.shape[1:] == part.meta.shape[1:] and part.strides[2] == part.strides[3] * part.shape[3]
+    )
     target = part
     if not (whole or part.shape[2] == 1):
         target = Value.new(part.shape, channels_last(part.shape))
@@ -117,14 +132,14 @@ def volume(low: Any, given: Any, target: Any) -> Any:
         return NotImplemented
     out_size = [
         (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, p, d, k, s in zip(x.shape[2:], padding, dilation, weight.shape[2:], stride, strict=True)
+        for n, p, d, k, s in zip(
+            x.shape[2:], padding, dilation, weight.shape[2:], stride, strict=True
+        )
     ]
     batch, frames = x.shape[0], out_size[0]
     plain = taps == 1 and padding[0] == 0 and stride[0] == 1
     source = x if plain else _frames(low, x, frames, taps, stride[0], padding[0], dilation[0])
-    kernel = low.derived(
-        "frames", weight, lambda w: w.transpose(1, 2).flatten(1, 2).contiguous()
-    )
+    kernel = low.derived("frames", weight, lambda w: w.transpose(1, 2).flatten(1, 2).contiguous())
     shape = (batch, weight.shape[0], *out_size)
     out = Value.new(shape, channels_last(shape))
     low.emit(
@@ -136,7 +151,9 @@ def volume(low: Any, given: Any, target: Any) -> Any:
     return out
 
 
-def _frames(low: Any, x: Value, frames: int, taps: int, stride: int, padding: int, dilation: int) -> Value:
+def _frames(
+    low: Any, x: Value, frames: int, taps: int, stride: int, padding: int, dilation: int
+) -> Value:
     """[B, taps x C, frames, H, W]: beside each other what each frame of the result reads."""
     batch, channels, count, *size = x.shape
     if padding:

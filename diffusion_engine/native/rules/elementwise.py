@@ -68,7 +68,7 @@ def _ones(given: Any) -> bool:
 def _dense(meta: Tensor) -> tuple[int, ...]:
     """Strides in the same order of dimensions, without gaps."""
     strides, step = [0] * meta.ndim, 1
-    for d in sorted(range(meta.ndim), key=lambda d: (meta.stride(d), -d)):
+    for d in sorted(range(meta.ndim), key=lambda d: (meta.stride(d) or math.inf, -d)):
         strides[d], step = step, step * meta.shape[d]
     return tuple(strides)
 

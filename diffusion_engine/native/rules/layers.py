@@ -51,7 +51,7 @@ def convolution(low: Any, given: Any, target: Any) -> Any:
             dilation,
             given.groups,
             epilogue=ops.Epilogue(bias),
-        )  # fmt: skip
+        )
     )
     return out
 
@@ -197,10 +197,12 @@ def _added(low: Any, mask: Value | Tensor) -> Value | Tensor:
     """0 where a mask holds, else -inf."""
     if isinstance(mask, Value):
         term = ("where", ("input", 0), ("constant", 0.0), ("constant", -math.inf))
-        return mapped(low, term, [mask])
-    return low.derived(
-        "added", mask, lambda m: torch.zeros(m.shape).masked_fill(~m, -math.inf)
-    )  # type: ignore[no-any-return]
+        meta = mask.meta
+        for d, stride in enumerate(mask.strides):  # what is the same for all is made once
+            meta = meta if stride else meta.narrow(d, 0, 1)
+        made = mapped(low, term, [mask.view(meta)])
+        return made.view(made.meta.expand(mask.shape))
+    return low.derived("added", mask, lambda m: torch.zeros(m.shape).masked_fill(~m, -math.inf))  # type: ignore[no-any-return]
 
 
 def reduce(low: Any, given: Any, target: Any) -> Any:
@@ -288,7 +290,7 @@ def embedding(low: Any, given: Any, target: Any) -> Any:
 
 
 def rows(low: Any, value: Value) -> Value:
-    """A picture or a signal [B, C, *pixel] as [B, N, C], whose channels lie together; a copy where they do not."""
+    """A picture or signal [B, C, *pixel] as [B, N, C], whose channels lie together, or else a copy."""
     made = _as_rows(value)
     if made is None:
         made = _as_rows(low.copied(value, last=True))

@@ -24,16 +24,25 @@ def cat(low: Any, given: Any, target: Any) -> Any:
         return NotImplemented
     shape = list(parts[0].shape)
     shape[dim] = sum(t.shape[dim] for t in parts)
-    last = len(shape) >= 3 and any(
-        isinstance(t, Value) and t.strides[1] == 1 and t.strides[-1] != 1 for t in parts
-    )
-    strides = channels_last(shape) if last or len(shape) == 4 else contiguous(shape)
-    out, at = Value.new(shape, strides, parts[0].dtype), 0
+    out, at = Value.new(shape, _strides_like(parts, shape), parts[0].dtype), 0
     for part in parts:
         size = part.shape[dim]
         low.emit(Copy(out.view(out.meta.narrow(dim, at, size)), part))
         at += size
     return out
+
+
+def _strides_like(parts: list[Any], shape: list[int]) -> tuple[int, ...]:
+    """Of memory in which the dimensions follow each other as in the largest part."""
+    values = [t for t in parts if isinstance(t, Value) and t.meta.numel() and 0 not in t.strides]
+    if not values:
+        return contiguous(shape)
+    largest = max(values, key=lambda t: t.meta.numel())
+    order = sorted(range(len(shape)), key=lambda d: (largest.strides[d], largest.shape[d] > 1, -d))
+    strides, step = [0] * len(shape), 1
+    for d in order:
+        strides[d], step = step, step * shape[d]
+    return tuple(strides)
 
 
 def stack(low: Any, given: Any, target: Any) -> Any:
@@ -158,12 +167,16 @@ def scatter(low: Any, given: Any, target: Any) -> Any:
         index = (slice(None),) * dim + (cut,)
         inside = out.meta[index]
         if 0 not in inside.shape:
-            low.emit(Copy(out.view(inside), _origin(low, whole, index) if source is None else source))
+            low.emit(
+                Copy(out.view(inside), _origin(low, whole, index) if source is None else source)
+            )
     return out
 
 
 def _unsqueezed(given: Value | Tensor, dim: int) -> Value | Tensor:
-    return given.view(given.meta.unsqueeze(dim)) if isinstance(given, Value) else given.unsqueeze(dim)
+    return (
+        given.view(given.meta.unsqueeze(dim)) if isinstance(given, Value) else given.unsqueeze(dim)
+    )
 
 
 def _origin(low: Any, whole: Value | Tensor, index: tuple[slice, ...]) -> Value | Tensor:

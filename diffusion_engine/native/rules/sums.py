@@ -16,13 +16,19 @@ def total(low: Any, given: Any, target: Any) -> Any:
     """Over any dimensions of a sample: a copy where those do not lie together."""
     x, dims = given.self, getattr(given, "dim", None)
     made = reduce(low, given, target)
-    if made is not NotImplemented or not _floats(x) or getattr(given, "dtype", None) not in (None, torch.float32):
+    if (
+        made is not NotImplemented
+        or not _floats(x)
+        or getattr(given, "dtype", None) not in (None, torch.float32)
+    ):
         return made
     n = len(x.shape)
     dims = sorted(d % n for d in ([dims] if isinstance(dims, int) else dims or range(n)))
     if len(dims) == n:
         return NotImplemented
-    return _over(low, x, dims, bool(getattr(given, "keepdim", False)), "mean" in target._schema.name)
+    return _over(
+        low, x, dims, bool(getattr(given, "keepdim", False)), "mean" in target._schema.name
+    )
 
 
 def _over(low: Any, x: Value, dims: list[int], keep: bool, mean: bool) -> Any:

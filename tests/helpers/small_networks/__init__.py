@@ -15,10 +15,10 @@ NETWORKS = {
 }
 # Together some seconds of one core.
 FAST = {
-    "UNet2DModel", "UNet1DModel, policy", "UNet1DModel, value function", "T2IAdapter", "DiTTransformer2DModel",
-    "Transformer2DModel", "PriorTransformer", "AutoencoderKL, decoder", "AutoencoderTiny, decoder",
+    "UNet2DModel", "UNet1DModel, policy", "UNet1DModel, value function", "T2IAdapter", "Transformer2DModel",
+    "DiTTransformer2DModel", "PriorTransformer", "AutoencoderKL, decoder", "AutoencoderTiny, decoder",
     "AutoencoderDC, decoder", "AutoencoderKLTemporalDecoder", "AutoencoderOobleck, decoder",
-    "Lumina2Transformer2DModel", "the zoo's digits", "testing's Mixture",
+    "the zoo's digits", "testing's Mixture",
 }  # fmt: skip
 
 

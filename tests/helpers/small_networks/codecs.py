@@ -21,7 +21,8 @@ def _kl():
 
     return AutoencoderKL(
         block_out_channels=(16, 32), norm_num_groups=4, layers_per_block=1, latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, sample_size=16,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        sample_size=16,
     )  # fmt: skip
 
 
@@ -39,7 +40,10 @@ def kl_temporal():
     from diffusers import AutoencoderKLTemporalDecoder
 
     module = AutoencoderKLTemporalDecoder(
-        block_out_channels=(32,), layers_per_block=1, latent_channels=4, down_block_types=("DownEncoderBlock2D",)
+        block_out_channels=(32,),
+        layers_per_block=1,
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",),
     )
     return Case(module, {"z": (4, 8, 8)}, {"num_frames": 1}, "decode")
 
@@ -64,7 +68,12 @@ def tiny_decoder():
 def _vq(**options):
     from diffusers import VQModel
 
-    known = {"block_out_channels": (16, 32), "norm_num_groups": 4, "num_vq_embeddings": 12, "latent_channels": 3}
+    known = {
+        "block_out_channels": (16, 32),
+        "norm_num_groups": 4,
+        "num_vq_embeddings": 12,
+        "latent_channels": 3,
+    }
     return VQModel(
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
         **{**known, **options},
@@ -82,7 +91,12 @@ def vq_encoder():
 
 
 def movq_decoder():
-    return Case(_vq(norm_type="spatial", block_out_channels=(32, 32), norm_num_groups=32), {"h": (3, 8, 8)}, {}, "decode")
+    return Case(
+        _vq(norm_type="spatial", block_out_channels=(32, 32), norm_num_groups=32),
+        {"h": (3, 8, 8)},
+        {},
+        "decode",
+    )
 
 
 def consistency():
@@ -113,7 +127,8 @@ def _deep():
     from diffusers import AutoencoderDC
 
     return AutoencoderDC(
-        in_channels=3, latent_channels=4, attention_head_dim=2, encoder_block_types=("ResBlock", "EfficientViTBlock"),
+        in_channels=3, latent_channels=4, attention_head_dim=2,
+        encoder_block_types=("ResBlock", "EfficientViTBlock"),
         decoder_block_types=("ResBlock", "EfficientViTBlock"), encoder_block_out_channels=(8, 8),
         decoder_block_out_channels=(8, 8), encoder_qkv_multiscales=((), (5,)),
         decoder_qkv_multiscales=((), (5,)), encoder_layers_per_block=(1, 1),

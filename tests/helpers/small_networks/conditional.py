@@ -43,7 +43,9 @@ def stable_diffusion_xl():
 
 
 def class_condition():
-    module = _conditional(class_embed_type="simple_projection", projection_class_embeddings_input_dim=6)
+    module = _conditional(
+        class_embed_type="simple_projection", projection_class_embeddings_input_dim=6
+    )
     return Case(module, _inputs(class_labels=(6,)))
 
 
@@ -118,7 +120,9 @@ def controlnet():
 def adapter():
     from diffusers import T2IAdapter
 
-    module = T2IAdapter(in_channels=3, channels=[8, 16, 16, 16], num_res_blocks=1, downscale_factor=8)
+    module = T2IAdapter(
+        in_channels=3, channels=[8, 16, 16, 16], num_res_blocks=1, downscale_factor=8
+    )
     return Case(module, {"x": (3, 64, 64)})
 
 
@@ -126,11 +130,13 @@ def light_adapter():
     from diffusers import T2IAdapter
 
     module = T2IAdapter(
-        in_channels=3, channels=[8, 16, 16], num_res_blocks=1, downscale_factor=8, adapter_type="light_adapter"
+        in_channels=3,
+        channels=[8, 16, 16],
+        num_res_blocks=1,
+        downscale_factor=8,
+        adapter_type="light_adapter",
     )
     return Case(module, {"x": (3, 64, 64)})
-
-
 
 
 NETWORKS = {

@@ -41,9 +41,9 @@ def fate(name: str) -> Fate:
         graph = Graph(called, case.of(2))
     except Refused as refused:
         return Fate(refused=str(refused))
-    weights, outs = Weights(), {}
+    weights, kept, outs = Weights(), ({}, {}), {}
     for batch in BATCHES:
-        recorded, given = graph.at(batch), case.of(batch)
+        recorded, given = graph.at(batch, *kept), case.of(batch)
         with torch.no_grad():
             wanted = called(given)
         program = Program(recorded, _cpu.Pool(1), weights)

@@ -212,8 +212,9 @@ def cogview3():
     from diffusers import CogView3PlusTransformer2DModel
 
     module = CogView3PlusTransformer2DModel(
-        patch_size=2, in_channels=4, num_layers=2, attention_head_dim=4, num_attention_heads=2, out_channels=4,
-        text_embed_dim=8, time_embed_dim=8, condition_dim=2, pos_embed_max_size=8, sample_size=8,
+        patch_size=2, in_channels=4, num_layers=2, attention_head_dim=4, num_attention_heads=2,
+        out_channels=4, text_embed_dim=8, time_embed_dim=8, condition_dim=2, pos_embed_max_size=8,
+        sample_size=8,
     )  # fmt: skip
     return Case(module, _cogview_inputs())
 
@@ -222,9 +223,9 @@ def cogview4():
     from diffusers import CogView4Transformer2DModel
 
     module = CogView4Transformer2DModel(
-        patch_size=2, in_channels=4, num_layers=2, attention_head_dim=4, num_attention_heads=4, out_channels=4,
-        text_embed_dim=8, time_embed_dim=8, condition_dim=4, pos_embed_max_size=8, sample_size=8,
-        rope_axes_dim=(8, 8),
+        patch_size=2, in_channels=4, num_layers=2, attention_head_dim=4, num_attention_heads=4,
+        out_channels=4, text_embed_dim=8, time_embed_dim=8, condition_dim=4, pos_embed_max_size=8,
+        sample_size=8, rope_axes_dim=(8, 8),
     )  # fmt: skip
     return Case(module, _cogview_inputs())
 
