@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from ..backends.native import loaded
+from ..backends.native import module
 from . import operations as ops
 from .emit import Emitter
 from .expression import DIMS, Expression, filled
 
-_cpu: Any = loaded("_cpu")
+_cpu: Any = module("_cpu")  # where it is missing nothing is recorded
 
 AXES = 6  # of a copy
 WORDS = {

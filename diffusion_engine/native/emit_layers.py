@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backends.native import loaded
+from ..backends.native import module
 from . import operations as ops
 from .emit import ACTIVATIONS, Emitter
 
-_cpu: Any = loaded("_cpu")
+_cpu: Any = module("_cpu")  # where it is missing nothing is recorded
 
 
 def conv(emit: Emitter, op: ops.Conv) -> Any:

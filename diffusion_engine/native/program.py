@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backends.native import loaded
+from ..backends.native import module
 from .arena import plan
 from .emit import Emitter
 from .makers import MAKERS
@@ -17,7 +17,7 @@ from .record import Recorded
 from .values import Buffer, Value
 from .weights import Weights
 
-_cpu: Any = loaded("_cpu")
+_cpu: Any = module("_cpu")  # where it is missing nothing is recorded
 
 # What torch does of these is a copy, whose bits depend on nothing.
 MOVES = {"copy", "pad"} | {

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backends.native import loaded
+from ..backends.native import module
 from ..ops.conv3x3 import pack
 
-_cpu: Any = loaded("_cpu")
+_cpu: Any = module("_cpu")  # where it is missing nothing is recorded
 
 
 class Weights:
