@@ -16,6 +16,10 @@ from .operations import Call, Copy, Operation
 from .values import Value, channels_last, contiguous, flat, shares
 
 NOTHING = {"_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size"}
+SUMS = (
+    "linear", "addmm", "mm", "bmm", "matmul", "conv1d", "conv2d", "conv3d", "layer_norm", "group_norm",
+    "rms_norm", "softmax", "mean", "sum", "einsum",
+)  # fmt: skip
 Folded = dict[tuple, tuple[Any, Any]]  # a call of constants -> (these, what it comes to)
 
 
@@ -78,7 +82,7 @@ class Lowering:
         if key not in self.folded:
             if isinstance(target, torch._ops.OpOverload):
                 _check(target, _named(target, args, kwargs))
-            self.folded[key] = (args, kwargs), target(*args, **kwargs)
+            self.folded[key] = (args, kwargs), _folded(target, args, kwargs)
         return self.folded[key][1]
 
     def derived(self, way: str, given: Tensor, make: Callable[[Tensor], Any]) -> Any:
@@ -145,6 +149,21 @@ class Lowering:
         first = next(iter(outs.values()))
         self.emit(Call(first, target, list(args), dict(kwargs), outs))
         return [outs.get(i) for i in range(len(made))] if many else first
+
+
+def _folded(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What a call of constants comes to. The order of torch's sums depends on the number of rows, which
+    may be the batch's: in float64 their rounded results do not."""
+    summed = isinstance(target, torch._ops.OpOverload) and target._schema.name[6:] in SUMS
+    tensors = [leaf for leaf in flat([*args, *kwargs.values()]) if isinstance(leaf, Tensor)]
+    if not summed or any(t.dtype != torch.float32 for t in tensors):
+        return target(*args, **kwargs)
+
+    def exact(leaf: Any) -> Any:
+        return leaf.double() if isinstance(leaf, Tensor) else leaf
+
+    wide, named = pytree.tree_map(exact, (tuple(args), dict(kwargs)))
+    return target(*wide, **named).float()
 
 
 def _check(target: Any, given: Mapping[str, Any]) -> None:

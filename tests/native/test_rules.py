@@ -189,3 +189,16 @@ def test_constants_are_made_once_for_all_sizes():
     before = packed.bytes
     Program(graph.at(5, *kept), _cpu.Pool(1), packed)
     assert packed.bytes == before > 0
+
+
+def test_constants_of_each_sample_have_the_bits_of_one():
+    """Torch sums a product of few rows in another order than one of many."""
+
+    def function(t, x):
+        return x + F.linear(t.w0.cos().repeat(x.shape[0], 1), t.w1)
+
+    graph = Graph(Function(function, **weights((1, 65), (33, 65))), [x_of(2, (33,))])
+    alone, beside = (
+        reference.run(graph.at(batch, {}, {}), [torch.zeros(batch, 33)])[0] for batch in (1, 19)
+    )
+    assert torch.equal(alone.expand(19, -1), beside)
