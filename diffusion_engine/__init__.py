@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from . import processes
     from .adapters.diffusers import decoder_from_diffusers, from_diffusers
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from .sampler.sampler import Sampler
     from .sampler.spec import Recipe, Spec
     from .solvers import SOLVERS, Solver
-
-__version__ = "0.1.0"
 
 __all__ = [
     "GRIDS",

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from .. import checks
 from ..executors import Executor
-from ..executors import executor as named_executor
 from ..networks.decoder import Decoder
 from ..networks.network import ScoreNetwork
+from ..sampler.named import executor as named_executor
 from ..sampler.request import ASKED
 from ..sampler.spec import Spec
 from .errors import DeadlineMissed, EngineClosed, EngineError, QueueFull

@@ -3,8 +3,6 @@ step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from .base import Executor
 from .batch import Batch
 from .capacity import Capacity
@@ -15,28 +13,5 @@ from .job import Job
 from .rows import BatchFull
 
 __all__ = [
-    "Batch", "BatchFull", "Capacity", "Eager", "Executor", "Graph", "GraphError", "Job", "executor",
+    "Batch", "BatchFull", "Capacity", "Eager", "Executor", "Graph", "GraphError", "Job",
 ]  # fmt: skip
-
-
-def executor(given: str | Executor, backend: str = "auto") -> Executor:
-    """An executor by its name, "eager", "graph" or "native", or the object itself.
-
-    given    the name or the object
-    backend  of the step: "auto", "torch", "cpp", "triton" or "cuda"
-    """
-    if isinstance(given, Executor):
-        if backend != "auto":
-            raise ValueError(
-                f"backend={backend!r} goes with an executor's name; give it to the executor: "
-                f"{type(given).__name__}({backend!r})"
-            )
-        return given
-    from ..native import Native
-
-    kinds: dict[str, Callable[[str], Executor]] = {
-        "eager": Eager, "graph": Graph, "native": Native
-    }  # fmt: skip
-    if given not in kinds:
-        raise ValueError(f"executor={given!r}; choose eager, graph or native, or give an Executor")
-    return kinds[given](backend)

@@ -106,9 +106,9 @@ class Choices:
 
 def _machine() -> list[Any]:
     """What a choice holds for."""
-    from .. import __version__
     from ..backends.machine import processor
     from ..backends.native import loaded
+    from ..version import __version__
 
     return [processor(), loaded("_cpu").isa(), torch.get_num_threads(), __version__]
 

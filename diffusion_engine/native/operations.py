@@ -1,4 +1,7 @@
-"""The operations of a recorded network. What each does is said by its reference, in torch."""
+"""The operations of a recorded network. What each does is said by its reference, in torch.
+
+One file because the passes, and whoever adds an operation, read it as a table.
+"""
 
 from __future__ import annotations
 

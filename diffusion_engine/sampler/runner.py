@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .. import checks, executors, trace
+from .. import checks, trace
 from ..accelerate.accelerated_copy import Example
 from ..accelerate.handle import Accelerated
 from ..executors import Batch, Capacity, Executor, Graph, GraphError, Job
@@ -24,7 +24,7 @@ from ..processes import Point
 from ..rollouts.recorded import recorded
 from ..rollouts.rollout import Rollout
 from ..rollouts.tape import Tape, tapes
-from . import buckets
+from . import buckets, named
 from .branches import branches, example
 from .derived import Derived
 from .jobs import jobs
@@ -67,7 +67,7 @@ class Runner:
         decoder: Decoder | None = None,
     ) -> None:
         self.dtype, self.device = place(network.module, dtype, device)
-        self.executor = executors.executor(executor, backend)
+        self.executor = named.executor(executor, backend)
         self.batch_size = checks.whole("batch_size", batch_size, 1, BATCH)
         called = self._example(network, first) if checks.flag("accelerate", accelerate) else None
         compiled_for = self.device if checks.flag("compile", compile) else None

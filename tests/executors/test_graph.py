@@ -12,11 +12,12 @@ from executor_cases import CONDITIONAL, PLAIN, SHAPE, classes, elementwise, of_c
 from tape import TapeRecorder, taping
 
 from diffusion_engine import Sampler, ScoreNetwork
-from diffusion_engine.executors import Eager, Graph, GraphError, executor
+from diffusion_engine.executors import Eager, Graph, GraphError
 from diffusion_engine.executors.capture import Unrecordable
 from diffusion_engine.executors.packing import bucket
 from diffusion_engine.executors.waits import refuse_waits
 from diffusion_engine.processes import VP, Discrete
+from diffusion_engine.sampler.named import executor
 
 launches_are_recorded = tape.launches_are_recorded
 

@@ -12,10 +12,11 @@ from tape import TapeRecorder, taped
 from torch import nn
 
 from diffusion_engine import SOLVERS, Sampler, ScoreNetwork
-from diffusion_engine.executors import Graph, executor, stages
+from diffusion_engine.executors import Graph, stages
 from diffusion_engine.networks.linearize import linearized
 from diffusion_engine.plan import Plan
 from diffusion_engine.processes import CLD
+from diffusion_engine.sampler.named import executor
 from diffusion_engine.solvers.cld import flow
 from diffusion_engine.testing import cld_gaussian, cld_mixture
 
