@@ -4,6 +4,7 @@ step."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 from .base import Executor
 from .batch import Batch
@@ -32,10 +33,9 @@ def executor(given: str | Executor, backend: str = "auto") -> Executor:
                 f"{type(given).__name__}({backend!r})"
             )
         return given
-    from ..native import Native
-
+    native = import_module("..native", __name__)  # which stands on this package
     kinds: dict[str, Callable[[str], Executor]] = {
-        "eager": Eager, "graph": Graph, "native": Native
+        "eager": Eager, "graph": Graph, "native": native.Native
     }  # fmt: skip
     if given not in kinds:
         raise ValueError(f"executor={given!r}; choose eager, graph or native, or give an Executor")

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -106,11 +107,13 @@ class Choices:
 
 def _machine() -> list[Any]:
     """What a choice holds for."""
-    from .. import __version__
     from ..backends.machine import processor
     from ..backends.native import loaded
 
-    return [processor(), loaded("_cpu").isa(), torch.get_num_threads(), __version__]
+    own = ""
+    with suppress(PackageNotFoundError):
+        own = version("diffusion-engine")
+    return [processor(), loaded("_cpu").isa(), torch.get_num_threads(), own]
 
 
 def _tidy(where: Path) -> None:
