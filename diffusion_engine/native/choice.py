@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -111,10 +110,7 @@ def _machine() -> list[Any]:
     from ..backends.native import loaded
     from ..version import __version__
 
-    own = ""
-    with suppress(PackageNotFoundError):
-        own = version("diffusion-engine")
-    return [processor(), loaded("_cpu").isa(), torch.get_num_threads(), own]
+    return [processor(), loaded("_cpu").isa(), torch.get_num_threads(), __version__]
 
 
 def _tidy(where: Path) -> None:

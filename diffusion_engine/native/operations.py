@@ -1,6 +1,6 @@
 """The operations of a recorded network. What each does is said by its reference, in torch.
 
-One file because the passes, and whoever adds an operation, read it as a table.
+One file because the passes read it as a table.
 """
 
 from __future__ import annotations
