@@ -9,12 +9,14 @@ from torch import Tensor
 
 from ..operations import Copy
 from ..values import Value, contiguous
-from .elementwise import mapped
+from .elementwise import mapped, rule
 
 
-def product(low: Any, given: Any) -> Any:
-    """Of two complex tensors, one of which may be a constant."""
+def multiply(low: Any, given: Any, target: Any) -> Any:
+    """Of floats as of other functions; of two complex tensors, one of which may be a constant, by parts."""
     a, b = given.self, given.other
+    if a.dtype != torch.complex64:
+        return rule(low, given, target)
     if not all(isinstance(t, (Value, Tensor)) and t.dtype == torch.complex64 for t in (a, b)):
         return NotImplemented
     (a_real, a_imaginary), (b_real, b_imaginary) = _parts(a), _parts(b)

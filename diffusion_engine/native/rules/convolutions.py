@@ -8,7 +8,8 @@ from torch import Tensor
 
 from .. import operations as ops
 from ..values import Value, channels_last, contiguous
-from .layers import _floats, _many, convolution, rows
+from .layers import convolution
+from .rows import floats, many, rows
 
 
 def of_pictures(low: Any, given: Any, target: Any) -> Any:
@@ -27,17 +28,17 @@ def transposed(low: Any, given: Any, target: Any) -> Any:
     x, weight, bias = given.input, given.weight, given.bias
     spatial = len(x.shape) - 2
     if (
-        not _floats(x)
+        not floats(x)
         or isinstance(weight, Value)
         or isinstance(bias, Value)
         or spatial not in (1, 2)
     ):
         return NotImplemented
-    if set(_many(given.dilation, spatial)) != {1}:
+    if set(many(given.dilation, spatial)) != {1}:
         return NotImplemented
     lead = (1,) * (2 - spatial)
     stride, padding, extra = (
-        (*((fill,) if spatial == 1 else ()), *_many(v, spatial))
+        (*((fill,) if spatial == 1 else ()), *many(v, spatial))
         for v, fill in ((given.stride, 1), (given.padding, 0), (given.output_padding, 0))
     )
     kernel = low.derived(
@@ -122,11 +123,11 @@ def _one_phase(
 def volume(low: Any, given: Any, target: Any) -> Any:
     """Of [B, C, T, H, W]: a convolution of pictures whose channels are those of all frames that it reads."""
     x, weight, bias = given.input, given.weight, given.bias
-    if not _floats(x) or isinstance(weight, Value) or isinstance(bias, Value):
+    if not floats(x) or isinstance(weight, Value) or isinstance(bias, Value):
         return NotImplemented
     if isinstance(given.padding, str) or getattr(given, "transposed", False):
         return NotImplemented
-    stride, padding, dilation = (_many(v, 3) for v in (given.stride, given.padding, given.dilation))
+    stride, padding, dilation = (many(v, 3) for v in (given.stride, given.padding, given.dilation))
     taps = weight.shape[2]
     if taps > 1 and given.groups > 1:
         return NotImplemented

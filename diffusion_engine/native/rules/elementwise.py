@@ -32,10 +32,6 @@ def rule(low: Any, given: Any, target: Any) -> Any:
     name = target._schema.name.removeprefix("aten::")
     if name == "mul" and _ones(given.other) and given.self.dtype == given.other.dtype:
         return given.self  # as diffusers gives labels a batch
-    if name == "mul" and given.self.dtype == torch.complex64:
-        from .complexes import product
-
-        return product(low, given)
     made = TERMS[name](SimpleNamespace(**vars(given)), term)
     if made is None or any(operand.dtype not in READ for operand in operands):
         return NotImplemented

@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import operations as ops
 from ..values import Value, channels_last, contiguous
 from .elementwise import mapped
+from .rows import floats, many, rows, sequence
 
 
 def convolution(low: Any, given: Any, target: Any) -> Any:
@@ -18,7 +19,7 @@ def convolution(low: Any, given: Any, target: Any) -> Any:
     x, weight, bias = given.input, given.weight, given.bias
     spatial = len(x.shape) - 2
     if (
-        not _floats(x)
+        not floats(x)
         or isinstance(weight, Value)
         or isinstance(bias, Value)
         or spatial not in (1, 2)
@@ -28,7 +29,7 @@ def convolution(low: Any, given: Any, target: Any) -> Any:
         return NotImplemented
     lead = (1,) * (2 - spatial)
     stride, padding, dilation = (
-        (*(() if spatial == 2 else (fill,)), *(_many(v, spatial)))
+        (*(() if spatial == 2 else (fill,)), *(many(v, spatial)))
         for v, fill in ((given.stride, 1), (given.padding, 0), (given.dilation, 1))
     )
     kernel = weight.reshape(*weight.shape[:2], *lead, *weight.shape[2:])
@@ -58,7 +59,7 @@ def convolution(low: Any, given: Any, target: Any) -> Any:
 
 def linear(low: Any, given: Any, target: Any) -> Any:
     x, weight, bias = given.input, given.weight, given.bias
-    if not _floats(x) or isinstance(weight, Value) or isinstance(bias, Value):
+    if not floats(x) or isinstance(weight, Value) or isinstance(bias, Value):
         return NotImplemented
     shape = (*x.shape[:-1], weight.shape[0])
     out = low.new(shape)
@@ -69,7 +70,7 @@ def linear(low: Any, given: Any, target: Any) -> Any:
 def addmm(low: Any, given: Any, target: Any) -> Any:
     """bias + x weight^T, as a linear layer taken apart has it."""
     x, weight, bias = given.mat1, given.mat2, given.self
-    if not _floats(x) or isinstance(weight, Value) or isinstance(bias, Value) or bias.ndim != 1:
+    if not floats(x) or isinstance(weight, Value) or isinstance(bias, Value) or bias.ndim != 1:
         return NotImplemented
     if (given.alpha, given.beta) != (1, 1):
         return NotImplemented
@@ -80,10 +81,10 @@ def addmm(low: Any, given: Any, target: Any) -> Any:
 def matmul(low: Any, given: Any, target: Any) -> Any:
     a, b = given.self, getattr(given, "mat2", None)
     b = given.other if b is None else b
-    if isinstance(a, Value) and isinstance(b, Tensor) and b.ndim == 2 and _floats(a):
+    if isinstance(a, Value) and isinstance(b, Tensor) and b.ndim == 2 and floats(a):
         given.input, given.weight, given.bias = a, b.T, None
         return linear(low, given, target)
-    if not (isinstance(a, Value) and isinstance(b, Value) and _floats(a, b)):
+    if not (isinstance(a, Value) and isinstance(b, Value) and floats(a, b)):
         return NotImplemented
     if len(a.shape) != len(b.shape) or len(a.shape) < 3 or a.shape[:-2] != b.shape[:-2]:
         return NotImplemented
@@ -93,7 +94,7 @@ def matmul(low: Any, given: Any, target: Any) -> Any:
 def baddbmm(low: Any, given: Any, target: Any) -> Any:
     """Attention as diffusers once spelled it: beta is 0."""
     a, b = given.batch1, given.batch2
-    if given.beta != 0 or not (isinstance(a, Value) and isinstance(b, Value) and _floats(a, b)):
+    if given.beta != 0 or not (isinstance(a, Value) and isinstance(b, Value) and floats(a, b)):
         return NotImplemented
     return _product(low, a, b, float(given.alpha))
 
@@ -122,7 +123,7 @@ def _heads(low: Any, value: Value) -> Value:
 
 def group_norm(low: Any, given: Any, target: Any) -> Any:
     x, weight, bias = given.input, given.weight, given.bias
-    if not _floats(x) or isinstance(weight, Value) or isinstance(bias, Value):
+    if not floats(x) or isinstance(weight, Value) or isinstance(bias, Value):
         return NotImplemented
     out = Value.new(x.shape, channels_last(x.shape))
     made = ops.GroupNorm(rows(low, out), rows(low, x), given.num_groups, given.eps, weight, bias)
@@ -147,7 +148,7 @@ def rms_norm(low: Any, given: Any, target: Any) -> Any:
 
 def _layer_norm(low: Any, given: Any, bias: Any, rms: bool) -> Any:
     x, weight = given.input, given.weight
-    if not _floats(x) or isinstance(weight, Value) or isinstance(bias, Value):
+    if not floats(x) or isinstance(weight, Value) or isinstance(bias, Value):
         return NotImplemented
     if len(given.normalized_shape) != 1:
         return NotImplemented
@@ -163,7 +164,7 @@ def softmax(low: Any, given: Any, target: Any) -> Any:
         None,
         torch.float32,
     )
-    if half or not _floats(x) or given.dim % len(x.shape) != len(x.shape) - 1:
+    if half or not floats(x) or given.dim % len(x.shape) != len(x.shape) - 1:
         return NotImplemented
     out = low.new(x.shape)
     low.emit(ops.Softmax(sequence(low, out), sequence(low, x)))
@@ -172,7 +173,7 @@ def softmax(low: Any, given: Any, target: Any) -> Any:
 
 def attention(low: Any, given: Any, target: Any) -> Any:
     q, k, v, mask = given.query, given.key, given.value, given.attn_mask
-    if not all(isinstance(t, Value) and _floats(t) and len(t.shape) == 4 for t in (q, k, v)):
+    if not all(isinstance(t, Value) and floats(t) and len(t.shape) == 4 for t in (q, k, v)):
         return NotImplemented
     if given.dropout_p or given.is_causal or q.shape[1] != k.shape[1] or q.shape[-1] != v.shape[-1]:
         return NotImplemented
@@ -209,7 +210,7 @@ def reduce(low: Any, given: Any, target: Any) -> Any:
     """Over the last dimension, or over all pixels."""
     x, mean = given.self, "mean" in target._schema.name
     dims = getattr(given, "dim", None)
-    if dims is None or not _floats(x) or given.dtype not in (None, torch.float32):
+    if dims is None or not floats(x) or given.dtype not in (None, torch.float32):
         return NotImplemented
     n = len(x.shape)
     dims = sorted(d % n for d in dims)
@@ -231,7 +232,7 @@ def _squeezed(meta: Tensor, dims: list[int]) -> Tensor:
 
 
 def global_pool(low: Any, given: Any, target: Any) -> Any:
-    if _many(given.output_size, 2) != (1, 1) or not _floats(given.self):
+    if many(given.output_size, 2) != (1, 1) or not floats(given.self):
         return NotImplemented
     x = given.self
     shape = (*x.shape[:2], 1, 1)
@@ -242,13 +243,13 @@ def global_pool(low: Any, given: Any, target: Any) -> Any:
 
 def pool(low: Any, given: Any, target: Any) -> Any:
     x = given.self
-    window = _many(given.kernel_size, 2)
-    stride = _many(given.stride, 2) if given.stride else window
+    window = many(given.kernel_size, 2)
+    stride = many(given.stride, 2) if given.stride else window
     size = x.shape[2:]
     even = all((n - k) % s == 0 for n, k, s in zip(size, window, stride, strict=True))
-    plain = not any(_many(given.padding, 2)) and (even or not given.ceil_mode)
-    plain = plain and set(_many(getattr(given, "dilation", 1), 2)) == {1}
-    if not plain or getattr(given, "divisor_override", None) or not _floats(x) or len(x.shape) != 4:
+    plain = not any(many(given.padding, 2)) and (even or not given.ceil_mode)
+    plain = plain and set(many(getattr(given, "dilation", 1), 2)) == {1}
+    if not plain or getattr(given, "divisor_override", None) or not floats(x) or len(x.shape) != 4:
         return NotImplemented
     made = [(n - k) // s + 1 for n, k, s in zip(size, window, stride, strict=True)]
     shape = (*x.shape[:2], *made)
@@ -262,7 +263,7 @@ def upsample(low: Any, given: Any, target: Any) -> Any:
     """By whole factors, to the nearest."""
     x = getattr(given, "input", None)
     x = given.self if x is None else x
-    if not _floats(x):
+    if not floats(x):
         return NotImplemented
     shape = tuple(low.meta(target, ((), vars(given))).shape)
     factors = [o / i for o, i in zip(shape[2:], x.shape[2:], strict=True)]
@@ -287,44 +288,3 @@ def embedding(low: Any, given: Any, target: Any) -> Any:
     )
     low.emit(ops.Embedding(sequence(low, out), rows_of, table))
     return out
-
-
-def rows(low: Any, value: Value) -> Value:
-    """A picture or signal [B, C, *pixel] as [B, N, C], whose channels lie together, or else a copy."""
-    made = _as_rows(value)
-    if made is None:
-        made = _as_rows(low.copied(value, last=True))
-        assert made is not None
-    return made
-
-
-def _as_rows(value: Value) -> Value | None:
-    if value.strides[1] != 1 and value.shape[1] > 1:
-        return None
-    moved = value.meta.movedim(1, -1)
-    try:
-        return value.view(moved.view(value.shape[0], -1, value.shape[1]))
-    except RuntimeError:
-        return None
-
-
-def sequence(low: Any, value: Value) -> Value:
-    """A sequence [B, ..., C] as [B, N, C], whose features lie together; a copy where they do not."""
-    shape = (value.shape[0] if len(value.shape) > 1 else 1, -1, value.shape[-1])
-    if value.strides[-1] == 1 or value.shape[-1] == 1:
-        try:
-            return value.view(value.meta.view(shape))
-        except RuntimeError:
-            pass
-    copy = low.copied(value)
-    return copy.view(copy.meta.view(shape))
-
-
-def _floats(*values: Any) -> bool:
-    return all(isinstance(v, Value) and v.dtype == torch.float32 for v in values)
-
-
-def _many(given: Any, count: int) -> tuple[int, ...]:
-    """A number for each dimension."""
-    numbers = [given] if isinstance(given, int) else list(given)
-    return tuple(numbers * count if len(numbers) == 1 else numbers)

@@ -9,7 +9,8 @@ import torch
 from .. import operations as ops
 from ..values import Value, contiguous
 from .elementwise import mapped
-from .layers import _floats, _product, reduce, sequence
+from .layers import _product, reduce
+from .rows import floats, sequence
 
 
 def total(low: Any, given: Any, target: Any) -> Any:
@@ -18,7 +19,7 @@ def total(low: Any, given: Any, target: Any) -> Any:
     made = reduce(low, given, target)
     if (
         made is not NotImplemented
-        or not _floats(x)
+        or not floats(x)
         or getattr(given, "dtype", None) not in (None, torch.float32)
     ):
         return made
@@ -62,7 +63,7 @@ def _merged(low: Any, x: Value, first: int) -> Value:
 def vector_norm(low: Any, given: Any, target: Any) -> Any:
     x, dims = given.self, given.dim
     order = getattr(given, "ord", getattr(given, "p", 2))
-    if order not in (2, 2.0) or not _floats(x) or dims is None:
+    if order not in (2, 2.0) or not floats(x) or dims is None:
         return NotImplemented
     dims = sorted(d % len(x.shape) for d in ([dims] if isinstance(dims, int) else dims))
     if 0 in dims:
@@ -75,7 +76,7 @@ def vector_norm(low: Any, given: Any, target: Any) -> Any:
 def einsum(low: Any, given: Any, target: Any) -> Any:
     """A permutation, or a batched product of two."""
     tensors, text = list(given.tensors), given.equation.replace(" ", "")
-    if "->" not in text or "." in text or not all(_floats(t) for t in tensors):
+    if "->" not in text or "." in text or not all(floats(t) for t in tensors):
         return NotImplemented
     read, out = text.split("->")
     letters = read.split(",")

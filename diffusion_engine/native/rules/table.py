@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import convolutions, elementwise, layers, memory, sums, views
+from . import complexes, convolutions, elementwise, layers, memory, sums, views
 
 Rule = Callable[..., Any]
 
@@ -53,4 +53,5 @@ RULES: dict[str, Rule] = {
     "repeat": memory.repeat,
     **{name: memory.constant for name in memory.CONSTANT},
     **{name: elementwise.rule for name in elementwise.TERMS},
+    **{name: complexes.multiply for name in ("mul", "multiply")},
 }
