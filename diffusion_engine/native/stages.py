@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 from torch import Tensor
@@ -14,9 +14,20 @@ from ..executors.stages import Stages
 from ..networks.network import ScoreNetwork
 
 if TYPE_CHECKING:
-    from .executor import Native
     from .program import Program
     from .recording import Packed, Recording
+
+
+class Owner(Protocol):
+    """Records for batches, with the memory of all of them in view: a `Native`."""
+
+    backend: str
+
+    def recording(self, network: ScoreNetwork, given: Inputs, look: bool = False) -> Recording:
+        """What a network was recorded as."""
+
+    def program(self, recording: Recording, count: int) -> Program:
+        """A call of so many entries."""
 
 
 def differentiates(network: ScoreNetwork) -> bool:
@@ -31,7 +42,7 @@ class Replay:
     Weights that torch wrote to are seen before each call; `renew` has the next one look at all else.
     """
 
-    def __init__(self, network: ScoreNetwork, owner: Native) -> None:
+    def __init__(self, network: ScoreNetwork, owner: Owner) -> None:
         self._network, self._owner = network, owner
         self._recording: Recording | None = None
         self._programs: WeakKeyDictionary[Packed, dict[int, Program]] = WeakKeyDictionary()
@@ -88,7 +99,7 @@ class Recorded(Stages):
 
     _replay: Replay | None = None
 
-    def __init__(self, network: ScoreNetwork | None, owner: Native, buffers: Buffers) -> None:
+    def __init__(self, network: ScoreNetwork | None, owner: Owner, buffers: Buffers) -> None:
         if network is not None and not differentiates(network):
             self._replay = Replay(network, owner)
         super().__init__(network, buffers, owner.backend)
