@@ -66,12 +66,20 @@ void conv_pack(const float* weight, int64_t out_channels, int64_t channels, int6
     pack_group(weight + g * columns * size, columns, channels / groups, taps, packed + g * packed_group);
 }
 
+// As many panels as an item may have, in items of one size where there is such a number: threads that have
+// equally many of them end together.
+static int64_t panels_of(int64_t all) {
+  for (int64_t panels = PANELS_OF_ITEM; panels > PANELS_OF_ITEM / 2; --panels)
+    if (all % panels == 0) return panels;
+  return PANELS_OF_ITEM;
+}
+
 // Where there are few rows the threads share out the columns, so that no part of the weight is read twice.
 static ConvBlocks blocks_of(const ConvParams& p, int64_t threads) {
   const int64_t all = ConvBlocks::all_panels(p), rows = p.rows();
   const int64_t work = rows * p.depth() * p.out_channels;
   const int64_t wanted = threads == 1 ? 1 : work / LARGE_ITEM >= 4 * threads ? 4 * threads : threads;
-  int64_t blocks = ConvBlocks::parts_of(rows, ROWS_OF_ITEM), parts = ConvBlocks::parts_of(all, PANELS_OF_ITEM);
+  int64_t blocks = ConvBlocks::parts_of(rows, ROWS_OF_ITEM), parts = ConvBlocks::parts_of(all, panels_of(all));
   if (blocks == 1) parts = std::max(parts, std::min(all, ConvBlocks::parts_of(wanted, p.groups)));
   if (blocks * parts * p.groups < wanted) blocks = ConvBlocks::parts_of(wanted, parts * p.groups);
   if (parts * p.groups % threads != 0) blocks = ConvBlocks::parts_of(blocks, threads) * threads;

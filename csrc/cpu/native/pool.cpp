@@ -6,7 +6,7 @@
 
 namespace de {
 
-constexpr int64_t HELD_US = 50, IDLE_US = 50;
+constexpr int64_t HELD_US = 50, IDLE_US = 200;  // between two rows of a sampler lie some 100
 
 Pool::Pool(int64_t threads)
     : threads_(std::max<int64_t>(1, threads)), held_us_(HELD_US), idle_us_(IDLE_US) {}
