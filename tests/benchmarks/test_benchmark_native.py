@@ -115,8 +115,10 @@ def test_rows_of_other_parts_stay(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     assert native.kept([]) == []
     results.replace(made_rows(), results.NATIVE)
-    stay = native.kept([{"part": "call"}, {"part": "run"}])
-    assert {row["part"] for row in stay} == {"floor", "memory"}
+    now = [row for row in made_rows() if row["part"] in ("call", "run")]
+    assert {row["part"] for row in native.kept(now)} == {"floor", "memory"}
+    stay = native.kept([{"part": "call", "network": "another"}])
+    assert len(stay) == len(made_rows())
     assert tuple(stay[0]) == results.NATIVE_KEYS
 
 

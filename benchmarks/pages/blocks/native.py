@@ -33,13 +33,13 @@ def native_runs() -> str:
 
 
 def _speeds(part: str, *loads: str) -> str:
-    found = [row for load in loads for row in rows.some(_committed(), part=part, load=load)]
+    found = [row for load in loads for row in calls(part, load)]
     contenders = [name for (name,), _ in rows.grouped(found, "contender")]
     body = []
     for (network, batch, load), same in rows.grouped(found, "network", "batch", "load"):
         times = [best(same, name) for name in contenders]
         peer = best_peer(same)
-        ratio = rows.times(_ms(peer) / _ms(_ours(same)))
+        ratio = rows.times(_ms(peer) / _ms(ours(same)))
         about = [NAMES[network], batch, *([load] if len(loads) > 1 else [])]
         body.append([*about, *(_cell(row) for row in times), f"{ratio} {peer['contender']}"])
     head = ["network", "batch", *(["machine"] if len(loads) > 1 else []), *contenders]
@@ -54,6 +54,10 @@ def _speeds(part: str, *loads: str) -> str:
         f"Off from float64 by at most {worst:.1e} of the largest element, the peers by {theirs:.1e}.",
     )
     return f"{text}\n\n{rows.prose(*said, _origin(found))}"
+
+
+def calls(part: str, load: str, **known: str) -> list[Row]:
+    return rows.some(_committed(), part=part, load=load, **known)
 
 
 def native_floor() -> str:
@@ -108,7 +112,7 @@ def most_threads(found: list[Row]) -> str:
     return max((row["threads"] for row in found), key=int)
 
 
-def _ours(found: list[Row]) -> Row:
+def ours(found: list[Row]) -> Row:
     return min(rows.some(found, contender=OURS), key=_ms)
 
 

@@ -146,13 +146,13 @@ def apart(
 
 
 def kept(rows: list[results.Row]) -> list[results.Row]:
-    """The committed rows of the parts that were not measured now."""
+    """The committed rows of the parts and networks that were not measured now."""
     path = results.FOLDER / results.NATIVE
     if not path.exists():
         return []
-    parts = {row["part"] for row in rows}
+    now = {(row["part"], row["network"]) for row in rows}
     with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if row["part"] not in parts]
+        return [row for row in csv.DictReader(file) if (row["part"], row["network"]) not in now]
 
 
 def _worker(given: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -55,8 +56,15 @@ CASES = [
 ]
 
 
+def seeded(network: str) -> nn.Module:
+    """The same network in every process: its biases too are drawn."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return NETWORKS[network].network().eval()
+
+
 class Files:
-    """What is made once, in a folder: modules, their exact outputs, exports and the seconds of these."""
+    """What is made once, in a folder: exact outputs, exports and the seconds of these."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -66,15 +74,14 @@ class Files:
         made = NETWORKS[case.network].ddim_run(nn.Identity(), case.batch, STEPS, CPU, torch.float32)
         if not module:
             return made
-        path = self.folder / f"{case.network}.pt"
-        return replace(made, module=torch.load(path, weights_only=False))
+        return replace(made, module=seeded(case.network))
 
     def onnx(self, case: Case) -> Path:
         return self.folder / f"{case}.onnx"
 
     def exact(self, case: Case) -> dict[str, Tensor]:
         """The output of a call in float64, and the samples with the state in float64."""
-        return torch.load(self.folder / f"{case}-exact.pt")
+        return safetensors.torch.load_file(self.folder / f"{case}-exact.safetensors")
 
     def said(self, case: Case) -> dict[str, Any]:
         path = self.folder / f"{case}.json"
@@ -85,12 +92,10 @@ class Files:
         cases = [case for case in CASES if case.network == network]
         if all((self.folder / f"{case}.json").exists() for case in cases):
             return
-        module = NETWORKS[network].network().eval()
-        torch.save(module, self.folder / f"{network}.pt")
         for case in cases:
             run = self.ddim_run(case)
             exact = {"call": exact_output(run)} | ({"run": run.reference()} if case.run else {})
-            torch.save(exact, self.folder / f"{case}-exact.pt")
+            safetensors.torch.save_file(exact, self.folder / f"{case}-exact.safetensors")
             said = {}
             if export:
                 from ...peers import onnxruntime
