@@ -9,6 +9,7 @@ the eager executor, and all on the native one.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ from time import perf_counter
 import torch
 
 from diffusion_engine import Sampler
+from diffusion_engine.native import Native
 from diffusion_engine.profiling.serve import DEFAULT, Bench, Kind, at_once
 from diffusion_engine.profiling.serve.drive import drive
 from diffusion_engine.profiling.serve.peers import in_turn
@@ -62,8 +64,23 @@ def main() -> None:
     for i, row in enumerate(rows):
         results.show(row, i == 0, results.SERVE_SHOWN)
     others = max(float(str(row["others"] or 0)) for row in rows)
-    where = "not saved" if given.no_save else f"wrote {results.replace(rows, results.SERVE)}"
+    where = "not saved"
+    if not given.no_save:
+        where = f"wrote {results.replace(kept(given) + rows, results.SERVE)}"
     print(f"{where}; other processes took at most {others}")
+
+
+def kept(given: argparse.Namespace) -> list[results.Row]:
+    """The committed rows of executors that were not measured now."""
+    path = results.FOLDER / results.SERVE
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [
+            row
+            for row in csv.DictReader(file)
+            if row["executor"] and row["executor"] not in given.executors
+        ]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -133,9 +150,14 @@ def speed(given: argparse.Namespace) -> list[results.Row]:
 def _bench(given: argparse.Namespace, mix: tuple[Kind, ...]) -> Iterator[Bench]:
     """The contenders of a mix, warm."""
     network = load_network("digits")
-    with Bench(network, mix, SEATS, given.requests, executor=given.executor) as bench:
+    with Bench(network, mix, SEATS, given.requests, executor=_shared(given.executor)) as bench:
         bench.warm()
         yield bench
+
+
+def _shared(name: str) -> str | Native:
+    """An executor for all samplers: what one has recorded of a network the others need not."""
+    return Native() if name == "native" else name
 
 
 def _contenders(

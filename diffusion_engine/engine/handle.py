@@ -36,6 +36,7 @@ class Handle:
         self._result: Result | None = None
         self._future: Future[None] = Future()
         self._started = False
+        self.ended = False  # read in every row, where a look at the future would take its lock
         self._reason: str | None = None
         self._readers: tuple[Events, ...] = ()
         self.watched = False
@@ -54,10 +55,6 @@ class Handle:
         return (
             "done" if error is None else "cancelled" if isinstance(error, Cancelled) else "failed"
         )
-
-    @property
-    def ended(self) -> bool:
-        return self._future.done()
 
     def result(self, timeout: float | None = None) -> Result:
         """The samples, when they are done.
@@ -155,6 +152,7 @@ class Handle:
     def _over(self, done: bool) -> Callable[[], None]:
         """Tells the readers how it ended and lets go of what is needed no more; what a cancel has to do."""
         with self._lock:
+            self.ended = True
             readers, self._readers, self.watched = self._readers, (), False
             on_cancel, self.on_cancel = self.on_cancel, _nothing
             if not done:

@@ -182,7 +182,7 @@ class Loop:
     def _await_news(self) -> None:
         """Returns at once where there is something to move."""
         with self._wake:
-            idle = not self._busy()
+            idle = not any(lane.busy for s in self._served for lane in s.lanes.values())
             while idle and not (self._arrived or self._gone or self._asked or self.closing):
                 self._wake.wait()
 

@@ -146,7 +146,6 @@ MIXING = {
 # Why these cannot be recorded.
 REFUSED = {
     "batch norm": "mutated|changes|keeps something",
-    "one time for all": "the size of a call as a number in it",
     "a cache": "keeps something from call to call",
     "dropout": "draws random numbers",
 }
