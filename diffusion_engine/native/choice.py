@@ -79,7 +79,7 @@ class Choices:
 
     def put(self, batch: int, threads: int) -> None:
         """Keeps it: the file is replaced as a whole."""
-        with suppress(OSError):
+        with suppress(OSError, RuntimeError):  # there may be no home
             path = self.path
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
@@ -97,7 +97,7 @@ class Choices:
         try:
             with open(self.path, "rb") as file:
                 found = json.loads(file.read(LARGEST))
-        except (OSError, ValueError, RecursionError):
+        except (OSError, ValueError, RuntimeError):  # which too deep a file is, and no home
             return {}
         if not isinstance(found, dict):
             return {}

@@ -32,6 +32,7 @@ class Emitter:
         """Pixels along an edge of the tiles in which Winograd's algorithm does a convolution; 0 where sums
         are made term by term. It depends on the layer alone, so that no bit depends on a batch."""
         plain = op.stride == op.dilation == op.padding == (1, 1) and op.groups == 1
+        plain = plain and op.out_size == tuple(op.upsample * n for n in op.size)
         if op.weight.shape[2:] != (3, 3) or not plain:
             return 0
         pixels, (out, channels) = op.out_size[0] * op.out_size[1], op.weight.shape[:2]

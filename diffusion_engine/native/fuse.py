@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .expression import Expression, TooManyRegisters
 from .frames import Frame, collapsed, dims_of, framed
 from .operations import (
     ACTIVATIONS,
@@ -64,6 +65,8 @@ def _from_small(conv: Conv, larger: dict[Buffer, Upsample]) -> Conv:
     up = larger.get(conv.x.buffer)
     if up is None or up.factor != (2, 2) or conv.upsample != 1 or not same_view(up.out, conv.x):
         return conv
+    if conv.size != tuple(2 * n for n in up.size):
+        return conv
     return replace(conv, x=up.x, size=up.size, upsample=2)
 
 
@@ -72,7 +75,8 @@ def _unpadded(conv: Conv, pads: dict[Buffer, Pad]) -> Conv:
     if pad is None or len(pad.x.shape) != 4 or any(pad.before[:2]) or pad.x.strides[1] != 1:
         return conv
     b, c, height, width = pad.x.shape
-    if (b, c) != pad.out.shape[:2] or pad.out.offset != conv.x.offset:
+    whole = conv.x.meta.numel() == pad.out.meta.numel() and conv.size == pad.out.shape[2:]
+    if (b, c) != pad.out.shape[:2] or pad.out.offset != conv.x.offset or not whole:
         return conv
     moved = pad.x.meta.movedim(1, -1)
     row = collapsed((height, width), moved.stride()[1:3])
@@ -247,7 +251,21 @@ def _chains(left: list[Operation | None], i: int, uses: Uses, kept: set) -> None
         term = _substituted(outer.term, k, shifted)
         numbers = {j: j - (j > k) for j in range(len(inputs))}
         made = Map(outer.out, inputs[:k] + inputs[k + 1 :], _renumbered(term, numbers))
+        if not _fits(made):
+            k += 1
+            continue
         _move(left, uses, place, i, made)
+
+
+def _fits(made: Map) -> bool:
+    """Whether there are registers for all values that are needed at once."""
+    expression = Expression()
+    expression.store(0, expression.of(made.term))
+    try:
+        expression.code()
+    except TooManyRegisters:
+        return False
+    return True
 
 
 def _renumbered(term: Any, numbers: dict[int, int]) -> Any:

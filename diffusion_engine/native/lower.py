@@ -93,6 +93,12 @@ class Lowering:
         return self.folded[key][1]
 
     def emit(self, made: Operation) -> None:
+        """Adds an operation, unless what it makes has no elements."""
+        if not isinstance(made, Call):
+            if not made.out.meta.numel():
+                return
+            if not all(value.meta.numel() for value in made.values()):
+                raise Refused(f"its {made.name} reads a tensor without elements")
         self.operations.append(made)
 
     def new(

@@ -60,17 +60,19 @@ class Program:
             make = MAKERS.get(type(operation))
             params = None if make is None else make(emit, operation)
             if params is None:
-                self.native.add_call(partial(operation.run, self._get), operation.name)
+                # Of a call that held the program, which holds the call, the collector would know nothing.
+                get = partial(_tensor, places, arena)
+                self.native.add_call(partial(operation.run, get), operation.name)
                 self.called.append(operation.name)
                 self.exact = self.exact and operation.name in MOVES
             else:
                 self.native.add(params, operation.name)
-        self.outputs = [self._get(value) for value in recorded.outputs]
+        self.outputs = [_tensor(places, arena, value) for value in recorded.outputs]
 
     @property
     def bytes(self) -> int:
         """Of its memory, the weights not among them."""
-        return self._arena.nbytes
+        return self.memory[1].nbytes
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs, which the next call overwrites.
@@ -84,6 +86,23 @@ class Program:
         at = self._places[value.buffer] + value.offset * value.dtype.itemsize
         return self._arena.data_ptr() + at
 
-    def _get(self, value: Value) -> Tensor:
-        at = self._places[value.buffer]
-        return value.of(self._arena[at : at + value.buffer.bytes].view(value.dtype))
+
+class Alone(Program):
+    """A call of one entry, made as one of two that are alike.
+
+    program  of two entries
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.native, self.threads, self.memory = program.native, program.threads, program.memory
+        self.called, self.exact = program.called, program.exact
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        two = [given.expand(2, *given.shape[1:]).contiguous() for given in inputs]
+        return [out[:1] for out in self.program(two)]
+
+
+def _tensor(places: dict[Buffer, int], arena: Tensor, value: Value) -> Tensor:
+    at = places[value.buffer]
+    return value.of(arena[at : at + value.buffer.bytes].view(value.dtype))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from .export import Exported, exported
 from .fuse import fused, needed
 from .joined import joined
 from .lower import Folded, Lowering, Refused
-from .operations import Operation
+from .operations import Copy, Epilogue, Operation, Pad
 from .siblings import Joint, merged
 from .values import Value, contiguous
 
@@ -31,6 +32,31 @@ class Recorded:
         self, inputs: list[Value], operations: list[Operation], outputs: list[Value]
     ) -> None:
         self.inputs, self.operations, self.outputs = inputs, operations, outputs
+
+    def arithmetic(self) -> list[tuple]:
+        """What decides the bits of an entry, copies left out: equal ones at two sizes give equal bits."""
+        return [_arithmetic(op) for op in self.operations if not isinstance(op, Copy | Pad)]
+
+
+def _arithmetic(op: Operation) -> tuple:
+    """An operation, and which parts it was given."""
+    about: list[Any] = [op.name]
+    for field in fields(op):
+        value = getattr(op, field.name)
+        if isinstance(value, Epilogue):
+            about += [
+                value.activation,
+                value.shift is None,
+                value.gate is None,
+                value.residual is None,
+            ]
+        elif field.name in ("factor", "shift", "mask"):
+            about.append(value is None)
+        elif field.name in ("activation", "term", "upsample"):
+            about.append(value)
+        elif field.name == "weight" and value is not None:
+            about.append(tuple(value.shape))
+    return tuple(about)
 
 
 class Graph:
@@ -91,6 +117,11 @@ class Graph:
         operations = merged(operations, outputs, joint)
         operations = joined(operations, {value.buffer for value in (*values, *outputs)})
         return Recorded(values, operations, outputs)
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the batch is a number like others in it."""
+        return self._whole is not None
 
     @property
     def text(self) -> str:

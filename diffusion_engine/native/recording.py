@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from ..networks.wrapper import unwrapped
 from .choice import Choices, fewest, measured
 from .lower import Folded, Refused
 from .pools import Pools
-from .program import Program
+from .program import Alone, Program
 from .record import Graph, Recorded
 from .siblings import Joint
 from .weights import Weights
@@ -149,7 +149,8 @@ class Recording:
         with self.lock:
             if self._exact is None:
                 alone, met = self.program(1), self.program(MEET)
-                self._exact = met.exact and self._independent(alone, met)
+                fixed = self._graph.dynamic and met.exact
+                self._exact = fixed and self._independent(alone, met)
             return self._exact
 
     def _independent(self, alone: Program, met: Program) -> bool:
@@ -165,14 +166,44 @@ class Recording:
         """A call of `batch` entries on memory of its own, held against the module itself, on the number of
         threads that was measured to be the fastest."""
         with self.lock:
-            recorded = self._graph.at(batch, self.packed.joint, self.packed.folded)
+            recorded = self._recorded(batch)
+            if recorded is None:
+                return Alone(self.program(2))
             given, threads = self.inputs(batch), self._known(batch)
             pool = self.pools.of(threads or self.pools.candidates[0])
-            made = Program(recorded, pool, self.packed.weights)
+            made = self._built(recorded, pool)
             for scale in SCALES:  # of what calls before left in the module, too
                 self._compare(made, [scale * given[0], *given[1:]])
             self.sizes = {**self.sizes, batch: made.bytes}
             return made if threads else self._fastest(made, recorded, given)
+
+    def _recorded(self, batch: int) -> Recorded | None:
+        """The operations of a call, which are those of all other sizes; None of one entry, where they are
+        not: fusing may find more where dimensions are 1. Raises Refused."""
+        made = self._operations(batch)
+        if not self._graph.dynamic or batch == 2 or self._like == made.arithmetic():
+            return made
+        if batch > 1:
+            raise Refused(f"it does something else in a call of {batch} entries than in one of 2")
+        return None
+
+    @cached_property
+    def _like(self) -> list[tuple]:
+        return self._operations(2).arithmetic()
+
+    def _operations(self, batch: int) -> Recorded:
+        try:
+            return self._graph.at(batch, self.packed.joint, self.packed.folded)
+        except Refused:
+            raise
+        except Exception as error:
+            raise Refused(f"its operations cannot be recorded ({error!r})") from error
+
+    def _built(self, recorded: Recorded, pool: Any) -> Program:
+        try:
+            return Program(recorded, pool, self.packed.weights)
+        except Exception as error:  # a dtype, or an expression, that kernels do not have
+            raise Refused(f"its operations cannot be made natively ({error})") from error
 
     def _known(self, batch: int) -> int | None:
         """How many threads a call has; None where that is to be measured."""

@@ -12,14 +12,15 @@ from .operations import Epilogue, Linear, Operation
 from .rewriting import Uses, rewritten
 from .values import Buffer, Value, contiguous
 
-Joint = dict[tuple[int, ...], tuple[Tensor, Tensor | None]]
+Joint = dict[tuple, tuple[Tensor, Tensor | None]]
+NARROW = 4  # columns, whose sums have an order of their own
 
 
 def merged(operations: list[Operation], outputs: list[Value], joint: Joint) -> list[Operation]:
     """The same with one product for all linear layers of a value: of attention's queries, keys and values, of
     all blocks that read an embedding.
 
-    joint  weights and biases that were put together so far, by the addresses of the weights
+    joint  weights and biases that were put together so far, by where these lie
     """
     kept = {value.buffer for value in outputs}
     groups: dict[tuple, list[int]] = defaultdict(list)
@@ -41,7 +42,8 @@ def _plain(operation: Linear, uses: Uses, kept: set[Buffer]) -> bool:
     e, buffer = operation.epilogue, operation.out.buffer
     alone = e.shift is None and e.gate is None and e.residual is None and e.activation == "none"
     whole = operation.out.meta.numel() == buffer.size and not operation.out.offset
-    return alone and whole and len(uses.writers[buffer]) == 1 and buffer not in kept
+    wide = operation.out.shape[2] > NARROW
+    return alone and whole and wide and len(uses.writers[buffer]) == 1 and buffer not in kept
 
 
 def _one(operations: list[Operation], places: list[int], joint: Joint) -> list[Operation] | None:
@@ -82,8 +84,12 @@ def _dims(place: Value, buffer: Buffer) -> list[tuple[int, int, int]]:
     return [(c, 1, 1), (b * n, c, place.strides[1])]
 
 
+def _key(given: Tensor | None) -> tuple:
+    return () if given is None else (given.data_ptr(), tuple(given.shape), given.stride())
+
+
 def _joint(layers: list[Linear], joint: Joint) -> tuple[Tensor, Tensor | None]:
-    key = tuple(layer.weight.data_ptr() for layer in layers)
+    key = tuple(_key(layer.weight) + _key(layer.epilogue.bias) for layer in layers)
     if key not in joint:
         biases = [layer.epilogue.bias for layer in layers]
         bias = None

@@ -28,7 +28,7 @@ void adds(py::class_<Program, std::shared_ptr<Program>>& program, Made (*make)(c
         std::vector<Task> tasks = as_tasks(make(params, p.threads()));
         for (Task& task : tasks) p.add(std::move(task), name);
       },
-      py::arg("params"), py::arg("name"));
+      py::arg("params"), py::arg("name"), py::call_guard<py::gil_scoped_release>());  // a run may hold the pool
 }
 
 // A program is unknown to Python's collector of cycles: a call that holds what holds the program lives on.

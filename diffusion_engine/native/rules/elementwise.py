@@ -30,7 +30,7 @@ def rule(low: Any, given: Any, target: Any) -> Any:
         return "constant", float(operand)
 
     name = target._schema.name.removeprefix("aten::")
-    if name == "mul" and _ones(given.other) and given.self.dtype == given.other.dtype:
+    if name == "mul" and _ones(given.other, given.self):
         return given.self  # as diffusers gives labels a batch
     made = TERMS[name](SimpleNamespace(**vars(given)), term)
     if made is None or any(operand.dtype not in READ for operand in operands):
@@ -57,8 +57,11 @@ def mapped(low: Any, term: Term, operands: list[Value | Tensor]) -> Value:
     return out
 
 
-def _ones(given: Any) -> bool:
-    return isinstance(given, Tensor) and bool((given == 1).all())
+def _ones(given: Any, other: Any) -> bool:
+    """Whether a product with it is the other factor itself."""
+    if not isinstance(given, Tensor) or given.dtype != other.dtype or not bool((given == 1).all()):
+        return False
+    return torch.broadcast_shapes(given.shape, other.shape) == tuple(other.shape)
 
 
 def _dense(meta: Tensor) -> tuple[int, ...]:

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
+from ..operations import Copy
 from ..values import Value, channels_last, shares
+from .elementwise import READ, mapped
 
 NAMES = (
     "permute", "transpose", "t", "unsqueeze", "squeeze", "expand", "expand_as", "slice", "select", "narrow",
@@ -42,16 +44,18 @@ def to(low: Any, given: Any, target: Any) -> Any:
         wanted = given.other.dtype
     if wanted is None or wanted == value.dtype:
         return value
-    if wanted != torch.float32:
+    if wanted != torch.float32 or value.dtype not in (torch.float64, *READ):
         return NotImplemented
-    from .elementwise import mapped
-
     return mapped(low, ("input", 0), [value])
 
 
 def reshape(low: Any, given: Any, target: Any) -> Any:
     """A view where torch has one, or a copy, whose channels lie together if it is a picture."""
     value = given.self
+    if not hasattr(given, "shape") and not hasattr(
+        given, "size"
+    ):  # another dtype of the same bytes
+        return NotImplemented
     shape = [int(n) for n in (given.shape if hasattr(given, "shape") else given.size)]
     made = value.meta.reshape(shape)
     if shares(made, value.meta):
@@ -68,8 +72,6 @@ def flatten(low: Any, given: Any, target: Any) -> Any:
 
 def relaid(low: Any, value: Value, shape: tuple[int, ...]) -> Value:
     """The elements of a value in their order, in memory of another shape."""
-    from ..operations import Copy
-
     if len(shape) == 4:
         made = Value.new(shape, channels_last(shape), value.dtype)
         try:
