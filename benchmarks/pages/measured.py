@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .blocks import encoding, front, genie, native, ops, profile, runs, serve
+from .blocks import encoding, front, genie, native, networks, ops, profile, runs, serve
 from .rows import Lacking
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         front.front, ops.steps, ops.normals, ops.ops, runs.accelerate, runs.W1, runs.digits, runs.sscs,
         runs.joining, profile.profile, encoding.encoding, genie.genie, genie.genie_gains, genie.genie_setting,
         serve.serve, serve.serve_native, native.native, native.native_busy, native.native_runs,
-        native.native_floor, native.native_memory,
+        native.native_floor, native.native_memory, networks.networks,
     )
 }  # fmt: skip
 

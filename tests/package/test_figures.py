@@ -127,7 +127,8 @@ def test_a_lacking_row_is_named():
         rows.one([{"op": "step", "case": "ddim"}], op="step", case="ddpm")
 
 
-def test_the_first_page_has_five_figures():
+def test_the_first_page_has_five_figures_and_a_loss():
     lines = measured.BLOCKS["front"]().splitlines()
     assert len(lines) == 7 and max(map(len, lines)) <= 110
     assert [line.count(" faster |") + line.count(" slower |") for line in lines[2:]] == [1] * 5
+    assert lines[-1].endswith("slower |")

@@ -60,6 +60,7 @@ class Bench:
         for engine in self.engines.values():
             drive(engine, load)
         self.peers.alone(load[: len(self.mix)])
+        self.peers.lockstep(load)
 
     def compare(self, load: Sequence[Arrival]) -> Report:
         """The load as it comes, and its requests all at once, with each contender."""
