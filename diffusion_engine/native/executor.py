@@ -162,7 +162,10 @@ class Native(Executor):
             return found
 
     def program(self, recording: Recording, count: int) -> Program:
-        """A call of so many entries on memory of its own. Raises NativeError."""
+        """A call on memory of its own. Raises NativeError.
+
+        count  its entries
+        """
         return self._made(recording, lambda one: one.program(count))
 
     def _made(self, recording: Recording, make: Callable[[Recording], T]) -> T:

@@ -38,7 +38,7 @@ class Loop:
     """What `profile` needs of a sampler, with the ranges an executor makes."""
 
     device, batch_size = torch.device("cpu"), 2
-    executor, accelerated = Eager(), None
+    executor, accelerated, recording = Eager(), None, None
     network = SimpleNamespace(module=None)
 
     def __init__(self):
