@@ -134,7 +134,10 @@ def accepted(module: str, words: Words) -> Outcome:
         found = None
     if found is None or found.origin is None:
         raise Refused(f"there is no module {module}")
-    source = Path(found.origin).read_text()
+    path = Path(found.origin)
+    if path.name == "__init__.py" and path.with_name("__main__.py").exists():
+        path, module = path.with_name("__main__.py"), f"{module}.__main__"
+    source = path.read_text()
     if "__main__" not in source:
         raise Refused(f"python -m {module} does nothing: it has no __main__")
     if "argparse" not in source:
