@@ -11,11 +11,7 @@ Dim = tuple[int, ...]
 
 
 class Frame(NamedTuple):
-    """Samples of rows of channels: element (b, i, c) of a value is at offset + b batch + i row + c channel.
-
-    order  the dimensions by the distance of their elements, as the frame's owner has them: those of the
-           samples, of the rows, and of the channels
-    """
+    """Samples of rows of channels: element (b, i, c) is at offset + b batch + i row + c channel."""
 
     samples: int
     rows: int
@@ -50,20 +46,6 @@ def framed(value: Value, samples: Dim, rows: Dim, channels: Dim) -> Frame | None
         parts.append(found)
     (b, batch), (n, row), (c, channel) = parts
     return Frame(b, n, c, batch, row, channel if c > 1 else 1)
-
-
-def pixels(value: Value) -> Frame | None:
-    """A picture or signal [B, C, *pixel], whose channels lie together."""
-    dims = tuple(range(2, len(value.shape)))
-    made = framed(value, (0,), dims, (1,))
-    return made if made and made.channel == 1 else None
-
-
-def tokens(value: Value) -> Frame | None:
-    """A sequence [B, ..., C], whose features lie together."""
-    last = len(value.shape) - 1
-    made = framed(value, (0,) if last else (), tuple(range(1, last)), (last,))
-    return made if made and made.channel == 1 else None
 
 
 def dims_of(owner: Value, seen: Value) -> tuple[Dim, Dim, Dim] | None:

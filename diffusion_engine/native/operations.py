@@ -253,12 +253,6 @@ class Reduce(Operation):
         get(self.out).copy_(made)
 
 
-# Name of a function -> what it is in torch. Constants are operands too.
-Term = (
-    int | float | tuple
-)  # number of an input, or (name, operand, ...), whose floats are constants
-
-
 @dataclass(eq=False)
 class Map(Operation):
     """An expression over the elements of several tensors of one shape, broadcast by their strides.

@@ -17,7 +17,7 @@ CONSTANT = (
 
 
 def cat(low: Any, given: Any, target: Any) -> Any:
-    """Copies, most of which are made in place later: memory.py."""
+    """Copies, most of which are made in place later: joined.py."""
     parts = [t for t in given.tensors if t.shape[0] != 0 or len(t.shape) != 1]
     dim = given.dim % len(parts[0].shape)
     if len({t.dtype for t in parts}) > 1:
