@@ -16,7 +16,7 @@ from torch import nn
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.accelerate import accelerate, accelerated
 from diffusion_engine.accelerate import network as networks
-from diffusion_engine.adapters.diffusers import Model
+from diffusion_engine.adapters.diffusers.networks import Model
 from diffusion_engine.processes import VP
 
 choose_fused, net, example = cases.choose_fused, cases.net, cases.example

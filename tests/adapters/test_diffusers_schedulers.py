@@ -14,7 +14,7 @@ import torch
 from optional import diffusers
 
 from diffusion_engine import Sampler, from_diffusers
-from diffusion_engine.adapters.schedulers import CLASSES, INERT, ONLY, SOLVER
+from diffusion_engine.adapters.diffusers.classes import CLASSES, INERT, ONLY, SOLVER
 from diffusion_engine.processes import FlowMatching, grids
 
 NET = diffusers.UNet2DModel(

@@ -17,7 +17,7 @@ from tape import taping
 from torch import nn
 
 from diffusion_engine import Sampler, ScoreNetwork, linearized, with_classifier
-from diffusion_engine.adapters.diffusers import Model
+from diffusion_engine.adapters.diffusers.networks import Model
 from diffusion_engine.executors import Eager, GraphError, graph
 from diffusion_engine.genie import exact_derivative
 from diffusion_engine.processes import VP

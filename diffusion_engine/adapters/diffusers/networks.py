@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from .. import checks
-from ..networks.condition import ScaleEmbedding
-from ..networks.decoder import Decoder
-from ..networks.network import OPTIONS, ScoreNetwork
-from ..networks.wrapper import Wrapper
-from ..processes import Discrete, FlowMatching, GaussianProcess, Point
-from . import schedulers
+from ... import checks
+from ...networks.condition import ScaleEmbedding
+from ...networks.decoder import Decoder
+from ...networks.network import OPTIONS, ScoreNetwork
+from ...networks.wrapper import Wrapper
+from ...processes import Discrete, FlowMatching, GaussianProcess, Point
+from .classes import Fields, Levels, understood
 
 PREDICTIONS = {
     "epsilon": "eps",
@@ -99,7 +99,7 @@ def from_diffusers(module: nn.Module, scheduler: Any, **options: Any) -> ScoreNe
 
     module     called as module(x, t, ..., return_dict=False); its config says shape and classes. Twice
                as many channels out as in are a learned variance behind the prediction
-    scheduler  one of those in schedulers.py, or its saved config with _class_name: the noise,
+    scheduler  one of those in classes.py, or its saved config with _class_name: the noise,
                prediction, clipping, levels and their end. What its step does is the solver's to say
     options    of ScoreNetwork, in place of what the two say; `null` is the condition of the
                unconditional branch, e.g. {"encoder_hidden_states": embedding of ""}
@@ -127,7 +127,7 @@ def from_diffusers(module: nn.Module, scheduler: Any, **options: Any) -> ScoreNe
         )
     # What a scheduler is says its class: its configuration may be kept from another's.
     name = config.get("_class_name", "") if scheduler is config else type(scheduler).__name__
-    fields = schedulers.understood(name, config)
+    fields = understood(name, config)
     process, label = _process(fields)
     kind = fields.get("prediction_type", "flow_prediction")
     if kind not in PREDICTIONS:
@@ -143,7 +143,7 @@ def from_diffusers(module: nn.Module, scheduler: Any, **options: Any) -> ScoreNe
         # DiT's table of classes has one more entry, for none.
         "null": classes if about.get("num_embeds_ada_norm") else None,
         "clip": _clip(fields),
-        "grid": schedulers.Levels(name, fields),
+        "grid": Levels(name, fields),
         "name": type(module).__name__,
         "variance": _variance(config, about) if outputs != channels else None,
         # Students of guidance distillation, such as LCM's, read the scale.
@@ -169,7 +169,7 @@ def _of_count(n: int, at: Point) -> float:
     return n * at.t
 
 
-def _process(fields: schedulers.Fields) -> tuple[GaussianProcess, str | Callable[[Point], float]]:
+def _process(fields: Fields) -> tuple[GaussianProcess, str | Callable[[Point], float]]:
     """The noise a scheduler's configuration describes, and what its networks are told for the time."""
     n = fields["num_train_timesteps"]
     if "shift" in fields or fields.get("use_flow_sigmas"):
@@ -201,7 +201,7 @@ def _process(fields: schedulers.Fields) -> tuple[GaussianProcess, str | Callable
     return process.zero_terminal_snr() if zero else process, "log_sigma/4" if logs else "t"
 
 
-def _clip(fields: schedulers.Fields) -> tuple[float, float] | None:
+def _clip(fields: Fields) -> tuple[float, float] | None:
     if not fields.get("clip_sample"):
         return None
     size = float(fields["clip_sample_range"])

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..processes import Discrete, FlowMatching, GaussianProcess, Point
-from ..processes.grids import distilled
+from ...processes import Discrete, FlowMatching, GaussianProcess, Point
+from ...processes.grids import distilled
 
 Fields = Mapping[str, Any]
 Array = np.ndarray

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from ..processes import GaussianProcess, Point
+from ...processes import GaussianProcess, Point
 from .levels import Fields, asked, few, flow, interpolated, multistep, strided, whole
 
 SOLVER = (
