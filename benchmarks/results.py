@@ -74,14 +74,16 @@ SERVE_SHOWN = {
     "p20": 7, "p80": 7, "latency_p50_ms": 14, "latency_p99_ms": 14, "preview_p50_ms": 14,
     "preview_p99_ms": 14, "occupancy": 9, "us_row": 7, "others": 6,
 }  # fmt: skip
-# part: call, run (20 steps, ms an image), floor or memory
+# part: call, run (20 steps, ms an image), floor or memory; isa: what all were restricted to
 NATIVE_KEYS = (
-    "part", "network", "batch", "contender", "waiting", "load", "ms", "p20_ms", "p80_ms", "error", "repeats",
+    "part", "network", "batch", "contender", "waiting", "load", "isa", "ms", "p20_ms", "p80_ms", "error",
+    "repeats",
     "operation", "size", "count", "gflop", "mbyte", "floor_ms", "gflop_s", "gb_s",
     "peak_mb", "held_mb", "export_s", "first_s", "further_s", "version", "others", *ABOUT,
 )  # fmt: skip
 NATIVE_SHOWN = {
-    "part": 6, "network": 7, "batch": 5, "contender": 19, "threads": 7, "waiting": 8, "load": 5, "ms": 8,
+    "part": 6, "network": 7, "batch": 5, "contender": 19, "threads": 7, "waiting": 8, "load": 5, "isa": 4,
+    "ms": 8,
     "p20_ms": 8, "p80_ms": 8, "error": 8, "repeats": 7, "operation": 12, "size": 34, "count": 5,
     "floor_ms": 8, "peak_mb": 7, "held_mb": 7, "export_s": 8, "first_s": 7, "further_s": 9, "others": 6,
 }  # fmt: skip

@@ -20,7 +20,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     for made in (
         front.front, ops.steps, ops.normals, ops.ops, runs.accelerate, runs.W1, runs.digits, runs.sscs,
         runs.joining, profile.profile, encoding.encoding, genie.genie, genie.genie_gains, genie.genie_setting,
-        serve.serve, serve.serve_native, native.native, native.native_busy, native.native_runs,
+        serve.serve, serve.serve_native, native.native, native.native_busy, native.native_avx2,
+        native.native_runs,
         native.native_floor, native.native_memory, networks.networks,
     )
 }  # fmt: skip

@@ -99,6 +99,10 @@ def made_rows():
     ]  # fmt: skip
     floors = {"part": "floor", "floor_ms": 1.0, "ms": 2.0, "count": 3, "gflop_s": 100.0}
     rows += [row(operation=name, size="3 to 5", **floors) for name in ("conv", "all")]
+    rows += [
+        row(part="call", load="quiet", isa="avx2", contender=who, ms=3 * ms, error=1e-6)
+        for who, ms in times.items()
+    ]
     return [*rows, row(part="memory", contender="ours:native", peak_mb=300.0, held_mb=200.0)]
 
 
@@ -107,6 +111,7 @@ def test_pages_say_what_the_rows_say(tmp_path, monkeypatch):
     results.replace(made_rows(), results.NATIVE)
     for block in (blocks.native, blocks.native_busy, blocks.native_runs):
         assert "4.00 (2, active) | 2.00 (2, active) | 2.0x onnxruntime |" in block()
+    assert "12.0 (2) | 6.00 (2) | 2.0x onnxruntime |" in blocks.native_avx2()
     assert "| conv | 3 to 5 | 3 | 2.00 | 1.00 | 50 % |" in blocks.native_floor()
     assert "| ours:native | 1 | 300 | 200 |" in blocks.native_memory()
 
@@ -115,8 +120,9 @@ def test_rows_of_other_parts_stay(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     assert native.kept([]) == []
     results.replace(made_rows(), results.NATIVE)
-    now = [row for row in made_rows() if row["part"] in ("call", "run")]
-    assert {row["part"] for row in native.kept(now)} == {"floor", "memory"}
+    now = [row for row in made_rows() if row["part"] in ("call", "run") and not row["isa"]]
+    assert {row["part"] for row in native.kept(now)} == {"call", "floor", "memory"}
+    assert {row["isa"] for row in native.kept(now) if row["part"] == "call"} == {"avx2"}
     stay = native.kept([{"part": "call", "network": "another"}])
     assert len(stay) == len(made_rows())
     assert tuple(stay[0]) == results.NATIVE_KEYS

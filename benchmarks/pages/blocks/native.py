@@ -13,7 +13,8 @@ NAMES = {
     "policy": "a 1-D policy U-Net",
     "DiT": "two blocks of DiT-XL/2",
 }
-COMMAND = "python -m benchmarks.runs.native --busy --floor --memory"
+TOLD = "python -m benchmarks.runs.native"
+COMMAND = f"{TOLD} --busy --floor --memory"
 MOST = 24  # operations of the table, by the time they take
 
 
@@ -27,37 +28,47 @@ def native_busy() -> str:
     return _speeds("call", "busy")
 
 
+def native_avx2() -> str:
+    """Calls on a quiet machine with no instructions newer than AVX2."""
+    said = (
+        "torch, oneDNN within it and within OpenVINO, and ours are told to use AVX2; some element-wise "
+        "operations of OpenVINO, and ONNX Runtime as a whole, keep AVX-512."
+    )
+    return _speeds("call", "quiet", isa="avx2", said=said)
+
+
 def native_runs() -> str:
     """Trajectories of 20 steps, ms an image, quiet and busy."""
     return _speeds("run", "quiet", "busy")
 
 
-def _speeds(part: str, *loads: str) -> str:
-    found = [row for load in loads for row in calls(part, load)]
+def _speeds(part: str, *loads: str, isa: str = "", said: str = "") -> str:
+    found = [row for load in loads for row in calls(part, load, isa=isa)]
     contenders = [name for (name,), _ in rows.grouped(found, "contender")]
     body = []
     for (network, batch, load), same in rows.grouped(found, "network", "batch", "load"):
         times = [best(same, name) for name in contenders]
         peer = best_peer(same)
         ratio = rows.times(_ms(peer) / _ms(ours(same)))
-        about = [NAMES[network], batch, *([load] if len(loads) > 1 else [])]
-        body.append([*about, *(_cell(row) for row in times), f"{ratio} {peer['contender']}"])
+        case = [NAMES[network], batch, *([load] if len(loads) > 1 else [])]
+        body.append([*case, *(_cell(row) for row in times), f"{ratio} {peer['contender']}"])
     head = ["network", "batch", *(["machine"] if len(loads) > 1 else []), *contenders]
     left = len(head) - len(contenders)
     text = rows.lines([*head, "faster than the best peer by"], body, left)
     worst = max(float(row["error"]) for row in rows.some(found, contender=OURS))
     theirs = max(float(row["error"]) for row in found if not _own(row))
     unit = "ms an image" if part == "run" else "ms a call"
-    said = (
+    about = (
         f"Medians in {unit}, each at its best of 1 and 2 threads that wait passively or actively, as "
         "stands behind it. Peers are all that are not ours.",
+        *([said] if said else []),
         f"Off from float64 by at most {worst:.1e} of the largest element, the peers by {theirs:.1e}.",
     )
-    return f"{text}\n\n{rows.prose(*said, _origin(found))}"
+    return f"{text}\n\n{rows.prose(*about, _origin(found, isa))}"
 
 
-def calls(part: str, load: str, **known: str) -> list[Row]:
-    return rows.some(_committed(), part=part, load=load, **known)
+def calls(part: str, load: str, isa: str = "", **known: str) -> list[Row]:
+    return rows.some(_committed(), part=part, load=load, isa=isa, **known)
 
 
 def native_floor() -> str:
@@ -140,5 +151,5 @@ def _committed() -> list[Row]:
     return rows.committed(results.NATIVE)
 
 
-def _origin(found: list[Row]) -> str:
-    return rows.origin(*found, command=COMMAND)
+def _origin(found: list[Row], isa: str = "") -> str:
+    return rows.origin(*found, command=f"{TOLD} --isa {isa}" if isa else COMMAND)

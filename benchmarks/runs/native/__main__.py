@@ -13,7 +13,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ... import peers, results
 from . import floor, memory, speed, worker
@@ -52,6 +54,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--floor", action="store_true", help="every operation beside its least time")
     made.add_argument("--memory", action="store_true", help="memory, and the seconds to be ready")
+    made.add_argument(
+        "--isa",
+        choices=worker.ISAS,
+        default="",
+        help="times calls with no newer instructions than these",
+    )
     made.add_argument("--no-speed", action="store_true", help="only the other parts")
     made.add_argument("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS])
     made.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=[*CONTENDERS])
@@ -74,7 +82,7 @@ def measured(given: argparse.Namespace) -> list[results.Row]:
     cases, rows = [case for case in CASES if case.network in given.networks], []
     if not given.no_speed:
         loads = ("quiet", "busy") if given.busy else ("quiet",)
-        for row in speed.measure(cases, names, given.models, given.repeats, loads):
+        for row in speed.measure(cases, names, given.models, given.repeats, loads, given.isa):
             results.show(row, not rows, results.NATIVE_SHOWN)
             rows.append(row)
     for case in cases:
@@ -150,13 +158,18 @@ def kept(rows: list[results.Row]) -> list[results.Row]:
     path = results.FOLDER / results.NATIVE
     if not path.exists():
         return []
-    now = {(row["part"], row["network"]) for row in rows}
+    now = {_known(row) for row in rows}
     with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if (row["part"], row["network"]) not in now]
+        return [row for row in csv.DictReader(file) if _known(row) not in now]
+
+
+def _known(row: Mapping[str, Any]) -> tuple:
+    """What rows of one measurement have in common."""
+    return row["part"], row["network"], row.get("isa") or ""
 
 
 def _worker(given: argparse.Namespace) -> None:
-    worker.serve(given.contender, given.threads, given.waiting, given.models)
+    worker.serve(given.contender, given.threads, given.waiting, given.models, given.isa)
 
 
 def _prepare(given: argparse.Namespace) -> None:

@@ -30,13 +30,22 @@ Setting = tuple[str, int, str]  # contender, threads, waiting
 
 
 def measure(
-    cases: Sequence[Case], names: Sequence[str], folder: Path, rounds: int, loads: Sequence[str]
+    cases: Sequence[Case],
+    names: Sequence[str],
+    folder: Path,
+    rounds: int,
+    loads: Sequence[str],
+    isa: str = "",
 ) -> Iterator[results.Row]:
-    """Rows of every contender in every setting, quiet and busy."""
-    workers = [Worker(n, *setting, folder) for n in names for setting in CONTENDERS[n][1]]
+    """Rows of every contender in every setting, quiet and busy.
+
+    isa  the newest instructions that may be used; "" are the processor's own
+    """
+    workers = [Worker(n, *setting, folder, isa) for n in names for setting in CONTENDERS[n][1]]
     try:
         for case in cases:
-            yield from compare(case, workers, rounds, loads)
+            for row in compare(case, workers, rounds, loads):
+                yield row | {"isa": isa}
     finally:
         for worker in workers:
             worker.close()

@@ -20,17 +20,25 @@ from ...timing import Others, cpu_clock
 from .cases import Case, Files
 from .contenders import CONTENDERS, Place, Ready
 
+# Names of instruction sets, as torch and as oneDNN, which OpenVINO is built on too, are told them. ONNX
+# Runtime listens to nobody, and keeps its newest.
+ISAS = {"avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}}
+
 
 class Worker:
     """The other end: the process, which stands still unless it has been asked, so that none of its threads
     takes a core from others."""
 
-    def __init__(self, contender: str, threads: int, waiting: str, folder: Path) -> None:
+    def __init__(
+        self, contender: str, threads: int, waiting: str, folder: Path, isa: str = ""
+    ) -> None:
         self.contender, self.threads, self.waiting = contender, threads, waiting
         self.objection: str | None = None
         own = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": waiting or "passive"}
         words = ["--part", "worker", "--contender", contender, "--models", str(folder)]
         words += ["--threads", str(threads), "--waiting", waiting]
+        if isa:
+            words, own = [*words, "--isa", isa], own | ISAS[isa]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.runs.native", *words],
             env=os.environ | own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -52,8 +60,12 @@ class Worker:
         self._process.wait()
 
 
-def serve(contender: str, threads: int, waiting: str, folder: Path) -> None:
+def serve(contender: str, threads: int, waiting: str, folder: Path, isa: str = "") -> None:
     """Answers until nobody asks."""
+    if isa:
+        from diffusion_engine.backends.native import loaded
+
+        loaded("_cpu").set_isa(isa)
     out, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
     made: Ready | None = None
     for line in sys.stdin:
