@@ -14,7 +14,7 @@ from .. import checks
 from ..plan.linear import Linear, denoised, normal, x
 from ..processes import GaussianProcess, Point
 from .base import STARTS, Points, Ring, Solver, Update, first_order_only, steps, transfer
-from .euler import ancestral
+from .euler import ancestral, level
 
 
 def first_difference(s: Point, t: Point, past: list[tuple[Point, Linear]]) -> Linear:
@@ -280,5 +280,4 @@ class DPMppSDE(Stochastic):
     def to(self, s: Point, t: Point) -> tuple[Linear, float]:
         """An ancestral step of x from s to t along `denoised`, and the scale of its noise."""
         down, up = ancestral(s, t, self.eta)
-        lower = Point(t.t, t.alpha, t.alpha * down)
-        return transfer(s, lower, x, denoised), t.alpha * up * self.s_noise
+        return transfer(s, level(t, down), x, denoised), t.alpha * up * self.s_noise
