@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from .. import checks, trace
+from .. import trace
 from ..executors.base import Executor
 from ..executors.batch import Batch, plain
 from ..executors.buffers import Inputs
 from ..executors.capacity import Capacity, kind_of
 from ..executors.lru import Lru
+from ..executors.threads import checked, written
 from ..networks.network import ScoreNetwork
 from ..ops.registry import known
 from .pools import Pools
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 BUDGET = 1 << 30  # bytes of batches, with the memory of their programs, that wait for the next run
 PACKED = 1 << 34  # bytes of packed weights
-MOST = 1024  # threads
 
 T = TypeVar("T")
 
@@ -46,8 +46,9 @@ class Native(Executor):
     does.
 
     backend  of the step: "auto", "torch" or "cpp"
-    threads  that replay; None measures how many are the fastest, for each network and number of entries, and
-             keeps that under the user's cache folder
+    threads  that replay: a number, or a mapping of the entries of a call to one. Where none is said, how many
+             are the fastest is measured for each network and number of entries, and kept under the user's
+             cache folder
 
     Networks that differentiate in their forward, for a classifier's gradient or an exact derivative, are
     called as the eager executor does. Weights that have changed, by whatever way, are noticed before a run,
@@ -57,17 +58,16 @@ class Native(Executor):
 
     invariant = True
 
-    def __init__(self, backend: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self, backend: str = "auto", threads: int | Mapping[int, int] | str | None = None
+    ) -> None:
         self.backend = known(backend)
         if backend not in ("auto", "torch", "cpp"):
             raise ValueError(
                 f"backend={backend!r}: the native executor steps by 'auto', 'torch' or 'cpp'"
             )
-        if threads is not None:
-            threads = checks.whole("threads", threads, 1, "at least one thread")
-            if threads > MOST:
-                raise ValueError(f"threads={threads}: at most {MOST}")
-        self.threads = threads
+        given = checked(threads)
+        self.threads = None if isinstance(given, str) else given  # "measured", as without
         self._recordings: Lru[tuple, Recording] = Lru(PACKED)
         self._idle: Lru[tuple, Batch] = Lru(BUDGET)
         self._lock = threading.RLock()
@@ -124,6 +124,11 @@ class Native(Executor):
         from ..backends.native import loaded
 
         return None if differentiates(network) else f"native/{loaded('_cpu').isa()}"
+
+    def threads_of(self, network: ScoreNetwork) -> int | dict[str, int] | None:
+        if isinstance(self.threads, int) and not differentiates(network):
+            return self.threads
+        return written(self.recorded(network).threads)
 
     def recorded(self, network: ScoreNetwork) -> Shown:
         """What was recorded of a network so far; print it."""
