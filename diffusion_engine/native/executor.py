@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +19,7 @@ from ..executors.lru import Lru
 from ..executors.threads import checked, written
 from ..networks.network import ScoreNetwork
 from ..ops.registry import known
+from .locks import Locks
 from .pools import Pools
 from .stages import Recorded, Replay, differentiates
 
@@ -70,7 +70,7 @@ class Native(Executor):
         self.threads = None if isinstance(given, str) else given  # "measured", as without
         self._recordings: Lru[tuple, Recording] = Lru(PACKED)
         self._idle: Lru[tuple, Batch] = Lru(BUDGET)
-        self._lock = threading.RLock()
+        self._locks = Locks()
 
     def __reduce__(self) -> tuple:
         """A copy, here or in another process, records anew."""
@@ -84,11 +84,10 @@ class Native(Executor):
         return missing()
 
     def forget(self, network: ScoreNetwork) -> None:
-        with self._lock:
-            for kept in (self._recordings, self._idle):
-                for key in kept:
-                    if key[0] is network:
-                        kept.take(key)  # type: ignore[attr-defined]
+        for kept in (self._recordings, self._idle):
+            for key in kept:
+                if key[0] is network:
+                    kept.take(key)  # type: ignore[attr-defined]
 
     def open(self, network: ScoreNetwork | None, capacity: Capacity) -> Batch:
         if capacity.state_dtype == torch.float64 or capacity.dtype != torch.float32:
@@ -134,8 +133,7 @@ class Native(Executor):
         """What was recorded of a network so far; print it."""
         from .shown import Shown
 
-        with self._lock:
-            found = [self._recordings.get(key) for key in self._recordings if key[0] is network]
+        found = [self._recordings.get(key) for key in self._recordings if key[0] is network]
         return Shown(network, [one for one in found if one is not None])
 
     def recording(self, network: ScoreNetwork, given: Inputs, look: bool = False) -> Recording:
@@ -151,7 +149,7 @@ class Native(Executor):
         found = self._recordings.get(key)
         if found is not None and not look and not found.written():
             return found
-        with self._lock:
+        with self._locks.of(key):
             found = self._recordings.get(key)
             if found is not None and not found.same():
                 self._recordings.take(key)

@@ -6,6 +6,7 @@ import copy
 import threading
 from collections.abc import Mapping
 from functools import cached_property, partial
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ WITHIN = 1e-4  # of the largest element of an output: what a recording may diffe
 SCALES = (1.0, -0.5, 0.25)  # of the inputs that a recording is held against the module on
 MEET = 4  # entries of the call in which samples meet for the first time
 FLAT = torch.contiguous_format
+_VERSION = attrgetter("_version")
 BEFORE = 1 << 28  # bytes of packed weights that the network had before: adapters take turns
 
 
@@ -123,7 +125,7 @@ class Recording:
         return self._contents is None or self._contents.same()
 
     def written(self) -> bool:
-        """Whether weights were written to, as torch counts it: a few nanoseconds for each."""
+        """Whether weights were written to, as torch counts it: some 100 ns for each."""
         return self._now() != self._versions
 
     def follow(self) -> None:
@@ -266,7 +268,10 @@ class Recording:
         return given
 
     def _now(self) -> list[Any]:
-        return [(t._version, t.data_ptr()) for t in self._watched if not t.is_inference()]
+        try:
+            return [*map(_VERSION, self._watched), *map(Tensor.data_ptr, self._watched)]
+        except RuntimeError:  # of an inference tensor, which has no version
+            return [(t._version, t.data_ptr()) for t in self._watched if not t.is_inference()]
 
 
 def structure(module: Any) -> Any:
