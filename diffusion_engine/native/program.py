@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..backends.native import module
 from .arena import plan
 from .emit import Emitter
 from .makers import MAKERS
+from .memory import zeros
 from .record import Recorded
 from .values import Buffer, Value
 from .weights import Weights
@@ -44,7 +44,7 @@ class Program:
     ) -> None:
         if beside is None:
             places, size = plan(recorded.operations, recorded.inputs, recorded.outputs)
-            arena = torch.zeros(max(size, 64), dtype=torch.uint8)
+            arena = zeros(max(size, 64))
         else:
             places, arena = beside.memory
         self.memory: tuple[dict[Buffer, int], Tensor] = places, arena
