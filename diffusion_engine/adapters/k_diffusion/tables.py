@@ -46,7 +46,7 @@ _tables: Lru[tuple, Table] = Lru(ROWS)
 
 def levels(sigmas: Any) -> tuple[float, ...]:
     """The sigmas of a run. Raises ValueError where they rise, or are no levels."""
-    given = sigmas.detach().tolist() if isinstance(sigmas, Tensor) else sigmas
+    given = sigmas.detach().cpu() if isinstance(sigmas, Tensor) else sigmas
     listed = checks.entries("sigmas", given, WANTED)
     made = tuple(checks.number(f"sigmas[{i}]", s) for i, s in enumerate(listed))
     for i, (a, b) in enumerate(pairwise(made), 1):
