@@ -84,7 +84,7 @@ def ancestral(s: Point, t: Point, eta: float) -> tuple[float, float]:
     kept = (t.ratio / s.ratio) ** 2
     # Of g_t^2 - g_up^2 nothing is left where g_t is far below g_s.
     down = t.ratio * math.sqrt(max((1.0 - eta) * (1.0 + eta) + eta**2 * kept, 0.0))
-    return down, t.ratio * min(1.0, eta * math.sqrt(1.0 - kept))
+    return down, t.ratio * min(1.0, eta * math.sqrt(max(1.0 - kept, 0.0)))
 
 
 def level(t: Point, ratio: float) -> Point:

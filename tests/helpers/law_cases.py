@@ -42,7 +42,7 @@ FORMS: dict[str, list[dict]] = {
     "dpm_2": [CHURN],
     "ddim": [{"eta": 0.5}, {"eta": 1.0, "clipped_eps": False}],
     "ddpm": [{"variance": v} for v in ("fixed_large", "learned", "learned_range")],
-    "dpmpp_sde": [{"eta": 0.5, "s_noise": 0.9}],
+    "dpmpp_sde": [{"eta": 0.5, "s_noise": 0.9}, {"r": 0.4}, {"one_path": False}],
     "dpmpp_2m_sde": [{"eta": 0.5, "s_noise": 0.9, "variant": "heun"}],
     "dpmpp_3m_sde": [{"eta": 0.5, "s_noise": 0.9}, {"kappa": 2.0}],
     "euler_maruyama": [{"step": "1/N"}, {"denoise": False}, {"noise": False}],

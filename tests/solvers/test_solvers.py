@@ -32,6 +32,8 @@ CONFIGURATIONS = [
     ("dpmpp_2m", {"variant": "heun", "lower_order_final": False}),
     ("dpmpp_sde", {"eta": 0.5, "s_noise": 0.9}),
     ("dpmpp_sde", {"eta": 0.0}),
+    ("dpmpp_sde", {"r": 0.3}),
+    ("dpmpp_sde", {"eta": 0.7, "one_path": False}),
     ("dpmpp_2m_sde", {"eta": 0.5, "variant": "heun"}),
     ("dpmpp_2m_sde", {"eta": 0.0}),
     ("dpmpp_3m", {"kappa": 1.0, "lower_order_final": False}),
