@@ -24,7 +24,6 @@ INERT = (
 )  # fmt: skip
 # Fields that only these values of are taken.
 ONLY: dict[str, tuple[Any, ...]] = {
-    "invert_sigmas": (False, None),
     "interpolation_type": ("linear", "log_linear"),
     "timestep_type": ("discrete", "continuous"),
     "final_sigmas_type": ("zero", "sigma_min"),
@@ -84,6 +83,12 @@ DDPM = Class(
 CLASSES: dict[str, Class] = {
     "DDIMScheduler": DDIM,
     "DDIMParallelScheduler": DDIM,
+    "CogVideoXDDIMScheduler": Class(
+        levels.strided,
+        solving.cogvideox,
+        {**DDIM.fields, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+         "snr_shift_scale": 3.0},
+    ),
     "DDPMScheduler": DDPM,
     "DDPMParallelScheduler": DDPM,
     "PNDMScheduler": Class(
@@ -159,18 +164,58 @@ CLASSES: dict[str, Class] = {
         FLOWS | SIGMAS | SHIFTING
         | {"invert_sigmas": False, "shift_terminal": None, "stochastic_sampling": False},
     ),
-    "FlowMatchHeunDiscreteScheduler": Class(levels.flow, solving.named("flow_heun"), FLOWS),
+    "FlowMatchLCMScheduler": Class(
+        levels.flow,
+        solving.flow_lcm,
+        FLOWS | SIGMAS | SHIFTING
+        | {"invert_sigmas": False, "shift_terminal": None, "scale_factors": None, "upscale_mode": "bicubic"},
+    ),
+    "FlowMatchHeunDiscreteScheduler": Class(
+        levels.flow, solving.named("flow_heun"), FLOWS
+    ),
     "EDMEulerScheduler": Class(levels.edm, solving.named("euler"), EDMS | END),
     "EDMDPMSolverMultistepScheduler": Class(
         levels.edm,
         solving.multistep,
         EDMS | END | ORDERS | THRESHOLD | {"euler_at_final": False},
     ),
+    "CMStochasticIterativeScheduler": Class(
+        levels.consistency,
+        solving.consistency,
+        {"num_train_timesteps": 40, "sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5,
+         "s_noise": 1.0, "rho": 7.0, "clip_denoised": True},
+    ),
+    "IPNDMScheduler": Class(
+        levels.angles, solving.ipndm, {"num_train_timesteps": 1000, "trained_betas": None}
+    ),
 }  # fmt: skip
-LATER = "no solver here is the same yet"
+TOKENS = "its states are tokens, and no noised numbers"
+LATER = "no solver here is the same"
 REFUSED = {
+    "AmusedScheduler": TOKENS,
+    "BlockRefinementScheduler": TOKENS,
+    "CogVideoXDPMScheduler": LATER,
+    "CosineDPMSolverMultistepScheduler": "its noise is that of another package's Brownian path",
+    "DDIMInverseScheduler": "it encodes: see Sampler.encode",
+    "DDPMWuerstchenScheduler": LATER,
+    "DPMSolverMultistepInverseScheduler": "it encodes: see Sampler.encode",
+    "DiscreteDDIMScheduler": TOKENS,
+    "EntropyBoundScheduler": TOKENS,
+    "FlowMapEulerDiscreteScheduler": "its network is told where a step ends",
+    "HeliosDMDScheduler": "its sample grows while it runs",
+    "HeliosScheduler": "its sample grows while it runs",
+    "KarrasVeScheduler": "diffusers itself has left it",
+    "LTXEulerAncestralRFScheduler": LATER,
+    "MiniMaxH3Scheduler": LATER,
+    "PiflowScheduler": "its network's output is a policy of several steps",
+    "RFD4ProteinaScheduler": LATER,
+    "RePaintScheduler": "it goes back and forth in time",
     "SASolverScheduler": LATER,
+    "SCMScheduler": LATER,
+    "ScoreSdeVeScheduler": "its corrector reads the norm of the score, and no table does",
     "TCDScheduler": LATER,
+    "UnCLIPScheduler": "its pipeline tells it the end of each step",
+    "VQDiffusionScheduler": TOKENS,
 }
 # Their "sigma_min" is that of the table, whatever else the levels are.
 TABLES_END = ("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler")
@@ -207,6 +252,11 @@ def understood(name: str, config: Fields) -> Fields:
     # Most classes read the ends of Karras levels without having such fields.
     if "use_karras_sigmas" in made:
         made |= {f: given[f] for f in ("sigma_min", "sigma_max") if given.get(f) is not None}
+    if made.get("thresholding") and made["sample_max_value"] != 1.0:
+        raise ValueError(
+            f"thresholding with sample_max_value={made['sample_max_value']!r} of the scheduler finds a "
+            "threshold for every sample, and no table does; at 1 it is a clip to -1 and 1, which is taken"
+        )
     for field, value in given.items():
         if not _fine(field, value, made):
             raise ValueError(
@@ -218,9 +268,6 @@ def understood(name: str, config: Fields) -> Fields:
 
 
 def _fine(field: str, value: Any, made: Fields) -> bool:
-    if field == "thresholding" and field in made:
-        # Of at most 1 the threshold is 1 for every sample: a clip.
-        return not value or made["sample_max_value"] == 1.0
     if field in made:
         return value in ONLY.get(field, (value,))
     return field in KNOWN or value is None or value is False

@@ -7,7 +7,7 @@ numbers, and levels next to pure noise, hang on it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -227,13 +227,14 @@ def multistep(c: Fields, process: GaussianProcess, n: int, given: Asked = NOTHIN
 
 
 def shifted(c: Fields, sigmas: Array, given: Asked, field: str) -> Array:
-    """by s / (1 + (by - 1) s) (Esser et al. 2024, eq. 23), `by` being e^mu where mu is given."""
-    if c.get("use_dynamic_shifting") and given.mu is None and field == "shift":
-        raise ValueError("use_dynamic_shifting of the scheduler takes its shift from mu: give mu=")
+    """by s / (1 + (by - 1) s) (Esser et al. 2024, eq. 23), `by` a field, or of mu where it is dynamic."""
     by = c[field]
-    if given.mu is not None:
-        linear = c.get("time_shift_type") == "linear"
-        by = given.mu if linear else math.exp(given.mu)
+    if c.get("use_dynamic_shifting"):
+        if given.mu is None:
+            raise ValueError(
+                "use_dynamic_shifting of the scheduler takes its shift from mu: give mu="
+            )
+        by = given.mu if c["time_shift_type"] == "linear" else math.exp(given.mu)
     return by * sigmas / (1.0 + (by - 1.0) * sigmas)
 
 
@@ -286,16 +287,46 @@ def flow(c: Fields, process: FlowMatching, n: int, given: Asked = NOTHING) -> li
 
 def edm(c: Fields, process: EDM, n: int, given: Asked = NOTHING) -> list[Point]:
     """EDM's: Karras or exponential levels from sigma_max to sigma_min."""
-    if given.sigmas is not None:
-        levels = np.asarray(given.sigmas, np.float64)
-        n = len(levels)
     kind = f"use_{c['sigma_schedule']}_sigmas"
     levels = along(kind, c["sigma_max"], c["sigma_min"], n, c.get("rho", 7.0))
     made = [Point(g, 1.0, g) for g in np.float32(levels).tolist()]
     return [*made, process.clean if c["final_sigmas_type"] == "zero" else made[-1]]
 
 
-Levels = Callable[[Fields, Any, int, Asked], list[Point]]
+def consistency(c: Fields, process: EDM, n: int, given: Asked = NOTHING) -> list[Point]:
+    """Consistency models': places of a Karras grid of num_train_timesteps levels, then sigma_min."""
+    count = c["num_train_timesteps"]
+    if given.timesteps is None:
+        if n > count:
+            raise ValueError(f"{n} steps were asked of num_train_timesteps={count}; ask for fewer")
+        places = np.arange(n)[::-1] * float(count // n)
+    else:
+        places = chosen(c, n, given)
+    # The grid of diffusers is turned: its first place is the noisiest.
+    ramp = places[::-1] / (count - 1.0)
+    low, high = c["sigma_min"] ** (1.0 / c["rho"]), c["sigma_max"] ** (1.0 / c["rho"])
+    made = [Point(g, 1.0, g) for g in ((high + ramp * (low - high)) ** c["rho"]).tolist()]
+    return [*made, process.clean]
+
+
+def angles(c: Fields, process: GaussianProcess, n: int, given: Asked = NOTHING) -> list[Point]:
+    """IPNDM's: sigma = sin(pi u / 2)^2 at even u."""
+    if c["trained_betas"] is not None:
+        levels = np.asarray(c["trained_betas"], np.float64)
+        if len(levels) != n + 1:
+            raise ValueError(
+                f"trained_betas has {len(levels)} entries, which are the levels of {len(levels) - 1} steps "
+                f"and their end; {n} were asked for"
+            )
+    else:
+        levels = np.sin(0.5 * np.pi * np.linspace(1.0, 0.0, n + 1)) ** 2
+    levels = np.float32(levels)
+    alphas = np.sqrt(np.float32(1.0) - levels**2)
+    times = np.arctan2(levels, alphas) / np.float32(np.pi) * 2
+    rows = zip(times.tolist(), alphas.tolist(), levels.tolist(), strict=True)
+    return [Point(t, alpha, sigma) for t, alpha, sigma in rows]
+
+
 LEAST = 1e-9  # of a level, by which a step that stays on it is made to fall
 
 

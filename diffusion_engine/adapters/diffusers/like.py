@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from ... import checks, solvers
@@ -145,8 +146,14 @@ def _asked(
     for what, values in zip(("timesteps", "sigmas"), given, strict=True):
         if values is not None and what not in taken:
             raise ValueError(f"{what}=: the set_timesteps of {name} takes none; give steps")
-        if values is not None and any(b >= a for a, b in zip(values, values[1:], strict=False)):
+        if values is not None and any(b >= a for a, b in pairwise(values)):
             raise ValueError(f"{what}={checks.said(list(values))}: they have to fall")
+    if mu is not None and "use_dynamic_shifting" not in fields:
+        raise ValueError(f"mu={checks.said(mu)}: the set_timesteps of {name} takes none")
+    if mu is not None and "use_flow_sigmas" in fields and not fields["use_dynamic_shifting"]:
+        raise ValueError(
+            f"mu={checks.said(mu)} goes with use_dynamic_shifting, which the scheduler has off"
+        )
     asked = Asked(given[0], given[1], None if mu is None else checks.number("mu", mu))
     count = next((len(values) for values in given if values is not None), None)
     if given[1] is not None and name == "EulerDiscreteScheduler":
@@ -166,13 +173,14 @@ TAKES: dict[str, tuple[str, ...]] = {
     "DDPMScheduler": ("timesteps",),
     "DDPMParallelScheduler": ("timesteps",),
     "LCMScheduler": ("timesteps",),
+    "CMStochasticIterativeScheduler": ("timesteps",),
     "EulerDiscreteScheduler": ("timesteps", "sigmas"),
     "HeunDiscreteScheduler": ("timesteps",),
     "DPMSolverMultistepScheduler": ("timesteps",),
     "DPMSolverSinglestepScheduler": ("timesteps",),
     "UniPCMultistepScheduler": ("sigmas",),
     "FlowMatchEulerDiscreteScheduler": ("timesteps", "sigmas"),
-    "EDMEulerScheduler": ("sigmas",),
+    "FlowMatchLCMScheduler": ("timesteps", "sigmas"),
 }
 
 

@@ -7,7 +7,7 @@ A function of (fields, run) gives a Choice. What diffusers does otherwise than t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -96,6 +96,12 @@ def ddim(c: Fields, run: Run) -> Choice:
     return Choice("ddim", options, notes)
 
 
+def cogvideox(c: Fields, run: Run) -> Choice:
+    run.take("eta", "use_clipped_model_output")  # which diffusers takes and does not read
+    plain = replace(run, step={"use_clipped_model_output": True})
+    return ddim(c, plain)
+
+
 LAST_NOISE = (
     "diffusers adds noise of fixed_large to the clean x where the last timestep is above 0 (published=True); "
     "published=False leaves the last x as it is"
@@ -174,7 +180,12 @@ def euler(c: Fields, run: Run) -> Choice:
 
 
 def lms(c: Fields, run: Run) -> Choice:
-    return Choice("lms", {"max_order": run.take("order").get("order", 4)})
+    note = (
+        "diffusers' LMS in image to image takes weights of steps before its first one, of which it has no "
+        "predictions; here the first step is Euler's"
+    )
+    options = {"max_order": run.take("order").get("order", 4)}
+    return Choice("lms", options, (note,) if run.begin else ())
 
 
 def sde(c: Fields, run: Run) -> Choice:
@@ -185,7 +196,43 @@ def sde(c: Fields, run: Run) -> Choice:
 
 def flow_euler(c: Fields, run: Run) -> Choice:
     run.take(*CHURN)  # which diffusers takes and does not read
-    return Choice("flow_renoised" if c["stochastic_sampling"] else "euler")
+    return renoised(c, run) if c["stochastic_sampling"] else Choice("euler")
+
+
+def renoised(c: Fields, run: Run) -> Choice:
+    """x0, noised anew to the next level. Raises ValueError where diffusers' x0 would be another."""
+    if c["invert_sigmas"]:
+        raise ValueError(
+            "invert_sigmas of the scheduler, whose networks predict x0 - eps, with noise in its steps, which "
+            "take their x0 from eps - x0: set one of them"
+        )
+    return Choice("euler_ancestral", {"eta": 1e9})  # an eta at which all noise is fresh
+
+
+def flow_lcm(c: Fields, run: Run) -> Choice:
+    run.take()
+    if c["scale_factors"]:
+        raise ValueError(
+            "scale_factors of the scheduler grow the sample while it runs, whose shape here stays"
+        )
+    return renoised(c, run)
+
+
+def consistency(c: Fields, run: Run) -> Choice:
+    run.take()
+    if c["s_noise"] != 1.0:
+        raise ValueError(f"s_noise={c['s_noise']:g} of the scheduler: the solver takes 1")
+    return Choice("consistency")
+
+
+def ipndm(c: Fields, run: Run) -> Choice:
+    run.take()
+    note = (
+        "diffusers' first step, from alpha = 0, takes the estimate of x0 for 0 (published=True); "
+        "published=False takes the network's"
+    )
+    blind = run.published and run.points[run.begin].alpha == 0.0
+    return Choice("ipndm", {"start": "blind"} if blind else {}, (note,))
 
 
 def variant(c: Fields) -> str:
