@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 from scheduler_cases import difference, made, theirs
 
-EQUAL, EQUAL64 = 1e-5, 1e-7  # of the largest number, in float32 and in float64
+EQUAL, EQUAL64 = 1e-5, 1e-6  # of the largest number, in float32 and in float64
 logging.getLogger("diffusers").setLevel(logging.ERROR)
 
 
 class Fate(NamedTuple):
-    outcome: str  # "equal", "rounding" (in float64 alone), "differs", "refused", or "theirs": no result of diffusers
+    outcome: str  # "equal", "rounding" (in float64), "differs", "refused", or "theirs": diffusers has none
     difference: float | None
     said: str
 

@@ -14,7 +14,7 @@ from typing import Any
 from ... import checks
 from ...processes import Point
 from .levels import Fields
-from .published import StridedDDIM
+from .published import StridedDDIM, StridedPLMS
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def one_of(c: Fields, name: str, *values: Any) -> Any:
 
 
 STRIDES = (
-    "diffusers' {} steps from t to t - {} whatever the next timestep of its list is, which here differs: its "
+    "diffusers steps from t to t - {} whatever the next timestep of its list is, which here is another: its "
     "steps end on other levels than the next ones begin on (published=True); published=False steps from each "
     "timestep to the next"
 )
@@ -90,7 +90,7 @@ def ddim(c: Fields, run: Run) -> Choice:
     by = stride(c, run)
     if by is None:
         return Choice("ddim", options)
-    notes = (STRIDES.format("DDIM", by),)
+    notes = (STRIDES.format(by),)
     if run.published:
         return Choice(StridedDDIM(stride=by, **options), {}, notes)
     return Choice("ddim", options, notes)
@@ -137,25 +137,33 @@ MIXES_V = (
 )
 
 
+STRIDED_PRK = (
+    "diffusers' PNDM steps by its own stride whatever the next timestep of its list is, which here is another; "
+    "here each step leads to the next timestep"
+)
+
+
 def pndm(c: Fields, run: Run) -> Choice:
     run.take()
     notes: tuple[str, ...] = ()
-    options: dict[str, Any] = {}
+    mixes = "eps"
     if one_of(c, "prediction_type", "epsilon", "v_prediction") == "v_prediction":
-        options, notes = {"mixes": "v" if run.published else "eps"}, (MIXES_V,)
-    if by := stride(c, run):
-        notes += (
-            f"diffusers' PNDM steps from t to t - {by} whatever the next timestep of its list is, which here "
-            "differs; here it steps from each timestep to the next",
-        )
+        mixes, notes = "v" if run.published else "eps", (MIXES_V,)
     if run.begin:
         notes += (
             "diffusers cuts its list of timesteps, one of which it has twice, and so misses a step of image "
             "to image; here none is missed",
         )
-    if c["skip_prk_steps"]:
-        return Choice("plms", options, notes)
-    return Choice("pndm", options | {"published": run.published}, notes)
+    by = stride(c, run)
+    if not c["skip_prk_steps"]:
+        notes += (STRIDED_PRK,) if by else ()
+        return Choice("pndm", {"mixes": mixes, "published": run.published}, notes)
+    if by is None:
+        return Choice("plms", {"mixes": mixes}, notes)
+    notes += (STRIDES.format(by),)
+    if run.published:
+        return Choice(StridedPLMS(by, mixes), {}, notes)
+    return Choice("plms", {"mixes": mixes}, notes)
 
 
 def lcm(c: Fields, run: Run) -> Choice:
@@ -222,7 +230,8 @@ def consistency(c: Fields, run: Run) -> Choice:
     run.take()
     if c["s_noise"] != 1.0:
         raise ValueError(f"s_noise={c['s_noise']:g} of the scheduler: the solver takes 1")
-    return Choice("consistency")
+    note = "diffusers' last noise is the root of sigma_min's rounding to float32, and here there is none"
+    return Choice("consistency", {}, (note,))
 
 
 def ipndm(c: Fields, run: Run) -> Choice:
