@@ -14,9 +14,10 @@ from functools import partial
 from typing import Any, ClassVar
 
 from ...processes import GaussianProcess, Point
-from . import levels, solving
+from . import levels, orders, solving, straight
 from .levels import NOTHING, Asked, Fields, asked
 from .solving import Choice, Run
+from .straight import or_straight
 
 INERT = (
     "dynamic_thresholding_ratio", "time_shift_type", "base_shift", "max_shift", "base_image_seq_len",
@@ -130,63 +131,63 @@ CLASSES: dict[str, Class] = {
     ),
     "KDPM2AncestralDiscreteScheduler": Class(
         partial(levels.interpolated, rounds=("use_karras_sigmas",)),
-        solving.named("dpm_2_ancestral"),
+        solving.dpm_2_ancestral,
         LATENT | SPACED | SIGMAS,
         scaled=True,
     ),
     "DPMSolverMultistepScheduler": Class(
-        levels.multistep,
-        solving.multistep,
+        or_straight(levels.multistep),
+        orders.multistep,
         WHOLE | SPACED | ZERO | END | CLIPPED | ORDERS
         | {"use_lu_lambdas": False, "euler_at_final": False, "variance_type": None},
     ),
     "DPMSolverSinglestepScheduler": Class(
-        levels.whole,
-        solving.singlestep,
+        or_straight(levels.whole),
+        orders.singlestep,
         WHOLE | END | CLIPPED | ORDERS | {"lower_order_final": False, "variance_type": None},
     ),
     "DEISMultistepScheduler": Class(
-        partial(levels.whole, stays=True),
-        solving.deis,
+        or_straight(partial(levels.whole, stays=True)),
+        orders.deis,
         WHOLE | SPACED | ORDERS | {"algorithm_type": "deis", "solver_type": "logrho"},
     ),
     "UniPCMultistepScheduler": Class(
-        partial(levels.whole, stays=True),
-        solving.unipc,
+        or_straight(partial(levels.whole, stays=True)),
+        orders.unipc,
         WHOLE | SPACED | ZERO | END
         | {"sigma_min": None, "sigma_max": None, "shift_terminal": None, "solver_order": 2,
            "solver_type": "bh2", "lower_order_final": True, "predict_x0": True, "disable_corrector": [],
            "solver_p": None},
     ),
     "FlowMatchEulerDiscreteScheduler": Class(
-        levels.flow,
+        straight.flow,
         solving.flow_euler,
         FLOWS | SIGMAS | SHIFTING
         | {"invert_sigmas": False, "shift_terminal": None, "stochastic_sampling": False},
     ),
     "FlowMatchLCMScheduler": Class(
-        levels.flow,
+        straight.flow,
         solving.flow_lcm,
         FLOWS | SIGMAS | SHIFTING
         | {"invert_sigmas": False, "shift_terminal": None, "scale_factors": None, "upscale_mode": "bicubic"},
     ),
     "FlowMatchHeunDiscreteScheduler": Class(
-        levels.flow, solving.named("flow_heun"), FLOWS
+        straight.flow, solving.named("flow_heun"), FLOWS
     ),
-    "EDMEulerScheduler": Class(levels.edm, solving.named("euler"), EDMS | END),
+    "EDMEulerScheduler": Class(straight.edm, solving.named("euler"), EDMS | END),
     "EDMDPMSolverMultistepScheduler": Class(
-        levels.edm,
-        solving.multistep,
+        straight.edm,
+        orders.multistep,
         EDMS | END | ORDERS | THRESHOLD | {"euler_at_final": False},
     ),
     "CMStochasticIterativeScheduler": Class(
-        levels.consistency,
+        straight.consistency,
         solving.consistency,
         {"num_train_timesteps": 40, "sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5,
          "s_noise": 1.0, "rho": 7.0, "clip_denoised": True},
     ),
     "IPNDMScheduler": Class(
-        levels.angles, solving.ipndm, {"num_train_timesteps": 1000, "trained_betas": None}
+        straight.angles, solving.ipndm, {"num_train_timesteps": 1000, "trained_betas": None}
     ),
 }  # fmt: skip
 TOKENS = "its states are tokens, and no noised numbers"

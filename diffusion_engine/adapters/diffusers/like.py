@@ -15,6 +15,7 @@ from ...sampler.sampler import Sampler
 from ...solvers import Solver
 from .classes import CLASSES, understood
 from .levels import Asked, falling
+from .levels import asked as levels_asked
 from .networks import configuration
 from .solving import Run
 from .tables import learned
@@ -148,6 +149,10 @@ def _asked(
             raise ValueError(f"{what}=: the set_timesteps of {name} takes none; give steps")
         if values is not None and any(b >= a for a, b in pairwise(values)):
             raise ValueError(f"{what}={checks.said(list(values))}: they have to fall")
+    if timesteps is not None and (flags := levels_asked(fields)):
+        raise ValueError(
+            f"timesteps= and {flags[0]} of the scheduler both say the levels: give one of them"
+        )
     if mu is not None and "use_dynamic_shifting" not in fields:
         raise ValueError(f"mu={checks.said(mu)}: the set_timesteps of {name} takes none")
     if mu is not None and "use_flow_sigmas" in fields and not fields["use_dynamic_shifting"]:

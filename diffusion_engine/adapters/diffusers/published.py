@@ -79,7 +79,7 @@ class StridedPLMS(Solver):
         return along(s, t, x, eps)
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
-        past = []  # slots, the newest first
+        past: list[int] = []  # slots, the newest first
         for i, (s, t) in enumerate(pairwise(points)):
             end = stride_end(process, s.t - self.stride, points)
             weights = BASHFORTH[len(past)]
