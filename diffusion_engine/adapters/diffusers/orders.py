@@ -1,4 +1,4 @@
-"""The solvers of several orders that DPM-Solver's, DEIS's and UniPC's scheduler classes are; see solving.py."""
+"""The solvers of several orders: DPM-Solver's, DEIS's and UniPC's classes; see solving.py."""
 
 from __future__ import annotations
 

@@ -57,6 +57,14 @@ def named(name: str) -> Callable[[Fields, Run], Choice]:
     return choose
 
 
+def refused(c: Fields, run: Run) -> Choice:
+    """A class whose levels are taken and whose steps are not."""
+    raise ValueError(
+        "the scheduler's steps are those of no solver here; its levels are taken, for any solver: give its "
+        "network to a Sampler"
+    )
+
+
 def one_of(c: Fields, name: str, *values: Any) -> Any:
     """A field's value. Raises ValueError where it is none of these."""
     if c[name] not in values:
