@@ -57,6 +57,9 @@ def class_of(name):
 
 def made(name, config):
     """A scheduler, without what diffusers says about it."""
+    from diffusers.utils import logging
+
+    logging.set_verbosity_error()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return class_of(name)(**config)

@@ -11,8 +11,8 @@ from .classes import CLASSES, REFUSED
 from .levels import Fields, asked
 
 INERT = (
-    "dynamic_thresholding_ratio", "sample_max_value", "time_shift_type", "base_shift", "max_shift", "base_image_seq_len",
-    "max_image_seq_len", "noise_sampler_seed",
+    "dynamic_thresholding_ratio", "sample_max_value", "time_shift_type", "base_shift", "max_shift",
+    "base_image_seq_len", "max_image_seq_len", "noise_sampler_seed",
 )  # fmt: skip
 # Fields that only these values of are taken.
 ONLY: dict[str, tuple[Any, ...]] = {

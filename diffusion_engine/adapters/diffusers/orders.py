@@ -25,6 +25,12 @@ FLIPPED = (
 )
 
 
+FRESH = (
+    "diffusers draws noise of its own for each state of a step, of which the states before it know nothing "
+    "(published=True); published=False has one path for all, which is of second order in law"
+)
+
+
 def multistep(c: Fields, run: Run) -> Choice:
     run.take()
     kind = algorithm(c, "dpmsolver++", "sde-dpmsolver++", "dpmsolver", "sde-dpmsolver")
@@ -74,10 +80,10 @@ def singlestep(c: Fields, run: Run) -> Choice:
         return Choice("dpm_solver_singlestep", options)
     if kind == "dpmsolver++":
         return Choice("dpmpp_singlestep", options)
+    options |= {"eta": 1.0, "fresh": run.published}
     if order == 3 and options["variant"] == "heun":
-        options["flipped"] = run.published
-        return Choice("dpmpp_singlestep", options | {"eta": 1.0}, (FLIPPED,))
-    return Choice("dpmpp_singlestep", options | {"eta": 1.0})
+        return Choice("dpmpp_singlestep", options | {"flipped": run.published}, (FRESH, FLIPPED))
+    return Choice("dpmpp_singlestep", options, (FRESH,) if order > 1 else ())
 
 
 def deis(c: Fields, run: Run) -> Choice:
