@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .blocks import encoding, front, genie, native, networks, ops, profile, runs, serve
+from .blocks import encoding, front, genie, native, networks, ops, profile, runs, schedulers, serve
 from .rows import Lacking
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +22,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
         runs.joining, profile.profile, encoding.encoding, genie.genie, genie.genie_gains, genie.genie_setting,
         serve.serve, serve.serve_native, native.native, native.native_busy, native.native_runs,
         native.native_floor, native.native_memory, networks.networks,
+        schedulers.schedulers, schedulers.schedulers_both, schedulers.schedulers_differ,
+        schedulers.schedulers_refused,
     )
 }  # fmt: skip
 
