@@ -348,5 +348,5 @@ def test_a_wrapper_of_any_level():
     assert k_diffusion.from_k_diffusion(Any_(), (2, 3)).process == EDM()
     bad = Wrapper("CompVisDenoiser")
     bad.sigmas = bad.sigmas.flip(0)
-    with pytest.raises(ValueError, match="Wrapper.sigmas .* is no table"):
+    with pytest.raises(ValueError, match=r"Wrapper.sigmas .* is no table"):
         k_diffusion.from_k_diffusion(bad, (2, 3))
