@@ -3,6 +3,7 @@ runs of all threads share one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from ...plan import Plan, Row
 from ...processes import FlowMatching, Point
 from ...solvers import Solver
 from .like import Like
+from .told import NOTHING, Asked, asked_of_ddim
 
 Array = np.ndarray
 
@@ -30,12 +32,14 @@ class Call:
 class Leg:
     """The plan of a run that begins at one of the calls, and what the host knows of its rows.
 
-    plan   rows[0] is not run: the sample that a scheduler is given is the state it would leave
-    calls  of the rows after it
+    plan    rows[0] is not run: the sample that a scheduler is given is the state it would leave
+    calls   of the rows after it
+    solver  that the plan is of
     """
 
     plan: Plan
     calls: tuple[Call, ...]
+    solver: Solver
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,35 +47,43 @@ class Course:
     """The run of a solver over the points of a scheduler.
 
     like    the scheduler: points, labels and what its networks predict
-    solver  what steps from one point to the next
+    again   makes it with a strength, and with what is passed to `step`
+    named   the solver in place of the scheduler's own; None for that
     labels  [calls] of every network call, int64 where the class tells whole timesteps, else float32
     levels  of every call
     scales  of every call what its network's input is of x; None where it is x
-    steps   call -> step, of the calls that begin one
+    steps   call -> the point it begins at, of the calls that begin a step
     """
 
     like: Like
-    solver: Solver
+    again: Callable[..., Like]
+    named: Solver | None
     labels: Array = field(init=False)
     levels: tuple[Point, ...] = field(init=False)
     scales: tuple[float, ...] | None = field(init=False)
     steps: dict[int, int] = field(init=False)
-    _legs: dict[tuple[int, Solver], Leg] = field(default_factory=dict)
+    _legs: dict[tuple[int, Asked], Leg] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        rows = self.leg(0).plan.rows[1:]
+        first, *rows = self.leg(0, NOTHING).plan.rows
         calls = [row.call for row in rows if row.call is not None]
         labels = np.array([call.label for call in calls])
         told_whole = not (self.like.scaled or self.like.name.startswith("FlowMatch"))
         whole = told_whole and bool((labels == np.rint(labels)).all())
         scales = [call.c_in[0] for call in calls]
-        ends = [0, *(i for i, row in enumerate(rows, 1) if row.state is not None)]
+        place = {point: k for k, point in enumerate(self.like.points)}
+        before = enumerate((first, *rows[:-1]))
         vars(self).update(
             labels=labels.astype(np.int64 if whole else np.float32),
             levels=tuple(call.at for call in calls),
             scales=tuple(scales) if any(scale != 1.0 for scale in scales) else None,
-            steps={call: step for step, call in enumerate(ends[:-1])},
+            steps={call: place[row.state] for call, row in before if row.state in place},
         )
+
+    @property
+    def solver(self) -> Solver:
+        """What steps from one point to the next."""
+        return self.like.solver if self.named is None else self.named
 
     @property
     def sigmas(self) -> list[float]:
@@ -80,26 +92,37 @@ class Course:
         ends = (*self.levels, self.like.points[-1])
         return [at.sigma if flow else at.ratio for at in ends]
 
-    def leg(self, begin: int, solver: Solver | None = None) -> Leg:
+    def leg(self, begin: int, asked: Asked) -> Leg:
         """The run from a call on: its plan has no history at its beginning.
 
-        solver  in place of the course's own: the same with other options
+        asked  what is passed to every step
         Raises ValueError where the call is within a step, or the solver begins otherwise than it goes on.
         """
-        key = (begin, solver or self.solver)
+        key = (begin, asked)
         if key not in self._legs:
-            self._legs[key] = self._made(*key)
+            self._legs[key] = self._made(begin, asked)
         return self._legs[key]
 
-    def _made(self, begin: int, solver: Solver) -> Leg:
+    def _asked(self, step: int, asked: Asked) -> Solver:
+        """The solver of a run from a point on. What a scheduler does may depend on where it begins."""
+        if self.named is not None:
+            return asked_of_ddim(self.named, asked) if asked else self.named
+        if not (step or asked):
+            return self.like.solver
+        n = len(self.like.points) - 1
+        strength = {"strength": (n - step + 0.5) / n} if step else {}
+        return self.again(**strength, **dict(asked)).solver
+
+    def _made(self, begin: int, asked: Asked) -> Leg:
         like, step = self.like, 0
         if begin:
             if begin not in self.steps:
                 raise ValueError(
-                    f"begin_index={begin} is within a step of {solver.name!r}, which makes several calls: "
-                    f"begin at one of {', '.join(map(str, self.steps))}"
+                    f"begin_index={begin} is within a step of {self.solver.name!r}, which makes several "
+                    f"calls: begin at one of {', '.join(map(str, self.steps))}"
                 )
             step = self.steps[begin]
+        solver = self._asked(step, asked)
         network = like.parameterisation((1,))  # rows know no shape
         if (variance := getattr(solver, "variance", None)) in ("learned", "learned_range"):
             network = replace(network, variance=variance)
@@ -123,7 +146,7 @@ class Course:
                 f"solver {solver.name!r} takes other calls at the beginning of a run than within it, so that "
                 f"it cannot begin at begin_index={begin}: give another solver, or begin at 0"
             )
-        return Leg(plan, tuple(map(_call, rows[1:], [*rows[2:], None])))
+        return Leg(plan, tuple(map(_call, rows[1:], [*rows[2:], None])), solver)
 
 
 def _call(row: Row, after: Row | None) -> Call:

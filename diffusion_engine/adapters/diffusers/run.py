@@ -12,8 +12,8 @@ from ...executors.batch import plain
 from ...ops.registry import resolve
 from ...ops.step import StepArgs, Table
 from ...plan.table import pack
-from ...solvers import Solver
 from .course import Course, Leg
+from .told import Asked
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 AGAIN = (
@@ -57,13 +57,13 @@ class Run:
         return sample if scales is None else sample * scales[self._place(timestep)]
 
     def step(
-        self, out: Tensor, timestep: Any, sample: Tensor, solver: Solver, given: Any
+        self, out: Tensor, timestep: Any, sample: Tensor, asked: Asked, given: Any
     ) -> tuple[Tensor, Tensor]:
         """The sample that the next call reads, and the estimate of x0.
 
         out      [B, C, *pixel] of the network, or 2C with a learned variance
         sample   [B, C, *pixel] that the network read
-        solver   the course's own, with the options that the caller names
+        asked    what else the caller names
         given    the normals, or whose they are: Generators; not read where the run has seeds
 
         Raises ValueError, and nothing has changed, where the timestep is not the next one's, and where the
@@ -72,11 +72,11 @@ class Run:
         index = self._place(timestep)
         state = self._state
         if state is None:
-            state = State(self.course.leg(index, solver), index, solver, sample, self.seeds)
-        elif solver is not state.solver and solver != state.solver:
+            state = State(self.course.leg(index, asked), index, asked, sample, self.seeds)
+        elif asked != state.asked:
             raise ValueError(
-                f"this run began with {state.solver} and goes on with {solver}: give every step the same eta "
-                "and use_clipped_model_output"
+                f"this run began with {dict(state.asked)} and goes on with {dict(asked)}: give every step "
+                "the same eta and use_clipped_model_output"
             )
         made = state.step(index, out, sample, given)
         self._state, self.index = state, index + 1
@@ -133,14 +133,15 @@ class State:
 
     leg     the plan and its calls
     first   the call of the course that is the leg's first
-    solver  that the plan is of
+    asked   what every step names
     """
 
     def __init__(
-        self, leg: Leg, first: int, solver: Solver, sample: Tensor, seeds: tuple[int, ...] | None
+        self, leg: Leg, first: int, asked: Asked, sample: Tensor, seeds: tuple[int, ...] | None
     ) -> None:
-        self.first, self.solver, self._calls = first, solver, leg.calls
-        self._shape, self._device, plan = sample.shape, sample.device, leg.plan
+        self.first, self.asked, self._calls = first, asked, leg.calls
+        self._solver, plan = leg.solver, leg.plan
+        self._shape, self._device = sample.shape, sample.device
         if sample.ndim < 2:
             raise ValueError(f"sample has shape {list(sample.shape)}; give [batch, channels, ...]")
         if seeds is not None and len(seeds) != len(sample):
@@ -213,7 +214,7 @@ class State:
                 )
         if shape[1] < self._blocks * channels:
             raise ValueError(
-                f"{self.solver} reads a learned variance, and model_output has {shape[1]} channels, as many "
+                f"{self._solver} reads a learned variance, and model_output has {shape[1]} channels, as many "
                 "as sample: give the variance behind the prediction, or another variance_type"
             )
         if out.device != self._device:

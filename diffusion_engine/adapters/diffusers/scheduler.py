@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import diffusers
@@ -24,7 +24,7 @@ from .current import begin, current
 from .like import Like, like
 from .noising import Noising
 from .run import AGAIN, Generators, Run
-from .told import asked_of_ddim, class_of, refuse_unknown, seeds_of
+from .told import asked, class_of, levels, refuse_unknown, seeds_of
 
 OWN = ("solver", "options", "seeds", "like")
 COURSES = 16  # that a scheduler keeps
@@ -119,14 +119,15 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def order(self) -> int:
         """Network calls a step."""
         run = self._run
-        rule = self._solver(self._like(min(2, len(self)))) if run is None else run.course.solver
-        return rule.calls
+        if run is not None:
+            return run.course.solver.calls
+        return (self._named or self._least.solver).calls
 
     @property
     def init_noise_sigma(self) -> float:
         """What a pipeline multiplies its normals by: the other class's, of x."""
         run = self._run
-        found = self._like(min(2, len(self))) if run is None else run.course.like
+        found = self._least if run is None else run.course.like
         return found.init_noise_sigma * (found.points[0].alpha if found.scaled else 1.0)
 
     @property
@@ -232,11 +233,9 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         where the run has not begun or is elsewhere, and where a tensor is not one of the run.
         """
         run = self._begun("step")
-        rule = run.course.solver
-        if eta != 0.0 or use_clipped_model_output:
-            rule = asked_of_ddim(rule, eta, use_clipped_model_output)
+        told = asked(eta, use_clipped_model_output)
         given = generator if variance_noise is None else variance_noise
-        made = run.step(model_output, timestep, sample, rule, given)
+        made = run.step(model_output, timestep, sample, told, given)
         return EngineSchedulerOutput(*made) if return_dict else made
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -269,31 +268,30 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     @cached_property
     def _noising(self) -> Noising:
-        return Noising(self._like(min(2, len(self))).process, len(self))
+        return Noising(self._least.process, len(self))
 
-    def _like(self, steps: int | None, **how: Any) -> Like:
+    @property
+    def _source(self) -> dict[str, Any]:
+        """The other scheduler's configuration, as one saves it."""
         config = {k: v for k, v in self.config.items() if k not in OWN}
-        return like({**config, "_class_name": self.config["like"]}, steps, **how)
+        return {**config, "_class_name": self.config["like"]}
 
-    def _solver(self, found: Like) -> Solver:
+    @property
+    def _least(self) -> Like:
+        """A run of the fewest steps, for what all runs have in common."""
+        return like(self._source, min(2, len(self)))
+
+    @cached_property
+    def _named(self) -> Solver | None:
         named, options = self.config["solver"], self.config["options"]
-        return found.solver if named is None else solver(named, **options)
+        return None if named is None else solver(named, **options)
 
     def _course(self, steps: int | None, timesteps: Any, sigmas: Any, mu: float | None) -> Course:
-        given = {
-            name: tuple(map(float, checks.entries(name, values, "give a list of numbers")))
-            for name, values in (("timesteps", timesteps), ("sigmas", sigmas))
-            if values is not None
-        }
-        if steps is None and not given:
-            raise ValueError(
-                "num_inference_steps, timesteps and sigmas are all None: give set_timesteps one of them"
-            )
-        if steps is not None:
-            steps = checks.whole("num_inference_steps", steps, 1, "a run has 1 step or more")
-        key = (steps, *given.items(), mu)
+        given = levels(steps, timesteps, sigmas)
+        key = (*given.items(), mu)
         if (course := self._courses.get(key)) is None:
-            found = self._like(steps, **given, mu=mu)
-            course = Course(found, self._solver(found))
+            # Of the configuration alone: what a run holds must not hold its scheduler.
+            again = partial(like, self._source, **given, mu=mu)
+            course = Course(again(), again, self._named)
             self._courses.put(key, course, 1)
         return course

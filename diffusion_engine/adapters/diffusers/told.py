@@ -12,6 +12,10 @@ from ...solvers.ddim import DDIM
 from .classes import CLASSES, understood
 from .tables import PREDICTIONS
 
+# What a step is told beside its tensors, by name.
+Asked = tuple[tuple[str, Any], ...]
+NOTHING: Asked = ()
+
 
 def class_of(config: Mapping[str, Any]) -> str:
     """The class whose fields a configuration has; one that was never saved does not say its name.
@@ -59,13 +63,37 @@ def seeds_of(given: Sequence[int]) -> tuple[int, ...]:
     return made
 
 
-def asked_of_ddim(rule: Solver, eta: float, clipped: bool | None) -> Solver:
-    """A solver with what a step says of DDIM."""
+def levels(steps: int | None, timesteps: Any, sigmas: Any) -> dict[str, Any]:
+    """What a run is asked to visit, of what set_timesteps was given: as like takes it."""
+    given: dict[str, Any] = {
+        name: tuple(map(float, checks.entries(name, values, "give a list of numbers")))
+        for name, values in (("timesteps", timesteps), ("sigmas", sigmas))
+        if values is not None
+    }
+    if steps is None and not given:
+        raise ValueError(
+            "num_inference_steps, timesteps and sigmas are all None: give set_timesteps one of them"
+        )
+    if steps is not None:
+        steps = checks.whole("num_inference_steps", steps, 1, "a run has 1 step or more")
+    return {"steps": steps, **given}
+
+
+def asked(eta: float, clipped: bool | None) -> Asked:
+    """What a step is told beside its tensors, as of diffusers' DDIM: what is 0 or False says nothing."""
     eta = checks.number("eta", eta, "give a number; a generator is generator=")
+    told: dict[str, Any] = {"eta": eta} if eta else {}
+    return tuple((told | ({"use_clipped_model_output": True} if clipped else {})).items())
+
+
+def asked_of_ddim(rule: Solver, step: Asked) -> Solver:
+    """A named solver with what a step is told."""
     if not isinstance(rule, DDIM):
-        said = f"eta={eta:g}" if eta else "use_clipped_model_output=True"
+        said = ", ".join(f"{name}={value}" for name, value in step)
         raise ValueError(
             f"step was called with {said}, which is of solver 'ddim', and this run's is {rule.name!r}: "
             "leave it out, and give a solver that has an eta options={'eta': ...}"
         )
-    return replace(rule, eta=eta or rule.eta, clipped_eps=bool(clipped) or rule.clipped_eps)
+    told = dict(step)
+    clipped = bool(told.get("use_clipped_model_output")) or rule.clipped_eps
+    return replace(rule, eta=told.get("eta", rule.eta), clipped_eps=clipped)
