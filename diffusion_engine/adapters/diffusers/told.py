@@ -9,7 +9,8 @@ from typing import Any
 from ... import checks
 from ...solvers import Solver, solver
 from ...solvers.ddim import DDIM
-from .classes import CLASSES, understood
+from .classes import CLASSES
+from .fields import understood
 from .tables import PREDICTIONS
 
 # What a step is told beside its tensors, by name.
