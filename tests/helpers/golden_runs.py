@@ -223,7 +223,7 @@ RUNS = {
     "dpm_solver_3m": run(network, "dpm_solver_3m", 6, start="heun"),
     "dpm_solver_sde": run(network, "dpm_solver_sde", 6, asked=GUIDED),
     "dpmpp_singlestep": run(edm, "dpmpp_singlestep", 6, max_order=3, variant="heun"),
-    "dpmpp_singlestep noise": run(network, "dpmpp_singlestep", 7, eta=1.0),
+    "dpmpp_singlestep noise": run(network, "dpmpp_singlestep", 6, eta=0.75),
     "dpm_solver_singlestep": run(network, "dpm_solver_singlestep", 6, max_order=3),
     "unipc on eps": run(network, "unipc", 6, predict_x0=False),
     "dpm_fast": run(network, "dpm_fast", 4, eta=0.5),

@@ -187,6 +187,31 @@ def test_without_noise_from_no_signal_to_clean_data(process):
     )
 
 
+@pytest.mark.parametrize(
+    "one, steps, other, fine",
+    [
+        (("dpmpp_sde", {}), 5, ("dpmpp_singlestep", {"eta": 1.0, "lower_order_final": False}), 10),
+        (("dpm_solver_2", {}), 5, ("dpm_solver_singlestep", {"lower_order_final": False}), 10),
+        (
+            ("deis", {"variant": "logrho", "max_order": 3}), 8,
+            ("dpm_solver_3m", {"variant": "heun", "lower_order_final": False}), 8,
+        ),
+    ],
+)  # fmt: skip
+def test_two_roads_to_one_sampler(one, steps, other, fine):
+    """Where the points that one makes are those that the other is given."""
+    x = torch.linspace(-2.0, 2.0, 5, dtype=torch.float64)[:, None]
+    draws = {i: torch.full((5, 1), 0.3 * i - 1.0, dtype=torch.float64) for i in range(20)}
+    ends = []
+    for (name, options), n in ((one, steps), (other, fine)):
+        sampler = Sampler(
+            network(TM, PROCESSES["lam"]), name, n, grid="lambda", end="t_min", dtype=torch.float64,
+            backend="torch", batch_size=5, **options,
+        )  # fmt: skip
+        ends.append(sampler.sample(x=x, noised=True, noise=lambda i, m, seeds: draws[i]).samples)
+    assert torch.allclose(*ends, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("order, variant, b, rho_p, rho_c, big_b", golden.UNIPC_COEFFICIENTS)
 def test_unipc_coefficients(order, variant, b, rho_p, rho_c, big_b):
     nodes = [-1.0, -2.0][: order - 1]
