@@ -14,7 +14,7 @@ import torch
 from optional import diffusers
 
 from diffusion_engine import Sampler, from_diffusers
-from diffusion_engine.adapters.diffusers.classes import CLASSES, INERT, ONLY, SOLVER
+from diffusion_engine.adapters.diffusers.classes import CLASSES, INERT, ONLY
 from diffusion_engine.processes import FlowMatching, grids
 
 NET = diffusers.UNet2DModel(
@@ -152,7 +152,7 @@ def test_labels_of_straight_paths_are_cut_off_alike():
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_field_is_known(name):
     own = {k: p.default for k, p in inspect.signature(class_of(name).__init__).parameters.items()}
-    assert own.keys() - {"self"} <= {*CLASSES[name].fields, *SOLVER, *INERT}
+    assert own.keys() - {"self"} <= {*CLASSES[name].fields, *INERT}
     assert {k: own[k] for k in CLASSES[name].fields} == dict(CLASSES[name].fields)
 
 

@@ -1,99 +1,188 @@
-"""The levels that diffusers' schedulers visit, in families of classes, with the end of the run."""
+"""The levels that diffusers' schedulers visit, in families of classes: steps + 1 points, the end among them.
+
+Tables, levels and labels have float32's rounding where diffusers has it: labels that are cut off to whole
+numbers, and levels next to pure noise, hang on it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from ...processes import Discrete, FlowMatching, GaussianProcess, Point
-from ...processes.grids import distilled
+from ...processes import EDM, Discrete, FlowMatching, GaussianProcess, Point
+from .quantile import beta_quantile
 
 Fields = Mapping[str, Any]
 Array = np.ndarray
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a run is asked beside its steps: diffusers' set_timesteps has the same names."""
+
+    timesteps: Sequence[float] | None = None
+    sigmas: Sequence[float] | None = None
+    mu: float | None = None
+
+
+NOTHING = Asked()
+
+
+@dataclass(frozen=True)
+class Table:
+    """sigma / alpha of every timestep of a table, float32."""
+
+    ratios: Array
+
+    @classmethod
+    def of(cls, process: Discrete) -> Table:
+        bar = np.asarray(process.alpha_bar, np.float32)
+        bar[-1] = bar[-1] or np.float32(2.0**-24)
+        return cls(np.sqrt((np.float32(1.0) - bar) / bar))
+
+    def place(self, ratio: float) -> float:
+        """The timestep of a level, interpolated in its logarithm and held within the table."""
+        logs = np.log(self.ratios)
+        log = np.log(np.maximum(ratio, 1e-10))
+        low = min(int(np.cumsum(log >= logs).argmax()), len(logs) - 2)
+        share = np.clip((logs[low] - log) / (logs[low] - logs[low + 1]), 0.0, 1.0)
+        return float((1.0 - share) * low + share * (low + 1))
+
+    def at(self, times: Array) -> Array:
+        """The levels of timesteps, interpolated in sigma / alpha."""
+        return np.interp(times, np.arange(len(self.ratios)), self.ratios)
+
+
 def spaced(c: Fields, n: int, last: int, extra: int = 0) -> Array:
-    """n timesteps of a table that ends before `last`, noisiest first, of a spacing that has n + extra."""
+    """n timesteps of a table that ends before `last`, noisiest first, of a spacing that has n + extra.
+
+    Raises ValueError where they lie outside the table.
+    """
     count, spacing = c["num_train_timesteps"], c.get("timestep_spacing", "linspace")
+    offset = c.get("steps_offset", 0) if spacing == "leading" else 0
     if spacing == "linspace":
-        times: Array = np.linspace(0.0, last - 1.0, n + extra)[::-1]
+        times: Array = np.linspace(0.0, last - 1.0, n + extra)[::-1][:n]
     elif spacing == "leading":
-        times = np.arange(n + extra)[::-1] * float(last // (n + extra)) + c["steps_offset"]
+        times = np.arange(n + extra)[::-1][:n] * float(last // (n + extra)) + offset
     else:
         times = np.round(np.arange(float(last), 0.0, -count / n)) - 1.0
     if n > count or times[0] > count - 1.0:
         raise ValueError(
-            f"{n} steps of timestep_spacing={spacing!r} with steps_offset={c.get('steps_offset', 0)} begin "
-            f"outside the {count} timesteps; ask for fewer"
+            f"{n} steps of timestep_spacing={spacing!r} with steps_offset={offset} begin outside the "
+            f"num_train_timesteps={count} of the table; ask for fewer"
         )
-    return times[:n]
+    return times
 
 
-def ended(made: list[Point], end: Point) -> list[Point]:
-    """A run with its end. A step that stays on its level changes nothing: it is left out."""
-    return made if math.isclose(made[-1].lam, end.lam, abs_tol=1e-6) else [*made, end]
+def chosen(c: Fields, n: int, given: Asked, extra: int = 0, last: int | None = None) -> Array:
+    """The timesteps that were given, or those of the spacing."""
+    count = c["num_train_timesteps"]
+    if given.timesteps is None:
+        return spaced(c, n, count if last is None else last, extra)
+    times = np.asarray(given.timesteps, np.float64)
+    if not (times[0] <= count - 1 and times[-1] >= 0):
+        raise ValueError(
+            f"timesteps go from {times[0]:g} to {times[-1]:g}, and the table's are 0 to {count - 1}"
+        )
+    return times
 
 
-def strided(c: Fields, process: Discrete, n: int) -> list[Point]:
+def strided(c: Fields, process: Discrete, n: int, given: Asked = NOTHING) -> list[Point]:
     """DDIM, DDPM, PNDM: whole timesteps, then alpha_bar of 1, or the first of the table."""
-    times = np.round(spaced(c, n, c["num_train_timesteps"]))
-    zero = c.get("set_alpha_to_one", True)
-    return ended([process.at(t) for t in times], process.clean if zero else process.at(0.0))
+    times = np.round(chosen(c, n, given))
+    end = process.clean if c.get("set_alpha_to_one", True) else process.at(0.0)
+    return [*(process.at(t) for t in times), end]
 
 
-def few(c: Fields, process: Discrete, n: int, zero: bool = True) -> list[Point]:
-    """LCM and TCD: places of the distillation's timesteps."""
-    made = [process.at(t) for t in distilled(process, n, c["original_inference_steps"])]
-    return ended(made, process.clean if zero else process.at(0.0))
-
-
-def along(kind: str, high: float, low: float, n: int) -> Array:
-    """n levels from high to low."""
-    if kind == "use_karras_sigmas":
-        made = np.linspace(high ** (1 / 7), low ** (1 / 7), n) ** 7
+def few(c: Fields, process: Discrete, n: int, given: Asked = NOTHING) -> list[Point]:
+    """LCM: places of the distillation's timesteps."""
+    if given.timesteps is not None:
+        times = chosen(c, n, given)
     else:
-        made = np.exp(np.linspace(math.log(high), math.log(low), n))
-    made[-1], made[0] = low, high
-    return made
+        count, original = c["num_train_timesteps"], c["original_inference_steps"]
+        if not n <= original <= count:
+            raise ValueError(
+                f"{n} steps of original_inference_steps={original} of num_train_timesteps={count}: each is "
+                "at most the next"
+            )
+        own = np.arange(original, 0.0, -1.0) * (count // original) - 1.0
+        times = own[np.floor(np.linspace(0, original, n, endpoint=False)).astype(int)]
+    return [*(process.at(t) for t in times), process.clean]
+
+
+FLAGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
 
 
 def asked(c: Fields) -> list[str]:
     """The fields that ask for other levels than those of timesteps."""
-    flags = ("use_karras_sigmas", "use_exponential_sigmas", "use_lu_lambdas", "use_flow_sigmas")
-    return [flag for flag in flags if c.get(flag)]
+    return [flag for flag in (*FLAGS, "use_flow_sigmas") if c.get(flag)]
 
 
-def labelled(process: Discrete, ratios: Array, label: Callable[[float], float]) -> list[Point]:
-    """The points of levels, told the label that a class makes of the level's place in the table."""
-    made = [process.at_ratio(g) for g in ratios.tolist()]
-    # The last timestep's, though a terminal 4096 may not be the largest.
-    if ratios[0] == process.ratios[-1]:
-        made[0] = process.noisiest
-    return [replace(at, t=float(label(at.t))) for at in made]
+def along(kind: str, high: float, low: float, n: int, rho: float = 7.0) -> Array:
+    """n levels from high to low."""
+    if kind == "use_karras_sigmas":
+        ends = high ** (1.0 / rho), low ** (1.0 / rho)
+        return (ends[0] + np.linspace(0.0, 1.0, n) * (ends[1] - ends[0])) ** rho
+    if kind == "use_beta_sigmas":
+        places = beta_quantile(1.0 - np.linspace(0.0, 1.0, n), 0.6)
+        return low + places * (high - low)
+    return np.exp(np.linspace(math.log(high), math.log(low), n))
 
 
-def _ends(c: Fields, ratios: Array) -> tuple[float, float]:
-    """The levels that Karras and exponential ones run between."""
-    high, low = c.get("sigma_max"), c.get("sigma_min")
-    return ratios[0] if high is None else high, ratios[-1] if low is None else low
+def between(c: Fields, kind: str, levels: Array, n: int) -> Array:
+    """n levels of a kind between the ends of others, or between sigma_max and sigma_min."""
+    high, low = (
+        (None, None) if kind == "use_lu_lambdas" else (c.get("sigma_max"), c.get("sigma_min"))
+    )
+    high = float(levels[0]) if high is None else high
+    return along(kind, high, float(levels[-1]) if low is None else low, n)
 
 
-def interpolated(c: Fields, process: Discrete, n: int, rounds: tuple[str, ...] = ()) -> list[Point]:
+def labelled(process: Discrete, ratios: Array, times: Sequence[float] | Array) -> list[Point]:
+    """The points of levels, with what the network is told for them."""
+    made = [process.at_ratio(g) for g in np.asarray(ratios, np.float32).tolist()]
+    return [replace(at, t=float(t)) for at, t in zip(made, times, strict=True)]
+
+
+def ending(c: Fields, process: Discrete, usual: str = "zero") -> Point:
+    """The end of a run on a table: clean data, or the first timestep."""
+    return process.clean if c.get("final_sigmas_type", usual) == "zero" else process.at(0.0)
+
+
+def interpolated(
+    c: Fields, process: Discrete, n: int, given: Asked = NOTHING, rounds: tuple[str, ...] = ()
+) -> list[Point]:
     """Euler, Heun, LMS and the like: fractional timesteps whose sigma is interpolated."""
-    times = spaced(c, n, c["num_train_timesteps"])
-    ratios = np.interp(times, np.arange(float(len(process.ratios))), process.ratios)
-    if flags := asked(c):
-        label = round if flags[0] in rounds else float
-        made = labelled(process, along(flags[0], *_ends(c, ratios), n), label)
-    else:
-        levels = zip(ratios.tolist(), times.tolist(), strict=True)
-        made = [replace(process.at_ratio(g), t=t) for g, t in levels]
-    zero = c.get("final_sigmas_type", "zero") == "zero"
-    return ended(made, process.clean if zero else process.at(0.0))
+    table, flags = Table.of(process), asked(c)
+    if given.sigmas is not None:
+        levels = np.asarray(given.sigmas, np.float32)
+        return closed(
+            process,
+            labelled(process, levels[:-1], [table.place(g) for g in levels[:-1]]),
+            levels[-1],
+        )
+    times = np.float32(chosen(c, n, given))
+    levels, end = table.at(times), ending(c, process)
+    if c.get("interpolation_type", "linear") == "log_linear":
+        ends = np.log(table.ratios[[-1, 0]])
+        levels = np.exp(np.linspace(*ends, n + 1, dtype=np.float32))
+        if not flags:
+            return closed(process, labelled(process, levels[:-1], times), levels[-1])
+    if flags:
+        levels = between(c, flags[0], levels, n)
+        times = np.array([table.place(g) for g in levels])
+        times = np.round(times) if flags[0] in rounds else times
+    return [*labelled(process, levels, times), end]
+
+
+def closed(process: Discrete, made: list[Point], end: float) -> list[Point]:
+    """A run with the level of its end."""
+    return [*made, process.at_ratio(float(end)) if end > 0.0 else process.clean]
 
 
 ROUNDED = ("use_karras_sigmas", "use_lu_lambdas")
@@ -103,50 +192,48 @@ def whole(
     c: Fields,
     process: GaussianProcess,
     n: int,
+    given: Asked = NOTHING,
     rounds: tuple[str, ...] = ROUNDED,
     stays: bool = False,
 ) -> list[Point]:
-    """DPM-Solver, DEIS, UniPC and SA-Solver: timesteps of a run of n + 1 without the last, told whole.
+    """DPM-Solver, DEIS, UniPC: timesteps of a run of n + 1 without the last, told whole.
 
     rounds  the fields whose labels are rounded; others are cut off
     stays   with other levels than those of timesteps, "sigma_min" ends on the last of them
     """
-    zero = c.get("final_sigmas_type", "sigma_min") == "zero"
     if isinstance(process, FlowMatching):
-        made = flow_sigmas(c, n)
-        return ended(made, process.clean if zero else made[-1])
+        made = flow_sigmas(c, n, given)
+        zero = c.get("final_sigmas_type", "sigma_min") == "zero"
+        return [*made, process.clean if zero else made[-1]]
     assert isinstance(process, Discrete)
+    table, end = Table.of(process), ending(c, process, "sigma_min")
     if flags := asked(c):
-        label = round if flags[0] in rounds else math.floor
-        made = labelled(process, along(flags[0], *_ends(c, process.ratios[::-1]), n), label)
-        return ended(made, process.clean if zero else made[-1] if stays else process.at(0.0))
-    clipped = int(np.sum(-np.log(process.ratios) < c.get("lambda_min_clipped", -math.inf)))
+        levels = between(c, flags[0], table.ratios[::-1], n)
+        times = np.array([table.place(g) for g in levels])
+        times = np.round(times) if flags[0] in rounds else times
+        made = labelled(process, levels, np.floor(times))
+        return [*made, made[-1] if stays and end.sigma else end]
+    limit = c.get("lambda_min_clipped", -math.inf)
+    clipped = int(np.sum(-np.log(table.ratios) < limit))
     extra = 0 if c.get("timestep_spacing") == "trailing" else 1
-    times = np.round(spaced(c, n, c["num_train_timesteps"] - clipped, extra)).astype(int)
-    made = [replace(process.at_ratio(process.ratios[t]), t=float(t)) for t in times]
-    return ended(made, process.clean if zero else process.at(0.0))
+    times = np.round(chosen(c, n, given, extra, c["num_train_timesteps"] - clipped))
+    return [*labelled(process, table.at(times), times), end]
 
 
-def multistep(c: Fields, process: GaussianProcess, n: int) -> list[Point]:
+def multistep(c: Fields, process: GaussianProcess, n: int, given: Asked = NOTHING) -> list[Point]:
     """DPM-Solver's of several steps: of a cosine table all labels are cut off."""
-    return whole(c, process, n, () if c["beta_schedule"] == "squaredcos_cap_v2" else ROUNDED)
+    cut = c["beta_schedule"] == "squaredcos_cap_v2"
+    return whole(c, process, n, given, () if cut else ROUNDED)
 
 
-def flow_sigmas(c: Fields, n: int) -> list[Point]:
-    """use_flow_sigmas: the levels of straight paths; UniPC starts at all noise but 1e-6."""
-    count, unipc = c["num_train_timesteps"], "shift_terminal" in c
-    if unipc:
-        sigmas = shift(np.linspace(1.0, 1.0 / count, n + 1)[:-1], c["flow_shift"])
-        sigmas = stretch(sigmas, c["shift_terminal"])
-        sigmas[0] -= 1e-6 * (abs(sigmas[0] - 1.0) < 1e-6)
-    else:
-        # In this order of operations, for the labels that are cut off below.
-        sigmas = shift(1.0 - np.linspace(1.0, 1.0 / count, n + 1)[:0:-1], c["flow_shift"])
-    return [Point(math.floor(s * count) / count, 1.0 - s, s) for s in sigmas.tolist()]
-
-
-def shift(sigmas: Array, by: float) -> Array:
-    """by s / (1 + (by - 1) s) (Esser et al. 2024, eq. 23)."""
+def shifted(c: Fields, sigmas: Array, given: Asked, field: str) -> Array:
+    """by s / (1 + (by - 1) s) (Esser et al. 2024, eq. 23), `by` being e^mu where mu is given."""
+    if c.get("use_dynamic_shifting") and given.mu is None and field == "shift":
+        raise ValueError("use_dynamic_shifting of the scheduler takes its shift from mu: give mu=")
+    by = c[field]
+    if given.mu is not None:
+        linear = c.get("time_shift_type") == "linear"
+        by = given.mu if linear else math.exp(given.mu)
     return by * sigmas / (1.0 + (by - 1.0) * sigmas)
 
 
@@ -155,11 +242,73 @@ def stretch(sigmas: Array, last: float | None) -> Array:
     return 1.0 - (1.0 - sigmas) * (1.0 - last) / (1.0 - sigmas[-1]) if last else sigmas
 
 
-def flow(c: Fields, process: FlowMatching, n: int) -> list[Point]:
+def straight(sigmas: Array, times: Sequence[float] | Array, count: int) -> list[Point]:
+    """The points of straight paths, told count t."""
+    levels = np.asarray(sigmas, np.float32).tolist()
+    return [Point(float(t) / count, 1.0 - s, s) for s, t in zip(levels, times, strict=True)]
+
+
+def flow_sigmas(c: Fields, n: int, given: Asked) -> list[Point]:
+    """use_flow_sigmas: the levels of straight paths; UniPC starts at all noise but 1e-6."""
+    count, unipc = c["num_train_timesteps"], "shift_terminal" in c
+    if unipc:
+        sigmas = np.linspace(1.0, 1.0 / count, n + 1)[:-1]
+        if given.sigmas is not None:
+            sigmas = np.asarray(given.sigmas, np.float64)
+        sigmas = stretch(shifted(c, sigmas, given, "flow_shift"), c["shift_terminal"])
+        sigmas[0] -= 1e-6 * (abs(sigmas[0] - 1.0) < 1e-6)
+    else:
+        # In this order of operations, for the labels that are cut off below.
+        sigmas = shifted(c, 1.0 - np.linspace(1.0, 1.0 / count, n + 1)[:0:-1], given, "flow_shift")
+    return straight(sigmas, np.floor(sigmas * count), count)
+
+
+def flow(c: Fields, process: FlowMatching, n: int, given: Asked = NOTHING) -> list[Point]:
     """Flow matching: uniform from 1 to the shifted last level of training, and shifted again."""
-    first, by = 1.0 / c["num_train_timesteps"], c["shift"]
-    sigmas = shift(np.linspace(1.0, float(shift(np.array(first), by)), n), by)
+    count, by = c["num_train_timesteps"], c["shift"]
+    times = None if given.timesteps is None else np.asarray(given.timesteps, np.float32)
+    if given.sigmas is not None:
+        sigmas = np.asarray(given.sigmas, np.float32)
+    elif times is not None:
+        sigmas = times / count
+    else:
+        ends = np.array([1.0, np.float32(1.0 / count)])
+        if not c.get("use_dynamic_shifting"):
+            ends = by * ends / (1.0 + (by - 1.0) * ends)
+        sigmas = np.linspace(*ends, n)
+    sigmas = shifted(c, sigmas, given, "shift")
     sigmas = stretch(sigmas, c.get("shift_terminal"))
     if flags := asked(c):
-        sigmas = along(flags[0], sigmas[0], sigmas[-1], n)
-    return [*map(process.at, np.minimum(sigmas, 1.0)), process.clean]
+        sigmas = between(c, flags[0], sigmas, n)
+    sigmas = np.minimum(np.float32(sigmas), np.float32(1.0))
+    return [*straight(sigmas, sigmas * count if times is None else times, count), process.clean]
+
+
+def edm(c: Fields, process: EDM, n: int, given: Asked = NOTHING) -> list[Point]:
+    """EDM's: Karras or exponential levels from sigma_max to sigma_min."""
+    if given.sigmas is not None:
+        levels = np.asarray(given.sigmas, np.float64)
+        n = len(levels)
+    kind = f"use_{c['sigma_schedule']}_sigmas"
+    levels = along(kind, c["sigma_max"], c["sigma_min"], n, c.get("rho", 7.0))
+    made = [Point(g, 1.0, g) for g in np.float32(levels).tolist()]
+    return [*made, process.clean if c["final_sigmas_type"] == "zero" else made[-1]]
+
+
+Levels = Callable[[Fields, Any, int, Asked], list[Point]]
+LEAST = 1e-9  # of a level, by which a step that stays on it is made to fall
+
+
+def falling(name: str, made: list[Point]) -> tuple[Point, ...]:
+    """A run whose last step may stay on its level, as one that falls. Raises ValueError where levels rise."""
+    last, end = made[-2:]
+    if math.isclose(last.lam, end.lam, abs_tol=1e-6):
+        made = [*made[:-1], replace(last, sigma=last.sigma * (1.0 - LEAST))]
+    for i, (a, b) in enumerate(pairwise(made)):
+        if not b.lam > a.lam:
+            kind = "stay" if b.lam == a.lam else "rise"
+            raise ValueError(
+                f"the sigmas of {name} {kind} at entry {i + 1}, {a.ratio:g} and then {b.ratio:g}, and a run "
+                "goes from noise to data: ask for fewer steps, or for other levels"
+            )
+    return tuple(made)

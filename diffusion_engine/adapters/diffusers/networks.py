@@ -4,11 +4,9 @@ imported."""
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from ... import checks
@@ -16,16 +14,9 @@ from ...networks.condition import ScaleEmbedding
 from ...networks.decoder import Decoder
 from ...networks.network import OPTIONS, ScoreNetwork
 from ...networks.wrapper import Wrapper
-from ...processes import Discrete, FlowMatching, GaussianProcess, Point
-from .classes import Fields, Levels, understood
+from .classes import Levels, understood
+from .tables import learned
 
-PREDICTIONS = {
-    "epsilon": "eps",
-    "v_prediction": "v",
-    "sample": "x0",
-    "original_sample": "x0",
-    "flow_prediction": "flow",
-}
 # Keywords of a forward that may be conditions, and the fields without one of which it does not read them.
 OWN: dict[str, tuple[str, ...]] = {
     "encoder_hidden_states": (),
@@ -110,8 +101,8 @@ def from_diffusers(module: nn.Module, scheduler: Any, **options: Any) -> ScoreNe
     asks for what is not taken over, and at a condition that the module does not read.
     """
     checks.names("from_diffusers", options, OPTIONS)
-    config = _config("scheduler", scheduler)
-    about = _config("module", module)
+    config, name = configuration("scheduler", scheduler)
+    about, _ = configuration("module", module)
     channels, size = about.get("in_channels"), about.get("sample_size")
     outputs = about.get("out_channels") or channels
     if not isinstance(channels, int) or (size is None and "shape" not in options):
@@ -125,24 +116,19 @@ def from_diffusers(module: nn.Module, scheduler: Any, **options: Any) -> ScoreNe
             "as many as its state has, or twice as many with a learned variance. Wrap one that also reads a "
             "mask or another image in a module that adds those channels"
         )
-    # What a scheduler is says its class: its configuration may be kept from another's.
-    name = config.get("_class_name", "") if scheduler is config else type(scheduler).__name__
     fields = understood(name, config)
-    process, label = _process(fields)
-    kind = fields.get("prediction_type", "flow_prediction")
-    if kind not in PREDICTIONS:
-        raise ValueError(f"prediction_type={kind!r} is none of {', '.join(PREDICTIONS)}")
+    rule = learned(fields)
     pixel = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
     classes = about.get("num_embeds_ada_norm") or about.get("num_class_embeds")
     text = about.get("cross_attention_dim") is not None and "encoder_hid_dim" in about
     found: dict[str, Any] = {
         "shape": (channels, *pixel),
-        "prediction": PREDICTIONS[kind],
-        "label": label,
+        "prediction": rule.prediction,
+        "label": rule.label,
         "classes": classes,
         # DiT's table of classes has one more entry, for none.
         "null": classes if about.get("num_embeds_ada_norm") else None,
-        "clip": _clip(fields),
+        "clip": rule.clip,
         "grid": Levels(name, fields),
         "name": type(module).__name__,
         "variance": _variance(config, about) if outputs != channels else None,
@@ -153,59 +139,20 @@ def from_diffusers(module: nn.Module, scheduler: Any, **options: Any) -> ScoreNe
     model.train(module.training)
     if isinstance(null := options.get("null"), Mapping):
         model.check(null)
-    return ScoreNetwork(model, process, **{**found, **options})
+    return ScoreNetwork(model, rule.process, **{**found, **options})
 
 
-def _config(name: str, given: Any) -> Mapping[str, Any]:
+def configuration(name: str, given: Any) -> tuple[Mapping[str, Any], str]:
+    """The configuration of an object of diffusers, or what was saved of it, and the class.
+
+    What an object is says its class: its configuration may be kept from another's.
+    """
     config = getattr(given, "config", given)
     if not isinstance(config, Mapping):
         raise ValueError(
             f"{name}={type(given).__name__} has no configuration: give " + SOUGHT[name]
         )
-    return config
-
-
-def _of_count(n: int, at: Point) -> float:
-    return n * at.t
-
-
-def _process(fields: Fields) -> tuple[GaussianProcess, str | Callable[[Point], float]]:
-    """The noise a scheduler's configuration describes, and what its networks are told for the time."""
-    n = fields["num_train_timesteps"]
-    if "shift" in fields or fields.get("use_flow_sigmas"):
-        return FlowMatching(), "1000t" if n == 1000 else partial(_of_count, n)
-    low, high, name = fields["beta_start"], fields["beta_end"], fields["beta_schedule"]
-    if fields["trained_betas"] is not None:
-        process = Discrete.from_betas(np.asarray(fields["trained_betas"]))
-    elif name == "linear":
-        process = Discrete.linear(n, low, high)
-    elif name == "scaled_linear":
-        process = Discrete.scaled_linear(n, low, high)
-    elif name == "squaredcos_cap_v2":
-        process = Discrete.cosine(n)
-    elif name == "sigmoid":
-        x = np.linspace(-6.0, 6.0, n)
-        process = Discrete.from_betas(low + (high - low) / (1.0 + np.exp(-x)))
-    else:
-        raise ValueError(
-            f"beta_schedule={name!r} is not known; give trained_betas in the configuration"
-        )
-    if len(process.alpha_bar) != n:
-        raise ValueError(
-            f"trained_betas has {len(process.alpha_bar)} entries and num_train_timesteps is {n}: say the same"
-        )
-    logs = (
-        fields.get("timestep_type") == "continuous" and fields["prediction_type"] == "v_prediction"
-    )
-    zero = fields.get("rescale_betas_zero_snr")
-    return process.zero_terminal_snr() if zero else process, "log_sigma/4" if logs else "t"
-
-
-def _clip(fields: Fields) -> tuple[float, float] | None:
-    if not fields.get("clip_sample"):
-        return None
-    size = float(fields["clip_sample_range"])
-    return -size, size
+    return config, config.get("_class_name", "") if given is config else type(given).__name__
 
 
 def _variance(config: Mapping[str, Any], about: Mapping[str, Any]) -> str | None:
@@ -230,7 +177,7 @@ class VAE(nn.Module):
 def decoder_from_diffusers(vae: nn.Module, **options: Any) -> Decoder:
     """The decoder of `vae`, diffusers' AutoencoderKL or its like, by its config; options as in Decoder."""
     checks.names("decoder_from_diffusers", options, DECODER)
-    about = _config("vae", vae)
+    about, _ = configuration("vae", vae)
     if not hasattr(vae, "decode") or "latent_channels" not in about:
         raise ValueError(
             f"{type(vae).__name__} is no autoencoder of diffusers: give an AutoencoderKL"

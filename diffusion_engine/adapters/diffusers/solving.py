@@ -1,0 +1,289 @@
+"""The solver that a scheduler class is, with its options, by the class's fields.
+
+A function of (fields, run) gives a Choice. What diffusers does otherwise than the formula says is a note, and
+`published` says which of both is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from ... import checks
+from ...processes import Point
+from .levels import Fields
+from .published import StridedDDIM
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a choice needs to know of a run: its whole points, where it begins among them, what is passed to
+    the scheduler's step, and whether diffusers is followed where it is wrong."""
+
+    points: tuple[Point, ...]
+    begin: int = 0
+    step: Mapping[str, Any] = field(default_factory=dict)
+    published: bool = True
+
+    @property
+    def n(self) -> int:
+        """The steps of the whole run."""
+        return len(self.points) - 1
+
+    def take(self, *names: str) -> dict[str, Any]:
+        """Those of what is passed to `step`. Raises ValueError on another."""
+        checks.names("the scheduler's step", self.step, names)
+        return {name: self.step[name] for name in names if name in self.step}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A solver's name, or an object, its options, and what is to be said."""
+
+    solver: Any
+    options: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def named(name: str) -> Callable[[Fields, Run], Choice]:
+    """A class that is one solver without options."""
+
+    def choose(c: Fields, run: Run) -> Choice:
+        run.take()
+        return Choice(name)
+
+    return choose
+
+
+def one_of(c: Fields, name: str, *values: Any) -> Any:
+    """A field's value. Raises ValueError where it is none of these."""
+    if c[name] not in values:
+        raise ValueError(
+            f"the scheduler's {name}={c[name]!r} is none of {', '.join(map(repr, values))}"
+        )
+    return c[name]
+
+
+STRIDES = (
+    "diffusers' {} steps from t to t - {} whatever the next timestep of its list is, which here differs: its "
+    "steps end on other levels than the next ones begin on (published=True); published=False steps from each "
+    "timestep to the next"
+)
+
+
+def stride(c: Fields, run: Run) -> int | None:
+    """num_train_timesteps // n, where the timesteps do not keep to it."""
+    by = c["num_train_timesteps"] // run.n
+    times = [p.t for p in run.points[:-1]]
+    kept = all(a - b == by for a, b in pairwise(times)) and times[-1] < by
+    return None if kept else by
+
+
+def ddim(c: Fields, run: Run) -> Choice:
+    step = run.take("eta", "use_clipped_model_output")
+    options = {
+        "eta": step.get("eta", 0.0),
+        "clipped_eps": bool(step.get("use_clipped_model_output", False)),
+    }
+    by = stride(c, run)
+    if by is None:
+        return Choice("ddim", options)
+    notes = (STRIDES.format("DDIM", by),)
+    if run.published:
+        return Choice(StridedDDIM(stride=by, **options), {}, notes)
+    return Choice("ddim", options, notes)
+
+
+LAST_NOISE = (
+    "diffusers adds noise of fixed_large to the clean x where the last timestep is above 0 (published=True); "
+    "published=False leaves the last x as it is"
+)
+
+
+def ddpm(c: Fields, run: Run) -> Choice:
+    run.take()
+    kind = one_of(
+        c, "variance_type", "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned",
+        "learned_range",
+    )  # fmt: skip
+    if kind == "fixed_large_log":
+        raise ValueError(
+            "variance_type='fixed_large_log' of the scheduler takes the root of a negative logarithm, which "
+            "is no number: give 'fixed_large'"
+        )
+    if kind == "learned" and run.published:
+        raise ValueError(
+            "variance_type='learned' of diffusers' DDPM takes the network's output for the variance, where "
+            "it is trained as its logarithm: no table has the root of an output; published=False takes the "
+            "logarithm"
+        )
+    options: dict[str, Any] = {"variance": kind.removesuffix("_log")}
+    if kind != "fixed_large" or run.points[-2].t == 0.0:
+        return Choice("ddpm", options)
+    return Choice("ddpm", options | {"last_noise": run.published}, (LAST_NOISE,))
+
+
+MIXES_V = (
+    "diffusers' PNDM mixes the predictions v of several times, each of which is of its own axes "
+    "(published=True); published=False mixes their eps"
+)
+
+
+def pndm(c: Fields, run: Run) -> Choice:
+    run.take()
+    notes: tuple[str, ...] = ()
+    options: dict[str, Any] = {}
+    if one_of(c, "prediction_type", "epsilon", "v_prediction") == "v_prediction":
+        options, notes = {"mixes": "v" if run.published else "eps"}, (MIXES_V,)
+    if by := stride(c, run):
+        notes += (
+            f"diffusers' PNDM steps from t to t - {by} whatever the next timestep of its list is, which here "
+            "differs; here it steps from each timestep to the next",
+        )
+    if run.begin:
+        notes += (
+            "diffusers cuts its list of timesteps, one of which it has twice, and so misses a step of image "
+            "to image; here none is missed",
+        )
+    if c["skip_prk_steps"]:
+        return Choice("plms", options, notes)
+    return Choice("pndm", options | {"published": run.published}, notes)
+
+
+def lcm(c: Fields, run: Run) -> Choice:
+    run.take()
+    original = int(c["original_inference_steps"])
+    return Choice("lcm", {"scaling": float(c["timestep_scaling"]), "original": original})
+
+
+CHURN = ("s_churn", "s_tmin", "s_tmax", "s_noise")
+
+
+def euler(c: Fields, run: Run) -> Choice:
+    step = run.take(*CHURN)
+    if not step.get("s_churn"):
+        return Choice("euler")
+    if c["prediction_type"] == "v_prediction":
+        raise ValueError(
+            "s_churn with prediction_type='v_prediction': diffusers' Euler takes the level before the churn "
+            "for v and the one behind it for x; give s_churn=0"
+        )
+    return Choice("euler", step | {"call_before_noise": True})
+
+
+def lms(c: Fields, run: Run) -> Choice:
+    return Choice("lms", {"max_order": run.take("order").get("order", 4)})
+
+
+def sde(c: Fields, run: Run) -> Choice:
+    step = run.take("s_noise")
+    note = "diffusers' Brownian path has sigma for its clock, and here e^(2 lam), in which it is Brownian"
+    return Choice("dpmpp_sde", step, (note,))
+
+
+def flow_euler(c: Fields, run: Run) -> Choice:
+    run.take(*CHURN)  # which diffusers takes and does not read
+    return Choice("flow_renoised" if c["stochastic_sampling"] else "euler")
+
+
+def variant(c: Fields) -> str:
+    """Of DPM-Solver: names of other classes' formulas count as midpoint, as in diffusers."""
+    kind = one_of(c, "solver_type", "midpoint", "heun", "logrho", "bh1", "bh2")
+    return kind if kind == "heun" else "midpoint"
+
+
+def lowered(c: Fields, run: Run) -> bool:
+    """Whether the last orders fall: only in short runs."""
+    return bool(c["lower_order_final"]) and run.n < 15
+
+
+FLIPPED = (
+    "diffusers' third-order step of sde-dpmsolver++ weighs D2 with -1/2 where the expansion has +1/2 "
+    "(published=True); published=False has +1/2"
+)
+
+
+def multistep(c: Fields, run: Run) -> Choice:
+    run.take()
+    kind = algorithm(c, "dpmsolver++", "sde-dpmsolver++", "dpmsolver", "sde-dpmsolver")
+    order = one_of(c, "solver_order", 1, 2, 3)
+    ends = lowered(c, run)
+    euler_last = bool(c["euler_at_final"])
+    if order == 1 and kind != "sde-dpmsolver":
+        return Choice("ddim", {"eta": 1.0 if kind == "sde-dpmsolver++" else 0.0})
+    options: dict[str, Any] = {"variant": variant(c), "lower_order_final": euler_last or ends}
+    third = options | {"lower_order_final": ends, "euler_at_final": euler_last, "kappa": 1.0}
+    if kind == "dpmsolver++":
+        return Choice("dpmpp_2m", options) if order == 2 else Choice("dpmpp_3m", third)
+    if kind == "dpmsolver":
+        return Choice("dpm_solver_2m", options) if order == 2 else Choice("dpm_solver_3m", third)
+    if kind == "sde-dpmsolver":
+        if order == 3:
+            raise ValueError(
+                "solver_order=3 of algorithm_type='sde-dpmsolver' is no formula of diffusers: give 2"
+            )
+        return Choice("dpm_solver_sde", options | {"max_order": order})
+    if order == 2:
+        return Choice("dpmpp_2m_sde", options)
+    return Choice("dpmpp_3m_sde", third | {"flipped": run.published}, (FLIPPED,))
+
+
+def algorithm(c: Fields, *kinds: str) -> str:
+    """algorithm_type, "deis" being another class's word for "dpmsolver++"."""
+    kind = one_of(c, "algorithm_type", *kinds, "deis")
+    kind = "dpmsolver++" if kind == "deis" else kind
+    if not kind.endswith("++") and c["final_sigmas_type"] == "zero":
+        raise ValueError(
+            f"algorithm_type={kind!r} with final_sigmas_type='zero' of the scheduler: the formula has no end "
+            "at clean data; give 'sigma_min'"
+        )
+    return kind
+
+
+def singlestep(c: Fields, run: Run) -> Choice:
+    run.take()
+    kind = algorithm(c, "dpmsolver++", "sde-dpmsolver++", "dpmsolver")
+    order = one_of(c, "solver_order", 1, 2, 3)
+    ends = c["lower_order_final"] or run.n % order != 0 or c["final_sigmas_type"] == "zero"
+    options: dict[str, Any] = {
+        "max_order": order, "variant": variant(c), "lower_order_final": bool(ends), "begin": run.begin,
+    }  # fmt: skip
+    if kind == "dpmsolver":
+        return Choice("dpm_solver_singlestep", options)
+    if kind == "dpmsolver++":
+        return Choice("dpmpp_singlestep", options)
+    if order == 3 and options["variant"] == "heun":
+        options["flipped"] = run.published
+        return Choice("dpmpp_singlestep", options | {"eta": 1.0}, (FLIPPED,))
+    return Choice("dpmpp_singlestep", options | {"eta": 1.0})
+
+
+def deis(c: Fields, run: Run) -> Choice:
+    run.take()
+    order = one_of(c, "solver_order", 1, 2, 3)
+    return Choice(
+        "deis", {"variant": "logrho", "max_order": order, "lower_order_final": lowered(c, run)}
+    )
+
+
+BH1_AT_0 = (
+    "diffusers' last step of bh1 to sigma=0 multiplies 0 by infinity and is no number; here it ends on the "
+    "last estimate of x0"
+)
+
+
+def unipc(c: Fields, run: Run) -> Choice:
+    run.take()
+    kind = one_of(c, "solver_type", "bh1", "bh2", "midpoint", "heun", "logrho")
+    kind = kind if kind == "bh1" else "bh2"
+    options = {
+        "max_order": one_of(c, "solver_order", 1, 2, 3),
+        "variant": kind,
+        "lower_order_final": bool(c["lower_order_final"]),
+        "predict_x0": bool(c["predict_x0"]),
+        "disable_corrector": tuple(c["disable_corrector"]),
+    }
+    ends = run.points[-1].sigma == 0.0
+    return Choice("unipc", options, (BH1_AT_0,) if ends and kind == "bh1" else ())
