@@ -17,8 +17,9 @@ TIME = "timestep"
 SHARED = ("img_ids", "txt_ids")
 # What other networks add to this one's layers, anew at every step.
 ADDED = (
-    "down_block_additional_residuals", "mid_block_additional_residual", "controlnet_block_samples",
-    "down_intrablock_additional_residuals", "controlnet_single_block_samples", "block_controlnet_hidden_states",
+    "down_block_additional_residuals", "mid_block_additional_residual",
+    "down_intrablock_additional_residuals", "controlnet_block_samples", "controlnet_single_block_samples",
+    "block_controlnet_hidden_states",
 )  # fmt: skip
 EXTRA = "extra channels"  # those of the input that are not the state's
 
@@ -67,13 +68,6 @@ class Call:
         first = time.flatten()[0] if isinstance(time, Tensor) else time
         return cls(x, float(first), tensors, constant)
 
-    def halves(self, entries: int) -> tuple[dict[str, Tensor], ...]:
-        """The conditions of each branch of `entries` samples."""
-        return tuple(
-            {name: one[low : low + entries] for name, one in self.tensors.items()}
-            for low in range(0, len(self.x), entries)
-        )
-
 
 class Called(Wrapper):
     """A pipeline's network as module(x, label, **tensors): what is the same in a run is kept.
@@ -81,7 +75,9 @@ class Called(Wrapper):
     channels  of the state, along `axis`; the input may have others behind them, and so may the output
     """
 
-    def __init__(self, module: nn.Module, constant: Mapping[str, Any], channels: int, axis: int) -> None:
+    def __init__(
+        self, module: nn.Module, constant: Mapping[str, Any], channels: int, axis: int
+    ) -> None:
         super().__init__(module)
         self.constant, self.channels, self.axis = dict(constant), channels, axis
         self.train(module.training)

@@ -7,12 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
+from ....processes import Point
 from ....sampler.progress import Progress
 from ....sampler.sampler import Sampler
 from .asked import Kind
-from .called import EXTRA, Call
+from .called import Call
 from .setting import Setting
 from .whole import Bar, Schedule, noise_of
+
+STEP = ("eta", "use_clipped_model_output")  # what pipelines pass on to their scheduler's step
 
 
 class Stopped(Exception):
@@ -59,7 +62,9 @@ class Loop:
 
         def prepare_latents(*args: Any, **kwargs: Any) -> Any:
             outputs = latents(*args, **kwargs)
-            if len(outputs) == 3:  # latents, noise, and those of the image: there is a region to keep
+            if (
+                len(outputs) == 3
+            ):  # latents, noise, and those of the image: there is a region to keep
                 self._region |= {"noise": outputs[1], "known": outputs[2]}
             return outputs
 
@@ -74,27 +79,20 @@ class Loop:
         """The end of the run that begins with a call, as the scheduler's samples are."""
         branches = self._branches()
         n = len(call.x) // branches
-        eta = float(self._asked.get("eta") or 0.0)
-        setting = Setting.of(self._pipe, self._kind, call, self._schedule, eta)
-        channels, axis = setting.shape[setting.axis - 1], setting.axis
-        extra = call.x.shape[axis] - channels
-        tensors = dict(call.tensors)
-        if extra:
-            tensors[EXTRA] = call.x.narrow(axis, channels, extra)
-        each = [{k: t[low : low + n] for k, t in tensors.items()} for low in range(0, len(call.x), n)]
-        sampler = self._sampler(call, setting)
+        step = {name: self._asked[name] for name in STEP if self._asked.get(name)}
+        setting = Setting.of(self._pipe, self._kind, call, self._schedule, step)
+        sampler, latents = self._sampler(call, setting), setting.state(call.x[:n])
         start = sampler.points[0]
-        latents = call.x[:n].narrow(axis, 0, channels)
         x = latents * start.alpha if setting.found.scaled else latents
-        kept, on_step = self._inpainting(n), self._watcher(sampler, setting)
+        region = self._kept(n)
         try:
             samples = sampler.sample(
-                x=x, noised=True, batch_size=n, progress=False, on_step=on_step, **self._guided(each), **kept,
-                noise=self._noise(latents),
+                x=x, noised=True, batch_size=n, progress=False, noise=self._noise(latents, x, start),
+                on_step=self._watcher(sampler, setting), **self._guided(setting.branches(call, n)), **region,
             ).samples  # fmt: skip
         except Stopped as stopped:
             samples = stopped.x
-        if not kept:
+        if not region:
             self._pipe._interrupt = True  # pipelines that may be stopped spend nothing on the rest
         return samples
 
@@ -112,24 +110,31 @@ class Loop:
         text, other = each if self._kind.text_first else each[::-1]
         return {"compose": [(other, 1.0 - scale), (text, scale)]}
 
-    def _inpainting(self, n: int) -> dict[str, Any]:
-        """The region that the pipeline keeps between its steps."""
+    def _kept(self, n: int) -> dict[str, Any]:
+        """The region that the pipeline puts back after each of its steps."""
         if "known" not in self._region:
             return {}
         return {"mask": self._region["mask"][:n], "known": self._region["known"]}
 
-    def _noise(self, latents: Tensor) -> Callable[[int, int, Any], Tensor]:
-        """Normals as the scheduler draws them; the region's are those that it was noised with."""
-        drawn, region = noise_of(self._asked.get("generator"), latents), self._region.get("noise")
+    def _noise(self, latents: Tensor, x: Tensor, start: Point) -> Callable[[int, int, Any], Tensor]:
+        """Normals as the scheduler draws them; the region's are those that it was noised with.
+
+        Before the first call the pipeline puts nothing back: x there is as it is.
+        """
+        drawn, region = noise_of(self._asked.get("generator"), latents), self._region
 
         def noise(row: int, m: int, seeds: Any) -> Tensor:
-            return region if m == 2 and region is not None else drawn(row, m, seeds)
+            if m < 2:
+                return drawn(row, m, seeds)
+            return region["noise"] if row else (x - start.alpha * region["known"]) / start.sigma
 
         return noise
 
-    def _watcher(self, sampler: Sampler, setting: Setting) -> Callable[[Progress], None]:
-        """What is done after each step: the bar, and the user's callback."""
+    def _watcher(self, sampler: Sampler, setting: Setting) -> Callable[[Progress], None] | None:
+        """What is done after each step: the bar moves, and the user's callback is called."""
         callback, times = self._asked.get("callback_on_step_end"), iter(setting.times)
+        if callback is None and (self._bar is None or self._bar.shown.disable):
+            return None
         points = iter(sampler.points[1:])
         count = iter(range(len(sampler.points)))
 
@@ -144,8 +149,8 @@ class Loop:
             if given.get("latents", x) is not x or set(given) - {"latents"}:
                 name = next(iter(set(given) - {"latents"}), "latents")
                 raise ValueError(
-                    f"callback_on_step_end returned other {name}: the engine's loop takes nothing from it. Call "
-                    "the pipeline itself, with EngineScheduler as its scheduler"
+                    f"callback_on_step_end returned other {name}: the engine's loop takes nothing from it. "
+                    "Call the pipeline itself, with EngineScheduler as its scheduler"
                 )
             if getattr(self._pipe, "_interrupt", False):
                 raise Stopped(x)

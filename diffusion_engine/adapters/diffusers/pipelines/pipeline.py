@@ -24,7 +24,9 @@ from .whole import VAE, Network, Schedule
 KEPT = 8  # networks, and samplers, that are kept for the next call
 
 
-def run(pipe: Any, *args: Any, solver: Any = None, executor: str | Executor = "eager", **kwargs: Any) -> Any:
+def run(
+    pipe: Any, *args: Any, solver: Any = None, executor: str | Executor = "eager", **kwargs: Any
+) -> Any:
     """What `pipe(*args, **kwargs)` returns, made by the engine: accelerate_pipeline(pipe)(...), once.
 
     solver    a name, or a Solver; None is that of the pipeline's scheduler
@@ -75,7 +77,9 @@ class EnginePipeline:
         self.pipe, self.executor = pipe, executor
         self._solver, self._options = solver, dict(options)
         self._accelerate = checks.flag("accelerate", accelerate)
-        self._tile = None if tile is None else checks.whole("tile", tile, 2, "2 latents a side, or more")
+        self._tile = (
+            None if tile is None else checks.whole("tile", tile, 2, "2 latents a side, or more")
+        )
         if solver is None and options:
             raise ValueError(f"{next(iter(options))}= is an option of a solver: give solver= too")
         # The last ones, with what they were made of.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from torch import Tensor
 
 from ....networks.parameterisation import LABELS
 from ....processes import Point
 from ..like import Like, like
 from .asked import Kind
-from .called import Call
+from .called import EXTRA, Call
 from .whole import Schedule
 
 # What a scheduler's set_timesteps may be asked, beside the device.
@@ -52,7 +54,9 @@ class Setting:
     times: tuple[Any, ...]
 
     @classmethod
-    def of(cls, pipe: Any, kind: Kind, call: Call, schedule: Schedule, eta: float) -> Setting:
+    def of(
+        cls, pipe: Any, kind: Kind, call: Call, schedule: Schedule, step: Mapping[str, Any]
+    ) -> Setting:
         """Of the call with which a run begins. Raises ValueError where the scheduler is asked for what no
         solver here does."""
         scheduler, about = schedule.scheduler, getattr(pipe, kind.network).config
@@ -66,7 +70,7 @@ class Setting:
         begin = schedule.first(call.time) // order
         times = tuple(scheduler.timesteps)[begin * order :: order]
         return cls(
-            found=_like(schedule, begin, eta),
+            found=_like(schedule, begin, step),
             config=repr(sorted(scheduler.config.items(), key=str)),
             shape=tuple(shape),
             axis=axis,
@@ -76,18 +80,32 @@ class Setting:
             times=times,
         )
 
+    def state(self, x: Tensor) -> Tensor:
+        """The channels of an input that are the state."""
+        return x.narrow(self.axis, 0, self.shape[self.axis - 1])
 
-def _like(schedule: Schedule, begin: int, eta: float) -> Like:
+    def branches(self, call: Call, n: int) -> list[dict[str, Tensor]]:
+        """The conditions of each branch of n samples, with the channels that stay beside the state."""
+        channels, tensors = self.shape[self.axis - 1], dict(call.tensors)
+        if more := call.x.shape[self.axis] - channels:
+            tensors[EXTRA] = call.x.narrow(self.axis, channels, more)
+        return [
+            {name: one[low : low + n] for name, one in tensors.items()}
+            for low in range(0, len(call.x), n)
+        ]
+
+
+def _like(schedule: Schedule, begin: int, step: Mapping[str, Any]) -> Like:
     """What samples as the scheduler does from step `begin` on."""
     asked = {name: value for name, value in schedule.asked.items() if value is not None}
     asked.pop("device", None)
     steps = asked.pop("num_inference_steps", None)
     if other := sorted(asked.keys() - set(TIMES)):
         raise ValueError(
-            f"the scheduler is asked for {other[0]}={asked[other[0]]!r}, which is not taken over: leave it out"
+            f"the scheduler is asked for {other[0]}={asked[other[0]]!r}, which is not taken over: leave it "
+            "out"
         )
-    if eta:
-        asked["eta"] = eta
+    asked |= step
     found = like(schedule.scheduler, steps, **asked)
     if not begin:
         return found

@@ -18,8 +18,7 @@ class Network(nn.Module):
     """In place of a network: answers every call with the end of the run, which the first one makes.
 
     module  the network, whose attributes it has
-    made    what makes the run of a call: the samples, of a half of its entries where there are two
-    shape   of an output, where it has more channels than the state
+    made    what makes the run of a call: the samples, which are as many as a branch of it has entries
     """
 
     def __init__(self, module: nn.Module, made: Callable[[Call], Tensor]) -> None:
@@ -40,6 +39,9 @@ class Network(nn.Module):
         end = self._end.to(call.x.dtype)
         # Where the pipeline mixes two branches it mixes what is equal: u + s (c - u) = u.
         out = end.repeat(len(call.x) // len(end), *(1,) * (end.ndim - 1))
+        own = self.config.get("out_channels") or 0
+        if end.ndim == 4 and own > end.shape[1]:  # of a learned variance, which is done with
+            out = torch.cat([out, out.new_zeros(len(out), own - end.shape[1], *end.shape[2:])], 1)
         return Output(sample=out) if return_dict else (out,)
 
 
@@ -75,7 +77,9 @@ class Schedule:
 
         # Pipelines look for `eta` and `generator` in its signature.
         @wraps(self.scheduler.step)
-        def step(model_output: Tensor, timestep: Any, sample: Tensor, *_: Any, **__: Any) -> Stepped:
+        def step(
+            model_output: Tensor, timestep: Any, sample: Tensor, *_: Any, **__: Any
+        ) -> Stepped:
             # One that was asked for twice the channels answers with those of the state.
             end = model_output.narrow(1, 0, sample.shape[1])
             return Stepped((end, end))
@@ -84,7 +88,9 @@ class Schedule:
         def as_it_is(sample: Tensor, *_: Any, **__: Any) -> Tensor:
             return sample
 
-        vars(self.scheduler).update(set_timesteps=set_timesteps, step=step, scale_model_input=as_it_is)
+        vars(self.scheduler).update(
+            set_timesteps=set_timesteps, step=step, scale_model_input=as_it_is
+        )
 
     def first(self, time: float) -> int:
         """The step at which a run begins whose first call is told `time`."""
@@ -98,7 +104,9 @@ class Schedule:
 class Bar:
     """In place of the bar of a pipeline's loop: the run moves it, and not the loop."""
 
-    def __init__(self, made: Callable[..., Any], iterable: Any = None, total: int | None = None) -> None:
+    def __init__(
+        self, made: Callable[..., Any], iterable: Any = None, total: int | None = None
+    ) -> None:
         self._iterable = iterable
         self.shown = made(total=len(iterable) if total is None else total)
 
@@ -148,5 +156,3 @@ def noise_of(generator: Any, like: Tensor) -> Callable[[int, int, Any], Tensor]:
         return randn_tensor(like.shape, generator=generator, device=like.device, dtype=like.dtype)
 
     return noise
-
-
