@@ -57,11 +57,15 @@ ERROR_KEYS = (
 GENIE, ENCODING, PROFILE, SERVE = "genie.csv", "encoding.csv", "profile.csv", "serve.csv"
 NATIVE = "native.csv"
 NETWORKS = "networks.csv"  # what becomes of small networks that are recorded
+SCHEDULERS = "schedulers.csv"  # how far diffusers' schedulers and `like` are apart
 ABOUT = ("device", "threads", "torch", "commit", "date")
 GENIE_KEYS = ("quantity", "guidance", "contender", "grid", "calls", "value", *ABOUT)
 ENCODING_KEYS = ("solver", "refine", "data", "steps", "error", *ABOUT)
 PROFILE_KEYS = (
     "part", "within", "calls_per_row", "us_per_row", "share", "solver", "samples", "rows", "others", *ABOUT,
+)  # fmt: skip
+SCHEDULER_KEYS = (
+    "scheduler", "steps", "configuration", "asked", "outcome", "difference", "said",
 )  # fmt: skip
 NETWORK_KEYS = ("network", "operations", "callbacks", "refused")
 SERVE_KEYS = (
@@ -93,6 +97,7 @@ COLUMNS = {
     GENIE: GENIE_KEYS, ENCODING: ENCODING_KEYS, PROFILE: PROFILE_KEYS, SERVE: SERVE_KEYS,
     NATIVE: NATIVE_KEYS,
     NETWORKS: NETWORK_KEYS,
+    SCHEDULERS: SCHEDULER_KEYS,
 }  # fmt: skip
 
 Row = dict[str, str | int | float | None]

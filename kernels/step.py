@@ -34,7 +34,7 @@ def bind(args: StepArgs) -> Launch:
         kinds = [(o.shape, o.stride(), o.dtype, o.device, o.is_neg()) for o in outs]
         alike = tuple([(*kind, a % 16 == 0) for kind, a in zip(kinds, addresses, strict=True)])
         run = prepared.get(alike)
-        if (run is None and not outputs.readable(outs)) or any(map(outputs.overwritten, addresses)):
+        if (run is None and not outputs.readable(outs)) or outputs.overwritten(addresses):
             return launch(outputs.copied(outs))
         with device():
             if run is None:

@@ -45,6 +45,14 @@ def process_is_kept():
         yield
 
 
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path_factory, request):
+    """What is measured in a test is kept for nobody else: a folder that is made where it is written to."""
+    folder = tmp_path_factory.getbasetemp() / "cache" / f"{abs(hash(request.node.nodeid)):x}"
+    monkeypatch.setenv("DIFFUSION_ENGINE_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture(params=["scalar", "avx2", "avx512"])
 def isa(request):
     """The instructions of the CPU kernels: each that this processor has."""

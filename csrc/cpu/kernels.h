@@ -52,6 +52,7 @@ struct Kernels {
   // One of blocks.items(params), with blocks.scratch() floats of its own.
   void (*matmul)(const MatmulParams&, const MatmulBlocks& blocks, int64_t item, float* scratch);
   void (*map)(const MapPlan&, int64_t item, float* scratch);
+  uint64_t (*checksum)(const unsigned char* from, int64_t bytes);
 };
 
 extern const Kernels scalar;

@@ -2,6 +2,7 @@
 #pragma once
 #include "attention_kernel.h"
 #include "brownian_kernel.h"
+#include "checksum_kernel.h"
 #include "group_norm_kernel.h"
 #include "kernels.h"
 #include "native/conv_kernel.h"
@@ -41,7 +42,8 @@ constexpr Kernels kernels_of(const char* isa) {
           sum_channels,
           sum_rows,
           matmul,
-          map};
+          map,
+          checksum};
 }
 
 }  // namespace

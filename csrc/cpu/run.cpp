@@ -46,23 +46,20 @@ bool choose(const std::string& isa) {
   return false;
 }
 
-// Calls work(b0, b1, first, last) until every element of every sample is covered: several samples
-// at a time where they are small, parts of one where they are large. Items are handed out one by
-// one, because idle samples and busy machines make their times differ. cost is that of an element.
-template <class Work>
-static void spread(int64_t batch, int64_t size, int64_t cost, Work work) {
-  if (batch <= 0 || size <= 0) return;
-  const int64_t parts = std::max<int64_t>(1, size / GRAIN);
-  const int64_t part = ((size + parts - 1) / parts + GRAIN / 16 - 1) / (GRAIN / 16) * (GRAIN / 16);
-  const int64_t group = std::max<int64_t>(1, GRAIN / size);
-  const int64_t groups = (batch + group - 1) / group, items = groups * parts;
-  const int64_t wanted = std::min(batch * size * cost / PER_THREAD, items);
+Items::Items(int64_t batch, int64_t size, int64_t cost) : batch(batch), size(size), work(batch * size * cost) {
+  parts = std::max<int64_t>(1, size / GRAIN);
+  part = ((size + parts - 1) / parts + GRAIN / 16 - 1) / (GRAIN / 16) * (GRAIN / 16);
+  group = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, size));
+  count = batch <= 0 || size <= 0 ? 0 : (batch + group - 1) / group * parts;
+}
+
+// Every item, on threads of OpenMP's.
+template <class Run>
+static void spread(const Items& items, Run run) {
+  const int64_t wanted = std::min(items.work / PER_THREAD, items.count);
   const int threads = (int)std::max<int64_t>(1, std::min<int64_t>(omp_get_max_threads(), wanted));
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-  for (int64_t item = 0; item < items; ++item) {
-    const int64_t b0 = item / parts * group, first = item % parts * part;
-    work(b0, std::min(b0 + group, batch), std::min(first, size), std::min(first + part, size));
-  }
+  for (int64_t item = 0; item < items.count; ++item) run(item);
 }
 
 static void set_label(const StepParams& p, int32_t entry, double label) {
@@ -80,8 +77,22 @@ static int64_t draws(const StepParams& p) {
   return p.given ? std::count(p.given, p.given + p.batch, 0) : 0;
 }
 
-// After all elements: the parts of a sample read its row.
-static void advance(const StepParams& p) {
+static int64_t cost(const StepParams& p) {
+  const int64_t drawn = NORMAL_COST * (p.normals + (p.mask.data != nullptr));
+  return 1 + drawn * draws(p) / std::max<int64_t>(p.batch, 1);
+}
+
+Step::Step(const StepParams& p) : p(p), items(p.batch, p.channels * p.pixels, cost(p)) {
+  if (DEBUG) check_indices(p);
+}
+
+void Step::run(int64_t item) const {
+  items.at(item, [this](int64_t b0, int64_t b1, int64_t first, int64_t last) {
+    kernels().step(p, b0, b1, first, last);
+  });
+}
+
+void Step::end() const {
   for (int64_t b = 0; b < p.batch; ++b) {
     const int32_t row = p.row[b];
     if (row < 0) continue;
@@ -94,27 +105,27 @@ static void advance(const StepParams& p) {
 }
 
 void run_step(const StepParams& p) {
-  if (DEBUG) check_indices(p);
-  const auto step = kernels().step;
-  const int64_t drawn = NORMAL_COST * (p.normals + (p.mask.data != nullptr));
-  const int64_t cost = 1 + drawn * draws(p) / std::max<int64_t>(p.batch, 1);
-  spread(p.batch, p.channels * p.pixels, cost,
-         [&](int64_t b0, int64_t b1, int64_t first, int64_t last) { step(p, b0, b1, first, last); });
-  advance(p);
+  const Step step(p);
+  spread(step.items, [&](int64_t item) { step.run(item); });
+  step.end();
 }
 
 void run_noise(const NoiseParams& p) {
   if (DEBUG) check_rows("noise", p);
   const auto noise = kernels().noise;
-  spread(p.batch, p.channels * p.pixels, NORMAL_COST,
-         [&](int64_t b0, int64_t b1, int64_t first, int64_t last) { noise(p, b0, b1, first, last); });
+  const Items items(p.batch, p.channels * p.pixels, NORMAL_COST);
+  spread(items, [&](int64_t item) {
+    items.at(item, [&](int64_t b0, int64_t b1, int64_t first, int64_t last) { noise(p, b0, b1, first, last); });
+  });
 }
 
 void run_brownian(const BrownianParams& p) {
   if (DEBUG) check_indices(p);
   const auto brownian = kernels().brownian;
-  spread(p.batch, p.channels * p.pixels, TERMS * NORMAL_COST * p.draws,
-         [&](int64_t b0, int64_t b1, int64_t first, int64_t last) { brownian(p, b0, b1, first, last); });
+  const Items items(p.batch, p.channels * p.pixels, TERMS * NORMAL_COST * p.draws);
+  spread(items, [&](int64_t item) {
+    items.at(item, [&](int64_t b0, int64_t b1, int64_t first, int64_t last) { brownian(p, b0, b1, first, last); });
+  });
 }
 
 }  // namespace de

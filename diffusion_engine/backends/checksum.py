@@ -25,16 +25,17 @@ def checksums(tensors: Iterable[Tensor]) -> list[int]:
     ranges: dict[int, tuple[int, int]] = {}
     kept = []  # until they were read
     for i, tensor in enumerate(given):
-        device = tensor.device.type
-        if type(tensor) not in PLAIN or tensor.layout is not torch.strided or device == "meta":
+        if type(tensor) not in PLAIN or tensor.layout is not torch.strided or tensor.is_meta:
             found[i] = 0 if tensor.is_inference() else tensor._version
             continue
-        dense = _dense(tensor.detach())
-        if native and device == "cpu":
-            kept.append(dense)
-            ranges[i] = (dense.data_ptr(), dense.nbytes)
+        here = native and tensor.is_cpu
+        if not (here and tensor.is_contiguous()):  # most are: all of this before every run
+            tensor = _dense(tensor.detach())
+        if here:
+            kept.append(tensor)
+            ranges[i] = (tensor.data_ptr(), tensor.nbytes)
         else:
-            found[i] = _weighted(dense)
+            found[i] = _weighted(tensor)
     if ranges:
         sums = loaded("_cpu").checksums(list(ranges.values()))
         for i, total in zip(ranges, sums, strict=True):

@@ -22,8 +22,8 @@ class Outputs:
     def __init__(self, args: StepArgs) -> None:
         written = (args.net_in, args.label, args.denoised, args.slots)
         self._written = [_span(t) for t in written if t is not None]
-        self.first = min(first for first, _ in self._written)
-        self.end = max(end for _, end in self._written)
+        self._first = min(first for first, _ in self._written)
+        self._end = max(end for _, end in self._written)
         self._check = args.check_outputs
         last = args.slots.ndim == 5 and args.slots.stride(2) < args.slots.stride(4)
         self._format = torch.channels_last if last else torch.contiguous_format
@@ -33,14 +33,18 @@ class Outputs:
         self._check(outs)
         return all(map(_readable, outs))
 
-    def overwritten(self, address: int) -> bool:
-        """Whether the step writes where an output lies: never outside of [first, end)."""
+    def overwritten(self, addresses: Sequence[int]) -> bool:
+        """Whether the step writes where one of the outputs lies."""
+        first, end = self._first, self._end
+        return any([first <= a < end and self._among(a) for a in addresses])
+
+    def _among(self, address: int) -> bool:
         return any(first <= address < end for first, end in self._written)
 
     def copied(self, outs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs, with copies of those that kernels cannot read."""
         return [
-            o if _readable(o) and not self.overwritten(o.data_ptr()) else self._copy(o)
+            o if _readable(o) and not self._among(o.data_ptr()) else self._copy(o)
             for o in outs
         ]
 

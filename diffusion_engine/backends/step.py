@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops.step import Launch, StepArgs
+from ..ops.step import StepArgs
 from .native import DTYPE, Module, address, implementations, view
 from .outputs import Outputs
 from .views import axes, dense, layout_objection
@@ -24,24 +24,35 @@ def objection(on: Module, args: StepArgs) -> str | None:
     return layout_objection(args.images(), args.small())
 
 
-def bind(on: Module, args: StepArgs) -> Launch:
-    """Its tensors are kept; the addresses of the outputs come with each launch."""
-    if on.device == "cuda" and args.ticket is None:
-        args = replace(args, ticket=torch.zeros_like(args.row))
-    run, outputs = on.kernel("step", args.slots.device), Outputs(args)
-    first, end = outputs.first, outputs.end
-    prepared: dict[tuple, Any] = {}  # None where an output has to be copied
+class Bound:
+    """A launch over buffers that stay: its tensors are kept, the addresses of the outputs come with each."""
 
-    def launch(outs: Sequence[Tensor] = ()) -> None:
+    def __init__(self, on: Module, args: StepArgs) -> None:
+        if on.device == "cuda" and args.ticket is None:
+            args = replace(args, ticket=torch.zeros_like(args.row))
+        self._on, self._args, self._outputs = on, args, Outputs(args)
+        self._run = on.kernel("step", args.slots.device)
+        self._prepared: dict[tuple, Any] = {}  # None where an output has to be copied
+
+    def __call__(self, outs: Sequence[Tensor] = ()) -> None:
         kinds = tuple([(o.shape, o.stride(), o.dtype, o.device, o.is_neg()) for o in outs])
-        if kinds not in prepared:
-            prepared[kinds] = _params(args, outs, on) if outputs.readable(outs) else None
-        p, addresses = prepared[kinds], [o.data_ptr() for o in outs]
-        if p is None or any([first <= a < end and outputs.overwritten(a) for a in addresses]):
-            return launch(outputs.copied(outs))
-        run(p, addresses)
+        if kinds not in self._prepared:
+            readable = self._outputs.readable(outs)
+            self._prepared[kinds] = _params(self._args, outs, self._on) if readable else None
+        p, addresses = self._prepared[kinds], [o.data_ptr() for o in outs]
+        if p is None or self._outputs.overwritten(addresses):
+            return self(self._outputs.copied(outs))
+        self._run(p, addresses)
 
-    return launch
+    def behind(self, outs: Sequence[Tensor]) -> Any | None:
+        """Parameters of the step behind a recorded network, whose outputs always lie there; None where one of
+        them has to be copied first."""
+        addresses = [o.data_ptr() for o in outs]
+        if not self._outputs.readable(outs) or self._outputs.overwritten(addresses):
+            return None
+        p = _params(self._args, outs, self._on)
+        p.out = [view(out) for out in outs]
+        return p
 
 
 def _params(args: StepArgs, outs: Sequence[Tensor], on: Module) -> Any:
@@ -71,4 +82,4 @@ def _params(args: StepArgs, outs: Sequence[Tensor], on: Module) -> Any:
     return p
 
 
-CPP, CUDA = implementations(bind, objection)
+CPP, CUDA = implementations(Bound, objection)

@@ -92,7 +92,11 @@ def doctor(as_json: Json = False) -> None:
         for kind in ("packages", "devices"):
             for name, about in found[kind].items():
                 typer.echo(f"{name}: {about}")
-        typer.echo(f"executor native: {found['native']['result']}\n")
+        typer.echo(f"executor native: {found['native']['result']}")
+        kept = found["choices"]
+        typer.echo(
+            f"choices in {kept['folder']}: threads of {kept['threads']} networks, forms of {kept['forms']}\n"
+        )
         _table(
             ("op", "device", "backend", "", "why not"),
             [

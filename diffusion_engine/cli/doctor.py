@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..choices import files, folder
 from ..ops.registry import explain
 from ..ops.table import IMPLEMENTATIONS
 from ..profiling.versions import versions
@@ -20,6 +21,7 @@ def report() -> dict[str, Any]:
         "packages": versions(),
         "devices": {device: _describe(device) for device in devices},
         "native": _native(),
+        "choices": _kept(),
         "ops": [row for device in devices for row in _choices(device)],
         "self_test": [row for device in devices for row in _agreement(device)],
     }
@@ -36,6 +38,12 @@ def _describe(device: str) -> str:
     return f"{platform.machine()}, {torch.get_num_threads()} threads, {_cpu.isa()} kernels{checks}"
 
 
+def _kept() -> dict[str, Any]:
+    """Where choices are kept, and of how many networks."""
+    counts = {kind: len(list(files(kind))) for kind in KINDS}
+    return {"folder": str(folder()), **counts}
+
+
 def _native() -> dict[str, Any]:
     """Whether networks can be replayed here, and whether a small one comes to the module's values."""
     from ..native.executor import missing
@@ -49,7 +57,9 @@ def _native() -> dict[str, Any]:
     module = torch.nn.Conv2d(3, 3, 3, padding=1)
     network = ScoreNetwork(lambda x, label: module(x), VP(), (3, 5, 7))
     made, want = (
-        Sampler(network, "ddim", 2, device="cpu", executor=name).sample(2, progress=False).samples
+        Sampler(network, "ddim", 2, device="cpu", executor=name, threads=1)
+        .sample(2, progress=False)
+        .samples
         for name in ("native", "eager")
     )
     ok = torch.allclose(made, want, rtol=1e-4, atol=1e-4)
@@ -57,6 +67,7 @@ def _native() -> dict[str, Any]:
     return {"ran": True, "ok": ok, "result": f"{said}; {NOT_RECORDED}"}
 
 
+KINDS = ("threads", "forms")  # of what is chosen
 NOT_RECORDED = "networks with a classifier's gradient or an exact derivative run eager there"
 
 

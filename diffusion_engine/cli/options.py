@@ -60,6 +60,12 @@ Executor = Annotated[
         help="eager; graph: replay CUDA graphs of a step; or native: replay the network in C++, on the CPU"
     ),
 ]
+Threads = Annotated[
+    str | None,
+    typer.Option(
+        help="of the CPU that run the network: a number, or measured, which keeps the fastest; torch's own"
+    ),
+]
 Compile = Annotated[bool, typer.Option(help="the network through torch.compile")]
 Noise = Annotated[str | None, typer.Option(help=_about("noise"))]
 Refine = Annotated[int, typer.Option("--refine", help=_about("encoding"))]
@@ -96,7 +102,10 @@ def how_of(context: typer.Context, place: torch.device) -> dict[str, Any]:
     """What a command's options say of how the network is run, on a device."""
     from ..sampler.sampler import HOW
 
-    return {k: v for k, v in context.params.items() if k in HOW} | {"device": place}
+    made = {k: v for k, v in context.params.items() if k in HOW} | {"device": place}
+    if (threads := made.get("threads")) is not None:
+        made["threads"] = int(threads) if threads.isdecimal() else threads
+    return made
 
 
 def numbers(text: str) -> list[int]:

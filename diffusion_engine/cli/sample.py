@@ -29,6 +29,7 @@ from .options import (
     SolverName,
     Start,
     Steps,
+    Threads,
     classes_of,
     device_of,
     how_of,
@@ -68,6 +69,7 @@ def sample(
     device: Device = None,
     accelerate: Accelerate = False,
     executor: Executor = "eager",
+    threads: Threads = None,
     compile: Compile = False,
     x: Annotated[
         Path | None,
@@ -108,7 +110,7 @@ def sample(
     elif table is not None:
         _check_plan(asked)
     rule = _rule(saved, table, own) or solver_of(solver, option)
-    if saved is not None and saved.network_form and device is None:
+    if saved is not None and (saved.network_form or saved.threads) and device is None:
         device = "cpu"
     place = device_of(device, ranks.local)
     network = network_of(model, rule, place)

@@ -38,7 +38,7 @@ class Engine:
 
     networks    a ScoreNetwork, or several by name
     capacity    samples of one batch
-    device, dtype, backend, accelerate, executor, compile, decoder  of every network, as in Sampler
+    device, dtype, backend, accelerate, executor, threads, compile, decoder  of every network, as in Sampler
     batch       "bucket": a call has as many entries as are due (in CUDA graphs the next of their sizes),
                 which changes as neighbours come and go; where bits depend on that, recipes say each call's
                 size and place. "fixed": every call has one size, one whose places were found to agree, so
@@ -67,6 +67,7 @@ class Engine:
         backend: str = "auto",
         accelerate: bool = False,
         executor: str | Executor = "eager",
+        threads: int | Mapping[int, int] | str | None = None,
         compile: bool = False,
         decoder: Decoder | None = None,
         batch: str = "bucket",
@@ -86,10 +87,11 @@ class Engine:
         self.max_queue = checks.whole("max_queue", max_queue, 1, "at least 1 request")
         max_bytes = checks.whole("max_bytes", max_bytes, 0, "bytes for networks and batches")
         checks.one_of("batch", batch, ("bucket", "fixed"))
-        named_executor(executor, backend)  # raises what each network would
+        named_executor(executor, backend, threads)  # raises what each network would
         how = {
             "device": device, "dtype": dtype, "backend": backend, "accelerate": accelerate,
-            "executor": executor, "compile": compile, "decoder": decoder, "batch_size": self.capacity,
+            "executor": executor, "threads": threads, "compile": compile, "decoder": decoder,
+            "batch_size": self.capacity,
         }  # fmt: skip
         probing = checks.flag("probe", probe)
         self._served = {

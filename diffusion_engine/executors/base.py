@@ -61,6 +61,11 @@ class Executor(ABC):
         """What computes the network, as recipes name it, where the bits are not the module's own."""
         return None
 
+    def threads_of(self, network: ScoreNetwork) -> int | dict[str, int] | None:
+        """How many threads of the CPU run a network's calls, as recipes name them: the number of all, or
+        those that were measured, by the entries of a call; None where torch's number is left alone."""
+        return None
+
     @abstractmethod
     def objection(self, device: torch.device) -> str | None:
         """Why this executor cannot run on a device, as a sentence; None where it can."""

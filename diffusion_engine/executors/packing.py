@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -70,6 +71,7 @@ class Kinds:
         return Packing(places, found[:, : self._fills], found[:, self._fills :])
 
 
+@lru_cache(4096)
 def bucket(count: int) -> int:
     """The size that `count` is padded to: four sizes an octave, so that at most a fifth is padding
     beyond 8 (1 to 8, 10, 12, 14, 16, 20, ...)."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,14 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from .. import checks, trace
+from .. import trace
 from ..executors.base import Executor
 from ..executors.batch import Batch, plain
 from ..executors.buffers import Inputs
 from ..executors.capacity import Capacity, kind_of
 from ..executors.lru import Lru
+from ..executors.threads import checked, written
 from ..networks.network import ScoreNetwork
 from ..ops.registry import known
+from .locks import Locks
 from .pools import Pools
 from .stages import Recorded, Replay, differentiates
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 BUDGET = 1 << 30  # bytes of batches, with the memory of their programs, that wait for the next run
 PACKED = 1 << 34  # bytes of packed weights
-MOST = 1024  # threads
 
 T = TypeVar("T")
 
@@ -46,8 +46,9 @@ class Native(Executor):
     does.
 
     backend  of the step: "auto", "torch" or "cpp"
-    threads  that replay; None measures how many are the fastest, for each network and number of entries, and
-             keeps that under the user's cache folder
+    threads  that replay: a number, or a mapping of the entries of a call to one. Where none is said, how many
+             are the fastest is measured for each network and number of entries, and kept under the user's
+             cache folder
 
     Networks that differentiate in their forward, for a classifier's gradient or an exact derivative, are
     called as the eager executor does. Weights that have changed, by whatever way, are noticed before a run,
@@ -57,20 +58,19 @@ class Native(Executor):
 
     invariant = True
 
-    def __init__(self, backend: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self, backend: str = "auto", threads: int | Mapping[int, int] | str | None = None
+    ) -> None:
         self.backend = known(backend)
         if backend not in ("auto", "torch", "cpp"):
             raise ValueError(
                 f"backend={backend!r}: the native executor steps by 'auto', 'torch' or 'cpp'"
             )
-        if threads is not None:
-            threads = checks.whole("threads", threads, 1, "at least one thread")
-            if threads > MOST:
-                raise ValueError(f"threads={threads}: at most {MOST}")
-        self.threads = threads
+        given = checked(threads)
+        self.threads = None if isinstance(given, str) else given  # "measured", as without
         self._recordings: Lru[tuple, Recording] = Lru(PACKED)
         self._idle: Lru[tuple, Batch] = Lru(BUDGET)
-        self._lock = threading.RLock()
+        self._locks = Locks()
 
     def __reduce__(self) -> tuple:
         """A copy, here or in another process, records anew."""
@@ -84,11 +84,10 @@ class Native(Executor):
         return missing()
 
     def forget(self, network: ScoreNetwork) -> None:
-        with self._lock:
-            for kept in (self._recordings, self._idle):
-                for key in kept:
-                    if key[0] is network:
-                        kept.take(key)  # type: ignore[attr-defined]
+        for kept in (self._recordings, self._idle):
+            for key in kept:
+                if key[0] is network:
+                    kept.take(key)  # type: ignore[attr-defined]
 
     def open(self, network: ScoreNetwork | None, capacity: Capacity) -> Batch:
         if capacity.state_dtype == torch.float64 or capacity.dtype != torch.float32:
@@ -125,12 +124,16 @@ class Native(Executor):
 
         return None if differentiates(network) else f"native/{loaded('_cpu').isa()}"
 
+    def threads_of(self, network: ScoreNetwork) -> int | dict[str, int] | None:
+        if isinstance(self.threads, int) and not differentiates(network):
+            return self.threads
+        return written(self.recorded(network).threads)
+
     def recorded(self, network: ScoreNetwork) -> Shown:
         """What was recorded of a network so far; print it."""
         from .shown import Shown
 
-        with self._lock:
-            found = [self._recordings.get(key) for key in self._recordings if key[0] is network]
+        found = [self._recordings.get(key) for key in self._recordings if key[0] is network]
         return Shown(network, [one for one in found if one is not None])
 
     def recording(self, network: ScoreNetwork, given: Inputs, look: bool = False) -> Recording:
@@ -146,7 +149,7 @@ class Native(Executor):
         found = self._recordings.get(key)
         if found is not None and not look and not found.written():
             return found
-        with self._lock:
+        with self._locks.of(key):
             found = self._recordings.get(key)
             if found is not None and not found.same():
                 self._recordings.take(key)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 
 import torch
+
+from ..choices.turns import numbers
 
 _shared: dict[int, Any] = {}  # of the process: there are no more cores for a second pool
 _lock = Lock()
@@ -14,19 +17,19 @@ _lock = Lock()
 class Pools:
     """The numbers of threads that a program may have.
 
-    threads  the one number; None tries 1, the powers of two below torch.get_num_threads(), and that
+    threads  the one number, or that of each number of entries; where there is none 1, the powers of two below
+             torch.get_num_threads(), and that are tried
     """
 
-    def __init__(self, threads: int | None) -> None:
+    def __init__(self, threads: int | Mapping[int, int] | None) -> None:
         self._threads = threads
 
-    @property
-    def candidates(self) -> list[int]:
-        """In ascending order."""
-        if self._threads is not None:
-            return [self._threads]
-        most = torch.get_num_threads()
-        return [*(1 << i for i in range((most - 1).bit_length())), most]
+    def candidates(self, entries: int) -> list[int]:
+        """For a call of so many entries, in ascending order."""
+        given = self._threads
+        if isinstance(given, Mapping):
+            given = given.get(entries)
+        return numbers(torch.get_num_threads()) if given is None else [given]
 
     def of(self, threads: int) -> Any:
         """A pool. Of one thread it is the caller's own, who waits for nobody."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..backends.native import module
 from .arena import plan
 from .emit import Emitter
 from .makers import MAKERS
+from .memory import zeros
 from .record import Recorded
 from .values import Buffer, Value
 from .weights import Weights
@@ -44,7 +44,7 @@ class Program:
     ) -> None:
         if beside is None:
             places, size = plan(recorded.operations, recorded.inputs, recorded.outputs)
-            arena = torch.zeros(max(size, 64), dtype=torch.uint8)
+            arena = zeros(max(size, 64))
         else:
             places, arena = beside.memory
         self.memory: tuple[dict[Buffer, int], Tensor] = places, arena
@@ -82,6 +82,18 @@ class Program:
         self.native.run([given.data_ptr() for given in inputs], [])
         return self.outputs
 
+    def then(self, inputs: Sequence[Tensor], behind: Any) -> Callable[[], object]:
+        """A call of inputs that stay where they are, and the step behind it.
+
+        behind  its parameters, which have the outputs' addresses
+        """
+        addresses = [given.data_ptr() for given in inputs]
+
+        def run(own: Any = (self, inputs)) -> None:  # what lies there is kept
+            self.native.run(addresses, [], behind)
+
+        return run
+
     def _address(self, value: Value) -> int:
         at = self._places[value.buffer] + value.offset * value.dtype.itemsize
         return self._arena.data_ptr() + at
@@ -97,10 +109,26 @@ class Alone(Program):
         self.program = program
         self.native, self.threads, self.memory = program.native, program.threads, program.memory
         self.called, self.exact = program.called, program.exact
+        self.outputs = [out[:1] for out in program.outputs]
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        two = [given.expand(2, *given.shape[1:]).contiguous() for given in inputs]
-        return [out[:1] for out in self.program(two)]
+        self.program(_twice(inputs))
+        return self.outputs
+
+    def then(self, inputs: Sequence[Tensor], behind: Any) -> Callable[[], object]:
+        two = _twice(inputs)
+        run = self.program.then(two, behind)
+
+        def copied() -> None:
+            for kept, given in zip(two, inputs, strict=True):
+                kept.copy_(given.expand_as(kept))
+            run()
+
+        return copied
+
+
+def _twice(inputs: Sequence[Tensor]) -> list[Tensor]:
+    return [given.expand(2, *given.shape[1:]).contiguous() for given in inputs]
 
 
 def _tensor(places: dict[Buffer, int], arena: Tensor, value: Value) -> Tensor:

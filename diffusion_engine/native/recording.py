@@ -6,18 +6,20 @@ import copy
 import threading
 from collections.abc import Mapping
 from functools import cached_property, partial
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..backends.checksum import checksums
+from ..choices import Kept, fewest, in_turns
+from ..choices.turns import clocked, is_count
 from ..executors.buffers import Inputs
 from ..executors.lru import Lru
 from ..networks.contents import Contents
 from ..networks.network import ScoreNetwork
 from ..networks.wrapper import unwrapped
-from .choice import Choices, fewest, measured
 from .fitness import unfit
 from .lower import Folded, Refused
 from .pools import Pools
@@ -30,6 +32,7 @@ WITHIN = 1e-4  # of the largest element of an output: what a recording may diffe
 SCALES = (1.0, -0.5, 0.25)  # of the inputs that a recording is held against the module on
 MEET = 4  # entries of the call in which samples meet for the first time
 FLAT = torch.contiguous_format
+_VERSION = attrgetter("_version")
 BEFORE = 1 << 28  # bytes of packed weights that the network had before: adapters take turns
 
 
@@ -106,7 +109,7 @@ class Recording:
         self._versions = self._now()
         self.packed = Packed(checksums(self._watched))
         self._kept: Lru[tuple, Packed] = Lru(BEFORE)
-        self.choices = Choices(self._graph.text, self.packed.sums)
+        self.choices = Kept("threads", [self._graph.text, self.packed.sums], is_count)
         self.sizes: dict[int, int] = {}
         self.threads: dict[int, int] = {}
         self.times: dict[int, dict[int, float]] = {}
@@ -122,7 +125,7 @@ class Recording:
         return self._contents is None or self._contents.same()
 
     def written(self) -> bool:
-        """Whether weights were written to, as torch counts it: a few nanoseconds for each."""
+        """Whether weights were written to, as torch counts it: some 100 ns for each."""
         return self._now() != self._versions
 
     def follow(self) -> None:
@@ -169,7 +172,7 @@ class Recording:
             if recorded is None:
                 return Alone(self.program(2))
             given, threads = self.inputs(batch), self._known(batch)
-            pool = self.pools.of(threads or self.pools.candidates[0])
+            pool = self.pools.of(threads or self.pools.candidates(batch)[0])
             made = self._built(recorded, pool)
             for scale in SCALES:  # of what calls before left in the module, too
                 self._compare(made, [scale * given[0], *given[1:]])
@@ -206,25 +209,28 @@ class Recording:
 
     def _known(self, batch: int) -> int | None:
         """How many threads a call has; None where that is to be measured."""
-        counts = self.pools.candidates
-        if len(counts) == 1:
-            return counts[0]
-        known = self.threads.get(batch) or self.choices.get(batch)
+        counts = self.pools.candidates(batch)
+        known = counts[0]
+        if len(counts) > 1:
+            known = self.threads.get(batch) or self.choices.get(batch)
         if known not in counts:
             return None
-        self.threads[batch] = known
+        self.threads = {**self.threads, batch: known}
         return known
 
     def _fastest(self, made: Program, recorded: Recorded, given: list[Tensor]) -> Program:
         """The program on the number of threads that is measured to be the fastest, of those that need not be
         more."""
-        batch, counts = len(given[0]), self.pools.candidates
+        batch = len(given[0])
+        counts = self.pools.candidates(batch)
         made_of = {counts[0]: made}
         for threads in counts[1:]:
             made_of[threads] = Program(recorded, self.pools.of(threads), self.packed.weights, made)
-        runs = {threads: partial(program, given) for threads, program in made_of.items()}
-        self.times[batch] = measured(runs)
-        self.threads[batch] = threads = fewest(self.times[batch])
+        for program in made_of.values():
+            program(given)
+        self.times[batch] = in_turns(made_of, lambda n: clocked(partial(made_of[n], given)))
+        threads = fewest(self.times[batch])
+        self.threads = {**self.threads, batch: threads}
         self.choices.put(batch, threads)
         return made_of[threads]
 
@@ -262,7 +268,10 @@ class Recording:
         return given
 
     def _now(self) -> list[Any]:
-        return [(t._version, t.data_ptr()) for t in self._watched if not t.is_inference()]
+        try:
+            return [*map(_VERSION, self._watched), *map(Tensor.data_ptr, self._watched)]
+        except RuntimeError:  # of an inference tensor, which has no version
+            return [(t._version, t.data_ptr()) for t in self._watched if not t.is_inference()]
 
 
 def structure(module: Any) -> Any:

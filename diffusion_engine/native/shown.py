@@ -103,7 +103,7 @@ class Shown:
         return made
 
     def _size(self, recording: Recording, entries: int) -> str:
-        threads = recording.threads.get(entries, recording.pools.candidates[0])
+        threads = recording.threads.get(entries, 1)
         said = f"calls of {entries}: {threads} thread{'s' * (threads > 1)}"
         times = recording.times.get(entries)
         if times:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..backends.native import module
 from ..ops.conv3x3 import pack
+from .memory import moved, zeros
 
 _cpu: Any = module("_cpu")  # where it is missing nothing is recorded
 
@@ -39,7 +40,7 @@ class Weights:
             given = given.contiguous()
             out, inside, taps = len(given), given.shape[1], given[0, 0].numel()
             size = _cpu.conv_packed_size(out, inside * groups, taps, groups)
-            packed = torch.empty(size)
+            packed = zeros(4 * size).view(torch.float32)
             _cpu.conv_pack(given.data_ptr(), out, inside * groups, taps, groups, packed.data_ptr())
             return packed
 
@@ -47,7 +48,7 @@ class Weights:
 
     def winograd(self, weight: Tensor, tile: int) -> Tensor:
         """[out, in, 3, 3], transformed for tiles of so many pixels."""
-        return self._made(weight, ("winograd", tile), lambda given: pack(given, tile))
+        return self._made(weight, ("winograd", tile), lambda given: moved(pack(given, tile)))
 
     def _made(self, given: Tensor, way: object, pack: Callable[[Tensor], Tensor]) -> Tensor:
         key = given.data_ptr(), tuple(given.shape), given.stride(), way

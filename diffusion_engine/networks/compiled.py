@@ -34,7 +34,12 @@ class Compiled(Wrapper):
         return type(self), (self.module, self.options)
 
     def forward(self, x: Tensor, label: Tensor, *given: Condition, **named: Tensor) -> Any:
-        kind = (len(x), len(given), *sorted(named))
+        kind = (
+            len(x),
+            len(given),
+            torch.get_num_threads(),
+            *sorted(named),
+        )  # what kernels are made for
         if kind in self._met:
             return self._call[0](x, label, *given, **named)
         from torch._dynamo import config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from operator import is_
 from typing import Any
@@ -31,9 +31,12 @@ class Contents:
     an item, so it can be asked before every run.
     """
 
-    def __init__(self, dicts: list[dict], sequences: Iterable[Any] = ()) -> None:
-        self.dicts, self.sequences = dicts, list(sequences)
+    def __init__(self, dicts: list[dict], sequences: Sequence[Any] = ()) -> None:
+        self._all = [*dicts, *sequences]
         self.sizes = self._sizes()
+        # What was empty is, where its size is the same.
+        self.dicts = [found for found in dicts if found]
+        self.sequences = [found for found in sequences if found]
         self.keys = list(chain.from_iterable(self.dicts))
         self.values = self._values()
 
@@ -63,7 +66,7 @@ class Contents:
         return list(found.values())
 
     def _sizes(self) -> list[int]:
-        return list(map(len, chain(self.dicts, self.sequences)))
+        return list(map(len, self._all))
 
     def _values(self) -> list[Any]:
         return list(chain(chain.from_iterable(map(dict.values, self.dicts)), *self.sequences))

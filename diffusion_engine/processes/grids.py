@@ -13,7 +13,8 @@ from itertools import pairwise
 import numpy as np
 
 from .. import checks
-from . import Discrete, GaussianProcess, Point
+from . import GaussianProcess, Point, published
+from .ends import between_ends, ratio_ends, table_of
 
 Array = np.ndarray
 SAME_TIME = 1e-6  # a step between times as near as this would divide by float32's rounding
@@ -37,82 +38,41 @@ def quadratic_striding(process: GaussianProcess, n: int) -> Array:
     return process.t_min + (process.t_max - process.t_min) * np.linspace(1.0, 0.0, n) ** 2
 
 
-def _ratio_ends(process: GaussianProcess) -> tuple[float, float]:
-    start, end = process.noisiest, process.at(process.t_min)
-    if not math.isfinite(start.lam):
-        raise ValueError(
-            f"{type(process).__name__} has alpha = 0 at its first time t={start.t:g}, where the "
-            f"noise-to-signal ratio is infinite; use grid 'uniform' or 'trailing', or give times="
-        )
-    if end.sigma == 0.0:
-        raise ValueError(
-            f"{type(process).__name__} has no noise at its last time t={end.t:g}, whose logarithm this grid "
-            "takes; give a greater t_min, use grid 'uniform' with end='t_min', or give times="
-        )
-    return start.ratio, end.ratio
-
-
 def karras(process: GaussianProcess, n: int, rho: float = 7.0) -> list[Point]:
     """n ratios g = sigma/alpha evenly spaced in g^(1/rho) (Karras et al. 2022, eq. 5)."""
-    high, low = _ratio_ends(process)
+    high, low = ratio_ends(process)
     ratio = np.linspace(high ** (1 / rho), low ** (1 / rho), n) ** rho
-    return _points(process, ratio)
+    return between_ends(process, ratio)
 
 
 def exponential(process: GaussianProcess, n: int) -> list[Point]:
     """n ratios g = sigma/alpha in geometric progression; the same as lambda-uniform."""
-    high, low = _ratio_ends(process)
-    return _points(process, np.exp(np.linspace(math.log(high), math.log(low), n)))
+    high, low = ratio_ends(process)
+    return between_ends(process, np.exp(np.linspace(math.log(high), math.log(low), n)))
 
 
 def lam_uniform(process: GaussianProcess, n: int) -> list[Point]:
     """n points evenly spaced in lam = log(alpha/sigma) (Lu et al. 2022)."""
-    high, low = _ratio_ends(process)
-    return _points(process, np.exp(-np.linspace(-math.log(high), -math.log(low), n)))
-
-
-def _points(process: GaussianProcess, ratio: Array) -> list[Point]:
-    made = [process.at_ratio(g) for g in ratio.tolist()]
-    ends = [process.noisiest, process.at(process.t_min)][: len(made)]
-    return ends[:1] + made[1:-1] + ends[1:]
-
-
-def _table(process: GaussianProcess, name: str, n: int) -> int:
-    if not isinstance(process, Discrete):
-        raise ValueError(
-            f"grid {name!r} picks timesteps of a discrete table, and {type(process).__name__} has "
-            f"none; use 'uniform', 'lambda' or 'karras'"
-        )
-    count = len(process.alpha_bar)
-    if n > count:
-        raise ValueError(
-            f"{n} steps were asked of a table of {count} timesteps; ask for at most {count}"
-        )
-    return count
+    high, low = ratio_ends(process)
+    return between_ends(process, np.exp(-np.linspace(-math.log(high), -math.log(low), n)))
 
 
 def leading(process: GaussianProcess, n: int, offset: int = 0) -> Array:
     """(n-1) k, ..., k, 0 plus offset with k = count // n: diffusers' "leading"."""
-    count = _table(process, "leading", n)
+    count = table_of(process, "leading", n)
     return np.arange(n)[::-1] * float(count // n) + offset
 
 
 def trailing(process: GaussianProcess, n: int) -> Array:
     """round(count - j count / n) - 1: starts at the last timestep (Lin et al. 2024)."""
-    count = _table(process, "trailing", n)
+    count = table_of(process, "trailing", n)
     return np.round(count - np.arange(n) * (count / n)) - 1.0
 
 
 def linspace(process: GaussianProcess, n: int) -> Array:
     """round(linspace(0, count - 1, n)), descending."""
-    count = _table(process, "linspace", n)
+    count = table_of(process, "linspace", n)
     return np.round(np.linspace(0.0, count - 1.0, n))[::-1] if n > 1 else np.array([count - 1.0])
-
-
-def shifted(process: GaussianProcess, n: int, shift: float = 3.0) -> Array:
-    """shift t / (1 + (shift - 1) t) of n uniform times of flow matching (Esser et al. 2024, eq. 23)."""
-    t = np.linspace(process.t_max, process.t_min, n)
-    return shift * t / (1.0 + (shift - 1.0) * t)
 
 
 def karras_at(
@@ -135,7 +95,7 @@ def karras_at(
 
 def distilled(process: GaussianProcess, n: int, original: int = 50) -> Array:
     """n of the `original` timesteps k, 2 k, ... less 1, k = count // original: diffusers' for LCM."""
-    stride = _table(process, "distilled", max(n, original)) // original
+    stride = table_of(process, "distilled", max(n, original)) // original
     if n > original:
         raise ValueError(
             f"{n} steps were asked of {original} distilled ones; ask for at most {original}"
@@ -155,6 +115,7 @@ GRIDS: dict[str, Grid] = {
     "leading": leading,
     "trailing": trailing,
     "linspace": linspace,
+    **published.GRIDS,
 }
 
 

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from .. import checks
 from ..processes import Point
-from .numbers import runs
+from .numbers import SIZE, runs
 from .wanted import SEED
 
 
@@ -40,6 +40,8 @@ def _level(given: Any) -> Any:
 Number = Annotated[float, BeforeValidator(_number)]
 Labels = Annotated[tuple[int | tuple[Any, ...], ...], BeforeValidator(_labels)]
 Seed = Annotated[int, Field(ge=0, lt=2**64), BeforeValidator(_seed)]
+Count = Annotated[int, Field(ge=1, le=1024, strict=True)]  # of threads
+Entries = Annotated[int, Field(ge=1, le=SIZE)]  # of a call
 Level = Annotated[tuple[Number, Number, Number], BeforeValidator(_level)]  # t, alpha, sigma
 Range = tuple[float, float]
 Dtype = Literal["float16", "bfloat16", "float32", "float64"]

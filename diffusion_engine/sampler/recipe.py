@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import checks
+from ..executors.threads import written as written_threads
 from ..networks.decoder import Decoder
 from ..processes import GaussianProcess
 from ..processes.grids import point_at
@@ -63,8 +64,8 @@ def written(spec: Spec, network: str, decoder: Decoder | None) -> dict[str, Any]
 
 
 def joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The recipe of the parts of one request."""
-    made = dict(parts[0])
+    """The recipe of the parts of one request, each of which knows what was chosen before it."""
+    made = dict(parts[0]) | {"threads": parts[-1]["threads"]}
     for name in Recipe.PER_SAMPLE:
         if made[name] is not None:
             made[name] = [value for part in parts for value in part[name]]
@@ -108,9 +109,11 @@ NEARLY = "for samples that are nearly the same, give the recipe with network_for
 
 def formed(recipe: Recipe, how: Mapping[str, Any]) -> dict[str, Any]:
     """How to run what a recipe was made with. Raises ValueError where that cannot be here."""
-    form = recipe.network_form
+    form, how = recipe.network_form, dict(how)
+    if how.get("threads") is None and how.get("executor", "eager") in ("eager", "native"):
+        how["threads"] = recipe.threads
     if form is None or "executor" in how:
-        return dict(how)
+        return how
     from ..native.executor import missing
 
     if reason := missing():
@@ -126,6 +129,29 @@ def check_form(recipe: Recipe, form: str | None) -> None:
             f"the recipe's network was computed by {recipe.network_form} and is computed {here} here, whose "
             f"sums have another order: replay it on such a machine, without an executor; {NEARLY}"
         )
+
+
+def check_threads(recipe: Recipe, threads: int | Mapping[str, int] | None) -> None:
+    """Raises ValueError where the network runs on other numbers of threads than a recipe's, and its bits may
+    depend on them: of what is replayed natively none do.
+
+    threads  on which it runs
+    """
+    named = written_threads(recipe.threads)
+    if recipe.network_form is None and named not in (None, threads):
+        here = "torch's own number" if threads is None else _threads(threads)
+        raise ValueError(
+            f"the recipe's network ran on {_threads(named)} and runs on {here} here, where sums may have "
+            "another order: replay it without executor and threads; for samples that are nearly the same, "
+            "give the recipe with threads None"
+        )
+
+
+def _threads(named: Any) -> str:
+    if isinstance(named, int):
+        return f"{named} thread{'s' * (named > 1)}"
+    each = ", ".join(f"{count} for {entries}" for entries, count in named.items())
+    return f"threads by the entries of a call ({each})"
 
 
 def _check_start(process: GaussianProcess, recipe: Recipe) -> None:

@@ -63,11 +63,12 @@ class Runner:
         batch_size: int = 64,
         accelerate: bool = False,
         executor: str | Executor = "eager",
+        threads: int | Mapping[int, int] | str | None = None,
         compile: bool = False,
         decoder: Decoder | None = None,
     ) -> None:
         self.dtype, self.device = place(network.module, dtype, device)
-        self.executor = named.executor(executor, backend)
+        self.executor = named.executor(executor, backend, threads)
         self.batch_size = checks.whole("batch_size", batch_size, 1, BATCH)
         called = self._example(network, first) if checks.flag("accelerate", accelerate) else None
         compiled_for = self.device if checks.flag("compile", compile) else None

@@ -71,6 +71,9 @@ class Sampler(Runner):
     executor   "eager", "graph" to replay CUDA graphs, or "native" to replay the network in C++ on the CPU,
                in float32 (`sampler.recording` says what was recorded); or an Executor, which several
                samplers may share
+    threads    of the CPU that run the network: a number; or "measured", which tries 1, powers of two and
+               torch's own number in calls of the size that runs, and keeps the fastest under the user's cache
+               folder. None is torch's own with the eager executor, and measured with the native one
     compile    run the network through torch.compile, within the graph where there is one
     decoder    makes images of the final latents: a Decoder. A recipe keeps its scale, and is replayed with it
 
@@ -98,6 +101,7 @@ class Sampler(Runner):
         batch_size: int = 64,
         accelerate: bool = False,
         executor: str | Executor = "eager",
+        threads: int | Mapping[int, int] | str | None = None,
         compile: bool = False,
         decoder: Decoder | None = None,
         **options: Any,
@@ -115,7 +119,7 @@ class Sampler(Runner):
         }  # fmt: skip
         self._settle(
             network, asked, dtype=dtype, device=device, backend=backend, batch_size=batch_size,
-            accelerate=accelerate, executor=executor, compile=compile, decoder=decoder,
+            accelerate=accelerate, executor=executor, threads=threads, compile=compile, decoder=decoder,
         )  # fmt: skip
         self._plans: Plans | Saved = Plans(
             self.solver, self.points, rule, self.interval, self.classifier_scale, self.clip
@@ -127,7 +131,8 @@ class Sampler(Runner):
         """A sampler that runs a saved plan as it is: its times, guidance, clipping and start.
 
         plan  of this network or one that is called alike: `plan()` of a sampler, Plan.from_json of its text
-        how   dtype, device, backend, batch_size, accelerate, executor, compile and decoder, as in Sampler
+        how   dtype, device, backend, batch_size, accelerate, executor, threads, compile and decoder, as in
+              Sampler
 
         `sample` takes what the plan needs: a condition where it guides, compose=[condition, ...] where it has
         their weights, x where it begins with one, mask and known; `encode` is for a plan that encodes. The
@@ -314,7 +319,12 @@ class Sampler(Runner):
 
     def recipe(self) -> dict[str, Any]:
         """What reproduces the sampler, given the network, as JSON-able values."""
-        return copied(self._recipe) | {"network_form": self.executor.form(self.network)}
+        network = self.network
+        made = {
+            "network_form": self.executor.form(network),
+            "threads": self.executor.threads_of(network),
+        }
+        return copied(self._recipe) | made
 
     def recipe_of(self, part: Request) -> dict[str, Any]:
         made = self.recipe() | part.recipe()
@@ -360,6 +370,7 @@ class Sampler(Runner):
             recipes.check(network.process, recipe, how, more)
             sampler = cls(network, **dict(how) | options | {"solver": rule})
         recipes.check_form(recipe, sampler.executor.form(sampler.network))
+        recipes.check_threads(recipe, sampler.executor.threads_of(sampler.network))
         if sampler.decoder is not None:
             fitting(sampler.decoder, recipe.decoder)
         return sampler.sample(**given | more)

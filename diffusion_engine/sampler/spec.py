@@ -22,7 +22,7 @@ from .. import checks
 from ..plan.guidance import CLASSIFIER, checked_interval
 from ..processes import Point
 from ..processes.grids import STEPS
-from .fields import Calls, Dtype, Labels, Level, Need, Number, Range, Seed
+from .fields import Calls, Count, Dtype, Entries, Labels, Level, Need, Number, Range, Seed
 from .model import Model
 from .numbers import SIZE, bucket
 from .wanted import REFINE, START
@@ -188,6 +188,8 @@ class Recipe(Asked):
     calls      of each sample, where calls had many sizes, runs (calls, size, place, size, place, ...) of so
                many calls, each of whose entries was at a place of a call of a size
     network_form  what computed the network, where its bits are not the module's own: native/avx512, say
+    threads    of the CPU that computed it, of all calls or by the entries of one; None where torch's number
+               was left alone
     needs      what was given beside, and JSON does not hold
     """
 
@@ -218,6 +220,7 @@ class Recipe(Asked):
     bucket: int | None = Field(None, ge=1, le=SIZE)
     calls: Calls | None = None
     network_form: str | None = Field(None, pattern=r"^native/\w+$")
+    threads: Count | dict[Entries, Count] | None = None
     needs: tuple[Need, ...]
 
     @model_validator(mode="before")

@@ -28,11 +28,11 @@ from .cld_sscs import SSCS, SSCS2, SSCSExact, SSCSMid, SSCSMixed
 from .consistency import LCM, Consistency
 from .ddgan import DDGAN
 from .ddim import DDIM, DDPM
-from .dpm_solver import DPMSolver2, DPMSolver3
+from .dpm_solver import DPMFast, DPMSolver2, DPMSolver3
 from .dpmpp import DPMpp2M, DPMpp2MSDE, DPMpp3M, DPMpp3MSDE, DPMppSDE
 from .euler import Euler, EulerAncestral
 from .genie import GENIE
-from .heun import DPM2, Heun
+from .heun import DPM2, DPM2Ancestral, Heun
 from .own import Rule, adopted
 from .policy import CPS, FlowSDE
 from .sde import DPDMSDE, Ancestral, EulerMaruyama, ReverseDiffusion
@@ -45,6 +45,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "euler_ancestral": EulerAncestral,
     "heun": Heun,
     "dpm_2": DPM2,
+    "dpm_2_ancestral": DPM2Ancestral,
     "ddim": DDIM,
     "ddpm": DDPM,
     "dpmpp_2m": DPMpp2M,
@@ -54,6 +55,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "dpmpp_3m_sde": DPMpp3MSDE,
     "dpm_solver_2": DPMSolver2,
     "dpm_solver_3": DPMSolver3,
+    "dpm_fast": DPMFast,
     "unipc": UniPC,
     "deis": DEIS,
     "ipndm": IPNDM,

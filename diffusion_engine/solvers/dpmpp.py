@@ -14,7 +14,7 @@ from .. import checks
 from ..plan.linear import Linear, denoised, normal, x
 from ..processes import GaussianProcess, Point
 from .base import STARTS, Points, Ring, Solver, Update, first_order_only, steps, transfer
-from .euler import ancestral
+from .euler import ancestral, level
 
 
 def first_difference(s: Point, t: Point, past: list[tuple[Point, Linear]]) -> Linear:
@@ -251,6 +251,9 @@ class DPMppSDE(Stochastic):
 
     the first part is the half step's, without which the state there knows nothing of the noise to come and
     the law is first order.
+
+    r         where the middle call lies, a share of h between 0 and 1
+    one_path  False draws the whole step's noise anew, as k-diffusion does where its noise keeps no path
     """
 
     name: ClassVar[str] = "dpmpp_sde"
@@ -259,7 +262,17 @@ class DPMppSDE(Stochastic):
         "the path's clock is v, in which its noise is Brownian, where k-diffusion's is sigma"
     )
     calls: ClassVar[int] = 2
-    order = 2
+    r: float = 0.5
+    one_path: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 < self.r < 1.0:
+            raise ValueError(f"r={self.r:g}: the middle call lies between 0 and 1 of a step")
+
+    @property
+    def order(self) -> int:
+        return 2 if self.one_path or self.eta == 0.0 else 1
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         for s, t in steps(points):
@@ -267,18 +280,31 @@ class DPMppSDE(Stochastic):
             if first_order_only(s, t):
                 yield Update(s, {0: whole + noise * normal(0)}, t)
                 continue
-            middle = process.at_lam(0.5 * (s.lam + t.lam))
-            share = 1.0 / (1.0 + math.exp(t.lam - s.lam))
+            middle = process.at_lam((1.0 - self.r) * s.lam + self.r * t.lam)
+            known, rest = self.noises(t.lam - s.lam)
             half, half_noise = self.to(s, middle)
             # Slot 0 takes of the whole step what is known before the second call.
-            partial = whole["S0"] * x + math.sqrt(share) * noise * normal(0)
+            partial = whole["S0"] * x + known * noise * normal(0)
+            partial = partial + (1.0 - 0.5 / self.r) * whole["D"] * denoised
             first = {0: partial, 1: half + half_noise * normal(0)}
             yield Update(s, first, None, span=(s, middle))
-            end = x + whole["D"] * denoised + math.sqrt(1.0 - share) * noise * normal(0)
-            yield Update(middle, {0: end}, t, read=(1,), span=(middle, t))
+            end = x + 0.5 / self.r * whole["D"] * denoised + rest * noise * normal(0)
+            taken = (middle, t) if self.one_path else (s, t)
+            yield Update(middle, {0: end}, t, read=(1,), span=taken)
+
+    def noises(self, h: float) -> tuple[float, float]:
+        """Of the whole step's normal the parts of those that the two calls draw."""
+        if not self.one_path:
+            return 0.0, 1.0
+        at_half = self.r == 0.5
+        share = (
+            1.0 / (1.0 + math.exp(h))
+            if at_half
+            else math.expm1(2.0 * self.r * h) / math.expm1(2.0 * h)
+        )
+        return math.sqrt(share), math.sqrt(1.0 - share)
 
     def to(self, s: Point, t: Point) -> tuple[Linear, float]:
         """An ancestral step of x from s to t along `denoised`, and the scale of its noise."""
         down, up = ancestral(s, t, self.eta)
-        lower = Point(t.t, t.alpha, t.alpha * down)
-        return transfer(s, lower, x, denoised), t.alpha * up * self.s_noise
+        return transfer(s, level(t, down), x, denoised), t.alpha * up * self.s_noise

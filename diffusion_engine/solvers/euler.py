@@ -1,4 +1,4 @@
-"""Euler's method for the probability flow ODE, and its ancestral form."""
+"""Euler's method for the probability flow ODE, with and without churn, and its ancestral form."""
 
 from __future__ import annotations
 
@@ -7,37 +7,109 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..plan.linear import denoised, normal, x
+from ..plan.linear import Linear, denoised, normal, x
 from ..processes import GaussianProcess, Point
 from .base import Points, Solver, Update, steps, transfer
 
 
 @dataclass(frozen=True)
-class Euler(Solver):
-    """x / alpha += (g_t - g_s) eps with g = sigma / alpha, which is DDIM (Karras et al. 2022, alg. 1)."""
+class Churned(Solver):
+    """What EDM's stochastic samplers share: noise added before a step (Karras et al. 2022, alg. 2).
+
+    s_churn  total amount; each of N steps raises g by min(s_churn / N, churn_limit)
+    s_tmin, s_tmax  range of g in which noise is added, ends included
+    s_noise  multiplies the noise
+    churn_limit  of a step; DPDM's is 1
+    """
+
+    s_churn: float = 0.0
+    s_tmin: float = 0.0
+    s_tmax: float = math.inf
+    s_noise: float = 1.0
+    churn_limit: float = math.sqrt(2.0) - 1.0
+
+    def __post_init__(self) -> None:
+        if not self.churn_limit >= 0.0:
+            raise ValueError(f"churn_limit={self.churn_limit:g}: a limit of churn is 0 or above")
+
+    @property
+    def stochastic(self) -> bool:
+        return self.s_churn > 0.0
+
+    def churn(self, process: GaussianProcess, s: Point, count: int) -> tuple[Point, float]:
+        """The raised point and the noise that leads to it, for one of `count` steps."""
+        if self.s_churn <= 0.0 or s.alpha == 0.0 or not self.s_tmin <= s.ratio <= self.s_tmax:
+            return s, 0.0
+        gamma = min(self.s_churn / count, self.churn_limit)
+        raised = process.at_ratio(s.ratio * (1.0 + gamma))
+        return raised, raised.alpha * math.sqrt(raised.ratio**2 - s.ratio**2) * self.s_noise
+
+
+def slope(at: Point, state: Linear) -> Linear:
+    """d(x / alpha) / dg = eps = (x / alpha - x0) / g."""
+    return (state / at.alpha - denoised) / at.ratio
+
+
+@dataclass(frozen=True)
+class Euler(Churned):
+    """x / alpha += (g_t - g_s) eps with g = sigma / alpha, which is DDIM (Karras et al. 2022, alg. 1).
+
+    s_churn, s_tmin, s_tmax, s_noise, churn_limit  noise before each step, as of 'heun'
+    call_before_noise  the network sees the state before that noise, whose eps then moves the noised one, as
+             where a scheduler's step adds it after the call
+    """
 
     name: ClassVar[str] = "euler"
     source: ClassVar[str] = "Karras et al. 2022, algorithm 1"
+    call_before_noise: bool = False
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
-        for s, t in steps(points):
-            yield Update(s, {0: transfer(s, t, x, denoised)}, t)
+        for start, t in steps(points):
+            s, churn = self.churn(process, start, len(points) - 1)
+            if churn and self.call_before_noise:
+                moved = x / start.alpha + (t.ratio - s.ratio) * slope(start, x)
+                end = t.alpha * (moved + churn / s.alpha * normal(0))
+                yield Update(start, {0: end}, t, span=(start, t))
+            else:
+                yield Update(s, {0: transfer(s, t, x, denoised)}, t, churn=churn, span=(start, t))
 
 
 def ancestral(s: Point, t: Point, eta: float) -> tuple[float, float]:
     """Ratios (g_down, g_up) of an ancestral step: g_down^2 + g_up^2 = g_t^2 (k-diffusion).
 
-    g_up = min(g_t, eta sqrt(g_t^2 (g_s^2 - g_t^2) / g_s^2)).
+    g_up = min(g_t, eta g_t sqrt(1 - g_t^2 / g_s^2)).
     """
-    if not math.isfinite(s.ratio):
-        up = min(1.0, eta) * t.ratio
-    else:
-        up = min(t.ratio, eta * math.sqrt(t.ratio**2 * (s.ratio**2 - t.ratio**2)) / s.ratio)
-    return math.sqrt(max(t.ratio**2 - up**2, 0.0)), up
+    if eta == 0.0:  # also upwards, from data to noise
+        return t.ratio, 0.0
+    kept = (t.ratio / s.ratio) ** 2
+    # Of g_t^2 - g_up^2 nothing is left where g_t is far below g_s.
+    down = t.ratio * math.sqrt(max((1.0 - eta) * (1.0 + eta) + eta**2 * kept, 0.0))
+    return down, t.ratio * min(1.0, eta * math.sqrt(max(1.0 - kept, 0.0)))
+
+
+def level(t: Point, ratio: float) -> Point:
+    """t with another sigma / alpha."""
+    return Point(t.t, t.alpha, t.alpha * ratio)
 
 
 @dataclass(frozen=True)
-class EulerAncestral(Solver):
+class Renewed(Solver):
+    """What ancestral solvers share: a step of the ODE to a lower level, then fresh noise up to the next one.
+
+    eta      amount of fresh noise, 0 (none) to 1 (DDPM's)
+    s_noise  multiplies the fresh noise
+    """
+
+    eta: float = 1.0
+    s_noise: float = 1.0
+
+    @property
+    def stochastic(self) -> bool:
+        return self.eta > 0.0
+
+
+@dataclass(frozen=True)
+class EulerAncestral(Renewed):
     """Euler to a lower level, then fresh noise up to the next one.
 
     eta      amount of fresh noise, 0 (none) to 1 (DDPM's)
@@ -46,16 +118,10 @@ class EulerAncestral(Solver):
 
     name: ClassVar[str] = "euler_ancestral"
     source: ClassVar[str] = "k-diffusion; Song et al. 2021 (DDIM), eq. 16"
-    eta: float = 1.0
-    s_noise: float = 1.0
-
-    @property
-    def stochastic(self) -> bool:
-        return self.eta > 0.0
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         for s, t in steps(points):
             down, up = ancestral(s, t, self.eta)
-            lower = Point(t.t, t.alpha, t.alpha * down)
             noise = t.alpha * up * self.s_noise
-            yield Update(s, {0: transfer(s, lower, x, denoised) + noise * normal(0)}, t)
+            end = transfer(s, level(t, down), x, denoised)
+            yield Update(s, {0: end + noise * normal(0)}, t)

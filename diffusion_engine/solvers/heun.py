@@ -2,52 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..plan.linear import Linear, denoised, slot, x
-from ..processes import GaussianProcess, Point
-from .base import Points, Solver, Update, first_order_only, steps, transfer
-
-
-@dataclass(frozen=True)
-class Churned(Solver):
-    """What EDM's stochastic samplers share: noise added before a step (Karras et al. 2022, alg. 2).
-
-    s_churn  total amount; each of N steps raises g by min(s_churn / N, churn_limit)
-    s_tmin, s_tmax  range of g in which noise is added, ends included
-    s_noise  multiplies the noise
-    churn_limit  of a step; DPDM's is 1
-    """
-
-    s_churn: float = 0.0
-    s_tmin: float = 0.0
-    s_tmax: float = math.inf
-    s_noise: float = 1.0
-    churn_limit: float = math.sqrt(2.0) - 1.0
-
-    def __post_init__(self) -> None:
-        if not self.churn_limit >= 0.0:
-            raise ValueError(f"churn_limit={self.churn_limit:g}: a limit of churn is 0 or above")
-
-    @property
-    def stochastic(self) -> bool:
-        return self.s_churn > 0.0
-
-    def churn(self, process: GaussianProcess, s: Point, count: int) -> tuple[Point, float]:
-        """The raised point and the noise that leads to it, for one of `count` steps."""
-        if self.s_churn <= 0.0 or s.alpha == 0.0 or not self.s_tmin <= s.ratio <= self.s_tmax:
-            return s, 0.0
-        gamma = min(self.s_churn / count, self.churn_limit)
-        raised = process.at_ratio(s.ratio * (1.0 + gamma))
-        return raised, raised.alpha * math.sqrt(raised.ratio**2 - s.ratio**2) * self.s_noise
-
-
-def slope(at: Point, state: Linear) -> Linear:
-    """d(x / alpha) / dg = eps = (x / alpha - x0) / g."""
-    return (state / at.alpha - denoised) / at.ratio
+from ..plan.linear import denoised, normal, slot, x
+from ..processes import GaussianProcess
+from .base import Points, Update, first_order_only, steps, transfer
+from .euler import Churned, Renewed, ancestral, level, slope
 
 
 @dataclass(frozen=True)
@@ -93,3 +55,31 @@ class DPM2(Churned):
             )
             end = t.alpha * (x / s.alpha + (t.ratio - s.ratio) * slope(middle, slot(1)))
             yield Update(middle, {0: end}, t, read=(1,))
+
+
+@dataclass(frozen=True)
+class DPM2Ancestral(Renewed):
+    """'dpm_2' to a lower level, then fresh noise up to the next one (k-diffusion).
+
+    Both parts of a step keep the law but for the error of the ODE's, so that order 2 holds with noise too.
+
+    eta      amount of fresh noise, 0 (none) to 1 (DDPM's)
+    s_noise  multiplies the fresh noise
+    """
+
+    name: ClassVar[str] = "dpm_2_ancestral"
+    source: ClassVar[str] = "k-diffusion"
+    calls: ClassVar[int] = 2
+    order = 2
+
+    def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
+        for s, t in steps(points):
+            down, up = ancestral(s, t, self.eta)
+            lower, noise = level(t, down), t.alpha * up * self.s_noise * normal(0)
+            if first_order_only(s, lower):
+                yield Update(s, {0: transfer(s, lower, x, denoised) + noise}, t)
+                continue
+            middle = process.at_lam(0.5 * (s.lam + lower.lam))
+            yield Update(s, {1: transfer(s, middle, x, denoised)}, None)
+            end = t.alpha * (x / s.alpha + (down - s.ratio) * slope(middle, slot(1)))
+            yield Update(middle, {0: end + noise}, t, read=(1,))

@@ -202,9 +202,11 @@ BROWNIAN = {"noise": "brownian", **EACH}
 RUNS = {
     # every solver, with laws and options in turn
     "euler": run(flow, "euler", 5, asked=GUIDED),
+    "euler churned": run(edm, "euler", 5, s_churn=4.0),
     "euler_ancestral": run(edm, "euler_ancestral", 5, eta=0.75),
     "heun": run(edm, "heun", 4, s_churn=4.0, s_noise=1.003),
     "dpm_2": run(ve, "dpm_2", 4, s_churn=2.0),
+    "dpm_2_ancestral": run(network, "dpm_2_ancestral", 4),
     "ddim": run(table, "ddim", 6, asked=GUIDED),
     "ddim eta": run(network, "ddim", 6, eta=0.5, clip=(-0.5, 0.5), clipped_eps=False),
     "ddpm": run(table, "ddpm", 6, asked=GUIDED),
@@ -216,6 +218,7 @@ RUNS = {
     "dpmpp_3m_sde": run(network, "dpmpp_3m_sde", 7),
     "dpm_solver_2": run(network, "dpm_solver_2", 4),
     "dpm_solver_3": run(network, "dpm_solver_3", 4),
+    "dpm_fast": run(network, "dpm_fast", 4, eta=0.5),
     "unipc": run(network, "unipc", 7, asked=GUIDED, lower_order_final=False),
     "deis": run(network, "deis", 7),
     "ipndm": run(edm, "ipndm", 6),

@@ -34,12 +34,15 @@ POWERS = 2  # of the derivative that sscs_exact is given
 CHURN = {"s_churn": 3.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003, "churn_limit": 0.2}
 # Forms beside the plain one; together they vary every option of the solver.
 FORMS: dict[str, list[dict]] = {
+    "euler": [CHURN, {"s_churn": 3.0, "call_before_noise": True}],
     "euler_ancestral": [{"eta": 0.5, "s_noise": 1.1}],
+    "dpm_2_ancestral": [{"eta": 0.5, "s_noise": 1.1}],
+    "dpm_fast": [{"eta": 1.0, "s_noise": 1.1}, {"eta": 0.5, "rest": 0}],
     "heun": [CHURN],
     "dpm_2": [CHURN],
     "ddim": [{"eta": 0.5}, {"eta": 1.0, "clipped_eps": False}],
     "ddpm": [{"variance": v} for v in ("fixed_large", "learned", "learned_range")],
-    "dpmpp_sde": [{"eta": 0.5, "s_noise": 0.9}],
+    "dpmpp_sde": [{"eta": 0.5, "s_noise": 0.9}, {"r": 0.4}, {"one_path": False}],
     "dpmpp_2m_sde": [{"eta": 0.5, "s_noise": 0.9, "variant": "heun"}],
     "dpmpp_3m_sde": [{"eta": 0.5, "s_noise": 0.9}, {"kappa": 2.0}],
     "euler_maruyama": [{"step": "1/N"}, {"denoise": False}, {"noise": False}],

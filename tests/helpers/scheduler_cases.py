@@ -31,7 +31,7 @@ class Net(torch.nn.Module):
         self.prediction, self.count = prediction, count
 
     def forward(self, x, label):
-        label = torch.as_tensor(label, dtype=torch.float32).reshape(-1, *[1] * (x.ndim - 1))
+        label = torch.as_tensor(label, dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 1))
         u = torch.sigmoid(label) if self.count is None else label / self.count
         alpha, sigma = torch.cos(1.5 * u), 0.1 + 0.9 * torch.sin(1.5 * u)
         x0 = 0.8 * torch.tanh(alpha * x) + 0.1 * torch.sin(2.0 * x + u)
@@ -62,35 +62,59 @@ def made(name, config):
         return class_of(name)(**config)
 
 
+KINDS = {"IPNDMScheduler": "v_prediction", "CMStochasticIterativeScheduler": "sample"}
+
+
 def net_of(scheduler):
-    config = scheduler.config
-    flow = "FlowMatch" in type(scheduler).__name__
-    edm = "sigma_data" in config or config.get("timestep_type") == "continuous"
-    kind = config.get("prediction_type", "flow_prediction") if not flow else "flow_prediction"
-    return Net(kind, None if edm else float(config["num_train_timesteps"]))
+    """The network that a scheduler is run with."""
+    config, name = scheduler.config, type(scheduler).__name__
+    kind = KINDS.get(
+        name, "flow_prediction" if "FlowMatch" in name else config.get("prediction_type")
+    )
+    if "sigma_data" in config or config.get("timestep_type") == "continuous":
+        return Net(kind, None)
+    return Net(kind, 1.0 if name == "IPNDMScheduler" else float(config["num_train_timesteps"]))
 
 
-def theirs(scheduler, steps, strength=None, step=None, **asked):
-    """The last x of diffusers' own loop."""
-    given = {k: v for k, v in asked.items() if k != "published"}
-    short = {} if "timesteps" in given or "sigmas" in given else {"num_inference_steps": steps}
-    scheduler.set_timesteps(**short, **given)
+@contextlib.contextmanager
+def wide(scheduler):
+    """Within it a scheduler whose times are set computes in float64."""
+    for name, value in vars(scheduler).items():
+        if isinstance(value, torch.Tensor) and value.dtype == torch.float32:
+            setattr(scheduler, name, value.double())
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with mock.patch.object(torch, "float32", torch.float64):
+            yield
+    finally:
+        torch.set_default_dtype(usual)
+
+
+def theirs(scheduler, steps, strength=None, step=None, dtype=torch.float32, **asked):
+    """The first and the last x of diffusers' own loop."""
+    short = {} if "timesteps" in asked or "sigmas" in asked else {"num_inference_steps": steps}
+    scheduler.set_timesteps(**short, **asked)
     net, times = net_of(scheduler), scheduler.timesteps
     if strength:
         times = times[(steps - int(steps * strength)) * scheduler.order :]
-    call = 0
+    calls = iter(NOISE[0].to(dtype))
+    drawn = None
 
     def noise(*args, **kwargs):
-        return NOISE[0, call].clone()
+        return drawn.clone()
 
-    first = FIRST * scheduler.init_noise_sigma
+    first = FIRST.to(dtype) * float(getattr(scheduler, "init_noise_sigma", 1.0))
     if strength:
         with contextlib.suppress(AttributeError):
             scheduler.set_begin_index((steps - int(steps * strength)) * scheduler.order)
     x = first
     module = sys.modules[type(scheduler).__module__]
-    with torch.no_grad(), mock.patch.object(module, "randn_tensor", noise, create=True):
-        for call, t in enumerate(times):
+    drawing = mock.patch.object(module, "randn_tensor", noise, create=True)
+    width = contextlib.nullcontext() if dtype == torch.float32 else wide(scheduler)
+    with torch.no_grad(), drawing, width:
+        for t in times:
+            drawn = next(calls)
             read = (
                 scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
             )
@@ -104,23 +128,23 @@ def ours(same, net, first, **how):
     begin, end = same.points[0], same.points[-1]
     x = first * begin.alpha if same.scaled else first
     made = same.sampler(network, **how).sample(
-        x=x, noised=True, noise=lambda row, m, seeds: NOISE[m, row - 1]
+        x=x, noised=True, noise=lambda row, m, seeds: NOISE[m, row - 1].to(first.dtype)
     )
     return made.samples / end.alpha if same.scaled else made.samples
 
 
-def difference(name, config, steps, **asked):
-    """Of the two, relative to the largest number."""
+F64 = {"dtype": torch.float64, "backend": "torch"}
+
+
+def difference(name, config, steps, dtype=torch.float32, **asked):
+    """Of the two, relative to the largest number, with what `like` says."""
     scheduler = made(name, config)
-    step = asked.pop("step", None) or {}
-    given = {
-        k: v
-        for k, v in asked.items()
-        if k in ("strength", "timesteps", "sigmas", "mu", "published")
-    }
-    length = None if "timesteps" in given or "sigmas" in given else steps
-    same = like(scheduler, length, **given, **step)
-    first, want = theirs(scheduler, steps, step=step, **asked)
-    got = ours(same, net_of(scheduler), first)
-    error = float((got - want).abs().max() / want.abs().max())
-    return math.inf if math.isnan(error) else error, same
+    step = asked.pop("step", {})
+    own = {k: v for k, v in asked.items() if k != "published"}
+    length = None if "timesteps" in asked or "sigmas" in asked else steps
+    same = like(scheduler, length, **asked, **step)
+    first, want = theirs(scheduler, steps, step=step, dtype=dtype, **own)
+    if not want.isfinite().all():
+        return math.nan, same
+    got = ours(same, net_of(scheduler), first, **(F64 if dtype == torch.float64 else {}))
+    return float((got - want).abs().max() / want.abs().max()), same

@@ -45,6 +45,9 @@ def skip_unsuited(solver, options, process, points):
         pytest.skip(objection)
 
 
+# Options with which slot 0 has another noise level than its point.
+FREE = {"s_noise", "variance", "call_before_noise"}
+
 REFERENCE = {"dtype": torch.float64, "backend": "torch"}
 
 
@@ -125,7 +128,7 @@ def keeps_its_level(solver, options, schedule):
             f"row {row.key} of {solver} leaves {signal[0]:g} x0 at alpha = {row.state.alpha:g}; where the "
             "paper's steps do, the solver says exact = False"
         )
-        keeps_level = SOLVERS[solver].keeps_noise and not {"s_noise", "variance"} & set(options)
+        keeps_level = SOLVERS[solver].keeps_noise and not FREE & set(options)
         if keeps_level:
             level = math.sqrt(float((noise[0] ** 2).sum()))
             assert level == pytest.approx(row.state.sigma, abs=1e-12 * max(1.0, row.state.sigma)), (

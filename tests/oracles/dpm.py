@@ -6,6 +6,7 @@ from .common import (
     Array,
     Denoiser,
     Noise,
+    Point,
     at_end,
     differences,
     eps_of,
@@ -15,6 +16,7 @@ from .common import (
     steps,
     usable,
 )
+from .one_step import ancestral_split
 
 
 def dpm_solver_2(
@@ -22,16 +24,7 @@ def dpm_solver_2(
 ) -> Array:
     """Singlestep DPM-Solver-2 (Lu et al. 2022a, Alg. 1 and its general r1)."""
     for _, s, t in steps(points):
-        denoised = denoiser(x, s)
-        if at_end(s, t):
-            x = first_order(x, s, t, denoised)
-            continue
-        h, eps = t.lam - s.lam, eps_of(x, s, denoised)
-        u = schedule.point_at_lam(s.lam + r1 * h)
-        x_u = u.alpha / s.alpha * x - u.sigma * math.expm1(r1 * h) * eps
-        eps_u = eps_of(x_u, u, denoiser(x_u, u))
-        q1 = math.expm1(h)
-        x = t.alpha / s.alpha * x - t.sigma * q1 * eps - t.sigma * q1 / (2 * r1) * (eps_u - eps)
+        x = singlestep(2, denoiser, x, s, t, schedule, r1)
     return x
 
 
@@ -47,25 +40,55 @@ def dpm_solver_3(
 ) -> Array:
     """Singlestep DPM-Solver-3 (Lu et al. 2022a, Alg. 2)."""
     for _, s, t in steps(points):
-        denoised = denoiser(x, s)
-        if at_end(s, t):
-            x = first_order(x, s, t, denoised)
-            continue
-        h, eps = t.lam - s.lam, eps_of(x, s, denoised)
-
-        u1 = schedule.point_at_lam(s.lam + r1 * h)
-        x1 = u1.alpha / s.alpha * x - u1.sigma * math.expm1(r1 * h) * eps
-        d1 = eps_of(x1, u1, denoiser(x1, u1)) - eps
-
-        u2 = schedule.point_at_lam(s.lam + r2 * h)
-        curve = r2 * h * phi(2, r2 * h)  # expm1(r2 h) / (r2 h) - 1
-        x2 = u2.alpha / s.alpha * x - u2.sigma * math.expm1(r2 * h) * eps
-        x2 = x2 - u2.sigma * r2 / r1 * curve * d1
-        d2 = eps_of(x2, u2, denoiser(x2, u2)) - eps
-
-        x = t.alpha / s.alpha * x - t.sigma * math.expm1(h) * eps
-        x = x - t.sigma / r2 * h * phi(2, h) * d2  # h phi_2 = expm1(h)/h - 1
+        x = singlestep(3, denoiser, x, s, t, schedule, r1, r2)
     return x
+
+
+def dpm_fast(
+    denoiser: Denoiser,
+    points,
+    x: Array,
+    noise: Noise | None = None,
+    *,
+    schedule,
+    rest=2,
+    eta=0.0,
+    s_noise=1.0,
+) -> Array:
+    """k-diffusion's sample_dpm_fast of n = 3 (steps - 1) + rest calls; the plan of orders is that of
+    DPM-Solver-fast (Lu et al. 2022a, section 3.4)."""
+    m, last = len(points) - 1, points[-1]
+    orders = [3] * (m - 2) + [2, 1] if rest == 0 else [3] * (m - 1) + [rest]
+    for step, s, t in steps(points):
+        down, up = ancestral_split(s.ratio, t.ratio, eta)
+        if eta > 0 and down < last.ratio:
+            down, up = last.ratio, math.sqrt(t.ratio**2 - last.ratio**2)
+        low = Point(t.t, t.alpha, t.alpha * down, math.inf if down == 0 else -math.log(down))
+        # A run of one step has the order of its last.
+        x = singlestep(orders[step - m], denoiser, x, s, low, schedule)
+        if s_noise * up > 0:
+            x = x + t.alpha * s_noise * up * noise(step, 0)
+    return x
+
+
+def singlestep(order, denoiser, x, s, t, schedule, r1=None, r2=2 / 3):
+    """One step of DPM-Solver-1, -2 or -3 from s to t."""
+    denoised = denoiser(x, s)
+    if order == 1 or at_end(s, t):
+        return first_order(x, s, t, denoised)
+    h, eps = t.lam - s.lam, eps_of(x, s, denoised)
+    r1 = r1 or 1 / order
+    u1 = schedule.point_at_lam(s.lam + r1 * h)
+    # DPM-Solver-1, alpha_u / alpha_s x - sigma_u (e^rh - 1) eps, in a form that keeps digits at large h.
+    x1, base = first_order(x, s, u1, denoised), first_order(x, s, t, denoised)
+    d1 = eps_of(x1, u1, denoiser(x1, u1)) - eps
+    if order == 2:
+        return base - t.sigma * math.expm1(h) / (2 * r1) * d1
+    u2 = schedule.point_at_lam(s.lam + r2 * h)
+    curve = r2 * h * phi(2, r2 * h)  # expm1(r2 h) / (r2 h) - 1
+    x2 = first_order(x, s, u2, denoised) - u2.sigma * r2 / r1 * curve * d1
+    d2 = eps_of(x2, u2, denoiser(x2, u2)) - eps
+    return base - t.sigma / r2 * h * phi(2, h) * d2  # h phi_2 = expm1(h)/h - 1
 
 
 def dpmpp_2m(

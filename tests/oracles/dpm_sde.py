@@ -20,11 +20,12 @@ def dpmpp_sde(
     eta=1.0,
     s_noise=1.0,
     r=0.5,
+    one_path=True,
 ) -> Array:
     """k-diffusion's sample_dpmpp_sde: an ancestral sub-step to lam_s + r h, then the full one.
 
     Both noises are increments of one Brownian motion, whose clock is the signal-to-noise ratio: the full
-    step's contains the sub-step's.
+    step's contains the sub-step's. Or they are two normals.
     """
 
     def ancestral(x, s, t, denoised, draw):
@@ -48,6 +49,8 @@ def dpmpp_sde(
             path[1] = path[0] + math.sqrt(after - middle) * noise(step, 1)
         half = path[0] / math.sqrt(middle - before)
         whole = path[1] / math.sqrt(after - before)
+        if not one_path and s_noise * eta > 0:
+            whole = (path[1] - path[0]) / math.sqrt(after - middle)
         denoised_u = denoiser(ancestral(x, s, u, denoised, lambda z=half: z), u)
         denoised = (1 - 1 / (2 * r)) * denoised + 1 / (2 * r) * denoised_u
         x = ancestral(x, s, t, denoised, lambda z=whole: z)

@@ -7,20 +7,46 @@ from .common import Array, Denoiser, Noise, at_end, eps_of, steps
 CHURN_LIMIT = math.sqrt(2) - 1  # EDM's
 
 
-def euler(denoiser: Denoiser, points, x: Array, noise: Noise | None = None) -> Array:
-    """Euler in x / alpha against the ratio (Karras et al. 2022, Alg. 1), the same map as DDIM."""
-    for _, s, t in steps(points):
-        denoised = denoiser(x, s)
-        # x/alpha + (ratio_t - ratio_s) eps, with x/alpha = denoised + ratio_s eps
-        x = t.alpha * (denoised + t.ratio * eps_of(x, s, denoised))
+def euler(
+    denoiser: Denoiser,
+    points,
+    x: Array,
+    noise: Noise | None = None,
+    *,
+    schedule=None,
+    s_churn=0.0,
+    s_tmin=0.0,
+    s_tmax=math.inf,
+    s_noise=1.0,
+    churn_limit=CHURN_LIMIT,
+    call_before_noise=False,
+) -> Array:
+    """Euler in x / alpha against the ratio (Karras et al. 2022, Alg. 1), the same map as DDIM.
+
+    With the churn of their Alg. 2; call_before_noise takes eps of the state before its noise.
+    """
+    churn = s_churn, s_tmin, s_tmax, s_noise, churn_limit
+    for step, s, t in steps(points):
+        raised, hat = churned(x, s, step, len(points) - 1, noise, schedule, *churn)
+        if hat is s or not call_before_noise:
+            x, s = raised, hat
+            denoised = denoiser(x, s)
+            # x/alpha + (ratio_t - ratio_s) eps, with x/alpha = denoised + ratio_s eps
+            x = t.alpha * (denoised + t.ratio * eps_of(x, s, denoised))
+        else:
+            eps = eps_of(x, s, denoiser(x, s))
+            x = t.alpha * (raised / hat.alpha + (t.ratio - hat.ratio) * eps)
     return x
 
 
 def ancestral_split(ratio_s: float, ratio_t: float, eta: float) -> tuple[float, float]:
     """(down, up): go deterministically to `down`, then add noise `up` to land on ratio_t."""
-    shrink = 1.0 if ratio_s == math.inf else math.sqrt(1 - (ratio_t / ratio_s) ** 2)
-    up = min(ratio_t, eta * ratio_t * shrink)
-    return math.sqrt(ratio_t**2 - up**2), up
+    share = 0.0 if ratio_s == math.inf else (ratio_t / ratio_s) ** 2
+    up = min(1.0, eta * math.sqrt(1 - share))
+    if up == 1.0:
+        return 0.0, ratio_t
+    # 1 - up^2, where up may be as good as 1
+    return ratio_t * math.sqrt(1 - eta**2 + eta**2 * share), ratio_t * up
 
 
 def euler_ancestral(
@@ -110,6 +136,34 @@ def dpm_2(
         x_mid = mid.alpha * (x_bar + (mid.ratio - s.ratio) * slope)
         slope_mid = eps_of(x_mid, mid, denoiser(x_mid, mid))
         x = t.alpha * (x_bar + (t.ratio - s.ratio) * slope_mid)
+    return x
+
+
+def dpm_2_ancestral(
+    denoiser: Denoiser,
+    points,
+    x: Array,
+    noise: Noise | None = None,
+    *,
+    schedule,
+    eta=1.0,
+    s_noise=1.0,
+) -> Array:
+    """k-diffusion's sample_dpm_2_ancestral: dpm_2 down to `down`, then noise `up`."""
+    for step, s, t in steps(points):
+        denoised = denoiser(x, s)
+        slope = eps_of(x, s, denoised)
+        down, up = ancestral_split(s.ratio, t.ratio, eta)
+        if s.alpha == 0 or down == 0:
+            x_bar = denoised + down * slope
+        else:
+            mid = schedule.point_at_lam((s.lam - math.log(down)) / 2)
+            x_bar = x / s.alpha
+            x_mid = mid.alpha * (x_bar + (mid.ratio - s.ratio) * slope)
+            x_bar = x_bar + (down - s.ratio) * eps_of(x_mid, mid, denoiser(x_mid, mid))
+        if s_noise * up > 0:
+            x_bar = x_bar + s_noise * up * noise(step, 0)
+        x = t.alpha * x_bar
     return x
 
 

@@ -64,8 +64,8 @@ def test_what_an_object_keeps_for_itself_is_no_option():
     [
         (Scaled(0.5), {"solver": Scaled(0.6)}, r"made with Scaled\(factor=0.5, .*\) and Scaled\(f.*=0.6"),
         (Scaled(0.5), {"solver": Plain()}, r"made with Scaled\(.*\) and Plain\(\) is given; give the same"),
-        (Plain(), {"solver": "euler"}, r"made with Plain\(\) and euler\(\) is given"),
-        ("euler", {"solver": Plain()}, r"made with euler\(\) and Plain\(\) is given"),
+        (Plain(), {"solver": "dpm_solver_2"}, r"made with Plain\(\) and dpm_solver_2\(\) is given"),
+        ("dpm_solver_2", {"solver": Plain()}, r"made with dpm_solver_2\(\) and Plain\(\) is given"),
         ("ddim", {"solver": solver("ddim", eta=0.5)}, r"made with ddim\(eta=0.0.* ddim\(eta=0.5"),
         (Plain(), {"solver": Plain}, "is a class; give an object"),
         # codespell:ignore-next-line

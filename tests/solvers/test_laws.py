@@ -176,6 +176,7 @@ SMOOTH = {
     "s_tmin",
     "s_tmax",
     "noise_level",
+    "call_before_noise",
 }
 ORDERED = [
     form

@@ -125,6 +125,7 @@ OPTIONS = {
     "dpmpp_2m_sde": {"variant": ("midpoint", "heun")},
     "dpmpp_3m": {"kappa": (1.0, 2.0), "start": STARTS, "lower_order_final": BOTH},
     "dpmpp_3m_sde": {"kappa": (1.0, 2.0)},
+    "dpm_fast": {"rest": (0, 1, 2)},
     "unipc": {
         "max_order": (1, 2, 3), "variant": ("bh1", "bh2"), "corrector": BOTH, "lower_order_final": BOTH,
     },

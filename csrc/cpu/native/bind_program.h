@@ -4,6 +4,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "bind_conv.h"
 #include "bind_copy.h"
 #include "bind_norm.h"
@@ -39,6 +41,14 @@ void add_call(Program& program, py::function call, std::string name) {
         call();
       },
       std::move(name));
+}
+
+// The parameters of the step behind it have the addresses of the program's outputs in them.
+void run(Program& program, const std::vector<uintptr_t>& inputs, const std::vector<uintptr_t>& outputs,
+         const StepParams* behind) {
+  const std::optional<StepParams> own = behind ? std::optional(*behind) : std::nullopt;
+  const py::gil_scoped_release release;
+  program.run(inputs, outputs, own ? &*own : nullptr);
 }
 
 py::list table(Program& program) {
@@ -85,7 +95,7 @@ void bind_program(py::module_& m) {
            py::arg("address"), py::arg("bytes"))
       .def("output", [](Program& p, uintptr_t data, int64_t bytes) { p.output(reinterpret_cast<void*>(data), bytes); },
            py::arg("address"), py::arg("bytes"))
-      .def("run", &Program::run, unlocked, py::arg("inputs"), py::arg("outputs"))
+      .def("run", &run, py::arg("inputs"), py::arg("outputs"), py::arg("behind") = nullptr)
       .def("profile", &Program::profile, py::arg("on"))
       .def("reset", &Program::reset, unlocked)
       .def("table", &table, "A dictionary for each task, in their order.");

@@ -7,7 +7,7 @@
 namespace de {
 
 // Rows of an item, with the sums of PANELS panels: both stay in a second cache of 512 KiB.
-constexpr int64_t ROWS_OF_ITEM = 96, PANELS_OF_ITEM = 8;
+constexpr int64_t ROWS_OF_ITEM = 128, PANELS_OF_ITEM = 8;
 // Multiplications of an item that is worth being one of several for each thread.
 constexpr int64_t LARGE_ITEM = 1 << 21;
 // Elements of a depthwise layer's item.

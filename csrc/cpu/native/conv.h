@@ -1,4 +1,4 @@
-// Convolutions and linear layers as one product of matrices, whose left one is never whole in memory.
+// Convolutions and linear layers as one product of matrices, whose left one is x itself or gathered in parts.
 #pragma once
 #include <algorithm>
 
@@ -34,6 +34,12 @@ struct ConvParams {
   int64_t depth() const { return taps() * group_channels(); }  // terms of a sum: (tap, channel)
   // Few columns are sums of vectors along the terms, in whose packed weight each column is a row.
   bool narrow() const { return group_columns() <= CONV_NARROW && !depthwise(); }
+  // Whether a row of the left matrix is a pixel of x and may be read where it lies. Rows 4096 bytes apart share
+  // sets of a cache: a tile of them would read all its lines many times.
+  bool in_place() const {
+    return taps() == 1 && stride_y == 1 && stride_x == 1 && upsample == 1 && height == out_height &&
+           width == out_width && (batch == 1 || x.batch == pixels() * x.row) && x.row % 1024 != 0 && !narrow();
+  }
   bool depthwise() const { return groups > 1 && groups == channels && groups == out_channels; }
 };
 

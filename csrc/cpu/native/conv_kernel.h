@@ -83,24 +83,34 @@ struct ConvItem {
     });
   }
 
-  void finish(int64_t from, int64_t number, int64_t column, int64_t width) {
+  // Rows [from, from + number) of the vector of columns that is the item's `column` and the layer's `at`.
+  template <bool WHOLE>
+  DE_INLINE void finish_vector(int32_t activation, int64_t from, int64_t number, int64_t column, int64_t at,
+                               Lanes<WHOLE> lanes) {
     const Epilogue& e = p.epilogue;
-    const int64_t b = (first + from) / p.pixels(), i = (first + from) % p.pixels();
-    for (int64_t c = 0; c < width; c += W) {
-      const int n = (int)std::min<int64_t>(W, width - c);
-      const int64_t at = group * columns + panel * CONV_PANEL + column + c;
-      const float* sum = sums + from * blocks.sums_row() + column + c;
-      for (int64_t r = 0, sample = b, row = i; r < number; ++sample, row = 0) {
-        const Followers follow(e, sample, at, n);
-        const float* residual = e.residual.data + sample * e.residual.batch + at;
-        float* out = p.out.data + sample * p.out.batch + at;
-        for (; r < number && row < p.pixels(); ++r, ++row, sum += blocks.sums_row()) {
-          Float y = follow(load<Float>(sum));
-          if (e.residual.data) y += load_some(residual + row * e.residual.row, n);
-          store_lanes(out + row * p.out.row, y, n);
-        }
+    const int64_t pixels = p.pixels(), step = blocks.sums_row();
+    const Rows out = p.out, residual = e.residual;  // which no store of floats can change, as the compiler sees it
+    const float* sum = sums + from * step + column;
+    int64_t b = (first + from) / pixels, row = (first + from) % pixels;
+    for (int64_t left = number; left > 0; ++b, row = 0) {
+      const Followers follow(e, b, at, (int)lanes.n);
+      const int64_t end = std::min(pixels, row + left);
+      left -= end - row;
+      for (; row < end; ++row, sum += step) {
+        Float y = follow(load<Float>(sum), activation);
+        if (residual.data) y += lanes.load(residual.data + b * residual.batch + row * residual.row + at);
+        lanes.store(out.data + b * out.batch + row * out.row + at, y);
       }
     }
+  }
+
+  __attribute__((noinline)) void finish(int64_t from, int64_t number, int64_t column, int64_t width) {
+    const int64_t at = group * columns + panel * CONV_PANEL + column;
+    with_activation(p.epilogue.activation, [&](auto kind) {
+      each_vector(width, [&](int64_t c, auto lanes) {
+        finish_vector(kind, from, number, column + c, at + c, lanes);
+      });
+    });
   }
 
   void multiply(int64_t k, int64_t length) {
@@ -109,7 +119,9 @@ struct ConvItem {
     const float* at = weight + (k * panels + panel * length) * CONV_PANEL;
     // The next part may be a term shorter: what is asked for is no more than likely.
     const float* next = after < depth ? weight + (after * panels + panel * length) * CONV_PANEL : at;
-    multiply_panels(terms, rows, at, next, length, count, sums, blocks.sums_row(), k > 0,
+    const Left a = p.in_place() ? Left{p.x.data + first * p.x.row + group * p.group_channels() + k, p.x.row}
+                                : Left{terms, ConvBlocks::ROW};
+    multiply_panels(a, rows, at, next, length, count, sums, blocks.sums_row(), k > 0,
                     [&](int64_t r, int64_t number, int64_t column, int64_t width) {
                       if (after == depth) finish(r, number, column, width);
                     });
@@ -142,7 +154,7 @@ struct ConvItem {
   void run() {
     const ConvLines lines(p);
     evenly(p.depth(), CONV_DEPTH, [&](int64_t k, int64_t length) {
-      gather(lines, k, length);
+      if (!p.in_place()) gather(lines, k, length);
       p.narrow() ? multiply_narrow(k, length) : multiply(k, length);
     });
     if (p.narrow()) finish_narrow();

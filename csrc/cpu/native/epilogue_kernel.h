@@ -21,10 +21,13 @@ struct Followers {
     if (gated) gate = load_some(e.gate + b * e.gate_batch + column, n);
   }
 
-  DE_INLINE Float operator()(Float y) const {
+  DE_INLINE Float operator()(Float y) const { return (*this)(y, activation); }
+
+  // Where the caller knows the activation as a constant.
+  DE_INLINE Float operator()(Float y, int32_t activation) const {
     if (biased) y += bias;
     if (shifted) y += shift;
-    if (activation != NO_ACTIVATION) y = activate(y, activation);
+    y = activate(y, activation);
     return gated ? y * gate : y;
   }
 

@@ -59,7 +59,7 @@ inline void matmul(const MatmulParams& p, const MatmulBlocks& blocks, int64_t it
       pack_columns(b + k, p.b.row, depth, columns, panels);
     else
       pack_terms(b + k * p.b.row, p.b.row, depth, columns, panels);
-    multiply_panels(terms, rows, panels, panels, depth, columns, sums, blocks.sums_row(), k > 0,
+    multiply_panels({terms, ConvBlocks::ROW}, rows, panels, panels, depth, columns, sums, blocks.sums_row(), k > 0,
                     [&](int64_t r, int64_t number, int64_t from, int64_t width) {
                       if (k + depth == p.depth) finish(r, number, from, width);
                     });

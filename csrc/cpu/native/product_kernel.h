@@ -24,11 +24,16 @@ struct Ahead {
   }
 };
 
+// The left matrix: row r is at data + r * row.
+struct Left {
+  const float* data;
+  int64_t row;
+};
+
 // to [R][V W] = (add: +) rows of `a` times `depth` terms of a panel, V vectors from `b` on. What lies beyond
 // the panel is in the next one, `depth` terms later.
 template <int R, int V>
-DE_INLINE void product(const float* a, const float* b, int64_t depth, Ahead ahead, float* to, int64_t to_row,
-                       bool add) {
+DE_INLINE void product(Left a, const float* b, int64_t depth, Ahead ahead, float* to, int64_t to_row, bool add) {
   Float sum[R][V] = {};
   for (int64_t k = 0; k < depth; ++k) {
     Float x[V];
@@ -38,7 +43,7 @@ DE_INLINE void product(const float* a, const float* b, int64_t depth, Ahead ahea
       if (v * W % 16 == 0) __builtin_prefetch(ahead.from + at + (k >> ahead.shift) * CONV_PANEL, 0, 2);
     }
     for (int r = 0; r < R; ++r) {
-      const Float factor = splat(a[r * ConvBlocks::ROW + k]);
+      const Float factor = splat(a.data[r * a.row + k]);
       for (int v = 0; v < V; ++v) sum[r][v] = multiply_add(factor, x[v], sum[r][v]);
     }
   }
@@ -49,10 +54,9 @@ DE_INLINE void product(const float* a, const float* b, int64_t depth, Ahead ahea
     }
 }
 
-// Rows of gathered terms times `columns` columns of panels that begin at b; `next` is what will be read after
-// them. done(row, rows, column, columns) follows each tile. Sums lie in rows of to_row floats.
+// Rows of `a` times `columns` columns of panels that begin at b; `next` is what will be read after them. done(row, rows, column, columns) follows each tile. Sums lie in rows of to_row floats.
 template <class Done>
-DE_INLINE void multiply_panels(const float* a, int64_t rows, const float* b, const float* next, int64_t depth,
+DE_INLINE void multiply_panels(Left a, int64_t rows, const float* b, const float* next, int64_t depth,
                                int64_t columns, float* to, int64_t to_row, bool add, Done done) {
   const int64_t vectors = (columns + W - 1) / W;
   const auto panel = [&](int64_t v) { return b + v * W / CONV_PANEL * depth * CONV_PANEL + v * W % CONV_PANEL; };
@@ -64,7 +68,8 @@ DE_INLINE void multiply_panels(const float* a, int64_t rows, const float* b, con
     evenly(rows, MOST, [&](int64_t r, int64_t count) {
       const Ahead ahead(after, from, depth, tile++, tiles);
       constant<MOST>(count, [&](auto tall) {
-        product<tall, wide>(a + r * ConvBlocks::ROW, from, depth, ahead, to + r * to_row + v * W, to_row, add);
+        product<tall, wide>({a.data + r * a.row, a.row}, from, depth, ahead, to + r * to_row + v * W, to_row,
+                            add);
       });
       done(r, count, v * W, width);
     });

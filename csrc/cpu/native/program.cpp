@@ -5,6 +5,9 @@
 #include <stdexcept>
 #include <utility>
 
+#include "../run.h"
+#include "team.h"
+
 namespace de {
 
 static int64_t now() {
@@ -42,21 +45,30 @@ void Program::replay(Pool::Hold& hold) {
   }
 }
 
-void Program::run(const std::vector<uintptr_t>& inputs, const std::vector<uintptr_t>& outputs) {
+static void run_behind(Pool::Hold& hold, const StepParams& p) {
+  const Step step(p);
+  hold.run({[&step](int64_t item, float*) { step.run(item); }, step.items.count, 0, step.items.work});
+  step.end();
+}
+
+void Program::run(const std::vector<uintptr_t>& inputs, const std::vector<uintptr_t>& outputs,
+                  const StepParams* behind) {
   refuse_other_count("inputs", inputs.size(), inputs_.size());
   refuse_other_count("outputs", outputs.size(), outputs_.size());
   Pool::Hold hold(*pool_);
-  if (running_) throw std::logic_error("a program was run by one of its own calls");
+  // What a parent's thread was running when the process was forked runs no more.
+  if (running_ == forks_so_far()) throw std::logic_error("a program was run by one of its own calls");
   struct Running {
-    bool& flag;
-    explicit Running(bool& flag) : flag(flag) { flag = true; }
-    ~Running() { flag = false; }
+    int& at;
+    explicit Running(int& at) : at(at) { at = forks_so_far(); }
+    ~Running() { at = -1; }
   } running(running_);
 
   for (size_t i = 0; i < inputs.size(); ++i)
     if (const void* from = reinterpret_cast<const void*>(inputs[i]); from != inputs_[i].data)
       std::memcpy(inputs_[i].data, from, inputs_[i].bytes);
   replay(hold);
+  if (behind) run_behind(hold, *behind);
   for (size_t i = 0; i < outputs.size(); ++i)
     if (void* to = reinterpret_cast<void*>(outputs[i]); to != outputs_[i].data)
       std::memcpy(to, outputs_[i].data, outputs_[i].bytes);

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "step.h"
 #include "pool.h"
 #include "task.h"
 
@@ -35,8 +36,10 @@ class Program {
   void input(void* data, int64_t bytes) { inputs_.push_back({data, bytes}); }
   void output(const void* data, int64_t bytes) { outputs_.push_back({const_cast<void*>(data), bytes}); }
 
-  // One address for each input and each output. Where it is the program's own, nothing is copied.
-  void run(const std::vector<uintptr_t>& inputs, const std::vector<uintptr_t>& outputs);
+  // One address for each input and each output. Where it is the program's own, nothing is copied. `behind`: the
+  // step that reads the outputs, on the same threads.
+  void run(const std::vector<uintptr_t>& inputs, const std::vector<uintptr_t>& outputs,
+           const StepParams* behind = nullptr);
 
   int64_t threads() const { return pool_->threads(); }
   void profile(bool on) { profile_ = on; }
@@ -61,7 +64,7 @@ class Program {
   std::vector<Entry> entries_;
   std::vector<Memory> inputs_, outputs_;
   std::atomic<bool> profile_{false};
-  bool running_ = false;  // read and written while the pool is held
+  int running_ = -1;  // forks of the process at the start of a run; read and written while the pool is held
 };
 
 }  // namespace de

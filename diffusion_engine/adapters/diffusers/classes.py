@@ -14,9 +14,16 @@ from functools import partial
 from typing import Any, ClassVar
 
 from ...processes import GaussianProcess, Point
+<<<<<<< HEAD
 from . import levels, solving
 from .levels import NOTHING, Asked, Fields, asked
 from .solving import Choice, Run
+=======
+from . import levels, orders, solving, straight
+from .levels import NOTHING, Asked, Fields, asked
+from .solving import Choice, Run
+from .straight import or_straight
+>>>>>>> main
 
 INERT = (
     "dynamic_thresholding_ratio", "time_shift_type", "base_shift", "max_shift", "base_image_seq_len",
@@ -24,7 +31,10 @@ INERT = (
 )  # fmt: skip
 # Fields that only these values of are taken.
 ONLY: dict[str, tuple[Any, ...]] = {
+<<<<<<< HEAD
     "invert_sigmas": (False, None),
+=======
+>>>>>>> main
     "interpolation_type": ("linear", "log_linear"),
     "timestep_type": ("discrete", "continuous"),
     "final_sigmas_type": ("zero", "sigma_min"),
@@ -84,6 +94,12 @@ DDPM = Class(
 CLASSES: dict[str, Class] = {
     "DDIMScheduler": DDIM,
     "DDIMParallelScheduler": DDIM,
+    "CogVideoXDDIMScheduler": Class(
+        levels.strided,
+        solving.cogvideox,
+        {**DDIM.fields, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+         "snr_shift_scale": 3.0},
+    ),
     "DDPMScheduler": DDPM,
     "DDPMParallelScheduler": DDPM,
     "PNDMScheduler": Class(
@@ -125,17 +141,27 @@ CLASSES: dict[str, Class] = {
     ),
     "KDPM2AncestralDiscreteScheduler": Class(
         partial(levels.interpolated, rounds=("use_karras_sigmas",)),
+<<<<<<< HEAD
         solving.named("dpm_2_ancestral"),
+=======
+        solving.dpm_2_ancestral,
+>>>>>>> main
         LATENT | SPACED | SIGMAS,
         scaled=True,
     ),
     "DPMSolverMultistepScheduler": Class(
+<<<<<<< HEAD
         levels.multistep,
         solving.multistep,
+=======
+        or_straight(levels.multistep),
+        orders.multistep,
+>>>>>>> main
         WHOLE | SPACED | ZERO | END | CLIPPED | ORDERS
         | {"use_lu_lambdas": False, "euler_at_final": False, "variance_type": None},
     ),
     "DPMSolverSinglestepScheduler": Class(
+<<<<<<< HEAD
         levels.whole,
         solving.singlestep,
         WHOLE | END | CLIPPED | ORDERS | {"lower_order_final": False, "variance_type": None},
@@ -148,17 +174,36 @@ CLASSES: dict[str, Class] = {
     "UniPCMultistepScheduler": Class(
         partial(levels.whole, stays=True),
         solving.unipc,
+=======
+        or_straight(levels.whole),
+        orders.singlestep,
+        WHOLE | END | CLIPPED | ORDERS | {"lower_order_final": False, "variance_type": None},
+    ),
+    "DEISMultistepScheduler": Class(
+        or_straight(partial(levels.whole, stays=True)),
+        orders.deis,
+        WHOLE | SPACED | ORDERS | {"algorithm_type": "deis", "solver_type": "logrho"},
+    ),
+    "UniPCMultistepScheduler": Class(
+        or_straight(partial(levels.whole, stays=True)),
+        orders.unipc,
+>>>>>>> main
         WHOLE | SPACED | ZERO | END
         | {"sigma_min": None, "sigma_max": None, "shift_terminal": None, "solver_order": 2,
            "solver_type": "bh2", "lower_order_final": True, "predict_x0": True, "disable_corrector": [],
            "solver_p": None},
     ),
     "FlowMatchEulerDiscreteScheduler": Class(
+<<<<<<< HEAD
         levels.flow,
+=======
+        straight.flow,
+>>>>>>> main
         solving.flow_euler,
         FLOWS | SIGMAS | SHIFTING
         | {"invert_sigmas": False, "shift_terminal": None, "stochastic_sampling": False},
     ),
+<<<<<<< HEAD
     "FlowMatchHeunDiscreteScheduler": Class(levels.flow, solving.named("flow_heun"), FLOWS),
     "EDMEulerScheduler": Class(levels.edm, solving.named("euler"), EDMS | END),
     "EDMDPMSolverMultistepScheduler": Class(
@@ -171,6 +216,60 @@ LATER = "no solver here is the same yet"
 REFUSED = {
     "SASolverScheduler": LATER,
     "TCDScheduler": LATER,
+=======
+    "FlowMatchLCMScheduler": Class(
+        straight.flow,
+        solving.flow_lcm,
+        FLOWS | SIGMAS | SHIFTING
+        | {"invert_sigmas": False, "shift_terminal": None, "scale_factors": None, "upscale_mode": "bicubic"},
+    ),
+    "FlowMatchHeunDiscreteScheduler": Class(
+        straight.flow, solving.named("flow_heun"), FLOWS
+    ),
+    "EDMEulerScheduler": Class(straight.edm, solving.named("euler"), EDMS | END),
+    "EDMDPMSolverMultistepScheduler": Class(
+        straight.edm,
+        orders.multistep,
+        EDMS | END | ORDERS | THRESHOLD | {"euler_at_final": False},
+    ),
+    "CMStochasticIterativeScheduler": Class(
+        straight.consistency,
+        solving.consistency,
+        {"num_train_timesteps": 40, "sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5,
+         "s_noise": 1.0, "rho": 7.0, "clip_denoised": True},
+    ),
+    "IPNDMScheduler": Class(
+        straight.angles, solving.ipndm, {"num_train_timesteps": 1000, "trained_betas": None}
+    ),
+}  # fmt: skip
+TOKENS = "its states are tokens, and no noised numbers"
+LATER = "no solver here is the same"
+REFUSED = {
+    "AmusedScheduler": TOKENS,
+    "BlockRefinementScheduler": TOKENS,
+    "CogVideoXDPMScheduler": LATER,
+    "CosineDPMSolverMultistepScheduler": "its noise is that of another package's Brownian path",
+    "DDIMInverseScheduler": "it encodes: see Sampler.encode",
+    "DDPMWuerstchenScheduler": LATER,
+    "DPMSolverMultistepInverseScheduler": "it encodes: see Sampler.encode",
+    "DiscreteDDIMScheduler": TOKENS,
+    "EntropyBoundScheduler": TOKENS,
+    "FlowMapEulerDiscreteScheduler": "its network is told where a step ends",
+    "HeliosDMDScheduler": "its sample grows while it runs",
+    "HeliosScheduler": "its sample grows while it runs",
+    "KarrasVeScheduler": "diffusers itself has left it",
+    "LTXEulerAncestralRFScheduler": LATER,
+    "MiniMaxH3Scheduler": LATER,
+    "PiflowScheduler": "its network's output is a policy of several steps",
+    "RFD4ProteinaScheduler": LATER,
+    "RePaintScheduler": "it goes back and forth in time",
+    "SASolverScheduler": LATER,
+    "SCMScheduler": LATER,
+    "ScoreSdeVeScheduler": "its corrector reads the norm of the score, and no table does",
+    "TCDScheduler": LATER,
+    "UnCLIPScheduler": "its pipeline tells it the end of each step",
+    "VQDiffusionScheduler": TOKENS,
+>>>>>>> main
 }
 # Their "sigma_min" is that of the table, whatever else the levels are.
 TABLES_END = ("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler")
@@ -207,6 +306,14 @@ def understood(name: str, config: Fields) -> Fields:
     # Most classes read the ends of Karras levels without having such fields.
     if "use_karras_sigmas" in made:
         made |= {f: given[f] for f in ("sigma_min", "sigma_max") if given.get(f) is not None}
+<<<<<<< HEAD
+=======
+    if made.get("thresholding") and made["sample_max_value"] != 1.0:
+        raise ValueError(
+            f"thresholding with sample_max_value={made['sample_max_value']!r} of the scheduler finds a "
+            "threshold for every sample, and no table does; at 1 it is a clip to -1 and 1, which is taken"
+        )
+>>>>>>> main
     for field, value in given.items():
         if not _fine(field, value, made):
             raise ValueError(

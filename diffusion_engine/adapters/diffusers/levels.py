@@ -7,14 +7,22 @@ numbers, and levels next to pure noise, hang on it.
 from __future__ import annotations
 
 import math
+<<<<<<< HEAD
 from collections.abc import Callable, Mapping, Sequence
+=======
+from collections.abc import Mapping, Sequence
+>>>>>>> main
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+<<<<<<< HEAD
 from ...processes import EDM, Discrete, FlowMatching, GaussianProcess, Point
+=======
+from ...processes import Discrete, Point
+>>>>>>> main
 from .quantile import beta_quantile
 
 Fields = Mapping[str, Any]
@@ -166,11 +174,19 @@ def interpolated(
             labelled(process, levels[:-1], [table.place(g) for g in levels[:-1]]),
             levels[-1],
         )
+<<<<<<< HEAD
     times = np.float32(chosen(c, n, given))
     levels, end = table.at(times), ending(c, process)
     if c.get("interpolation_type", "linear") == "log_linear":
         ends = np.log(table.ratios[[-1, 0]])
         levels = np.exp(np.linspace(*ends, n + 1, dtype=np.float32))
+=======
+    times = np.asarray(chosen(c, n, given), np.float32)
+    levels, end = table.at(times), ending(c, process)
+    if c.get("interpolation_type", "linear") == "log_linear":
+        high, low = np.log(table.ratios[[-1, 0]]).tolist()
+        levels = np.exp(np.linspace(high, low, n + 1, dtype=np.float32))
+>>>>>>> main
         if not flags:
             return closed(process, labelled(process, levels[:-1], times), levels[-1])
     if flags:
@@ -190,7 +206,7 @@ ROUNDED = ("use_karras_sigmas", "use_lu_lambdas")
 
 def whole(
     c: Fields,
-    process: GaussianProcess,
+    process: Discrete,
     n: int,
     given: Asked = NOTHING,
     rounds: tuple[str, ...] = ROUNDED,
@@ -201,11 +217,14 @@ def whole(
     rounds  the fields whose labels are rounded; others are cut off
     stays   with other levels than those of timesteps, "sigma_min" ends on the last of them
     """
+<<<<<<< HEAD
     if isinstance(process, FlowMatching):
         made = flow_sigmas(c, n, given)
         zero = c.get("final_sigmas_type", "sigma_min") == "zero"
         return [*made, process.clean if zero else made[-1]]
     assert isinstance(process, Discrete)
+=======
+>>>>>>> main
     table, end = Table.of(process), ending(c, process, "sigma_min")
     if flags := asked(c):
         levels = between(c, flags[0], table.ratios[::-1], n)
@@ -220,12 +239,17 @@ def whole(
     return [*labelled(process, table.at(times), times), end]
 
 
+<<<<<<< HEAD
 def multistep(c: Fields, process: GaussianProcess, n: int, given: Asked = NOTHING) -> list[Point]:
+=======
+def multistep(c: Fields, process: Discrete, n: int, given: Asked = NOTHING) -> list[Point]:
+>>>>>>> main
     """DPM-Solver's of several steps: of a cosine table all labels are cut off."""
     cut = c["beta_schedule"] == "squaredcos_cap_v2"
     return whole(c, process, n, given, () if cut else ROUNDED)
 
 
+<<<<<<< HEAD
 def shifted(c: Fields, sigmas: Array, given: Asked, field: str) -> Array:
     """by s / (1 + (by - 1) s) (Esser et al. 2024, eq. 23), `by` being e^mu where mu is given."""
     if c.get("use_dynamic_shifting") and given.mu is None and field == "shift":
@@ -296,6 +320,8 @@ def edm(c: Fields, process: EDM, n: int, given: Asked = NOTHING) -> list[Point]:
 
 
 Levels = Callable[[Fields, Any, int, Asked], list[Point]]
+=======
+>>>>>>> main
 LEAST = 1e-9  # of a level, by which a step that stays on it is made to fall
 
 

@@ -7,14 +7,22 @@ A function of (fields, run) gives a Choice. What diffusers does otherwise than t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+<<<<<<< HEAD
 from dataclasses import dataclass, field
+=======
+from dataclasses import dataclass, field, replace
+>>>>>>> main
 from itertools import pairwise
 from typing import Any
 
 from ... import checks
 from ...processes import Point
 from .levels import Fields
+<<<<<<< HEAD
 from .published import StridedDDIM
+=======
+from .published import StridedDDIM, StridedPLMS
+>>>>>>> main
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,11 @@ def one_of(c: Fields, name: str, *values: Any) -> Any:
 
 
 STRIDES = (
+<<<<<<< HEAD
     "diffusers' {} steps from t to t - {} whatever the next timestep of its list is, which here differs: its "
+=======
+    "diffusers steps from t to t - {} whatever the next timestep of its list is, which here is another: its "
+>>>>>>> main
     "steps end on other levels than the next ones begin on (published=True); published=False steps from each "
     "timestep to the next"
 )
@@ -90,12 +102,25 @@ def ddim(c: Fields, run: Run) -> Choice:
     by = stride(c, run)
     if by is None:
         return Choice("ddim", options)
+<<<<<<< HEAD
     notes = (STRIDES.format("DDIM", by),)
+=======
+    notes = (STRIDES.format(by),)
+>>>>>>> main
     if run.published:
         return Choice(StridedDDIM(stride=by, **options), {}, notes)
     return Choice("ddim", options, notes)
 
 
+<<<<<<< HEAD
+=======
+def cogvideox(c: Fields, run: Run) -> Choice:
+    run.take("eta", "use_clipped_model_output")  # which diffusers takes and does not read
+    plain = replace(run, step={"use_clipped_model_output": True})
+    return ddim(c, plain)
+
+
+>>>>>>> main
 LAST_NOISE = (
     "diffusers adds noise of fixed_large to the clean x where the last timestep is above 0 (published=True); "
     "published=False leaves the last x as it is"
@@ -131,6 +156,7 @@ MIXES_V = (
 )
 
 
+<<<<<<< HEAD
 def pndm(c: Fields, run: Run) -> Choice:
     run.take()
     notes: tuple[str, ...] = ()
@@ -142,14 +168,41 @@ def pndm(c: Fields, run: Run) -> Choice:
             f"diffusers' PNDM steps from t to t - {by} whatever the next timestep of its list is, which here "
             "differs; here it steps from each timestep to the next",
         )
+=======
+STRIDED_PRK = (
+    "diffusers' PNDM steps by its own stride whatever the next timestep of its list is, which here is "
+    "another; here each step leads to the next timestep"
+)
+
+
+def pndm(c: Fields, run: Run) -> Choice:
+    run.take()
+    notes: tuple[str, ...] = ()
+    mixes = "eps"
+    if one_of(c, "prediction_type", "epsilon", "v_prediction") == "v_prediction":
+        mixes, notes = "v" if run.published else "eps", (MIXES_V,)
+>>>>>>> main
     if run.begin:
         notes += (
             "diffusers cuts its list of timesteps, one of which it has twice, and so misses a step of image "
             "to image; here none is missed",
         )
+<<<<<<< HEAD
     if c["skip_prk_steps"]:
         return Choice("plms", options, notes)
     return Choice("pndm", options | {"published": run.published}, notes)
+=======
+    by = stride(c, run)
+    if not c["skip_prk_steps"]:
+        notes += (STRIDED_PRK,) if by else ()
+        return Choice("pndm", {"mixes": mixes, "published": run.published}, notes)
+    if by is None:
+        return Choice("plms", {"mixes": mixes}, notes)
+    notes += (STRIDES.format(by),)
+    if run.published:
+        return Choice(StridedPLMS(by, mixes), {}, notes)
+    return Choice("plms", {"mixes": mixes}, notes)
+>>>>>>> main
 
 
 def lcm(c: Fields, run: Run) -> Choice:
@@ -173,8 +226,28 @@ def euler(c: Fields, run: Run) -> Choice:
     return Choice("euler", step | {"call_before_noise": True})
 
 
+<<<<<<< HEAD
 def lms(c: Fields, run: Run) -> Choice:
     return Choice("lms", {"max_order": run.take("order").get("order", 4)})
+=======
+def dpm_2_ancestral(c: Fields, run: Run) -> Choice:
+    run.take()
+    steep = any(0.0 < b.ratio < 0.1 * a.ratio for a, b in pairwise(run.points))
+    note = (
+        "diffusers takes the lower level of a step for the root of a difference of squares in float32, which "
+        "loses its digits, or is none, where the levels fall steeply, as here; here it is made in float64"
+    )
+    return Choice("dpm_2_ancestral", {}, (note,) if steep else ())
+
+
+def lms(c: Fields, run: Run) -> Choice:
+    note = (
+        "diffusers' LMS in image to image takes weights of steps before its first one, of which it has no "
+        "predictions; here the first step is Euler's"
+    )
+    options = {"max_order": run.take("order").get("order", 4)}
+    return Choice("lms", options, (note,) if run.begin else ())
+>>>>>>> main
 
 
 def sde(c: Fields, run: Run) -> Choice:
@@ -185,6 +258,7 @@ def sde(c: Fields, run: Run) -> Choice:
 
 def flow_euler(c: Fields, run: Run) -> Choice:
     run.take(*CHURN)  # which diffusers takes and does not read
+<<<<<<< HEAD
     return Choice("flow_renoised" if c["stochastic_sampling"] else "euler")
 
 
@@ -287,3 +361,43 @@ def unipc(c: Fields, run: Run) -> Choice:
     }
     ends = run.points[-1].sigma == 0.0
     return Choice("unipc", options, (BH1_AT_0,) if ends and kind == "bh1" else ())
+=======
+    return renoised(c, run) if c["stochastic_sampling"] else Choice("euler")
+
+
+def renoised(c: Fields, run: Run) -> Choice:
+    """x0, noised anew to the next level. Raises ValueError where diffusers' x0 would be another."""
+    if c["invert_sigmas"]:
+        raise ValueError(
+            "invert_sigmas of the scheduler, whose networks predict x0 - eps, with noise in its steps, which "
+            "take their x0 from eps - x0: set one of them"
+        )
+    return Choice("euler_ancestral", {"eta": 1e9})  # an eta at which all noise is fresh
+
+
+def flow_lcm(c: Fields, run: Run) -> Choice:
+    run.take()
+    if c["scale_factors"]:
+        raise ValueError(
+            "scale_factors of the scheduler grow the sample while it runs, whose shape here stays"
+        )
+    return renoised(c, run)
+
+
+def consistency(c: Fields, run: Run) -> Choice:
+    run.take()
+    if c["s_noise"] != 1.0:
+        raise ValueError(f"s_noise={c['s_noise']:g} of the scheduler: the solver takes 1")
+    note = "diffusers' last noise is the root of sigma_min's rounding to float32, and here there is none"
+    return Choice("consistency", {}, (note,))
+
+
+def ipndm(c: Fields, run: Run) -> Choice:
+    run.take()
+    note = (
+        "diffusers' first step, from alpha = 0, takes the estimate of x0 for 0 (published=True); "
+        "published=False takes the network's"
+    )
+    blind = run.published and run.points[run.begin].alpha == 0.0
+    return Choice("ipndm", {"start": "blind"} if blind else {}, (note,))
+>>>>>>> main

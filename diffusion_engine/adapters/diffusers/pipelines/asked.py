@@ -100,4 +100,4 @@ def bound(pipe: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _said(value: Any) -> str:
-    return repr(value) if isinstance(value, (int, float, str, list)) else type(value).__name__
+    return repr(value) if isinstance(value, (int, float, str)) else type(value).__name__

@@ -1,0 +1,109 @@
+"""The solvers of several orders that DPM-Solver's, DEIS's and UniPC's scheduler classes are; see solving.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .levels import Fields
+from .solving import Choice, Run, one_of
+
+
+def variant(c: Fields) -> str:
+    """Of DPM-Solver: names of other classes' formulas count as midpoint, as in diffusers."""
+    kind = one_of(c, "solver_type", "midpoint", "heun", "logrho", "bh1", "bh2")
+    return kind if kind == "heun" else "midpoint"
+
+
+def lowered(c: Fields, run: Run) -> bool:
+    """Whether the last orders fall: only in short runs."""
+    return bool(c["lower_order_final"]) and run.n < 15
+
+
+FLIPPED = (
+    "diffusers' third-order step of sde-dpmsolver++ weighs D2 with -1/2 where the expansion has +1/2 "
+    "(published=True); published=False has +1/2"
+)
+
+
+def multistep(c: Fields, run: Run) -> Choice:
+    run.take()
+    kind = algorithm(c, "dpmsolver++", "sde-dpmsolver++", "dpmsolver", "sde-dpmsolver")
+    order = one_of(c, "solver_order", 1, 2, 3)
+    ends = lowered(c, run)
+    euler_last = bool(c["euler_at_final"])
+    if order == 1 and kind != "sde-dpmsolver":
+        return Choice("ddim", {"eta": 1.0 if kind == "sde-dpmsolver++" else 0.0})
+    options: dict[str, Any] = {"variant": variant(c), "lower_order_final": euler_last or ends}
+    third = options | {"lower_order_final": ends, "euler_at_final": euler_last, "kappa": 1.0}
+    if kind == "dpmsolver++":
+        return Choice("dpmpp_2m", options) if order == 2 else Choice("dpmpp_3m", third)
+    if kind == "dpmsolver":
+        return Choice("dpm_solver_2m", options) if order == 2 else Choice("dpm_solver_3m", third)
+    if kind == "sde-dpmsolver":
+        if order == 3:
+            raise ValueError(
+                "solver_order=3 of algorithm_type='sde-dpmsolver' is no formula of diffusers: give 2"
+            )
+        return Choice("dpm_solver_sde", options | {"max_order": order})
+    if order == 2:
+        return Choice("dpmpp_2m_sde", options)
+    return Choice("dpmpp_3m_sde", third | {"flipped": run.published}, (FLIPPED,))
+
+
+def algorithm(c: Fields, *kinds: str) -> str:
+    """algorithm_type, "deis" being another class's word for "dpmsolver++"."""
+    kind = one_of(c, "algorithm_type", *kinds, "deis")
+    kind = "dpmsolver++" if kind == "deis" else kind
+    if not kind.endswith("++") and c["final_sigmas_type"] == "zero":
+        raise ValueError(
+            f"algorithm_type={kind!r} with final_sigmas_type='zero' of the scheduler: the formula has no end "
+            "at clean data; give 'sigma_min'"
+        )
+    return kind
+
+
+def singlestep(c: Fields, run: Run) -> Choice:
+    run.take()
+    kind = algorithm(c, "dpmsolver++", "sde-dpmsolver++", "dpmsolver")
+    order = one_of(c, "solver_order", 1, 2, 3)
+    ends = c["lower_order_final"] or run.n % order != 0 or c["final_sigmas_type"] == "zero"
+    options: dict[str, Any] = {
+        "max_order": order, "variant": variant(c), "lower_order_final": bool(ends), "begin": run.begin,
+    }  # fmt: skip
+    if kind == "dpmsolver":
+        return Choice("dpm_solver_singlestep", options)
+    if kind == "dpmsolver++":
+        return Choice("dpmpp_singlestep", options)
+    if order == 3 and options["variant"] == "heun":
+        options["flipped"] = run.published
+        return Choice("dpmpp_singlestep", options | {"eta": 1.0}, (FLIPPED,))
+    return Choice("dpmpp_singlestep", options | {"eta": 1.0})
+
+
+def deis(c: Fields, run: Run) -> Choice:
+    run.take()
+    order = one_of(c, "solver_order", 1, 2, 3)
+    return Choice(
+        "deis", {"variant": "logrho", "max_order": order, "lower_order_final": lowered(c, run)}
+    )
+
+
+BH1_AT_0 = (
+    "diffusers' last step of bh1 to sigma=0 multiplies 0 by infinity and is no number; here it ends on the "
+    "last estimate of x0"
+)
+
+
+def unipc(c: Fields, run: Run) -> Choice:
+    run.take()
+    kind = one_of(c, "solver_type", "bh1", "bh2", "midpoint", "heun", "logrho")
+    kind = kind if kind == "bh1" else "bh2"
+    options = {
+        "max_order": one_of(c, "solver_order", 1, 2, 3),
+        "variant": kind,
+        "lower_order_final": bool(c["lower_order_final"]),
+        "predict_x0": bool(c["predict_x0"]),
+        "disable_corrector": tuple(c["disable_corrector"]),
+    }
+    ends = run.points[-1].sigma == 0.0
+    return Choice("unipc", options, (BH1_AT_0,) if ends and kind == "bh1" else ())
