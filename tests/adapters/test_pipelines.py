@@ -3,13 +3,19 @@
 import threading
 
 import pytest
-import small_pipelines as small
 import torch
-from small_pipelines import BOTH, IMAGE, MASK, PIXELS, POOLED, SIZE, TEXT, scheduler, stable
+from optional import needs
 
 from diffusion_engine.adapters.diffusers.pipelines import accelerate_pipeline, run
 
-pytest.importorskip("transformers", reason="transformers is not installed")
+for package in ("diffusers", "transformers"):
+    pytest.importorskip(package, reason=f"{package} is not installed")
+
+from benchmarks.runs.networks import pipelines as small
+from benchmarks.runs.networks.pipelines import (
+    BOTH, IMAGE, MASK, PIXELS, POOLED, SIZE, TEXT, scheduler, stable,
+)  # fmt: skip
+
 WITHIN = 5e-5  # of the largest element, float32
 
 SCHEDULERS = {
@@ -204,7 +210,7 @@ def test_other_pipelines_are_refused():
 
 
 def test_a_control_network_is_refused():
-    diffusers = small.needs("diffusers")
+    diffusers = needs("diffusers")
     pipe = stable()
     control = diffusers.ControlNetModel.from_unet(pipe.unet)
     other = small.quiet("StableDiffusionControlNetPipeline", controlnet=control, **pipe.components)
@@ -228,7 +234,7 @@ def test_from_two_threads_at_once():
 
 @pytest.mark.parametrize("how", [{}, {"executor": "native"}, {"accelerate": True}], ids=str)
 def test_adapters_of_peft_between_requests(how):
-    peft = small.needs("peft")
+    peft = needs("peft")
     pipe = stable()
     fast, given = accelerate_pipeline(pipe, **how), BOTH | SIZE | {"num_inference_steps": 3}
     seen = [called(fast, given)]

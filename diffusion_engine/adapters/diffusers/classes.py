@@ -14,16 +14,10 @@ from functools import partial
 from typing import Any, ClassVar
 
 from ...processes import GaussianProcess, Point
-<<<<<<< HEAD
-from . import levels, solving
-from .levels import NOTHING, Asked, Fields, asked
-from .solving import Choice, Run
-=======
 from . import levels, orders, solving, straight
 from .levels import NOTHING, Asked, Fields, asked
 from .solving import Choice, Run
 from .straight import or_straight
->>>>>>> main
 
 INERT = (
     "dynamic_thresholding_ratio", "time_shift_type", "base_shift", "max_shift", "base_image_seq_len",
@@ -31,10 +25,6 @@ INERT = (
 )  # fmt: skip
 # Fields that only these values of are taken.
 ONLY: dict[str, tuple[Any, ...]] = {
-<<<<<<< HEAD
-    "invert_sigmas": (False, None),
-=======
->>>>>>> main
     "interpolation_type": ("linear", "log_linear"),
     "timestep_type": ("discrete", "continuous"),
     "final_sigmas_type": ("zero", "sigma_min"),
@@ -141,40 +131,17 @@ CLASSES: dict[str, Class] = {
     ),
     "KDPM2AncestralDiscreteScheduler": Class(
         partial(levels.interpolated, rounds=("use_karras_sigmas",)),
-<<<<<<< HEAD
-        solving.named("dpm_2_ancestral"),
-=======
         solving.dpm_2_ancestral,
->>>>>>> main
         LATENT | SPACED | SIGMAS,
         scaled=True,
     ),
     "DPMSolverMultistepScheduler": Class(
-<<<<<<< HEAD
-        levels.multistep,
-        solving.multistep,
-=======
         or_straight(levels.multistep),
         orders.multistep,
->>>>>>> main
         WHOLE | SPACED | ZERO | END | CLIPPED | ORDERS
         | {"use_lu_lambdas": False, "euler_at_final": False, "variance_type": None},
     ),
     "DPMSolverSinglestepScheduler": Class(
-<<<<<<< HEAD
-        levels.whole,
-        solving.singlestep,
-        WHOLE | END | CLIPPED | ORDERS | {"lower_order_final": False, "variance_type": None},
-    ),
-    "DEISMultistepScheduler": Class(
-        partial(levels.whole, stays=True),
-        solving.deis,
-        WHOLE | SPACED | ORDERS | {"algorithm_type": "deis", "solver_type": "logrho"},
-    ),
-    "UniPCMultistepScheduler": Class(
-        partial(levels.whole, stays=True),
-        solving.unipc,
-=======
         or_straight(levels.whole),
         orders.singlestep,
         WHOLE | END | CLIPPED | ORDERS | {"lower_order_final": False, "variance_type": None},
@@ -187,36 +154,17 @@ CLASSES: dict[str, Class] = {
     "UniPCMultistepScheduler": Class(
         or_straight(partial(levels.whole, stays=True)),
         orders.unipc,
->>>>>>> main
         WHOLE | SPACED | ZERO | END
         | {"sigma_min": None, "sigma_max": None, "shift_terminal": None, "solver_order": 2,
            "solver_type": "bh2", "lower_order_final": True, "predict_x0": True, "disable_corrector": [],
            "solver_p": None},
     ),
     "FlowMatchEulerDiscreteScheduler": Class(
-<<<<<<< HEAD
-        levels.flow,
-=======
         straight.flow,
->>>>>>> main
         solving.flow_euler,
         FLOWS | SIGMAS | SHIFTING
         | {"invert_sigmas": False, "shift_terminal": None, "stochastic_sampling": False},
     ),
-<<<<<<< HEAD
-    "FlowMatchHeunDiscreteScheduler": Class(levels.flow, solving.named("flow_heun"), FLOWS),
-    "EDMEulerScheduler": Class(levels.edm, solving.named("euler"), EDMS | END),
-    "EDMDPMSolverMultistepScheduler": Class(
-        levels.edm,
-        solving.multistep,
-        EDMS | END | ORDERS | THRESHOLD | {"euler_at_final": False},
-    ),
-}  # fmt: skip
-LATER = "no solver here is the same yet"
-REFUSED = {
-    "SASolverScheduler": LATER,
-    "TCDScheduler": LATER,
-=======
     "FlowMatchLCMScheduler": Class(
         straight.flow,
         solving.flow_lcm,
@@ -269,7 +217,6 @@ REFUSED = {
     "TCDScheduler": LATER,
     "UnCLIPScheduler": "its pipeline tells it the end of each step",
     "VQDiffusionScheduler": TOKENS,
->>>>>>> main
 }
 # Their "sigma_min" is that of the table, whatever else the levels are.
 TABLES_END = ("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler")
@@ -306,14 +253,11 @@ def understood(name: str, config: Fields) -> Fields:
     # Most classes read the ends of Karras levels without having such fields.
     if "use_karras_sigmas" in made:
         made |= {f: given[f] for f in ("sigma_min", "sigma_max") if given.get(f) is not None}
-<<<<<<< HEAD
-=======
     if made.get("thresholding") and made["sample_max_value"] != 1.0:
         raise ValueError(
             f"thresholding with sample_max_value={made['sample_max_value']!r} of the scheduler finds a "
             "threshold for every sample, and no table does; at 1 it is a clip to -1 and 1, which is taken"
         )
->>>>>>> main
     for field, value in given.items():
         if not _fine(field, value, made):
             raise ValueError(
@@ -325,9 +269,6 @@ def understood(name: str, config: Fields) -> Fields:
 
 
 def _fine(field: str, value: Any, made: Fields) -> bool:
-    if field == "thresholding" and field in made:
-        # Of at most 1 the threshold is 1 for every sample: a clip.
-        return not value or made["sample_max_value"] == 1.0
     if field in made:
         return value in ONLY.get(field, (value,))
     return field in KNOWN or value is None or value is False

@@ -7,22 +7,14 @@ numbers, and levels next to pure noise, hang on it.
 from __future__ import annotations
 
 import math
-<<<<<<< HEAD
-from collections.abc import Callable, Mapping, Sequence
-=======
 from collections.abc import Mapping, Sequence
->>>>>>> main
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-<<<<<<< HEAD
-from ...processes import EDM, Discrete, FlowMatching, GaussianProcess, Point
-=======
 from ...processes import Discrete, Point
->>>>>>> main
 from .quantile import beta_quantile
 
 Fields = Mapping[str, Any]
@@ -174,19 +166,11 @@ def interpolated(
             labelled(process, levels[:-1], [table.place(g) for g in levels[:-1]]),
             levels[-1],
         )
-<<<<<<< HEAD
-    times = np.float32(chosen(c, n, given))
-    levels, end = table.at(times), ending(c, process)
-    if c.get("interpolation_type", "linear") == "log_linear":
-        ends = np.log(table.ratios[[-1, 0]])
-        levels = np.exp(np.linspace(*ends, n + 1, dtype=np.float32))
-=======
     times = np.asarray(chosen(c, n, given), np.float32)
     levels, end = table.at(times), ending(c, process)
     if c.get("interpolation_type", "linear") == "log_linear":
         high, low = np.log(table.ratios[[-1, 0]]).tolist()
         levels = np.exp(np.linspace(high, low, n + 1, dtype=np.float32))
->>>>>>> main
         if not flags:
             return closed(process, labelled(process, levels[:-1], times), levels[-1])
     if flags:
@@ -217,14 +201,6 @@ def whole(
     rounds  the fields whose labels are rounded; others are cut off
     stays   with other levels than those of timesteps, "sigma_min" ends on the last of them
     """
-<<<<<<< HEAD
-    if isinstance(process, FlowMatching):
-        made = flow_sigmas(c, n, given)
-        zero = c.get("final_sigmas_type", "sigma_min") == "zero"
-        return [*made, process.clean if zero else made[-1]]
-    assert isinstance(process, Discrete)
-=======
->>>>>>> main
     table, end = Table.of(process), ending(c, process, "sigma_min")
     if flags := asked(c):
         levels = between(c, flags[0], table.ratios[::-1], n)
@@ -239,89 +215,12 @@ def whole(
     return [*labelled(process, table.at(times), times), end]
 
 
-<<<<<<< HEAD
-def multistep(c: Fields, process: GaussianProcess, n: int, given: Asked = NOTHING) -> list[Point]:
-=======
 def multistep(c: Fields, process: Discrete, n: int, given: Asked = NOTHING) -> list[Point]:
->>>>>>> main
     """DPM-Solver's of several steps: of a cosine table all labels are cut off."""
     cut = c["beta_schedule"] == "squaredcos_cap_v2"
     return whole(c, process, n, given, () if cut else ROUNDED)
 
 
-<<<<<<< HEAD
-def shifted(c: Fields, sigmas: Array, given: Asked, field: str) -> Array:
-    """by s / (1 + (by - 1) s) (Esser et al. 2024, eq. 23), `by` being e^mu where mu is given."""
-    if c.get("use_dynamic_shifting") and given.mu is None and field == "shift":
-        raise ValueError("use_dynamic_shifting of the scheduler takes its shift from mu: give mu=")
-    by = c[field]
-    if given.mu is not None:
-        linear = c.get("time_shift_type") == "linear"
-        by = given.mu if linear else math.exp(given.mu)
-    return by * sigmas / (1.0 + (by - 1.0) * sigmas)
-
-
-def stretch(sigmas: Array, last: float | None) -> Array:
-    """1 - s scaled so that the levels end at `last`."""
-    return 1.0 - (1.0 - sigmas) * (1.0 - last) / (1.0 - sigmas[-1]) if last else sigmas
-
-
-def straight(sigmas: Array, times: Sequence[float] | Array, count: int) -> list[Point]:
-    """The points of straight paths, told count t."""
-    levels = np.asarray(sigmas, np.float32).tolist()
-    return [Point(float(t) / count, 1.0 - s, s) for s, t in zip(levels, times, strict=True)]
-
-
-def flow_sigmas(c: Fields, n: int, given: Asked) -> list[Point]:
-    """use_flow_sigmas: the levels of straight paths; UniPC starts at all noise but 1e-6."""
-    count, unipc = c["num_train_timesteps"], "shift_terminal" in c
-    if unipc:
-        sigmas = np.linspace(1.0, 1.0 / count, n + 1)[:-1]
-        if given.sigmas is not None:
-            sigmas = np.asarray(given.sigmas, np.float64)
-        sigmas = stretch(shifted(c, sigmas, given, "flow_shift"), c["shift_terminal"])
-        sigmas[0] -= 1e-6 * (abs(sigmas[0] - 1.0) < 1e-6)
-    else:
-        # In this order of operations, for the labels that are cut off below.
-        sigmas = shifted(c, 1.0 - np.linspace(1.0, 1.0 / count, n + 1)[:0:-1], given, "flow_shift")
-    return straight(sigmas, np.floor(sigmas * count), count)
-
-
-def flow(c: Fields, process: FlowMatching, n: int, given: Asked = NOTHING) -> list[Point]:
-    """Flow matching: uniform from 1 to the shifted last level of training, and shifted again."""
-    count, by = c["num_train_timesteps"], c["shift"]
-    times = None if given.timesteps is None else np.asarray(given.timesteps, np.float32)
-    if given.sigmas is not None:
-        sigmas = np.asarray(given.sigmas, np.float32)
-    elif times is not None:
-        sigmas = times / count
-    else:
-        ends = np.array([1.0, np.float32(1.0 / count)])
-        if not c.get("use_dynamic_shifting"):
-            ends = by * ends / (1.0 + (by - 1.0) * ends)
-        sigmas = np.linspace(*ends, n)
-    sigmas = shifted(c, sigmas, given, "shift")
-    sigmas = stretch(sigmas, c.get("shift_terminal"))
-    if flags := asked(c):
-        sigmas = between(c, flags[0], sigmas, n)
-    sigmas = np.minimum(np.float32(sigmas), np.float32(1.0))
-    return [*straight(sigmas, sigmas * count if times is None else times, count), process.clean]
-
-
-def edm(c: Fields, process: EDM, n: int, given: Asked = NOTHING) -> list[Point]:
-    """EDM's: Karras or exponential levels from sigma_max to sigma_min."""
-    if given.sigmas is not None:
-        levels = np.asarray(given.sigmas, np.float64)
-        n = len(levels)
-    kind = f"use_{c['sigma_schedule']}_sigmas"
-    levels = along(kind, c["sigma_max"], c["sigma_min"], n, c.get("rho", 7.0))
-    made = [Point(g, 1.0, g) for g in np.float32(levels).tolist()]
-    return [*made, process.clean if c["final_sigmas_type"] == "zero" else made[-1]]
-
-
-Levels = Callable[[Fields, Any, int, Asked], list[Point]]
-=======
->>>>>>> main
 LEAST = 1e-9  # of a level, by which a step that stays on it is made to fall
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-<<<<<<< HEAD
-=======
 from itertools import pairwise
->>>>>>> main
 from typing import Any
 
 from ... import checks, solvers
@@ -18,10 +15,7 @@ from ...sampler.sampler import Sampler
 from ...solvers import Solver
 from .classes import CLASSES, understood
 from .levels import Asked, falling
-<<<<<<< HEAD
-=======
 from .levels import asked as levels_asked
->>>>>>> main
 from .networks import configuration
 from .solving import Run
 from .tables import learned
@@ -153,10 +147,6 @@ def _asked(
     for what, values in zip(("timesteps", "sigmas"), given, strict=True):
         if values is not None and what not in taken:
             raise ValueError(f"{what}=: the set_timesteps of {name} takes none; give steps")
-<<<<<<< HEAD
-        if values is not None and any(b >= a for a, b in zip(values, values[1:], strict=False)):
-            raise ValueError(f"{what}={checks.said(list(values))}: they have to fall")
-=======
         if values is not None and any(b >= a for a, b in pairwise(values)):
             raise ValueError(f"{what}={checks.said(list(values))}: they have to fall")
     if timesteps is not None and (flags := levels_asked(fields)):
@@ -169,7 +159,6 @@ def _asked(
         raise ValueError(
             f"mu={checks.said(mu)} goes with use_dynamic_shifting, which the scheduler has off"
         )
->>>>>>> main
     asked = Asked(given[0], given[1], None if mu is None else checks.number("mu", mu))
     count = next((len(values) for values in given if values is not None), None)
     if given[1] is not None and name == "EulerDiscreteScheduler":
@@ -189,21 +178,14 @@ TAKES: dict[str, tuple[str, ...]] = {
     "DDPMScheduler": ("timesteps",),
     "DDPMParallelScheduler": ("timesteps",),
     "LCMScheduler": ("timesteps",),
-<<<<<<< HEAD
-=======
     "CMStochasticIterativeScheduler": ("timesteps",),
->>>>>>> main
     "EulerDiscreteScheduler": ("timesteps", "sigmas"),
     "HeunDiscreteScheduler": ("timesteps",),
     "DPMSolverMultistepScheduler": ("timesteps",),
     "DPMSolverSinglestepScheduler": ("timesteps",),
     "UniPCMultistepScheduler": ("sigmas",),
     "FlowMatchEulerDiscreteScheduler": ("timesteps", "sigmas"),
-<<<<<<< HEAD
-    "EDMEulerScheduler": ("sigmas",),
-=======
     "FlowMatchLCMScheduler": ("timesteps", "sigmas"),
->>>>>>> main
 }
 
 

@@ -1,30 +1,12 @@
-<<<<<<< HEAD
-"""Steps of diffusers' schedulers that are not the formula's, for whoever wants the same picture."""
-=======
 """Steps of diffusers' schedulers that are not the formula's, for whoever wants the same picture.
 
 Both go from t to t - stride, whatever the next time of the run is, and go on as if they were there.
 """
->>>>>>> main
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-<<<<<<< HEAD
-from typing import ClassVar
-
-from ...processes import GaussianProcess, Point
-from ...solvers import Points, Update, steps
-from ...solvers.ddim import DDIM
-
-
-@dataclass(frozen=True)
-class StridedDDIM(DDIM):
-    """DDIM whose steps lead from t to t - stride, whatever the next time of the run is.
-
-    Every step goes on as if the state were at the run's next time.
-=======
 from itertools import pairwise
 from typing import ClassVar
 
@@ -44,7 +26,6 @@ def stride_end(process: GaussianProcess, t: float, points: Points) -> Point:
 @dataclass(frozen=True)
 class StridedDDIM(DDIM):
     """DDIM whose steps lead from t to t - stride.
->>>>>>> main
 
     stride  num_train_timesteps // n; a time below 0 is the end of the run
     """
@@ -57,14 +38,6 @@ class StridedDDIM(DDIM):
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         for s, t in steps(points):
-<<<<<<< HEAD
-            (update,) = super().updates(process, [s, self.end(process, s, points)])
-            yield replace(update, state=t)
-
-    def end(self, process: GaussianProcess, s: Point, points: Points) -> Point:
-        """Where the step from s leads."""
-        return process.at(s.t - self.stride) if s.t >= self.stride else points[-1]
-=======
             (update,) = super().updates(
                 process, [s, stride_end(process, s.t - self.stride, points)]
             )
@@ -123,4 +96,3 @@ class StridedPLMS(Solver):
             mean = 0.5 * slot(1) + 0.5 * self.said(t, slot(2))
             begin = stride_end(process, t.t + self.stride, points)
             yield Update(t, {0: self.step(begin, t, mean)}, t, read=(2,))
->>>>>>> main

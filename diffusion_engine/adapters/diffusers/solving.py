@@ -7,22 +7,14 @@ A function of (fields, run) gives a Choice. What diffusers does otherwise than t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-<<<<<<< HEAD
-from dataclasses import dataclass, field
-=======
 from dataclasses import dataclass, field, replace
->>>>>>> main
 from itertools import pairwise
 from typing import Any
 
 from ... import checks
 from ...processes import Point
 from .levels import Fields
-<<<<<<< HEAD
-from .published import StridedDDIM
-=======
 from .published import StridedDDIM, StridedPLMS
->>>>>>> main
 
 
 @dataclass(frozen=True)
@@ -75,11 +67,7 @@ def one_of(c: Fields, name: str, *values: Any) -> Any:
 
 
 STRIDES = (
-<<<<<<< HEAD
-    "diffusers' {} steps from t to t - {} whatever the next timestep of its list is, which here differs: its "
-=======
     "diffusers steps from t to t - {} whatever the next timestep of its list is, which here is another: its "
->>>>>>> main
     "steps end on other levels than the next ones begin on (published=True); published=False steps from each "
     "timestep to the next"
 )
@@ -102,25 +90,18 @@ def ddim(c: Fields, run: Run) -> Choice:
     by = stride(c, run)
     if by is None:
         return Choice("ddim", options)
-<<<<<<< HEAD
-    notes = (STRIDES.format("DDIM", by),)
-=======
     notes = (STRIDES.format(by),)
->>>>>>> main
     if run.published:
         return Choice(StridedDDIM(stride=by, **options), {}, notes)
     return Choice("ddim", options, notes)
 
 
-<<<<<<< HEAD
-=======
 def cogvideox(c: Fields, run: Run) -> Choice:
     run.take("eta", "use_clipped_model_output")  # which diffusers takes and does not read
     plain = replace(run, step={"use_clipped_model_output": True})
     return ddim(c, plain)
 
 
->>>>>>> main
 LAST_NOISE = (
     "diffusers adds noise of fixed_large to the clean x where the last timestep is above 0 (published=True); "
     "published=False leaves the last x as it is"
@@ -156,19 +137,6 @@ MIXES_V = (
 )
 
 
-<<<<<<< HEAD
-def pndm(c: Fields, run: Run) -> Choice:
-    run.take()
-    notes: tuple[str, ...] = ()
-    options: dict[str, Any] = {}
-    if one_of(c, "prediction_type", "epsilon", "v_prediction") == "v_prediction":
-        options, notes = {"mixes": "v" if run.published else "eps"}, (MIXES_V,)
-    if by := stride(c, run):
-        notes += (
-            f"diffusers' PNDM steps from t to t - {by} whatever the next timestep of its list is, which here "
-            "differs; here it steps from each timestep to the next",
-        )
-=======
 STRIDED_PRK = (
     "diffusers' PNDM steps by its own stride whatever the next timestep of its list is, which here is "
     "another; here each step leads to the next timestep"
@@ -181,17 +149,11 @@ def pndm(c: Fields, run: Run) -> Choice:
     mixes = "eps"
     if one_of(c, "prediction_type", "epsilon", "v_prediction") == "v_prediction":
         mixes, notes = "v" if run.published else "eps", (MIXES_V,)
->>>>>>> main
     if run.begin:
         notes += (
             "diffusers cuts its list of timesteps, one of which it has twice, and so misses a step of image "
             "to image; here none is missed",
         )
-<<<<<<< HEAD
-    if c["skip_prk_steps"]:
-        return Choice("plms", options, notes)
-    return Choice("pndm", options | {"published": run.published}, notes)
-=======
     by = stride(c, run)
     if not c["skip_prk_steps"]:
         notes += (STRIDED_PRK,) if by else ()
@@ -202,7 +164,6 @@ def pndm(c: Fields, run: Run) -> Choice:
     if run.published:
         return Choice(StridedPLMS(by, mixes), {}, notes)
     return Choice("plms", {"mixes": mixes}, notes)
->>>>>>> main
 
 
 def lcm(c: Fields, run: Run) -> Choice:
@@ -226,10 +187,6 @@ def euler(c: Fields, run: Run) -> Choice:
     return Choice("euler", step | {"call_before_noise": True})
 
 
-<<<<<<< HEAD
-def lms(c: Fields, run: Run) -> Choice:
-    return Choice("lms", {"max_order": run.take("order").get("order", 4)})
-=======
 def dpm_2_ancestral(c: Fields, run: Run) -> Choice:
     run.take()
     steep = any(0.0 < b.ratio < 0.1 * a.ratio for a, b in pairwise(run.points))
@@ -247,7 +204,6 @@ def lms(c: Fields, run: Run) -> Choice:
     )
     options = {"max_order": run.take("order").get("order", 4)}
     return Choice("lms", options, (note,) if run.begin else ())
->>>>>>> main
 
 
 def sde(c: Fields, run: Run) -> Choice:
@@ -258,110 +214,6 @@ def sde(c: Fields, run: Run) -> Choice:
 
 def flow_euler(c: Fields, run: Run) -> Choice:
     run.take(*CHURN)  # which diffusers takes and does not read
-<<<<<<< HEAD
-    return Choice("flow_renoised" if c["stochastic_sampling"] else "euler")
-
-
-def variant(c: Fields) -> str:
-    """Of DPM-Solver: names of other classes' formulas count as midpoint, as in diffusers."""
-    kind = one_of(c, "solver_type", "midpoint", "heun", "logrho", "bh1", "bh2")
-    return kind if kind == "heun" else "midpoint"
-
-
-def lowered(c: Fields, run: Run) -> bool:
-    """Whether the last orders fall: only in short runs."""
-    return bool(c["lower_order_final"]) and run.n < 15
-
-
-FLIPPED = (
-    "diffusers' third-order step of sde-dpmsolver++ weighs D2 with -1/2 where the expansion has +1/2 "
-    "(published=True); published=False has +1/2"
-)
-
-
-def multistep(c: Fields, run: Run) -> Choice:
-    run.take()
-    kind = algorithm(c, "dpmsolver++", "sde-dpmsolver++", "dpmsolver", "sde-dpmsolver")
-    order = one_of(c, "solver_order", 1, 2, 3)
-    ends = lowered(c, run)
-    euler_last = bool(c["euler_at_final"])
-    if order == 1 and kind != "sde-dpmsolver":
-        return Choice("ddim", {"eta": 1.0 if kind == "sde-dpmsolver++" else 0.0})
-    options: dict[str, Any] = {"variant": variant(c), "lower_order_final": euler_last or ends}
-    third = options | {"lower_order_final": ends, "euler_at_final": euler_last, "kappa": 1.0}
-    if kind == "dpmsolver++":
-        return Choice("dpmpp_2m", options) if order == 2 else Choice("dpmpp_3m", third)
-    if kind == "dpmsolver":
-        return Choice("dpm_solver_2m", options) if order == 2 else Choice("dpm_solver_3m", third)
-    if kind == "sde-dpmsolver":
-        if order == 3:
-            raise ValueError(
-                "solver_order=3 of algorithm_type='sde-dpmsolver' is no formula of diffusers: give 2"
-            )
-        return Choice("dpm_solver_sde", options | {"max_order": order})
-    if order == 2:
-        return Choice("dpmpp_2m_sde", options)
-    return Choice("dpmpp_3m_sde", third | {"flipped": run.published}, (FLIPPED,))
-
-
-def algorithm(c: Fields, *kinds: str) -> str:
-    """algorithm_type, "deis" being another class's word for "dpmsolver++"."""
-    kind = one_of(c, "algorithm_type", *kinds, "deis")
-    kind = "dpmsolver++" if kind == "deis" else kind
-    if not kind.endswith("++") and c["final_sigmas_type"] == "zero":
-        raise ValueError(
-            f"algorithm_type={kind!r} with final_sigmas_type='zero' of the scheduler: the formula has no end "
-            "at clean data; give 'sigma_min'"
-        )
-    return kind
-
-
-def singlestep(c: Fields, run: Run) -> Choice:
-    run.take()
-    kind = algorithm(c, "dpmsolver++", "sde-dpmsolver++", "dpmsolver")
-    order = one_of(c, "solver_order", 1, 2, 3)
-    ends = c["lower_order_final"] or run.n % order != 0 or c["final_sigmas_type"] == "zero"
-    options: dict[str, Any] = {
-        "max_order": order, "variant": variant(c), "lower_order_final": bool(ends), "begin": run.begin,
-    }  # fmt: skip
-    if kind == "dpmsolver":
-        return Choice("dpm_solver_singlestep", options)
-    if kind == "dpmsolver++":
-        return Choice("dpmpp_singlestep", options)
-    if order == 3 and options["variant"] == "heun":
-        options["flipped"] = run.published
-        return Choice("dpmpp_singlestep", options | {"eta": 1.0}, (FLIPPED,))
-    return Choice("dpmpp_singlestep", options | {"eta": 1.0})
-
-
-def deis(c: Fields, run: Run) -> Choice:
-    run.take()
-    order = one_of(c, "solver_order", 1, 2, 3)
-    return Choice(
-        "deis", {"variant": "logrho", "max_order": order, "lower_order_final": lowered(c, run)}
-    )
-
-
-BH1_AT_0 = (
-    "diffusers' last step of bh1 to sigma=0 multiplies 0 by infinity and is no number; here it ends on the "
-    "last estimate of x0"
-)
-
-
-def unipc(c: Fields, run: Run) -> Choice:
-    run.take()
-    kind = one_of(c, "solver_type", "bh1", "bh2", "midpoint", "heun", "logrho")
-    kind = kind if kind == "bh1" else "bh2"
-    options = {
-        "max_order": one_of(c, "solver_order", 1, 2, 3),
-        "variant": kind,
-        "lower_order_final": bool(c["lower_order_final"]),
-        "predict_x0": bool(c["predict_x0"]),
-        "disable_corrector": tuple(c["disable_corrector"]),
-    }
-    ends = run.points[-1].sigma == 0.0
-    return Choice("unipc", options, (BH1_AT_0,) if ends and kind == "bh1" else ())
-=======
     return renoised(c, run) if c["stochastic_sampling"] else Choice("euler")
 
 
@@ -400,4 +252,3 @@ def ipndm(c: Fields, run: Run) -> Choice:
     )
     blind = run.published and run.points[run.begin].alpha == 0.0
     return Choice("ipndm", {"start": "blind"} if blind else {}, (note,))
->>>>>>> main

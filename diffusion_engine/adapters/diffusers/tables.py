@@ -13,11 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
-from ...networks.prediction import F
-=======
 from ...networks.prediction import Consistency, F
->>>>>>> main
 from ...processes import EDM, Discrete, FlowMatching, GaussianProcess, Point
 from .levels import Fields
 
@@ -39,8 +35,6 @@ class NegativeF(F):
         return p, -q
 
 
-<<<<<<< HEAD
-=======
 def inverted(at: Point) -> tuple[float, float]:
     """A network of straight paths that predicts x0 - eps: invert_sigmas."""
     total = at.alpha + at.sigma
@@ -64,7 +58,6 @@ class Angle(GaussianProcess):
         return 2.0 / np.pi * np.arctan(np.exp(-np.asarray(lam, np.float64)))
 
 
->>>>>>> main
 @dataclass(frozen=True)
 class Learned:
     """What a configuration says of its networks; the names are ScoreNetwork's."""
@@ -78,8 +71,6 @@ class Learned:
 def learned(fields: Fields) -> Learned:
     """What a configuration says of its networks. Raises ValueError on a name that is not known."""
     kind = fields.get("prediction_type", "flow_prediction")
-<<<<<<< HEAD
-=======
     if "clip_denoised" in fields:  # a consistency model
         low, high = fields["sigma_min"], fields["sigma_max"]
         rule = Consistency(fields["sigma_data"], low)
@@ -87,7 +78,6 @@ def learned(fields: Fields) -> Learned:
         return Learned(EDM(t_min=low, t_max=high), rule, rule.c_noise, clip)
     if fields.keys() == {"num_train_timesteps", "trained_betas"}:  # IPNDM
         return Learned(Angle(), "v")
->>>>>>> main
     if "sigma_data" in fields:
         made = {"epsilon": F, "v_prediction": NegativeF}.get(kind)
         if made is None:
@@ -99,11 +89,8 @@ def learned(fields: Fields) -> Learned:
     n, told = fields["num_train_timesteps"], PREDICTIONS[kind]
     if "shift" in fields or fields.get("use_flow_sigmas"):
         label = "1000t" if n == 1000 else partial(_of_count, n)
-<<<<<<< HEAD
-=======
         if fields.get("invert_sigmas"):
             return Learned(FlowMatching(), inverted, partial(_of_signal, n), None)
->>>>>>> main
         return Learned(FlowMatching(), told, label, _clip(fields))
     logs = fields.get("timestep_type") == "continuous" and kind == "v_prediction"
     return Learned(table(fields), told, "log_sigma/4" if logs else "t", _clip(fields))
@@ -113,9 +100,6 @@ def _of_count(n: int, at: Point) -> float:
     return n * at.t
 
 
-<<<<<<< HEAD
-def _clip(fields: Fields) -> tuple[float, float] | None:
-=======
 def _of_signal(n: int, at: Point) -> float:
     return n * (1.0 - at.t)
 
@@ -123,7 +107,6 @@ def _of_signal(n: int, at: Point) -> float:
 def _clip(fields: Fields) -> tuple[float, float] | None:
     if "snr_shift_scale" in fields:  # CogVideoX has the fields and does not read them
         return None
->>>>>>> main
     if fields.get("thresholding"):  # a threshold of at most 1 is 1
         return -1.0, 1.0
     if not fields.get("clip_sample"):
@@ -141,13 +124,9 @@ def table(fields: Fields) -> Discrete:
             f"trained_betas has {len(betas)} entries and num_train_timesteps is {n}: say the same"
         )
     bar = torch.cumprod(1.0 - betas, dim=0)
-<<<<<<< HEAD
-    if fields.get("rescale_betas_zero_snr"):
-=======
     if "snr_shift_scale" in fields:
         bar = _shifted_snr(fields, bar)
     elif fields.get("rescale_betas_zero_snr"):
->>>>>>> main
         bar = _zero_terminal_snr(bar)
     return Discrete(alpha_bar=tuple(bar.double().tolist()))
 
@@ -159,12 +138,8 @@ def _betas(fields: Fields, n: int) -> Tensor:
     if name == "linear":
         return torch.linspace(low, high, n, dtype=torch.float32)
     if name == "scaled_linear":
-<<<<<<< HEAD
-        return torch.linspace(math.sqrt(low), math.sqrt(high), n, dtype=torch.float32) ** 2
-=======
         wide = torch.float64 if "snr_shift_scale" in fields else torch.float32  # as of CogVideoX
         return torch.linspace(math.sqrt(low), math.sqrt(high), n, dtype=wide) ** 2
->>>>>>> main
     if name == "sigmoid":
         return torch.linspace(-6.0, 6.0, n).sigmoid() * (high - low) + low
     if name not in BARS:
@@ -183,13 +158,6 @@ BARS: dict[str, Callable[[float], float]] = {
 }
 
 
-<<<<<<< HEAD
-def _zero_terminal_snr(bar: Tensor) -> Tensor:
-    """The table rescaled so that its last alpha_bar is 0 (Lin et al. 2024, algorithm 1), by way of its betas,
-    whose rounding the table then has."""
-    q = bar.sqrt()
-    square = ((q - q[-1]) * (q[0] / (q[0] - q[-1]))) ** 2
-=======
 def _shifted_snr(fields: Fields, bar: Tensor) -> Tensor:
     """CogVideoX's: alpha^2 / sigma^2 divided by snr_shift_scale, and then rescaled without its betas."""
     by = fields["snr_shift_scale"]
@@ -206,6 +174,5 @@ def _square_from_0(bar: Tensor) -> Tensor:
 def _zero_terminal_snr(bar: Tensor) -> Tensor:
     """The table rescaled so that its last alpha_bar is 0, by way of its betas, whose rounding it then has."""
     square = _square_from_0(bar)
->>>>>>> main
     betas = 1.0 - torch.cat([square[:1], square[1:] / square[:-1]])
     return torch.cumprod(1.0 - betas, dim=0)

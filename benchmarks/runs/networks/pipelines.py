@@ -1,8 +1,13 @@
 """Small pipelines of diffusers, made from configurations, that are called with embeddings: no tokenizer, no
 text encoder."""
 
+from __future__ import annotations
+
+from typing import Any
+
+import diffusers
 import torch
-from optional import needs
+from torch import Tensor, nn
 
 SCHEDULE = {
     "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1
@@ -10,26 +15,26 @@ SCHEDULE = {
 TWO = {"layers_per_block": 1, "norm_num_groups": 8, "sample_size": 8}
 
 
-def generator(seed=1):
+def generator(seed: int = 1) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def drawn(*shape, seed=0):
+def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=generator(seed))
 
 
-def module(name, **config):
+def module(name: str, **config: Any) -> nn.Module:
     """A network whose weights are all drawn: some classes begin at zero."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made = getattr(needs("diffusers"), name)(**config).eval()
+        made = getattr(diffusers, name)(**config).eval()
         with torch.no_grad():
             for weight in made.parameters():
                 weight.add_(0.02 * torch.randn_like(weight))
     return made
 
 
-def unet(**more):
+def unet(**more: Any) -> nn.Module:
     return module(
         "UNet2DConditionModel",
         **TWO
@@ -44,7 +49,7 @@ def unet(**more):
     )
 
 
-def pixels(**more):
+def pixels(**more: Any) -> nn.Module:
     names = ("DownBlock2D", "DownBlock2D"), ("UpBlock2D", "UpBlock2D")
     blocks = {
         "block_out_channels": (16, 16),
@@ -54,7 +59,7 @@ def pixels(**more):
     return module("UNet2DModel", **TWO | blocks | more)
 
 
-def vae(**more):
+def vae(**more: Any) -> nn.Module:
     return module(
         "AutoencoderKL",
         block_out_channels=(16, 32), down_block_types=("DownEncoderBlock2D",) * 2,
@@ -63,13 +68,13 @@ def vae(**more):
     )  # fmt: skip
 
 
-def scheduler(name, **config):
-    return getattr(needs("diffusers"), name)(**config)
+def scheduler(name: str, **config: Any) -> Any:
+    return getattr(diffusers, name)(**config)
 
 
-def quiet(name, **parts):
+def quiet(name: str, **parts: Any) -> Any:
     """A pipeline by its class's name, without a bar; a part that is not given is None."""
-    made = getattr(needs("diffusers"), name)
+    made = getattr(diffusers, name)
     made = made(**dict.fromkeys(made.__init__.__annotations__) | parts)
     made.set_progress_bar_config(disable=True)
     return made
@@ -80,14 +85,14 @@ NO_TEXTS = NO_TEXT | dict.fromkeys(("text_encoder_2", "tokenizer_2"))
 UNSAFE = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
-def stable(name="StableDiffusionPipeline", noise=None, **network):
+def stable(name: str = "StableDiffusionPipeline", noise: Any = None, **network: Any) -> Any:
     noise = noise or scheduler(
         "DDIMScheduler", clip_sample=False, set_alpha_to_one=False, **SCHEDULE
     )
     return quiet(name, vae=vae(), unet=unet(**network), scheduler=noise, **NO_TEXT, **UNSAFE)
 
 
-def consistency():
+def consistency() -> Any:
     parts = {
         "vae": vae(),
         "unet": unet(time_cond_proj_dim=32),
@@ -96,7 +101,7 @@ def consistency():
     return quiet("LatentConsistencyModelPipeline", **parts, **NO_TEXT, **UNSAFE)
 
 
-def sdxl():
+def sdxl() -> Any:
     network = unet(
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
@@ -110,7 +115,7 @@ def sdxl():
 SHIFTED = {"shift_factor": 0.06, "use_quant_conv": False, "use_post_quant_conv": False}
 
 
-def sd3():
+def sd3() -> Any:
     network = module(
         "SD3Transformer2DModel", sample_size=8, in_channels=4, out_channels=4, num_layers=1, patch_size=1,
         attention_head_dim=8, num_attention_heads=2, joint_attention_dim=16, caption_projection_dim=16,
@@ -123,7 +128,7 @@ def sd3():
     )
 
 
-def flux():
+def flux() -> Any:
     network = module(
         "FluxTransformer2DModel", patch_size=1, in_channels=16, num_layers=1, num_single_layers=1,
         attention_head_dim=16, num_attention_heads=2, joint_attention_dim=16, pooled_projection_dim=16,
@@ -134,7 +139,7 @@ def flux():
     return quiet("FluxPipeline", **parts, **NO_TEXTS)
 
 
-def dit(noise=None):
+def dit(noise: Any = None) -> Any:
     network = module(
         "DiTTransformer2DModel", num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8,
         num_layers=1, sample_size=8,
@@ -143,7 +148,7 @@ def dit(noise=None):
     return quiet("DiTPipeline", transformer=network, vae=vae(), scheduler=noise)
 
 
-def unconditional(name, noise, **network):
+def unconditional(name: str, noise: Any, **network: Any) -> Any:
     return quiet(name, unet=pixels(**network), scheduler=noise)
 
 
