@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .blocks import encoding, front, genie, native, networks, ops, profile, runs, serve
+from .blocks import encoding, front, genie, native, networks, ops, profile, runs, schedulers, serve
 from .rows import Lacking
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +23,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
         serve.serve, serve.serve_native, native.native, native.native_busy, native.native_avx2,
         native.native_runs,
         native.native_floor, native.native_memory, networks.networks,
+        schedulers.schedulers, schedulers.schedulers_both, schedulers.schedulers_differ,
+        schedulers.schedulers_refused,
     )
 }  # fmt: skip
 

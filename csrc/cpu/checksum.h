@@ -1,5 +1,6 @@
 // Checksums of memory, to see whether it was written to.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -14,8 +15,34 @@ static inline uint64_t round_of(uint64_t sum, uint64_t word) {
   return sum * 0x9E3779B185EBCA87ull;
 }
 
-// One for each (address, bytes). A change of one 8-byte word always shows, another one with all but
-// certainty; the number of threads does not matter.
-std::vector<uint64_t> checksums(const std::vector<std::pair<uintptr_t, int64_t>>& ranges);
+using Ranges = std::vector<std::pair<uintptr_t, int64_t>>;  // (address, bytes)
+
+// One sum for each range. A change of one 8-byte word always shows, another one with all but certainty; the
+// number of threads does not matter.
+class Checksums {
+ public:
+  explicit Checksums(const Ranges& ranges);
+  int64_t items() const { return (int64_t)blocks_.size(); }
+  int64_t bytes() const { return bytes_; }
+  // Any thread may run any item, beside others.
+  void run(int64_t item);
+  // After all items.
+  std::vector<uint64_t> end() const;
+
+ private:
+  struct Block {
+    const unsigned char* from;
+    int64_t bytes;
+    size_t range;
+    uint64_t sum;
+  };
+
+  std::vector<Block> blocks_;
+  size_t ranges_;
+  int64_t bytes_ = 0;
+};
+
+// On threads of OpenMP's.
+std::vector<uint64_t> checksums(const Ranges& ranges);
 
 }  // namespace de

@@ -10,8 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..executors.packing import bucket
 from ..networks.network import Condition, ScoreNetwork, arguments
 from .choose import batch
+from .compare import tensors
+from .form import Form, kept
 from .handle import Accelerated, accelerated
 from .network import accelerate_as
 
@@ -22,14 +25,14 @@ class Example:
 
     label      of all samples
     condition  of one sample
-    most       samples at most: as many as a run has, or as the time for a choice allows
+    form       that a recipe names; None takes the fastest
     """
 
     label: float
     condition: Condition | None
-    most: int
     dtype: torch.dtype
     device: torch.device
+    form: Form | None = None
 
     def of(self, network: ScoreNetwork, size: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         """The arguments of a call for `size` samples."""
@@ -48,22 +51,27 @@ class Example:
         return (x, labels, *map(many, unnamed)), {name: many(t) for name, t in named.items()}
 
 
+def check(network: ScoreNetwork) -> None:
+    """Raises ValueError where a network has no modules to accelerate."""
+    if not isinstance(network.module, nn.Module):
+        raise ValueError(
+            f"accelerate=True takes a network apart by its modules; "
+            f"{type(network.module).__name__} is no torch.nn.Module"
+        )
+
+
 def accelerated_copy(
-    network: ScoreNetwork, example: Example, before: Accelerated | None = None
+    network: ScoreNetwork, example: Example, entries: int, before: Accelerated | None = None
 ) -> ScoreNetwork:
     """The network with an accelerated module; the user's module stays as it is, its weights are shared.
 
-    before  what was done when it was accelerated last, whose choice is kept
+    entries  of the calls that it is for: what is the fastest is measured with as many, unless it is known
+    before   what was done when it was accelerated last, whose choice is kept
 
-    Raises ValueError where the module is none of torch.nn, cannot be copied or called, or cannot be
-    accelerated.
+    Raises ValueError where the module cannot be copied or called, cannot be accelerated, or has not the form
+    that a recipe names.
     """
-    module = network.module
-    if not isinstance(module, nn.Module):
-        raise ValueError(
-            f"accelerate=True takes a network apart by its modules; "
-            f"{type(module).__name__} is no torch.nn.Module"
-        )
+    module: Any = network.module
     if accelerated(module) is not None:
         return network
     try:
@@ -73,22 +81,42 @@ def accelerated_copy(
             f"the module cannot be copied ({error}); accelerate(module, x, label) it yourself, which "
             "works in place"
         ) from error
+    one = example.of(network, 1)
+    choices, key = kept(made, list(tensors(one)), example.device), bucket(entries)
+    known = example.form if before is None else before.form
+    if known is None and (found := choices.get(key)) is not None:
+        known = Form.parsed(found)
     try:
-        size = _batch(made, network, example) if before is None else before.batch
+        size = _batch(made, network, example, entries) if known is None else 1
     except Exception as error:
         raise ValueError(_failed(example, error)) from error
     args, kwargs = example.of(network, size)
-    accelerate_as(made, before, args, kwargs)
+    done = accelerate_as(made, known, args, kwargs)
+    if before is not None and done.chosen == before.chosen:
+        done.batch, done.times = before.batch, before.times
+    elif done.times:
+        choices.put(key, str(done.form))
+    _check_form(done, example)
     return network.with_module(made)
 
 
-def _batch(module: nn.Module, network: ScoreNetwork, example: Example) -> int:
+def _check_form(done: Accelerated, example: Example) -> None:
+    wanted, made = example.form, done.form
+    if wanted is not None and (wanted.name, len(wanted.tiles)) != (made.name, len(made.tiles)):
+        raise ValueError(
+            f"the recipe's network ran in the form {str(wanted)!r}, which this one does not have (it is "
+            f"{str(made)!r}): replay it with the network that it was made with; for samples that are nearly "
+            "the same, give the recipe with network_form None"
+        )
+
+
+def _batch(module: nn.Module, network: ScoreNetwork, example: Example, entries: int) -> int:
     def call(size: int) -> Any:
         args, kwargs = example.of(network, size)
         return partial(module, *args, **kwargs)
 
     with torch.no_grad():
-        return batch(call, example.most, example.device)
+        return batch(call, entries, example.device)
 
 
 def _failed(example: Example, error: Exception) -> str:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection
 from contextlib import nullcontext, suppress
 from functools import partial
-from statistics import median
 from typing import Any
 
 import torch
 
+from ..choices import in_turns
+from ..choices.turns import clocked
 from ..executors.capture import CudaRecorder, Recorder, Unrecordable
 from .replacement import Replacement
 
 BUDGET = 3.0  # seconds of timing, at least one call of each candidate
 ROUNDS = 15
+LONG = 1.0  # seconds of a call
 
 # name -> (replacements, whether in channels_last)
 Candidates = dict[str, tuple[list[Replacement], bool]]
@@ -51,7 +52,7 @@ def seconds(
             with suppress(Unrecordable, torch.OutOfMemoryError), torch.inference_mode(False):
                 with torch.no_grad():
                     graphs = {name: _recorded(prepare(name), call, recorder) for name in names}
-                return _medians(names, lambda name: _once(graphs[name], device))
+                return _timed(names, lambda name: _once(graphs[name], device))
 
         def eager(name: str) -> float:
             undo = prepare(name)
@@ -60,7 +61,11 @@ def seconds(
             finally:
                 undo()
 
-        return _medians(names, eager)
+        return _timed(names, eager)
+
+
+def _timed(names: Collection[str], run: Callable[[str], float]) -> dict[str, float]:
+    return in_turns(names, run, (1, ROUNDS), BUDGET)
 
 
 def _recorded(undo: Call, call: Call, recorder: Recorder) -> Call:
@@ -77,22 +82,10 @@ def _replay(run: Call, kept: Any) -> None:
     run()
 
 
-def _medians(names: Collection[str], run: Callable[[str], float]) -> dict[str, float]:
-    spent: dict[str, list[float]] = {name: [] for name in names}
-    start, rounds = time.perf_counter(), 0
-    while not rounds or (time.perf_counter() - start < BUDGET and rounds < ROUNDS):
-        for name in names:
-            spent[name].append(run(name))
-        rounds += 1
-    return {name: median(taken) for name, taken in spent.items()}
-
-
 def _once(run: Call, device: torch.device) -> float:
     """Seconds of a call, on a GPU by its own clock."""
     if device.type != "cuda":
-        begin = time.perf_counter()
-        run()
-        return time.perf_counter() - begin
+        return clocked(run)
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     first.record()
     run()
@@ -102,16 +95,15 @@ def _once(run: Call, device: torch.device) -> float:
 
 
 def batch(call: Callable[[int], Call], most: int, device: torch.device) -> int:
-    """The largest batch, up to `most`, of which a choice takes no more than its budget.
+    """The largest batch, up to `most`, whose calls are not too long to be repeated.
 
     call  of a batch
     """
-    calls = 4 * 5  # checks, the first ones of candidates, and rounds
     size, run = 1, call(1)
     run()
     while size < most:
         try:
-            if 2 * calls * _once(run, device) > BUDGET:
+            if 2 * _once(run, device) > LONG:
                 break
             run = call(min(2 * size, most))
             run()

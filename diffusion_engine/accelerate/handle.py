@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..backends.checksum import checksums
 from ..networks.contents import Contents
 from .conv2d import FusedConv2d
+from .form import Form
 from .replacement import Replacement, has_hooks
 
 
@@ -24,7 +25,8 @@ class Accelerated:
     errors        {name: difference of a replacement from the original, relative to the largest element}
     dropped       {candidate: why it was not timed}
     batch         samples of the example
-    times         {candidate: seconds of a call of the example, the median}
+    times         {candidate: seconds of a call of the example, the median}; empty where it was known which is
+                  the fastest
     chosen        the candidate that stayed
 
     Threads may call the network, and `refresh`, at any time; not while one of them makes or restores it.
@@ -45,6 +47,7 @@ class Accelerated:
         self._channels_last = False
         self._inner: Callable[..., Any] | None = None
         self._strided: list[tuple[Tensor, tuple[int, ...]]] = []
+        self._found = list(replacements)
         self._names = dict(module.named_modules())
         self._wired = _wired(module)
 
@@ -148,6 +151,11 @@ class Accelerated:
             replacement.packs = None
 
     @property
+    def form(self) -> Form:
+        """What stayed, as recipes and later processes know it."""
+        return Form.of(self.chosen, self._found)
+
+    @property
     def bytes(self) -> int:
         """Of the packed weights."""
         return sum(form.nbytes for held in self._packed() for form in held.packed.values())
@@ -167,9 +175,8 @@ class Accelerated:
         counts = Counter(replacement.kind for replacement in self.replacements)
         done = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing replaced"
         times = ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in self.times.items())
-        return "\n".join(
-            [*lines, f"{done}. One call of {self.batch}: {times}; runs {self.chosen!r}."]
-        )
+        why = f"One call of {self.batch}: {times}" if times else "Measured before"
+        return "\n".join([*lines, f"{done}. {why}; runs {self.chosen!r}."])
 
 
 def _wired(module: nn.Module) -> Contents:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ..executors.capture import first_line
+from ..executors.packing import bucket
 from ..ops.library import register
 from .choose import Candidates, candidates, seconds
 from .compare import compared, difference, tensors
 from .find import Watch, find
+from .form import Form, kept
 from .handle import Accelerated, accelerated
 
 
@@ -23,18 +25,30 @@ def accelerate(module: nn.Module, *args: Any, **kwargs: Any) -> Accelerated:
     args, kwargs  an example call, of the shapes that matter: it decides which modules are reached,
                   compares each with the original, and is what is timed
 
+    What was the fastest is kept under the user's cache folder, and later calls for as many samples take it.
     On a CPU convolutions keep a packed form of their weights beside them: 1 to 4 times their memory.
 
     Raises ValueError where the network is in training mode or accelerated already, the example is
     missing, or the fused network as a whole differs from the original; the network is then as before.
     """
-    return accelerate_as(module, None, args, kwargs)
+    if not (given := list(tensors([args, kwargs]))) or not isinstance(module, nn.Module):
+        return accelerate_as(module, None, args, kwargs)  # which says what is wrong
+    choices, entries = kept(module, given, given[0].device), bucket(_samples(given[0]))
+    known = choices.get(entries)
+    handle = accelerate_as(module, known and Form.parsed(known), args, kwargs)
+    if handle.times:
+        choices.put(entries, str(handle.form))
+    return handle
+
+
+def _samples(x: Tensor) -> int:
+    return len(x) if x.ndim else 1
 
 
 def accelerate_as(
-    module: nn.Module, before: Accelerated | None, args: tuple, kwargs: dict[str, Any]
+    module: nn.Module, known: Form | None, args: tuple, kwargs: dict[str, Any]
 ) -> Accelerated:
-    """`accelerate` that takes the candidate chosen `before`, where it is still one."""
+    """`accelerate` in a form that is known to be the fastest, where the network has it; else the fastest."""
     if objection := _objection(module, args, kwargs):
         raise ValueError(objection)
     register()
@@ -44,9 +58,11 @@ def accelerate_as(
             want = module(*args, **kwargs)
         handle = Accelerated(module, *find(module, watch))
         del watch
+        if known is not None:
+            known.take(handle.replacements)
         _compare(handle, args, kwargs)
         try:
-            _choose(handle, before, want, args, kwargs)
+            _choose(handle, known, want, args, kwargs)
         except BaseException:
             handle.restore()
             raise
@@ -88,12 +104,12 @@ def _compare(handle: Accelerated, args: tuple, kwargs: dict[str, Any]) -> None:
 
 
 def _choose(
-    handle: Accelerated, before: Accelerated | None, want: Any, args: tuple, kwargs: dict[str, Any]
+    handle: Accelerated, known: Form | None, want: Any, args: tuple, kwargs: dict[str, Any]
 ) -> None:
-    """Times the network as it was and with each candidate, and leaves the fastest, or the one before."""
+    """Times the network as it was and with each candidate, and leaves the fastest, or the known one."""
     everything, x = handle.replacements, next(tensors([args, kwargs]))
-    handle.batch = len(x) if x.ndim else 1
-    chosen = None if before is None else before.chosen
+    handle.batch = _samples(x)
+    chosen = None if known is None else known.name
 
     def call() -> Any:
         return handle.module(*args, **kwargs)
@@ -115,8 +131,8 @@ def _choose(
 
         return undo
 
-    if before is not None and chosen in forms:
-        handle.times, handle.chosen = before.times, before.chosen
+    if chosen in forms:
+        handle.chosen = chosen
     else:
         handle.times = seconds(forms, prepare, call, x.device)
         handle.chosen = min(handle.times, key=lambda name: handle.times[name])

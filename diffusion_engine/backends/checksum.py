@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,10 @@ EVEN = 0x9E3779B185EBCA86 - (1 << 64)
 PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 
 
-def checksums(tensors: Iterable[Tensor]) -> list[int]:
+def checksums(tensors: Iterable[Tensor], pool: Any = None) -> list[int]:
     """A number for each that is another one after any change of its values, with all but certainty.
 
+    pool  threads of csrc/cpu/native that make them; None has OpenMP's
     Of tensors whose memory is not theirs to read (sparse, meta, subclasses) it is the version.
     """
     given = list(tensors)
@@ -37,7 +39,7 @@ def checksums(tensors: Iterable[Tensor]) -> list[int]:
         else:
             found[i] = _weighted(tensor)
     if ranges:
-        sums = loaded("_cpu").checksums(list(ranges.values()))
+        sums = (pool or loaded("_cpu")).checksums(list(ranges.values()))
         for i, total in zip(ranges, sums, strict=True):
             found[i] = total
     return [int(total) for total in found]

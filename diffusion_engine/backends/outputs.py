@@ -44,8 +44,7 @@ class Outputs:
     def copied(self, outs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs, with copies of those that kernels cannot read."""
         return [
-            o if _readable(o) and not self._among(o.data_ptr()) else self._copy(o)
-            for o in outs
+            o if _readable(o) and not self._among(o.data_ptr()) else self._copy(o) for o in outs
         ]
 
     def _copy(self, out: Tensor) -> Tensor:

@@ -120,8 +120,7 @@ def sample(
     how = how_of(context, place)
     began = time.perf_counter()
     if saved is not None:
-        if "executor" not in asked:  # the recipe may name one
-            del how["executor"]
+        how = {name: how[name] for name in how if name in asked or name == "device"}
         result = _replayed(network, saved, table, rule, how, given)
     else:
         wanted = numbers(seeds) if seeds is not None else None

@@ -112,6 +112,7 @@ class Served:
         solver, options = spec.solver.name, spec.solver.options
         if self._first is None:
             first = Sampler(self.own, solver, **asked, **options, **self._how)
+            first.ready(self.capacity * first.plan().entries)
             module = first.network.module
             self._entered.enter_context(evaluating(module, unwrapped(module)))
             self._first = first

@@ -162,8 +162,7 @@ class Batch(Seats):
     def _prepare(self) -> None:
         """Puts in place what the next call and its step read."""
         joined = bool(self._joined)
-        calls = self.rows.kind[self._row] > CALLLESS
-        if self._due.count and not calls.any():  # what was prepared is for those who left
+        if self._due.count and not self._calling():  # what was prepared is for those who left
             self._due = self._packing(np.full_like(self._row, -1))
         if joined:
             self._seat_them()
@@ -179,6 +178,11 @@ class Batch(Seats):
             if due.count:
                 self.buffers.gather(due.places)
             self._read = due
+
+    def _calling(self) -> bool:
+        """Whether a row ahead makes a call."""
+        kinds = self.rows.kind[self._row]
+        return bool(np.count_nonzero(kinds > CALLLESS))  # any() takes three times as long
 
     def _seat_them(self) -> None:
         """Puts what the new jobs were given into their seats."""

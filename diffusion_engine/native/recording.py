@@ -132,7 +132,9 @@ class Recording:
         """Takes over values of weights that have changed, by whatever way."""
         with self.lock:
             self._versions = self._now()
-            sums = checksums(self._watched)
+            # On the threads of the calls that follow: OpenMP's would spin beside them for a while.
+            pool = self.pools.of(max(self.threads.values(), default=1))
+            sums = checksums(self._watched, pool)
             if sums == self.packed.sums:
                 return
             before, key = self.packed, tuple(sums)

@@ -137,7 +137,7 @@ class Recorded(Stages):
         super()._bind(traced)
         if self._replay is not None:
             self._call = traced("network", self._replay)
-        # The step is bound behind the network where nothing is drawn between, and nobody wants ranges of both.
+        # The step goes behind the network where nothing is drawn between, and nobody wants ranges of both.
         alone = self._call is self._replay and self.step is self._launch
         self._behind = self._launch.behind if alone and isinstance(self._launch, Bound) else None
 

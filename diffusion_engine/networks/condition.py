@@ -77,7 +77,7 @@ def checked(
         return tensor
     allowed = network.classes + (network.null == network.classes)
     whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
-    if tensor.ndim > 1 or not whole or int(tensor.min()) < 0 or int(tensor.max()) >= allowed:
+    if tensor.ndim > 1 or not whole or not all(0 <= c < allowed for c in tensor.tolist()):
         raise ValueError(
             f"the network knows classes 0 to {network.classes - 1}; got {said(tensor.tolist()[:8])}"
         )

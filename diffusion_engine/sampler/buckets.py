@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..executors import Batch
 from ..executors.base import After
+from ..executors.batch import plain
 from ..executors.buffers import Inputs, some
 from ..plan import Plan
 
@@ -50,7 +51,8 @@ def finish(
             wanted: dict[int, Where] = {}
             for seat, entries in batch.reads().items():
                 wanted |= zip(entries, next(follows[seat]), strict=False)
-            outs = called(call, given, [wanted[entry] for entry in range(len(wanted))])
+            with plain():  # as a batch calls it: who wants derivatives would be given another form
+                outs = called(call, given, [wanted[entry] for entry in range(len(wanted))])
         batch.step(outs=outs)
         if after is not None:
             after(batch)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..accelerate.accelerated_copy import Example, accelerated_copy
+from ..accelerate.accelerated_copy import Example, accelerated_copy, check
 from ..accelerate.handle import Accelerated, accelerated
 from ..backends.checksum import checksums
 from ..networks.compiled import Compiled, compiled
@@ -28,8 +28,8 @@ class Derived:
     device   to compile it for, or None
     network  what runs
 
-    `follow` takes over what the user has changed since. Threads may share it; a copy by deepcopy or pickle
-    follows its own.
+    It is accelerated when it is first known how large its calls are. `follow` takes over what the user has
+    changed since. Threads may share it; a copy by deepcopy or pickle follows its own.
     """
 
     def __init__(
@@ -42,6 +42,9 @@ class Derived:
         self._watched: list[Tensor] = []
         self._sums: list[int] = []
         self.network = self._placed = own
+        self._entries = 0  # of the calls that it was accelerated for
+        if example is not None:
+            check(own)
         with evaluating(own.module, unwrapped(own.module)):
             self._make(None)
 
@@ -51,10 +54,15 @@ class Derived:
         module = unwrapped(self.network.module, Compiled)
         return accelerated(module) if isinstance(module, nn.Module) else None
 
-    def follow(self) -> ScoreNetwork:
-        """The network to run now. Raises ValueError where what the user's became cannot be accelerated."""
+    def follow(self, entries: int = 0) -> ScoreNetwork:
+        """The network to run now. Raises ValueError where what the user's became cannot be accelerated.
+
+        entries  of the coming calls, where that is known
+        """
         module = self.own.module
-        if self.network is self.own and not isinstance(module, Compiled) and not self.accelerated:
+        waits = self.example is not None and not self._entries
+        plain = self.network is self.own and not isinstance(module, Compiled)
+        if plain and not waits and not self.accelerated:
             return self.own
         with self._lock, evaluating(module, unwrapped(module)):
             if self._follows and self._contents is None:
@@ -63,6 +71,9 @@ class Derived:
                 self._make(self.accelerated)
             elif self._watched and (now := checksums(self._watched)) != self._sums:
                 self._take_values(now)
+            if waits and entries and not self._entries:
+                self.network = self._formed(self._placed, None, entries)
+                self._entries = entries
             if isinstance(self.network.module, Compiled):
                 self.network.module.renew()
             if (done := self.accelerated) is not None:
@@ -77,7 +88,7 @@ class Derived:
 
     def _make(self, before: Accelerated | None) -> None:
         """before  what was done to the network so far"""
-        module = self.own.module
+        module: Any = self.own.module
         contents = Contents.of(module) if isinstance(module, nn.Module) else None
         placed = self.place(self.own)
         watched = [] if contents is None else contents.tensors()
@@ -85,14 +96,21 @@ class Derived:
             shared = {id(t) for t in _weights(module)}
             watched = [t for t in watched if id(t) not in shared]
         sums = checksums(watched)
-        network = placed
-        if self.example is not None:
-            network = accelerated_copy(placed, self.example, before)
-        self._placed, self._follows = placed, contents is not None and network is not self.own
+        self.network = self._formed(placed, before, self._entries)
+        fuses = self.example is not None and accelerated(module) is None
+        self._placed = placed
+        self._follows = contents is not None and (fuses or placed is not self.own)
         self._contents, self._watched, self._sums = None, [], []
         if self._follows:
             self._contents, self._watched, self._sums = contents, watched, sums
-        self.network = network if self.device is None else compiled(network, self.device)
+
+    def _formed(
+        self, network: ScoreNetwork, before: Accelerated | None, entries: int
+    ) -> ScoreNetwork:
+        """A network that was placed, accelerated for calls of so many entries, and compiled."""
+        if self.example is not None and entries:
+            network = accelerated_copy(network, self.example, entries, before)
+        return network if self.device is None else compiled(network, self.device)
 
     def _take_values(self, now: list[int]) -> None:
         """Copies the weights that changed into the copy in place, where captured graphs see them."""

@@ -45,8 +45,9 @@ class Ranks:
         """Of n samples those of this rank, or of another: consecutive whole batches, one more at most.
 
         The batches are those of a single process: torch picks other algorithms for other batch sizes, and
-        so the samples are the same, to the last bit, for any number of ranks. Where the network was chosen by
-        timing it (accelerate, compile on a GPU), every process times its own.
+        so the samples are the same, to the last bit, for any number of ranks. Where something was chosen by
+        timing it (accelerate, threads, compile on a GPU), every process takes what is kept on its machine, or
+        times its own.
         """
         rank = self.rank if rank is None else rank
         size, longer = divmod(-(-n // batch), self.world)

@@ -65,7 +65,7 @@ def written(spec: Spec, network: str, decoder: Decoder | None) -> dict[str, Any]
 
 def joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The recipe of the parts of one request, each of which knows what was chosen before it."""
-    made = dict(parts[0]) | {"threads": parts[-1]["threads"]}
+    made = dict(parts[0]) | {name: parts[-1][name] for name in ("network_form", "threads")}
     for name in Recipe.PER_SAMPLE:
         if made[name] is not None:
             made[name] = [value for part in parts for value in part[name]]
@@ -112,7 +112,14 @@ def formed(recipe: Recipe, how: Mapping[str, Any]) -> dict[str, Any]:
     form, how = recipe.network_form, dict(how)
     if how.get("threads") is None and how.get("executor", "eager") in ("eager", "native"):
         how["threads"] = recipe.threads
-    if form is None or "executor" in how:
+    if form is None:
+        return how
+    kind, _, named = form.partition("/")
+    if kind == "accelerate":
+        if how.get("accelerate", True) is True:
+            how["accelerate"] = named.partition("/")[2]
+        return how
+    if "executor" in how:
         return how
     from ..native.executor import missing
 

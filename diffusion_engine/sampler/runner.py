@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from .. import checks, trace
 from ..accelerate.accelerated_copy import Example
+from ..accelerate.form import Form
+from ..accelerate.form import named as named_form
 from ..accelerate.handle import Accelerated
 from ..executors import Batch, Capacity, Executor, Graph, GraphError, Job
 from ..executors.batch import plain
@@ -61,7 +63,7 @@ class Runner:
         device: torch.device | str | None = None,
         backend: str = "auto",
         batch_size: int = 64,
-        accelerate: bool = False,
+        accelerate: bool | str = False,
         executor: str | Executor = "eager",
         threads: int | Mapping[int, int] | str | None = None,
         compile: bool = False,
@@ -70,7 +72,9 @@ class Runner:
         self.dtype, self.device = place(network.module, dtype, device)
         self.executor = named.executor(executor, backend, threads)
         self.batch_size = checks.whole("batch_size", batch_size, 1, BATCH)
-        called = self._example(network, first) if checks.flag("accelerate", accelerate) else None
+        form = Form.parsed(accelerate) if isinstance(accelerate, str) else None
+        fuses = form is not None or checks.flag("accelerate", accelerate)
+        called = self._example(network, first, form) if fuses else None
         compiled_for = self.device if checks.flag("compile", compile) else None
         own_place = partial(moved, dtype=self.dtype, device=self.device)
         self._derived = Derived(network, own_place, called, compiled_for)
@@ -82,10 +86,10 @@ class Runner:
             )
         self.decoder = None if decoder is None else decoder.placed(network.shape, self.device)
 
-    def _example(self, network: ScoreNetwork, first: Point) -> Example:
+    def _example(self, network: ScoreNetwork, first: Point, form: Form | None) -> Example:
         label = network.parameterisation.label_of(first)
         given = example(network, self.device, self.dtype)
-        return Example(label, given, self.batch_size, self.dtype, self.device)
+        return Example(label, given, self.dtype, self.device, form)
 
     @property
     def network(self) -> ScoreNetwork:
@@ -94,8 +98,26 @@ class Runner:
 
     @property
     def accelerated(self) -> Accelerated | None:
-        """What accelerate=True did to the network; print it."""
+        """What accelerate=True did to the network; print it. None before the first run."""
         return self._derived.accelerated
+
+    @property
+    def form(self) -> str | None:
+        """What computes the network, as recipes name it, where the bits are not the module's own."""
+        if (form := self.executor.form(self.network)) is not None:
+            return form
+        done, example = self.accelerated, self._derived.example
+        made = None if example is None else example.form
+        if done is not None:
+            made = done.form
+        return None if made is None else named_form(made, self.device)
+
+    def ready(self, entries: int) -> None:
+        """Settles how the network runs, before its first call.
+
+        entries  of its calls
+        """
+        self._followed(entries)
 
     @property
     def recording(self) -> Shown | None:
@@ -120,7 +142,7 @@ class Runner:
     ) -> Made:
         """The samples of a part of a request, each by its own of the plans: all are admitted and step while
         one lives."""
-        network, each_plan = self._followed(), distinct(plans)
+        network, each_plan = self._followed(_entries(part, plans)), distinct(plans)
         heard = tapes(part.record, plans)
         each, capacity = self.prepared(network, part, plans, on_step is not None, heard)
         if progress is None and not self.executor.between_rows:
@@ -196,9 +218,12 @@ class Runner:
                 self.device, part.mask,
             )  # fmt: skip
 
-    def _followed(self) -> ScoreNetwork:
-        """The network to run, with what the user has changed of it since."""
-        before, network = self.network, self._derived.follow()
+    def _followed(self, entries: int = 0) -> ScoreNetwork:
+        """The network to run, with what the user has changed of it since.
+
+        entries  of the coming calls, where that is known
+        """
+        before, network = self.network, self._derived.follow(entries)
         if network is not before:
             self.executor.forget(before)
         return network
@@ -220,6 +245,17 @@ class Runner:
         """Drops the captured graphs of the network: after its weights were moved or replaced."""
         if isinstance(self.executor, Graph):
             self.executor.recapture(self.network)
+
+
+def _entries(part: Request, plans: Sequence[Plan]) -> int:
+    """Of the largest call that a part of a request makes."""
+    if part.bucket is not None:
+        return part.bucket
+    if part.calls is not None:
+        return max(
+            (size for sample in part.calls for run in sample for size in run[1::2]), default=1
+        )
+    return part.n * max(plan.entries for plan in plans)
 
 
 def check_weights(module: Any, weights: Any) -> None:

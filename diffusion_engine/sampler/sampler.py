@@ -67,7 +67,8 @@ class Sampler(Runner):
     batch_size samples per batched call at most
     accelerate run the network with fused ops in it (diffusion_engine.accelerate): a copy of the
                module over the same weights, which follows what you change of yours, from run to run;
-               `sampler.accelerated` says what was done
+               `sampler.accelerated` says what was done in the first run, whose batch is what the form that
+               is the fastest is measured with. A text is a form that a recipe names
     executor   "eager", "graph" to replay CUDA graphs, or "native" to replay the network in C++ on the CPU,
                in float32 (`sampler.recording` says what was recorded); or an Executor, which several
                samplers may share
@@ -99,7 +100,7 @@ class Sampler(Runner):
         device: torch.device | str | None = None,
         backend: str = "auto",
         batch_size: int = 64,
-        accelerate: bool = False,
+        accelerate: bool | str = False,
         executor: str | Executor = "eager",
         threads: int | Mapping[int, int] | str | None = None,
         compile: bool = False,
@@ -319,11 +320,7 @@ class Sampler(Runner):
 
     def recipe(self) -> dict[str, Any]:
         """What reproduces the sampler, given the network, as JSON-able values."""
-        network = self.network
-        made = {
-            "network_form": self.executor.form(network),
-            "threads": self.executor.threads_of(network),
-        }
+        made = {"network_form": self.form, "threads": self.executor.threads_of(self.network)}
         return copied(self._recipe) | made
 
     def recipe_of(self, part: Request) -> dict[str, Any]:
@@ -369,7 +366,7 @@ class Sampler(Runner):
             rule = recipes.solver_in(recipe, how.get("solver"))
             recipes.check(network.process, recipe, how, more)
             sampler = cls(network, **dict(how) | options | {"solver": rule})
-        recipes.check_form(recipe, sampler.executor.form(sampler.network))
+        recipes.check_form(recipe, sampler.form)
         recipes.check_threads(recipe, sampler.executor.threads_of(sampler.network))
         if sampler.decoder is not None:
             fitting(sampler.decoder, recipe.decoder)

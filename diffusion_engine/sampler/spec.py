@@ -31,6 +31,7 @@ FORMAT, RNG = "diffusion-engine-recipe/2", "philox4x32-10/2"
 FIRST = "diffusion-engine-recipe/1"  # its solvers' `max_order` was named `order`
 BEFORE = "philox4x32-10/1"  # drew other normals where x was given, and the same elsewhere
 
+FORM = r"^(native/\w+|accelerate/\w+/[a-z][a-z0-9_ ,]*(/[0-9a-f]+)?)$"
 INFINITY = 1e308
 CLIP = "give a range (low, high) with low < high, None or 'network'"
 
@@ -187,7 +188,8 @@ class Recipe(Asked):
     bucket     entries of every call of the network, where it had one size; None as they come
     calls      of each sample, where calls had many sizes, runs (calls, size, place, size, place, ...) of so
                many calls, each of whose entries was at a place of a call of a size
-    network_form  what computed the network, where its bits are not the module's own: native/avx512, say
+    network_form  what computed the network, where its bits are not the module's own: native/avx512, or
+               accelerate/avx512/fused with a digit for each 3x3 convolution, say
     threads    of the CPU that computed it, of all calls or by the entries of one; None where torch's number
                was left alone
     needs      what was given beside, and JSON does not hold
@@ -219,7 +221,7 @@ class Recipe(Asked):
     guidance: tuple[Number, ...] | tuple[tuple[Number, ...], ...]
     bucket: int | None = Field(None, ge=1, le=SIZE)
     calls: Calls | None = None
-    network_form: str | None = Field(None, pattern=r"^native/\w+$")
+    network_form: str | None = Field(None, pattern=FORM)
     threads: Count | dict[Entries, Count] | None = None
     needs: tuple[Need, ...]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import checks
 from ..plan.linear import denoised, normal, raw, slot, x
-from .adams import DEIS, IPNDM, LMS, PLMS
+from .adams import DEIS, IPNDM, LMS
 from .ald import ALD
 from .base import (
     Points,
@@ -29,13 +29,16 @@ from .consistency import LCM, Consistency
 from .ddgan import DDGAN
 from .ddim import DDIM, DDPM
 from .dpm_solver import DPMFast, DPMSolver2, DPMSolver3
-from .dpmpp import DPMpp2M, DPMpp2MSDE, DPMpp3M, DPMpp3MSDE, DPMppSDE
+from .dpmpp import DPMpp2M, DPMpp3M, DPMSolver2M, DPMSolver3M
+from .dpmpp_sde import DPMpp2MSDE, DPMpp3MSDE, DPMppSDE, DPMSolverSDE
 from .euler import Euler, EulerAncestral
 from .genie import GENIE
-from .heun import DPM2, DPM2Ancestral, Heun
+from .heun import DPM2, DPM2Ancestral, FlowHeun, Heun
 from .own import Rule, adopted
+from .pndm import PLMS, PNDM
 from .policy import CPS, FlowSDE
 from .sde import DPDMSDE, Ancestral, EulerMaruyama, ReverseDiffusion
+from .singlestep import DPMppSinglestep, DPMSolverSinglestep
 from .unipc import UniPC
 from .vdm import VDM
 
@@ -46,6 +49,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "heun": Heun,
     "dpm_2": DPM2,
     "dpm_2_ancestral": DPM2Ancestral,
+    "flow_heun": FlowHeun,
     "ddim": DDIM,
     "ddpm": DDPM,
     "dpmpp_2m": DPMpp2M,
@@ -53,14 +57,20 @@ SOLVERS: dict[str, type[Solver]] = {
     "dpmpp_2m_sde": DPMpp2MSDE,
     "dpmpp_3m": DPMpp3M,
     "dpmpp_3m_sde": DPMpp3MSDE,
+    "dpm_solver_2m": DPMSolver2M,
+    "dpm_solver_3m": DPMSolver3M,
+    "dpm_solver_sde": DPMSolverSDE,
     "dpm_solver_2": DPMSolver2,
     "dpm_solver_3": DPMSolver3,
     "dpm_fast": DPMFast,
+    "dpmpp_singlestep": DPMppSinglestep,
+    "dpm_solver_singlestep": DPMSolverSinglestep,
     "unipc": UniPC,
     "deis": DEIS,
     "ipndm": IPNDM,
-    "plms": PLMS,
     "lms": LMS,
+    "plms": PLMS,
+    "pndm": PNDM,
     "cld_em": CLDEulerMaruyama,
     "cld_ode": CLDHeun,
     "cld_exp": CLDExponential,

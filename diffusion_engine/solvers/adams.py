@@ -69,12 +69,11 @@ def ddim_weights(process: GaussianProcess, nodes: Points, t: Point) -> list[floa
     return [whole * w for w in BASHFORTH[len(nodes) - 1]]
 
 
-def combine(s: Point, t: Point, weights: list[float], past: list[tuple[Point, Linear]]) -> Linear:
-    """alpha_t / alpha_s x + C_0 eps + sum_j C_j eps_j."""
-    total = t.alpha / s.alpha * x + weights[0] * eps_of(s)
-    for c, (_, e) in zip(weights[1:], past, strict=False):
-        total = total + c * e
-    return total
+def lam_weights(process: GaussianProcess, nodes: Points, t: Point) -> list[float]:
+    """alpha_t int L_j(lam) dg, interpolating in log g (Zhang & Chen 2023, log rho), dg = -g dlam."""
+    lams = [p.lam for p in nodes]
+    whole = integrals(lams, lams[0], t.lam, lambda lam: -np.exp(-lam), lambda lam: lam)
+    return [t.alpha * c for c in whole]
 
 
 @dataclass(frozen=True)
@@ -83,23 +82,27 @@ class Adams(Solver):
 
     max_order  the highest order of a step's formula; the first steps have that of the calls so far
     start      the first step: "euler", or "heun", of second order by a call more
+    lower_order_final  the last steps have orders ..., 2 and 1
     """
 
     highest: ClassVar[int] = 4
+    starts: ClassVar[tuple[str, ...]] = STARTS
     max_order: int = 4
     start: str = "euler"
+    lower_order_final: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_order <= self.highest:
             raise ValueError(
                 f"max_order={self.max_order}: {self.name} has orders 1 to {self.highest}"
             )
-        checks.one_of("start", self.start, STARTS)
+        checks.one_of("start", self.start, self.starts)
 
     @property
     def order(self) -> int:
         # One step of order p is no more than an order p + 1 of the run.
-        return min(self.max_order, 3 if self.start == "heun" else 2)
+        ends = 3 if self.start == "heun" and not self.lower_order_final else 2
+        return min(self.max_order, ends)
 
     @property
     def asymptotic(self) -> int:
@@ -112,26 +115,50 @@ class Adams(Solver):
         """C_j of the step from nodes[0] to t, nodes newest first."""
         raise NotImplementedError
 
+    def predicted(self, at: Point, state: Linear = x) -> Linear:
+        """What is kept of a call, and extrapolated."""
+        return eps_of(at, state)
+
+    def moved(self, s: Point, t: Point, change: Linear) -> Linear:
+        """The state at t, of the sum of C_j times what was kept."""
+        return t.alpha / s.alpha * x + change
+
+    def from_noise(self, s: Point, t: Point) -> Linear:
+        """The state at t of a step from pure noise."""
+        return transfer(s, t, x, denoised)
+
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
-        ring = Ring(self.max_order - 1)
+        ring = Ring(self.max_order - 1, infinite=True)
         for i, (s, t) in enumerate(steps(points)):
-            nodes = [s, *(at for at, _ in ring.past)]
-            new = {0: combine(s, t, self.weights(process, nodes, t), ring.past)}
-            if self.max_order > 1 and i + 2 < len(points):
-                new[ring.store(s)] = eps_of(s)
-            if i == 0 and self.start == "heun" and t.sigma > 0.0:  # no call at clean data
-                yield from heun_in_g(s, t, new)
+            left = len(points) - 1 - i
+            past = ring.past[: left - 1] if self.lower_order_final else ring.past
+            new = {0: self.step(process, s, t, past)}
+            if self.max_order > 1 and left > 1:
+                new[ring.store(s)] = self.predicted(s)
+            if i == 0 and self.start == "heun" and 0.0 not in (s.alpha, t.sigma):
+                yield from self.heun(s, t, new)
             else:
                 yield Update(s, new, t)
 
+    def step(
+        self, process: GaussianProcess, s: Point, t: Point, past: list[tuple[Point, Linear]]
+    ) -> Linear:
+        if s.alpha == 0.0:
+            return self.from_noise(s, t)
+        first, *weights = self.weights(process, [s, *(at for at, _ in past)], t)
+        change = first * self.predicted(s)
+        for c, (_, e) in zip(weights, past, strict=True):
+            change = change + c * e
+        return self.moved(s, t, change)
 
-def heun_in_g(s: Point, t: Point, first: dict[int, Linear]) -> Iterator[Update]:
-    """Heun's first step, with a second call at the end of Euler's; slot 1 has eps for the steps to come."""
-    # Slot 2 holds the end of the Euler step until the second call has been made there.
-    yield Update(s, {1: first.get(1, eps_of(s)), 2: transfer(s, t, x, denoised)}, None)
-    half = 0.5 * (t.sigma - t.alpha / s.alpha * s.sigma)
-    end = t.alpha / s.alpha * x + half * slot(1) + half * eps_of(t, slot(2))
-    yield Update(t, {0: end}, t, read=(2,))
+    def heun(self, s: Point, t: Point, first: dict[int, Linear]) -> Iterator[Update]:
+        """Heun's first step in g, its second call at the end of Euler's; slot 1 keeps the first call."""
+        # Slot 2 holds the end of the Euler step until the second call has been made there.
+        kept = first.get(1, self.predicted(s))
+        yield Update(s, {1: kept, 2: transfer(s, t, x, denoised)}, None)
+        half = 0.5 * (t.sigma - t.alpha / s.alpha * s.sigma)
+        end = self.moved(s, t, half * slot(1) + half * self.predicted(t, slot(2)))
+        yield Update(t, {0: end}, t, read=(2,))
 
 
 @dataclass(frozen=True)
@@ -140,6 +167,7 @@ class LMS(Adams):
 
     max_order  1 to 4, the highest order of a step's formula; the first steps have that of the calls so far
     start      "euler" as published; "heun", a call more, makes the first step second order and the run third
+    lower_order_final  the last steps have orders ..., 2 and 1
     """
 
     name: ClassVar[str] = "lms"
@@ -149,13 +177,18 @@ class LMS(Adams):
         return rho_weights(process, nodes, t)
 
 
+VARIANTS = {"tab": t_weights, "rhoab": rho_weights, "logrho": lam_weights}
+
+
 @dataclass(frozen=True)
 class DEIS(Adams):
     """Exponential integrator with eps interpolated over max_order times (Zhang & Chen 2023).
 
     max_order  1 to 4, the paper's r + 1; the first steps have the order of the calls so far
     start      "euler" as published; "heun", a call more, makes the first step second order and the run third
-    variant    "tab" interpolates in time, "rhoab" in g. The step to clean data is first order.
+    lower_order_final  the last steps have orders ..., 2 and 1
+    variant    "tab" interpolates in time, "rhoab" in g, "logrho" in log g. The step to clean data is
+               first order
     """
 
     name: ClassVar[str] = "deis"
@@ -164,13 +197,12 @@ class DEIS(Adams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.variant not in ("tab", "rhoab"):
-            raise ValueError(f"variant={self.variant!r}: DEIS takes 'tab' or 'rhoab'")
+        checks.one_of("variant", self.variant, tuple(VARIANTS))
 
     def weights(self, process: GaussianProcess, nodes: Points, t: Point) -> list[float]:
         if t.sigma == 0.0:
-            return ddim_weights(process, nodes[:1], t)
-        return (t_weights if self.variant == "tab" else rho_weights)(process, nodes, t)
+            return ddim_weights(process, nodes[:1], t) + [0.0] * (len(nodes) - 1)
+        return VARIANTS[self.variant](process, nodes, t)
 
 
 @dataclass(frozen=True)
@@ -180,35 +212,36 @@ class IPNDM(Adams):
     Those weights are of second order where steps in g differ, of order `max_order` where they are equal.
 
     max_order  1 to 4, the highest order of a step's formula; the first steps have that of the calls so far
-    start      "euler", or "heun", which is 'plms': with variable=True order 3
-    variable   the weights of the steps' own lengths, 'lms''s, as of the name ipndm_v
+    start      "euler", or "heun", which is 'plms': with variable=True order 3. A first step from pure noise
+               is first order, and "blind" takes x0 for 0 in it
+    lower_order_final  the last steps have orders ..., 2 and 1
+    variable   the weights of the steps' own lengths, 'lms''s, as of the name ipndm_v; not from pure noise
     """
 
     name: ClassVar[str] = "ipndm"
     source: ClassVar[str] = "Zhang & Chen 2023, section 4; Liu et al. 2022"
     differs: ClassVar[str] = (
         "variable=True has the exact weights; ipndm_v's of three and four calls are exact for equal steps "
-        "only, and its step to clean data is first order"
+        "only, and its step to clean data is first order; a step from pure noise takes the network's x0, "
+        "where diffusers' takes 0 (start='blind')"
     )
+    starts: ClassVar[tuple[str, ...]] = (*STARTS, "blind")
     variable: bool = False
 
     @property
     def order(self) -> int:
         return super().order if self.variable else min(self.max_order, 2)
 
+    @property
+    def exact(self) -> bool:  # type: ignore[override]
+        return self.start != "blind"
+
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        rises = points[-1].alpha < points[0].alpha  # upwards pure noise has no eps to step to
+        return super().objection(parameterisation, points) if self.variable or rises else None
+
     def weights(self, process: GaussianProcess, nodes: Points, t: Point) -> list[float]:
         return (rho_weights if self.variable else ddim_weights)(process, nodes, t)
 
-
-@dataclass(frozen=True)
-class PLMS(IPNDM):
-    """Pseudo linear multistep: iPNDM's weights after one pseudo improved-Euler step (Liu et al. 2022).
-
-    The first step calls the network twice, as latent diffusion does. Options are ipndm's; with variable=True
-    the order is 3.
-    """
-
-    name: ClassVar[str] = "plms"
-    source: ClassVar[str] = "Liu et al. 2022 (PNDM), algorithm 2; latent diffusion"
-    differs: ClassVar[str] = ""
-    start: str = "heun"
+    def from_noise(self, s: Point, t: Point) -> Linear:
+        return t.sigma / s.sigma * x if self.start == "blind" else super().from_noise(s, t)

@@ -222,20 +222,20 @@ def orders(rule: Solver) -> str:
 class Ring:
     """Past predictions in slots: a new one takes the place of the oldest, nothing is shifted.
 
-    size   how many are kept
-    first  the first of their slots
+    size      how many are kept
+    first     the first of their slots
+    infinite  whether those at pure noise are, which no interpolation in lam or g has as nodes
     """
 
-    def __init__(self, size: int, first: int = 1) -> None:
-        self.size, self.first, self.count = size, first, 0
+    def __init__(self, size: int, first: int = 1, infinite: bool = False) -> None:
+        self.size, self.first, self.count, self.infinite = size, first, 0, infinite
         self.past: list[tuple[Point, Linear]] = []
 
     def store(self, at: Point) -> int:
         """The slot for the prediction made at `at`, which becomes past[0] of the rows to come."""
         k = self.first + self.count % self.size if self.size else -1
         self.count += 1
-        # A prediction at infinite lam is no node of an interpolation.
-        newest = [(at, slot(k))] if at.alpha > 0.0 else []
+        newest = [(at, slot(k))] if at.alpha > 0.0 or self.infinite else []
         self.past = (newest + self.past)[: self.size]
         return k
 

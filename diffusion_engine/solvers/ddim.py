@@ -75,7 +75,8 @@ class DDPM(Solver):
     variance  "fixed_small", the posterior's own, or "fixed_large", that of the forward step
               (Ho et al. 2020, section 3.2); "learned", the network's log variance, or "learned_range",
               its place between the two on a log scale (Nichol & Dhariwal 2021, eq. 15), both of its second
-              block of channels, of the conditional branch. No noise goes into the last, clean x.
+              block of channels, of the conditional branch
+    last_noise  noise also goes into the last, clean x, where "fixed_small" has none
     """
 
     name: ClassVar[str] = "ddpm"
@@ -85,6 +86,7 @@ class DDPM(Solver):
         "solver, where the published sampler adds the variance times its gradient to the mean"
     )
     variance: str = "fixed_small"
+    last_noise: bool = False
 
     def __post_init__(self) -> None:
         if self.variance not in VARIANCES:
@@ -98,7 +100,7 @@ class DDPM(Solver):
         for s, t in steps(points):
             small, large = posterior_std(s, t), forward_std(s, t)
             new = toward(s, t, small)
-            if t.sigma == 0.0:
+            if t.sigma == 0.0 and not self.last_noise:
                 yield Update(s, new, t)
                 continue
             noise = {"fixed_small": small, "fixed_large": large}.get(self.variance, 1.0)

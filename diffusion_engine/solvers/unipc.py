@@ -1,4 +1,4 @@
-"""UniPC: a predictor and a corrector on `denoised` that share their network call."""
+"""UniPC: a predictor and a corrector on `denoised`, or on eps, that share their network call."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import numpy as np
 from ..plan.linear import Linear, denoised, slot, x
 from ..processes import GaussianProcess, Point
 from .base import Points, Ring, Solver, Update, steps, transfer
-from .dpmpp import usable_order
+from .dpmpp import DATA, NOISE, Form, Past, usable_order
 
 
 def bh_system(nodes: list[float], h: float, variant: str) -> tuple[np.ndarray, np.ndarray, float]:
     """The Vandermonde system R rho = b and B(h) of Zhao et al. 2023, eq. 5, for data prediction.
 
     nodes  r_1 ... r_p, the corrector's node 1 last
+    h      negative for noise prediction
     """
     hh = -h
     big_b = hh if variant == "bh1" else math.expm1(hh)
@@ -54,6 +55,8 @@ class UniPC(Solver):
     variant    B(h): "bh1" is h, "bh2" is e^h - 1
     corrector  corrects each state with the prediction made on it, which is an order more; not after the last
                step
+    disable_corrector  the steps, from 0, whose states are not corrected
+    predict_x0  False expands eps in place of x0
     lower_order_final  the last steps have orders 2 and 1, and so the run 2 at most; without it, with the
                corrector, 3 at most
 
@@ -65,6 +68,8 @@ class UniPC(Solver):
     max_order: int = 3
     variant: str = "bh2"
     corrector: bool = True
+    disable_corrector: tuple[int, ...] = ()
+    predict_x0: bool = True
     lower_order_final: bool = True
 
     def __post_init__(self) -> None:
@@ -83,6 +88,10 @@ class UniPC(Solver):
     def asymptotic(self) -> int:
         return self.max_order + self.corrector
 
+    @property
+    def form(self) -> Form:
+        return DATA if self.predict_x0 else NOISE
+
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         ring = Ring(
             self.max_order if self.corrector else self.max_order - 1,
@@ -91,7 +100,7 @@ class UniPC(Solver):
         before: tuple[Point, int] | None = None  # start and order of the step to be corrected
         for i, (s, t) in enumerate(steps(points)):
             corrected = x
-            if before is not None and self.corrector:
+            if before is not None and self.corrector and i - 1 not in self.disable_corrector:
                 corrected = self.correct(*before, s, ring.past)
             past = len(ring.past)
             order = usable_order(self.max_order, i, points, past, self.lower_order_final)
@@ -100,30 +109,40 @@ class UniPC(Solver):
                 if self.corrector:
                     new[1] = corrected
                 if ring.size:
-                    new[ring.store(s)] = denoised
+                    new[ring.store(s)] = self.form.predicted(s)
             before = (s, order) if s.alpha > 0.0 else None
             yield Update(s, new, t)
 
-    def predict(
-        self, s: Point, t: Point, state: Linear, past: list[tuple[Point, Linear]]
-    ) -> Linear:
-        """UniP: (sigma_t / sigma_s) x + alpha_t (1 - e^-h) m0 - alpha_t B sum rho_k D_k."""
-        base = transfer(s, t, state, denoised)
+    def carried(self, s: Point, t: Point, state: Linear, m: Linear) -> Linear:
+        """The first-order step with m, x0 or eps, frozen."""
+        if self.predict_x0:
+            return transfer(s, t, state, m)
+        scale = t.alpha / s.alpha
+        return scale * state + (t.sigma - scale * s.sigma) * m
+
+    def predict(self, s: Point, t: Point, state: Linear, past: Past) -> Linear:
+        """UniP: (sigma_t / sigma_s) x + alpha_t (1 - e^-h) m0 - alpha_t B sum rho_k D_k; of eps with sigma_t
+        in place of alpha_t and -h in place of h."""
+        if s.alpha == 0.0:
+            return transfer(s, t, state, denoised)
+        m0 = self.form.predicted(s)
+        base = self.carried(s, t, state, m0)
         if not past:
             return base
         h = t.lam - s.lam
         nodes = [(at.lam - s.lam) / h for at, _ in past]
-        rho, big_b = predictor_weights(nodes, h, self.variant)
+        rho, big_b = predictor_weights(nodes, self.form.sign * h, self.variant)
         for weight, node, (_, m) in zip(rho, nodes, past, strict=True):
-            base = base - t.alpha * big_b * weight / node * (m - denoised)
+            base = base - self.form.scale(t) * big_b * weight / node * (m - m0)
         return base
 
-    def correct(self, s: Point, order: int, t: Point, past: list[tuple[Point, Linear]]) -> Linear:
-        """UniC of the step s -> t, once `denoised` is known at t; slot 1 holds the state at s."""
+    def correct(self, s: Point, order: int, t: Point, past: Past) -> Linear:
+        """UniC of the step s -> t, once the prediction at t is known; slot 1 holds the state at s."""
         h, m0 = t.lam - s.lam, past[0][1]
         nodes = [(at.lam - s.lam) / h for at, _ in past[1:order]]
-        rho, big_b = corrector_weights(nodes, h, self.variant)
-        base = transfer(s, t, slot(1), m0) - t.alpha * big_b * rho[-1] * (denoised - m0)
+        rho, big_b = corrector_weights(nodes, self.form.sign * h, self.variant)
+        scale = self.form.scale(t) * big_b
+        base = self.carried(s, t, slot(1), m0) - scale * rho[-1] * (self.form.predicted(t) - m0)
         for weight, node, (_, m) in zip(rho, nodes, past[1:order], strict=False):
-            base = base - t.alpha * big_b * weight / node * (m - m0)
+            base = base - scale * weight / node * (m - m0)
         return base

@@ -240,13 +240,13 @@ def test_parametrizations_and_replaced_forwards(net, example):
 def test_sampler_accelerates_a_copy():
     own = load_network("digits")
     plain, fast = Sampler(own, steps=4), Sampler(own, steps=4, accelerate=True)
+    want, got = (s.sample(2, condition=[3, 8], guidance=2.0).samples for s in (plain, fast))
+    close(got, want)
     assert accelerated(own.module) is None and plain.accelerated is None
     assert len(fast.accelerated.replacements) > 20
     assert {id(p) for p in fast.network.module.parameters()} == {
         id(p) for p in own.module.parameters()
     }
-    want, got = (s.sample(2, condition=[3, 8], guidance=2.0).samples for s in (plain, fast))
-    close(got, want)
 
 
 def test_sampler_follows_the_users_weights(net):

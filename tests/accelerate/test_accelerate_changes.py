@@ -202,6 +202,7 @@ def test_a_change_in_another_thread(net):
 
 def test_a_choice_is_kept(net, monkeypatch):
     fast = Sampler(own(net), "ddim", steps=2, accelerate=True)
+    samples(fast)
     monkeypatch.setattr(networks, "seconds", lambda *_: pytest.fail("it was timed again"))
     samples(fast)
     before = fast.network
@@ -229,6 +230,7 @@ def test_training_mode_counts_for_nothing(net):
         assert torch.equal(samples(fast), want) and fast.network is network
     assert net.training
     late = Sampler(own(net), "ddim", steps=2, accelerate=True)
+    late.ready(2)
     assert late.accelerated.replacements and net.training
     network = late.network
     samples(late)

@@ -318,7 +318,7 @@ def test_a_network_of_text_without_null(diffusers):
         cases.text_unet(diffusers), diffusers.DDIMScheduler(timestep_spacing="linspace")
     )
     with pytest.raises(ValueError, match=r"needs one \(text\), give null="):
-        Sampler(network, "ddim", steps=2, accelerate=True)
+        Sampler(network, "ddim", steps=2, accelerate=True).ready(2)
 
 
 def test_a_network_of_text(diffusers):

@@ -1,20 +1,21 @@
 """The levels of every scheduler class of diffusers that is taken, against what it visits itself, and every
-field of its configuration: taken, refused by name, or known to be no matter of the network's."""
+field of its configuration: taken, refused by name, or known to be read by nothing."""
 
-import importlib
 import inspect
-import itertools
-import math
-import sys
-import types
 
 import numpy as np
 import pytest
 import torch
 from optional import diffusers
+from scheduler_cases import class_of, made
+from scheduler_grid import FLOW, levels
 
 from diffusion_engine import Sampler, from_diffusers
-from diffusion_engine.adapters.diffusers.classes import CLASSES, INERT, ONLY
+from diffusion_engine.adapters.diffusers.classes import CLASSES, REFUSED
+from diffusion_engine.adapters.diffusers.fields import INERT, understood
+from diffusion_engine.adapters.diffusers.levels import NOTHING
+from diffusion_engine.adapters.diffusers.tables import learned
+from diffusion_engine.networks.parameterisation import Parameterisation
 from diffusion_engine.processes import FlowMatching, grids
 
 NET = diffusers.UNet2DModel(
@@ -27,60 +28,6 @@ NET = diffusers.UNet2DModel(
 STEPS = 7
 
 
-def class_of(name):
-    if name == "DPMSolverSDEScheduler":  # its times need no torchsde, which its module imports
-        sys.modules.setdefault("torchsde", types.ModuleType("torchsde"))
-        return getattr(
-            importlib.import_module("diffusers.schedulers.scheduling_dpmsolver_sde"), name
-        )
-    return getattr(diffusers, name)
-
-
-def configurations():
-    """Every class with every spacing and offset, and with every choice of sigmas on every way to end."""
-    for name in CLASSES:
-        taken = inspect.signature(class_of(name).__init__).parameters
-        spacings = ["leading", "trailing", "linspace"] if "timestep_spacing" in taken else [None]
-        flags = [f for f in FLAGS if f in taken]
-        ends = {k: v for k, v in ENDS.items() if k in taken} or {None: [None]}
-        for spacing, (end, values) in itertools.product(spacings, ends.items()):
-            for value, flag, extra in itertools.product(values, [None, *flags], EXTRAS):
-                if not (set(extra) <= set(taken)) or (
-                    extra and (flag or value != values[0]) and "shift" not in extra
-                ):
-                    continue
-                if flag == "use_flow_sigmas" and value == "sigma_min" and "UniPC" not in name:
-                    continue  # a level of the table would end a run of straight paths
-                config = {"timestep_spacing": spacing, end: value, flag: True, **TABLE, **extra}
-                yield name, {k: v for k, v in config.items() if k in taken}
-
-
-FLAGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_lu_lambdas", "use_flow_sigmas")
-ENDS = {"final_sigmas_type": ["zero", "sigma_min"], "set_alpha_to_one": [True, False]}
-EXTRAS = (
-    {},
-    {"steps_offset": 1},
-    {"rescale_betas_zero_snr": True},
-    {"beta_schedule": "squaredcos_cap_v2"},
-    {"lambda_min_clipped": -3.0},
-    {"shift": 3.0},
-    {"shift": 3.0, "shift_terminal": 0.1},
-    {"num_train_timesteps": 140},
-)
-TABLE = {
-    "num_train_timesteps": 60,
-    "beta_start": 0.0005,
-    "beta_end": 0.08,
-}  # quick for diffusers' loops
-
-
-def distinct(values):
-    """Without those that repeat the one before; diffusers' are float32."""
-    return values[:1] + [
-        b for a, b in itertools.pairwise(values) if not math.isclose(a, b, rel_tol=1e-5)
-    ]
-
-
 def visited(scheduler, steps):
     """Timesteps, one a step, and levels with the end of the run, as diffusers has them."""
     scheduler.set_timesteps(steps)
@@ -89,42 +36,57 @@ def visited(scheduler, steps):
         times = times[::2]  # its midpoints lie between
     elif "Heun" in name or "SDE" in name:
         times = times[:1] + times[(1 if "Heun" in name else 2) :: 2]
-    times = distinct(times)
+    elif name == "PNDMScheduler":
+        times = times[:1] + times[2:]  # the second is there twice
+    if name == "IPNDMScheduler":
+        return times, (scheduler.betas / scheduler.alphas).tolist()
     if hasattr(scheduler, "sigmas"):
-        sigmas = distinct(scheduler.sigmas.tolist())
-        return times[: len(sigmas) - 1], sigmas
+        every = 2 if "Heun" in name or "KDPM2" in name or "SDE" in name else 1
+        sigmas = scheduler.sigmas.tolist()
+        sigmas = sigmas if every == 1 else [*sigmas[:1], *sigmas[1:-1:2], sigmas[-1]]
+        return times, sigmas[: len(times) + 1]
     bar = scheduler.alphas_cumprod.double()
     end = getattr(scheduler, "final_alpha_cumprod", torch.tensor(1.0)).double()
     end = {"LCMScheduler": torch.ones(()), "TCDScheduler": bar[0]}.get(name, end)
-    sigmas = [float((1.0 / b - 1.0) ** 0.5) for b in [*(bar[int(t)] for t in times), end]]
-    sigmas = distinct(sigmas)
-    return times[: len(sigmas) - 1], sigmas
+    return times, [float((1.0 / b - 1.0) ** 0.5) for b in [*(bar[int(t)] for t in times), end]]
 
 
-def id_of(value):
-    return value if isinstance(value, str) else ",".join(f"{k}={v}" for k, v in value.items())
+# The table of alpha_bar is short, whose loops diffusers' classes are quicker in.
+SMALL = {"num_train_timesteps": 60, "beta_start": 0.0005, "beta_end": 0.08}
 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_levels_are_the_schedulers(name):
-    for config in (c for n, c in configurations() if n == name):
-        if "prediction_type" in CLASSES[name].fields:  # eps says nothing where alpha is 0
-            config["prediction_type"] = "v_prediction"
-        scheduler = class_of(name)(
-            **({"skip_prk_steps": True} if name == "PNDMScheduler" else {}), **config
-        )
+    fields = inspect.signature(class_of(name).__init__).parameters
+    tried = []
+    for config in levels():
+        own = {k: v for k, v in ({**SMALL, **config}).items() if k in fields}
+        if name == "PNDMScheduler":
+            own["skip_prk_steps"] = True
+        if name == "IPNDMScheduler":
+            own.pop("trained_betas", None)  # which are as many as the steps
+        if own in tried or (config.get("prediction_type") == FLOW and "use_flow_sigmas" not in own):
+            continue
+        tried.append(own)
+        scheduler = made(name, own)
+        try:
+            taken = understood(name, scheduler.config)
+            process = learned(taken).process
+        except ValueError as error:  # contradictions
+            assert "use_flow_sigmas" in str(error) or "prediction_type=" in str(error), own
+            continue
         times, sigmas = visited(scheduler, STEPS)
-        network = from_diffusers(NET, scheduler)
-        points = grids.points(network.process, STEPS, network.parameterisation.grid)
-        flow = isinstance(network.process, FlowMatching)
-        ours = [p.sigma if flow else p.ratio for p in points]
-        labels = [network.parameterisation.label_of(p) for p in points[:-1]]
-        # Labels that are cut off lie a whole one lower where float32 rounds below.
-        cut = config.get("use_exponential_sigmas") or config.get("use_flow_sigmas")
-        off = 1.0 if cut and isinstance(times[0], int) else 5e-3
-        assert labels == pytest.approx(times, rel=1e-4, abs=off), config
-        # diffusers' table is float32, where 1 - alpha_bar has few digits near data.
-        assert ours == pytest.approx(sigmas, rel=3e-3), config
+        points = CLASSES[name].levels(taken, process, STEPS, NOTHING)
+        rule = Parameterisation(process, (1,), "x0", learned(taken).label)
+        flow = isinstance(process, FlowMatching)
+        if name == "CMStochasticIterativeScheduler":  # whose last level is never visited
+            sigmas[-1] = 0.0
+        assert [p.sigma if flow else p.ratio for p in points] == pytest.approx(sigmas, rel=2e-6), (
+            own
+        )
+        assert [rule.label_of(p) for p in points[:-1]] == pytest.approx(
+            times, rel=2e-6, abs=1e-4
+        ), own
 
 
 @pytest.mark.parametrize("kind", ["use_karras_sigmas", "use_lu_lambdas"])
@@ -157,26 +119,39 @@ def test_every_field_is_known(name):
 
 
 ASKED = {
-    "thresholding": True, "use_beta_sigmas": True, "use_dynamic_shifting": True, "invert_sigmas": True,
-    "interpolation_type": "log_linear", "timestep_type": "odd", "final_sigmas_type": "odd",
-    "timestep_spacing": "odd", "timestep_scaling": 5.0, "original_inference_steps": 100,
-}  # fmt: skip
+    "thresholding": (True, "thresholding with sample_max_value=2.0"),
+    "use_dynamic_shifting": (True, None),
+    "interpolation_type": ("odd", "asks for interpolation_type='odd'"),
+    "timestep_type": ("odd", "asks for timestep_type='odd'"),
+    "final_sigmas_type": ("odd", "asks for final_sigmas_type='odd'"),
+    "timestep_spacing": ("odd", "asks for timestep_spacing='odd'"),
+    "time_shift_type": ("odd", "asks for time_shift_type='odd'"),
+    "sigma_schedule": ("odd", "asks for sigma_schedule='odd'"),
+    "solver_p": ("odd", "asks for solver_p='odd'"),
+    "beta_schedule": ("odd", "beta_schedule='odd'"),
+    "prediction_type": ("odd", "prediction_type='odd'"),
+    "of_a_later_release": (1, "asks for of_a_later_release=1"),
+}
 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_what_is_not_taken_is_refused_by_name(name):
-    assert ASKED.keys() == ONLY.keys()
-    for field in [f for f in ASKED if f in CLASSES[name].fields] + ["of_a_later_release"]:
-        config = {"_class_name": name, field: ASKED.get(field, 1)}
-        with pytest.raises(ValueError, match=f"asks for {field}="):
-            from_diffusers(NET, config)
+    for field in (f for f in ASKED if f in CLASSES[name].fields or f == "of_a_later_release"):
+        value, said = ASKED[field]
+        config = {"_class_name": name, field: value, "sample_max_value": 2.0}
+        if said and not (field == "beta_schedule" and name == "CMStochasticIterativeScheduler"):
+            with pytest.raises(ValueError, match=said):
+                from_diffusers(NET, config)
     from_diffusers(NET, {"_class_name": name, "of_a_later_release": None})
 
 
 def test_classes_that_are_not_taken_are_refused_by_name():
     names = [n for n in dir(diffusers) if n.endswith("Scheduler")]
-    for name in {*names} - {*CLASSES, "DPMSolverSDEScheduler"}:
-        with pytest.raises(ValueError, match=f"of the class {name} is not understood"):
+    for name in {*names} - {*CLASSES}:
+        assert name in REFUSED
+        with pytest.raises(
+            ValueError, match=f"of the class {name} is not understood: {REFUSED[name]}"
+        ):
             from_diffusers(NET, {"_class_name": name, **diffusers.DDIMScheduler().config})
 
 
@@ -190,18 +165,11 @@ def test_the_class_is_the_schedulers_own():
     euler.set_timesteps(5)
     assert network.parameterisation.grid.name == "EulerDiscreteScheduler"
     assert [p.t for p in Sampler(network, "euler", 5).points[:-1]] == euler.timesteps.tolist()
-    karras = {
-        "_class_name": "DPMSolverMultistepScheduler",
-        "use_karras_sigmas": True,
-        "sigma_min": 0.1,
-    }
-    with pytest.raises(ValueError, match=r"asks for sigma_min=0\.1"):
-        from_diffusers(NET, karras)
     for_flow = {"final_sigmas_type": "sigma_min", "use_flow_sigmas": True}
     with pytest.raises(ValueError, match="asks for final_sigmas_type='sigma_min'"):
         from_diffusers(NET, {"_class_name": "DPMSolverMultistepScheduler", **for_flow})
     both = {
-        "_class_name": "UniPCMultistepScheduler",
+        "_class_name": "DEISMultistepScheduler",
         "use_karras_sigmas": True,
         "use_flow_sigmas": True,
     }

@@ -130,7 +130,7 @@ def bind_both(case):
 def _copy(value, device):
     if isinstance(value, Table):
         return Table(*(_copy(t, device) for t in value))
-    return step_cases._copy(value, device)
+    return step_cases.copied(value, device)
 
 
 def compare(made, want):

@@ -3,46 +3,24 @@
 Run in an environment that has k-diffusion, which wants numpy below 2, with torchsde and torchdiffeq:
 
     pip install --target FOLDER --no-deps k-diffusion torchsde trampoline torchdiffeq
-    PYTHONPATH=FOLDER:tests/helpers python tests/golden/make_k_diffusion.py
+    PYTHONPATH=FOLDER:.:tests/helpers python tests/golden/make_k_diffusion.py
 
 Of its package sampling.py and external.py are loaded alone: the rest asks for what nothing here uses.
 """
 
-import sys
-import types
-from importlib.machinery import PathFinder
-from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 
 import torch
 from k_diffusion_cases import CASES, MAKERS, SCHEDULES, denoiser, noise_sampler, start
 from safetensors.torch import save_file
 
+from benchmarks.peers import k_diffusion_alone
+
 OUT = Path(__file__).with_name("k_diffusion.safetensors")
 
 
-def published():
-    """k_diffusion.sampling and .external without the package's own imports."""
-    where = list(PathFinder.find_spec("k_diffusion").submodule_search_locations)
-    package = types.ModuleType("k_diffusion")
-    package.__path__ = where
-    sys.modules["k_diffusion"] = package
-    utils = types.ModuleType("k_diffusion.utils")
-    utils.append_dims = lambda x, n: x[(...,) + (None,) * (n - x.ndim)]
-    sys.modules["k_diffusion.utils"] = package.utils = utils
-    made = []
-    for name in ("sampling", "external"):
-        spec = find_spec(f"k_diffusion.{name}")
-        module = module_from_spec(spec)
-        sys.modules[spec.name] = module
-        setattr(package, name, module)
-        spec.loader.exec_module(module)
-        made.append(module)
-    return made
-
-
 def main():
-    sampling, external = published()
+    sampling, external = k_diffusion_alone.modules()
     made = {}
     for name, (function, sigmas, options) in CASES.items():
         options = dict(options)

@@ -57,6 +57,9 @@ def class_of(name):
 
 def made(name, config):
     """A scheduler, without what diffusers says about it."""
+    from diffusers.utils import logging
+
+    logging.set_verbosity_error()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return class_of(name)(**config)
@@ -104,6 +107,18 @@ def theirs(scheduler, steps, strength=None, step=None, dtype=torch.float32, **as
     def noise(*args, **kwargs):
         return drawn.clone()
 
+    def path(sigma, sigma_next):
+        """The noise of a half step and of the whole step, of one path over e^(2 lam)."""
+        nonlocal half
+        if scheduler.state_in_first_order:
+            half = drawn
+            return half
+        share = 1.0 / (1.0 + sigma / sigma_next)
+        return share**0.5 * half + (1.0 - share) ** 0.5 * drawn
+
+    half = None
+    if hasattr(scheduler, "noise_sampler"):
+        scheduler.noise_sampler = path
     first = FIRST.to(dtype) * float(getattr(scheduler, "init_noise_sigma", 1.0))
     if strength:
         with contextlib.suppress(AttributeError):

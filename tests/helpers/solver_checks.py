@@ -13,15 +13,25 @@ from diffusion_engine import SOLVERS, Sampler
 from diffusion_engine.processes import grids
 from diffusion_engine.testing import exact_network
 
+
+def as_it_is(options):
+    return {{"order": "max_order"}.get(name, name): value for name, value in options.items()}
+
+
 # What an oracle's options are called, and the defaults that differ: its own are the papers'. The degree of
 # DEIS' polynomials is one below the number of terms.
 TO_ORACLE = {
     "deis": lambda o: {"variant": "tab"} | o | {"order": o.get("order", 4) - 1},
     "unipc": lambda o: {"order": 3} | o,
     "dpmpp_3m": lambda o: {"kappa": 2.0} | o,
+    "dpm_solver_3m": lambda o: {"kappa": 2.0} | o,
+    "dpm_solver_sde": as_it_is,
+    "dpmpp_singlestep": as_it_is,
+    "dpm_solver_singlestep": as_it_is,
     "lms": lambda o: o | {"denoised_at_zero": False},
     "ipndm": lambda o: o | {"denoised_at_zero": False},
     "plms": lambda o: o | {"denoised_at_zero": False},
+    "pndm": lambda o: o | {"denoised_at_zero": False},
     "euler_maruyama": lambda o: {"ode": True} if o else {},
     "reverse_diffusion": lambda o: {"ode": True} if o else {},
 }

@@ -3,6 +3,7 @@
 What a row must not read is NaN, and what it must not write keeps a value that shows.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,17 +44,23 @@ def make(seed: int, shapes=SHAPES) -> Case:
     return _Maker(np.random.default_rng(seed), shapes).case()
 
 
-def run(backend: str, case: Case, device: str = "cpu") -> dict[str, torch.Tensor]:
-    """Every buffer after one launch on copies of the case."""
+def run(
+    backend: str, case: Case, device: str = "cpu", launched: Callable[..., Any] | None = None
+) -> dict[str, torch.Tensor]:
+    """Every buffer after one launch on copies of the case.
+
+    launched  called with the bound step and the outputs in place of a launch
+    """
     fields = {
-        name: Table(*(_copy(t, device) for t in value))
+        name: Table(*(copied(t, device) for t in value))
         if isinstance(value, Table)
-        else _copy(value, device)
+        else copied(value, device)
         for name, value in case.fields.items()
     }
-    outs = [_copy(out, device) for out in case.outs]
+    outs = [copied(out, device) for out in case.outs]
     args = StepArgs(**fields)
-    resolve("step", backend, args)(outs)
+    step = resolve("step", backend, args)
+    step(outs) if launched is None else launched(step, outs)
     buffers = {n: t for n, t in vars(args).items() if isinstance(t, torch.Tensor)}
     buffers |= dict(zip(("coef", "index", "label_table"), args.table, strict=True))
     buffers |= {f"out{i}": out for i, out in enumerate(outs)}
@@ -77,7 +84,7 @@ def differences(got: dict, want: dict, rounded: tuple[str, ...] = ()) -> list[st
     return found
 
 
-def _copy(value: Any, device: str) -> Any:
+def copied(value: Any, device: str = "cpu") -> Any:
     """A copy with the same strides."""
     if not isinstance(value, torch.Tensor):
         return value

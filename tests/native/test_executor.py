@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import pickle
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,7 +16,7 @@ from torch import nn
 
 from diffusion_engine import Sampler, ScoreNetwork, profile
 from diffusion_engine.executors import GraphError
-from diffusion_engine.native import Native, NativeError
+from diffusion_engine.native import Native, NativeError, record
 from diffusion_engine.processes import VP
 
 GIVEN = {"seeds": [1, 2, 3], "condition": [0, 1, 0]}
@@ -182,6 +183,40 @@ def test_threads_that_call_the_module_while_it_is_recorded():
             done.append(torch.equal(own.module(x, label, y), want))
         recorded.result()
     assert all(done)
+
+
+def test_a_recording_keeps_no_other_network_waiting(monkeypatch):
+    executor, begun, end, made = Native(), threading.Event(), threading.Event(), []
+    slow = Sampler(small(), "ddim", 3, executor=executor)
+    slow.network.module.slow = True
+    quick = Sampler(small(seed=1), "ddim", 3, executor=executor)
+    quick.sample(**GIVEN)
+    traced = record.exported
+
+    def exported(module, inputs, dynamic):
+        made.append(hasattr(module.network.module, "slow"))
+        if made[-1]:
+            begun.set()
+            assert end.wait(60)
+        return traced(module, inputs, dynamic=dynamic)
+
+    monkeypatch.setattr(record, "exported", exported)
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(slow.sample, **GIVEN) for _ in range(2)]
+        try:
+            assert begun.wait(60)
+            quick.sample(**GIVEN)
+            quick.sample(5, condition=1)  # of a size that is new
+            assert str(quick.recording)
+            Sampler(small(seed=2), "ddim", 3, executor=executor).sample(**GIVEN)  # and a network
+            executor.forget(quick.network)
+            assert not any(one.done() for one in waiting)
+        finally:
+            end.set()
+        first, second = [one.result(60).samples for one in waiting]
+    assert torch.equal(first, second)
+    assert made == [True, False]  # the two that waited have one recording
+    assert not executor._locks._wanted
 
 
 class Half(Small):

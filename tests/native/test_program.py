@@ -208,3 +208,27 @@ def test_a_fork_of_a_call_runs_on():
     if os.getpid() != parent:
         os._exit(0 if bytes(out.numpy()) == bytes(x.numpy()) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(ended[0], 0)[1]) == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_fork_in_the_midst_of_another_threads_run(threads):
+    """Who ran the program is not there in the child."""
+    chain, parent = Chain(_cpu.Pool(threads)), os.getpid()
+    begun, end = threading.Event(), threading.Event()
+
+    def wait():
+        if os.getpid() == parent:
+            begun.set()
+            end.wait(30)
+
+    chain.program.add_call(wait, "wait")
+    x = torch.randn(40_000)
+    running = threading.Thread(target=chain.run, args=(x,))
+    running.start()
+    assert begun.wait(30)
+    try:
+        assert status(lambda: bytes(chain.run(x).numpy()) == bytes(x.numpy()))
+    finally:
+        end.set()
+        running.join()

@@ -132,19 +132,23 @@ def dpmpp_3m(
     *,
     kappa=1.0,
     start="euler",
+    variant="midpoint",
     lower_order_final=True,
+    euler_at_final=False,
 ) -> Array:
     """DPM-Solver++(3M); kappa = 1 as everyone runs it, 2 as the Taylor expansion needs it.
 
     start="heun" takes the first step with the line in lam through the predictions at both its ends, the
     second at the end of Euler's step. Its order-2 steps (the second and, with lower_order_final, the second
-    last) are 2M's midpoint.
+    last) are 2M's of the variant.
     """
     history = []
     for step, s, t in steps(points):
         denoised = denoiser(x, s)
         history.insert(0, (s, denoised))
         order = order_at(step, len(points) - 1, 3, lower_order_final)
+        if euler_at_final and step == len(points) - 2:
+            order = 1
         x = first_order(x, s, t, denoised)
         nodes = usable(history, order)
         h = t.lam - s.lam
@@ -154,7 +158,62 @@ def dpmpp_3m(
             continue
         d1, d2 = differences(nodes, h, kappa)
         if len(nodes) == 2:
-            x = x + t.alpha * second_order_weight("midpoint", h) * d1
+            x = x + t.alpha * second_order_weight(variant, h) * d1
         else:  # p2 = h phi_2(-h), -p3 = h phi_3(-h)
             x = x + t.alpha * h * (phi(2, -h) * d1 + phi(3, -h) * d2)
+    return x
+
+
+def dpm_solver_2m(
+    denoiser: Denoiser,
+    points,
+    x: Array,
+    noise: Noise | None = None,
+    *,
+    variant="midpoint",
+    lower_order_final=True,
+) -> Array:
+    """DPM-Solver of two calls on eps (Lu et al. 2022a, as the authors' code runs it multistep)."""
+    orders = [order_at(k, len(points) - 1, 2, lower_order_final) for k in range(len(points) - 1)]
+    return on_eps(denoiser, points, x, orders, 1.0, "euler", variant)
+
+
+def dpm_solver_3m(
+    denoiser: Denoiser,
+    points,
+    x: Array,
+    noise: Noise | None = None,
+    *,
+    kappa=1.0,
+    start="euler",
+    variant="midpoint",
+    lower_order_final=True,
+    euler_at_final=False,
+) -> Array:
+    """DPM-Solver of three calls on eps; options as of dpmpp_3m."""
+    orders = [order_at(k, len(points) - 1, 3, lower_order_final) for k in range(len(points) - 1)]
+    if euler_at_final:
+        orders[-1] = 1
+    return on_eps(denoiser, points, x, orders, kappa, start, variant)
+
+
+def on_eps(denoiser, points, x, orders, kappa, start, variant):
+    """x_t = alpha_t / alpha_s x - sigma_t h (phi_1 E0 + phi_2 D1 + phi_3 D2) at h, D of the past eps."""
+    history = []
+    for step, s, t in steps(points):
+        denoised = denoiser(x, s)
+        eps, euler = eps_of(x, s, denoised), first_order(x, s, t, denoised)
+        history.insert(0, (s, eps))
+        x = euler
+        if at_end(s, t):
+            continue
+        h, nodes = t.lam - s.lam, usable(history, orders[step])
+        second = h * phi(2, h)
+        if start == "heun" and step == 0:
+            x = x - t.sigma * second * (eps_of(euler, t, denoiser(euler, t)) - eps)
+        elif len(nodes) > 1:
+            d1, d2 = differences(nodes, h, kappa)
+            if len(nodes) == 2 and variant == "midpoint":
+                second = math.expm1(h) / 2
+            x = x - t.sigma * (second * d1 + h * phi(3, h) * d2)
     return x

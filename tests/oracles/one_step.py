@@ -167,6 +167,23 @@ def dpm_2_ancestral(
     return x
 
 
+def flow_heun(denoiser: Denoiser, points, x: Array, noise: Noise | None = None) -> Array:
+    """Heun's method for dx/dt = eps - x0 of straight paths x = (1 - t) x0 + t eps, of x / (alpha + sigma)."""
+    for _, s, t in steps(points):
+        size = [p.alpha + p.sigma for p in (s, t)]
+        time = [p.sigma / (p.alpha + p.sigma) for p in (s, t)]
+        y, d = x / size[0], time[1] - time[0]
+        denoised = denoiser(x, s)
+        slope = (y - denoised) / time[0]
+        if t.sigma == 0:
+            x = size[1] * (y + d * slope)
+            continue
+        end = size[1] * (y + d * slope)
+        late = (end / size[1] - denoiser(end, t)) / time[1]
+        x = size[1] * (y + d * (slope + late) / 2)
+    return x
+
+
 def ddim(denoiser: Denoiser, points, x: Array, noise: Noise | None = None, *, eta=0.0) -> Array:
     """DDIM (Song, Meng, Ermon 2021, eq. 12), for any alpha and sigma."""
     for step, s, t in steps(points):
@@ -181,7 +198,13 @@ def ddim(denoiser: Denoiser, points, x: Array, noise: Noise | None = None, *, et
 
 
 def ddpm(
-    denoiser: Denoiser, points, x: Array, noise: Noise | None = None, *, variance="fixed_small"
+    denoiser: Denoiser,
+    points,
+    x: Array,
+    noise: Noise | None = None,
+    *,
+    variance="fixed_small",
+    last_noise=False,
 ) -> Array:
     """DDPM's ancestral sampler (Ho et al. 2020, eqs. 6, 7), for any subset of the timesteps.
 
@@ -200,6 +223,6 @@ def ddpm(
         else:
             square = {"fixed_small": posterior, "fixed_large": beta}[variance]
         scale = math.sqrt(square)
-        if scale > 0 and t.sigma > 0:  # the last step of a chain is its mean
+        if scale > 0 and (last_noise or t.sigma > 0):  # the last step of a chain is its mean
             x = x + scale * noise(step, 0)
     return x

@@ -43,6 +43,24 @@ GITS = {
         0.19894916, 0.17026083, 0.13792117, 0.09824532, 0.02916753,
     ),
 }  # fmt: skip
+# Of a coefficient's schedules of 2 to 20 steps, as published: the logarithm of each level times its place in
+# its schedule, counted from 0, all summed.
+GITS_SUMS = {
+    0.85: 1069.818,
+    0.9: 636.506,
+    0.95: 61.212,
+    1.0: -662.524,
+    1.05: -1154.865,
+    1.1: -1524.890,
+    1.15: -1646.298,
+    1.2: -2076.080,
+    1.25: -2298.787,
+    1.3: -2400.676,
+    1.35: -2515.726,
+    1.4: -2593.382,
+    1.45: -2631.549,
+    1.5: -2664.471,
+}
 
 
 def tangents(high, low, n):

@@ -1,10 +1,21 @@
-"""UniPC (Zhao et al. 2023), multistep, data prediction."""
+"""UniPC (Zhao et al. 2023), multistep, data and noise prediction."""
 
 import math
 
 import numpy as np
 
-from .common import Array, Denoiser, Noise, at_end, first_order, order_at, phi, steps, usable
+from .common import (
+    Array,
+    Denoiser,
+    Noise,
+    at_end,
+    eps_of,
+    first_order,
+    order_at,
+    phi,
+    steps,
+    usable,
+)
 
 
 def unipc_system(nodes, h: float, variant: str):
@@ -43,6 +54,8 @@ def unipc(
     order=2,
     variant="bh2",
     corrector=True,
+    disable_corrector=(),
+    predict_x0=True,
     lower_order_final=True,
 ) -> Array:
     """UniP-p with UniC-p, one network call per step; the last step is not corrected.
@@ -51,27 +64,42 @@ def unipc(
     the corrected state is never evaluated.
     """
     run = steps(points)
-    history = [(run[0][1], denoiser(x, run[0][1]))]
+
+    def predicted(x, at):
+        denoised = denoiser(x, at)
+        return denoised if predict_x0 else eps_of(x, at, denoised)
+
+    def held(x, s, t, value):
+        """The first-order step with x0 or eps held."""
+        if predict_x0:
+            return first_order(x, s, t, value)
+        if s.alpha == 0:  # eps says nothing of x0 there
+            return first_order(x, s, t, denoiser(x, s))
+        return t.alpha * (x / s.alpha + (t.ratio - s.ratio) * value)
+
+    history = [(run[0][1], predicted(x, run[0][1]))]
     for step, s, t in run:
         h = t.lam - s.lam
-        base = first_order(x, s, t, history[0][1])
+        signed = h if predict_x0 else -h
+        base = held(x, s, t, history[0][1])
         p = order_at(step, len(run), order, lower_order_final)
         newest, *older = usable(history, p) or history[:1]
         if at_end(s, t):
             older = []
         r = [(point.lam - s.lam) / h for point, _ in older]
         d = [(value - newest[1]) / r_k for (_, value), r_k in zip(older, r, strict=True)]
+        size = t.alpha if predict_x0 else t.sigma
 
         x = base
         if d:
-            rho, scale = predictor_weights([*r, 1.0], h, variant)
-            x = base - t.alpha * scale * sum(w * d_k for w, d_k in zip(rho, d, strict=True))
+            rho, scale = predictor_weights([*r, 1.0], signed, variant)
+            x = base - size * scale * sum(w * d_k for w, d_k in zip(rho, d, strict=True))
         if step == len(run) - 1:
             break
-        denoised_t = denoiser(x, t)
-        if corrector and not at_end(s, t):
-            rho, scale = corrector_weights([*r, 1.0], h, variant)
-            d = [*d, denoised_t - newest[1]]
-            x = base - t.alpha * scale * sum(w * d_k for w, d_k in zip(rho, d, strict=True))
-        history.insert(0, (t, denoised_t))
+        value_t = predicted(x, t)
+        if corrector and step not in disable_corrector and not at_end(s, t):
+            rho, scale = corrector_weights([*r, 1.0], signed, variant)
+            d = [*d, value_t - newest[1]]
+            x = base - size * scale * sum(w * d_k for w, d_k in zip(rho, d, strict=True))
+        history.insert(0, (t, value_t))
     return x

@@ -177,6 +177,9 @@ SMOOTH = {
     "s_tmax",
     "noise_level",
     "call_before_noise",
+    "flipped",
+    "fresh",
+    "max_order",
 }
 ORDERED = [
     form
@@ -184,6 +187,7 @@ ORDERED = [
     if form.name not in UNORDERED
     and form.options.keys() <= SMOOTH | {"s_noise", "churn_limit"}
     and not form.options.get("variance", "").startswith("learned")
+    and form.kind(**form.options).order
 ]
 
 

@@ -13,6 +13,7 @@
 #include "bind_winograd_conv.h"
 #include "bind_matmul.h"
 #include "bind_rows.h"
+#include "../checksum.h"
 #include "program.h"
 
 namespace de {
@@ -74,8 +75,17 @@ py::list table(Program& program) {
   return rows;
 }
 
+std::vector<uint64_t> checksums_on(Pool& pool, const Ranges& ranges) {
+  Checksums sums(ranges);
+  Pool::Hold hold(pool);
+  hold.run({[&sums](int64_t item, float*) { sums.run(item); }, sums.items(), 0, sums.bytes()});
+  return sums.end();
+}
+
 void bind_pool(py::module_& m) {
   py::class_<Pool, std::shared_ptr<Pool>>(m, "Pool", py::module_local())
+      .def("checksums", &checksums_on, py::call_guard<py::gil_scoped_release>(), py::arg("ranges"),
+           "As _cpu.checksums, on these threads.")
       .def(py::init<int64_t>(), py::arg("threads"))
       .def_property_readonly("threads", &Pool::threads)
       .def("spin", &Pool::spin, py::arg("held"), py::arg("idle"), py::call_guard<py::gil_scoped_release>(),

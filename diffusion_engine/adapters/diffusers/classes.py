@@ -1,8 +1,7 @@
 """The configurations of diffusers' schedulers: what each class does with its fields. Written for 0.42.
 
 A class is a row of CLASSES: the levels it visits, the solver it is, and its fields with the class's own
-defaults. A field is taken, or refused by its name where it asks for more than is taken; INERT is what nothing
-reads without a field that is refused. REFUSED are the classes that no solver here is the same as.
+defaults. REFUSED are the classes that no network here goes with.
 """
 
 from __future__ import annotations
@@ -15,24 +14,9 @@ from typing import Any, ClassVar
 
 from ...processes import GaussianProcess, Point
 from . import levels, orders, solving, straight
-from .levels import NOTHING, Asked, Fields, asked
+from .levels import NOTHING, Asked, Fields
 from .solving import Choice, Run
 from .straight import or_straight
-
-INERT = (
-    "dynamic_thresholding_ratio", "time_shift_type", "base_shift", "max_shift", "base_image_seq_len",
-    "max_image_seq_len", "noise_sampler_seed",
-)  # fmt: skip
-# Fields that only these values of are taken.
-ONLY: dict[str, tuple[Any, ...]] = {
-    "interpolation_type": ("linear", "log_linear"),
-    "timestep_type": ("discrete", "continuous"),
-    "final_sigmas_type": ("zero", "sigma_min"),
-    "timestep_spacing": ("leading", "trailing", "linspace"),
-    "time_shift_type": ("exponential", "linear"),
-    "sigma_schedule": ("karras", "exponential"),
-    "solver_p": (None,),
-}
 
 
 @dataclass(frozen=True)
@@ -55,11 +39,13 @@ SPACED = {"timestep_spacing": "linspace", "steps_offset": 0}
 LEADING = SPACED | {"timestep_spacing": "leading"}
 ZERO = {"rescale_betas_zero_snr": False}
 THRESHOLD = {"thresholding": False, "sample_max_value": 1.0}
-CLIP = {"clip_sample": True, "clip_sample_range": 1.0} | THRESHOLD
+CLIPS = {"clip_sample": True, "clip_sample_range": 1.0}
+CLIP = CLIPS | THRESHOLD
 SIGMAS = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
 FLOW_SIGMAS = {"use_flow_sigmas": False, "flow_shift": 1.0}
 SHIFTING = {"use_dynamic_shifting": False, "time_shift_type": "exponential"}
-WHOLE = TABLE | SIGMAS | FLOW_SIGMAS | SHIFTING | THRESHOLD
+PLAIN = TABLE | SIGMAS | FLOW_SIGMAS | THRESHOLD
+WHOLE = PLAIN | SHIFTING
 END = {"final_sigmas_type": "zero"}
 CLIPPED = {"lambda_min_clipped": -math.inf}
 ORDERS = {
@@ -67,7 +53,7 @@ ORDERS = {
 }  # fmt: skip
 DISTILLED = LATENT | ZERO | LEADING | CLIP | {
     "beta_schedule": "scaled_linear", "clip_sample": False, "set_alpha_to_one": True,
-    "original_inference_steps": 50,
+    "original_inference_steps": 50, "timestep_scaling": 10.0,
 }  # fmt: skip
 FLOWS = {"num_train_timesteps": 1000, "shift": 1.0}
 EDMS = {
@@ -87,7 +73,7 @@ CLASSES: dict[str, Class] = {
     "CogVideoXDDIMScheduler": Class(
         levels.strided,
         solving.cogvideox,
-        {**DDIM.fields, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+        {**LATENT, **CLIPS, **LEADING, **ZERO, "set_alpha_to_one": True, "beta_schedule": "scaled_linear",
          "snr_shift_scale": 3.0},
     ),
     "DDPMScheduler": DDPM,
@@ -97,7 +83,8 @@ CLASSES: dict[str, Class] = {
         solving.pndm,
         TABLE | LEADING | {"set_alpha_to_one": False, "skip_prk_steps": False},
     ),
-    "LCMScheduler": Class(levels.few, solving.lcm, DISTILLED | {"timestep_scaling": 10.0}),
+    "LCMScheduler": Class(levels.few, solving.lcm, DISTILLED),
+    "TCDScheduler": Class(partial(levels.few, zero=False), solving.refused, DISTILLED),
     "EulerDiscreteScheduler": Class(
         levels.interpolated,
         solving.euler,
@@ -159,6 +146,12 @@ CLASSES: dict[str, Class] = {
            "solver_type": "bh2", "lower_order_final": True, "predict_x0": True, "disable_corrector": [],
            "solver_p": None},
     ),
+    "SASolverScheduler": Class(
+        or_straight(partial(levels.whole, stays=True)),
+        solving.refused,
+        {**PLAIN, **SPACED, **CLIPPED, "lower_order_final": True, "algorithm_type": "data_prediction",
+         "predictor_order": 2, "corrector_order": 2, "tau_func": None, "variance_type": None},
+    ),
     "FlowMatchEulerDiscreteScheduler": Class(
         straight.flow,
         solving.flow_euler,
@@ -211,16 +204,11 @@ REFUSED = {
     "PiflowScheduler": "its network's output is a policy of several steps",
     "RFD4ProteinaScheduler": LATER,
     "RePaintScheduler": "it goes back and forth in time",
-    "SASolverScheduler": LATER,
     "SCMScheduler": LATER,
     "ScoreSdeVeScheduler": "its corrector reads the norm of the score, and no table does",
-    "TCDScheduler": LATER,
     "UnCLIPScheduler": "its pipeline tells it the end of each step",
     "VQDiffusionScheduler": TOKENS,
 }
-# Their "sigma_min" is that of the table, whatever else the levels are.
-TABLES_END = ("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler")
-KNOWN = {*INERT, *(field for kind in CLASSES.values() for field in kind.fields)}
 
 
 @dataclass(frozen=True)
@@ -237,65 +225,3 @@ class Levels:
     def __call__(self, process: GaussianProcess, n: int) -> list[Point]:
         made = CLASSES[self.name].levels(self.fields, process, n, NOTHING)
         return made[:-1] if math.isclose(made[-2].lam, made[-1].lam, abs_tol=1e-6) else made
-
-
-def understood(name: str, config: Fields) -> Fields:
-    """The fields that a class takes, with its defaults, once none asks for more."""
-    if name not in CLASSES:
-        said = f"of the class {name}" if name else "without a _class_name"
-        why = f": {REFUSED[name]}" if name in REFUSED else ", and the class decides the times"
-        raise ValueError(
-            f"a scheduler configuration {said} is not understood{why}; give a scheduler, or a saved "
-            f"configuration, of {', '.join(CLASSES)}, or make the ScoreNetwork yourself"
-        )
-    given = {k: v for k, v in config.items() if not k.startswith("_")}
-    made = {field: given.get(field, usual) for field, usual in CLASSES[name].fields.items()}
-    # Most classes read the ends of Karras levels without having such fields.
-    if "use_karras_sigmas" in made:
-        made |= {f: given[f] for f in ("sigma_min", "sigma_max") if given.get(f) is not None}
-    if made.get("thresholding") and made["sample_max_value"] != 1.0:
-        raise ValueError(
-            f"thresholding with sample_max_value={made['sample_max_value']!r} of the scheduler finds a "
-            "threshold for every sample, and no table does; at 1 it is a clip to -1 and 1, which is taken"
-        )
-    for field, value in given.items():
-        if not _fine(field, value, made):
-            raise ValueError(
-                f"the scheduler's configuration asks for {field}={value!r}, which is not taken over: give a "
-                "configuration without it, and the levels as the sampler's sigmas="
-            )
-    _check_agreement(name, made)
-    return made
-
-
-def _fine(field: str, value: Any, made: Fields) -> bool:
-    if field in made:
-        return value in ONLY.get(field, (value,))
-    return field in KNOWN or value is None or value is False
-
-
-def _check_agreement(name: str, made: Fields) -> None:
-    """Raises ValueError where fields contradict each other."""
-    flags = asked(made)
-    both = ["use_karras_sigmas", "use_flow_sigmas"]
-    if len(flags) > 1 and not (flags == both and name == "UniPCMultistepScheduler"):
-        raise ValueError(
-            f"{flags[0]} and {flags[1]} of the scheduler are both set: set one of them"
-        )
-    flow = made.get("use_flow_sigmas")
-    if name in TABLES_END and flow and made["final_sigmas_type"] != "zero":
-        raise ValueError(
-            "the scheduler's configuration asks for final_sigmas_type='sigma_min' with use_flow_sigmas, "
-            "which would end straight paths on a level of the table: give 'zero'"
-        )
-    if "use_flow_sigmas" in made and not flow and made["prediction_type"] == "flow_prediction":
-        raise ValueError(
-            "prediction_type='flow_prediction' of the scheduler is of straight paths: set use_flow_sigmas"
-        )
-    if flow and made["prediction_type"] == "v_prediction":
-        raise ValueError(
-            "prediction_type='v_prediction' of the scheduler is of a variance-preserving table, and "
-            "use_flow_sigmas of straight paths: set one of them"
-        )
-    if made.get("shift_terminal") is not None and flow is False:
-        raise ValueError("shift_terminal of the scheduler goes with use_flow_sigmas: set both")

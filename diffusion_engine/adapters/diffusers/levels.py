@@ -99,8 +99,10 @@ def strided(c: Fields, process: Discrete, n: int, given: Asked = NOTHING) -> lis
     return [*(process.at(t) for t in times), end]
 
 
-def few(c: Fields, process: Discrete, n: int, given: Asked = NOTHING) -> list[Point]:
-    """LCM: places of the distillation's timesteps."""
+def few(
+    c: Fields, process: Discrete, n: int, given: Asked = NOTHING, zero: bool = True
+) -> list[Point]:
+    """LCM and TCD: places of the distillation's timesteps."""
     if given.timesteps is not None:
         times = chosen(c, n, given)
     else:
@@ -112,7 +114,7 @@ def few(c: Fields, process: Discrete, n: int, given: Asked = NOTHING) -> list[Po
             )
         own = np.arange(original, 0.0, -1.0) * (count // original) - 1.0
         times = own[np.floor(np.linspace(0, original, n, endpoint=False)).astype(int)]
-    return [*(process.at(t) for t in times), process.clean]
+    return [*(process.at(t) for t in times), process.clean if zero else process.at(0.0)]
 
 
 FLAGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
@@ -136,9 +138,10 @@ def along(kind: str, high: float, low: float, n: int, rho: float = 7.0) -> Array
 
 def between(c: Fields, kind: str, levels: Array, n: int) -> Array:
     """n levels of a kind between the ends of others, or between sigma_max and sigma_min."""
-    high, low = (
-        (None, None) if kind == "use_lu_lambdas" else (c.get("sigma_max"), c.get("sigma_min"))
-    )
+    if kind == "use_lu_lambdas":
+        first, last = np.log(levels[[0, -1]]).tolist()
+        return np.exp(first + np.linspace(0.0, 1.0, n) * (last - first))
+    high, low = c.get("sigma_max"), c.get("sigma_min")
     high = float(levels[0]) if high is None else high
     return along(kind, high, float(levels[-1]) if low is None else low, n)
 

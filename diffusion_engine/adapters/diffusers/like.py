@@ -13,7 +13,8 @@ from ...networks.parameterisation import Parameterisation
 from ...processes import GaussianProcess, Point
 from ...sampler.sampler import Sampler
 from ...solvers import Solver
-from .classes import CLASSES, understood
+from .classes import CLASSES
+from .fields import understood
 from .levels import Asked, falling
 from .levels import asked as levels_asked
 from .networks import configuration

@@ -14,7 +14,8 @@ from ...networks.condition import ScaleEmbedding
 from ...networks.decoder import Decoder
 from ...networks.network import OPTIONS, ScoreNetwork
 from ...networks.wrapper import Wrapper
-from .classes import Levels, understood
+from .classes import Levels
+from .fields import understood
 from .tables import learned
 
 # Keywords of a forward that may be conditions, and the fields without one of which it does not read them.

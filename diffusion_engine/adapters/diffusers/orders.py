@@ -1,4 +1,4 @@
-"""The solvers of several orders that DPM-Solver's, DEIS's and UniPC's scheduler classes are; see solving.py."""
+"""The solvers of several orders: DPM-Solver's, DEIS's and UniPC's classes; see solving.py."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ def lowered(c: Fields, run: Run) -> bool:
 FLIPPED = (
     "diffusers' third-order step of sde-dpmsolver++ weighs D2 with -1/2 where the expansion has +1/2 "
     "(published=True); published=False has +1/2"
+)
+
+
+FRESH = (
+    "diffusers draws noise of its own for each state of a step, of which the states before it know nothing "
+    "(published=True); published=False has one path for all, which is of second order in law"
 )
 
 
@@ -74,10 +80,10 @@ def singlestep(c: Fields, run: Run) -> Choice:
         return Choice("dpm_solver_singlestep", options)
     if kind == "dpmsolver++":
         return Choice("dpmpp_singlestep", options)
+    options |= {"eta": 1.0, "fresh": run.published}
     if order == 3 and options["variant"] == "heun":
-        options["flipped"] = run.published
-        return Choice("dpmpp_singlestep", options | {"eta": 1.0}, (FLIPPED,))
-    return Choice("dpmpp_singlestep", options | {"eta": 1.0})
+        return Choice("dpmpp_singlestep", options | {"flipped": run.published}, (FRESH, FLIPPED))
+    return Choice("dpmpp_singlestep", options, (FRESH,) if order > 1 else ())
 
 
 def deis(c: Fields, run: Run) -> Choice:

@@ -57,6 +57,14 @@ def named(name: str) -> Callable[[Fields, Run], Choice]:
     return choose
 
 
+def refused(c: Fields, run: Run) -> Choice:
+    """A class whose levels are taken and whose steps are not."""
+    raise ValueError(
+        "the scheduler's steps are those of no solver here; its levels are taken, for any solver: give its "
+        "network to a Sampler"
+    )
+
+
 def one_of(c: Fields, name: str, *values: Any) -> Any:
     """A field's value. Raises ValueError where it is none of these."""
     if c[name] not in values:
@@ -67,9 +75,9 @@ def one_of(c: Fields, name: str, *values: Any) -> Any:
 
 
 STRIDES = (
-    "diffusers steps from t to t - {} whatever the next timestep of its list is, which here is another: its "
-    "steps end on other levels than the next ones begin on (published=True); published=False steps from each "
-    "timestep to the next"
+    "diffusers steps from t to t - num_train_timesteps // n whatever the next timestep of its list is, which "
+    "here is another, so that steps end on other levels than the next ones begin on (published=True); "
+    "published=False steps from each timestep to the next"
 )
 
 
@@ -90,7 +98,7 @@ def ddim(c: Fields, run: Run) -> Choice:
     by = stride(c, run)
     if by is None:
         return Choice("ddim", options)
-    notes = (STRIDES.format(by),)
+    notes = (STRIDES,)
     if run.published:
         return Choice(StridedDDIM(stride=by, **options), {}, notes)
     return Choice("ddim", options, notes)
@@ -160,7 +168,7 @@ def pndm(c: Fields, run: Run) -> Choice:
         return Choice("pndm", {"mixes": mixes, "published": run.published}, notes)
     if by is None:
         return Choice("plms", {"mixes": mixes}, notes)
-    notes += (STRIDES.format(by),)
+    notes += (STRIDES,)
     if run.published:
         return Choice(StridedPLMS(by, mixes), {}, notes)
     return Choice("plms", {"mixes": mixes}, notes)

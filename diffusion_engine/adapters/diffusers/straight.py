@@ -29,7 +29,8 @@ def shifted(c: Fields, sigmas: Array, given: Asked, field: str) -> Array:
 
 def stretch(sigmas: Array, last: float | None) -> Array:
     """1 - s scaled so that the levels end at `last`."""
-    return 1.0 - (1.0 - sigmas) * (1.0 - last) / (1.0 - sigmas[-1]) if last else sigmas
+    # In this order of operations, for the labels that are cut off.
+    return 1.0 - (1.0 - sigmas) / ((1.0 - sigmas[-1]) / (1.0 - last)) if last else sigmas
 
 
 def straight(sigmas: Array, times: Sequence[float] | Array, count: int) -> list[Point]:

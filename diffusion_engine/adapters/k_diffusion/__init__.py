@@ -21,3 +21,4 @@ from .schedules import get_sigmas_exponential as get_sigmas_exponential
 from .schedules import get_sigmas_karras as get_sigmas_karras
 from .schedules import get_sigmas_polyexponential as get_sigmas_polyexponential
 from .schedules import get_sigmas_vp as get_sigmas_vp
+from .tables import levels as levels

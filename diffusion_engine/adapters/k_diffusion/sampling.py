@@ -165,8 +165,8 @@ def sample_dpm_fast(
             f"sigma_min={low:g} and sigma_max={high:g}: give 0 < sigma_min < sigma_max"
         )
     # In float32, as k-diffusion reckons them: another rounding moves x by some 1e-5.
-    ends = torch.tensor([high, low]).log()
-    sigmas = torch.linspace(*ends.tolist(), n // 3 + 2).exp()
+    first, last = torch.tensor([high, low]).log().tolist()
+    sigmas = torch.linspace(first, last, n // 3 + 2).exp()
     asked = Asked(model, x, sigmas, extra_args, callback, disable)
     rule = solver("dpm_fast", rest=n % 3, eta=eta, s_noise=s_noise)
     return run(asked, rule, _sampler(asked, noise_sampler))

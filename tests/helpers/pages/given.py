@@ -19,8 +19,23 @@ class Half(torch.nn.Module):
         return 0.5 * x
 
 
+def denoiser(x: torch.Tensor, sigma: torch.Tensor, **more: Any) -> torch.Tensor:
+    """Of data 1 and -1."""
+    return (x / sigma.view(-1, *[1] * (x.ndim - 1)) ** 2).tanh()
+
+
+def noised() -> torch.Tensor:
+    """x at the first of a schedule's sigmas."""
+    return 14.6 * torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+DENOISED: dict[str, Callable[[], Any]] = {"model": lambda: denoiser, "x": noised}
 # page -> a name that its Python uses -> what it is
-GIVEN: dict[str, dict[str, Callable[[], Any]]] = {"README.md": {"module": Half}}
+GIVEN: dict[str, dict[str, Callable[[], Any]]] = {
+    "README.md": {"module": Half},
+    "docs/k-diffusion.md": DENOISED,
+    "docs/comfyui.md": DENOISED | {"sigmas": lambda: torch.tensor([14.6, 2.0, 0.5, 0.0])},
+}
 
 # page -> a file that it reads -> what writes it
 FILES: dict[str, dict[str, Callable[[Path], None]]] = {}
@@ -48,17 +63,23 @@ LERP = (
     "diffusion_engine/backends/lerp.py", "kernels/lerp.py", "lines", "tests/ops/test_lerp.py",
     "benchmarks/ops/lerp.py", "commands",
 )  # fmt: skip
-ELSEWHERE = {"midpoint": ADDED, "midpoint oracle": ADDED} | dict.fromkeys(LERP, KERNEL)
+NODE = "tests/adapters/test_comfyui.py::test_the_node_of_the_page"
+ELSEWHERE = {"midpoint": ADDED, "midpoint oracle": ADDED, "comfyui node": NODE} | dict.fromkeys(
+    LERP, KERNEL
+)
 
 
 # page -> paths in backticks that its example makes.
-EXAMPLES = {"CONTRIBUTING.md": {"diffusion_engine/solvers/midpoint.py"}}
+EXAMPLES = {
+    "CONTRIBUTING.md": {"diffusion_engine/solvers/midpoint.py"},
+    "docs/comfyui.md": {"custom_nodes/diffusion_engine_samplers.py"},
+}
 
 # Words in backticks that are names of other libraries, and in no source here.
 OF_OTHERS = {
     "AncestralSamplingPredictor", "EDMPrecond", "EulerMaruyamaPredictor", "ReverseDiffusionPredictor",
-    "ddim_sample_loop", "dpmsolver", "edm_sampler", "get_sigmas_exponential", "get_sigmas_karras",
-    "init_noise_sigma", "learn_sigma", "p_sample_loop", "sample_", "sample_heun",
+    "SamplerCustom", "ddim_sample_loop", "dpmsolver", "edm_sampler", "init_noise_sigma", "learn_sigma",
+    "p_sample_loop", "sample_",
 }  # fmt: skip
 
 
