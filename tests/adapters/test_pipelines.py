@@ -8,14 +8,12 @@ from optional import needs
 
 from diffusion_engine.adapters.diffusers.pipelines import accelerate_pipeline, run
 
-for package in ("diffusers", "transformers"):
-    pytest.importorskip(package, reason=f"{package} is not installed")
-
-from benchmarks.runs.networks import pipelines as small
-from benchmarks.runs.networks.pipelines import (
-    BOTH, IMAGE, MASK, PIXELS, POOLED, SIZE, TEXT, scheduler, stable,
-)  # fmt: skip
-
+needs("diffusers")
+needs("transformers")
+small = needs("benchmarks.runs.networks.pipelines")
+scheduler, stable = small.scheduler, small.stable
+BOTH, IMAGE, MASK, PIXELS = small.BOTH, small.IMAGE, small.MASK, small.PIXELS
+POOLED, SIZE, TEXT = small.POOLED, small.SIZE, small.TEXT
 WITHIN = 5e-5  # of the largest element, float32
 
 SCHEDULERS = {

@@ -106,7 +106,8 @@ class Loop:
     def _guided(self, each: list[dict[str, Tensor]]) -> dict[str, Any]:
         if len(each) == 1:
             return {"condition": each[0]} if each[0] else {}
-        scale = float(self._asked["guidance_scale"])
+        # Of few enough bits that the weights add up to 1: of others the rest is the null condition's.
+        scale = round(float(self._asked["guidance_scale"]) * 2**40) / 2**40
         text, other = each if self._kind.text_first else each[::-1]
         return {"compose": [(other, 1.0 - scale), (text, scale)]}
 

@@ -147,6 +147,7 @@ class EnginePipeline:
             clip=found.clip,
             name=type(module).__name__,
             variance=setting.variance,
+            null=setting.example(call) if self._accelerate else None,
         )
         self._networks = [(key, call.constant, made), *self._networks][:KEPT]
         return made

@@ -84,6 +84,11 @@ class Setting:
         """The channels of an input that are the state."""
         return x.narrow(self.axis, 0, self.shape[self.axis - 1])
 
+    def example(self, call: Call) -> dict[str, Tensor] | None:
+        """The condition of one sample, which fused ops are tried with."""
+        (first, *_) = self.branches(call, len(call.x))
+        return {name: one[0] for name, one in first.items()} or None
+
     def branches(self, call: Call, n: int) -> list[dict[str, Tensor]]:
         """The conditions of each branch of n samples, with the channels that stay beside the state."""
         channels, tensors = self.shape[self.axis - 1], dict(call.tensors)
