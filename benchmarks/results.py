@@ -57,6 +57,7 @@ ERROR_KEYS = (
 GENIE, ENCODING, PROFILE, SERVE = "genie.csv", "encoding.csv", "profile.csv", "serve.csv"
 NATIVE = "native.csv"
 NETWORKS = "networks.csv"  # what becomes of small networks that are recorded
+PIPELINES = "pipelines.csv"  # pipelines of diffusers with the engine's loop
 SCHEDULERS = "schedulers.csv"  # how far diffusers' schedulers and `like` are apart
 ABOUT = ("device", "threads", "torch", "commit", "date")
 GENIE_KEYS = ("quantity", "guidance", "contender", "grid", "calls", "value", *ABOUT)
@@ -91,12 +92,21 @@ NATIVE_SHOWN = {
     "p20_ms": 8, "p80_ms": 8, "error": 8, "repeats": 7, "operation": 12, "size": 34, "count": 5,
     "floor_ms": 8, "peak_mb": 7, "held_mb": 7, "export_s": 8, "first_s": 7, "further_s": 9, "others": 6,
 }  # fmt: skip
+PIPELINE_KEYS = (
+    "pipeline", "contender", "waiting", "ms", "p20_ms", "p80_ms", "outside_us_step", "error", "repeats",
+    "version", "others", *ABOUT,
+)  # fmt: skip
+PIPELINES_SHOWN = {
+    "pipeline": 17, "contender": 17, "threads": 7, "waiting": 8, "ms": 8, "p20_ms": 8, "p80_ms": 8,
+    "outside_us_step": 15, "error": 9, "repeats": 7, "others": 6,
+}  # fmt: skip
 
 COLUMNS = {
     RUNS: RUN_KEYS, ERRORS: ERROR_KEYS,
     GENIE: GENIE_KEYS, ENCODING: ENCODING_KEYS, PROFILE: PROFILE_KEYS, SERVE: SERVE_KEYS,
     NATIVE: NATIVE_KEYS,
     NETWORKS: NETWORK_KEYS,
+    PIPELINES: PIPELINE_KEYS,
     SCHEDULERS: SCHEDULER_KEYS,
 }  # fmt: skip
 

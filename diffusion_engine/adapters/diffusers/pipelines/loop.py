@@ -1,0 +1,159 @@
+"""A call of a pipeline while it runs: its settings become a sampler's, and its callbacks are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ....processes import Point
+from ....sampler.progress import Progress
+from ....sampler.sampler import Sampler
+from .asked import Kind
+from .called import Call
+from .setting import Setting
+from .whole import Bar, Schedule, noise_of
+
+STEP = ("eta", "use_clipped_model_output")  # what pipelines pass on to their scheduler's step
+
+
+class Stopped(Exception):
+    """A callback wants no more steps."""
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        self.x = x
+
+
+class Loop:
+    """One call of a pipeline.
+
+    sampler   makes a sampler for a call with a setting
+    pipe      a copy of the user's, whose parts may be replaced
+    asked     the call's arguments
+    """
+
+    def __init__(
+        self,
+        sampler: Callable[[Call, Setting], Sampler],
+        kind: Kind,
+        pipe: Any,
+        asked: Mapping[str, Any],
+        schedule: Schedule,
+    ) -> None:
+        self._sampler, self._kind, self._pipe, self._asked = sampler, kind, pipe, asked
+        self._schedule = schedule
+        self._bar: Bar | None = None
+        self._region: dict[str, Tensor] = {}
+
+    def watch(self) -> None:
+        """Has the pipeline's copy say what it prepares, and show our progress."""
+        own, made = vars(self._pipe), self._pipe.progress_bar
+
+        def progress_bar(iterable: Any = None, total: int | None = None) -> Bar:
+            self._bar = Bar(made, iterable, total)
+            return self._bar
+
+        own["progress_bar"] = progress_bar
+        if not hasattr(self._pipe, "prepare_mask_latents"):
+            return
+        latents, mask = self._pipe.prepare_latents, self._pipe.prepare_mask_latents
+
+        def prepare_latents(*args: Any, **kwargs: Any) -> Any:
+            outputs = latents(*args, **kwargs)
+            if (
+                len(outputs) == 3
+            ):  # latents, noise, and those of the image: there is a region to keep
+                self._region |= {"noise": outputs[1], "known": outputs[2]}
+            return outputs
+
+        def prepare_mask_latents(*args: Any, **kwargs: Any) -> Any:
+            outputs = mask(*args, **kwargs)
+            self._region["mask"] = outputs[0]
+            return outputs
+
+        own.update(prepare_latents=prepare_latents, prepare_mask_latents=prepare_mask_latents)
+
+    def made(self, call: Call) -> Tensor:
+        """The end of the run that begins with a call, as the scheduler's samples are."""
+        branches = self._branches()
+        n = len(call.x) // branches
+        step = {name: self._asked[name] for name in STEP if self._asked.get(name)}
+        setting = Setting.of(self._pipe, self._kind, call, self._schedule, step)
+        sampler, latents = self._sampler(call, setting), setting.state(call.x[:n])
+        start = sampler.points[0]
+        x = latents * start.alpha if setting.found.scaled else latents
+        region = self._kept(n)
+        try:
+            samples = sampler.sample(
+                x=x, noised=True, batch_size=n, progress=False, noise=self._noise(latents, x, start),
+                on_step=self._watcher(sampler, setting), **self._guided(setting.branches(call, n)), **region,
+            ).samples  # fmt: skip
+        except Stopped as stopped:
+            samples = stopped.x
+        if not region:
+            self._pipe._interrupt = True  # pipelines that may be stopped spend nothing on the rest
+        return samples
+
+    def _branches(self) -> int:
+        """How many branches a call of the network has."""
+        own = getattr(self._pipe, "do_classifier_free_guidance", None)
+        if own is None:
+            own = self._kind.text_first and self._asked.get("guidance_scale", 1.0) > 1.0
+        return 2 if own else 1
+
+    def _guided(self, each: list[dict[str, Tensor]]) -> dict[str, Any]:
+        if len(each) == 1:
+            return {"condition": each[0]} if each[0] else {}
+        # Of few enough bits that the weights add up to 1: of others the rest is the null condition's.
+        scale = round(float(self._asked["guidance_scale"]) * 2**40) / 2**40
+        text, other = each if self._kind.text_first else each[::-1]
+        return {"compose": [(other, 1.0 - scale), (text, scale)]}
+
+    def _kept(self, n: int) -> dict[str, Any]:
+        """The region that the pipeline puts back after each of its steps."""
+        if "known" not in self._region:
+            return {}
+        return {"mask": self._region["mask"][:n], "known": self._region["known"]}
+
+    def _noise(self, latents: Tensor, x: Tensor, start: Point) -> Callable[[int, int, Any], Tensor]:
+        """Normals as the scheduler draws them; the region's are those that it was noised with.
+
+        Before the first call the pipeline puts nothing back: x there is as it is.
+        """
+        drawn, region = noise_of(self._asked.get("generator"), latents), self._region
+
+        def noise(row: int, m: int, seeds: Any) -> Tensor:
+            if m < 2:
+                return drawn(row, m, seeds)
+            return region["noise"] if row else (x - start.alpha * region["known"]) / start.sigma
+
+        return noise
+
+    def _watcher(self, sampler: Sampler, setting: Setting) -> Callable[[Progress], None] | None:
+        """What is done after each step: the bar moves, and the user's callback is called."""
+        callback, times = self._asked.get("callback_on_step_end"), iter(setting.times)
+        if callback is None and (self._bar is None or self._bar.shown.disable):
+            return None
+        points = iter(sampler.points[1:])
+        count = iter(range(len(sampler.points)))
+
+        def on_step(progress: Progress) -> None:
+            if self._bar is not None:
+                self._bar.shown.update()
+            if callback is None:
+                return
+            i, time, at = next(count), next(times), next(points)
+            x = progress.x / at.alpha if setting.found.scaled else progress.x.clone()
+            given = callback(self._pipe, i, time, {"latents": x})
+            if given.get("latents", x) is not x or set(given) - {"latents"}:
+                name = next(iter(set(given) - {"latents"}), "latents")
+                raise ValueError(
+                    f"callback_on_step_end returned other {name}: the engine's loop takes nothing from it. "
+                    "Call the pipeline itself, with EngineScheduler as its scheduler"
+                )
+            if getattr(self._pipe, "_interrupt", False):
+                raise Stopped(x)
+
+        return on_step

@@ -1,0 +1,153 @@
+"""`EnginePipeline`: a pipeline of diffusers whose loop the engine makes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from threading import RLock
+from typing import Any
+
+from torch import Tensor, nn
+
+from .... import checks
+from ....executors import Executor
+from ....networks.decoder import Decoder
+from ....networks.network import ScoreNetwork
+from ....sampler.named import executor as named_executor
+from ....sampler.sampler import Sampler
+from .asked import Kind, bound, kind_of
+from .called import Call, Called, same
+from .loop import Loop
+from .setting import Label, Setting
+from .whole import VAE, Network, Schedule
+
+KEPT = 8  # networks, and samplers, that are kept for the next call
+
+
+def run(
+    pipe: Any, *args: Any, solver: Any = None, executor: str | Executor = "eager", **kwargs: Any
+) -> Any:
+    """What `pipe(*args, **kwargs)` returns, made by the engine: accelerate_pipeline(pipe)(...), once.
+
+    solver    a name, or a Solver; None is that of the pipeline's scheduler
+    executor  as in Sampler
+    Raises ValueError where the pipeline, or an argument, does what the engine's loop does not.
+    """
+    return accelerate_pipeline(pipe, solver=solver, executor=executor)(*args, **kwargs)
+
+
+def accelerate_pipeline(
+    pipe: Any,
+    *,
+    solver: Any = None,
+    executor: str | Executor = "eager",
+    accelerate: bool = False,
+    tile: int | None = None,
+    **options: Any,
+) -> EnginePipeline:
+    """A pipeline of diffusers that is called as `pipe` is and returns the same, with the engine's loop.
+
+    pipe        one of the classes in asked.py; it is not changed, and what you change of it later is seen
+    solver      a name of SOLVERS, or a Solver, on the levels of the pipeline's scheduler; None is that
+                scheduler's own
+    executor    "eager", "graph", "native" or an Executor, as in Sampler
+    accelerate  run the network with fused ops in it, as in Sampler
+    tile        latents a side that the autoencoder decodes at once, overlapping; None leaves that to the
+                pipeline
+    options     of the solver
+
+    Raises ValueError at a pipeline, or later at an argument, that does what the engine's loop does not.
+    """
+    return EnginePipeline(pipe, solver, named_executor(executor), accelerate, tile, options)
+
+
+class EnginePipeline:
+    """See accelerate_pipeline. Several threads may call one; attributes are the pipeline's."""
+
+    def __init__(
+        self,
+        pipe: Any,
+        solver: Any,
+        executor: Executor,
+        accelerate: bool,
+        tile: int | None,
+        options: Mapping[str, Any],
+    ) -> None:
+        self.kind: Kind = kind_of(pipe)
+        self.pipe, self.executor = pipe, executor
+        self._solver, self._options = solver, dict(options)
+        self._accelerate = checks.flag("accelerate", accelerate)
+        self._tile = (
+            None if tile is None else checks.whole("tile", tile, 2, "2 latents a side, or more")
+        )
+        if solver is None and options:
+            raise ValueError(f"{next(iter(options))}= is an option of a solver: give solver= too")
+        # The last ones, with what they were made of.
+        self._networks: list[tuple[tuple, Mapping[str, Any], ScoreNetwork]] = []
+        self._samplers: list[tuple[tuple, Sampler]] = []
+        self._lock = RLock()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "pipe":  # a copy asks before there is one
+            raise AttributeError(name)
+        return getattr(self.pipe, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As the pipeline's own. Raises ValueError on an argument that acts between the network's calls."""
+        asked, own = bound(self.pipe, args, kwargs), copy.copy(self.pipe)
+        schedule = Schedule(self.pipe.scheduler)
+        loop = Loop(self.sampler, self.kind, own, asked, schedule)
+        network = Network(getattr(self.pipe, self.kind.network), loop.made)
+        vars(own).update({"scheduler": schedule.scheduler, self.kind.network: network})
+        loop.watch()
+        if self._tile is not None:
+            vars(own)["vae"] = VAE(own.vae, self._decoder(own.vae))
+        for name in ("callback_on_step_end", "callback_on_step_end_tensor_inputs"):
+            kwargs.pop(name, None)
+        return type(self.pipe).__call__(own, *args, **kwargs)
+
+    def _decoder(self, vae: nn.Module) -> Decoder:
+        def decode(z: Tensor) -> Tensor:
+            return vae.decode(z, return_dict=False)[0]  # type: ignore[operator]
+
+        return Decoder(decode, tile=self._tile)
+
+    def sampler(self, call: Call, setting: Setting) -> Sampler:
+        """A sampler of a run like this one: the one of an earlier call, where it is the same."""
+        module = getattr(self.pipe, self.kind.network)
+        with self._lock:
+            network = self._network(module, call, setting)
+            for known, sampler in self._samplers:
+                if known == (network, setting.found):
+                    return sampler
+            found = setting.found
+            made = Sampler(
+                network,
+                found.solver if self._solver is None else self._solver,
+                times=found.points,
+                executor=self.executor,
+                accelerate=self._accelerate,
+                **self._options,
+            )
+            self._samplers = [((network, found), made), *self._samplers][:KEPT]
+            return made
+
+    def _network(self, module: nn.Module, call: Call, setting: Setting) -> ScoreNetwork:
+        key = (module, setting.shape, setting.axis, setting.config, setting.factor)
+        for known, constant, network in self._networks:
+            if known == key and same(constant, call.constant):
+                return network
+        found = setting.found
+        made = ScoreNetwork(
+            Called(module, call.constant, setting.outputs, setting.axis),
+            found.process,
+            setting.shape,
+            found.prediction,
+            Label(found.label, setting.factor),
+            clip=found.clip,
+            name=type(module).__name__,
+            variance=setting.variance,
+            null=setting.example(call) if self._accelerate else None,
+        )
+        self._networks = [(key, call.constant, made), *self._networks][:KEPT]
+        return made

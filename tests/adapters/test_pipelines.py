@@ -1,0 +1,269 @@
+"""diffusers' pipelines with the engine's loop, against their own."""
+
+import threading
+
+import pytest
+import torch
+from optional import needs
+
+from diffusion_engine.adapters.diffusers.pipelines import accelerate_pipeline, run
+
+needs("diffusers")
+needs("transformers")
+small = needs("benchmarks.runs.networks.pipelines")
+scheduler, stable = small.scheduler, small.stable
+BOTH, IMAGE, MASK, PIXELS = small.BOTH, small.IMAGE, small.MASK, small.PIXELS
+POOLED, SIZE, TEXT = small.POOLED, small.SIZE, small.TEXT
+WITHIN = 5e-5  # of the largest element, float32
+
+SCHEDULERS = {
+    "EulerDiscreteScheduler": {},
+    "EulerAncestralDiscreteScheduler": {},
+    "HeunDiscreteScheduler": {},
+    "LMSDiscreteScheduler": {},
+    "KDPM2DiscreteScheduler": {},
+    "DDPMScheduler": {"clip_sample": False},
+    "PNDMScheduler": {"skip_prk_steps": True},
+    "DPMSolverMultistepScheduler": {},
+    "UniPCMultistepScheduler": {},
+    "DEISMultistepScheduler": {},
+}
+
+
+def noised(name, **more):
+    return stable(noise=scheduler(name, **small.SCHEDULE, **more))
+
+
+CASES = {
+    **{
+        name: (lambda name=name, more=more: noised(name, **more), BOTH | SIZE)
+        for name, more in SCHEDULERS.items()
+    },
+    "Stable Diffusion": (stable, BOTH | SIZE),
+    "its guidance of 1": (stable, TEXT | SIZE | {"guidance_scale": 1.0}),
+    "DDIM's eta": (stable, BOTH | SIZE | {"eta": 0.7}),
+    "SDE-DPM++": (
+        lambda: noised("DPMSolverMultistepScheduler", algorithm_type="sde-dpmsolver++"), BOTH | SIZE
+    ),
+    "image to image": (
+        lambda: stable("StableDiffusionImg2ImgPipeline"), BOTH | IMAGE | {"strength": 0.7}
+    ),
+    "image to image, Heun": (
+        lambda: stable("StableDiffusionImg2ImgPipeline", scheduler("HeunDiscreteScheduler", steps_offset=1)),
+        BOTH | IMAGE | {"strength": 0.5},
+    ),
+    "inpainting": (
+        lambda: stable("StableDiffusionInpaintPipeline"), BOTH | SIZE | IMAGE | MASK | {"strength": 1.0}
+    ),
+    "inpainting, a part": (
+        lambda: stable("StableDiffusionInpaintPipeline"), BOTH | SIZE | IMAGE | MASK | {"strength": 0.6}
+    ),
+    "inpainting, by channels": (
+        lambda: stable("StableDiffusionInpaintPipeline", in_channels=9, out_channels=4),
+        BOTH | SIZE | IMAGE | MASK | {"strength": 1.0},
+    ),
+    "SDXL": (small.sdxl, BOTH | POOLED | SIZE),
+    "SD3": (small.sd3, BOTH | POOLED | SIZE),
+    "Flux": (small.flux, TEXT | SIZE | {"pooled_prompt_embeds": POOLED["pooled_prompt_embeds"]}),
+    "LCM": (small.consistency, TEXT | SIZE | {"num_inference_steps": 4}),
+    "DiT": (small.dit, PIXELS | {"class_labels": [1, 2]}),
+    "DiT, guidance of 1": (small.dit, PIXELS | {"class_labels": [1, 2], "guidance_scale": 1.0}),
+    "DDPM": (
+        lambda: small.unconditional("DDPMPipeline", scheduler("DDPMScheduler")), PIXELS | {"batch_size": 2}
+    ),
+    "DDPM, learned": (
+        lambda: small.unconditional(
+            "DDPMPipeline", scheduler("DDPMScheduler", variance_type="learned_range"), out_channels=6
+        ),
+        PIXELS | {"batch_size": 2},
+    ),
+    "DDIM": (
+        lambda: small.unconditional("DDIMPipeline", scheduler("DDIMScheduler")), PIXELS | {"batch_size": 2}
+    ),
+    "DDIM, clipped": (
+        lambda: small.unconditional("DDIMPipeline", scheduler("DDIMScheduler")),
+        PIXELS | {"batch_size": 2, "use_clipped_model_output": True, "eta": 0.5},
+    ),
+}  # fmt: skip
+
+
+def called(pipe, given, **more):
+    return torch.as_tensor(pipe(**given, **more, generator=small.generator()).images)
+
+
+def close(a, b, within=WITHIN):
+    return a.shape == b.shape and float((a - b).abs().max() / b.abs().max()) <= within
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_images_are_those_of_the_pipeline(name):
+    make, given = CASES[name]
+    pipe = make()
+    assert close(called(accelerate_pipeline(pipe), given), called(pipe, given))
+
+
+def test_run_takes_the_arguments_of_the_pipeline():
+    pipe = stable()
+    given = BOTH | SIZE
+    own = called(pipe, given)
+    made = run(pipe, **given, generator=small.generator(), return_dict=False)[0]
+    assert close(made, own)
+    named = run(pipe, **given, generator=small.generator(), solver="dpmpp_2m").images
+    assert not close(named, own, 1e-3)
+    assert close(run(pipe, **given, generator=small.generator(), solver="ddim").images, own)
+
+
+def test_generators_one_a_sample_and_none():
+    pipe, given = stable(noise=scheduler("DDPMScheduler", clip_sample=False)), BOTH | SIZE
+    each = [pipe, accelerate_pipeline(pipe)]
+    made = [p(**given, generator=[small.generator(1), small.generator(2)]).images for p in each]
+    assert close(*made[::-1])
+    seeded = []
+    for p in each:
+        torch.manual_seed(3)
+        seeded.append(p(**given).images)
+    assert close(*seeded[::-1])
+
+
+def test_the_pipeline_is_left_as_it_was():
+    pipe = stable("StableDiffusionInpaintPipeline")
+    before, state = dict(vars(pipe)), dict(vars(pipe.scheduler))
+    accelerate_pipeline(pipe, tile=4)(**BOTH, **SIZE, **IMAGE, **MASK, generator=small.generator())
+    assert vars(pipe) == before
+    assert all(vars(pipe.scheduler)[name] is value for name, value in state.items())
+
+
+def test_a_recorded_network():
+    pipe, given = stable(), BOTH | SIZE
+    fast = accelerate_pipeline(pipe, executor="native")
+    assert close(called(fast, given), called(pipe, given))
+    more = given | {"num_inference_steps": 9}
+    assert close(called(fast, more), called(pipe, more))
+    assert "StableDiffusion" not in str(fast.executor)
+
+
+def test_fused_ops_and_tiles():
+    pipe, given = stable(), BOTH | SIZE | {"output_type": "np"}
+    own = called(pipe, given)
+    assert close(called(accelerate_pipeline(pipe, accelerate=True), given), own, 1e-4)
+    tiled = called(accelerate_pipeline(pipe, tile=6), given)
+    assert tiled.shape == own.shape and close(tiled, own, 0.5)  # group norms see a tile
+
+
+class Seen:
+    def __init__(self, answer=lambda given: given):
+        self.steps, self.answer = [], answer
+
+    def __call__(self, pipe, i, t, given):
+        self.steps.append((i, float(t), given["latents"].clone()))
+        return self.answer(given)
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler"])
+def test_callbacks_see_what_those_of_the_pipeline_see(name):
+    pipe = stable(noise=scheduler(name, **small.SCHEDULE))
+    theirs, ours = Seen(), Seen()
+    called(pipe, BOTH | SIZE, callback_on_step_end=theirs)
+    called(accelerate_pipeline(pipe), BOTH | SIZE, callback_on_step_end=ours)
+    assert [step[:2] for step in ours.steps] == [step[:2] for step in theirs.steps]
+    assert all(close(a[2], b[2]) for a, b in zip(ours.steps, theirs.steps, strict=True))
+
+
+def test_a_callback_may_stop_and_not_rewrite():
+    pipe = stable()
+
+    def stop(pipe, i, t, given):
+        pipe._interrupt = i == 2
+        return given
+
+    own = called(pipe, BOTH | SIZE, callback_on_step_end=stop)
+    assert close(called(accelerate_pipeline(pipe), BOTH | SIZE, callback_on_step_end=stop), own)
+    rewrites = Seen(lambda given: {"latents": 2.0 * given["latents"]})
+    with pytest.raises(ValueError, match="callback_on_step_end returned other latents"):
+        called(accelerate_pipeline(pipe), BOTH | SIZE, callback_on_step_end=rewrites)
+
+
+REFUSED = [
+    ({"guidance_rescale": 0.7}, "guidance_rescale=0.7 acts between"),
+    ({"ip_adapter_image_embeds": [torch.zeros(2, 1, 4)]}, "ip_adapter_image_embeds=list"),
+    ({"callback_on_step_end": Seen(), "callback_on_step_end_tensor_inputs": ["prompt_embeds"]},
+     "names 'prompt_embeds', which does not change"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("given, said", REFUSED, ids=[next(iter(g)) for g, _ in REFUSED])
+def test_what_acts_between_the_calls_is_refused(given, said):
+    with pytest.raises(ValueError, match=said):
+        accelerate_pipeline(stable())(**BOTH, **SIZE, **given)
+
+
+def test_other_pipelines_are_refused():
+    with pytest.raises(ValueError, match="pipe=Other is no pipeline"):
+        accelerate_pipeline(type("Other", (), {})())
+    with pytest.raises(ValueError, match="eta= is an option of a solver"):
+        accelerate_pipeline(stable(), eta=1.0)
+    negative = {"true_cfg_scale": 4.0, "negative_prompt_embeds": BOTH["negative_prompt_embeds"]}
+    with pytest.raises(ValueError, match="calls the network twice a step"):
+        accelerate_pipeline(small.flux())(**TEXT, **SIZE, **negative)
+
+
+def test_a_control_network_is_refused():
+    diffusers = needs("diffusers")
+    pipe = stable()
+    control = diffusers.ControlNetModel.from_unet(pipe.unet)
+    other = small.quiet("StableDiffusionControlNetPipeline", controlnet=control, **pipe.components)
+    with pytest.raises(ValueError, match="StableDiffusionControlNetPipeline is no pipeline"):
+        accelerate_pipeline(other)
+
+
+def test_from_two_threads_at_once():
+    pipe = stable()
+    fast, made = accelerate_pipeline(pipe), {}
+
+    def work(steps):
+        made[steps] = called(fast, BOTH | SIZE | {"num_inference_steps": steps})
+
+    threads = [threading.Thread(target=work, args=(steps,)) for steps in (3, 5, 8)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    for steps, images in made.items():
+        assert close(images, called(pipe, BOTH | SIZE | {"num_inference_steps": steps}))
+
+
+@pytest.mark.parametrize("how", [{}, {"executor": "native"}, {"accelerate": True}], ids=str)
+def test_adapters_of_peft_between_requests(how):
+    peft = needs("peft")
+    pipe = stable()
+    fast, given = accelerate_pipeline(pipe, **how), BOTH | SIZE | {"num_inference_steps": 3}
+    seen = [called(fast, given)]
+
+    def same():
+        made = called(fast, given)
+        assert close(made, called(pipe, given), 1e-4)
+        assert not any(close(made, other, 1e-4) for other in seen)
+        seen.append(made)
+
+    for i, name in enumerate(("first", "second")):
+        pipe.unet.add_adapter(
+            peft.LoraConfig(
+                r=2, lora_alpha=8, target_modules=["to_q", "to_v"], init_lora_weights=False
+            ),
+            name,
+        )
+        with torch.no_grad():
+            for key, weight in pipe.unet.named_parameters():
+                if name in key:
+                    weight.copy_(0.1 * small.drawn(*weight.shape, seed=10 + i))
+        pipe.unet.set_adapters([name])
+        same()
+    pipe.unet.set_adapters(["first", "second"], [0.5, 0.25])
+    same()
+    pipe.unet.disable_adapters()
+    assert close(called(fast, given), seen[0], 1e-4)
+    pipe.unet.enable_adapters()
+    pipe.unet.set_adapters(["first"], [0.125])
+    pipe.unet.fuse_lora()
+    same()
+    pipe.unet.unfuse_lora()
+    pipe.unet.set_adapters(["second"], [1.0])
+    assert close(called(fast, given), called(pipe, given), 1e-4)
