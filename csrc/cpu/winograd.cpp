@@ -29,7 +29,7 @@ WinogradBlocks WinogradBlocks::of(const Conv3x3Params& p, int64_t threads) {
   WinogradBlocks found;
   found.tiles = across(tiles, blocks);
   found.channels = across(panels, std::min(parts, panels)) * PANEL;
-  found.chunk = std::min(found.channels, CHUNK);
+  found.chunk = std::min(found.channels, p.given ? GROUP : CHUNK);
   return found;
 }
 

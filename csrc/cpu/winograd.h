@@ -13,7 +13,8 @@ struct Conv3x3Params {
   int32_t tile = 0;  // pixels along an edge of an output tile, 2 or 4
   int32_t x_last = 0, out_last = 0;  // whether channels have stride 1, else pixels have
   View x, out, residual;     // null data: no residual; it lies as out does, and may be out
-  const float* weight = nullptr;  // packed by ops/conv3x3.py
+  const float* weight = nullptr;  // packed by ops/conv3x3.py: transformed
+  bool given = false;             // or as it was given: [panel][channel][9][PANEL], of a recorded network
   const float* bias = nullptr;    // [out_channels] or null
   // Of a recorded network, whose channels have stride 1: x has 1 / upsample of the lines and columns, and each
   // of its pixels counts as many times; what follows the sums, but for bias and residual.
@@ -29,6 +30,7 @@ struct WinogradBlocks {
   int64_t chunk;     // of those, as many as the products are kept for at a time, whole panels
 
   static constexpr int64_t PANEL = 16;  // output channels next to each other in a packed weight
+  static constexpr int64_t GROUP = 2 * PANEL, PART = 64;  // output and input channels of what is transformed at a time
 
   static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
   static int64_t across(int64_t pixels, int64_t tile) { return (pixels + tile - 1) / tile; }
@@ -49,9 +51,12 @@ struct WinogradBlocks {
 
   int64_t parts(const Conv3x3Params& p) const { return across(round_up(p.out_channels, PANEL), channels); }
   int64_t items(const Conv3x3Params& p) const { return across(all_tiles(p), tiles) * parts(p); }
-  // Of an item: transformed input, products, a row of zeros.
+  // Of a part of the weight, transformed: from one point's panels to the next point's.
+  static int64_t weight_point(int64_t panels, int64_t channels) { return (panels * channels * PANEL) | PANEL; }
+  // Of an item: transformed input, products, a row of zeros, a part of the weight.
   int64_t scratch(const Conv3x3Params& p) const {
-    return points(p) * (point(row(p.channels)) + point(row(chunk))) + row(p.channels);
+    const int64_t weight = p.given ? weight_point(GROUP / PANEL, PART) : 0;
+    return points(p) * (point(row(p.channels)) + point(row(chunk)) + weight) + row(p.channels);
   }
 };
 

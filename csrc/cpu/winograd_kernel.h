@@ -24,27 +24,31 @@ struct WeightPanel {
   static constexpr bool SHARED = W < SIZE;
 
   const float* data;
-  const int64_t channels;
-  const int64_t vector, next;  // distances to the next vector, and to what is read after these
+  const int64_t channels, vector;  // distance to the next vector
+  const float* ahead;              // what is asked for meanwhile, and its distance
+  int64_t ahead_vector;
 
   WeightPanel(const float* point, int64_t channels, int64_t from, int vectors)
       : data(point + from / SIZE * channels * SIZE + from % SIZE), channels(channels),
-        vector(SHARED ? W : channels * SIZE), next((SHARED ? 1 : vectors) * channels * SIZE) {}
+        vector(SHARED ? W : channels * SIZE), ahead(data + (SHARED ? 1 : vectors) * channels * SIZE),
+        ahead_vector(vector) {}
 };
 
-// products [R][V W] = rows of R tiles times a panel. AHEAD also asks for the next panel: the processor's
-// own prefetching ends with every page, and weights that come from memory take 10 to 20 % longer without.
+// products [R][V W] = (add: +) rows of R tiles times a panel, of whose channels `chain` are summed before they are
+// added to others. AHEAD also asks for what is read next: the processor's own prefetching ends with every page,
+// and weights that come from memory take 10 to 20 % longer without.
 template <int R, int V, bool AHEAD>
-DE_INLINE void product(const float* a, int64_t row, const WeightPanel& panel, float* to, int64_t to_row) {
+DE_INLINE void product(const float* a, int64_t row, const WeightPanel& panel, int64_t chain, float* to,
+                       int64_t to_row, bool add) {
   Float total[R][V] = {};
-  evenly(panel.channels, summed(panel.channels), [&](int64_t first, int64_t count) {
+  evenly(panel.channels, chain, [&](int64_t first, int64_t count) {
     Float sum[R][V] = {};
     for (int64_t c = first; c < first + count; ++c) {
       Float x[V];
       for (int v = 0; v < V; ++v) {
-        const float* at = panel.data + v * panel.vector + c * WeightPanel::SIZE;
-        x[v] = load<Float>(at);
-        if (AHEAD && (v == 0 || !WeightPanel::SHARED)) __builtin_prefetch(at + panel.next, 0, 2);
+        x[v] = load<Float>(panel.data + v * panel.vector + c * WeightPanel::SIZE);
+        if (AHEAD && (v == 0 || !WeightPanel::SHARED))
+          __builtin_prefetch(panel.ahead + v * panel.ahead_vector + c * WeightPanel::SIZE, 0, 2);
       }
       for (int r = 0; r < R; ++r) {
         const Float factor = splat(a[r * row + c]);
@@ -57,13 +61,16 @@ DE_INLINE void product(const float* a, int64_t row, const WeightPanel& panel, fl
           total[r][v] = first ? total[r][v] + sum[r][v] : sum[r][v];
         } else {
           float* at = to + r * to_row + v * W;
-          store(at, first ? load<Float>(at) + sum[r][v] : sum[r][v]);
+          store(at, first || add ? load<Float>(at) + sum[r][v] : sum[r][v]);
         }
       }
   });
   if constexpr (TOTALS)
     for (int r = 0; r < R; ++r)
-      for (int v = 0; v < V; ++v) store(to + r * to_row + v * W, total[r][v]);
+      for (int v = 0; v < V; ++v) {
+        float* at = to + r * to_row + v * W;
+        store(at, add ? load<Float>(at) + total[r][v] : total[r][v]);
+      }
 }
 
 template <int M>
@@ -76,14 +83,16 @@ struct WinogradItem {
   const int64_t first, tiles;      // of the block
   const int64_t row, point;        // of the transformed input
   const int64_t to_row, to_point;  // of the products
-  float *const input, *const products, *const zeros;
+  const int64_t chain;             // channels
+  float *const input, *const products, *const zeros, *const weight;
 
   WinogradItem(const Conv3x3Params& p, const WinogradBlocks& blocks, int64_t block, float* scratch)
       : p(p), blocks(blocks), first(block * blocks.tiles),
         tiles(std::min(blocks.tiles, WinogradBlocks::all_tiles(p) - first)),
         row(WinogradBlocks::row(p.channels)), point(blocks.point(row)),
-        to_row(WinogradBlocks::row(blocks.chunk)), to_point(blocks.point(to_row)), input(scratch),
-        products(input + N * N * point), zeros(products + N * N * to_point) {}
+        to_row(WinogradBlocks::row(blocks.chunk)), to_point(blocks.point(to_row)), chain(summed(p.channels)), input(scratch),
+        products(input + N * N * point), zeros(products + N * N * to_point),
+        weight(zeros + row) {}
 
   void read() {
     std::memset(zeros, 0, sizeof(float) * (size_t)row);
@@ -106,15 +115,55 @@ struct WinogradItem {
       for (int64_t k = 0; k < count; k += 2 * W)
         constant<2>(std::min<int64_t>(2, (count - k) / W), [&](auto vectors) {
           const WeightPanel panel(p.weight + i * size, p.channels, from + k, vectors);
-          evenly(tiles, MOST_TILES, [&](int64_t t, int64_t many) {
+          each_tile(i, k, [&](auto rows, int64_t t, float* to) {
             const float* a = input + i * point + t * row;
-            float* to = products + i * to_point + t * to_row + k;
-            constant<MOST_TILES>(many, [&](auto rows) {
-              t == 0 ? product<rows, vectors, true>(a, row, panel, to, to_row)
-                     : product<rows, vectors, false>(a, row, panel, to, to_row);
-            });
+            t == 0 ? product<rows, vectors, true>(a, row, panel, chain, to, to_row, false)
+                   : product<rows, vectors, false>(a, row, panel, chain, to, to_row, false);
           });
         });
+  }
+
+  // The same where the weight is as it was given: it is transformed part by part, and none is read from memory
+  // but the 9 numbers of a filter.
+  void multiply_given(int64_t from, int64_t count) {
+    const int64_t panels = count / PANEL, size = p.channels * 9 * PANEL;
+    const float* given = p.weight + from / PANEL * size;
+    evenly(p.channels, WinogradBlocks::PART, [&](int64_t first, int64_t many) {
+      const float* part = given + first * 9 * PANEL;
+      const int64_t next = WinogradBlocks::weight_point(panels, many);
+      for (int64_t panel = 0; panel < panels; ++panel)
+        transform(part + panel * size, many, weight + panel * many * PANEL, next);
+      const float* after = first + many < p.channels ? part + many * 9 * PANEL : given + panels * size;
+      for (int64_t i = 0; i < N * N; ++i)
+        for (int64_t k = 0; k < count; k += 2 * W)
+          constant<2>(std::min<int64_t>(2, (count - k) / W), [&](auto vectors) {
+            WeightPanel panel(weight + i * next, many, k, vectors);
+            panel.ahead = after + k / PANEL * size + i * many * PANEL;
+            panel.ahead_vector = size;
+            each_tile(i, k, [&](auto rows, int64_t t, float* to) {
+              const float* a = input + i * point + t * row + first;
+              t == 0 && i < 9 ? product<rows, vectors, true>(a, row, panel, chain, to, to_row, first > 0)
+                              : product<rows, vectors, false>(a, row, panel, chain, to, to_row, first > 0);
+            });
+          });
+    });
+  }
+
+  static void transform(const float* given, int64_t channels, float* to, int64_t next) {
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t lane = 0; lane < PANEL; lane += W) {
+        Float g[3][3];
+        for (int tap = 0; tap < 9; ++tap) g[tap / 3][tap % 3] = load<Float>(given + (c * 9 + tap) * PANEL + lane);
+        transform_weight<M>(g, [&](int64_t i, Float v) { store(to + i * next + c * PANEL + lane, v); });
+      }
+  }
+
+  // Calls run(number of tiles, the first, where their products go).
+  template <class Run>
+  DE_INLINE void each_tile(int64_t i, int64_t k, Run run) {
+    evenly(tiles, MOST_TILES, [&](int64_t t, int64_t many) {
+      constant<MOST_TILES>(many, [&](auto rows) { run(rows, t, products + i * to_point + t * to_row + k); });
+    });
   }
 
   void write(int64_t from, int64_t count) {
@@ -144,7 +193,7 @@ struct WinogradItem {
     const int64_t end = std::min((part + 1) * blocks.channels, all);
     for (int64_t from = part * blocks.channels; from < end; from += blocks.chunk) {
       const int64_t count = std::min(blocks.chunk, end - from);
-      multiply(from, count);
+      p.given ? multiply_given(from, count) : multiply(from, count);
       write(from, count);
     }
   }

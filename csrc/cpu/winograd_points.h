@@ -5,8 +5,7 @@
 namespace de {
 namespace {
 
-// F(M x M, 3 x 3): one dimension of B^T d and A^T m. ops/conv3x3.py has the transform of the weight,
-// and why these points.
+// F(M x M, 3 x 3): one dimension of B^T d, G g and A^T m. ops/conv3x3.py says why these points.
 template <int M>
 struct Winograd;
 
@@ -18,6 +17,13 @@ struct Winograd<2> {
     v[1] = d[1] + d[2];
     v[2] = d[2] - d[1];
     v[3] = d[3] - d[1];
+  }
+  static DE_INLINE void weight(const Float (&g)[3], Float (&v)[4]) {
+    const Float even = (g[0] + g[2]) * 0.5f, odd = g[1] * 0.5f;
+    v[0] = g[0];
+    v[1] = even + odd;
+    v[2] = even - odd;
+    v[3] = g[2];
   }
   static DE_INLINE void output(const Float (&m)[4], Float (&y)[2]) {
     y[0] = m[0] + (m[1] + m[2]);
@@ -40,6 +46,20 @@ struct Winograd<4> {
     v[3] = add(odd_q, Q, even_q);
     v[4] = add(odd_q, -Q, even_q);
     v[5] = add(d[1], PP * QQ, add(d[3], -(PP + QQ), d[5]));
+  }
+  // (1, a, a^2) over the product of a's distances to the other points.
+  static DE_INLINE void weight(const Float (&g)[3], Float (&v)[6]) {
+    constexpr double p = P, q = Q, pp = p * p, qq = q * q, of_p = 2 * (pp - qq), of_q = 2 * (qq - pp);
+    const auto pair = [&](double point, double distance, Float& plus, Float& minus) {
+      const float square = (float)(1 / distance), one = (float)(1 / (distance * point * point));
+      const Float even = multiply_add(splat(square), g[2], g[0] * one), odd = g[1] * (float)(1 / (distance * point));
+      plus = even + odd;
+      minus = even - odd;
+    };
+    v[0] = g[0] * (float)(1 / (pp * qq));
+    pair(p, of_p, v[1], v[2]);
+    pair(q, of_q, v[3], v[4]);
+    v[5] = g[2];
   }
   static DE_INLINE void output(const Float (&m)[6], Float (&y)[4]) {
     const auto add = [](Float a, float b, Float c) { return multiply_add(splat(b), a, c); };
@@ -66,6 +86,24 @@ DE_INLINE void transform_input(const Float (&d)[M + 2][M + 2], Put put) {
   for (int i = 0; i < N; ++i) {
     Float v[N];
     Winograd<M>::input(half[i], v);
+    for (int j = 0; j < N; ++j) put(i * N + j, v[j]);
+  }
+}
+
+// G g G^T, in the same way.
+template <int M, class Put>
+DE_INLINE void transform_weight(const Float (&g)[3][3], Put put) {
+  constexpr int N = M + 2;
+  Float half[N][3];
+  for (int j = 0; j < 3; ++j) {
+    const Float column[3] = {g[0][j], g[1][j], g[2][j]};
+    Float v[N];
+    Winograd<M>::weight(column, v);
+    for (int i = 0; i < N; ++i) half[i][j] = v[i];
+  }
+  for (int i = 0; i < N; ++i) {
+    Float v[N];
+    Winograd<M>::weight(half[i], v);
     for (int j = 0; j < N; ++j) put(i * N + j, v[j]);
   }
 }

@@ -36,7 +36,10 @@ def _winograd(emit: Emitter, op: ops.Conv, tile: int) -> Any:
     p.channels, p.tile, p.upsample = op.x.shape[2], tile, op.upsample
     p.height, p.width = op.size
     p.x, p.out = emit.rows(op.x), emit.rows(op.out)
-    p.weight = emit.weights.winograd(op.weight, tile).data_ptr()
+    p.given = emit.given(op)
+    weights = emit.weights
+    kept = weights.panels(op.weight) if p.given else weights.winograd(op.weight, tile)
+    p.weight = kept.data_ptr()
     emit.epilogue(p, op.epilogue)
     return p
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..backends.native import module
-from ..ops.conv3x3 import pack
+from ..ops.conv3x3 import PANEL, pack
 from .memory import moved, zeros
 
 _cpu: Any = module("_cpu")  # where it is missing nothing is recorded
@@ -23,7 +24,9 @@ class Weights:
 
     @property
     def bytes(self) -> int:
-        return sum(packed.nbytes for _, packed in self._kept.values())
+        """Of what lies beside the network's own."""
+        kept = self._kept.values()
+        return sum(packed.nbytes for given, packed in kept if packed.data_ptr() != given.data_ptr())
 
     def plain(self, given: Tensor) -> Tensor:
         """As it is, contiguous."""
@@ -49,6 +52,20 @@ class Weights:
     def winograd(self, weight: Tensor, tile: int) -> Tensor:
         """[out, in, 3, 3], transformed for tiles of so many pixels."""
         return self._made(weight, ("winograd", tile), lambda given: moved(pack(given, tile)))
+
+    def panels(self, weight: Tensor) -> Tensor:
+        """[out, in, 3, 3] as [panel, in, 9, PANEL], which Winograd's kernel transforms itself."""
+
+        def pack(given: Tensor) -> Tensor:
+            out, inside = given.shape[:2]
+            shape = -(-out // PANEL), inside, 9, PANEL
+            packed = zeros(4 * math.prod(shape)).view(torch.float32).view(shape)
+            columns = packed.permute(0, 3, 1, 2)
+            for panel, part in zip(columns, given.detach().split(PANEL), strict=True):
+                panel[: len(part)] = part.reshape(-1, inside, 9)
+            return packed
+
+        return self._made(weight, "panels", pack)
 
     def _made(self, given: Tensor, way: object, pack: Callable[[Tensor], Tensor]) -> Tensor:
         key = given.data_ptr(), tuple(given.shape), given.stride(), way

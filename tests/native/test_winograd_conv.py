@@ -1,4 +1,4 @@
-"""Winograd's convolutions of a recorded network: the op's bits, and what follows them."""
+"""Winograd's convolutions of a recorded network, and what follows them."""
 
 import pytest
 from accuracy import assert_accurate
@@ -6,17 +6,18 @@ from memory import same
 from test_conv import ALL, AROUND, SILU, Layer, isa
 
 from diffusion_engine import _cpu
+from diffusion_engine.native.weights import Weights
 from diffusion_engine.ops.conv3x3 import pack
 from diffusion_engine.ops.functional import conv3x3
 
 __all__ = ["isa"]
 
 
-def run(layer, tile, threads=1, only=slice(None)):
+def run(layer, tile, threads=1, only=slice(None), given=False):
     p = _cpu.WinogradConvParams()
     hold = layer.describe(p, only)
-    packed = pack(layer.weight, tile)
-    p.weight, p.tile = packed.data_ptr(), tile
+    packed = Weights().panels(layer.weight) if given else pack(layer.weight, tile)
+    p.weight, p.tile, p.given = packed.data_ptr(), tile, given
     _cpu.run_task(p, threads)
     return layer.picture(hold)
 
@@ -36,6 +37,19 @@ def test_bits_of_the_op(isa, tile, extras):
     )
     for threads in (1, 2, 5):
         assert same(run(layer, tile, threads), want)
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+@pytest.mark.parametrize("columns", [5, 16, 37, 64])
+@pytest.mark.parametrize("channels", [70, 128, 266])
+def test_transforms_a_given_weight(isa, tile, columns, channels):
+    layer = Layer(3, channels, columns, (9, 11), **AROUND, extras=ALL, activation=SILU, wide=3)
+    layer.weight *= 0.1
+    want = run(layer, tile, given=True)
+    assert_accurate(want, layer.plain(), layer.exact())
+    for threads in (2, 5):
+        assert same(run(layer, tile, threads, given=True), want)
+    assert same(run(layer, tile, 1, slice(1, 2), given=True)[0], want[1])
 
 
 @pytest.mark.parametrize("tile", [2, 4])

@@ -15,7 +15,8 @@ inline void bind_winograd_conv(pybind11::module_& m) {
       .def_readwrite("height", &WinogradConvParams::height)
       .def_readwrite("width", &WinogradConvParams::width)
       .def_readwrite("upsample", &WinogradConvParams::upsample)
-      .def_readwrite("tile", &WinogradConvParams::tile);
+      .def_readwrite("tile", &WinogradConvParams::tile)
+      .def_readwrite("given", &WinogradConvParams::given);
   rows(params, "x", &WinogradConvParams::x);
   rows(params, "out", &WinogradConvParams::out);
   address(params, "weight", &WinogradConvParams::weight);

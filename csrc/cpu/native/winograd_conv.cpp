@@ -21,6 +21,7 @@ static Conv3x3Params op_of(const WinogradConvParams& p) {
   op.out = view_of(p.out);
   op.residual = view_of(p.epilogue.residual);
   op.weight = p.weight;
+  op.given = p.given;
   op.bias = p.epilogue.bias;
   op.followers = p.epilogue;
   op.followers.bias = nullptr;
