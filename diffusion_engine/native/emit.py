@@ -14,7 +14,7 @@ from .weights import Weights
 
 MANY, SOME, FEW, CACHED = 400, 36, 16, 1 << 14  # pixels, and elements of a weight's tap
 NARROW = 4  # output channels that are summed term by term as fast
-ACTIVATIONS = ("none", "silu", "gelu", "gelu_tanh", "relu", "quick_gelu")
+ACTIVATIONS = ("none", "silu", "gelu", "gelu_tanh", "relu")
 
 
 class Emitter:

@@ -63,12 +63,12 @@ def group_norm(emit: Emitter, op: ops.GroupNorm) -> Any:
 
 
 def layer_norm(emit: Emitter, op: ops.LayerNorm) -> Any:
-    p = _norm(emit, op, _cpu.NormRowsParams(), 0)
+    p = _norm(emit, op, _cpu.NormRowsParams())
     p.rms = op.rms
     return p
 
 
-def _norm(emit: Emitter, op: Any, p: Any, *more: int) -> Any:
+def _norm(emit: Emitter, op: Any, p: Any) -> Any:
     p.eps, p.unit = op.eps, 0.0
     _walk(emit, op, p)
     if op.weight is not None:
@@ -78,7 +78,7 @@ def _norm(emit: Emitter, op: Any, p: Any, *more: int) -> Any:
     p.activation = ACTIVATIONS.index(op.activation)
     for name, given in (("scale", op.factor), ("shift", op.shift)):
         if given is not None:
-            setattr(p, name, (*emit.sample(given), *more))
+            setattr(p, name, emit.sample(given))
     return p
 
 

@@ -24,18 +24,9 @@ FUNCTIONS = {
         ("negate", "abs", "square", "sqrt", "rsqrt", "reciprocal", "floor", "round"), (1, 0)
     ),
     **dict.fromkeys(("exp", "log", "sin", "cos", "tanh", "erf", "sigmoid", "silu"), (1, 0)),
-    **dict.fromkeys(("gelu", "gelu_tanh", "relu", "mish", "hardswish"), (1, 0)),
-    **dict.fromkeys(("leaky_relu", "elu", "pow"), (1, 1)),
-    **dict.fromkeys(("softplus", "clamp"), (1, 2)),
-    **dict.fromkeys(("where", "fused_multiply_add"), (3, 0)),
-}
-# Constants that a term gives as operands, with those that it may leave out.
-CONSTANTS: dict[str, tuple[float, ...]] = {
-    "leaky_relu": (0.01,),
-    "elu": (1.0,),
-    "softplus": (1.0, 20.0),
-    "clamp": (),
-    "pow": (),
+    **dict.fromkeys(("gelu", "gelu_tanh", "relu", "softplus", "mish", "hardswish"), (1, 0)),
+    "pow": (1, 1),
+    "where": (3, 0),
 }
 
 
@@ -51,7 +42,6 @@ class Instruction:
     to: int
     operands: tuple[int, ...] = ()
     x: float = 0.0
-    y: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +56,6 @@ class _Node:
     function: str
     operands: tuple[int, ...] = ()
     x: float = 0.0
-    y: float = 0.0
 
 
 @dataclass
@@ -104,8 +93,7 @@ class Expression:
         if function == "pow" and (simple := self._power(operands[0], constants[0])):
             return simple
         given = tuple(self._operand(operand) for operand in operands)
-        x, y = (*map(float, constants), 0.0, 0.0)[:2]
-        return self._value(_Node(function, given, x, y))
+        return self._value(_Node(function, given, *map(float, constants)))
 
     def store(self, output: int, value: Value | float) -> None:
         self._stores.append((output, self._operand(value)))
@@ -134,7 +122,7 @@ class Expression:
                 )
             at[value] = next((r for r in free if r < FEW), min(free))
             free.remove(at[value])
-            code.append(Instruction(node.function, at[value], operands, node.x, node.y))
+            code.append(Instruction(node.function, at[value], operands, node.x))
         return code + [Instruction("store", output, (at[value],)) for output, value in stores]
 
     def of(self, term: tuple[Any, ...]) -> Value:
@@ -144,7 +132,7 @@ class Expression:
             return self.load(parts[0])
         if name == "constant":
             return self.constant(parts[0])
-        operands, wanted = FUNCTIONS.get(name, (len(parts), 0))
+        operands, _ = FUNCTIONS.get(name, (len(parts), 0))
         numbers: list[float] = []
         for part in parts[operands:]:
             if part[0] != "constant":
@@ -152,11 +140,10 @@ class Expression:
                     f"map's {name} takes numbers after {operands} operands, not {part[0]!r}"
                 )
             numbers.append(part[1])
-        constants = (*numbers, *CONSTANTS.get(name, ())[len(numbers) :])[:wanted]
-        return self.apply(name, *map(self.of, parts[:operands]), constants=constants)
+        return self.apply(name, *map(self.of, parts[:operands]), constants=numbers)
 
     def _value(self, node: _Node) -> Value:
-        key = (node.function, node.operands, node.x.hex(), node.y.hex())  # -0.0 is not 0.0
+        key = (node.function, node.operands, node.x.hex())  # -0.0 is not 0.0
         if key not in self._found:
             self._found[key] = len(self._nodes)
             self._nodes.append(node)
@@ -220,7 +207,7 @@ def filled(
     for address, strides in outputs:
         params.output(address, padded(strides, 0))
     for line in code:
-        params.add(line.function, line.to, line.operands, line.x, line.y)
+        params.add(line.function, line.to, line.operands, line.x)
     return params
 
 

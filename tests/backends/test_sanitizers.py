@@ -1,6 +1,6 @@
 """The C++ sources under the compiler's sanitizers: tests/native/driver.cpp runs every CPU kernel on many
-shapes, from several threads, for every instruction set of the machine, and tests/native/programs.cpp
-random programs on shared pools.
+shapes, from several threads, for every instruction set of the machine, tests/native/tasks.cpp the
+operations of recorded networks, and tests/native/programs.cpp random programs on shared pools.
 
 GCC's own libgomp is no code that ThreadSanitizer was told of: its barriers look like races. So
 tests/native/gomp.cpp takes its place, and nothing has to be suppressed.

@@ -18,21 +18,13 @@ REFERENCE = {
     "sigmoid": torch.sigmoid, "silu": lambda a: a * torch.sigmoid(a), "erf": torch.erf, "relu": torch.relu,
     "gelu": lambda a: a * 0.5 * torch.special.erfc(-a * math.sqrt(0.5)),
     "gelu_tanh": lambda a: a * torch.sigmoid(math.sqrt(8 / math.pi) * (a + 0.044715 * a**3)),
-    "leaky_relu": lambda a, x: torch.where(a > 0, a, x * a), "pow": torch.pow,
-    "elu": lambda a, x: torch.where(a > 0, a, x * torch.expm1(a)),
-    "softplus": lambda a, x, y: torch.where(a * x > y, a, torch.log1p(torch.exp(a * x)) / x),
+    "softplus": lambda a: torch.where(a > 20, a, torch.log1p(torch.exp(a))), "pow": torch.pow,
     "mish": lambda a: a * torch.tanh(torch.log1p(torch.exp(a))), "round": torch.round,
-    "hardswish": lambda a: a * (a + 3).clamp(0, 6) / 6, "clamp": torch.clamp, "floor": torch.floor,
-    "where": lambda a, b, c: torch.where(a != 0, b, c), "fused_multiply_add": lambda a, b, c: a * b + c,
+    "hardswish": lambda a: a * (a + 3).clamp(0, 6) / 6, "floor": torch.floor,
+    "where": lambda a, b, c: torch.where(a != 0, b, c),
     "gt": torch.gt, "ge": torch.ge, "lt": torch.lt, "le": torch.le, "eq": torch.eq, "ne": torch.ne,
 }  # fmt: skip
-CONSTANTS = {
-    "leaky_relu": (0.25,),
-    "elu": (1.5,),
-    "softplus": (2.0, 20.0),
-    "clamp": (-0.75, 1.25),
-    "pow": (1.7,),
-}
+CONSTANTS = {"pow": (1.7,)}
 
 
 @pytest.fixture(params=_cpu.isas(), autouse=True)
@@ -82,7 +74,7 @@ def arguments(name):
         "rsqrt": 1e30,
         "pow": 1e6,
     }.get(name, 80)
-    if name in ("silu", "sigmoid", "mish", "softplus", "elu"):
+    if name in ("silu", "sigmoid", "mish", "softplus"):
         far = 40
     if name in ("gelu", "gelu_tanh"):
         far = 9
@@ -96,7 +88,7 @@ def arguments(name):
 
 
 # The scalar code's multiplications and additions round separately.
-LOOSE = {"silu": 2.5, "sigmoid": 2.5, "gelu": 3, "gelu_tanh": 2.5, "mish": 3.5}
+LOOSE = {"gelu": 3, "mish": 3.5}
 
 
 @pytest.mark.parametrize(
@@ -123,8 +115,6 @@ def test_functions_of_more(isa):
             continue
         given = [a, b, c][:operands]
         exact = REFERENCE[name](*(g.double() for g in given)).double()
-        if name == "fused_multiply_add" and isa == "scalar":
-            exact = a * b + c
         assert torch.equal(of(name, *given), exact.float()), name
 
 
@@ -190,12 +180,9 @@ CALM += (
     "gelu_tanh",
     "relu",
     "where",
-    "clamp",
     "softplus",
     "mish",
     "hardswish",
-    "leaky_relu",
-    "elu",
 )
 
 
@@ -351,10 +338,10 @@ def test_terms():
         ("multiply", ("input", 0), ("constant", 0.5)),
         ("pow", ("input", 1), ("constant", 2.0)),
     )
-    e.store(0, e.of(("softplus", ("leaky_relu", term, ("constant", 0.1)))))
+    e.store(0, e.of(("softplus", term)))
     out = torch.empty_like(x)
     run(e, [x, y], [out])
-    expected = torch.nn.functional.softplus(torch.nn.functional.leaky_relu(x * 0.5 + y**2, 0.1))
+    expected = torch.nn.functional.softplus(x * 0.5 + y**2)
     torch.testing.assert_close(out, expected)
     assert [line.function for line in e.code()].count("load") == 2
 
@@ -369,7 +356,7 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="add takes 2 operands"):
         e.apply("add", 1.0)
     p = _cpu.MapParams()
-    p.add("sin", 0, [3], 0, 0)
+    p.add("sin", 0, [3], 0)
     with pytest.raises(ValueError, match="register that is empty"):
         _cpu.map(p)
     with pytest.raises(ValueError, match="5 axes"):

@@ -15,7 +15,6 @@ from diffusion_engine.testing import plain
 SILU = 1
 ACTIVATIONS = (
     lambda y: y, F.silu, F.gelu, lambda y: F.gelu(y, approximate="tanh"), F.relu,
-    lambda y: y * torch.sigmoid(1.702 * y),
 )  # fmt: skip
 
 
@@ -149,7 +148,7 @@ def test_same_bits_in_any_batch_on_any_threads(isa, sizes):
             assert torch.equal(run(alone, threads)[0][0], want[b])
 
 
-@pytest.mark.parametrize("activation", range(6))
+@pytest.mark.parametrize("activation", range(5))
 def test_activations(isa, activation):
     case = make(2, 7, 40, 4, "wbm")
     case.activation = activation

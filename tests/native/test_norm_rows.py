@@ -38,17 +38,16 @@ def run(name, x, out=None, threads=1, gap=0, backwards=False, **fields):
 
 
 class Norm:
-    """options: letters of w weight, b bias, m scales and shifts of samples, r of rows, u factors, s SiLU."""
+    """options: letters of w weight, b bias, m scales and shifts of samples, u factors, s SiLU."""
 
     def __init__(self, sizes, options, rms=False, mean=0.0, eps=1e-5):
-        batch, count, channels = sizes
+        batch, _, channels = sizes
         self.x, self.eps, self.rms, self.options = drawn(*sizes, mean=mean), eps, rms, options
         self.weight = drawn(channels, seed=1) if "w" in options else None
         self.bias = drawn(channels, seed=2) if "b" in options else None
         self.scale = self.shift = None
-        if "m" in options or "r" in options:
-            both = drawn(batch, count if "r" in options else 1, 2 * channels, seed=3)
-            self.scale, self.shift = both.chunk(2, 2)
+        if "m" in options:
+            self.scale, self.shift = drawn(batch, 1, 2 * channels, seed=3).chunk(2, 2)
 
     def run(self, part=slice(None), threads=1, in_place=False, **options):
         fields = {}
@@ -57,8 +56,7 @@ class Norm:
                 fields[name] = tensor.data_ptr()
         for name in ("scale", "shift"):
             if (tensor := getattr(self, name)) is not None:
-                row = tensor.stride(1) if tensor.shape[1] > 1 else 0
-                fields[name] = (tensor[part].data_ptr(), tensor.stride(0), row)
+                fields[name] = (tensor[part].data_ptr(), tensor.stride(0))
         x, unit = self.x[part], float("u" not in self.options)
         return run(
             "NormRowsParams", x, None if in_place else x.shape, threads,
@@ -91,7 +89,7 @@ class Norm:
 
 
 @pytest.mark.parametrize("rms", [False, True])
-@pytest.mark.parametrize("options", ["", "w", "wb", "m", "wbm", "wr", "mu", "wbs"])
+@pytest.mark.parametrize("options", ["", "w", "wb", "m", "wbm", "mu", "wbs"])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_norms_are_accurate(isa, sizes, options, rms):
     Norm(sizes, options, rms).check(threads=2, gap=3)
@@ -103,7 +101,7 @@ def test_norms_are_accurate_far_from_zero(isa, sizes, mean):
     Norm(sizes, "wb", mean=mean).check()
 
 
-@pytest.mark.parametrize("options", ["wbm", "wr", "s"])
+@pytest.mark.parametrize("options", ["wbm", "s"])
 @pytest.mark.parametrize("sizes", [*SIZES, (1, 700, 64)], ids=str)
 def test_norms_have_the_same_bits(isa, sizes, options):
     norm = Norm((3, *sizes[1:]), options)
@@ -115,18 +113,17 @@ def test_norms_have_the_same_bits(isa, sizes, options):
         assert same(norm.run(slice(b, b + 1), threads=2)[0], want[b])
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.125, 0.0])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-def test_softmax(isa, sizes, scale):
+def test_softmax(isa, sizes):
     x = drawn(*sizes) * 5
-    got = run("SoftmaxRowsParams", x, sizes, threads=2, gap=3, scale=scale)
-    powers = (scale * (x - x.amax(2, keepdim=True))).double().exp().float()
+    got = run("SoftmaxRowsParams", x, sizes, threads=2, gap=3)
+    powers = (x - x.amax(2, keepdim=True)).double().exp().float()
     sums = powers / product(powers, torch.ones(sizes[2], 1))
-    assert_accurate(got, sums, (x.double() * scale).softmax(2))
-    assert same(run("SoftmaxRowsParams", x, scale=scale), got)
+    assert_accurate(got, sums, x.double().softmax(2))
+    assert same(run("SoftmaxRowsParams", x), got)
     for b in range(sizes[0]):
         for threads in (1, 3):
-            alone = run("SoftmaxRowsParams", x[b : b + 1], x[:1].shape, threads, scale=scale)
+            alone = run("SoftmaxRowsParams", x[b : b + 1], x[:1].shape, threads)
             assert same(alone[0], got[b])
 
 
@@ -190,9 +187,3 @@ def test_nothing_is_read_beyond_the_tensors(isa, channels):
 def test_refusals(name):
     with pytest.raises(ValueError, match="needs samples, rows and channels"):
         cpu().run_task(getattr(cpu(), name)())
-
-
-def test_softmax_of_a_negative_scale_is_refused():
-    p = fill(cpu().SoftmaxRowsParams(), batch=1, rows=1, channels=1, scale=-1.0)
-    with pytest.raises(ValueError, match="scale that is not negative"):
-        cpu().run_task(p)

@@ -2,7 +2,7 @@
 //
 //     p = MapParams(); p.size = [1, 2, 8, 64, 32]
 //     p.input(address, [strides], "float32"); p.output(address, [strides])
-//     p.add("load", 0, [0], 0, 0); ...                  to, operands, x, y
+//     p.add("load", 0, [0], 0); ...                  to, operands, x
 #pragma once
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -40,7 +40,7 @@ inline MapTensor map_tensor(uintptr_t address, const std::array<int64_t, MAP_DIM
 }
 
 inline MapInstruction map_instruction(const std::string& name, int32_t to, const std::vector<int32_t>& operands,
-                                      float x, float y) {
+                                      float x) {
   const auto found =
       std::find_if(std::begin(MAP_NAMES), std::end(MAP_NAMES), [&](const MapName& n) { return n.name == name; });
   if (found == std::end(MAP_NAMES)) throw pybind11::value_error("map: no function " + name);
@@ -48,7 +48,7 @@ inline MapInstruction map_instruction(const std::string& name, int32_t to, const
     throw pybind11::value_error("map: " + name + " takes " + std::to_string(found->operands) + " operands, not " +
                                 std::to_string(operands.size()));
   MapInstruction code;
-  code.function = (int32_t)(found - MAP_NAMES), code.to = to, code.x = x, code.y = y;
+  code.function = (int32_t)(found - MAP_NAMES), code.to = to, code.x = x;
   std::copy(operands.begin(), operands.end(), code.operands.begin());
   return code;
 }
@@ -66,8 +66,7 @@ inline void bind_map_params(pybind11::module_& m) {
            [](MapParams& p, uintptr_t address, const std::array<int64_t, MAP_DIMS>& stride) {
              p.outputs.push_back(map_tensor(address, stride, "float32"));
            })
-      .def("add", [](MapParams& p, const std::string& name, int32_t to, const std::vector<int32_t>& operands, float x,
-                     float y) { p.code.push_back(map_instruction(name, to, operands, x, y)); });
+      .def("add", [](MapParams& p, const std::string& name, int32_t to, const std::vector<int32_t>& operands, float x) { p.code.push_back(map_instruction(name, to, operands, x)); });
   m.def(
       "map",
       [](const MapParams& p, int64_t threads) {

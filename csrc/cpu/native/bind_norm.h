@@ -20,26 +20,28 @@ py::class_<P> bind_walk(py::module_& m, const char* name) {
   return c;
 }
 
+// (address, batch stride)
+using SampleTuple = std::tuple<uintptr_t, int64_t>;
+
+template <class P>
+void sample(py::class_<P>& c, const char* name, const float* P::*field, int64_t P::*batch) {
+  c.def_property(
+      name, [=](const P& p) { return SampleTuple((uintptr_t)(p.*field), p.*batch); },
+      [=](P& p, const SampleTuple& t) {
+        p.*field = reinterpret_cast<const float*>(std::get<0>(t));
+        p.*batch = std::get<1>(t);
+      });
+}
+
 template <class P>
 py::class_<P> bind_norm(py::module_& m, const char* name) {
   py::class_<P> c = bind_walk<P>(m, name);
   c.def_readwrite("eps", &P::eps).def_readwrite("unit", &P::unit).def_readwrite("activation", &P::activation);
   address(c, "weight", &P::weight);
   address(c, "bias", &P::bias);
+  sample(c, "scale", &P::scale, &P::scale_batch);
+  sample(c, "shift", &P::shift, &P::shift_batch);
   return c;
-}
-
-// (address, batch stride)
-using SampleTuple = std::tuple<uintptr_t, int64_t>;
-
-void sample(py::class_<NormGroupsParams>& c, const char* name, const float* NormGroupsParams::*field,
-            int64_t NormGroupsParams::*batch) {
-  c.def_property(
-      name, [=](const NormGroupsParams& p) { return SampleTuple((uintptr_t)(p.*field), p.*batch); },
-      [=](NormGroupsParams& p, const SampleTuple& t) {
-        p.*field = reinterpret_cast<const float*>(std::get<0>(t));
-        p.*batch = std::get<1>(t);
-      });
 }
 
 // (address, batch stride, head stride, stride of tokens or queries)
@@ -60,15 +62,9 @@ void heads(py::class_<AttendParams>& c, const char* name, H AttendParams::*field
 }
 
 void bind_norms(py::module_& m) {
-  auto groups = bind_norm<NormGroupsParams>(m, "NormGroupsParams");
-  groups.def_readwrite("groups", &NormGroupsParams::groups);
-  sample(groups, "scale", &NormGroupsParams::scale, &NormGroupsParams::scale_batch);
-  sample(groups, "shift", &NormGroupsParams::shift, &NormGroupsParams::shift_batch);
-  auto norm = bind_norm<NormRowsParams>(m, "NormRowsParams");
-  norm.def_readwrite("rms", &NormRowsParams::rms);
-  rows(norm, "scale", &NormRowsParams::scale);
-  rows(norm, "shift", &NormRowsParams::shift);
-  bind_walk<SoftmaxRowsParams>(m, "SoftmaxRowsParams").def_readwrite("scale", &SoftmaxRowsParams::scale);
+  bind_norm<NormGroupsParams>(m, "NormGroupsParams").def_readwrite("groups", &NormGroupsParams::groups);
+  bind_norm<NormRowsParams>(m, "NormRowsParams").def_readwrite("rms", &NormRowsParams::rms);
+  bind_walk<SoftmaxRowsParams>(m, "SoftmaxRowsParams");
   bind_walk<ReduceRowsParams>(m, "ReduceRowsParams")
       .def_readwrite("over_rows", &ReduceRowsParams::over_rows)
       .def_readwrite("factor", &ReduceRowsParams::factor);

@@ -31,10 +31,7 @@ void bind_resample(pybind11::module_& m) {
       .def_readwrite("kernel_x", &PoolParams::kernel_x)
       .def_readwrite("stride_y", &PoolParams::stride_y)
       .def_readwrite("stride_x", &PoolParams::stride_x)
-      .def_readwrite("padding_y", &PoolParams::padding_y)
-      .def_readwrite("padding_x", &PoolParams::padding_x)
-      .def_readwrite("greatest", &PoolParams::greatest)
-      .def_readwrite("count_padding", &PoolParams::count_padding);
+      .def_readwrite("greatest", &PoolParams::greatest);
 }
 
 void bind_embedding(pybind11::module_& m) {

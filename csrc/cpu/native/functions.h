@@ -1,5 +1,5 @@
-// Functions of a vector for elementwise operations, each within 2 units of the last place of the exact value
-// where multiplications and additions fuse. exp.h has the faster ones that follow a product.
+// Functions of a vector, each within 2 units of the last place of the exact value where multiplications and
+// additions fuse; GELU within 3.
 #pragma once
 #include "../exp.h"
 
@@ -87,13 +87,6 @@ DE_INLINE Power power(Float x, Float low) {
 DE_INLINE Float exp_sum(Float x, Float low) {
   const Float y = power(at_most(at_least(x, splat(-87.0f)), splat(89.0f)), low).value();
   return x < splat(-87.0f) ? splat(0.0f) : y;
-}
-
-// e^x - 1 for x <= 0: 2^n (e^r - 1) + (2^n - 1).
-DE_INLINE Float exp_less_one(Float x) {
-  const Power e = power(at_least(x, splat(-87.0f)), splat(0.0f));
-  const Float scale = e.first * e.second;
-  return multiply_add(e.less_one, scale, scale - 1.0f);
 }
 
 // log(2^n (1 + f)) for f within sqrt(1/2) - 1 and sqrt(2) - 1, as in Cephes' logf.
@@ -189,10 +182,8 @@ DE_INLINE Float tangent(Float x) {
   return size < splat(0.625f) ? low : with_sign(far, x);
 }
 
-// e is at most 1: where it exceeded 1, rounding 1 + e would cost up to a unit of the result.
 DE_INLINE Float logistic(Float x) {
-  const Float e = exp_sum(-magnitude(x), splat(0.0f));
-  return (x < splat(0.0f) ? e : splat(1.0f)) / (1.0f + e);
+  return x < splat(-87.0f) ? splat(0.0f) : 1.0f / one_and_exp_of_minus(x);
 }
 
 // x tanh(log(1 + n)) with n = e^x is x g, or for x < 0 x n h, where g = 1 - 2 / d, h = 1 - n (n + 1) / d and
@@ -234,7 +225,7 @@ DE_INLINE Float share(Float t, Float k) {
 
 // x Phi(x), Phi being the normal distribution: max(x, 0) - v P(v) e^(-x^2/2) with v = |x| / (|x| + k), where P is
 // fitted to 5e-9. Values of negative x keep their digits.
-DE_INLINE Float gelu_erf(Float x) {
+DE_INLINE Float gelu(Float x) {
   const Float t = at_most(magnitude(x), splat(13.3f)), v = share(t, splat(2.25f));
   Float p = splat(-9.206639975e-02f);
   for (float next : {3.522382081e-01f, -4.920114279e-01f, 3.534865677e-01f, -2.297394127e-01f, 4.822495580e-02f,
@@ -247,9 +238,9 @@ DE_INLINE Float gelu_erf(Float x) {
 }
 
 // x / (1 + e^-w), w = 2 sqrt(2/pi) (x + 0.044715 x^3) to twice the digits: e^-w has its relative error from
-// w's absolute one.
-DE_INLINE Float gelu_by_tanh(Float x) {
-  const Float inside = at_most(at_least(x, splat(-11.0f)), splat(11.0f));
+// w's absolute one. Below -10 it is less than 10^-36, and 0 here.
+DE_INLINE Float gelu_tanh(Float x) {
+  const Float inside = at_most(at_least(x, splat(-10.0f)), splat(10.0f));
   const Float a = splat(0x1.9884533d43651p+0f), b = splat(0x1.2444f2a4d8b4bp-4f);
   const float a_rest = (float)(0x1.9884533d43651p+0 - (double)(float)0x1.9884533d43651p+0);
   const float b_rest = (float)(0x1.2444f2a4d8b4bp-4 - (double)(float)0x1.2444f2a4d8b4bp-4);
@@ -258,7 +249,8 @@ DE_INLINE Float gelu_by_tanh(Float x) {
   const Float factor = a + cubic, rest = factor - a;
   low = low + (a - (factor - rest)) + (cubic - rest);
   const Float w = -inside * factor;
-  return x / (1.0f + exp_sum(w, lost(-inside, factor, w) - inside * low));
+  const Float sum = one_and_exp(w, lost(-inside, factor, w) - inside * low);
+  return x / (x < splat(-10.0f) ? splat(INFINITY) : sum);
 }
 
 }  // namespace

@@ -21,9 +21,9 @@ constexpr Traits TRAITS[] = {
 #undef F
 };
 
-constexpr int64_t GRAIN = 16384;    // elements of an item
+constexpr int64_t GRAIN = 32768;    // elements of an item
 constexpr int64_t ALIGNED = 16;     // blocks are multiples of so many elements
-constexpr int64_t FEW = 4 * GRAIN;  // work that a second thread is worth
+constexpr int64_t FEW = 2 * GRAIN;  // work that a second thread is worth
 
 [[noreturn]] void refuse(size_t i, const std::string& why) {
   throw std::invalid_argument("map: instruction " + std::to_string(i) + " " + why);
@@ -96,13 +96,28 @@ int64_t cost(const MapParams& p) {
 
 int64_t rounded_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// The number of registers that are used decides, so that all lie in the first cache; then whole rows of an
-// input that repeats, which need not be read again.
-int64_t block_of(const MapPlan& plan) {
+int32_t last_register(const MapPlan& plan) {
   int32_t last = 0;
   for (const MapInstruction& code : plan.code)
     if (code.function != MAP_store) last = std::max(last, code.to);
-  const int64_t block = last < 8 ? 1024 : 256;
+  return last;
+}
+
+// One function of tensors without gaps, which it reads and writes where they lie.
+bool direct(const MapPlan& plan) {
+  int functions = 0;
+  bool plain = true;
+  for (const MapInstruction& code : plan.code) functions += code.function < MAP_FUNCTIONS;
+  for (const auto* walks : {&plan.inputs, &plan.outputs})
+    for (const MapWalk& w : *walks) plain = plain && w.dims == 1 && w.stride[0] <= 1;
+  return plain && functions == 1;
+}
+
+// The number of registers that are used decides, so that all lie in the first cache; then whole rows of an
+// input that repeats, which need not be read again.
+int64_t block_of(const MapPlan& plan) {
+  if (direct(plan)) return GRAIN;
+  const int64_t block = last_register(plan) < 8 ? 1024 : 256;
   int64_t row = ALIGNED;
   for (const MapWalk& in : plan.inputs)
     if (in.dims > 1 && in.stride[in.dims - 2] == 0) row = std::max(row, in.size[in.dims - 1]);
@@ -111,7 +126,7 @@ int64_t block_of(const MapPlan& plan) {
 
 }  // namespace
 
-int64_t MapPlan::scratch() const { return MAP_REGISTERS * (block + ALIGNED); }
+int64_t MapPlan::scratch() const { return MAP_REGISTERS * ALIGNED + (last_register(*this) + 1) * block; }
 
 MapPlan map_plan(const MapParams& p, int64_t threads) {
   check(p);

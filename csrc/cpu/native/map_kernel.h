@@ -9,9 +9,9 @@
 namespace de {
 namespace {
 
-// What a function is given: registers and constants.
+// What a function is given: registers and a constant.
 struct Values {
-  Float a, b, c, x, y;
+  Float a, b, c, x;
 };
 
 DE_INLINE Float truth(Int mask) { return mask ? splat(1.0f) : splat(0.0f); }
@@ -19,10 +19,8 @@ DE_INLINE Float truth(Int mask) { return mask ? splat(1.0f) : splat(0.0f); }
 // NaN stays, as at_least and at_most keep that of their first.
 DE_INLINE Float keep_nan(Float b, Float result) { return b == b ? result : b; }
 
-DE_INLINE Float soft_plus(const Values& v) {
-  const Float t = v.a * v.x, e = exp_fused(-magnitude(t));
-  const Float y = (at_least(t, splat(0.0f)) + log_one_more(e)) / v.x;
-  return t > v.y ? v.a : y;
+DE_INLINE Float soft_plus(Float a) {
+  return a > splat(20.0f) ? a : at_least(a, splat(0.0f)) + log_one_more(exp_fused(-magnitude(a)));
 }
 
 DE_INLINE Float to_the_power(Float a, Float x) {
@@ -40,7 +38,6 @@ DE_FUNCTION(multiply, v.a * v.b)
 DE_FUNCTION(divide, v.a / v.b)
 DE_FUNCTION(maximum, keep_nan(v.b, at_least(v.a, v.b)))
 DE_FUNCTION(minimum, keep_nan(v.b, at_most(v.a, v.b)))
-DE_FUNCTION(fused_multiply_add, multiply_add(v.a, v.b, v.c))
 DE_FUNCTION(negate, -v.a)
 DE_FUNCTION(abs, magnitude(v.a))
 DE_FUNCTION(square, v.a * v.a)
@@ -54,17 +51,14 @@ DE_FUNCTION(cos, sine(v.a, 1))
 DE_FUNCTION(tanh, tangent(v.a))
 DE_FUNCTION(sigmoid, logistic(v.a))
 DE_FUNCTION(silu, silu(v.a))
-DE_FUNCTION(gelu, gelu_erf(v.a))
-DE_FUNCTION(gelu_tanh, gelu_by_tanh(v.a))
+DE_FUNCTION(gelu, gelu(v.a))
+DE_FUNCTION(gelu_tanh, gelu_tanh(v.a))
 DE_FUNCTION(erf, error_function(v.a))
 DE_FUNCTION(relu, at_least(v.a, splat(0.0f)))
-DE_FUNCTION(leaky_relu, v.a > splat(0.0f) ? v.a : v.a * v.x)
-DE_FUNCTION(elu, v.a > splat(0.0f) ? v.a : v.x * exp_less_one(at_most(v.a, splat(0.0f))))
-DE_FUNCTION(softplus, soft_plus(v))
+DE_FUNCTION(softplus, soft_plus(v.a))
 DE_FUNCTION(mish, mish(v.a))
 DE_FUNCTION(hardswish, v.a * at_most(at_least(v.a + 3.0f, splat(0.0f)), splat(6.0f)) / 6.0f)
 DE_FUNCTION(pow, to_the_power(v.a, v.x))
-DE_FUNCTION(clamp, at_most(at_least(v.a, v.x), v.y))
 DE_FUNCTION(where, v.a != splat(0.0f) ? v.b : v.c)
 DE_FUNCTION(gt, truth(v.a > v.b))
 DE_FUNCTION(ge, truth(v.a >= v.b))
@@ -129,7 +123,7 @@ void run_function(const Register* registers, const MapInstruction& code, float* 
   const Register* r[MAP_OPERANDS];
   for (int k = 0; k < MAP_OPERANDS; ++k) r[k] = &registers[code.operands[k]];
   Values v{};
-  v.x = splat(code.x), v.y = splat(code.y);
+  v.x = splat(code.x);
   with_steps<Function, OPERANDS, COST>(r, v, to, n);
 }
 

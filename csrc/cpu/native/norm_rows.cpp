@@ -40,7 +40,6 @@ Task norm_rows_task(const NormRowsParams& p, int64_t threads) {
 
 Task softmax_rows_task(const SoftmaxRowsParams& p, int64_t threads) {
   check(p, "softmax_rows");
-  if (!(p.scale >= 0.0f)) throw std::invalid_argument("softmax_rows needs a scale that is not negative");
   const auto softmax = kernels().softmax_rows;
   return ranges(p, threads, [=](RowRange range, float*) { softmax(p, range); });
 }

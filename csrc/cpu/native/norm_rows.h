@@ -6,8 +6,8 @@
 namespace de {
 
 //   out = activation(norm(x) (unit + scale) + shift), norm(x) = (x - mean) / sqrt(variance + eps) weight + bias
-// or, with `rms`, norm(x) = x / sqrt(mean of x^2 + eps) weight + bias. `scale` and `shift` are rows of channels,
-// with 0 as the stride of samples or rows that share them; `unit` is 1 for the scales of adaptive norms and 0
+// or, with `rms`, norm(x) = x / sqrt(mean of x^2 + eps) weight + bias. `scale` and `shift` are [batch][channels],
+// with 0 as the stride where all samples share them; `unit` is 1 for the scales of adaptive norms and 0
 // for factors. Null pointers: weight and unit + scale are 1, the others 0. `out` may be `x`.
 struct NormRowsParams {
   int64_t batch = 0, rows = 0, channels = 0;
@@ -15,15 +15,15 @@ struct NormRowsParams {
   bool rms = false;
   const float *weight = nullptr, *bias = nullptr;
   float unit = 1.0f;
-  Rows scale, shift;
+  const float *scale = nullptr, *shift = nullptr;
+  int64_t scale_batch = 0, shift_batch = 0;
   int32_t activation = NO_ACTIVATION;
   Rows x, out;
 };
 
-// out = softmax(scale x) over the last axis; scale is not negative. `out` may be `x`.
+// out = softmax(x) over the last axis. `out` may be `x`.
 struct SoftmaxRowsParams {
   int64_t batch = 0, rows = 0, channels = 0;
-  float scale = 1.0f;
   Rows x, out;
 };
 

@@ -60,13 +60,13 @@ inline RowMoments size_of_row(const float* x, int64_t n, float eps) {
   return {0.0f, 1.0f / std::sqrt(m2 / (float)n + eps)};
 }
 
-// weight (unit + scale) and bias (unit + scale) + shift of a row, or of all rows of a sample.
-inline void fill_gains(const NormRowsParams& p, int64_t b, int64_t row, float* gain, float* offset) {
-  const float* scale = p.scale.data + b * p.scale.batch + row * p.scale.row;
-  const float* shift = p.shift.data + b * p.shift.batch + row * p.shift.row;
+// weight (unit + scale) and bias (unit + scale) + shift of a sample.
+inline void fill_gains(const NormRowsParams& p, int64_t b, float* gain, float* offset) {
+  const float* scale = p.scale + b * p.scale_batch;
+  const float* shift = p.shift + b * p.shift_batch;
   each_vector(p.channels, [&](int64_t c, auto lanes) {
-    const Float more = p.scale.data ? p.unit + lanes.load(scale + c) : splat(1.0f);
-    const Float add = p.shift.data ? lanes.load(shift + c) : Float{};
+    const Float more = p.scale ? p.unit + lanes.load(scale + c) : splat(1.0f);
+    const Float add = p.shift ? lanes.load(shift + c) : Float{};
     lanes.store(gain + c, p.weight ? lanes.load(p.weight + c) * more : more);
     lanes.store(offset + c, p.bias ? multiply_add(lanes.load(p.bias + c), more, add) : add);
   });
@@ -75,11 +75,10 @@ inline void fill_gains(const NormRowsParams& p, int64_t b, int64_t row, float* g
 template <int32_t activation>
 void norm_rows(const NormRowsParams& p, RowRange range, float* scratch) {
   float *gain = scratch, *offset = scratch + p.channels;
-  const bool by_row = (p.scale.data && p.scale.row) || (p.shift.data && p.shift.row);
   int64_t filled = -1;
   for (int64_t i = range.first; i < range.last; ++i) {
     const int64_t b = i / p.rows, row = i % p.rows;
-    if (by_row || b != filled) fill_gains(p, b, row, gain, offset), filled = b;
+    if (b != filled) fill_gains(p, b, gain, offset), filled = b;
     const float* x = p.x.data + b * p.x.batch + row * p.x.row;
     float* out = p.out.data + b * p.out.batch + row * p.out.row;
     const RowMoments m = (p.rms ? size_of_row : moments_of_row)(x, p.channels, p.eps);
@@ -112,7 +111,7 @@ inline void softmax_rows(const SoftmaxRowsParams& p, RowRange range) {
     float* out = p.out.data + i / p.rows * p.out.batch + i % p.rows * p.out.row;
     const float top = largest(x, p.channels);
     each_vector(p.channels, [&](int64_t c, auto lanes) {
-      lanes.store(out + c, exp_fused((lanes.load(x + c) - top) * p.scale));
+      lanes.store(out + c, exp_fused(lanes.load(x + c) - top));
     });
     const float one = 1.0f / sum_of(out, p.channels, [](Float v, Float total) { return total + v; });
     each_vector(p.channels, [&](int64_t c, auto lanes) { lanes.store(out + c, lanes.load(out + c) * one); });

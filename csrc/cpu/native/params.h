@@ -11,7 +11,7 @@ struct Rows {
   int64_t batch = 0, row = 0;
 };
 
-enum Activation : int32_t { NO_ACTIVATION, SILU, GELU, GELU_TANH, RELU, QUICK_GELU };
+enum Activation : int32_t { NO_ACTIVATION, SILU, GELU, GELU_TANH, RELU };
 
 // What becomes of the sums of a product before they are stored, n being the column:
 //   out[b][i][n] = gate[b][n] * activation(sum + bias[n] + shift[b][n]) + residual[b][i][n]

@@ -15,14 +15,13 @@ struct UpsampleParams {
 
 Task upsample_task(const UpsampleParams& p, int64_t threads);
 
-// The mean or the greatest of a window. What lies outside of x is no part of a greatest; in a mean it is 0
-// and counts (count_padding) as far as the padding goes, or does not.
+// The mean or the greatest of a window. All windows lie inside of x.
 struct PoolParams {
   Rows x, out;
   int64_t batch = 0, height = 0, width = 0, channels = 0;  // of x
   int64_t out_height = 0, out_width = 0;
-  int64_t kernel_y = 0, kernel_x = 0, stride_y = 0, stride_x = 0, padding_y = 0, padding_x = 0;
-  bool greatest = false, count_padding = true;
+  int64_t kernel_y = 0, kernel_x = 0, stride_y = 0, stride_x = 0;
+  bool greatest = false;
 };
 
 Task pool_task(const PoolParams& p, int64_t threads);
