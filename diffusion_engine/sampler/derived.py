@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from threading import RLock
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..accelerate.accelerated_copy import Example, accelerated_copy, check
+from ..accelerate.form import Form
 from ..accelerate.handle import Accelerated, accelerated
 from ..backends.checksum import checksums
 from ..networks.compiled import Compiled, compiled
@@ -79,6 +81,12 @@ class Derived:
             if (done := self.accelerated) is not None:
                 done.refresh()
             return self.network
+
+    def told(self, form: Form) -> None:
+        """The form to accelerate the network in, where it is not accelerated yet."""
+        with self._lock:
+            if self.example is not None and not self._entries:
+                self.example = replace(self.example, form=form)
 
     def release(self) -> None:
         """What runs was given weights: where they are a copy's, it follows the user's no more."""

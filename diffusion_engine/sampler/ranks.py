@@ -45,14 +45,31 @@ class Ranks:
         """Of n samples those of this rank, or of another: consecutive whole batches, one more at most.
 
         The batches are those of a single process: torch picks other algorithms for other batch sizes, and
-        so the samples are the same, to the last bit, for any number of ranks. Where something was chosen by
-        timing it (accelerate, threads, compile on a GPU), every process takes what is kept on its machine, or
-        times its own.
+        so the samples are the same, to the last bit, for any number of ranks. Where threads are measured, or
+        torch compiles for a GPU, every process takes what is kept on its machine, or times its own.
         """
         rank = self.rank if rank is None else rank
         size, longer = divmod(-(-n // batch), self.world)
         low = rank * size + min(rank, longer)
         return range(min(n, low * batch), min(n, (low + size + (rank < longer)) * batch))
+
+    def told(self, text: str) -> str:
+        """Rank 0's text, on every rank."""
+        import torch.distributed as dist
+
+        self._join()
+        made = torch.tensor([*text.encode()], dtype=torch.uint8)
+        size = torch.tensor([len(made)])
+        dist.broadcast(size, 0)
+        made = made if self.rank == 0 else torch.zeros(int(size), dtype=torch.uint8)
+        dist.broadcast(made, 0)
+        return bytes(made.tolist()).decode()
+
+    def _join(self) -> None:
+        import torch.distributed as dist
+
+        if not dist.is_initialized():
+            dist.init_process_group("gloo", timeout=PATIENCE)
 
     def gather(self, own: Tensor, n: int, batch: int) -> Tensor | None:
         """The rows of all ranks in order, [n, ...] on the CPU, on rank 0; None on the others.
@@ -64,8 +81,7 @@ class Ranks:
             return own
         import torch.distributed as dist
 
-        if not dist.is_initialized():
-            dist.init_process_group("gloo", timeout=PATIENCE)
+        self._join()
         parts = [self.part(n, batch, rank) for rank in range(self.world)]
         room = torch.zeros(max(map(len, parts)), *own.shape[1:], dtype=own.dtype)
         room[: len(own)] = own
@@ -79,6 +95,17 @@ class Ranks:
         """Leaves the group, where one was made."""
         if self.world > 1 and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def _share_form(ranks: Ranks, sampler: Sampler, samples: int) -> None:
+    """All ranks run the form of an accelerated network that rank 0 finds the fastest."""
+    if not sampler.accelerates:
+        return
+    entries = samples * sampler.plan().entries
+    if ranks.rank == 0:
+        sampler.ready(entries)
+    made = sampler.accelerated
+    sampler.ready(entries, ranks.told("" if made is None else str(made.form)))
 
 
 def sample_shared(
@@ -106,6 +133,7 @@ def sample_shared(
             "batch size to give each one work\n"
         )
     try:
+        _share_form(ranks, sampler, min(n, batch))
         part = slice((own := ranks.part(n, batch)).start, own.stop)
         samples = torch.zeros(0, *sampler.network.shape, dtype=sampler.state_dtype)
         finite = torch.zeros(0, dtype=torch.uint8)

@@ -112,11 +112,19 @@ class Runner:
             made = done.form
         return None if made is None else named_form(made, self.device)
 
-    def ready(self, entries: int) -> None:
+    @property
+    def accelerates(self) -> bool:
+        """Whether accelerate was asked for."""
+        return self._derived.example is not None
+
+    def ready(self, entries: int, form: str | None = None) -> None:
         """Settles how the network runs, before its first call.
 
         entries  of its calls
+        form     of an accelerated network, which another process has found to be the fastest
         """
+        if form is not None:
+            self._derived.told(Form.parsed(form))
         self._followed(entries)
 
     @property

@@ -131,6 +131,8 @@ def test_a_form_that_cannot_be_replayed_here(own, monkeypatch):
             Sampler.replay(own, recipe | {"network_form": other})
     with pytest.raises(ValueError, match="network_form"):
         Sampler.replay(own, recipe | {"network_form": "accelerate/avx2/../x"})
+    with pytest.raises(ValueError, match="give True or False, or a form that a recipe names"):
+        Sampler(own, accelerate="fused/xyz")
     again = Sampler.replay(own, recipe | {"network_form": None})
     assert again.recipe["network_form"] is None
 

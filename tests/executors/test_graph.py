@@ -268,5 +268,5 @@ def test_names_of_conditions_have_to_agree():
 
 
 def test_backend_of_an_executor_object():
-    with pytest.raises(ValueError, match=r"give it to the executor: Eager\('cpp'\)"):
+    with pytest.raises(ValueError, match=r"give it to the executor: Eager\(backend='cpp'\)"):
         Sampler(PLAIN, executor=Eager(), backend="cpp")

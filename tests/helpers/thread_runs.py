@@ -285,9 +285,8 @@ def creation():
         try:
             for given, expected in ((shared, want), (own[i], wants[i])):
                 made = Sampler(given, "ddim", 3, accelerate=True)
-                if len(made.accelerated.replacements) < 10 or not same(
-                    samples(made, n=2), expected
-                ):
+                alike = same(samples(made, n=2), expected)
+                if len(made.accelerated.replacements) < 10 or not alike:
                     wrong.append(i)
         except Exception as error:
             errors.append(said(error))

@@ -141,3 +141,42 @@ def test_processes_make_the_samples_of_one(tmp_path):
     with np.load(one) as a, np.load(several) as b:
         assert sorted(a) == sorted(b)
         assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+FORMS = """\
+import sys
+import torch
+from diffusion_engine import Sampler, ScoreNetwork
+from diffusion_engine.accelerate import network
+from diffusion_engine.processes import VP
+from diffusion_engine.sampler.ranks import Ranks, sample_shared
+
+ranks = Ranks.of_environment()
+network.min = lambda times, key: ("fused", "original")[ranks.rank]  # what each would find
+torch.manual_seed(0)
+conv = torch.nn.Conv2d(3, 3, 3, padding=1)
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = conv, torch.nn.GroupNorm(1, 3)
+
+    def forward(self, x, label):
+        return self.norm(self.conv(x))
+
+sampler = Sampler(ScoreNetwork(Net(), VP(), (3, 8, 8)), "ddim", 2, accelerate=True, batch_size=2)
+made = sample_shared(ranks, sampler, 4, None, None)
+sys.stderr.write(f"form {sampler.form}\\n")
+"""
+
+
+def test_all_run_the_form_that_the_first_one_found(tmp_path):
+    (tmp_path / "forms.py").write_text(FORMS)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    nowhere = os.environ | {"OMP_NUM_THREADS": "1", "DIFFUSION_ENGINE_CACHE": os.devnull}
+    done = subprocess.run(
+        [*start, tmp_path / "forms.py"], capture_output=True, text=True, check=False, env=nowhere
+    )
+    assert done.returncode == 0, done.stderr
+    forms = [line for line in done.stderr.splitlines() if line.startswith("form ")]
+    assert len(forms) == 2 and len(set(forms)) == 1 and "/fused/" in forms[0]
