@@ -181,8 +181,8 @@ class Batch(Seats):
 
     def _calling(self) -> bool:
         """Whether a row ahead makes a call."""
-        kinds = self.rows.kind[self._row]
-        return bool(np.count_nonzero(kinds > CALLLESS))  # any() takes three times as long
+        calls = self.rows.kind[self._row] > CALLLESS
+        return bool(np.count_nonzero(calls))  # any() takes five times as long
 
     def _seat_them(self) -> None:
         """Puts what the new jobs were given into their seats."""

@@ -20,7 +20,7 @@ class Mirror:
         if isinstance(values, Tensor):
             self.tensor.copy_(values)
         elif self._here is not None:
-            np.copyto(self._here, values, casting="same_kind")
+            self._here[...] = values
         else:
             self.tensor.copy_(torch.from_numpy(values), non_blocking=True)
 

@@ -63,6 +63,7 @@ class RowTable:
     paths  what the op `brownian` reads of the same rows, where there is one
     kinds  what rows ask of a call
     next   [R + 1] of each row the one after it, -1 behind the last; the entry behind all rows is that of -1
+    last   [R + 1] of each row whether it is the last of its plan
     kind   [R + 1] of each row what it asks of a call
     draws  [R + 1] of each row the normals it uses, bit m
     label  one that a row of the table gives its call
@@ -78,6 +79,7 @@ class RowTable:
     def __post_init__(self) -> None:
         count = len(self.table.label)
         self.next = np.full(count + 1, -1, np.intp)  # NumPy finds places by these faster
+        self.last = np.zeros(count + 1, bool)
         self.kind = np.full(count + 1, IDLE, np.uint16)
         self.draws = np.zeros(count + 1, np.uint8)
         self._dtype = np.dtype("float64" if self.table.coef.dtype == torch.float64 else "float32")
@@ -144,6 +146,8 @@ class RowTable:
         self._put(pack(plan, self._dtype), first, len(plan.rows))
         self.next[first : rows.end - 1] = np.arange(first + 1, rows.end)
         self.next[rows.end - 1] = -1
+        self.last[first : rows.end] = False
+        self.last[rows.end - 1] = True
         self.kind[first : rows.end] = [self.kinds.of(branches) for branches in plan.branches]
         self.draws[first : rows.end] = plan.draws
         call = plan.rows[-1].call

@@ -58,8 +58,7 @@ class Seats:
         """The seats that come to their end with the next step; what they take of the network's batch is free
         for who joins, whose row 0 calls nothing."""
         if self._ending is None:
-            at = self._row
-            self._ending = ((self.rows.next[at] < 0) & (at >= 0)).nonzero()[0].tolist()
+            self._ending = self.rows.last[self._row].nonzero()[0].tolist()
         return self._ending
 
     def admit(self, job: Job, private: bool = False) -> int:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from diffusion_engine import _cpu
 from diffusion_engine.backends import checksum
 from diffusion_engine.backends.checksum import checksums
 
@@ -55,6 +56,18 @@ def test_changes_that_leave_a_plain_sum(sums, change):
     before = sums(x)
     change(x)
     assert sums(x) != before
+
+
+@pytest.mark.parametrize("isa", _cpu.isas())
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_pools_threads_make_the_same(threads, isa):
+    tensors = [torch.randn(n) for n in (1, 7, 70001, 1 << 19)] + [torch.randn(2, 8, 5, 5)[:, ::2]]
+    want, before = checksums(tensors), _cpu.isa()
+    _cpu.set_isa(isa)
+    try:
+        assert checksums(tensors, _cpu.Pool(threads)) == want
+    finally:
+        _cpu.set_isa(before)
 
 
 def test_layouts(sums):

@@ -12,6 +12,7 @@ from diffusion_engine import Sampler, ScoreNetwork, trace
 from diffusion_engine.backends.step import Bound
 from diffusion_engine.native import Native
 from diffusion_engine.native.program import Program
+from diffusion_engine.native.recording import Recording
 from diffusion_engine.processes import VP
 
 _cpu = pytest.importorskip("diffusion_engine._cpu")
@@ -110,6 +111,14 @@ def test_samples_are_those_of_one_after_the_other(name, threads, monkeypatch):
     other = Sampler(network, solver, 4, executor=Native(threads=threads), **options)
     apart = other.sample(**given).samples
     assert torch.equal(together, apart) and bool(together.isfinite().all())
+
+
+def test_one_entry_made_as_two(monkeypatch):
+    whole = Recording._recorded
+    monkeypatch.setattr(Recording, "_recorded", lambda own, n: None if n == 1 else whole(own, n))
+    sampler = Sampler(small(), "dpmpp_2m", 4, executor="native")
+    one = sampler.sample(seeds=[6], condition=[1]).samples
+    assert torch.equal(one, sampler.sample(**TWO).samples[1:2])
 
 
 def test_callbacks_see_the_row_that_was_done():
