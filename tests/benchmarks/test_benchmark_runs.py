@@ -16,7 +16,15 @@ from benchmarks.pages import serve as pages_serve
 from benchmarks.pages.blocks import serve as blocks
 from benchmarks.peers import k_diffusion_alone
 from benchmarks.runs import (
-    accelerate, engine, genie, k_diffusion, profile, sampling, serve, sscs, workloads,
+    accelerate,
+    engine,
+    genie,
+    k_diffusion,
+    profile,
+    sampling,
+    serve,
+    sscs,
+    workloads,
 )  # fmt: skip
 
 CPU = torch.device("cpu")
