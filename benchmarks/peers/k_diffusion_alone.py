@@ -17,6 +17,9 @@ def _append_dims(x: Tensor, n: int) -> Tensor:
 
 def modules() -> tuple[Any, Any] | None:
     """k_diffusion.sampling and .external; None where k-diffusion, torchsde or torchdiffeq is missing."""
+    known = sys.modules.get("k_diffusion")
+    if hasattr(known, "sampling") and hasattr(known, "external"):
+        return known.sampling, known.external
     found = PathFinder.find_spec("k_diffusion")
     if not found or not (find_spec("torchsde") and find_spec("torchdiffeq")):
         return None

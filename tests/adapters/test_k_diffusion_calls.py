@@ -101,6 +101,18 @@ def test_half_precision(name, dtype):
         assert torch.allclose(made.float(), run(name), rtol=0, atol=0.1)
 
 
+@pytest.mark.parametrize("shape", [(5,), (2, 7), (2, 3, 4, 5, 6)], ids=str)
+def test_states_of_any_rank(shape):
+    """A sample may be a row of numbers, or a video."""
+    x = torch.randn(2, *shape) * SIGMAS[0]
+    torch.manual_seed(0)
+    made = run("euler_ancestral", x=x)
+    torch.manual_seed(0)
+    flat = run("euler_ancestral", x=x.flatten(1))
+    assert torch.equal(made.flatten(1), flat)
+    assert run("dpmpp_sde", x=x).isfinite().all()
+
+
 def test_channels_last():
     x = torch.randn(2, 4, 6, 5).to(memory_format=torch.channels_last)
     seen = []
@@ -122,7 +134,7 @@ def test_a_seed_of_torch_decides(name):
     assert torch.equal(made(1), made(1)) and not torch.equal(made(1), made(2))
 
 
-@pytest.mark.parametrize("name", SDE)
+@pytest.mark.parametrize("name", [*SDE, "euler_ancestral", "dpm_2_ancestral"])
 def test_a_path_of_every_sample(name):
     """The sampler draws in the kernel; called by hand it gives the same normals."""
     x = start(SIGMAS[0])

@@ -4,6 +4,7 @@ import importlib
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,18 @@ from benchmarks import agreement, ddim_run, peers, results, run
 from benchmarks.pages import rows as committed
 from benchmarks.pages import serve as pages_serve
 from benchmarks.pages.blocks import serve as blocks
-from benchmarks.runs import accelerate, engine, genie, profile, sampling, serve, sscs, workloads
+from benchmarks.peers import k_diffusion_alone
+from benchmarks.runs import (
+    accelerate,
+    engine,
+    genie,
+    k_diffusion,
+    profile,
+    sampling,
+    serve,
+    sscs,
+    workloads,
+)  # fmt: skip
 
 CPU = torch.device("cpu")
 
@@ -284,3 +296,24 @@ def test_rows_of_an_engine_under_load(monkeypatch, tmp_path):
     assert text.count("| engine |") == 4 and "outside network and step" in " ".join(text.split())
     pages_serve.draw(tmp_path / "serve.png")
     assert (tmp_path / "serve.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("case", k_diffusion.CASES)
+def test_rows_of_k_diffusion(case):
+    if k_diffusion_alone.modules() is None:
+        pytest.skip(
+            "k-diffusion's sampling.py cannot be loaded: it, torchsde or torchdiffeq is not installed"
+        )
+    rows = k_diffusion.compare(CPU, repeats=2, case=case, shape=(2, 4, 8, 8))
+    assert {row["provider"] for row in rows} == {"ours", "k-diffusion"}
+    assert all(row["op"] == "k_diffusion" and row["median_us"] > 0 for row in rows)
+
+
+def test_k_diffusion_is_not_timed_where_it_makes_other_samples(monkeypatch):
+    monkeypatch.setattr(k_diffusion_alone, "modules", lambda: None)
+    with pytest.raises(agreement.Disagreement, match="cannot be loaded"):
+        k_diffusion.compare(CPU, repeats=2, case="sample_euler", shape=(2, 4, 8, 8))
+    other = SimpleNamespace(sample_euler=lambda model, x, sigmas, disable: 2.0 * x)
+    monkeypatch.setattr(k_diffusion_alone, "modules", lambda: (other, None))
+    with pytest.raises(agreement.Disagreement, match="the samples differ by"):
+        k_diffusion.compare(CPU, repeats=2, case="sample_euler", shape=(2, 4, 8, 8))

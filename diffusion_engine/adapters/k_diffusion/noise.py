@@ -38,14 +38,15 @@ class Drawn:
     def __init__(self, sampler: NoiseSampler, table: Table, x: Tensor) -> None:
         self.sampler, self.table, self.x = sampler, table, x
         # One copy to the device, not one a call.
-        self.sigmas = x.new_tensor(table.calls, dtype=torch.promote_types(x.dtype, torch.float32))
+        flat = [sigma for pair in table.calls for sigma in pair]
+        self.sigmas = x.new_tensor(flat, dtype=torch.promote_types(x.dtype, torch.float32)).unbind()
         self.next = 0
 
     def __call__(self, row: int, m: int) -> Tensor:
         """Those of a row's normal; what is drawn before and not used is dropped."""
         place = self.table.places[row, m]
         while self.next <= place:
-            made = self.sampler(*self.sigmas[self.next].unbind())
+            made = self.sampler(*self.sigmas[2 * self.next : 2 * self.next + 2])
             self.next += 1
         if not isinstance(made, Tensor) or made.shape != self.x.shape:
             got = list(made.shape) if isinstance(made, Tensor) else checks.said(made)
