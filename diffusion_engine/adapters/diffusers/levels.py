@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...processes import Discrete, Point
-from .quantile import beta_quantile
+from ...processes.beta import quantile
 
 Fields = Mapping[str, Any]
 Array = np.ndarray
@@ -131,8 +131,8 @@ def along(kind: str, high: float, low: float, n: int, rho: float = 7.0) -> Array
         ends = high ** (1.0 / rho), low ** (1.0 / rho)
         return (ends[0] + np.linspace(0.0, 1.0, n) * (ends[1] - ends[0])) ** rho
     if kind == "use_beta_sigmas":
-        places = beta_quantile(1.0 - np.linspace(0.0, 1.0, n), 0.6)
-        return low + places * (high - low)
+        places = [quantile(p, 0.6, 0.6) for p in (1.0 - np.linspace(0.0, 1.0, n)).tolist()]
+        return low + np.array(places) * (high - low)
     return np.exp(np.linspace(math.log(high), math.log(low), n))
 
 
