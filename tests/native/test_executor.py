@@ -201,15 +201,19 @@ def test_a_recording_keeps_no_other_network_waiting(monkeypatch):
         return traced(module, inputs, dynamic=dynamic)
 
     monkeypatch.setattr(record, "exported", exported)
+
+    def others():
+        quick.sample(**GIVEN)
+        quick.sample(5, condition=1)  # of a size that is new
+        assert str(quick.recording)
+        Sampler(small(seed=2), "ddim", 3, executor=executor).sample(**GIVEN)  # and a network
+        executor.forget(quick.network)
+
     with ThreadPoolExecutor(3) as pool:
         waiting = [pool.submit(slow.sample, **GIVEN) for _ in range(2)]
         try:
             assert begun.wait(60)
-            quick.sample(**GIVEN)
-            quick.sample(5, condition=1)  # of a size that is new
-            assert str(quick.recording)
-            Sampler(small(seed=2), "ddim", 3, executor=executor).sample(**GIVEN)  # and a network
-            executor.forget(quick.network)
+            pool.submit(others).result(30)
             assert not any(one.done() for one in waiting)
         finally:
             end.set()

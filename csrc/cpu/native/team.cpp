@@ -62,17 +62,21 @@ static int64_t now() {
   return duration_cast<nanoseconds>(steady_clock::now().time_since_epoch()).count();
 }
 
-// False where nothing came in time.
+// False where nothing came in time. How long that is is looked up again and again: a run may end meanwhile, and
+// another one begin after some 50 microseconds.
 template <class Came>
 bool Team::spin(Came came) {
-  const int64_t start = now(), us = (held.load(std::memory_order_relaxed) ? held_us : idle_us).load();
-  const int64_t end = start + 1000 * (start < busy_until.load(std::memory_order_relaxed) ? std::min(us, BUSY_US) : us);
+  const int64_t start = now();
+  const auto end = [&] {
+    const int64_t us = (held.load(std::memory_order_relaxed) ? held_us : idle_us).load(std::memory_order_relaxed);
+    return start + 1000 * (start < busy_until.load(std::memory_order_relaxed) ? std::min(us, BUSY_US) : us);
+  };
   do {
     for (int i = 0; i < LOOKS; ++i) {
       if (came()) return true;
       pause();
     }
-  } while (now() < end);
+  } while (now() < end());
   return false;
 }
 
