@@ -19,7 +19,7 @@ class Room:
     and then networks whose turn it is not. Batches in which somebody sits stay.
 
     served     the networks
-    max_bytes  of copies of weights that the engine made, and of batches
+    max_bytes  of copies of weights that the engine made, packed ones too, and of batches
     metrics    where what takes time is counted
     """
 
@@ -60,7 +60,11 @@ class Room:
             lane.served.shut(lane)
             if self._fits(more):
                 return
-        others = [served for served in self._served if served is not keep and served.weights.held]
+        others = [
+            served
+            for served in self._served
+            if served is not keep and (served.weights.held or served.packed)
+        ]
         for served in sorted(others, key=lambda served: (served.busy, served.turned)):
             served.weights.unload()
             for lane in served.lanes.values():

@@ -67,7 +67,16 @@ class Served:
     @property
     def bytes(self) -> int:
         """Of weights that are copies, and of batches."""
-        return self.weights.held + sum(lane.batch.bytes for lane in list(self.lanes.values()))
+        batches = sum(lane.batch.bytes for lane in list(self.lanes.values()))
+        return self.weights.held + self.packed + batches
+
+    @property
+    def packed(self) -> int:
+        """Of weights that the executor keeps for batches."""
+        networks = {
+            id(n): n for lane in list(self.lanes.values()) if (n := lane.batch.stages.network)
+        }
+        return sum(self.first.executor.packed(network) for network in networks.values())
 
     def ticket(
         self, spec: Spec, n: int | None, given: Mapping[str, Any], under: str | None = None
@@ -197,6 +206,8 @@ class Served:
         for signature, found in list(self.lanes.items()):
             if found is lane:
                 del self.lanes[signature]
+                if not self.lanes:  # the last to read what the executor keeps of the weights
+                    lane.batch.stages.forget()
 
     def close(self) -> None:
         """Lets go of all, for good."""

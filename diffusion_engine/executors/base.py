@@ -61,6 +61,10 @@ class Executor(ABC):
         """What computes the network, as recipes name it, where the bits are not the module's own."""
         return None
 
+    def packed(self, network: ScoreNetwork) -> int:
+        """Bytes of a network's weights that it keeps beside the network's own."""
+        return 0
+
     def threads_of(self, network: ScoreNetwork) -> int | dict[str, int] | None:
         """How many threads of the CPU run a network's calls, as recipes name them: the number of all, or
         those that were measured, by the entries of a call; None where torch's number is left alone."""

@@ -129,12 +129,18 @@ class Native(Executor):
             return self.threads
         return written(self.recorded(network).threads)
 
+    def packed(self, network: ScoreNetwork) -> int:
+        return sum(one.bytes for one in self._of(network))
+
     def recorded(self, network: ScoreNetwork) -> Shown:
         """What was recorded of a network so far; print it."""
         from .shown import Shown
 
+        return Shown(network, self._of(network))
+
+    def _of(self, network: ScoreNetwork) -> list[Recording]:
         found = [self._recordings.get(key) for key in self._recordings if key[0] is network]
-        return Shown(network, [one for one in found if one is not None])
+        return [one for one in found if one is not None]
 
     def recording(self, network: ScoreNetwork, given: Inputs, look: bool = False) -> Recording:
         """What a network was recorded as, for calls like the given one, now where it was not. Raises

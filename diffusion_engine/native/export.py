@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from threading import Lock
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..networks.contents import Contents
 from .lower import Refused
 
 _tracing = Lock()  # torch.export has state of the process
@@ -63,6 +65,19 @@ def exported(module: nn.Module, inputs: Sequence[Tensor], dynamic: bool) -> Expo
         for name in changed.values():
             raise Refused(f"its forward changes the {kind} {name!r}")
     return Exported(program)
+
+
+def structure(module: Any) -> Any:
+    """A copy of a module over the same weights: while torch.export traces it, its parameters are others, and
+    threads that call the module itself shall not see them."""
+    if not isinstance(module, nn.Module):
+        return module
+    try:
+        return copy.deepcopy(module, {id(t): t for t in Contents.of(module).tensors()})
+    except Exception as error:
+        raise Refused(
+            f"a copy of the module, over its weights, cannot be made ({error})"
+        ) from error
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Mapping
 from functools import cached_property, partial
@@ -20,6 +19,7 @@ from ..executors.lru import Lru
 from ..networks.contents import Contents
 from ..networks.network import ScoreNetwork
 from ..networks.wrapper import unwrapped
+from .export import structure
 from .fitness import unfit
 from .lower import Folded, Refused
 from .pools import Pools
@@ -30,6 +30,7 @@ from .weights import Weights
 
 WITHIN = 1e-4  # of the largest element of an output: what a recording may differ by from the module
 SCALES = (1.0, -0.5, 0.25)  # of the inputs that a recording is held against the module on
+LONG = 0.1  # seconds of a call that takes all threads: to measure other numbers would take seconds
 MEET = 4  # entries of the call in which samples meet for the first time
 FLAT = torch.contiguous_format
 _VERSION = attrgetter("_version")
@@ -73,12 +74,19 @@ class Packed:
     sums    checksums of the tensors that a recording watches
     joint   those that several layers read as one
     folded  what calls of constants came to
+    held    whether a program of them was held against the module
     """
 
     def __init__(self, sums: list[int]) -> None:
         self.sums, self.weights = sums, Weights()
         self.joint: Joint = {}
         self.folded: Folded = {}
+        self.held = False
+
+    @property
+    def bytes(self) -> int:
+        joint = (t for made in self.joint.values() for t in made if t is not None)
+        return self.weights.bytes + sum(t.nbytes for t in joint)
 
 
 class Recording:
@@ -118,7 +126,7 @@ class Recording:
     @property
     def bytes(self) -> int:
         """Of packed weights."""
-        return self.packed.weights.bytes + self._kept.bytes
+        return self.packed.bytes + self._kept.bytes
 
     def same(self) -> bool:
         """Whether the module is made of what was recorded: submodules, parameters, hooks, attributes."""
@@ -139,7 +147,7 @@ class Recording:
                 return
             before, key = self.packed, tuple(sums)
             self.packed = self._kept.take(key) or Packed(sums)
-            self._kept.put(tuple(before.sums), before, before.weights.bytes)
+            self._kept.put(tuple(before.sums), before, before.bytes)
 
     def release(self) -> None:
         """Lets go of packed weights, which the next program packs anew."""
@@ -174,12 +182,23 @@ class Recording:
             if recorded is None:
                 return Alone(self.program(2))
             given, threads = self.inputs(batch), self._known(batch)
-            pool = self.pools.of(threads or self.pools.candidates(batch)[0])
-            made = self._built(recorded, pool)
-            for scale in SCALES:  # of what calls before left in the module, too
-                self._compare(made, [scale * given[0], *given[1:]])
+            # Of what calls before left in the module, too; other sizes have the same operations.
+            scales = SCALES[:1] if self.packed.held and self._graph.dynamic else SCALES
+            calls = [[scale * given[0], *given[1:]] for scale in scales]
+            wanted = [
+                self._wanted(call) for call in calls
+            ]  # what that takes is free before packing
+            made = self._built(recorded, self.pools.of(threads or self.pools.candidates(batch)[-1]))
+            seconds = [
+                clocked(partial(self._compare, made, call, want))
+                for call, want in zip(calls, wanted, strict=True)
+            ]
+            self.packed.held = True
             self.sizes = {**self.sizes, batch: made.bytes}
-            return made if threads else self._fastest(made, recorded, given)
+            if threads or min(seconds) > LONG:
+                self.threads = {**self.threads, batch: made.threads}
+                return made
+            return self._fastest(made, recorded, given)
 
     def _recorded(self, batch: int) -> Recorded | None:
         """The operations of a call, which are those of all other sizes; None of one entry, where they are
@@ -225,8 +244,8 @@ class Recording:
         more."""
         batch = len(given[0])
         counts = self.pools.candidates(batch)
-        made_of = {counts[0]: made}
-        for threads in counts[1:]:
+        made_of = {made.threads: made}
+        for threads in counts[:-1]:
             made_of[threads] = Program(recorded, self.pools.of(threads), self.packed.weights, made)
         for program in made_of.values():
             program(given)
@@ -236,9 +255,13 @@ class Recording:
         self.choices.put(batch, threads)
         return made_of[threads]
 
-    def _compare(self, made: Program, given: list[Tensor]) -> None:
+    def _wanted(self, given: list[Tensor]) -> list[Tensor]:
+        """What the module makes of a call."""
         with torch.no_grad():
-            want, got = self._called(given), made(given)
+            return [out.clone() for out in self._called(given)]
+
+    def _compare(self, made: Program, given: list[Tensor], want: list[Tensor]) -> None:
+        got = made(given)
         if len(want) != len(got):
             raise Refused(f"it returned {len(want)} tensors and the recording has {len(got)}")
         for a, b in zip(want, got, strict=True):
@@ -274,16 +297,3 @@ class Recording:
             return [*map(_VERSION, self._watched), *map(Tensor.data_ptr, self._watched)]
         except RuntimeError:  # of an inference tensor, which has no version
             return [(t._version, t.data_ptr()) for t in self._watched if not t.is_inference()]
-
-
-def structure(module: Any) -> Any:
-    """A copy of a module over the same weights: while torch.export traces it, its parameters are others, and
-    threads that call the module itself shall not see them."""
-    if not isinstance(module, nn.Module):
-        return module
-    try:
-        return copy.deepcopy(module, {id(t): t for t in Contents.of(module).tensors()})
-    except Exception as error:
-        raise Refused(
-            f"a copy of the module, over its weights, cannot be made ({error})"
-        ) from error

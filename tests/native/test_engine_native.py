@@ -99,6 +99,27 @@ def test_adapters_take_turns():
 ADAPTERS = [("a", 0.1), ("b", -0.2)]
 
 
+def test_packed_weights_are_counted():
+    with Engine(small(), capacity=2, executor="native") as engine:
+        engine.submit("ddim", seed=1, condition=[1]).result(WAIT)
+        (served,) = engine._served.values()
+        (lane,) = served.lanes.values()
+        packed = served.first.executor.packed(lane.batch.stages.network)
+        assert packed > sum(t.nbytes for t in served.network.module.parameters()) // 2
+        assert engine.snapshot()["bytes"] == packed + lane.batch.bytes
+        engine._loop.ask(lane.batch.stages.forget)
+        assert not served.packed
+
+
+def test_packed_weights_make_room():
+    own = {"one": small(), "two": small(seed=1)}
+    with Engine(own, capacity=2, executor="native", max_bytes=1 << 21) as engine:
+        for name in own:
+            engine.submit("ddim", network=name, seed=1, condition=[1]).result(WAIT)
+        served = engine._of("one")
+        assert not served.packed
+
+
 def test_weights_that_had_to_go_come_back():
     own = {"one": small(), "two": small(seed=1)}
     with Engine(own, capacity=2, executor="native", dtype=torch.float32) as engine:
