@@ -9,13 +9,13 @@ from ..rows import Row
 
 # What a failure's last line begins with -> what it means.
 WHY = {
-    "AttributeError": "calls a method that only the class itself has",
-    "ValueError: step before set_timesteps": "makes a step before `set_timesteps`",
-    "ValueError: timestep=": "makes a step of a timestep that is not the run's",
-    "ValueError: the scheduler's configuration": "asks for what is not taken over",
-    "ValueError": "is refused otherwise",
+    "AttributeError": "call a method that only the class itself has",
+    "ValueError: step before set_timesteps": "make a step before `set_timesteps`",
+    "ValueError: timestep=": "make a step of a timestep that is not the run's",
+    "ValueError: the scheduler's configuration": "ask for what is not taken over",
+    "ValueError": "are refused otherwise",
 }
-OTHERS = "has another number"
+OTHERS = "have another number"
 
 
 def upstream() -> str:
