@@ -59,6 +59,8 @@ NATIVE = "native.csv"
 NETWORKS = "networks.csv"  # what becomes of small networks that are recorded
 PIPELINES = "pipelines.csv"  # pipelines of diffusers with the engine's loop
 SCHEDULERS = "schedulers.csv"  # how far diffusers' schedulers and `like` are apart
+UPSTREAM = "upstream.csv"  # diffusers' own tests of schedulers on EngineScheduler
+STEPS = "scheduler-steps.csv"  # the time of a step, beside that of diffusers' classes
 ABOUT = ("device", "threads", "torch", "commit", "date")
 GENIE_KEYS = ("quantity", "guidance", "contender", "grid", "calls", "value", *ABOUT)
 ENCODING_KEYS = ("solver", "refine", "data", "steps", "error", *ABOUT)
@@ -67,6 +69,11 @@ PROFILE_KEYS = (
 )  # fmt: skip
 SCHEDULER_KEYS = (
     "scheduler", "steps", "configuration", "asked", "outcome", "difference", "said",
+)  # fmt: skip
+UPSTREAM_KEYS = ("part", "of", "passed", "tests", "failed", "why", "diffusers")
+STEP_KEYS = (
+    "scheduler", "shape", "theirs_us", "ours_us", "theirs_median_us", "ours_median_us", "repeats", "others",
+    "diffusers", *ABOUT,
 )  # fmt: skip
 NETWORK_KEYS = ("network", "operations", "callbacks", "refused")
 SERVE_KEYS = (
@@ -108,6 +115,8 @@ COLUMNS = {
     NETWORKS: NETWORK_KEYS,
     PIPELINES: PIPELINE_KEYS,
     SCHEDULERS: SCHEDULER_KEYS,
+    UPSTREAM: UPSTREAM_KEYS,
+    STEPS: STEP_KEYS,
 }  # fmt: skip
 
 Row = dict[str, str | int | float | None]

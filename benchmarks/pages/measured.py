@@ -10,7 +10,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .blocks import encoding, front, genie, native, networks, ops, profile, runs, schedulers, serve
+from .blocks import (
+    encoding,
+    front,
+    genie,
+    native,
+    networks,
+    ops,
+    profile,
+    runs,
+    schedulers,
+    serve,
+    upstream,
+)  # fmt: skip
 from .rows import Lacking
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +36,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         native.native_runs,
         native.native_floor, native.native_memory, networks.networks,
         schedulers.schedulers, schedulers.schedulers_both, schedulers.schedulers_differ,
-        schedulers.schedulers_refused,
+        schedulers.schedulers_refused, upstream.upstream, upstream.scheduler_steps,
     )
 }  # fmt: skip
 

@@ -37,7 +37,7 @@ def test_three_lines():
 CLASSES = [
     "DDIM", "DDPM", "PNDM", "EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "DPMSolverMultistep",
     "DPMSolverSinglestep", "DEISMultistep", "UniPCMultistep", "FlowMatchEulerDiscrete",
-    "FlowMatchHeunDiscrete", "LCM", "EDMEuler", "EDMDPMSolverMultistep",
+    "FlowMatchHeunDiscrete", "EDMEuler", "EDMDPMSolverMultistep",
 ]  # fmt: skip
 
 
@@ -202,7 +202,7 @@ def test_a_step_out_of_order_is_refused_and_changes_nothing():
     ({"options": {"eta": 1.0}}, "options=.*none is named: give solver="),
     ({"use_karras_sigmas": True, "use_exponential_sigmas": True}, "use_karras_sigmas and use_exp"),
     ({"like": "PNDM"}, "of the class PNDM is not understood"),
-    ({"like": "TCDScheduler"}, "TCDScheduler is not understood"),
+    ({"like": "VQDiffusionScheduler"}, "VQDiffusionScheduler is not understood"),
     ({"of_a_later_release": 1}, "asks for of_a_later_release=1"),
     ({"seeds": [-1]}, "seeds=-1"),
     ({"seeds": 5}, "seeds=5: give a list"),

@@ -1,6 +1,6 @@
 """diffusers' own scheduler tests, pointed at EngineScheduler: how many pass, and why others do not.
 
-    python tests/adapters/upstream.py CHECKOUT
+    PYTHONPATH=. python tests/adapters/upstream.py CHECKOUT
 
 CHECKOUT is a clone of diffusers' repository, of which tests/schedulers is read; the package is the installed
 one. `common` are the tests that all its schedulers share, of every solver here; `class` are all tests of a
@@ -9,7 +9,6 @@ scheduler's own file, of what is the same as that scheduler. Writes benchmarks/r
 
 from __future__ import annotations
 
-import csv
 import importlib
 import io
 import re
@@ -20,11 +19,10 @@ from pathlib import Path
 
 import diffusers
 
+from benchmarks import results as kept
 from diffusion_engine import SOLVERS
 from diffusion_engine.adapters.diffusers import EngineScheduler
 
-ROOT = Path(__file__).resolve().parents[2]
-WRITTEN = ROOT / "benchmarks/results/upstream.csv"
 CONFIG = {"num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02}
 # What runs on no chain of timesteps, or needs a network of its own.
 OTHER = ("genie", "ddgan", "vdm", "ald", "dpdm_sde")
@@ -89,24 +87,23 @@ def main(checkout: str) -> None:
             if issubclass(kind, common) and kind.__module__ == module.__name__:
                 kind.scheduler_classes = (getattr(module, name),)
                 rows += [("class", name, *result) for result in results(kind)]
-    with WRITTEN.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("part", "of", "passed", "tests", "failed", "why"))
-        writer.writerows(counted(rows))
+    kept.replace(counted(rows), kept.UPSTREAM)
     for part in ("common", "class"):
         passed = sum(not why for p, _, _, why in rows if p == part)
         total = sum(p == part for p, *_ in rows)
         print(f"{part}: {passed} of {total} pass ({passed / total:.1%})")
 
 
-def counted(rows: list[tuple[str, str, str, str]]) -> list[tuple[object, ...]]:
+def counted(rows: list[tuple[str, str, str, str]]) -> list[kept.Row]:
     """A line for each solver or class, and one for each test of it that failed."""
-    made: list[tuple[object, ...]] = []
+    made: list[kept.Row] = []
+    empty: kept.Row = dict.fromkeys(kept.UPSTREAM_KEYS, "")
     for part, of in dict.fromkeys(row[:2] for row in rows):
         own = [row for row in rows if row[:2] == (part, of)]
         failed = [row for row in own if row[3]]
-        made.append((part, of, len(own) - len(failed), len(own), "", ""))
-        made += [(part, of, "", "", test, why) for _, _, test, why in failed]
+        about = empty | {"part": part, "of": of, "diffusers": kept.version("diffusers")}
+        made.append(about | {"passed": len(own) - len(failed), "tests": len(own)})
+        made += [about | {"failed": test, "why": why} for _, _, test, why in failed]
     return made
 
 

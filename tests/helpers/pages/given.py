@@ -19,6 +19,17 @@ class Half(torch.nn.Module):
         return 0.5 * x
 
 
+def pipeline() -> Any:
+    """A pipeline of diffusers that was never saved."""
+    from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
+
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    unet = UNet2DModel(8, block_out_channels=(8,), layers_per_block=1, norm_num_groups=8, **blocks)
+    pipe = DDIMPipeline(unet, DDIMScheduler())
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
 def denoiser(x: torch.Tensor, sigma: torch.Tensor, **more: Any) -> torch.Tensor:
     """Of data 1 and -1."""
     return (x / sigma.view(-1, *[1] * (x.ndim - 1)) ** 2).tanh()
@@ -35,6 +46,7 @@ GIVEN: dict[str, dict[str, Callable[[], Any]]] = {
     "README.md": {"module": Half},
     "docs/k-diffusion.md": DENOISED,
     "docs/comfyui.md": DENOISED | {"sigmas": lambda: torch.tensor([14.6, 2.0, 0.5, 0.0])},
+    "docs/diffusers.md": {"pipe": pipeline},
 }
 
 # page -> a file that it reads -> what writes it

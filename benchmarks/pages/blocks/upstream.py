@@ -1,0 +1,73 @@
+"""How EngineScheduler does in diffusers' own tests and beside its classes, from the rows of
+tests/adapters/upstream.py and benchmarks.runs.scheduler_steps."""
+
+from __future__ import annotations
+
+from ... import results
+from .. import rows
+from ..rows import Row
+
+# What a failure's last line begins with -> what it means.
+WHY = {
+    "AttributeError": "call a method that only the class itself has",
+    "ValueError: step before set_timesteps": "make a step before `set_timesteps`",
+    "ValueError: timestep=": "make a step of a timestep that is not the run's",
+    "ValueError: the scheduler's configuration": "ask for what is not taken over",
+    "ValueError": "are refused otherwise",
+}
+OTHERS = "have another number"
+
+
+def upstream() -> str:
+    """How many of diffusers' tests pass: those that all schedulers share, and those of each class."""
+    found = rows.committed(results.UPSTREAM)
+    common, own = (
+        [row for row in found if row["part"] == part and row["tests"]]
+        for part in ("common", "class")
+    )
+    body = [[f"`{row['of']}`", row["passed"], row["tests"]] for row in own]
+    table = rows.lines(["the file of", "pass", "of"], body)
+    failed = [row for row in found if row["part"] == "class" and row["failed"]]
+    kinds = [_why(row) for row in failed]
+    said = ", ".join(
+        f"{kinds.count(kind)} {kind}" for kind in (*WHY.values(), OTHERS) if kind in kinds
+    )
+    return "\n\n".join(
+        [
+            rows.prose(
+                f"Of the tests that all its schedulers share {_sum(common, 'passed')} of "
+                f"{_sum(common, 'tests')} pass, over {len(common)} solvers.",
+                f"Of those of the classes' own files {_sum(own, 'passed')} of {_sum(own, 'tests')} do, with "
+                f"the class's own solver: of the others, each a row of `benchmarks/results/upstream.csv`, "
+                f"{said}.",
+            ),
+            table,
+        ]
+    )
+
+
+def scheduler_steps() -> str:
+    """A step's time on the CPU beside that of diffusers' classes."""
+    found = rows.committed(results.STEPS)
+    shapes = list(dict.fromkeys(row["shape"] for row in found))
+    head = [
+        "us a step",
+        *(f"{shape}: {who}" for shape in shapes for who in ("diffusers", "here", "share")),
+    ]
+    body = []
+    for (name,), same in rows.grouped(found, "scheduler"):
+        cells = []
+        for row in same:
+            theirs, ours = float(row["theirs_us"]), float(row["ours_us"])
+            cells += [f"{theirs:.0f}", f"{ours:.0f}", f"{ours / theirs:.2f}"]
+        body.append([f"`{name}`", *cells])
+    command = "python -m benchmarks.runs.scheduler_steps"
+    return f"{rows.lines(head, body)}\n\n{rows.origin(*found, command=command)}"
+
+
+def _why(row: Row) -> str:
+    return next((said for start, said in WHY.items() if row["why"].startswith(start)), OTHERS)
+
+
+def _sum(found: list[Row], column: str) -> int:
+    return sum(int(row[column]) for row in found)
