@@ -46,12 +46,12 @@ class Net(torch.nn.Module):
 
 def class_of(name):
     """A scheduler class of diffusers."""
+    import diffusers
+
     if name == "DPMSolverSDEScheduler":  # its times need no torchsde, which its module imports
         sys.modules.setdefault("torchsde", types.ModuleType("torchsde"))
         module = importlib.import_module("diffusers.schedulers.scheduling_dpmsolver_sde")
         return getattr(module, name)
-    import diffusers
-
     return getattr(diffusers, name)
 
 

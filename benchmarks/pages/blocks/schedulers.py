@@ -23,10 +23,11 @@ def schedulers() -> str:
         body.append([f"`{name}`", *(str(n) if n else "" for n in counts), largest])
     total = [sum(row["outcome"] == outcome for row in found) for outcome in OUTCOMES]
     table = rows.lines(["scheduler", *OUTCOMES.values(), "largest difference"], body)
-    return (
-        f"{len(found)} configurations: {total[0]} are equal, {total[1]} in float64, {total[2]} differ, "
-        f"{total[3]} are refused here, and of {total[4]} diffusers has no result either.\n\n{table}"
+    said = (
+        f"Of {len(found)} configurations {total[0]} are equal, {total[1]} in float64, {total[2]} differ and "
+        f"{total[3]} are refused here; of {total[4]} diffusers has no result either.",
     )
+    return f"{rows.prose(*said)}\n\n{table}"
 
 
 def schedulers_both() -> str:

@@ -258,5 +258,6 @@ def ipndm(c: Fields, run: Run) -> Choice:
         "diffusers' first step, from alpha = 0, takes the estimate of x0 for 0 (published=True); "
         "published=False takes the network's"
     )
-    blind = run.published and run.points[run.begin].alpha == 0.0
-    return Choice("ipndm", {"start": "blind"} if blind else {}, (note,))
+    if run.points[run.begin].alpha > 0.0:
+        return Choice("ipndm")
+    return Choice("ipndm", {"start": "blind" if run.published else "euler"}, (note,))
