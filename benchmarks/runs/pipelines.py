@@ -70,7 +70,9 @@ def contenders(pipe: Any) -> dict[str, Any]:
     from diffusion_engine.adapters.diffusers import EngineScheduler
     from diffusion_engine.adapters.diffusers.pipelines import accelerate_pipeline
 
-    own = type(pipe)(**pipe.components | {"scheduler": EngineScheduler.from_config(pipe.scheduler.config)})
+    own = type(pipe)(
+        **pipe.components | {"scheduler": EngineScheduler.from_config(pipe.scheduler.config)}
+    )
     own.set_progress_bar_config(disable=True)
     return {
         "diffusers": pipe,

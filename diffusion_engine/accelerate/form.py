@@ -40,7 +40,9 @@ class Form:
     def parsed(cls, text: str) -> Form:
         """The form of a text. Raises ValueError where it is none."""
         if not _is_form(text):
-            raise ValueError(f"accelerate={text!r}: give True or False, or a form that a recipe names")
+            raise ValueError(
+                f"accelerate={text!r}: give True or False, or a form that a recipe names"
+            )
         name, _, tiles = text.partition("/")
         return cls(name, tiles)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from weakref import WeakKeyDictionary
 
-from .run import Run
+from .scheduler_run import Run
 
 # A mapping is never changed: who copied the context, as a task does, keeps the runs of that moment. A
 # scheduler that is gone takes its runs along.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...processes import Discrete, FlowMatching, GaussianProcess
-from .run import Run
+from .scheduler_run import Run
 
 # (alpha, sigma), numbers or [B, 1, ...] float32
 Law = tuple[Tensor | float, Tensor | float]

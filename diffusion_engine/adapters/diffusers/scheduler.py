@@ -23,7 +23,7 @@ from .course import Course
 from .current import begin, current
 from .like import Like, like
 from .noising import Noising
-from .run import AGAIN, Generators, Run
+from .scheduler_run import AGAIN, Generators, Run
 from .told import asked, class_of, levels, refuse_unknown, seeds_of
 
 OWN = ("solver", "options", "seeds", "like")
