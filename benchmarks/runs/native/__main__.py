@@ -22,7 +22,7 @@ from . import floor, memory, speed, worker
 from .cases import CASES, NETWORKS, Case
 from .contenders import CONTENDERS
 
-MEMORY, FLOOR = ("W1",), ("W1", "digits")
+MEMORY, FLOOR = ("W1", "digits"), ("W1", "digits")
 
 
 def main() -> None:
