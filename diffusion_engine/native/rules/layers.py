@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from .. import operations as ops
-from ..values import Value, channels_last, contiguous
+from ..values import Value, channels_last, contiguous, flat
 from .elementwise import mapped
 from .rows import floats, many, rows, sequence
+
+SCALES = ("scale_factors", "scales", "scales_h", "scales_w")  # as overloads of upsampling name them
 
 
 def convolution(low: Any, given: Any, target: Any) -> Any:
@@ -267,7 +269,9 @@ def upsample(low: Any, given: Any, target: Any) -> Any:
         return NotImplemented
     shape = tuple(low.meta(target, ((), vars(given))).shape)
     factors = [o / i for o, i in zip(shape[2:], x.shape[2:], strict=True)]
-    if any(f != int(f) for f in factors):
+    # Where factors are said the pixels are theirs: 2.1 times 6 pixels are 12, and other ones than of 2.
+    said = [f for f in flat([getattr(given, name, None) for name in SCALES]) if f is not None]
+    if any(f != int(f) for f in factors) or (said and said != factors):
         return NotImplemented
     lead = (1,) * (2 - len(factors))
     out = Value.new(shape, channels_last(shape))
