@@ -21,7 +21,8 @@ from ..networks.network import ScoreNetwork
 from ..networks.wrapper import unwrapped
 from .export import structure
 from .fitness import unfit
-from .lower import Refused
+from .lower import UNFIT, Refused
+from .memory import given_back
 from .packed import Known, Packed
 from .pools import Pools
 from .program import Alone, Program
@@ -168,6 +169,7 @@ class Recording:
             wanted = [
                 self._wanted(call) for call in calls
             ]  # what that takes is free before packing
+            given_back()
             made = self._built(recorded, self.pools.of(threads or self.pools.candidates(batch)[-1]))
             seconds = [
                 clocked(partial(self._compare, made, call, want))
@@ -197,15 +199,13 @@ class Recording:
     def _operations(self, batch: int) -> Recorded:
         try:
             return self._graph.at(batch, self.packed.joint, self.packed.folded)
-        except Refused:
-            raise
-        except Exception as error:
+        except UNFIT as error:
             raise Refused(f"its operations cannot be recorded ({error!r})") from error
 
     def _built(self, recorded: Recorded, pool: Any) -> Program:
         try:
             return Program(recorded, pool, self.packed.weights)
-        except Exception as error:  # a dtype, or an expression, that kernels do not have
+        except UNFIT as error:  # a dtype, or an expression, that kernels do not have
             raise Refused(f"its operations cannot be made natively ({error})") from error
 
     def _known(self, batch: int) -> int | None:
