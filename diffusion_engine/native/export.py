@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ..networks.contents import Contents
 from .lower import Refused
@@ -18,14 +18,14 @@ _tracing = Lock()  # torch.export has state of the process
 
 
 class Exported:
-    """A graph in which no tensor changes.
+    """A graph in which no tensor changes, without what torch.export knows of its tensors: megabytes.
 
     inputs     names of its placeholders for the call's tensors
     constants  what its other placeholders and attributes are
     """
 
     def __init__(self, program: Any) -> None:
-        self.program = program
+        self.graph: fx.Graph = program.graph
         self.inputs: list[str] = []
         self.constants: dict[str, Any] = {}
         for spec in program.graph_signature.input_specs:
@@ -33,11 +33,12 @@ class Exported:
                 self.inputs.append(spec.arg.name)
             else:
                 self.constants[spec.arg.name] = _constant(program, spec.target)
-        for node in program.graph.nodes:
+        self._sizes = [_sizes(program, name) for name in self.inputs]
+        for node in self.graph.nodes:
             if node.op == "get_attr":
                 name = str(node.target)
                 self.constants[name] = getattr(program.graph_module, name)
-        self._sizes = [_sizes(program, name) for name in self.inputs]
+            node.meta.clear()
 
     def takes(self, batch: int) -> bool:
         """Whether it is the graph of a batch of that size."""

@@ -20,6 +20,8 @@ SUMS = (
     "linear", "addmm", "mm", "bmm", "matmul", "conv1d", "conv2d", "conv3d", "layer_norm", "group_norm",
     "rms_norm", "softmax", "mean", "sum", "einsum",
 )  # fmt: skip
+# What torch, rules and kernels' parameters raise of shapes, dtypes and arguments that they do not take.
+UNFIT = (RuntimeError, ValueError, IndexError, TypeError, ZeroDivisionError)
 Folded = dict[tuple, tuple[Any, Any]]  # a call of constants -> (these, what it comes to)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
+import os
 from contextlib import suppress
 
 import torch
 from torch import Tensor
 
+_libc = ctypes.CDLL(None) if os.name == "posix" else None
 LARGE = 2 << 20  # bytes of a large page
 
 
@@ -25,3 +28,10 @@ def zeros(size: int) -> Tensor:
 def moved(tensor: Tensor) -> Tensor:
     """A copy in such memory."""
     return zeros(tensor.nbytes).view(tensor.dtype).view(tensor.shape).copy_(tensor)
+
+
+def given_back() -> None:
+    """Memory that is free and that the C library keeps for later goes back to the system."""
+    trim = getattr(_libc, "malloc_trim", None)  # of glibc
+    if trim is not None:
+        trim(0)

@@ -13,7 +13,7 @@ from ..executors.lru import Lru
 from .export import Exported, exported
 from .fuse import fused, needed
 from .joined import joined
-from .lower import Folded, Lowering, Refused
+from .lower import UNFIT, Folded, Lowering, Refused
 from .operations import Copy, Epilogue, Operation, Pad
 from .siblings import Joint, merged
 from .values import Value, contiguous
@@ -88,9 +88,7 @@ class Graph:
         if self._whole is not None and self._whole.takes(batch):
             try:
                 return self._recorded(self._whole, batch, joint, folded)
-            except Refused:
-                raise
-            except Exception:  # a shape that only other sizes have
+            except UNFIT:  # a shape that only other sizes have
                 pass
         return self._recorded(self._of(batch), batch, joint, folded)
 
@@ -110,7 +108,7 @@ class Graph:
             value = Value.new((batch, *shape), contiguous((batch, *shape)), dtype)
             given[name] = value
             values.append(value)
-        lowering = Lowering(graph.program.graph, given, folded)
+        lowering = Lowering(graph.graph, given, folded)
         with torch.no_grad():
             outputs = lowering.run()
         operations = fused(needed(lowering.operations, outputs), outputs)
@@ -126,7 +124,7 @@ class Graph:
     @property
     def text(self) -> str:
         """The graph and what it is called with, as text that is the same in another process."""
-        return f"{self._any.program.graph}{self.kinds}"
+        return f"{self._any.graph}{self.kinds}"
 
     def constants(self) -> list[Tensor]:
         """Tensors whose values the graph reads: parameters, buffers, and those of a function's closure."""

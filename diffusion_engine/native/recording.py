@@ -21,12 +21,12 @@ from ..networks.network import ScoreNetwork
 from ..networks.wrapper import unwrapped
 from .export import structure
 from .fitness import unfit
-from .lower import Folded, Refused
+from .lower import UNFIT, Refused
+from .memory import given_back
+from .packed import Known, Packed
 from .pools import Pools
 from .program import Alone, Program
 from .record import Graph, Recorded
-from .siblings import Joint
-from .weights import Weights
 
 WITHIN = 1e-4  # of the largest element of an output: what a recording may differ by from the module
 SCALES = (1.0, -0.5, 0.25)  # of the inputs that a recording is held against the module on
@@ -68,27 +68,6 @@ def taken_up(like: Inputs, tensors: list[Tensor]) -> Inputs:
     return x, label, condition, rest.pop(0) if like[3] is not None else None
 
 
-class Packed:
-    """Weights as they were, packed, and how they are known.
-
-    sums    checksums of the tensors that a recording watches
-    joint   those that several layers read as one
-    folded  what calls of constants came to
-    held    whether a program of them was held against the module
-    """
-
-    def __init__(self, sums: list[int]) -> None:
-        self.sums, self.weights = sums, Weights()
-        self.joint: Joint = {}
-        self.folded: Folded = {}
-        self.held = False
-
-    @property
-    def bytes(self) -> int:
-        joint = (t for made in self.joint.values() for t in made if t is not None)
-        return self.weights.bytes + sum(t.nbytes for t in joint)
-
-
 class Recording:
     """A network's graph and its packed weights. Raises Refused where it cannot be recorded.
 
@@ -115,9 +94,9 @@ class Recording:
         watched = {id(t): t for t in (*own, *self._graph.constants())}
         self._watched = [t for t in watched.values() if not t.is_meta]
         self._versions = self._now()
-        self.packed = Packed(checksums(self._watched))
+        self.packed = Packed(self._known_by())
         self._kept: Lru[tuple, Packed] = Lru(BEFORE)
-        self.choices = Kept("threads", [self._graph.text, self.packed.sums], is_count)
+        self.choices = Kept("threads", [self._graph.text, self.packed.known[0]], is_count)
         self.sizes: dict[int, int] = {}
         self.threads: dict[int, int] = {}
         self.times: dict[int, dict[int, float]] = {}
@@ -142,17 +121,19 @@ class Recording:
             self._versions = self._now()
             # On the threads of the calls that follow: OpenMP's would spin beside them for a while.
             pool = self.pools.of(max(self.threads.values(), default=1))
-            sums = checksums(self._watched, pool)
-            if sums == self.packed.sums:
+            known, before = self._known_by(pool), self.packed
+            if known == before.known:
                 return
-            before, key = self.packed, tuple(sums)
-            self.packed = self._kept.take(key) or Packed(sums)
-            self._kept.put(tuple(before.sums), before, before.bytes)
+            self.packed = self._kept.take(known) or Packed(known)
+            self._kept.put(before.known, before, before.bytes)
 
     def release(self) -> None:
         """Lets go of packed weights, which the next program packs anew."""
         with self.lock:
-            self.packed, self._kept = Packed(self.packed.sums), Lru(BEFORE)
+            self.packed, self._kept = Packed(self.packed.known), Lru(BEFORE)
+
+    def _known_by(self, pool: Any = None) -> Known:
+        return tuple(checksums(self._watched, pool)), tuple(map(Tensor.data_ptr, self._watched))
 
     @property
     def exact(self) -> bool:
@@ -188,6 +169,7 @@ class Recording:
             wanted = [
                 self._wanted(call) for call in calls
             ]  # what that takes is free before packing
+            given_back()
             made = self._built(recorded, self.pools.of(threads or self.pools.candidates(batch)[-1]))
             seconds = [
                 clocked(partial(self._compare, made, call, want))
@@ -217,15 +199,13 @@ class Recording:
     def _operations(self, batch: int) -> Recorded:
         try:
             return self._graph.at(batch, self.packed.joint, self.packed.folded)
-        except Refused:
-            raise
-        except Exception as error:
+        except UNFIT as error:
             raise Refused(f"its operations cannot be recorded ({error!r})") from error
 
     def _built(self, recorded: Recorded, pool: Any) -> Program:
         try:
             return Program(recorded, pool, self.packed.weights)
-        except Exception as error:  # a dtype, or an expression, that kernels do not have
+        except UNFIT as error:  # a dtype, or an expression, that kernels do not have
             raise Refused(f"its operations cannot be made natively ({error})") from error
 
     def _known(self, batch: int) -> int | None:

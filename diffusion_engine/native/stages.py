@@ -16,8 +16,9 @@ from ..executors.stages import Stages
 from ..networks.network import ScoreNetwork
 
 if TYPE_CHECKING:
+    from .packed import Packed
     from .program import Program
-    from .recording import Packed, Recording
+    from .recording import Recording
 
 
 class Owner(Protocol):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..backends.native import module
 from ..ops.conv3x3 import PANEL, pack
-from .memory import moved, zeros
+from .memory import given_back, moved, zeros
 
 _cpu: Any = module("_cpu")  # where it is missing nothing is recorded
 
@@ -51,7 +51,13 @@ class Weights:
 
     def winograd(self, weight: Tensor, tile: int) -> Tensor:
         """[out, in, 3, 3], transformed for tiles of so many pixels."""
-        return self._made(weight, ("winograd", tile), lambda given: moved(pack(given, tile)))
+
+        def transformed(given: Tensor) -> Tensor:
+            packed = moved(pack(given, tile))
+            given_back()  # what came before it was as large
+            return packed
+
+        return self._made(weight, ("winograd", tile), transformed)
 
     def panels(self, weight: Tensor) -> Tensor:
         """[out, in, 3, 3] as [panel, in, 9, PANEL], which Winograd's kernel transforms itself."""

@@ -361,9 +361,14 @@ def test_requests_under_load(executor, batch):
     check_load(executor, batch, requests=150, steps=12, digits=8)
 
 
+@pytest.mark.usefixtures("small_chunks")
+def test_recorded_requests_under_load():
+    check_load("native", "bucket", requests=60, steps=8, digits=6)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("batch", ["bucket", "fixed"])
 @pytest.mark.usefixtures("small_chunks")
-def test_two_thousand_requests_of_each_network_under_load(executor, batch):
-    check_load(executor, batch, requests=4000, steps=50, digits=2000)
+def test_two_thousand_requests_of_each_network_under_load(any_executor, batch):
+    check_load(any_executor, batch, requests=4000, steps=50, digits=2000)

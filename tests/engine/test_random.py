@@ -19,9 +19,11 @@ from torch import nn
 
 from diffusion_engine import Decoder, Sampler
 from diffusion_engine.engine import Cancelled, DeadlineMissed, Engine, EngineClosed, NonFinite
+from diffusion_engine.native import Native
 
 __all__ = ["launches_are_recorded"]
-EXECUTORS = {"eager": lambda: "eager", "recorder": taping}
+EXECUTORS = {"eager": lambda: "eager", "recorder": taping, "native": Native}
+REQUESTS = {"eager": 25, "recorder": 25, "native": 15}  # of each thread
 SOLVERS = ("ddim", "heun", "dpmpp_2m", "ddpm", "dpmpp_2m_sde")
 STOCHASTIC = ("ddpm", "dpmpp_2m_sde")
 POISON, NAN = 8, 7
@@ -42,25 +44,32 @@ def threads_change_places_often():
 class Gained(nn.Module):
     """A function of x, label and y, with a weight."""
 
-    def __init__(self, of):
+    def __init__(self, of, gain=1.0):
         super().__init__()
         self.of = lambda *given: of(*given)  # shared by copies
-        self.gain = nn.Parameter(torch.ones(1))
+        self.gain = nn.Parameter(torch.tensor([gain]))
 
     def forward(self, x, label, y):
         return self.of(x, label, y) * self.gain
 
 
-def louder(x, label, y):
-    """The same with the weights of the adapter."""
-    return plain(x, label, y) * 1.25
+@cache
+def network_of(adapter):
+    """What the engine runs, with the weights of the adapter."""
+    return CONDITIONAL.with_module(Gained(plain, 1.0 if adapter is None else 1.25))
 
 
 @cache
-def made_by(solver, steps, adapter=None):
+def alone_by(name):
+    """The executor that makes requests alone."""
+    return Native() if name == "native" else "eager"
+
+
+@cache
+def made_by(solver, steps, adapter, name):
     """What makes a request alone."""
-    network = CONDITIONAL if adapter is None else CONDITIONAL.with_module(louder)
-    return Sampler(network, solver, steps, decoder=DECODER)
+    executor = alone_by(name)
+    return Sampler(network_of(adapter), solver, steps, decoder=DECODER, executor=executor)
 
 
 def normals(*shape):
@@ -132,8 +141,11 @@ async def awaited(handle):
     return await handle
 
 
-def check(found, solver, steps, request, spoilt):
-    """Whether a request ended as it had to."""
+def check(found, solver, steps, request, spoilt, name="eager"):
+    """Whether a request ended as it had to.
+
+    name  of the executor
+    """
     if isinstance(found, Cancelled):
         return True
     labels, noise = set(request["condition"]), request.get("noise")
@@ -141,7 +153,8 @@ def check(found, solver, steps, request, spoilt):
     if isinstance(found, Exception) or fails:
         return bool(fails) and isinstance(found, (Poisoned, NonFinite))
     own = {name: value for name, value in request.items() if name != "adapter"}
-    check_same(found, made_by(solver, steps, request.get("adapter")).sample(**own), request)
+    made = made_by(solver, steps, request.get("adapter"), name).sample(**own)
+    check_same(found, made, request)
     return True
 
 
@@ -208,10 +221,10 @@ def test_any_order(name, batch):
         network.nan.add(NAN)
     how = {"batch": batch, "executor": EXECUTORS[name]()}
     with serving(network.run if spoilt else plain, **how) as engine:
-        threads, kept = storm(engine, 25, spoilt)
+        threads, kept = storm(engine, REQUESTS[name], spoilt)
         ended(threads)
     found = engine.snapshot()  # of an engine that has seen the last cancel
-    assert not [one for one in chain(*kept) if not check(*one, spoilt)]
+    assert not [one for one in chain(*kept) if not check(*one, spoilt, name)]
     assert found["submitted"] == found["done"] + found["failed"] + found["cancelled"]
     assert (found["occupied"], found["queued"], found["running"]) == (0, 0, 0)
 

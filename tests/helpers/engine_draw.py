@@ -23,13 +23,19 @@ class Draw:
     networks   by name and adapter: what a request runs on
     steps      at most
     decoder    of the engine
+    executor   that makes a request alone
     """
 
-    def __init__(self, rng, networks, steps, decoder=None):
+    def __init__(self, rng, networks, steps, decoder=None, executor="eager"):
         self.rng, self.networks, self.steps = rng, networks, steps
         self._sampler = lru_cache(64)(
             lambda of, solver, steps: Sampler(
-                networks[of], solver, steps, decoder=decoder, **OPTIONS.get(solver, {})
+                networks[of],
+                solver,
+                steps,
+                decoder=decoder,
+                executor=executor,
+                **OPTIONS.get(solver, {}),
             )
         )
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from diffusion_engine import Decoder, Sampler, zoo
 from diffusion_engine.engine import Engine
+from diffusion_engine.native import Native
 
 WAIT = 1800
 # Tensors that a recipe does not hold, and what is recorded.
@@ -42,7 +43,7 @@ def decoded(z):
 
 def check_load(executor, batch, requests, steps, digits, capacity=3, seed=0):
     """Each result of `requests` is bit for bit that of its recipe, made without the others; where the network
-    is batch invariant, that of a plain sampler.
+    is batch invariant, that of a plain sampler. A recorded network is, whatever it is.
 
     steps    at most
     digits   how many go to the digits network, the others to one that is batch invariant
@@ -51,7 +52,9 @@ def check_load(executor, batch, requests, steps, digits, capacity=3, seed=0):
     runs = {(name, None): own for name, own in networks.items()}
     runs |= {(name, "lora"): merged(networks[name], ADAPTERS[name]["lora"]) for name in networks}
     decoder = Decoder(decoded, scale_factor=2.0)
-    draw = Draw(random.Random(seed), runs, steps, decoder)
+    recorded = executor == "native"
+    by = Native() if recorded else "eager"  # each request alone
+    draw = Draw(random.Random(seed), runs, steps, decoder, by)
     asked = random_requests(draw, requests, digits)
     ended = []
     how = {"batch": batch, "executor": executor, "decoder": decoder, "adapters": ADAPTERS}
@@ -73,10 +76,13 @@ def check_load(executor, batch, requests, steps, digits, capacity=3, seed=0):
     assert {about["network"] for about, _ in done} == set(networks)
     assert {kind for about, _ in done for kind in kinds(about)} == KINDS.keys()
     for about, one in done:
-        recipe, exact = one.recipe, about["network"] == "exact"
-        if batch == "fixed":
+        recipe, exact = one.recipe, recorded or about["network"] == "exact"
+        assert (recipe["network_form"] is not None) == recorded
+        if batch == "fixed" and not recorded:
             assert recipe["bucket"] >= 2 * capacity and recipe["calls"] is None
-        elif exact and one.samples.shape[0] <= capacity:  # more were never tried in one call
+        elif recorded or (
+            exact and len(one.samples) <= capacity
+        ):  # more were never tried in one call
             assert recipe["bucket"] is recipe["calls"] is None
         if exact:
             again = draw.sampler(about).sample(**alone(about))

@@ -84,6 +84,20 @@ def test_weights_that_come_back_are_packed_still(sampler):
     assert torch.equal(close(sampler), before)
 
 
+@pytest.mark.parametrize("between", [True, False])
+def test_weights_that_come_back_elsewhere(sampler, between):
+    """What is read where it lies is read where it lies now."""
+    bias = sampler.network.module.first.bias
+    before, own, memory = close(sampler), bias.detach().clone(), bias.data
+    if between:
+        memory.mul_(3.0)
+        assert not torch.equal(close(sampler), before)
+    bias.data = own
+    assert torch.equal(close(sampler), before)
+    memory.fill_(9.0)
+    assert torch.equal(close(sampler), before)
+
+
 def test_samples_are_those_of_any_batch(sampler):
     made = sampler.sample(5, seed=1, condition=[0, 1, 0, 1, 1], guidance=2.0)
     for size in (1, 2, 3):

@@ -105,6 +105,10 @@ CASES = {
         x.repeat_interleave(3, dim=0), x.repeat_interleave(2, dim=-1), F.pixel_shuffle(x, 2),
         F.pixel_unshuffle(x, 2), torch.concat([x, x * 2.0], dim=1), torch.stack([x, -x], dim=-1).flatten(-2),
     ), ()),
+    "upsampling": ((3, 4, 6), lambda t, x: (
+        F.interpolate(x, scale_factor=2.0), F.interpolate(x, scale_factor=(3.0, 1.0)),
+        F.interpolate(x, size=(12, 6)), F.interpolate(x[:, 0], scale_factor=3.0),
+    ), ()),
     "parts apart": ((5, 6), lambda t, x: (
         torch.stack([F.linear(x, t.w0), F.linear(x, t.w1)], dim=-1),
         torch.cat([F.linear(x, t.w0).unflatten(-1, (2, 4)), F.linear(x, t.w1).unflatten(-1, (2, 4))], dim=1),
@@ -126,6 +130,26 @@ def test_a_rule_computes_the_same(name):
         program = Program(recorded, _cpu.Pool(1), packed)
         assert not program.called
         assert_near(program(given), wanted)
+
+
+RESIZED = {
+    "one and a half": lambda x: F.interpolate(x, scale_factor=1.5),
+    "a size": lambda x: F.interpolate(x, size=(5, 9)),
+    "more than three times": lambda x: F.interpolate(
+        x[..., :3], scale_factor=3.3
+    ),  # 3 pixels are 9
+    "more than twice": lambda x: F.interpolate(x.flatten(1, 2), scale_factor=2.1),  # 6 are 12
+    "less": lambda x: F.interpolate(x, scale_factor=0.5),
+    "another rule": lambda x: F.interpolate(x, scale_factor=2.0, mode="nearest-exact"),
+}
+
+
+@pytest.mark.parametrize("name", RESIZED)
+def test_pictures_that_grow_by_no_whole_factor_are_made_by_torch(name):
+    module, given = Function(lambda t, x: RESIZED[name](x)), [x_of(3, (2, 3, 6))]
+    program = Program(Graph(module, [x_of(2, (2, 3, 6))]).at(3, {}, {}), _cpu.Pool(1), Weights())
+    assert torch.equal(program(given)[0], module(given)[0])
+    assert len(program.called) == 1
 
 
 def test_a_mask_that_holds_or_not():

@@ -1,4 +1,4 @@
-"""Convolutions as those of pictures: transposed ones, whose phases are plain ones, and those of volumes."""
+"""Convolutions as those of pictures: signals, transposed ones, whose phases are plain ones, and volumes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,45 @@ from torch import Tensor
 
 from .. import operations as ops
 from ..values import Value, channels_last, contiguous
-from .layers import convolution
-from .rows import floats, many, rows
+from .rows import layer, many, pair, rows
 
 
-def of_pictures(low: Any, given: Any, target: Any) -> Any:
+def any_of_them(low: Any, given: Any, target: Any) -> Any:
     """`convolution`, which any of them is where torch has taken layers apart."""
-    if getattr(given, "transposed", False):
+    if given.transposed:
         return transposed(low, given, target)
-    return (
-        volume(low, given, target)
-        if len(given.input.shape) == 5
-        else convolution(low, given, target)
+    rule = volume if len(given.input.shape) == 5 else convolution
+    return rule(low, given, target)
+
+
+def convolution(low: Any, given: Any, target: Any) -> Any:
+    """Of signals and pictures, with zeros around; its weight is a constant."""
+    x, weight, bias = given.input, given.weight, given.bias
+    spatial = len(x.shape) - 2
+    if not layer(x, weight, bias) or spatial not in (1, 2) or isinstance(given.padding, str):
+        return NotImplemented
+    lead = (1,) * (2 - spatial)
+    stride, dilation = (pair(v, spatial, 1) for v in (given.stride, given.dilation))
+    padding = pair(given.padding, spatial, 0)
+    kernel = weight.reshape(*weight.shape[:2], *lead, *weight.shape[2:])
+    size = (*lead, *x.shape[2:])
+    out_size = _size(size, kernel.shape[2:], stride, padding, dilation)
+    shape = (x.shape[0], weight.shape[0], *out_size[2 - spatial :])
+    out = Value.new(shape, channels_last(shape))
+    low.emit(
+        ops.Conv(
+            rows(low, out), rows(low, x), kernel, size, out_size, stride, padding, dilation, given.groups,
+            epilogue=ops.Epilogue(bias),
+        )
+    )  # fmt: skip
+    return out
+
+
+def _size(size: Any, taps: Any, stride: Any, padding: Any, dilation: Any) -> tuple[int, ...]:
+    """Of what a convolution makes."""
+    return tuple(
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(size, taps, stride, padding, dilation, strict=True)
     )
 
 
@@ -27,20 +54,12 @@ def transposed(low: Any, given: Any, target: Any) -> Any:
     """Each of stride x stride phases of the result is a convolution with every stride-th tap."""
     x, weight, bias = given.input, given.weight, given.bias
     spatial = len(x.shape) - 2
-    if (
-        not floats(x)
-        or isinstance(weight, Value)
-        or isinstance(bias, Value)
-        or spatial not in (1, 2)
-    ):
+    if not layer(x, weight, bias) or spatial not in (1, 2):
         return NotImplemented
     if set(many(given.dilation, spatial)) != {1}:
         return NotImplemented
-    lead = (1,) * (2 - spatial)
-    stride, padding, extra = (
-        (*((fill,) if spatial == 1 else ()), *many(v, spatial))
-        for v, fill in ((given.stride, 1), (given.padding, 0), (given.output_padding, 0))
-    )
+    lead, stride = (1,) * (2 - spatial), pair(given.stride, spatial, 1)
+    padding, extra = (pair(v, spatial, 0) for v in (given.padding, given.output_padding))
     kernel = low.derived(
         f"transposed in {given.groups}", weight, lambda w: _turned(w, given.groups, lead)
     )
@@ -123,20 +142,13 @@ def _one_phase(
 def volume(low: Any, given: Any, target: Any) -> Any:
     """Of [B, C, T, H, W]: a convolution of pictures whose channels are those of all frames that it reads."""
     x, weight, bias = given.input, given.weight, given.bias
-    if not floats(x) or isinstance(weight, Value) or isinstance(bias, Value):
-        return NotImplemented
-    if isinstance(given.padding, str) or getattr(given, "transposed", False):
+    if not layer(x, weight, bias) or isinstance(given.padding, str):
         return NotImplemented
     stride, padding, dilation = (many(v, 3) for v in (given.stride, given.padding, given.dilation))
     taps = weight.shape[2]
     if taps > 1 and given.groups > 1:
         return NotImplemented
-    out_size = [
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, p, d, k, s in zip(
-            x.shape[2:], padding, dilation, weight.shape[2:], stride, strict=True
-        )
-    ]
+    out_size = _size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
     batch, frames = x.shape[0], out_size[0]
     plain = taps == 1 and padding[0] == 0 and stride[0] == 1
     source = x if plain else _frames(low, x, frames, taps, stride[0], padding[0], dilation[0])
@@ -145,7 +157,7 @@ def volume(low: Any, given: Any, target: Any) -> Any:
     out = Value.new(shape, channels_last(shape))
     low.emit(
         ops.Conv(
-            _pictures(low, out), _pictures(low, source), kernel, tuple(x.shape[3:]), tuple(out_size[1:]),
+            _pictures(low, out), _pictures(low, source), kernel, tuple(x.shape[3:]), out_size[1:],
             stride[1:], padding[1:], dilation[1:], given.groups, epilogue=ops.Epilogue(bias),
         )
     )  # fmt: skip

@@ -9,57 +9,16 @@ import torch
 from torch import Tensor
 
 from .. import operations as ops
-from ..values import Value, channels_last, contiguous
+from ..values import Value, channels_last, contiguous, flat
 from .elementwise import mapped
-from .rows import floats, many, rows, sequence
+from .rows import floats, layer, many, rows, sequence
 
-
-def convolution(low: Any, given: Any, target: Any) -> Any:
-    """Of signals and pictures, with zeros around; its weight is a constant."""
-    x, weight, bias = given.input, given.weight, given.bias
-    spatial = len(x.shape) - 2
-    if (
-        not floats(x)
-        or isinstance(weight, Value)
-        or isinstance(bias, Value)
-        or spatial not in (1, 2)
-    ):
-        return NotImplemented
-    if getattr(given, "transposed", False) or isinstance(given.padding, str):
-        return NotImplemented
-    lead = (1,) * (2 - spatial)
-    stride, padding, dilation = (
-        (*(() if spatial == 2 else (fill,)), *(many(v, spatial)))
-        for v, fill in ((given.stride, 1), (given.padding, 0), (given.dilation, 1))
-    )
-    kernel = weight.reshape(*weight.shape[:2], *lead, *weight.shape[2:])
-    size = (*lead, *x.shape[2:])
-    out_size = tuple(
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, p, d, k, s in zip(size, padding, dilation, kernel.shape[2:], stride, strict=True)
-    )
-    shape = (x.shape[0], weight.shape[0], *out_size[2 - spatial :])
-    out = Value.new(shape, channels_last(shape))
-    low.emit(
-        ops.Conv(
-            rows(low, out),
-            rows(low, x),
-            kernel,
-            size,
-            out_size,
-            stride,
-            padding,
-            dilation,
-            given.groups,
-            epilogue=ops.Epilogue(bias),
-        )
-    )
-    return out
+SCALES = ("scale_factors", "scales", "scales_h", "scales_w")  # as overloads of upsampling name them
 
 
 def linear(low: Any, given: Any, target: Any) -> Any:
     x, weight, bias = given.input, given.weight, given.bias
-    if not floats(x) or isinstance(weight, Value) or isinstance(bias, Value):
+    if not layer(x, weight, bias):
         return NotImplemented
     shape = (*x.shape[:-1], weight.shape[0])
     out = low.new(shape)
@@ -70,7 +29,7 @@ def linear(low: Any, given: Any, target: Any) -> Any:
 def addmm(low: Any, given: Any, target: Any) -> Any:
     """bias + x weight^T, as a linear layer taken apart has it."""
     x, weight, bias = given.mat1, given.mat2, given.self
-    if not floats(x) or isinstance(weight, Value) or isinstance(bias, Value) or bias.ndim != 1:
+    if not layer(x, weight, bias) or bias.ndim != 1:
         return NotImplemented
     if (given.alpha, given.beta) != (1, 1):
         return NotImplemented
@@ -88,7 +47,7 @@ def matmul(low: Any, given: Any, target: Any) -> Any:
         return NotImplemented
     if len(a.shape) != len(b.shape) or len(a.shape) < 3 or a.shape[:-2] != b.shape[:-2]:
         return NotImplemented
-    return _product(low, a, b, 1.0)
+    return product(low, a, b, 1.0)
 
 
 def baddbmm(low: Any, given: Any, target: Any) -> Any:
@@ -96,10 +55,10 @@ def baddbmm(low: Any, given: Any, target: Any) -> Any:
     a, b = given.batch1, given.batch2
     if given.beta != 0 or not (isinstance(a, Value) and isinstance(b, Value) and floats(a, b)):
         return NotImplemented
-    return _product(low, a, b, float(given.alpha))
+    return product(low, a, b, float(given.alpha))
 
 
-def _product(low: Any, a: Value, b: Value, alpha: float) -> Value:
+def product(low: Any, a: Value, b: Value, alpha: float) -> Value:
     out = low.new((*a.shape[:-1], b.shape[-1]))
     a = a if a.strides[-1] == 1 or a.shape[-1] == 1 else low.copied(a)
     b = b if 1 in b.strides[-2:] else low.copied(b)
@@ -123,7 +82,7 @@ def _heads(low: Any, value: Value) -> Value:
 
 def group_norm(low: Any, given: Any, target: Any) -> Any:
     x, weight, bias = given.input, given.weight, given.bias
-    if not floats(x) or isinstance(weight, Value) or isinstance(bias, Value):
+    if not layer(x, weight, bias):
         return NotImplemented
     out = Value.new(x.shape, channels_last(x.shape))
     made = ops.GroupNorm(rows(low, out), rows(low, x), given.num_groups, given.eps, weight, bias)
@@ -148,7 +107,7 @@ def rms_norm(low: Any, given: Any, target: Any) -> Any:
 
 def _layer_norm(low: Any, given: Any, bias: Any, rms: bool) -> Any:
     x, weight = given.input, given.weight
-    if not floats(x) or isinstance(weight, Value) or isinstance(bias, Value):
+    if not layer(x, weight, bias):
         return NotImplemented
     if len(given.normalized_shape) != 1:
         return NotImplemented
@@ -206,41 +165,6 @@ def _added(low: Any, mask: Value | Tensor) -> Value | Tensor:
     return low.derived("added", mask, lambda m: torch.zeros(m.shape).masked_fill(~m, -math.inf))  # type: ignore[no-any-return]
 
 
-def reduce(low: Any, given: Any, target: Any) -> Any:
-    """Over the last dimension, or over all pixels."""
-    x, mean = given.self, "mean" in target._schema.name
-    dims = getattr(given, "dim", None)
-    if dims is None or not floats(x) or given.dtype not in (None, torch.float32):
-        return NotImplemented
-    n = len(x.shape)
-    dims = sorted(d % n for d in dims)
-    if dims == [n - 1] and n > 1:
-        out = low.new((*x.shape[:-1], 1))
-        low.emit(ops.Reduce(sequence(low, out), sequence(low, x), 2, mean))
-    elif n > 2 and dims == list(range(2, n)):
-        out = Value.new(
-            (*x.shape[:2], *(1,) * (n - 2)), channels_last((*x.shape[:2], *(1,) * (n - 2)))
-        )
-        low.emit(ops.Reduce(rows(low, out), rows(low, x), 1, mean))
-    else:
-        return NotImplemented
-    return out if given.keepdim else out.view(_squeezed(out.meta, dims))
-
-
-def _squeezed(meta: Tensor, dims: list[int]) -> Tensor:
-    return meta.squeeze(dims)
-
-
-def global_pool(low: Any, given: Any, target: Any) -> Any:
-    if many(given.output_size, 2) != (1, 1) or not floats(given.self):
-        return NotImplemented
-    x = given.self
-    shape = (*x.shape[:2], 1, 1)
-    out = Value.new(shape, channels_last(shape))
-    low.emit(ops.Reduce(rows(low, out), rows(low, x), 1, True))
-    return out
-
-
 def pool(low: Any, given: Any, target: Any) -> Any:
     x = given.self
     window = many(given.kernel_size, 2)
@@ -267,7 +191,9 @@ def upsample(low: Any, given: Any, target: Any) -> Any:
         return NotImplemented
     shape = tuple(low.meta(target, ((), vars(given))).shape)
     factors = [o / i for o, i in zip(shape[2:], x.shape[2:], strict=True)]
-    if any(f != int(f) for f in factors):
+    # Where factors are said the pixels are theirs: 2.1 times 6 pixels are 12, and other ones than of 2.
+    said = [f for f in flat([getattr(given, name, None) for name in SCALES]) if f is not None]
+    if any(f != int(f) for f in factors) or (said and said != factors):
         return NotImplemented
     lead = (1,) * (2 - len(factors))
     out = Value.new(shape, channels_last(shape))

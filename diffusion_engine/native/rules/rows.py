@@ -44,7 +44,17 @@ def floats(*values: Any) -> bool:
     return all(isinstance(v, Value) and v.dtype == torch.float32 for v in values)
 
 
+def layer(x: Any, *constants: Any) -> bool:
+    """Whether a layer reads a value in float32, and its weights are constants."""
+    return floats(x) and not any(isinstance(given, Value) for given in constants)
+
+
 def many(given: Any, count: int) -> tuple[int, ...]:
     """A number for each dimension."""
     numbers = [given] if isinstance(given, int) else list(given)
     return tuple(numbers * count if len(numbers) == 1 else numbers)
+
+
+def pair(given: Any, spatial: int, fill: int) -> tuple[int, ...]:
+    """A number for each dimension of a picture; a signal is one of a single line, whose number is `fill`."""
+    return (fill,) * (2 - spatial) + many(given, spatial)

@@ -7,29 +7,43 @@ from typing import Any
 import torch
 
 from .. import operations as ops
-from ..values import Value, contiguous
+from ..values import Value, channels_last, contiguous
 from .elementwise import mapped
-from .layers import _product, reduce
-from .rows import floats, sequence
+from .layers import product
+from .rows import floats, many, rows, sequence
 
 
 def total(low: Any, given: Any, target: Any) -> Any:
-    """Over any dimensions of a sample: a copy where those do not lie together."""
-    x, dims = given.self, getattr(given, "dim", None)
-    made = reduce(low, given, target)
-    if (
-        made is not NotImplemented
-        or not floats(x)
-        or getattr(given, "dtype", None) not in (None, torch.float32)
-    ):
-        return made
-    n = len(x.shape)
+    """Over the last dimension, over all pixels, or over any of a sample: a copy where those do not lie
+    together."""
+    x, dims, mean = given.self, getattr(given, "dim", None), "mean" in target._schema.name
+    if not floats(x) or getattr(given, "dtype", None) not in (None, torch.float32):
+        return NotImplemented
+    n, keep = len(x.shape), bool(getattr(given, "keepdim", False))
     dims = sorted(d % n for d in ([dims] if isinstance(dims, int) else dims or range(n)))
     if len(dims) == n:
         return NotImplemented
-    return _over(
-        low, x, dims, bool(getattr(given, "keepdim", False)), "mean" in target._schema.name
-    )
+    if dims == [n - 1]:
+        out = low.new((*x.shape[:-1], 1))
+        low.emit(ops.Reduce(sequence(low, out), sequence(low, x), 2, mean))
+    elif dims == list(range(2, n)):
+        out = _over_pixels(low, x, mean)
+    else:
+        return _over(low, x, dims, keep, mean)
+    return out if keep else out.view(out.meta.squeeze(dims))
+
+
+def global_pool(low: Any, given: Any, target: Any) -> Any:
+    if many(given.output_size, 2) != (1, 1) or not floats(given.self):
+        return NotImplemented
+    return _over_pixels(low, given.self, True)
+
+
+def _over_pixels(low: Any, x: Value, mean: bool) -> Value:
+    shape = (*x.shape[:2], *(1,) * (len(x.shape) - 2))
+    out = Value.new(shape, channels_last(shape))
+    low.emit(ops.Reduce(rows(low, out), rows(low, x), 1, mean))
+    return out
 
 
 def _over(low: Any, x: Value, dims: list[int], keep: bool, mean: bool) -> Any:
@@ -105,7 +119,7 @@ def _contracted(low: Any, tensors: list[Value], letters: list[str], out: str) ->
     sizes = dict(zip(first + second, (*a.shape, *b.shape), strict=True))
     left = _laid(low, a, first, [batch, rows, inner])
     right = _laid(low, b, second, [batch, inner, columns])
-    made = _product(low, left, right, 1.0)
+    made = product(low, left, right, 1.0)
     order = [*batch, *rows, *columns]
     whole = made.view(made.meta.view([sizes[c] for c in order]))
     return whole.view(whole.meta.permute([order.index(c) for c in out]))

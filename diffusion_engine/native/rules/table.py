@@ -10,8 +10,8 @@ from . import complexes, convolutions, elementwise, layers, memory, sums, views
 Rule = Callable[..., Any]
 
 RULES: dict[str, Rule] = {
-    **{name: layers.convolution for name in ("conv1d", "conv2d")},
-    "convolution": convolutions.of_pictures,
+    **{name: convolutions.convolution for name in ("conv1d", "conv2d")},
+    "convolution": convolutions.any_of_them,
     "conv3d": convolutions.volume,
     **{name: convolutions.transposed for name in ("conv_transpose1d", "conv_transpose2d")},
     "linear": layers.linear,
@@ -27,7 +27,7 @@ RULES: dict[str, Rule] = {
     **{name: sums.total for name in ("mean", "sum")},
     "linalg_vector_norm": sums.vector_norm,
     "einsum": sums.einsum,
-    "adaptive_avg_pool2d": layers.global_pool,
+    "adaptive_avg_pool2d": sums.global_pool,
     **{name: layers.pool for name in ("avg_pool2d", "max_pool2d")},
     **{name: layers.upsample for name in ("upsample_nearest1d", "upsample_nearest2d")},
     "embedding": layers.embedding,

@@ -1,0 +1,31 @@
+"""`Packed`: a network's weights as programs read them."""
+
+from __future__ import annotations
+
+from .lower import Folded
+from .siblings import Joint
+from .weights import Weights
+
+Known = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+class Packed:
+    """Weights as they were, packed, and how they are known.
+
+    known   checksums of the tensors that a recording watches, and where these lie: what needs no packing is
+            read there
+    joint   those that several layers read as one
+    folded  what calls of constants came to
+    held    whether a program of them was held against the module
+    """
+
+    def __init__(self, known: Known) -> None:
+        self.known, self.weights = known, Weights()
+        self.joint: Joint = {}
+        self.folded: Folded = {}
+        self.held = False
+
+    @property
+    def bytes(self) -> int:
+        joint = (t for made in self.joint.values() for t in made if t is not None)
+        return self.weights.bytes + sum(t.nbytes for t in joint)
