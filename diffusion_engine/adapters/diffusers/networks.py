@@ -168,7 +168,7 @@ def scheduler_of(given: Any) -> tuple[dict[str, Any], str, Solver | None]:
     config, name = configuration("scheduler", given)
     # Other classes keep its fields in their configuration, and do not read them.
     fields, named = {k: v for k, v in config.items() if k not in ENGINES}, None
-    if name == ENGINE or (not name and config.get("like")):
+    if name == ENGINE:
         name = config["like"]
         if config["solver"] is not None:
             named = solvers.solver(config["solver"], **config["options"])
