@@ -119,7 +119,7 @@ def one_of(name: str, given: Any, choices: Sequence[Any]) -> Any:
 def names(who: str, given: Iterable[str], known: Iterable[str]) -> None:
     """Raises ValueError where a keyword is unknown, with those that are spelled nearly so."""
     if unknown := sorted(set(given).difference(known)):
-        close = nearest(unknown, known) or f"; it takes {', '.join(sorted(known))}"
+        close = nearest(unknown, known) or f"; it takes {', '.join(sorted(known)) or 'none'}"
         raise ValueError(f"{who} takes no {', '.join(unknown)}{close}")
 
 

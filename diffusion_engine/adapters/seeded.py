@@ -67,7 +67,10 @@ def step_noise(x: Tensor, seed: int) -> NoiseSampler:
 
     On the CPU its seed is one more, where the first noise was drawn from the seed itself.
     """
-    generator = _generator(seed_of(seed) + (x.device.type == "cpu"), x.device)
+    seed = seed_of(seed)
+    if x.device.type == "cpu":
+        seed = seed_of(seed + 1, "seed + 1")
+    generator = _generator(seed, x.device)
     return lambda sigma, sigma_next: torch.randn(
         x.shape, generator=generator, device=x.device, dtype=x.dtype
     )

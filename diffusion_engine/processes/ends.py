@@ -16,7 +16,7 @@ def ratio_ends(process: GaussianProcess) -> tuple[float, float]:
     if not math.isfinite(start.lam):
         raise ValueError(
             f"{type(process).__name__} has alpha = 0 at its first time t={start.t:g}, where the "
-            f"noise-to-signal ratio is infinite; use grid 'uniform' or 'trailing', or give times="
+            f"noise-to-signal ratio is infinite; use grid 'uniform' or 'shift', or give times="
         )
     return start.ratio, noisy_end(process).ratio
 
@@ -44,7 +44,7 @@ def table_of(process: GaussianProcess, name: str, n: int) -> int:
     if not isinstance(process, Discrete):
         raise ValueError(
             f"grid {name!r} picks timesteps of a discrete table, and {type(process).__name__} has "
-            f"none; use 'uniform', 'lambda' or 'karras'"
+            f"none; use 'uniform' or 'kl_optimal'"
         )
     count = len(process.alpha_bar)
     if n > count:

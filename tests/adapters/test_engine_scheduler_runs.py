@@ -34,6 +34,17 @@ def test_three_lines():
     assert changed.config.beta_start == 0.0001 and changed.config.clip_sample is False
 
 
+def test_another_class_between_two_of_these_is_the_one_that_counts():
+    """Its configuration has the solver, the seeds and the class of before, which are none of its own."""
+    first = engine().from_config(diffusers.DDIMScheduler().config, solver="dpmpp_2m", seeds=[1])
+    between = diffusers.EulerDiscreteScheduler.from_config(first.config)
+    for given in (between, between.config):
+        again = engine().from_config(given)
+        assert (again.config.like, again.config.solver) == ("EulerDiscreteScheduler", None)
+        assert again.config.seeds is None and again.config.options == {}
+        assert adapter.like(given, 5) == adapter.like(diffusers.EulerDiscreteScheduler(), 5)
+
+
 CLASSES = [
     "DDIM", "DDPM", "PNDM", "EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "DPMSolverMultistep",
     "DPMSolverSinglestep", "DEISMultistep", "UniPCMultistep", "FlowMatchEulerDiscrete",

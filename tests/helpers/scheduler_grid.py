@@ -158,6 +158,10 @@ def cases(name):
             found.append((own, n, {}))
     for more in ASKED.get(name, ()):
         found.append((more.get("fields", {}), 10, {k: v for k, v in more.items() if k != "fields"}))
+    if name == "PNDMScheduler":
+        config = {"skip_prk_steps": True, "steps_offset": 1}
+        found += [(config, 10, {"strength": s}) for s in (0.3, 0.75, 1.0)]
+        found.append((config | {"timestep_spacing": "trailing"}, 7, {"strength": 0.6}))
     if not any(part in name for part in ("Flow", "EDM", "CMS")):
         found += [({}, 10, {"strength": s}) for s in (0.3, 0.75)]
     return found

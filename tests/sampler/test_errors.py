@@ -114,7 +114,7 @@ def test_guidance_without_a_branch(scale):
         Sampler(net(null=10), guidance=scale).sample()
 
 
-@pytest.mark.parametrize("name", ["lms", "deis", "ipndm", "plms"])
+@pytest.mark.parametrize("name", ["lms", "deis", "pndm"])
 def test_solver_that_does_not_suit_the_process(name):
     process = Discrete.scaled_linear().zero_terminal_snr()
     with pytest.raises(

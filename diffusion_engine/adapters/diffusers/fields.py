@@ -43,6 +43,8 @@ def understood(name: str, config: Fields) -> Fields:
     # Most classes read the ends of Karras levels without having such fields.
     if "use_karras_sigmas" in made:
         made |= {f: given[f] for f in ("sigma_min", "sigma_max") if given.get(f) is not None}
+    if "shift" in made and given.get("set_shift") is not None:
+        made["set_shift"] = given["set_shift"]
     if made.get("thresholding") and made["sample_max_value"] != 1.0:
         raise ValueError(
             f"thresholding with sample_max_value={made['sample_max_value']!r} of the scheduler finds a "

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from torch import nn
+
 from ... import checks, solvers
 from ...networks.network import ScoreNetwork
 from ...networks.parameterisation import Parameterisation
@@ -17,9 +19,10 @@ from .classes import CLASSES
 from .fields import understood
 from .levels import Asked, falling
 from .levels import asked as levels_asked
-from .networks import configuration
-from .solving import Run
+from .networks import from_diffusers, scheduler_of
+from .solving import Choice, Run
 from .tables import learned
+from .told import asked_of_ddim
 
 STEPS = "a run has a whole number of steps, 1 or more"
 
@@ -39,6 +42,7 @@ class Like:
     scaled       whether the scheduler's sample is x / alpha, and not x
     init_noise_sigma  what the scheduler multiplies the first normals by
     notes        sentences: where diffusers differs from the formula, and which of both this is
+    network      that was given, or None
     """
 
     name: str
@@ -51,6 +55,11 @@ class Like:
     scaled: bool
     init_noise_sigma: float
     notes: tuple[str, ...]
+    network: ScoreNetwork | None = None
+
+    def __post_init__(self) -> None:
+        if self.network is not None:
+            self._refuse_another(self.network)
 
     def parameterisation(self, shape: Sequence[int], **more: Any) -> Parameterisation:
         """That of a network for this scheduler, of samples [*shape]; `more` as in Parameterisation."""
@@ -64,20 +73,20 @@ class Like:
         rule = self.parameterisation((1,))
         return tuple(rule.label_of(at) for at in self.points[:-1])
 
-    def sampler(self, network: ScoreNetwork, **how: Any) -> Sampler:
+    def sampler(self, network: ScoreNetwork | None = None, **how: Any) -> Sampler:
         """A sampler of `network` that does what the scheduler does.
 
-        network  as from_diffusers(module, scheduler) makes it
+        network  as from_diffusers(module, scheduler) makes it; None for the one that like was given
         how      of Sampler, but for the solver, its options, the times and the clip
         Raises ValueError where the network is of another noise or predicts something else.
         """
-        own = network.parameterisation
-        for name, here in (("process", self.process), ("prediction", self.prediction)):
-            if getattr(own, name) != here:
-                raise ValueError(
-                    f"the network has {name}={checks.said(getattr(own, name))} and {self.name} says "
-                    f"{checks.said(here)}: give from_diffusers(module, scheduler) of the same scheduler"
-                )
+        network = self.network if network is None else network
+        if network is None:
+            raise ValueError(
+                "network=None: give from_diffusers(module, scheduler), here or to like(scheduler, network, "
+                "steps)"
+            )
+        self._refuse_another(network)
         if taken := how.keys() & {"solver", "steps", "times", "sigmas", "grid", "end", "clip"}:
             raise ValueError(
                 f"{', '.join(sorted(taken))}: this is what the scheduler says; make a Sampler where another "
@@ -85,9 +94,20 @@ class Like:
             )
         return Sampler(network, self.solver, times=self.points, clip=self.clip, **how)
 
+    def _refuse_another(self, network: ScoreNetwork) -> None:
+        """Raises ValueError on a network of another noise, or one that predicts something else."""
+        own = network.parameterisation
+        for name, here in (("process", self.process), ("prediction", self.prediction)):
+            if getattr(own, name) != here:
+                raise ValueError(
+                    f"the network has {name}={checks.said(getattr(own, name))} and {self.name} says "
+                    f"{checks.said(here)}: give from_diffusers(module, scheduler) of the same scheduler"
+                )
+
 
 def like(
     scheduler: Any,
+    network: ScoreNetwork | nn.Module | int | None = None,
     steps: int | None = None,
     *,
     strength: float | None = None,
@@ -97,9 +117,11 @@ def like(
     published: bool = True,
     **step: Any,
 ) -> Like:
-    """What samples the same as a scheduler of diffusers.
+    """What samples the same as a scheduler of diffusers: like(scheduler, network, steps).sampler().
 
-    scheduler  one of those in classes.py, or its saved configuration with _class_name
+    scheduler  one of those in classes.py or an EngineScheduler, or its saved configuration with _class_name
+    network    of its samples, or the module of diffusers that from_diffusers makes one of. like(scheduler,
+               steps) is of none: then `sampler` is given it
     steps      as its set_timesteps is given; None with timesteps or sigmas
     strength   of image to image, above 0 and at most 1: the run begins at points[steps - int(steps strength)]
     timesteps, sigmas, mu  as its set_timesteps is given
@@ -109,13 +131,24 @@ def like(
     Raises ValueError, which names the field, where a configuration contradicts itself, asks for levels that
     rise or for what no solver here does.
     """
-    config, name = configuration("scheduler", scheduler)
+    if network is not None and not isinstance(network, (ScoreNetwork, nn.Module)):
+        if steps is not None:
+            raise ValueError(
+                f"network={checks.said(network)}: give from_diffusers(module, scheduler), or the module"
+            )
+        network, steps = None, network
+    elif isinstance(network, nn.Module):
+        network = from_diffusers(network, scheduler)
+    config, name, named = scheduler_of(scheduler)
     fields = understood(name, config)
     kind, rule = CLASSES[name], learned(fields)
     asked, n = _asked(name, fields, steps, timesteps, sigmas, mu)
     whole = falling(name, kind.levels(fields, rule.process, n, asked))
     begin = _begin(len(whole) - 1, strength)
-    choice = kind.solver(fields, Run(whole, begin, step, published))
+    if begin > 1 and fields.get("skip_prk_steps"):
+        begin -= 1  # PNDM's list, which pipelines cut, has its second timestep twice
+    run = Run(whole, begin, step, published)
+    choice = kind.solver(fields, run) if named is None else _named(named, run)
     points = whole[begin:]
     return Like(
         name=name,
@@ -128,7 +161,14 @@ def like(
         scaled=kind.scaled,
         init_noise_sigma=_first(kind.scaled, fields, whole),
         notes=choice.notes,
+        network=network,
     )
+
+
+def _named(rule: Solver, run: Run) -> Choice:
+    """The solver that an EngineScheduler names, with what is passed to its step."""
+    step = run.take("eta", "use_clipped_model_output")
+    return Choice(asked_of_ddim(rule, tuple(step.items())) if step else rule)
 
 
 def _asked(

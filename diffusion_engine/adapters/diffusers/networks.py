@@ -9,11 +9,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ... import checks
+from ... import checks, solvers
 from ...networks.condition import ScaleEmbedding
 from ...networks.decoder import Decoder
 from ...networks.network import OPTIONS, ScoreNetwork
 from ...networks.wrapper import Wrapper
+from ...solvers import Solver
 from .classes import Levels
 from .fields import understood
 from .tables import learned
@@ -102,7 +103,7 @@ def from_diffusers(module: nn.Module, scheduler: Any, **options: Any) -> ScoreNe
     asks for what is not taken over, and at a condition that the module does not read.
     """
     checks.names("from_diffusers", options, OPTIONS)
-    config, name = configuration("scheduler", scheduler)
+    config, name, _ = scheduler_of(scheduler)
     about, _ = configuration("module", module)
     channels, size = about.get("in_channels"), about.get("sample_size")
     outputs = about.get("out_channels") or channels
@@ -154,6 +155,26 @@ def configuration(name: str, given: Any) -> tuple[Mapping[str, Any], str]:
             f"{name}={type(given).__name__} has no configuration: give " + SOUGHT[name]
         )
     return config, config.get("_class_name", "") if given is config else type(given).__name__
+
+
+ENGINE = "EngineScheduler"
+# Its fields; all others are those of the class that it is like.
+ENGINES = ("solver", "options", "seeds", "like")
+
+
+def scheduler_of(given: Any) -> tuple[dict[str, Any], str, Solver | None]:
+    """The fields of a scheduler, its class, and the solver in place of the class's own: an EngineScheduler
+    may name one."""
+    config, name = configuration("scheduler", given)
+    # Other classes keep its fields in their configuration, and do not read them.
+    fields, named = {k: v for k, v in config.items() if k not in ENGINES}, None
+    if name == ENGINE:
+        name = config["like"]
+        if config["solver"] is not None:
+            named = solvers.solver(config["solver"], **config["options"])
+    if hasattr(given, "set_shift"):  # which leaves the configuration as it was
+        fields["set_shift"] = given.shift
+    return fields, name, named
 
 
 def _variance(config: Mapping[str, Any], about: Mapping[str, Any]) -> str | None:

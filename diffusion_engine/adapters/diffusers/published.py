@@ -56,6 +56,8 @@ class StridedPLMS(Solver):
 
     stride  num_train_timesteps // n; a time below 0 is the end of the run
     mixes   "eps", or "v", whose mixture becomes the eps of the step's beginning
+    cut     of a run that begins within another: the first step's second call is told the second time, and
+            the second step, whose call that would be, is left out
     """
 
     name: ClassVar[str] = "strided_plms"
@@ -65,6 +67,7 @@ class StridedPLMS(Solver):
     order = 2
     stride: int = 1
     mixes: str = "eps"
+    cut: bool = False
 
     def __post_init__(self) -> None:
         checks.one_of("mixes", self.mixes, ("eps", "v"))
@@ -80,7 +83,11 @@ class StridedPLMS(Solver):
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         past: list[int] = []  # slots, the newest first
-        for i, (s, t) in enumerate(pairwise(points)):
+        pairs = list(pairwise(points))
+        after = points[
+            1 + (self.cut and len(pairs) > 1)
+        ]  # where the second call's step counts as ended
+        for i, (s, t) in enumerate([pairs[0], *pairs[1 + self.cut :]]):
             end = stride_end(process, s.t - self.stride, points)
             weights = BASHFORTH[len(past)]
             mixture = weights[0] * self.said(s)
@@ -95,4 +102,4 @@ class StridedPLMS(Solver):
             yield Update(s, {1: self.said(s), 2: self.step(s, end, mixture)}, None)
             mean = 0.5 * slot(1) + 0.5 * self.said(t, slot(2))
             begin = stride_end(process, t.t + self.stride, points)
-            yield Update(t, {0: self.step(begin, t, mean)}, t, read=(2,))
+            yield Update(t, {0: self.step(begin, t, mean)}, after, read=(2,))

@@ -77,6 +77,9 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         refuse_unknown(name, fields, solver, options)
         chosen = None if seeds is None else list(seeds_of(seeds))
         own = {"solver": solver, "options": dict(options or {}), "seeds": chosen, "like": name}
+        own["_class_name"] = type(
+            self
+        ).__name__  # another class's from_config puts its own in its place
         usual = dict(CLASSES[name].fields)
         unsaid = sorted(usual.keys() - fields.keys())
         told = {"_use_default_values": unsaid} if unsaid else {}
@@ -100,6 +103,8 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             )
         said, unsaid = config.get("_class_name"), config.get("_use_default_values", ())
         given = {k: v for k, v in config.items() if k not in unsaid and not k.startswith("_")}
+        if said not in (None, cls.__name__):  # what an EngineScheduler before it has left there
+            given = {k: v for k, v in given.items() if k not in OWN}
         if "like" not in kwargs:
             if said is not None and said != cls.__name__:
                 given["like"] = said
@@ -109,7 +114,7 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         # Fields that nobody reads are kept too: of the class itself, and not of one that it came by.
         others = () if "like" in config else config.keys() - made.config.keys() - {"_class_name"}
         kept = {k: config[k] for k in config if k in others or k == "_diffusers_version"}
-        made.register_to_config(**kept, **({} if said is None else {"_class_name": cls.__name__}))
+        made.register_to_config(**kept)
         return (made, {}) if return_unused_kwargs else made
 
     def __len__(self) -> int:

@@ -151,18 +151,30 @@ STRIDED_PRK = (
 )
 
 
+CUT = (
+    "diffusers' image to image cuts a list of timesteps that has the second one twice, and so makes its "
+    "first step twice and leaves out the next (published=True); published=False makes each once"
+)
+
+
 def pndm(c: Fields, run: Run) -> Choice:
     run.take()
     notes: tuple[str, ...] = ()
     mixes = "eps"
     if one_of(c, "prediction_type", "epsilon", "v_prediction") == "v_prediction":
         mixes, notes = "v" if run.published else "eps", (MIXES_V,)
+    by = stride(c, run)
+    if run.begin and c["skip_prk_steps"]:
+        notes += (CUT,)
+        if run.published:
+            by = c["num_train_timesteps"] // run.n
+            return Choice(StridedPLMS(by, mixes, cut=True), {}, notes)
+        return Choice("plms", {"mixes": mixes, "start": "euler"}, notes)
     if run.begin:
         notes += (
-            "diffusers cuts its list of timesteps, one of which it has twice, and so misses a step of image "
-            "to image; here none is missed",
+            "diffusers cuts its list of timesteps, some of which it has twice, and so begins within a step; "
+            "here no step is cut",
         )
-    by = stride(c, run)
     if not c["skip_prk_steps"]:
         notes += (STRIDED_PRK,) if by else ()
         return Choice("pndm", {"mixes": mixes, "published": run.published}, notes)

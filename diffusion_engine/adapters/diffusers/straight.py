@@ -84,7 +84,8 @@ def flow(c: Fields, process: FlowMatching, n: int, given: Asked = NOTHING) -> li
         if not c.get("use_dynamic_shifting"):
             ends = by * ends / (1.0 + (by - 1.0) * ends)
         sigmas = np.linspace(ends[0], ends[1], n)
-    sigmas = shifted(c, sigmas, given, "shift")
+    # set_shift moves the levels, and not the ends that the scheduler was made with.
+    sigmas = shifted(c, sigmas, given, "set_shift" if "set_shift" in c else "shift")
     sigmas = stretch(sigmas, c.get("shift_terminal"))
     if flags := asked(c):
         sigmas = between(c, flags[0], sigmas, n)

@@ -32,8 +32,8 @@ def class_of(config: Mapping[str, Any]) -> str:
         return found[0]
     which = f"may be of {', '.join(found)}" if found else "is of no class that is understood"
     raise ValueError(
-        f"the configuration has no _class_name, and by its fields it {which}: name the scheduler's "
-        'class, as like="DDIMScheduler"'
+        f"the configuration has no _class_name, and by its fields it {which}: give the scheduler itself, or "
+        f'its class, as like="{(*found, "DDIMScheduler")[0]}"'
     )
 
 
