@@ -22,11 +22,11 @@ from .classes import CLASSES
 from .course import Course
 from .current import begin, current
 from .like import Like, like
+from .networks import ENGINES as OWN
 from .noising import Noising
 from .scheduler_run import AGAIN, Generators, Run
 from .told import asked, class_of, levels, refuse_unknown, seeds_of
 
-OWN = ("solver", "options", "seeds", "like")
 COURSES = 16  # that a scheduler keeps
 
 
@@ -77,13 +77,10 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         refuse_unknown(name, fields, solver, options)
         chosen = None if seeds is None else list(seeds_of(seeds))
         own = {"solver": solver, "options": dict(options or {}), "seeds": chosen, "like": name}
-        own["_class_name"] = type(
-            self
-        ).__name__  # another class's from_config puts its own in its place
         usual = dict(CLASSES[name].fields)
         unsaid = sorted(usual.keys() - fields.keys())
         told = {"_use_default_values": unsaid} if unsaid else {}
-        self.register_to_config(**usual | fields, **own, **told)
+        self.register_to_config(**usual | fields, **own, **told, _class_name=type(self).__name__)
         self._courses: Lru[tuple, Course] = Lru(COURSES)
 
     @classmethod
@@ -102,11 +99,11 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
                 f"config={checks.said(config)}: give the config of a scheduler of diffusers"
             )
         said, unsaid = config.get("_class_name"), config.get("_use_default_values", ())
-        given = {k: v for k, v in config.items() if k not in unsaid and not k.startswith("_")}
-        if said not in (None, cls.__name__):  # what an EngineScheduler before it has left there
-            given = {k: v for k, v in given.items() if k not in OWN}
+        other = said not in (None, cls.__name__)  # where an EngineScheduler may have left its own
+        out = {*unsaid, *(OWN if other else ())}
+        given = {k: v for k, v in config.items() if k not in out and not k.startswith("_")}
         if "like" not in kwargs:
-            if said is not None and said != cls.__name__:
+            if other:
                 given["like"] = said
             elif given.get("like") is None:
                 given["like"] = class_of(config)
