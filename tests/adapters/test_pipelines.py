@@ -6,6 +6,7 @@ import pytest
 import torch
 from optional import needs
 
+from diffusion_engine.adapters.diffusers import EngineScheduler
 from diffusion_engine.adapters.diffusers.pipelines import accelerate_pipeline, run
 
 needs("diffusers")
@@ -65,6 +66,7 @@ CASES = {
     "SDXL": (small.sdxl, BOTH | POOLED | SIZE),
     "SD3": (small.sd3, BOTH | POOLED | SIZE),
     "Flux": (small.flux, TEXT | SIZE | {"pooled_prompt_embeds": POOLED["pooled_prompt_embeds"]}),
+    "SDXL, its first part": (small.sdxl, BOTH | POOLED | SIZE | {"denoising_end": 0.6}),
     "LCM": (small.consistency, TEXT | SIZE | {"num_inference_steps": 4}),
     "DiT": (small.dit, PIXELS | {"class_labels": [1, 2]}),
     "DiT, guidance of 1": (small.dit, PIXELS | {"class_labels": [1, 2], "guidance_scale": 1.0}),
@@ -169,7 +171,27 @@ def test_callbacks_see_what_those_of_the_pipeline_see(name):
     assert all(close(a[2], b[2]) for a, b in zip(ours.steps, theirs.steps, strict=True))
 
 
-def test_a_callback_may_stop_and_not_rewrite():
+def test_callbacks_are_given_what_they_name():
+    seen = []
+
+    def callback(pipe, i, t, given):
+        seen.append({name: tensor.clone() for name, tensor in given.items()})
+        return given
+
+    for pipe in (pipe := stable(), accelerate_pipeline(pipe)):
+        named = ["latents", "prompt_embeds"]
+        called(
+            pipe,
+            BOTH | SIZE,
+            callback_on_step_end=callback,
+            callback_on_step_end_tensor_inputs=named,
+        )
+    theirs, ours = seen[: len(seen) // 2], seen[len(seen) // 2 :]
+    for a, b in zip(ours, theirs, strict=True):
+        assert list(a) == list(b) and torch.equal(a["prompt_embeds"], b["prompt_embeds"])
+
+
+def test_a_callback_may_stop_the_run():
     pipe = stable()
 
     def stop(pipe, i, t, given):
@@ -178,16 +200,74 @@ def test_a_callback_may_stop_and_not_rewrite():
 
     own = called(pipe, BOTH | SIZE, callback_on_step_end=stop)
     assert close(called(accelerate_pipeline(pipe), BOTH | SIZE, callback_on_step_end=stop), own)
-    rewrites = Seen(lambda given: {"latents": 2.0 * given["latents"]})
+
+
+def test_a_callback_may_rewrite_the_last_latents():
+    pipe = stable()
+
+    def rewrite(pipe, i, t, given):
+        return {"latents": given["latents"] / (2.0 if i == pipe.num_timesteps - 1 else 1.0)}
+
+    def keep(pipe, i, t, given):
+        return rewrite(pipe, i, t, given) if i == pipe.num_timesteps - 1 else given
+
+    given = BOTH | SIZE | {"callback_on_step_end": keep}
+    assert close(called(accelerate_pipeline(pipe), given), called(pipe, given))
     with pytest.raises(ValueError, match="callback_on_step_end returned other latents"):
-        called(accelerate_pipeline(pipe), BOTH | SIZE, callback_on_step_end=rewrites)
+        called(accelerate_pipeline(pipe), given | {"callback_on_step_end": rewrite})
+
+
+def written(pipe, i, t, given):
+    given["latents"].mul_(2.0)
+    return given
+
+
+def guided(pipe, i, t, given):
+    pipe._guidance_scale += 1.0
+    return given
+
+
+REWRITES = [
+    (written, "returned other latents"),
+    (guided, "returned other guidance_scale"),
+    (lambda *_: None, "returned NoneType"),
+]
+
+
+@pytest.mark.parametrize("callback, said", REWRITES, ids=["written", "guided", "none"])
+def test_what_a_callback_changes_is_never_passed_over(callback, said):
+    with pytest.raises(ValueError, match=said):
+        called(accelerate_pipeline(stable()), BOTH | SIZE, callback_on_step_end=callback)
+
+
+ENGINE = [{}, {"solver": "dpmpp_2m"}, {"solver": "dpmpp_2m_sde", "seeds": [3, 4]}]
+
+
+@pytest.mark.parametrize("how", ENGINE, ids=str)
+@pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler"])
+def test_an_engine_scheduler(name, how):
+    pipe = noised(name)
+    pipe.scheduler = EngineScheduler.from_config(pipe.scheduler, **how)
+    given = BOTH | SIZE
+    assert close(called(accelerate_pipeline(pipe), given), called(pipe, given))
+
+
+def test_a_last_level_that_is_not_clean():
+    pipe = noised("EulerDiscreteScheduler", final_sigmas_type="sigma_min")
+    assert close(called(accelerate_pipeline(pipe), BOTH | SIZE), called(pipe, BOTH | SIZE))
+
+
+def test_a_part_within_a_step_is_refused():
+    pipe = small.sdxl()
+    pipe.scheduler = scheduler("HeunDiscreteScheduler", **small.SCHEDULE)
+    given = BOTH | POOLED | SIZE | {"denoising_end": 0.5}
+    with pytest.raises(ValueError, match="denoising_end=0.5 ends within a step of Heun"):
+        called(accelerate_pipeline(pipe), given)
 
 
 REFUSED = [
     ({"guidance_rescale": 0.7}, "guidance_rescale=0.7 acts between"),
-    ({"ip_adapter_image_embeds": [torch.zeros(2, 1, 4)]}, "ip_adapter_image_embeds=list"),
-    ({"callback_on_step_end": Seen(), "callback_on_step_end_tensor_inputs": ["prompt_embeds"]},
-     "names 'prompt_embeds', which does not change"),
+    ({"callback": Seen()}, "callback=Seen acts between"),
 ]  # fmt: skip
 
 

@@ -123,7 +123,7 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         run = self._run
         if run is not None:
             return run.course.solver.calls
-        return (self._named or self._least.solver).calls
+        return (self.named or self._least.solver).calls
 
     @property
     def init_noise_sigma(self) -> float:
@@ -146,8 +146,7 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     @property
     def num_inference_steps(self) -> int | None:
         """Of this thread's run."""
-        run = self._run
-        return None if run is None else len(run.course.like.points) - 1
+        return None if (run := self._run) is None else len(run.course.like.points) - 1
 
     @property
     def begin_index(self) -> int | None:
@@ -275,8 +274,13 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     @property
     def _source(self) -> dict[str, Any]:
         """The other scheduler's configuration, as one saves it."""
-        config = {k: v for k, v in self.config.items() if k not in OWN}
-        return {**config, "_class_name": self.config["like"]}
+        return {k: v for k, v in self.config.items() if k not in OWN} | {
+            "_class_name": self.config["like"]
+        }
+
+    def theirs(self) -> SchedulerMixin:
+        """A scheduler of the other class, with this one's fields."""
+        return getattr(diffusers, self.config["like"]).from_config(self._source)
 
     @property
     def _least(self) -> Like:
@@ -284,9 +288,10 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return like(self._source, min(2, len(self)))
 
     @cached_property
-    def _named(self) -> Solver | None:
-        named, options = self.config["solver"], self.config["options"]
-        return None if named is None else solver(named, **options)
+    def named(self) -> Solver | None:
+        """The solver that was chosen; None where it is the other class's own."""
+        named = self.config["solver"]
+        return None if named is None else solver(named, **self.config["options"])
 
     def _course(self, steps: int | None, timesteps: Any, sigmas: Any, mu: float | None) -> Course:
         given = levels(steps, timesteps, sigmas)
@@ -294,6 +299,6 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if (course := self._courses.get(key)) is None:
             # Of the configuration alone: what a run holds must not hold its scheduler.
             again = partial(like, self._source, **given, mu=mu)
-            course = Course(again(), again, self._named)
+            course = Course(again(), again, self.named)
             self._courses.put(key, course, 1)
         return course

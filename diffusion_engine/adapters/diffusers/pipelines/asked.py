@@ -44,12 +44,12 @@ KINDS: dict[str, Kind] = {
 # the one to run. A value is as good as none where the function says so.
 UNLESS: dict[str, Callable[[Any], bool]] = {
     "guidance_rescale": lambda given: not given,
+    "skip_guidance_layers": lambda given: given is None,
+    "callback": lambda given: given is None,
+}
+ADAPTED = {
     "ip_adapter_image": lambda given: given is None,
     "ip_adapter_image_embeds": lambda given: given is None,
-    "skip_guidance_layers": lambda given: given is None,
-    "denoising_start": lambda given: given is None,
-    "denoising_end": lambda given: given is None,
-    "callback": lambda given: given is None,
 }
 INSTEAD = "leave it out, or call the pipeline itself, with EngineScheduler as its scheduler"
 
@@ -65,7 +65,7 @@ def kind_of(pipe: Any) -> Kind:
     )
 
 
-def bound(pipe: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def bound(pipe: Any, kind: Kind, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a call of the pipeline by name, its defaults among them.
 
     Raises ValueError on one that asks for what happens between the network's calls, and TypeError on one
@@ -75,10 +75,12 @@ def bound(pipe: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     given.apply_defaults()
     named = dict(given.arguments)
     named.pop("self", None)
-    for kind, one in inspect.signature(type(pipe).__call__).parameters.items():
+    for name, one in given.signature.parameters.items():
         if one.kind is inspect.Parameter.VAR_KEYWORD:
-            named |= named.pop(kind, {})
-    for name, nothing in UNLESS.items():
+            named |= named.pop(name, {})
+    # What a U-Net is told of an image is part of its condition; transformers have layers of their own for it.
+    refused = UNLESS | (ADAPTED if kind.network == "transformer" else {})
+    for name, nothing in refused.items():
         if name in named and not nothing(named[name]):
             raise ValueError(
                 f"{name}={_said(named[name])} acts between the calls of the network: {INSTEAD}"
@@ -88,13 +90,6 @@ def bound(pipe: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     if scale is not None and scale > 1.0 and negative:
         raise ValueError(
             f"true_cfg_scale={scale:g} with a negative prompt calls the network twice a step: {INSTEAD}"
-        )
-    wanted = named.get("callback_on_step_end_tensor_inputs")
-    if wanted is not None and named.get("callback_on_step_end") and set(wanted) - {"latents"}:
-        other = sorted(set(wanted) - {"latents"})[0]
-        raise ValueError(
-            f"callback_on_step_end_tensor_inputs names {other!r}, which does not change in a run: a callback "
-            "is given 'latents' alone"
         )
     return named
 

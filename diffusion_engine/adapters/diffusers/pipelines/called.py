@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ STATE = ("sample", "hidden_states")
 TIME = "timestep"
 # Tensors without a batch axis.
 SHARED = ("img_ids", "txt_ids")
+# Mappings of conditions; others, as cross_attention_kwargs, are the same for all entries.
+CONDITIONS = ("added_cond_kwargs",)
 # What other networks add to this one's layers, anew at every step.
 ADDED = (
     "down_block_additional_residuals", "mid_block_additional_residual",
@@ -56,10 +58,10 @@ class Call:
                     f"the pipeline gives its network {name}, of a ControlNet or adapter, which is another at "
                     "every step: call the pipeline itself, with EngineScheduler as its scheduler"
                 )
-            if isinstance(value, Mapping):
-                inner = {f"{name}/{key}": one for key, one in value.items()}
-                constant[name] = {k: v for k, v in value.items() if not isinstance(v, Tensor)}
-                tensors |= {key: one for key, one in inner.items() if isinstance(one, Tensor)}
+            if name in CONDITIONS and value is not None:
+                found = dict(_tensors(name, value))
+                constant[name] = {k: v for k, v in value.items() if not any(_tensors(k, v))}
+                tensors |= found
             elif isinstance(value, Tensor) and name not in SHARED:
                 tensors[name] = value
             else:
@@ -67,6 +69,16 @@ class Call:
         constant.pop("return_dict", None)
         first = time.flatten()[0] if isinstance(time, Tensor) else time
         return cls(x, float(first), tensors, constant)
+
+
+def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """Tensors within mappings and lists, by "outer/inner" and "outer/inner/0"."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, (Mapping, list, tuple)):
+        inner = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, one in inner:
+            yield from _tensors(f"{name}/{key}", one)
 
 
 class Called(Wrapper):
@@ -90,9 +102,11 @@ class Called(Wrapper):
             for name, value in self.constant.items()
         }
         for name, tensor in tensors.items():
-            outer, _, inner = name.partition("/")
-            if inner:
-                named[outer][inner] = tensor
+            outer, *inner = name.split("/")
+            if len(inner) == 2:  # of a list
+                named[outer].setdefault(inner[0], []).append(tensor)
+            elif inner:
+                named[outer][inner[0]] = tensor
             else:
                 named[outer] = tensor
         out: Tensor = self.module(x, timestep=label, **named, return_dict=False)[0]

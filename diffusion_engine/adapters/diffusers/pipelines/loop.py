@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from ....processes import Point
-from ....sampler.progress import Progress
 from ....sampler.sampler import Sampler
 from .asked import Kind
 from .called import Call
 from .setting import Setting
+from .watch import Stopped, Watch, locals_of
 from .whole import Bar, Schedule, noise_of
 
 STEP = ("eta", "use_clipped_model_output")  # what pipelines pass on to their scheduler's step
-
-
-class Stopped(Exception):
-    """A callback wants no more steps."""
-
-    def __init__(self, x: Tensor) -> None:
-        super().__init__()
-        self.x = x
 
 
 class Loop:
@@ -84,12 +77,15 @@ class Loop:
         sampler, latents = self._sampler(call, setting), setting.state(call.x[:n])
         start = sampler.points[0]
         x = latents * start.alpha if setting.found.scaled else latents
-        region = self._kept(n)
+        region, watch = self._kept(n), self._watch(sampler, setting, branches > 1)
+        end = sampler.points[-1]
         try:
             samples = sampler.sample(
-                x=x, noised=True, batch_size=n, progress=False, noise=self._noise(latents, x, start),
-                on_step=self._watcher(sampler, setting), **self._guided(setting.branches(call, n)), **region,
+                x=x, noised=True, batch_size=n, progress=False, **self._drawn(latents, x, start),
+                on_step=None if watch.idle else watch, **self._guided(setting.branches(call, n)), **region,
             ).samples  # fmt: skip
+            if setting.found.scaled and end.sigma > 0.0:
+                samples = samples / end.alpha
         except Stopped as stopped:
             samples = stopped.x
         if not region:
@@ -117,6 +113,17 @@ class Loop:
             return {}
         return {"mask": self._region["mask"][:n], "known": self._region["known"]}
 
+    def _drawn(self, latents: Tensor, x: Tensor, start: Point) -> dict[str, Any]:
+        """Whose normals they are: the scheduler's generators', or those of seeds."""
+        if self._schedule.seeds is None:
+            return {"noise": self._noise(latents, x, start)}
+        if self._region:
+            raise ValueError(
+                "the scheduler has seeds, and the region that is kept is noised by generator: give "
+                "EngineScheduler no seeds"
+            )
+        return {"seeds": self._schedule.seeds}
+
     def _noise(self, latents: Tensor, x: Tensor, start: Point) -> Callable[[int, int, Any], Tensor]:
         """Normals as the scheduler draws them; the region's are those that it was noised with.
 
@@ -131,29 +138,21 @@ class Loop:
 
         return noise
 
-    def _watcher(self, sampler: Sampler, setting: Setting) -> Callable[[Progress], None] | None:
-        """What is done after each step: the bar moves, and the user's callback is called."""
-        callback, times = self._asked.get("callback_on_step_end"), iter(setting.times)
-        if callback is None and (self._bar is None or self._bar.shown.disable):
-            return None
-        points = iter(sampler.points[1:])
-        count = iter(range(len(sampler.points)))
-
-        def on_step(progress: Progress) -> None:
-            if self._bar is not None:
-                self._bar.shown.update()
-            if callback is None:
-                return
-            i, time, at = next(count), next(times), next(points)
-            x = progress.x / at.alpha if setting.found.scaled else progress.x.clone()
-            given = callback(self._pipe, i, time, {"latents": x})
-            if given.get("latents", x) is not x or set(given) - {"latents"}:
-                name = next(iter(set(given) - {"latents"}), "latents")
-                raise ValueError(
-                    f"callback_on_step_end returned other {name}: the engine's loop takes nothing from it. "
-                    "Call the pipeline itself, with EngineScheduler as its scheduler"
-                )
-            if getattr(self._pipe, "_interrupt", False):
-                raise Stopped(x)
-
-        return on_step
+    def _watch(self, sampler: Sampler, setting: Setting, guided: bool) -> Watch:
+        """What is done after each step."""
+        callback = self._asked.get("callback_on_step_end")
+        wanted = self._asked.get("callback_on_step_end_tensor_inputs") or ()
+        code = inspect.unwrap(type(self._pipe).__call__).__code__
+        names = [name for name in wanted if name != "latents"]
+        tensors = {} if callback is None else locals_of(code, names)
+        times = setting.until(self._asked.get("denoising_end"), self._schedule.scheduler)
+        return Watch(
+            self._pipe,
+            callback,
+            tensors,
+            self._bar,
+            times,
+            sampler.points[1:],
+            setting.found.scaled,
+            guided,
+        )

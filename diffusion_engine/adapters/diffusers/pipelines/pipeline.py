@@ -94,7 +94,7 @@ class EnginePipeline:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As the pipeline's own. Raises ValueError on an argument that acts between the network's calls."""
-        asked, own = bound(self.pipe, args, kwargs), copy.copy(self.pipe)
+        asked, own = bound(self.pipe, self.kind, args, kwargs), copy.copy(self.pipe)
         schedule = Schedule(self.pipe.scheduler)
         loop = Loop(self.sampler, self.kind, own, asked, schedule)
         network = Network(getattr(self.pipe, self.kind.network), loop.made)
@@ -102,9 +102,8 @@ class EnginePipeline:
         loop.watch()
         if self._tile is not None:
             vars(own)["vae"] = VAE(own.vae, self._decoder(own.vae))
-        for name in ("callback_on_step_end", "callback_on_step_end_tensor_inputs"):
-            kwargs.pop(name, None)
-        return type(self.pipe).__call__(own, *args, **kwargs)
+        theirs = {name: asked[name] for name in asked if name != "callback_on_step_end"}
+        return type(self.pipe).__call__(own, **theirs)
 
     def _decoder(self, vae: nn.Module) -> Decoder:
         def decode(z: Tensor) -> Tensor:

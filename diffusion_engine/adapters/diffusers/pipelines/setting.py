@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from ....networks.parameterisation import LABELS
 from ....processes import Point
 from ..like import Like, like
+from ..told import asked_of_ddim
 from .asked import Kind
 from .called import EXTRA, Call
 from .whole import Schedule
@@ -41,7 +42,7 @@ class Setting:
     outputs   channels of the network's output that are read
     factor    of the labels
     variance  what a second half of the output is, as in ScoreNetwork
-    times     the scheduler's timestep of each step, for callbacks
+    times     the scheduler's timestep of each step
     """
 
     found: Like
@@ -67,7 +68,12 @@ class Setting:
         shape = list(call.x.shape[1:])
         shape[axis - 1] = channels
         order = int(getattr(scheduler, "order", 1))
-        begin = schedule.first(call.time) // order
+        begin, within = divmod(schedule.first(call.time), order)
+        if within:
+            raise ValueError(
+                f"the run begins at timestep {call.time:g}, within a step of {type(scheduler).__name__}, "
+                f"which has {order} of them a step: begin at another, with denoising_start or strength"
+            )
         times = tuple(scheduler.timesteps)[begin * order :: order]
         return cls(
             found=_like(schedule, begin, step),
@@ -79,6 +85,18 @@ class Setting:
             variance=variance,
             times=times,
         )
+
+    def until(self, end: float | None, scheduler: Any) -> tuple[Any, ...]:
+        """The timesteps of the steps down to `denoising_end`, the part of the noise that is taken away."""
+        if end is None or not 0.0 < end < 1.0:
+            return self.times
+        if getattr(scheduler, "order", 1) > 1:
+            raise ValueError(
+                f"denoising_end={end:g} ends within a step of {type(scheduler).__name__}, which makes "
+                f"{scheduler.order} calls a step: give a scheduler of one call, or no denoising_end"
+            )
+        last = round(scheduler.config["num_train_timesteps"] * (1.0 - end))
+        return tuple(time for time in self.times if time >= last)
 
     def state(self, x: Tensor) -> Tensor:
         """The channels of an input that are the state."""
@@ -110,12 +128,15 @@ def _like(schedule: Schedule, begin: int, step: Mapping[str, Any]) -> Like:
             f"the scheduler is asked for {other[0]}={asked[other[0]]!r}, which is not taken over: leave it "
             "out"
         )
-    asked |= step
+    named = schedule.solver
+    asked |= step if named is None else {}
     found = like(schedule.scheduler, steps, **asked)
-    if not begin:
+    if begin:
+        n = len(found.points) - 1
+        found = like(schedule.scheduler, steps, strength=(n - begin + 0.5) / n, **asked)
+    if named is None:
         return found
-    n = len(found.points) - 1
-    return like(schedule.scheduler, steps, strength=(n - begin + 0.5) / n, **asked)
+    return replace(found, solver=asked_of_ddim(named, tuple(step.items())) if step else named)
 
 
 def _factor(told: float, time: float) -> float:

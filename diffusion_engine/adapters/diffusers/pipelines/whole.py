@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ....solvers import Solver
 from .called import Call
 
 
@@ -61,10 +62,16 @@ class Stepped(tuple):
 class Schedule:
     """A copy of a scheduler that a pipeline asks for times, and whose steps only pass on.
 
-    asked  how `set_timesteps` was called, by name
+    asked   how `set_timesteps` was called, by name
+    solver  that EngineScheduler has in place of its class's, and its seeds; None of other schedulers
     """
 
     def __init__(self, scheduler: Any) -> None:
+        self.solver: Solver | None = None
+        self.seeds: Sequence[int] | None = None
+        if _engines(scheduler):
+            self.solver, self.seeds = scheduler.named, scheduler.config["seeds"]
+            scheduler = scheduler.theirs()
         self.scheduler = copy.deepcopy(scheduler)
         self.asked: Mapping[str, Any] = {}
         own = self.scheduler.set_timesteps
@@ -99,6 +106,12 @@ class Schedule:
             listed = [float(t) for t in self.scheduler.timesteps]
             begin = min(range(len(listed)), key=lambda i: abs(listed[i] - time))
         return int(begin)
+
+
+def _engines(scheduler: Any) -> bool:
+    from ..scheduler import EngineScheduler
+
+    return isinstance(scheduler, EngineScheduler)
 
 
 class Bar:
