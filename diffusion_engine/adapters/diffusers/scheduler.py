@@ -24,7 +24,8 @@ from .current import begin, current
 from .like import Like, like
 from .networks import ENGINES as OWN
 from .noising import Noising
-from .scheduler_run import AGAIN, Generators, Run
+from .scheduler_run import Run
+from .state import AGAIN, KEPT, Generators, State
 from .told import asked, class_of, levels, refuse_unknown, seeds_of
 
 COURSES = 16  # that a scheduler keeps
@@ -82,6 +83,7 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         told = {"_use_default_values": unsaid} if unsaid else {}
         self.register_to_config(**usual | fields, **own, **told, _class_name=type(self).__name__)
         self._courses: Lru[tuple, Course] = Lru(COURSES)
+        self._ended: Lru[tuple, State] = Lru(KEPT)
 
     @classmethod
     def from_config(
@@ -193,7 +195,8 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """
         seeds = self.config["seeds"] if seeds is None else seeds
         own = None if seeds is None else seeds_of(seeds)
-        begin(self, Run(self._course(num_inference_steps, timesteps, sigmas, mu), own, device))
+        course = self._course(num_inference_steps, timesteps, sigmas, mu)
+        begin(self, Run(course, own, device, self._ended))
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Says with which of `timesteps` the run begins: where image to image noises its image to."""
@@ -208,7 +211,7 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
         """What the network reads: the sample as it is, but for EDM's classes, which scale it."""
-        run = self._run
+        run = current(self)
         return sample if run is None else run.scaled(sample, timestep)
 
     def step(
@@ -260,7 +263,7 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return current(self)
 
     def _begun(self, who: str) -> Run:
-        run = self._run
+        run = current(self)
         if run is None:
             raise ValueError(
                 f"{who} before set_timesteps: call set_timesteps(num_inference_steps) in the thread that "
