@@ -15,6 +15,7 @@ from engine_scheduler_cases import NOISE, SHAPE, loop, net, scheduler_of, seeded
 from optional import diffusers
 
 from diffusion_engine.adapters import diffusers as adapter
+from diffusion_engine.adapters.diffusers.current import current
 
 
 def engine():
@@ -199,7 +200,7 @@ def test_a_run_goes_with_its_scheduler():
     loop(ours, 3)
     held = weakref.ref(ours.timesteps)
     ours.set_timesteps(3)
-    state = weakref.ref(ours._run)
+    state = weakref.ref(current(ours))
     del ours
     gc.collect()
     assert state() is None and held() is None

@@ -122,22 +122,21 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     @property
     def order(self) -> int:
         """Network calls a step."""
-        run = self._run
-        if run is not None:
+        if (run := current(self)) is not None:
             return run.course.solver.calls
         return (self._named or self._least.solver).calls
 
     @property
     def init_noise_sigma(self) -> float:
         """What a pipeline multiplies its normals by: the other class's, of x."""
-        run = self._run
+        run = current(self)
         found = self._least if run is None else run.course.like
         return found.init_noise_sigma * (found.points[0].alpha if found.scaled else 1.0)
 
     @property
     def timesteps(self) -> Tensor:
         """[calls] of this thread's run, int64 or float32; those of training where it has none."""
-        run = self._run
+        run = current(self)
         return torch.arange(len(self) - 1, -1, -1) if run is None else run.timesteps
 
     @property
@@ -148,19 +147,19 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     @property
     def num_inference_steps(self) -> int | None:
         """Of this thread's run."""
-        run = self._run
+        run = current(self)
         return None if run is None else len(run.course.like.points) - 1
 
     @property
     def begin_index(self) -> int | None:
         """What set_begin_index said of this thread's run."""
-        run = self._run
+        run = current(self)
         return None if run is None else run.begin
 
     @property
     def step_index(self) -> int | None:
         """The call that the next step of this thread's run belongs to; None before the first."""
-        run = self._run
+        run = current(self)
         return None if run is None else run.index
 
     @property
@@ -245,7 +244,7 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x = alpha x0 + sigma eps, timesteps [B] of the run, or of training."""
-        alpha, sigma = self._noising.law(self._run, timesteps, original_samples)
+        alpha, sigma = self._noising.law(current(self), timesteps, original_samples)
         made = alpha * original_samples.float() + sigma * noise.float()
         return made.to(original_samples.dtype)
 
@@ -255,12 +254,8 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """v = alpha eps - sigma x0, what networks of prediction_type="v_prediction" are trained on."""
-        alpha, sigma = self._noising.law(self._run, timesteps, sample)
+        alpha, sigma = self._noising.law(current(self), timesteps, sample)
         return (alpha * noise.float() - sigma * sample.float()).to(sample.dtype)
-
-    @property
-    def _run(self) -> Run | None:
-        return current(self)
 
     def _begun(self, who: str) -> Run:
         run = current(self)
