@@ -90,7 +90,8 @@ part machine 20 "" "$python" -m diffusion_engine.cli doctor
 part build 60 "$no_nvcc" env WITH_CUDA=1 TORCH_CUDA_ARCH_LIST="${arch:-9.0}" MAX_JOBS="$(nproc)" \
     "$python" setup.py build_ext --inplace
 tests kernels 40 4 tests/backends/test_cuda.py tests/backends/test_cuda_attention.py tests/ops/test_noise.py
-tests captures 70 4 tests/executors/test_gpu_runs.py tests/sampler/test_threads.py
+tests captures 70 4 tests/executors/test_gpu_runs.py tests/sampler/test_threads.py \
+    tests/adapters/test_comfyui.py
 tests large 30 1 tests/executors/test_gpu_large.py
 tests ops 140 12 tests/ops/test_step.py tests/ops/test_brownian.py tests/ops/test_group_norm.py tests/ops/test_attention.py \
     tests/backends/test_triton.py tests/backends/test_cuda_layers.py

@@ -1,5 +1,5 @@
 """The time of a step of EngineScheduler beside that of the class it stands for: what a pipeline does around
-its network, which here returns a ready tensor.
+its network, set_timesteps included, which here returns a ready tensor.
 
     python -m benchmarks.runs.scheduler_steps
 """
@@ -45,7 +45,7 @@ def compared(name: str, theirs: Any, ours: Any, shape: tuple[int, ...]) -> resul
     x, out = torch.randn(shape), torch.randn(shape)
     with torch.no_grad():
         both = {"theirs": theirs, "ours": ours}
-        tasks = [Task(who, [run(s, x, out)], before=begin(s)) for who, s in both.items()]
+        tasks = [Task(who, [run(s, x, out)]) for who, s in both.items()]
         others = timing.Others()
         spent = timing.interleave(tasks, ROUNDS, timing.cpu_clock)
     steps = len(theirs.timesteps)
@@ -63,16 +63,13 @@ def compared(name: str, theirs: Any, ours: Any, shape: tuple[int, ...]) -> resul
     )
 
 
-def begin(scheduler: Any) -> Callable[[], None]:
-    return lambda: scheduler.set_timesteps(STEPS)
-
-
 def run(scheduler: Any, first: Tensor, out: Tensor) -> Callable[[], None]:
-    """A pipeline's loop without its network."""
+    """What a pipeline does around its network: it begins a run and makes its steps."""
     scaled = hasattr(scheduler, "scale_model_input")
 
     def made() -> None:
         x = first
+        scheduler.set_timesteps(STEPS)
         for t in scheduler.timesteps:
             if scaled:
                 scheduler.scale_model_input(x, t)

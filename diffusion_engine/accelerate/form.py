@@ -16,7 +16,7 @@ from .compare import tensors
 from .conv3x3 import FusedConv3x3
 from .replacement import Replacement
 
-PATTERN = r"[a-z][a-z0-9_ ,]*(/[0-9a-f]+)?"
+PATTERN = r"(original|(fused|without [a-z0-9_ ]+)(, channels_last)?)(/[0-9a-f]+)?"
 CHOSEN = (None, 0, 2, 4)  # of a convolution: nothing yet, oneDNN, Winograd's tile
 
 

@@ -1,17 +1,21 @@
 """EngineScheduler's configuration, whose a run is, and what it refuses before anything has changed."""
 
 import asyncio
+import contextvars
 import gc
 import threading
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from dispatched import Operations
 from engine_scheduler_cases import NOISE, SHAPE, loop, net, scheduler_of, seeded
 from optional import diffusers
 
 from diffusion_engine.adapters import diffusers as adapter
+from diffusion_engine.adapters.diffusers.current import current
 
 
 def engine():
@@ -166,12 +170,37 @@ def test_two_runs_that_take_turns_need_two_schedulers():
         one.step(net(x, t), t, x)
 
 
+@pytest.mark.parametrize("solver", ["dpmpp_2m", "heun", "ddpm", "unipc"])
+def test_the_slots_of_a_run_that_ended_serve_the_next(solver):
+    """Of its like; what it left in them is not read, and of two runs at a time only one takes them."""
+    ours = scheduler_of(diffusers.DDIMScheduler(), solver=solver)
+    want = loop(ours, 5, generator=seeded())
+    loop(ours, 5, x=NOISE * np.nan)
+    with Operations() as ran:
+        assert torch.equal(loop(ours, 5, generator=seeded()), want)
+    assert "zeros" not in ran.names and ran.names.count("fill_") == 1
+    for x in (NOISE[:1], NOISE.double(), NOISE):
+        with Operations() as ran:
+            loop(ours, 5, x=x)
+        assert ("zeros" in ran.names) == (x is not NOISE)
+    contexts = contextvars.copy_context(), contextvars.copy_context()
+    noise, made = [seeded(), seeded()], [NOISE, NOISE]
+    for context in contexts:
+        context.run(ours.set_timesteps, 5)
+    times = [context.run(lambda: ours.timesteps) for context in contexts]
+    for pair in zip(*times, strict=True):
+        for k, t in enumerate(pair):
+            step = partial(ours.step, net(made[k], t), t, made[k], generator=noise[k])
+            made[k] = contexts[k].run(step).prev_sample
+    assert torch.equal(made[0], want) and torch.equal(made[1], want)
+
+
 def test_a_run_goes_with_its_scheduler():
     ours = scheduler_of(diffusers.DDIMScheduler())
     loop(ours, 3)
     held = weakref.ref(ours.timesteps)
     ours.set_timesteps(3)
-    state = weakref.ref(ours._run)
+    state = weakref.ref(current(ours))
     del ours
     gc.collect()
     assert state() is None and held() is None

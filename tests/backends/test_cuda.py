@@ -74,7 +74,7 @@ def test_philox_known_answers(cuda, counter, key, words):
     assert tuple(cuda.philox(counter, *key)) == words
 
 
-SMALL, LARGE_GPU = (emulated(step.bind, multiprocessors=n) for n in (1, 132))
+SMALL, LARGE_GPU = (emulated(step.Bound, multiprocessors=n) for n in (1, 132))
 
 
 @pytest.fixture(params=["SMALL", "LARGE_GPU"])

@@ -25,9 +25,8 @@ IMPORTED_AS = {
     "griffelib": "griffe",
 }
 # What is run or takes part without being imported by the code of its extra: tools, plug-ins of tools,
-# `diffusers`, whose networks and schedulers are known by what they have, and what sits below others.
+# and what sits below others.
 RUN = {
-    "diffusers": {"diffusers"},
     "bench": {"onnx", "onnxscript"},  # torch.onnx.export
     "serve": {"uvicorn"},
     "test": {"httpx", "pytest-timeout", "pytest-xdist", "ruff", "mypy", "build", "wheel", "ninja"},
@@ -75,7 +74,7 @@ def module(name):
 def test_core_dependencies_are_what_is_imported():
     third = imported("diffusion_engine", "kernels") - sys.stdlib_module_names - {"diffusion_engine"}
     core = {module(name) for name in names(META["dependencies"])}
-    optional = {module(name) for name in names(EXTRAS["train"])}
+    optional = {module(name) for extra in ("train", "diffusers") for name in names(EXTRAS[extra])}
     assert core - third == set(), "declared and not imported"
     assert third - core - optional == set(), "imported and not declared"
 

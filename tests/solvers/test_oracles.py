@@ -20,13 +20,15 @@ from diffusion_engine import SOLVERS
 KEEPING = [
     name for name in OF_X if named(name) and SOLVERS[name].exact and SOLVERS[name].keeps_noise
 ]
-BY_TIME = {"deis"}  # interpolates in t, and so sees more than x / alpha and the ratio
-ON_EPS = {"vdm"}  # divides by alpha, which is 0 at the start of flow matching
+BY_TIME = {"deis", "pndm"}  # go by t, and so see more than x / alpha and the ratio
+ON_EPS = {"vdm", "pndm"}  # divide by alpha, which is 0 at the start of flow matching
 BY_PLACE = {
     "deis",
     "ipndm",
     "plms",
-}  # keep a first prediction that interpolation in lam cannot reach
+    "dpmpp_singlestep",
+    "dpm_solver_singlestep",
+}  # keep a first prediction that interpolation in lam cannot reach, or count their points from the first
 CONFIGURATIONS = [
     *((name, {}) for name in KEEPING),
     ("ddim", {"eta": 0.5}),

@@ -24,7 +24,8 @@ from .current import begin, current
 from .like import Like, like
 from .networks import ENGINES as OWN
 from .noising import Noising
-from .scheduler_run import AGAIN, Generators, Run
+from .scheduler_run import Run
+from .state import AGAIN, KEPT, Generators, State
 from .told import asked, class_of, levels, refuse_unknown, seeds_of
 
 COURSES = 16  # that a scheduler keeps
@@ -82,6 +83,7 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         told = {"_use_default_values": unsaid} if unsaid else {}
         self.register_to_config(**usual | fields, **own, **told, _class_name=type(self).__name__)
         self._courses: Lru[tuple, Course] = Lru(COURSES)
+        self._ended: Lru[tuple, State] = Lru(KEPT)
 
     @classmethod
     def from_config(
@@ -120,22 +122,21 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     @property
     def order(self) -> int:
         """Network calls a step."""
-        run = self._run
-        if run is not None:
+        if (run := current(self)) is not None:
             return run.course.solver.calls
         return (self.named or self._least.solver).calls
 
     @property
     def init_noise_sigma(self) -> float:
         """What a pipeline multiplies its normals by: the other class's, of x."""
-        run = self._run
+        run = current(self)
         found = self._least if run is None else run.course.like
         return found.init_noise_sigma * (found.points[0].alpha if found.scaled else 1.0)
 
     @property
     def timesteps(self) -> Tensor:
         """[calls] of this thread's run, int64 or float32; those of training where it has none."""
-        run = self._run
+        run = current(self)
         return torch.arange(len(self) - 1, -1, -1) if run is None else run.timesteps
 
     @property
@@ -146,18 +147,18 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     @property
     def num_inference_steps(self) -> int | None:
         """Of this thread's run."""
-        return None if (run := self._run) is None else len(run.course.like.points) - 1
+        return None if (run := current(self)) is None else len(run.course.like.points) - 1
 
     @property
     def begin_index(self) -> int | None:
         """What set_begin_index said of this thread's run."""
-        run = self._run
+        run = current(self)
         return None if run is None else run.begin
 
     @property
     def step_index(self) -> int | None:
         """The call that the next step of this thread's run belongs to; None before the first."""
-        run = self._run
+        run = current(self)
         return None if run is None else run.index
 
     @property
@@ -192,7 +193,8 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """
         seeds = self.config["seeds"] if seeds is None else seeds
         own = None if seeds is None else seeds_of(seeds)
-        begin(self, Run(self._course(num_inference_steps, timesteps, sigmas, mu), own, device))
+        course = self._course(num_inference_steps, timesteps, sigmas, mu)
+        begin(self, Run(course, own, device, self._ended))
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Says with which of `timesteps` the run begins: where image to image noises its image to."""
@@ -207,7 +209,7 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
         """What the network reads: the sample as it is, but for EDM's classes, which scale it."""
-        run = self._run
+        run = current(self)
         return sample if run is None else run.scaled(sample, timestep)
 
     def step(
@@ -241,7 +243,7 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x = alpha x0 + sigma eps, timesteps [B] of the run, or of training."""
-        alpha, sigma = self._noising.law(self._run, timesteps, original_samples)
+        alpha, sigma = self._noising.law(current(self), timesteps, original_samples)
         made = alpha * original_samples.float() + sigma * noise.float()
         return made.to(original_samples.dtype)
 
@@ -251,15 +253,11 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """v = alpha eps - sigma x0, what networks of prediction_type="v_prediction" are trained on."""
-        alpha, sigma = self._noising.law(self._run, timesteps, sample)
+        alpha, sigma = self._noising.law(current(self), timesteps, sample)
         return (alpha * noise.float() - sigma * sample.float()).to(sample.dtype)
 
-    @property
-    def _run(self) -> Run | None:
-        return current(self)
-
     def _begun(self, who: str) -> Run:
-        run = self._run
+        run = current(self)
         if run is None:
             raise ValueError(
                 f"{who} before set_timesteps: call set_timesteps(num_inference_steps) in the thread that "

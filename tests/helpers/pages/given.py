@@ -90,7 +90,7 @@ EXAMPLES = {
 # Words in backticks that are names of other libraries, and in no source here.
 OF_OTHERS = {
     "AncestralSamplingPredictor", "EDMPrecond", "EulerMaruyamaPredictor", "ReverseDiffusionPredictor",
-    "SamplerCustom", "ddim_sample_loop", "dpmsolver", "edm_sampler", "init_noise_sigma", "learn_sigma",
+    "SamplerCustom", "ddim_sample_loop", "edm_sampler", "init_noise_sigma", "learn_sigma",
     "p_sample_loop", "sample_",
 }  # fmt: skip
 
