@@ -51,7 +51,7 @@ def linear(emit: Emitter, op: ops.Linear) -> Any:
     p.channels = op.x.shape[2]
     p.width = p.out_width = rows
     p.x, p.out = emit.rows(op.x), emit.rows(op.out)
-    p.weight = emit.weights.conv(op.weight[:, :, None, None], 1).data_ptr()
+    p.weight = emit.weights.linear(op.weights).data_ptr()
     emit.epilogue(p, op.epilogue)
     return p
 

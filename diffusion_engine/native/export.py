@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from threading import Lock
@@ -14,7 +15,9 @@ from torch import Tensor, fx, nn
 from ..networks.contents import Contents
 from .lower import Refused
 
-_tracing = Lock()  # torch.export has state of the process
+_tracing: Any = Lock()  # torch.export has state of the process
+if hasattr(os, "register_at_fork"):  # a thread that had it is not in the child
+    os.register_at_fork(after_in_child=_tracing._at_fork_reinit)
 
 
 class Exported:

@@ -129,11 +129,15 @@ class Conv(Operation):
 
 @dataclass(eq=False)
 class Linear(Operation):
-    """x [B, N, K] times weight [C, K]."""
+    """x [B, N, K] times weight [C, K], whose rows are those of `weights` one after another."""
 
     x: Value
-    weight: Tensor
+    weights: tuple[Tensor, ...]
     epilogue: Epilogue = field(default_factory=Epilogue)
+
+    @property
+    def weight(self) -> Tensor:
+        return self.weights[0] if len(self.weights) == 1 else torch.cat(self.weights)
 
     def run(self, get: Get) -> None:
         get(self.out).copy_(self.epilogue.run(get(self.x) @ self.weight.T, get))

@@ -14,7 +14,7 @@ class Packed:
 
     known   checksums of the tensors that a recording watches, and where these lie: what needs no packing is
             read there
-    joint   those that several layers read as one
+    joint   biases of several layers that are done as one
     folded  what calls of constants came to
     held    whether a program of them was held against the module
     """
@@ -27,5 +27,4 @@ class Packed:
 
     @property
     def bytes(self) -> int:
-        joint = (t for made in self.joint.values() for t in made if t is not None)
-        return self.weights.bytes + sum(t.nbytes for t in joint)
+        return self.weights.bytes + sum(t.nbytes for t in self.joint.values())

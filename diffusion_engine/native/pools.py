@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from threading import Lock
 from typing import Any
@@ -11,7 +12,9 @@ import torch
 from ..choices.turns import numbers
 
 _shared: dict[int, Any] = {}  # of the process: there are no more cores for a second pool
-_lock = Lock()
+_lock: Any = Lock()
+if hasattr(os, "register_at_fork"):  # a thread that had it is not in the child
+    os.register_at_fork(after_in_child=_lock._at_fork_reinit)
 
 
 class Pools:

@@ -56,6 +56,8 @@ def _arithmetic(op: Operation) -> tuple:
             about.append(value)
         elif field.name == "weight" and value is not None:
             about.append(tuple(value.shape))
+        elif field.name == "weights":
+            about += [tuple(part.shape) for part in value]
     return tuple(about)
 
 
@@ -82,7 +84,7 @@ class Graph:
     def at(self, batch: int, joint: Joint, folded: Folded) -> Recorded:
         """The operations of a call of `batch` entries. Raises Refused.
 
-        joint   weights that several layers read as one, so far
+        joint   biases of several layers that are done as one, so far
         folded  what calls of constants came to, so far
         """
         if self._whole is not None and self._whole.takes(batch):

@@ -12,7 +12,7 @@ from .operations import Epilogue, Linear, Operation
 from .rewriting import Uses, rewritten
 from .values import Buffer, Value, contiguous
 
-Joint = dict[tuple, tuple[Tensor, Tensor | None]]
+Joint = dict[tuple, Tensor]
 NARROW = 4  # columns, whose sums have an order of their own
 
 
@@ -20,7 +20,7 @@ def merged(operations: list[Operation], outputs: list[Value], joint: Joint) -> l
     """The same with one product for all linear layers of a value: of attention's queries, keys and values, of
     all blocks that read an embedding.
 
-    joint  weights and biases that were put together so far, by where these lie
+    joint  biases that were put together so far, by where these and their weights lie
     """
     kept = {value.buffer for value in outputs}
     groups: dict[tuple, list[int]] = defaultdict(list)
@@ -73,8 +73,9 @@ def _one(operations: list[Operation], places: list[int], joint: Joint) -> list[O
                     return None
                 views[id(value)] = found
         made.append(rewritten(operation, lambda v: views.get(id(v)) or v) if views else operation)  # noqa: B023
-    weight, bias = _joint(layers, joint)  # type: ignore[arg-type]
-    made[places[0]] = Linear(whole, layers[0].x, weight, Epilogue(bias))  # type: ignore[attr-defined]
+    epilogue = Epilogue(_bias(layers, joint))  # type: ignore[arg-type]
+    weights = tuple(weight for layer in layers for weight in layer.weights)  # type: ignore[attr-defined]
+    made[places[0]] = Linear(whole, layers[0].x, weights, epilogue)  # type: ignore[attr-defined]
     return made
 
 
@@ -84,21 +85,20 @@ def _dims(place: Value, buffer: Buffer) -> list[tuple[int, int, int]]:
     return [(c, 1, 1), (b * n, c, place.strides[1])]
 
 
+def _bias(layers: list[Linear], joint: Joint) -> Tensor | None:
+    biases = [layer.epilogue.bias for layer in layers]
+    if not any(bias is not None for bias in biases):
+        return None
+    key = tuple(_key(given) for layer in layers for given in (*layer.weights, layer.epilogue.bias))
+    if key not in joint:
+        joint[key] = torch.cat(
+            [
+                torch.zeros(layer.out.shape[2]) if bias is None else bias
+                for layer, bias in zip(layers, biases, strict=True)
+            ]
+        )
+    return joint[key]
+
+
 def _key(given: Tensor | None) -> tuple:
     return () if given is None else (given.data_ptr(), tuple(given.shape), given.stride())
-
-
-def _joint(layers: list[Linear], joint: Joint) -> tuple[Tensor, Tensor | None]:
-    key = tuple(_key(layer.weight) + _key(layer.epilogue.bias) for layer in layers)
-    if key not in joint:
-        biases = [layer.epilogue.bias for layer in layers]
-        bias = None
-        if any(b is not None for b in biases):
-            bias = torch.cat(
-                [
-                    torch.zeros(len(layer.weight)) if b is None else b
-                    for layer, b in zip(layers, biases, strict=True)
-                ]
-            )
-        joint[key] = torch.cat([layer.weight for layer in layers]), bias
-    return joint[key]

@@ -20,34 +20,38 @@ class Weights:
     """Packs each constant once for each way in which it is read."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple, tuple[Tensor, Tensor]] = {}
+        self._kept: dict[tuple, tuple[tuple[Tensor, ...], Tensor]] = {}
 
     @property
     def bytes(self) -> int:
         """Of what lies beside the network's own."""
         kept = self._kept.values()
-        return sum(packed.nbytes for given, packed in kept if packed.data_ptr() != given.data_ptr())
+        return sum(made.nbytes for given, made in kept if made.data_ptr() != given[0].data_ptr())
 
     def plain(self, given: Tensor) -> Tensor:
         """As it is, contiguous."""
-        return self._made(given, "plain", lambda t: t.contiguous())
+        return self._made((given,), "plain", lambda t: t.contiguous())
 
     def kept(self, given: Tensor) -> Tensor:
         """As it is, whatever its strides."""
-        return self._made(given, "kept", lambda t: t)
+        return self._made((given,), "kept", lambda t: t)
 
     def conv(self, weight: Tensor, groups: int) -> Tensor:
         """[out, in / groups, kh, kw] in panels."""
 
-        def pack(given: Tensor) -> Tensor:
-            given = given.contiguous()
-            out, inside, taps = len(given), given.shape[1], given[0, 0].numel()
-            size = _cpu.conv_packed_size(out, inside * groups, taps, groups)
-            packed = zeros(4 * size).view(torch.float32)
-            _cpu.conv_pack(given.data_ptr(), out, inside * groups, taps, groups, packed.data_ptr())
+        return self._made((weight,), ("conv", groups), lambda given: _panels(given, groups))
+
+    def linear(self, weights: tuple[Tensor, ...]) -> Tensor:
+        """[out, in] one below another, as of one layer, in panels."""
+
+        def pack(*given: Tensor) -> Tensor:
+            if len(given) == 1:
+                return _panels(given[0], 1)
+            packed = _panels(torch.cat(given), 1)
+            given_back()
             return packed
 
-        return self._made(weight, ("conv", groups), pack)
+        return self._made(weights, "linear", pack)
 
     def winograd(self, weight: Tensor, tile: int) -> Tensor:
         """[out, in, 3, 3], transformed for tiles of so many pixels."""
@@ -57,7 +61,7 @@ class Weights:
             given_back()  # what came before it was as large
             return packed
 
-        return self._made(weight, ("winograd", tile), transformed)
+        return self._made((weight,), ("winograd", tile), transformed)
 
     def panels(self, weight: Tensor) -> Tensor:
         """[out, in, 3, 3] as [panel, in, 9, PANEL], which Winograd's kernel transforms itself."""
@@ -71,10 +75,19 @@ class Weights:
                 panel[: len(part)] = part.reshape(-1, inside, 9)
             return packed
 
-        return self._made(weight, "panels", pack)
+        return self._made((weight,), "panels", pack)
 
-    def _made(self, given: Tensor, way: object, pack: Callable[[Tensor], Tensor]) -> Tensor:
-        key = given.data_ptr(), tuple(given.shape), given.stride(), way
+    def _made(self, given: tuple[Tensor, ...], way: object, pack: Callable[..., Tensor]) -> Tensor:
+        key = way, *((part.data_ptr(), tuple(part.shape), part.stride()) for part in given)
         if key not in self._kept:
-            self._kept[key] = given, pack(given)  # which keeps what the key names alive
+            self._kept[key] = given, pack(*given)  # which keeps what the key names alive
         return self._kept[key][1]
+
+
+def _panels(given: Tensor, groups: int) -> Tensor:
+    given = given.contiguous()
+    out, inside, taps = len(given), given.shape[1], given[0, 0].numel()
+    size = _cpu.conv_packed_size(out, inside * groups, taps, groups)
+    packed = zeros(4 * size).view(torch.float32)
+    _cpu.conv_pack(given.data_ptr(), out, inside * groups, taps, groups, packed.data_ptr())
+    return packed

@@ -16,7 +16,7 @@ from torch import nn
 
 from diffusion_engine import Sampler, ScoreNetwork, profile
 from diffusion_engine.executors import GraphError
-from diffusion_engine.native import Native, NativeError, record
+from diffusion_engine.native import Native, NativeError, export, pools, record
 from diffusion_engine.processes import VP
 
 GIVEN = {"seeds": [1, 2, 3], "condition": [0, 1, 0]}
@@ -166,6 +166,21 @@ def test_a_fork(sampler):
     assert torch.equal(torch.tensor(queue.get()), made)
     child.join(30)
     assert child.exitcode == 0
+
+
+def test_a_fork_while_another_thread_records():
+    """Nobody in the child gives back what that thread holds."""
+    sampler = Sampler(small(), "ddim", 3, executor=Native(threads=2))
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    with export._tracing, pools._lock:
+        child = context.Process(
+            target=lambda: queue.put(sampler.sample(**GIVEN).samples.tolist()), daemon=True
+        )
+        child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert torch.equal(torch.tensor(queue.get()), close(sampler))
 
 
 def test_threads_share_a_sampler(sampler):

@@ -55,7 +55,9 @@ def measure(contender: str, case: Case, threads: int, folder: Path) -> results.R
 
 
 def import_libraries(contender: str) -> None:
-    """What would otherwise count as the contender's own."""
+    """What would otherwise count as the contender's own: the libraries of each are there before the count,
+    those that torch.export imports when it is first called as those of a peer. A process pays for all of
+    them, whatever network it runs."""
     import diffusers.models.transformers
     import diffusers.models.unets
     import diffusers.schedulers  # noqa: F401
@@ -63,7 +65,7 @@ def import_libraries(contender: str) -> None:
     import diffusion_engine.accelerate
     import diffusion_engine.native.recording  # noqa: F401
 
-    if contender == "ours:native":  # what torch.export imports when it is first called
+    if contender == "ours:native":
         torch.export.export(torch.nn.Identity(), (torch.zeros(2),))
     if contender == "onnxruntime":
         import onnxruntime  # noqa: F401

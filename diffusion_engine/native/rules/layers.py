@@ -22,7 +22,7 @@ def linear(low: Any, given: Any, target: Any) -> Any:
         return NotImplemented
     shape = (*x.shape[:-1], weight.shape[0])
     out = low.new(shape)
-    low.emit(ops.Linear(sequence(low, out), sequence(low, x), weight, ops.Epilogue(bias)))
+    low.emit(ops.Linear(sequence(low, out), sequence(low, x), (weight,), ops.Epilogue(bias)))
     return out
 
 
