@@ -68,7 +68,7 @@ def test_the_cost_of_operations():
     assert found.flop == 2 * 2 * 64 * 5 * 27
     assert found.activations == 4 * 2 * 64 * (3 + 5) and found.constants == 4 * (5 * 27 + 5)
     assert floor.size(conv) == "3 to 5, 3x3, 8x8"
-    linear = ops.Linear(out, x, torch.zeros(5, 3))
+    linear = ops.Linear(out, x, (torch.zeros(5, 3),))
     assert floor.flop(linear) == 2 * 2 * 64 * 5 * 3 and floor.size(linear) == "3 to 5, 64 rows"
     name = linear.name
     with floor.numbered([conv, linear]):

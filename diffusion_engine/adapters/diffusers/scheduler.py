@@ -152,14 +152,12 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     @property
     def begin_index(self) -> int | None:
         """What set_begin_index said of this thread's run."""
-        run = current(self)
-        return None if run is None else run.begin
+        return None if (run := current(self)) is None else run.begin
 
     @property
     def step_index(self) -> int | None:
         """The call that the next step of this thread's run belongs to; None before the first."""
-        run = current(self)
-        return None if run is None else run.index
+        return None if (run := current(self)) is None else run.index
 
     @property
     def betas(self) -> Tensor:
