@@ -24,7 +24,8 @@ class Transition:
     The row's own weights C [K, M] of its normals z are root basis, and w = basis z: basis [rank, M] has
     orthonormal rows and root [K, rank] is lower triangular in the slots of `free`. Two normals of one slot
     are one w. Where one normal goes into two slots the law lies on a line: it has a density there, and the
-    slots beyond `free` follow from those.
+    slots beyond `free` follow from those. What the next call reads tells w before others do: it is a state,
+    while a partial sum beside it may have so little noise that rounding hides it.
 
     slots  that the row draws, K of them, rising
     root   [K, rank]
@@ -39,8 +40,11 @@ class Transition:
     free: tuple[int, ...]
 
     @classmethod
-    def of(cls, row: Row) -> Transition | None:
-        """That of a row; None where it draws nothing."""
+    def of(cls, row: Row, first: Sequence[int] = ()) -> Transition | None:
+        """That of a row; None where it draws nothing.
+
+        first  slots that tell w before others do, which follow rising
+        """
         weights = {
             k: np.array([update[f"z{m}"] for m in range(layout.NORMALS)])
             for k, update in sorted(row.new.items())
@@ -50,12 +54,12 @@ class Transition:
             return None
         basis: list[np.ndarray] = []
         free = []
-        for place, k in enumerate(drawn):
+        for k in [*(k for k in first if k in drawn), *(k for k in drawn if k not in first)]:
             rest = weights[k] - sum((weights[k] @ b * b for b in basis), np.zeros(layout.NORMALS))
             size = float(np.linalg.norm(rest))
             if size > PARALLEL * float(np.linalg.norm(weights[k])):
                 basis.append(rest / size)
-                free.append(place)
+                free.append(drawn.index(k))
         made = np.stack(basis)
         root = np.stack([weights[k] for k in drawn]) @ made.T
         for column, place in enumerate(free):  # zeros but for rounding
@@ -115,6 +119,12 @@ class Transition:
 def transitions(plan: Plan) -> dict[int, Transition]:
     """By their rows, what a plan draws after its first state; kept with the plan."""
     if "transitions" not in plan.packed:
-        made = ((i, Transition.of(row)) for i, row in enumerate(plan.rows) if i)
-        plan.packed["transitions"] = {i: drawn for i, drawn in made if drawn is not None}
+        made = {}
+        read: tuple[int, ...] = ()  # by the next call
+        for i in range(len(plan.rows) - 1, 0, -1):
+            row = plan.rows[i]
+            if drawn := Transition.of(row, read):
+                made[i] = drawn
+            read = row.call.read if row.call else read
+        plan.packed["transitions"] = dict(sorted(made.items()))
     return plan.packed["transitions"]

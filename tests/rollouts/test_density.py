@@ -124,5 +124,18 @@ def test_law_of_normals_in_several_slots(new, slots, rank):
     assert made.log_density(w).tolist() == pytest.approx(wanted.tolist(), rel=1e-6)
 
 
+def test_what_the_next_call_reads_tells_the_draw():
+    """Not a partial sum with little noise, whatever slots they are in."""
+    row = Row(call=None, new={0: x + 1e-5 * normal(0), 2: x + normal(0), 3: normal(1)})
+    assert Transition.of(row).told == (0, 3)
+    assert Transition.of(row, first=(2,)).told == (2, 3)
+    assert Transition.of(row, first=(3, 1)).told == (3, 0)
+    one, other = Transition.of(row), Transition.of(row, first=(3, 2))
+    assert one.log_size == pytest.approx(other.log_size, rel=1e-12)
+    plan = sampler(next(f for f in STOCHASTIC if "flipped" in str(f) and "eta" in f.options)).plan()
+    for i, drawn in transitions(plan).items():
+        assert drawn.told == plan.rows[i + 1].call.read
+
+
 def test_a_row_without_noise_has_no_law():
     assert Transition.of(Row(call=None, new={0: x})) is None
