@@ -258,6 +258,23 @@ def test_a_last_level_that_is_not_clean():
     assert close(called(accelerate_pipeline(pipe), BOTH | SIZE), called(pipe, BOTH | SIZE))
 
 
+@pytest.mark.parametrize("strength", [0.4, 0.9])
+def test_image_to_image_of_plms_begins_at_the_image_level(strength):
+    """diffusers' begins a step further, its first one told twice; the engine's two are of another first step."""
+    pipe = stable("StableDiffusionImg2ImgPipeline", scheduler("PNDMScheduler", skip_prk_steps=True))
+    given = BOTH | IMAGE | {"strength": strength, "num_inference_steps": 40}
+    ours = called(accelerate_pipeline(pipe), given)
+    pipe.scheduler = EngineScheduler.from_config(pipe.scheduler)
+    assert close(called(pipe, given), ours, 0.02)
+
+
+def test_a_configuration_that_a_pipeline_wrote_over():
+    """Stable Diffusion sets steps_offset of a scheduler that says nothing of it."""
+    pipe = stable(noise=scheduler("DDIMScheduler", clip_sample=False))
+    made = EngineScheduler.from_config(pipe.scheduler)
+    assert made.config.steps_offset == pipe.scheduler.config.steps_offset == 1
+
+
 def test_a_part_within_a_step_is_refused():
     pipe = small.sdxl()
     pipe.scheduler = scheduler("HeunDiscreteScheduler", **small.SCHEDULE)

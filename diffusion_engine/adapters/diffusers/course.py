@@ -10,8 +10,10 @@ import numpy as np
 
 from ...ops.philox import STATE
 from ...plan import Plan, Row
+from ...plan.linear import x
 from ...processes import FlowMatching, Point
 from ...solvers import Solver
+from ...solvers.adams import IPNDM
 from .like import Like
 from .told import NOTHING, Asked, asked_of_ddim
 
@@ -113,16 +115,32 @@ class Course:
         strength = {"strength": (n - step + 0.5) / n} if step else {}
         return self.again(**strength, **dict(asked)).solver
 
+    def _repeated(self, begin: int) -> bool:
+        """Whether a call is the second of a step that begins with it anew for pipelines, which take every
+        timestep for a step: that of PLMS' first one, at the level and label where the second begins."""
+        after = begin + 1
+        return (
+            bool(begin)
+            and begin not in self.steps
+            and after in self.steps
+            and self.levels[begin] == self.levels[after]
+        )
+
     def _made(self, begin: int, asked: Asked) -> Leg:
         like, step = self.like, 0
+        again = begin + 1 if self._repeated(begin) else begin
         if begin:
-            if begin not in self.steps:
+            if again not in self.steps:
                 raise ValueError(
                     f"begin_index={begin} is within a step of {self.solver.name!r}, which makes several "
                     f"calls: begin at one of {', '.join(map(str, self.steps))}"
                 )
-            step = self.steps[begin]
+            step = self.steps[again]
         solver = self._asked(step, asked)
+        if step and isinstance(solver, IPNDM) and solver.start == "heun":
+            solver = replace(
+                solver, start="euler"
+            )  # the timesteps behind the first step are one a step
         network = like.parameterisation((1,))  # rows know no shape
         if (variance := getattr(solver, "variance", None)) in ("learned", "learned_range"):
             network = replace(network, variance=variance)
@@ -141,6 +159,8 @@ class Course:
                 state=Point(end.t, 1.0, end.ratio),
             )
         plan = plan.replace_rows(rows)
+        if again > begin:  # its call leaves the sample as it is
+            rows.insert(1, replace(rows[1], new={0: x}, state=None))
         if begin and [row.call.at for row in rows[1:] if row.call] != list(self.levels[begin:]):
             raise ValueError(
                 f"solver {solver.name!r} takes other calls at the beginning of a run than within it, so that "

@@ -26,7 +26,7 @@ from .networks import ENGINES as OWN
 from .noising import Noising
 from .scheduler_run import Run
 from .state import AGAIN, KEPT, Generators, State
-from .told import asked, class_of, levels, refuse_unknown, seeds_of
+from .told import asked, asked_of, class_of, levels, refuse_unknown, seeds_of
 
 COURSES = 16  # that a scheduler keeps
 
@@ -100,16 +100,13 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             raise ValueError(
                 f"config={checks.said(config)}: give the config of a scheduler of diffusers"
             )
-        said, unsaid = config.get("_class_name"), config.get("_use_default_values", ())
-        other = said not in (None, cls.__name__)  # where an EngineScheduler may have left its own
-        out = {*unsaid, *(OWN if other else ())}
-        given = {k: v for k, v in config.items() if k not in out and not k.startswith("_")}
-        if "like" not in kwargs:
-            if other:
-                given["like"] = said
-            elif given.get("like") is None:
-                given["like"] = class_of(config)
-        made = cls(**{**given, **kwargs})
+        said = config.get("_class_name")
+        other = config.get("like") if said in (None, cls.__name__) else said
+        name = other or kwargs.get("like") or class_of(config)
+        given = asked_of(config, name)
+        if other == said:  # where an EngineScheduler may have left its own
+            given = {k: v for k, v in given.items() if k not in OWN}
+        made = cls(**{"like": name, **given, **kwargs})
         # Fields that nobody reads are kept too: of the class itself, and not of one that it came by.
         others = () if "like" in config else config.keys() - made.config.keys() - {"_class_name"}
         kept = {k: config[k] for k in config if k in others or k == "_diffusers_version"}
@@ -276,7 +273,8 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def theirs(self) -> SchedulerMixin:
         """A scheduler of the other class, with this one's fields."""
-        return getattr(diffusers, self.config["like"]).from_config(self._source)
+        config = {k: v for k, v in self._source.items() if k[0] != "_"}
+        return getattr(diffusers, self.config["like"]).from_config(config)
 
     @property
     def _least(self) -> Like:

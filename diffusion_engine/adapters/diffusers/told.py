@@ -37,6 +37,14 @@ def class_of(config: Mapping[str, Any]) -> str:
     )
 
 
+def asked_of(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What a configuration of a class asks for. What is the class's own by default is left to another's, but
+    not what has been written over since, as pipelines do with steps_offset and clip_sample."""
+    usual = CLASSES[name].fields if name in CLASSES else {}
+    unsaid = {k for k in config.get("_use_default_values", ()) if config.get(k) == usual.get(k)}
+    return {k: v for k, v in config.items() if k not in unsaid and k[0] != "_" and k != "like"}
+
+
 def refuse_unknown(
     name: str, fields: Mapping[str, Any], named: str | None, options: Mapping[str, Any] | None
 ) -> None:

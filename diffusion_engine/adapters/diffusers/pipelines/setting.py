@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,16 +67,9 @@ class Setting:
         variance = learned if kind.variance and learned.startswith("learned") else None
         shape = list(call.x.shape[1:])
         shape[axis - 1] = channels
-        order = int(getattr(scheduler, "order", 1))
-        begin, within = divmod(schedule.first(call.time), order)
-        if within:
-            raise ValueError(
-                f"the run begins at timestep {call.time:g}, within a step of {type(scheduler).__name__}, "
-                f"which has {order} of them a step: begin at another, with denoising_start or strength"
-            )
-        times = tuple(scheduler.timesteps)[begin * order :: order]
+        found, times = _like(schedule, call, step)
         return cls(
-            found=_like(schedule, begin, step),
+            found=found,
             config=repr(sorted(scheduler.config.items(), key=str)),
             shape=tuple(shape),
             axis=axis,
@@ -118,8 +111,8 @@ class Setting:
         ]
 
 
-def _like(schedule: Schedule, begin: int, step: Mapping[str, Any]) -> Like:
-    """What samples as the scheduler does from step `begin` on."""
+def _like(schedule: Schedule, call: Call, step: Mapping[str, Any]) -> tuple[Like, tuple[Any, ...]]:
+    """What samples as the scheduler does from a call on, and its timestep of each step from there."""
     asked = {name: value for name, value in schedule.asked.items() if value is not None}
     asked.pop("device", None)
     steps = asked.pop("num_inference_steps", None)
@@ -131,12 +124,35 @@ def _like(schedule: Schedule, begin: int, step: Mapping[str, Any]) -> Like:
     named = schedule.solver
     asked |= step if named is None else {}
     found = like(schedule.scheduler, steps, **asked)
-    if begin:
-        n = len(found.points) - 1
+    times = _times(found, schedule.scheduler.timesteps)
+    if begin := _begin(schedule, call.time, times):
+        n = len(times)
         found = like(schedule.scheduler, steps, strength=(n - begin + 0.5) / n, **asked)
-    if named is None:
-        return found
-    return replace(found, solver=asked_of_ddim(named, tuple(step.items())) if step else named)
+    if named is not None:
+        found = replace(found, solver=asked_of_ddim(named, tuple(step.items())) if step else named)
+    return found, times[begin:]
+
+
+def _times(found: Like, timesteps: Tensor) -> tuple[Any, ...]:
+    """The scheduler's timestep of each step, of those of each call."""
+    told = timesteps.tolist()
+    nearest = (min(range(len(told)), key=lambda i: abs(told[i] - label)) for label in found.labels)
+    return tuple(timesteps[i] for i in nearest)
+
+
+def _begin(schedule: Schedule, time: float, times: Sequence[Any]) -> int:
+    """The step at which a run begins whose first call is told `time`."""
+    scheduler, call = schedule.scheduler, schedule.first(time)
+    order = int(getattr(scheduler, "order", 1))
+    step, within = divmod(call, order)
+    if within:
+        raise ValueError(
+            f"the run begins at timestep {time:g}, within a step of {type(scheduler).__name__}, which has "
+            f"{order} of them a step: begin at another, with denoising_start or strength"
+        )
+    # PNDM's order is 1, and its first steps have several calls.
+    own = float(scheduler.timesteps[call])
+    return min(range(len(times)), key=lambda i: (abs(float(times[i]) - own), abs(i - step)))
 
 
 def _factor(told: float, time: float) -> float:
