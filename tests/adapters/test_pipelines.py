@@ -178,29 +178,33 @@ def test_callbacks_are_given_what_they_name():
         seen.append({name: tensor.clone() for name, tensor in given.items()})
         return given
 
-    own = stable()
-    for pipe in (own, accelerate_pipeline(own)):
-        named = ["latents", "prompt_embeds"]
-        called(
-            pipe,
-            BOTH | SIZE,
-            callback_on_step_end=callback,
-            callback_on_step_end_tensor_inputs=named,
-        )
+    pipe, named = stable(), ["latents", "prompt_embeds"]
+    given = BOTH | SIZE | {"callback_on_step_end_tensor_inputs": named}
+    for each in (pipe, accelerate_pipeline(pipe)):
+        called(each, given, callback_on_step_end=callback)
     theirs, ours = seen[: len(seen) // 2], seen[len(seen) // 2 :]
     for a, b in zip(ours, theirs, strict=True):
         assert list(a) == list(b) and torch.equal(a["prompt_embeds"], b["prompt_embeds"])
 
 
-def test_a_callback_may_stop_the_run():
-    pipe = stable()
+INPAINT = BOTH | SIZE | IMAGE | MASK | {"strength": 1.0}
+STOPPED = {
+    "Stable Diffusion": (stable, BOTH | SIZE),
+    "inpainting": (lambda: stable("StableDiffusionInpaintPipeline"), INPAINT),
+}
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_a_callback_may_stop_the_run(name):
+    make, given = STOPPED[name]
+    pipe = make()
 
     def stop(pipe, i, t, given):
         pipe._interrupt = i == 2
         return given
 
-    own = called(pipe, BOTH | SIZE, callback_on_step_end=stop)
-    assert close(called(accelerate_pipeline(pipe), BOTH | SIZE, callback_on_step_end=stop), own)
+    own = called(pipe, given, callback_on_step_end=stop)
+    assert close(called(accelerate_pipeline(pipe), given, callback_on_step_end=stop), own)
 
 
 def test_a_callback_may_rewrite_the_last_latents():
@@ -260,7 +264,7 @@ def test_a_last_level_that_is_not_clean():
 
 @pytest.mark.parametrize("strength", [0.4, 0.9])
 def test_image_to_image_of_plms_begins_at_the_image_level(strength):
-    """diffusers' begins a step further, its first one told twice; the engine's two are of another first step."""
+    """diffusers' goes on a step ahead of it; the engine's scheduler and loop differ in their first step."""
     pipe = stable("StableDiffusionImg2ImgPipeline", scheduler("PNDMScheduler", skip_prk_steps=True))
     given = BOTH | IMAGE | {"strength": strength, "num_inference_steps": 40}
     ours = called(accelerate_pipeline(pipe), given)

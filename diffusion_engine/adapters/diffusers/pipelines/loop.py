@@ -62,9 +62,9 @@ class Loop:
             return outputs
 
         def prepare_mask_latents(*args: Any, **kwargs: Any) -> Any:
-            outputs = mask(*args, **kwargs)
-            self._region["mask"] = outputs[0]
-            return outputs
+            kept, *others = mask(*args, **kwargs)
+            self._region["mask"] = kept.clone()  # its own, which is written to
+            return self._region["mask"], *others
 
         own.update(prepare_latents=prepare_latents, prepare_mask_latents=prepare_mask_latents)
 
@@ -88,6 +88,9 @@ class Loop:
                 samples = samples / end.alpha
         except Stopped as stopped:
             samples = stopped.x
+            if region:
+                self._region["mask"].fill_(1.0)  # the pipeline puts nothing back
+                region = {}
         if not region:
             self._pipe._interrupt = True  # pipelines that may be stopped spend nothing on the rest
         return samples
@@ -146,6 +149,7 @@ class Loop:
         names = [name for name in wanted if name != "latents"]
         tensors = {} if callback is None else locals_of(code, names)
         times = setting.until(self._asked.get("denoising_end"), self._schedule.scheduler)
+        self._pipe._num_timesteps = len(times)  # callbacks are called once a step
         return Watch(
             self._pipe,
             callback,
