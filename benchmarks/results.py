@@ -60,6 +60,7 @@ NETWORKS = "networks.csv"  # what becomes of small networks that are recorded
 PIPELINES = "pipelines.csv"  # pipelines of diffusers with the engine's loop
 SCHEDULERS = "schedulers.csv"  # how far diffusers' schedulers and `like` are apart
 UPSTREAM = "upstream.csv"  # diffusers' own tests of schedulers on EngineScheduler
+UPSTREAM_PIPELINES = "upstream-pipelines.csv"  # its tests of pipelines
 STEPS = "scheduler-steps.csv"  # the time of a step, beside that of diffusers' classes
 ABOUT = ("device", "threads", "torch", "commit", "date")
 GENIE_KEYS = ("quantity", "guidance", "contender", "grid", "calls", "value", *ABOUT)
@@ -116,6 +117,7 @@ COLUMNS = {
     PIPELINES: PIPELINE_KEYS,
     SCHEDULERS: SCHEDULER_KEYS,
     UPSTREAM: UPSTREAM_KEYS,
+    UPSTREAM_PIPELINES: UPSTREAM_KEYS,
     STEPS: STEP_KEYS,
 }  # fmt: skip
 

@@ -36,7 +36,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
         native.native_runs,
         native.native_floor, native.native_memory, networks.networks,
         schedulers.schedulers, schedulers.schedulers_both, schedulers.schedulers_differ,
-        schedulers.schedulers_refused, upstream.upstream, upstream.scheduler_steps,
+        schedulers.schedulers_refused, upstream.upstream, upstream.upstream_pipelines,
+        upstream.scheduler_steps,
     )
 }  # fmt: skip
 

@@ -262,14 +262,17 @@ def test_a_last_level_that_is_not_clean():
     assert close(called(accelerate_pipeline(pipe), BOTH | SIZE), called(pipe, BOTH | SIZE))
 
 
-@pytest.mark.parametrize("strength", [0.4, 0.9])
-def test_image_to_image_of_plms_begins_at_the_image_level(strength):
-    """diffusers' goes on a step ahead of it; the engine's scheduler and loop differ in their first step."""
+@pytest.mark.parametrize("strength", [0.4, 0.96])
+def test_image_to_image_of_plms(strength):
     pipe = stable("StableDiffusionImg2ImgPipeline", scheduler("PNDMScheduler", skip_prk_steps=True))
-    given = BOTH | IMAGE | {"strength": strength, "num_inference_steps": 40}
-    ours = called(accelerate_pipeline(pipe), given)
+    given = BOTH | IMAGE | {"strength": strength, "num_inference_steps": 20}
+    theirs, ours = (called(p, given) for p in (pipe, accelerate_pipeline(pipe)))
     pipe.scheduler = EngineScheduler.from_config(pipe.scheduler)
-    assert close(called(pipe, given), ours, 0.02)
+    own = called(pipe, given)
+    if strength < 0.9:
+        assert close(ours, theirs) and close(own, theirs)
+    else:  # diffusers takes the second of two equal timesteps for the first step's second call
+        assert close(own, ours, 0.05)
 
 
 def test_a_configuration_that_a_pipeline_wrote_over():

@@ -1,5 +1,5 @@
-"""How EngineScheduler does in diffusers' own tests and beside its classes, from the rows of
-tests/adapters/upstream.py and benchmarks.runs.scheduler_steps."""
+"""How EngineScheduler and the loop do in diffusers' own tests and a step beside its classes, from the rows
+of tests/adapters/upstream.py, upstream_pipelines.py and benchmarks.runs.scheduler_steps."""
 
 from __future__ import annotations
 
@@ -16,6 +16,18 @@ WHY = {
     "ValueError": "are refused otherwise",
 }
 OTHERS = "have another number"
+# What of a failure's last line -> why, of the tests of pipelines.
+REASONS = {
+    "guidance_scale: the engine": "a callback changes the guidance: refused",
+    "the class scheduler_cls": "a subclass of a scheduler, made in the test, whose steps count",
+    "asks for vae=": "the scheduler's configuration is that of a whole pipeline: refused",
+    "skip_guidance_layers": "skip_guidance_layers: refused",
+    "true_cfg_scale": "true_cfg_scale with a negative prompt: refused",
+    "Regex pattern did not match": "true_cfg_scale with a negative prompt: refused",
+    "object has no attribute": "reads what a call leaves in the pipeline, which stays as it was",
+    "names 'denoised'": "a callback wants what the pipeline's own steps make: refused",
+    "assert False": "asks for the scheduler's class",
+}
 
 
 def upstream() -> str:
@@ -44,6 +56,46 @@ def upstream() -> str:
             table,
         ]
     )
+
+
+def upstream_pipelines() -> str:
+    """How many of diffusers' tests of pipelines pass, of those that pass with diffusers as it is."""
+    found = rows.committed(results.UPSTREAM_PIPELINES)
+    theirs, scheduler, loop = (
+        {row["of"]: row for row in found if row["part"] == part and row["tests"]}
+        for part in ("theirs", "scheduler", "loop")
+    )
+    body = [
+        [f"`{file}`", own["tests"], own["passed"], loop[file]["passed"]]
+        for file, own in scheduler.items()
+    ]
+    counted, whole = _sum([*loop.values()], "tests"), _sum([*theirs.values()], "tests")
+    first = (
+        f"Of {whole} fast tests {counted} pass with diffusers as it is, where what they load from its hub "
+        f"is made here. Of these {_sum([*scheduler.values()], 'passed')} pass with `EngineScheduler` in "
+        f"place of every scheduler, and {_sum([*loop.values()], 'passed')} with every call of a pipeline "
+        "made through `accelerate_pipeline`. The others:"
+    )
+    table = rows.lines(
+        ["the file of", "pass with diffusers", "with our scheduler", "our loop"], body
+    )
+    failed: dict[tuple[str, str], list[str]] = {}
+    for row in found:
+        if row["failed"] and row["part"] != "theirs":
+            test = row["failed"].split("::")[-1]
+            failed.setdefault((row["part"], _reason(row["why"])), []).append(test)
+    each = [
+        [part, str(len(tests)), ", ".join(f"`{test}`" for test in dict.fromkeys(tests)), why]
+        for (part, why), tests in failed.items()
+    ]
+    return "\n\n".join(
+        [rows.prose(first), rows.lines(["with our", "tests", "which", "why not"], each), table]
+    )
+
+
+def _reason(why: str) -> str:
+    """What a failure of a pipeline's test means."""
+    return next((said for part, said in REASONS.items() if part in why), why)
 
 
 def scheduler_steps() -> str:

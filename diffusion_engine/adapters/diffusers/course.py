@@ -13,7 +13,6 @@ from ...plan import Plan, Row
 from ...plan.linear import x
 from ...processes import FlowMatching, Point
 from ...solvers import Solver
-from ...solvers.adams import IPNDM
 from .like import Like
 from .told import NOTHING, Asked, asked_of_ddim
 
@@ -137,10 +136,6 @@ class Course:
                 )
             step = self.steps[again]
         solver = self._asked(step, asked)
-        if step and isinstance(solver, IPNDM) and solver.start == "heun":
-            solver = replace(
-                solver, start="euler"
-            )  # the timesteps behind the first step are one a step
         network = like.parameterisation((1,))  # rows know no shape
         if (variance := getattr(solver, "variance", None)) in ("learned", "learned_range"):
             network = replace(network, variance=variance)

@@ -176,19 +176,21 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         timesteps: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
         mu: float | None = None,
+        original_inference_steps: int | None = None,
         seeds: Sequence[int] | None = None,
     ) -> None:
         """Begins a run of this thread or task, in place of the one it had.
 
         device   of `timesteps`
         timesteps, sigmas, mu  as the other class's set_timesteps takes them; both fall, from noise to data
+        original_inference_steps  of LCM, in place of the configuration's
         seeds    in place of the configuration's
 
         Raises ValueError, and the thread keeps the run it had, where the levels are not those of a run.
         """
         seeds = self.config["seeds"] if seeds is None else seeds
         own = None if seeds is None else seeds_of(seeds)
-        course = self._course(num_inference_steps, timesteps, sigmas, mu)
+        course = self._course(num_inference_steps, timesteps, sigmas, mu, original_inference_steps)
         begin(self, Run(course, own, device, self._ended))
 
     def set_begin_index(self, begin_index: int = 0) -> None:
@@ -212,7 +214,7 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         model_output: Tensor,
         timestep: Any,
         sample: Tensor,
-        eta: float = 0.0,
+        eta: float | None = 0.0,
         use_clipped_model_output: bool | None = None,
         generator: Generators = None,
         variance_noise: Tensor | None = None,
@@ -271,11 +273,6 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             "_class_name": self.config["like"]
         }
 
-    def theirs(self) -> SchedulerMixin:
-        """A scheduler of the other class, with this one's fields."""
-        config = {k: v for k, v in self._source.items() if k[0] != "_"}
-        return getattr(diffusers, self.config["like"]).from_config(config)
-
     @property
     def _least(self) -> Like:
         """A run of the fewest steps, for what all runs have in common."""
@@ -287,12 +284,15 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         named = self.config["solver"]
         return None if named is None else solver(named, **self.config["options"])
 
-    def _course(self, steps: int | None, timesteps: Any, sigmas: Any, mu: float | None) -> Course:
-        given = levels(steps, timesteps, sigmas)
-        key = (*given.items(), mu)
+    def _course(
+        self, steps: int | None, timesteps: Any, sigmas: Any, mu: float | None, original: int | None
+    ) -> Course:
+        given, source = levels(steps, timesteps, sigmas), self._source
+        key = (*given.items(), mu, original)
         if (course := self._courses.get(key)) is None:
             # Of the configuration alone: what a run holds must not hold its scheduler.
-            again = partial(like, self._source, **given, mu=mu)
+            source |= {} if original is None else {"original_inference_steps": original}
+            again = partial(like, source, **given, mu=mu)
             course = Course(again(), again, self.named)
             self._courses.put(key, course, 1)
         return course

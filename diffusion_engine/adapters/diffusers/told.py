@@ -88,11 +88,13 @@ def levels(steps: int | None, timesteps: Any, sigmas: Any) -> dict[str, Any]:
     return {"steps": steps, **given}
 
 
-def asked(eta: float, clipped: bool | None) -> Asked:
-    """What a step is told beside its tensors, as of diffusers' DDIM: what is 0 or False says nothing."""
+def asked(eta: float | None, clipped: bool | None) -> Asked:
+    """What a step is told beside its tensors, as of diffusers' DDIM: 0, False and None say nothing."""
     if type(eta) is float and not (eta or clipped):  # as nearly always: in no time
         return NOTHING
-    eta = checks.number("eta", eta, "give a number; a generator is generator=")
+    eta = checks.number(
+        "eta", 0.0 if eta is None else eta, "give a number; a generator is generator="
+    )
     told: dict[str, Any] = {"eta": eta} if eta else {}
     return tuple((told | ({"use_clipped_model_output": True} if clipped else {})).items())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -116,6 +116,10 @@ def _like(schedule: Schedule, call: Call, step: Mapping[str, Any]) -> tuple[Like
     asked = {name: value for name, value in schedule.asked.items() if value is not None}
     asked.pop("device", None)
     steps = asked.pop("num_inference_steps", None)
+    scheduler: Any = schedule.scheduler
+    if original := asked.pop("original_inference_steps", None):
+        config = {**scheduler.config, "original_inference_steps": original}
+        scheduler = config | {"_class_name": type(schedule.scheduler).__name__}
     if other := sorted(asked.keys() - set(TIMES)):
         raise ValueError(
             f"the scheduler is asked for {other[0]}={asked[other[0]]!r}, which is not taken over: leave it "
@@ -123,14 +127,14 @@ def _like(schedule: Schedule, call: Call, step: Mapping[str, Any]) -> tuple[Like
         )
     named = schedule.solver
     asked |= step if named is None else {}
-    found = like(schedule.scheduler, steps, **asked)
+    found = like(scheduler, steps, **asked)
     times = _times(found, schedule.scheduler.timesteps)
-    if begin := _begin(schedule, call.time, times):
+    if begin := _begin(schedule, call.time):
         n = len(times)
-        found = like(schedule.scheduler, steps, strength=(n - begin + 0.5) / n, **asked)
+        found = like(scheduler, steps, strength=(n - begin + 0.5) / n, **asked)
     if named is not None:
         found = replace(found, solver=asked_of_ddim(named, tuple(step.items())) if step else named)
-    return found, times[begin:]
+    return found, times[1 - len(found.points) :]
 
 
 def _times(found: Like, timesteps: Tensor) -> tuple[Any, ...]:
@@ -140,19 +144,17 @@ def _times(found: Like, timesteps: Tensor) -> tuple[Any, ...]:
     return tuple(timesteps[i] for i in nearest)
 
 
-def _begin(schedule: Schedule, time: float, times: Sequence[Any]) -> int:
-    """The step at which a run begins whose first call is told `time`."""
-    scheduler, call = schedule.scheduler, schedule.first(time)
+def _begin(schedule: Schedule, time: float) -> int:
+    """The step at which a run begins whose first call is told `time`, as pipelines count them."""
+    scheduler = schedule.scheduler
     order = int(getattr(scheduler, "order", 1))
-    step, within = divmod(call, order)
+    step, within = divmod(schedule.first(time), order)
     if within:
         raise ValueError(
             f"the run begins at timestep {time:g}, within a step of {type(scheduler).__name__}, which has "
             f"{order} of them a step: begin at another, with denoising_start or strength"
         )
-    # PNDM's order is 1, and its first steps have several calls.
-    own = float(scheduler.timesteps[call])
-    return min(range(len(times)), key=lambda i: (abs(float(times[i]) - own), abs(i - step)))
+    return step
 
 
 def _factor(told: float, time: float) -> float:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ....solvers import Solver
+from ..networks import ENGINES
 from .called import Call
 
 
@@ -71,8 +72,7 @@ class Schedule:
         self.seeds: Sequence[int] | None = None
         if _engines(scheduler):
             self.solver, self.seeds = scheduler.named, scheduler.config["seeds"]
-            scheduler = scheduler.theirs()
-        self.scheduler = copy.deepcopy(scheduler)
+        self.scheduler = _own_class(scheduler) if _engines(scheduler) else copy.deepcopy(scheduler)
         self.asked: Mapping[str, Any] = {}
         own = self.scheduler.set_timesteps
         names = inspect.signature(own)
@@ -112,6 +112,14 @@ def _engines(scheduler: Any) -> bool:
     from ..scheduler import EngineScheduler
 
     return isinstance(scheduler, EngineScheduler)
+
+
+def _own_class(scheduler: Any) -> Any:
+    """A scheduler of the class that EngineScheduler is like."""
+    import diffusers
+
+    fields = {k: v for k, v in scheduler.config.items() if k not in ENGINES and k[0] != "_"}
+    return getattr(diffusers, scheduler.config["like"]).from_config(fields)
 
 
 class Bar:
