@@ -115,19 +115,15 @@ class Course:
         return self.again(**strength, **dict(asked)).solver
 
     def _repeated(self, begin: int) -> bool:
-        """Whether a call is the second of a step that begins with it anew for pipelines, which take every
-        timestep for a step: that of PLMS' first one, at the level and label where the second begins."""
-        after = begin + 1
-        return (
-            bool(begin)
-            and begin not in self.steps
-            and after in self.steps
-            and self.levels[begin] == self.levels[after]
-        )
+        """Whether a call is the second of PLMS' first step, at the level where its second begins: pipelines
+        count a step for each timestep of a solver of one call, and begin there."""
+        after, inside = begin + 1, begin not in self.steps
+        at_once = self.solver.calls == 1 and inside and after in self.steps
+        return at_once and self.levels[begin] == self.levels[after]
 
     def _made(self, begin: int, asked: Asked) -> Leg:
         like, step = self.like, 0
-        again = begin + 1 if self._repeated(begin) else begin
+        again = begin + 1 if begin and self._repeated(begin) else begin
         if begin:
             if again not in self.steps:
                 raise ValueError(
@@ -153,9 +149,9 @@ class Course:
                 new=rows[-1].new | {0: rows[-1].new[0] / end.alpha},
                 state=Point(end.t, 1.0, end.ratio),
             )
-        plan = plan.replace_rows(rows)
         if again > begin:  # its call leaves the sample as it is
             rows.insert(1, replace(rows[1], new={0: x}, state=None))
+        plan = plan.replace_rows(rows)
         if begin and [row.call.at for row in rows[1:] if row.call] != list(self.levels[begin:]):
             raise ValueError(
                 f"solver {solver.name!r} takes other calls at the beginning of a run than within it, so that "
