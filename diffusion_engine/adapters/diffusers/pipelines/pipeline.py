@@ -103,7 +103,11 @@ class EnginePipeline:
         if self._tile is not None:
             vars(own)["vae"] = VAE(own.vae, self._decoder(own.vae))
         theirs = {name: asked[name] for name in asked if name != "callback_on_step_end"}
-        return type(self.pipe).__call__(own, **theirs)
+        made = type(self.pipe).__call__(own, **theirs)
+        # What a call leaves, as guidance_scale and num_timesteps read it.
+        left = {n: v for n, v in vars(own).items() if n.startswith("_") and n != "_internal_dict"}
+        vars(self.pipe).update(left | {"_interrupt": False} if "_interrupt" in left else left)
+        return made
 
     def _decoder(self, vae: nn.Module) -> Decoder:
         def decode(z: Tensor) -> Tensor:
