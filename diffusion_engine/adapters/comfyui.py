@@ -40,12 +40,12 @@ def _dpm_fast(
     )  # fmt: skip
 
 
-# By the names that ComfyUI has them under; "_gpu" says there where noise is drawn, and nothing here.
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     **SAMPLERS,
     "dpm_fast": _dpm_fast,
     **{f"{name}_gpu": SAMPLERS[name] for name in SDE},
 }
+"""By the names that ComfyUI has them under; "_gpu" says there where noise is drawn, and nothing here."""
 REFUSED: dict[str, Callable[..., Any]] = {
     "dpm_adaptive": k_diffusion.sample_dpm_adaptive,
     "dpmpp_2s_ancestral": k_diffusion.sample_dpmpp_2s_ancestral,

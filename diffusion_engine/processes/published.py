@@ -170,7 +170,7 @@ def mu_of(
     tokens: int, base: tuple[int, float] = (256, 0.5), most: tuple[int, float] = (4096, 1.15)
 ) -> float:
     """The mu of dynamic shifting, linear in an image's tokens, through (tokens, mu) of a small and a large
-    image; those of Flux are the defaults: (height / 16) (width / 16) tokens of pixels."""
+    image, `base` and `most`; Flux' are the defaults: (height / 16) (width / 16) tokens of pixels."""
     slope = (most[1] - base[1]) / (most[0] - base[0])
     return base[1] + slope * (tokens - base[0])
 

@@ -356,3 +356,14 @@ def test_timesteps_to_noise_to_are_those_of_training():
             ours.add_noise(NOISE, NOISE, torch.tensor([t]))
     assert np.isfinite(ours.add_noise(NOISE, NOISE, torch.tensor([0, 999])).numpy()).all()
     assert ours.add_noise(NOISE, NOISE, torch.tensor(3)).shape == SHAPE
+
+
+def test_a_field_that_is_written_over_is_of_the_next_run():
+    """Pipelines write into the configuration of a scheduler that has run."""
+    made = engine().from_config(diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0).config)
+    made.set_timesteps(4)
+    made.register_to_config(shift=3.0)
+    made.set_timesteps(4)
+    theirs = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    theirs.set_timesteps(4)
+    assert torch.allclose(made.timesteps, theirs.timesteps)

@@ -82,8 +82,14 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         unsaid = sorted(usual.keys() - fields.keys())
         told = {"_use_default_values": unsaid} if unsaid else {}
         self.register_to_config(**usual | fields, **own, **told, _class_name=type(self).__name__)
-        self._courses: Lru[tuple, Course] = Lru(COURSES)
         self._ended: Lru[tuple, State] = Lru(KEPT)
+
+    def register_to_config(self, **fields: Any) -> None:
+        """Keeps fields, also after the scheduler was made, as pipelines do: the next run reads them."""
+        super().register_to_config(**fields)
+        self._courses: Lru[tuple, Course] = Lru(COURSES)
+        for made in ("_noising", "named"):
+            vars(self).pop(made, None)
 
     @classmethod
     def from_config(
@@ -126,8 +132,7 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     @property
     def init_noise_sigma(self) -> float:
         """What a pipeline multiplies its normals by: the other class's, of x."""
-        run = current(self)
-        found = self._least if run is None else run.course.like
+        found = self._least if (run := current(self)) is None else run.course.like
         return found.init_noise_sigma * (found.points[0].alpha if found.scaled else 1.0)
 
     @property
@@ -206,8 +211,7 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
         """What the network reads: the sample as it is, but for EDM's classes, which scale it."""
-        run = current(self)
-        return sample if run is None else run.scaled(sample, timestep)
+        return sample if (run := current(self)) is None else run.scaled(sample, timestep)
 
     def step(
         self,
@@ -241,8 +245,7 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x = alpha x0 + sigma eps, timesteps [B] of the run, or of training."""
         alpha, sigma = self._noising.law(current(self), timesteps, original_samples)
-        made = alpha * original_samples.float() + sigma * noise.float()
-        return made.to(original_samples.dtype)
+        return (alpha * original_samples.float() + sigma * noise.float()).to(original_samples.dtype)
 
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
         """`add_noise`, as flow matching's classes spell it."""
@@ -269,9 +272,8 @@ class EngineScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     @property
     def _source(self) -> dict[str, Any]:
         """The other scheduler's configuration, as one saves it."""
-        return {k: v for k, v in self.config.items() if k not in OWN} | {
-            "_class_name": self.config["like"]
-        }
+        kept = {k: v for k, v in self.config.items() if k not in OWN}
+        return kept | {"_class_name": self.config["like"]}
 
     @property
     def _least(self) -> Like:
