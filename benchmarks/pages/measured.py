@@ -17,6 +17,7 @@ from .blocks import (
     native,
     networks,
     ops,
+    pipelines,
     profile,
     runs,
     schedulers,
@@ -37,7 +38,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         native.native_floor, native.native_memory, networks.networks,
         schedulers.schedulers, schedulers.schedulers_both, schedulers.schedulers_differ,
         schedulers.schedulers_refused, upstream.upstream, upstream.upstream_pipelines,
-        upstream.scheduler_steps,
+        upstream.scheduler_steps, pipelines.pipelines,
     )
 }  # fmt: skip
 

@@ -143,12 +143,12 @@ def timed(pipe: Any, call: Callable[[], object]) -> tuple[float, float | None]:
 
     clock = Clock()
     network = getattr(pipe, "unet", None) or pipe.transformer
-    kind = type(network)
+    kind, steps = type(network), type(pipe.scheduler)
     with ExitStack() as stack:
         for where, name, what in (
             (kind, "forward", "network"),
             (loop.Loop, "made", "loop"),
-            *((type(pipe.scheduler), name, "scheduler") for name in SCHEDULER),
+            *((steps, name, "scheduler") for name in SCHEDULER if hasattr(steps, name)),
         ):
             own = clock.around(what, getattr(where, name))
             stack.enter_context(mock.patch.object(where, name, own))
@@ -159,3 +159,7 @@ def timed(pipe: Any, call: Callable[[], object]) -> tuple[float, float | None]:
     if "loop" not in spent:
         return whole, spent["scheduler"]
     return whole, spent["loop"] - spent["network"] if "network" in spent else None
+
+
+if __name__ == "__main__":
+    main()
