@@ -24,7 +24,7 @@ REASONS = {
     "skip_guidance_layers": "skip_guidance_layers: refused",
     "true_cfg_scale": "true_cfg_scale with a negative prompt: refused",
     "Regex pattern did not match": "true_cfg_scale with a negative prompt: refused",
-    "object has no attribute": "reads what a call leaves in the pipeline, which stays as it was",
+    "object has no attribute": "reads in the pipeline, during a call, at which timestep it is",
     "names 'denoised'": "a callback wants what the pipeline's own steps make: refused",
     "assert False": "asks for the scheduler's class",
 }
