@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ... import results
 from .. import rows
 from . import native, ops
 
@@ -14,7 +15,7 @@ def front() -> str:
         normals(),
         recorded("call", "W1", "a call of DDPM's U-Net, batch 1"),
         recorded("run", "digits", "20 steps, digits network, batch 1"),
-        recorded("call", "DiT", "two blocks of DiT-XL/2, batch 1"),
+        scheduler_step(),
     ]
     row = rows.one(ops.committed("step"), provider=ops.OURS, case="dpmpp_2m", shape=ops.LARGE)
     processor = row["device"].rsplit(" ", 1)[0]  # rows are of two models of one kind
@@ -50,6 +51,15 @@ def recorded(part: str, network: str, what: str) -> list[str]:
     times = [f"{rows.number(float(row['ms']))} ms" for row in (ours, peer)]
     times[1] += f", {SPELLED.get(peer['contender'], peer['contender'])}"
     return [what, *times, _faster(float(peer["ms"]) / float(ours["ms"]))]
+
+
+def scheduler_step() -> list[str]:
+    """Of the scheduler that does the least itself, against diffusers' own."""
+    name, shape = "FlowMatchEulerDiscreteScheduler", "1x4x64x64"
+    row = rows.one(rows.committed(results.STEPS), scheduler=name, shape=shape)
+    ours, theirs = float(row["ours_us"]), float(row["theirs_us"])
+    times = [f"{rows.number(ours)} us", f"{rows.number(theirs)} us, diffusers"]
+    return [f"a step of flow matching's Euler, {shape}", *times, _faster(theirs / ours)]
 
 
 def _faster(ratio: float) -> str:
