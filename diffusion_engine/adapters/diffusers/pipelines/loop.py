@@ -55,9 +55,8 @@ class Loop:
 
         def prepare_latents(*args: Any, **kwargs: Any) -> Any:
             outputs = latents(*args, **kwargs)
-            if (
-                len(outputs) == 3
-            ):  # latents, noise, and those of the image: there is a region to keep
+            # With those of the image, behind latents and noise, there is a region to keep.
+            if len(outputs) == 3:
                 self._region |= {"noise": outputs[1], "known": outputs[2]}
             return outputs
 

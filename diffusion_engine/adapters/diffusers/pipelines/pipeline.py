@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from threading import RLock
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from .... import checks
 from ....executors import Executor
@@ -15,11 +15,12 @@ from ....networks.decoder import Decoder
 from ....networks.network import ScoreNetwork
 from ....sampler.named import executor as named_executor
 from ....sampler.sampler import Sampler
+from ..networks import VAE
 from .asked import Kind, bound, kind_of
 from .called import Call, Called, same
 from .loop import Loop
 from .setting import Label, Setting
-from .whole import VAE, Network, Schedule
+from .whole import Autoencoder, Network, Schedule
 
 KEPT = 8  # networks, and samplers, that are kept for the next call
 
@@ -101,19 +102,13 @@ class EnginePipeline:
         vars(own).update({"scheduler": schedule.scheduler, self.kind.network: network})
         loop.watch()
         if self._tile is not None:
-            vars(own)["vae"] = VAE(own.vae, self._decoder(own.vae))
+            vars(own)["vae"] = Autoencoder(own.vae, Decoder(VAE(own.vae), tile=self._tile))
         theirs = {name: asked[name] for name in asked if name != "callback_on_step_end"}
         made = type(self.pipe).__call__(own, **theirs)
         # What a call leaves, as guidance_scale and num_timesteps read it.
         left = {n: v for n, v in vars(own).items() if n.startswith("_") and n != "_internal_dict"}
         vars(self.pipe).update(left | {"_interrupt": False} if "_interrupt" in left else left)
         return made
-
-    def _decoder(self, vae: nn.Module) -> Decoder:
-        def decode(z: Tensor) -> Tensor:
-            return vae.decode(z, return_dict=False)[0]  # type: ignore[operator]
-
-        return Decoder(decode, tile=self._tile)
 
     def sampler(self, call: Call, setting: Setting) -> Sampler:
         """A sampler of a run like this one: the one of an earlier call, where it is the same."""

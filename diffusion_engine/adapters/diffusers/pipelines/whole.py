@@ -16,7 +16,21 @@ from ..networks import ENGINES
 from .called import Call
 
 
-class Network(nn.Module):
+class StandIn(nn.Module):
+    """In place of a module, whose attributes it has."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("module"), name)
+
+
+class Network(StandIn):
     """In place of a network: answers every call with the end of the run, which the first one makes.
 
     module  the network, whose attributes it has
@@ -24,15 +38,9 @@ class Network(nn.Module):
     """
 
     def __init__(self, module: nn.Module, made: Callable[[Call], Tensor]) -> None:
-        super().__init__()
-        self.module, self._made = module, made
+        super().__init__(module)
+        self._made = made
         self._end: Tensor | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("module"), name)
 
     def forward(self, *args: Any, return_dict: bool = True, **kwargs: Any) -> Any:
         call = Call.of(args, kwargs)
@@ -144,21 +152,15 @@ class Bar:
         """The loop's own: nothing."""
 
 
-class VAE(nn.Module):
-    """An autoencoder that decodes in tiles.
+class Autoencoder(StandIn):
+    """In place of an autoencoder: decodes in tiles.
 
     decode  [n, C, H, W] to images
     """
 
     def __init__(self, vae: nn.Module, decode: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.module, self._decode = vae, decode
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("module"), name)
+        super().__init__(vae)
+        self._decode = decode
 
     def decode(self, z: Tensor, return_dict: bool = True, **_: Any) -> Any:
         made = self._decode(z)
