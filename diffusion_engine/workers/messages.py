@@ -1,0 +1,95 @@
+"""What the server and its workers say to each other, and what a request, its events and its result are there.
+
+The server has no torch: tensors are numpy arrays on its side.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+
+class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A request, as a worker makes it: the same one, sent again, gives the same samples.
+
+    id         of this request
+    model      the name of a network
+    spec       the keys of a Spec
+    seeds      one a sample; the server has drawn those that nobody gave
+    condition  a class a sample; a tensor goes into `tensors`
+    guidance   a scale, or one a sample
+    compose    (condition, weight) of each concept
+    preview    rows between two previews, 0 for none
+    priority, deadline, key, adapter, start, noised  as in Engine.submit
+    tensors    x, mask, known, noise and condition, by name
+    """
+
+    id: str
+    model: str
+    spec: dict[str, Any]
+    seeds: list[int]
+    condition: list[int] | None = None
+    guidance: float | list[float] | None = None
+    compose: list[tuple[list[int], float]] | None = None
+    adapter: str | None = None
+    start: float | None = None
+    noised: bool = False
+    priority: float = 0.0
+    deadline: float | None = None
+    key: str = ""
+    preview: int = 0
+    tensors: dict[str, np.ndarray] = {}
+
+
+class About(msgspec.Struct, frozen=True):
+    """A network that is served.
+
+    shape     of a sample; decoded: of an image that a decoder makes of it, else the same
+    classes   how many it knows, 0 for none; guided: whether it has a null branch
+    default   keys of the Spec that is used where a request says nothing
+    form      what computes it and on how many threads, as a recipe names them
+    """
+
+    name: str
+    shape: list[int]
+    decoded: list[int]
+    classes: int
+    guided: bool
+    prediction: str
+    process: str
+    default: dict[str, Any]
+    form: dict[str, Any] = {}
+
+
+class Told(msgspec.Struct, frozen=True):
+    """Something that became of a request, as engine.Event has it: queued, started, row, preview, or how it
+    ended; restarted, where a worker died and it is made again.
+
+    denoised  [*shape] float32 of a preview, decoded where the model has a decoder
+    """
+
+    kind: str
+    sample: int = 0
+    row: int = 0
+    rows: int = 0
+    denoised: np.ndarray | None = None
+
+
+class Made(msgspec.Struct, frozen=True):
+    """Samples [n, *shape] float32, and what engine's Result says of them.
+
+    seconds  from submission to the end; queued: to the first seat
+    latents  [n, *shape] where a decoder made the samples
+    """
+
+    samples: np.ndarray
+    seeds: list[int]
+    nfe: int
+    evaluations: int
+    recipe: dict[str, Any]
+    finite: list[bool]
+    seconds: float
+    queued: float
+    latents: np.ndarray | None = None
