@@ -108,8 +108,10 @@ class Replays(Stages):
             return
         size = self.size(count)
         if count and size not in self.steps:
-            # The largest first: the others fit into its memory.
-            for entries in sorted({size, self.size(most)} - self.steps.keys(), reverse=True):
+            # The largest first: the others fit into its memory. One that is smaller than the call, as where
+            # who had entries of it has left, could not be held against the step: it would read beyond.
+            sizes = {size, self.size(max(count, most))}
+            for entries in sorted(sizes - self.steps.keys(), reverse=True):
                 body = partial(super().__call__, entries, most)
                 written = Written(self.buffers, self._vary)
                 self.steps[entries] = self._capturer.capture(self, body, written)

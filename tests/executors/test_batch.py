@@ -218,6 +218,24 @@ def test_who_takes_the_seat_of_another_between_two_steps_has_conditions_of_its_o
     assert torch.equal(batch.read([gone])[0], alone(jobs[2], CONDITIONAL))
 
 
+def test_a_call_that_still_has_entries_of_who_left_is_captured_at_its_own_size():
+    """A guided sample leaves before the first call, and one of one entry takes its seat."""
+    guided = Sampler(CONDITIONAL, "ddim", 3, guidance=2.0).plan()
+    own = (torch.tensor(3), torch.tensor(10))
+    jobs = [Job(plan, i, own) for i, plan in enumerate((guided, guided, PLAN))]
+    executor = taping()
+    batch = open_batch(CONDITIONAL, 2, [guided, PLAN], executor, conditions=own)
+    gone, stays = batch.admit(jobs[0]), batch.admit(jobs[1])
+    batch.step()
+    batch.release(gone)
+    assert batch.admit(jobs[2]) == gone
+    batch.step()
+    assert batch.called.count == 4 > batch.entries == 3
+    finish(batch)
+    for seat, job in ((stays, jobs[1]), (gone, jobs[2])):
+        assert torch.equal(batch.read([seat])[0], alone(job, CONDITIONAL))
+
+
 def test_what_was_not_finite_does_not_follow_the_next_in_its_seat():
     def module(x, label, y):
         return classes(x, label, y) / (y != 3).view(-1, 1, 1, 1)
