@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -18,7 +17,8 @@ from ..networks.network import ScoreNetwork
 from ..sampler.named import executor as named_executor
 from ..sampler.request import ASKED
 from ..sampler.spec import Spec
-from .errors import DeadlineMissed, EngineClosed, EngineError, QueueFull
+from .errors import EngineClosed, EngineError, QueueFull
+from .given import mapping, spec_of
 from .handle import Handle
 from .loop import Loop
 from .probe import Probe
@@ -28,8 +28,6 @@ from .ticket import Ticket
 QUEUE = 1024
 BYTES = 8 << 30
 AGING = 10.0
-
-SPEC = "give a Spec, the name of a solver, or a mapping of a Spec's keys"
 
 
 class Engine:
@@ -105,9 +103,9 @@ class Engine:
         # Of an engine that was not closed the thread ends when what it took is done; where none started, the
         # networks are let go of.
         weakref.finalize(self, loop.let_go).atexit = False
-        given = _mapping("adapters", adapters or {})
+        given = mapping("adapters", adapters or {})
         for of, deltas in ({"": given} if named is not networks else given).items():
-            for adapter, delta in _mapping(f"adapters[{of!r}]", deltas).items():
+            for adapter, delta in mapping(f"adapters[{of!r}]", deltas).items():
                 self.add_adapter(adapter, delta, of)
 
     def __enter__(self) -> Self:
@@ -144,21 +142,45 @@ class Engine:
 
         Raises ValueError where it does not suit the network, QueueFull, EngineClosed and DeadlineMissed.
         """
-        loop, now = self._loop, self._loop.clock()
+        ticket = self.checked(spec, n, network=network, adapter=adapter, **request)
+        return self.put(ticket, priority=priority, deadline=deadline, key=key, preview=preview)
+
+    def checked(
+        self,
+        spec: Spec | str | Mapping[str, Any],
+        n: int | None = None,
+        *,
+        network: str | None = None,
+        adapter: str | None = None,
+        **request: Any,
+    ) -> Ticket:
+        """A request that suits its network, for `put`: what `submit` raises is raised here."""
         served = self._of(network)
-        if error := self._objection():
+        if error := self.objection():
             raise error
         checks.names("submit", request, ASKED)
-        loop.expect(served)
+        self._loop.expect(served)
         with torch.no_grad():
-            ticket = served.ticket(_spec(spec), n, request, adapter)
+            return served.ticket(spec_of(spec), n, request, adapter)
+
+    def put(
+        self,
+        ticket: Ticket,
+        *,
+        priority: float = 0.0,
+        deadline: float | None = None,
+        key: str = "",
+        preview: int = 0,
+    ) -> Handle:
+        """Takes a request that was checked, once; the arguments are those of `submit`."""
+        loop, now = self._loop, self._loop.clock()
         ticket.priority = checks.number("priority", priority)
         ticket.preview = checks.whole("preview", preview, 0, "rows between two previews, or 0")
         ticket.key, ticket.submitted, ticket.waited = str(key), now, now
-        ticket.deadline = self._deadline(deadline, now, ticket)
+        ticket.deadline = ticket.due(deadline, now)
         handle = ticket.handle
         handle.on_cancel = lambda: loop.left(ticket)
-        loop.put(ticket, self._objection)
+        loop.put(ticket, self.objection)
         return handle
 
     def update_weights(self, weights: Mapping[str, Tensor], network: str | None = None) -> None:
@@ -203,7 +225,7 @@ class Engine:
         checks.names("probe", request, ASKED)
         self._loop.expect(served)
         with torch.no_grad():
-            ticket = served.ticket(_spec(spec), 1, request)
+            ticket = served.ticket(spec_of(spec), 1, request)
             return self._loop.ask(lambda: self._probed(served, ticket))
 
     def _probed(self, served: Served, ticket: Ticket) -> Probe:
@@ -252,8 +274,8 @@ class Engine:
             known = ", ".join(sorted(map(repr, self._served)))
             raise ValueError(f"network={checks.said(network)}: this engine has {known}") from None
 
-    def _objection(self) -> EngineError | None:
-        """Why nothing more is taken."""
+    def objection(self) -> EngineError | None:
+        """Why nothing more is taken; None where something is."""
         if self._loop.forked:
             return EngineClosed(
                 "an engine's thread does not follow a fork; make another in this process"
@@ -266,35 +288,3 @@ class Engine:
                 "some have ended"
             )
         return None
-
-    def _deadline(self, given: float | None, now: float, ticket: Ticket) -> float:
-        if given is None:
-            return math.inf
-        seconds = checks.number("deadline", given)
-        if seconds <= 0:
-            raise ValueError(f"deadline={seconds:g} lies in the past; give seconds from now")
-        lane = ticket.served.lanes.get(ticket.signature)
-        least = 0.0 if lane is None else ticket.least_s(lane.least_s)
-        if least > seconds:
-            raise DeadlineMissed(
-                f"deadline={seconds:g} s cannot be met: its rows alone take {least:.3g} s here"
-            )
-        return now + seconds
-
-
-def _mapping(said: str, given: Any) -> Mapping[str, Any]:
-    if not isinstance(given, Mapping):
-        raise ValueError(
-            f"{said}={checks.said(given)}: give a mapping of adapters' names to deltas"
-        )
-    return given
-
-
-def _spec(given: Any) -> Spec:
-    if isinstance(given, Spec):
-        return given
-    if isinstance(given, str):
-        given = {"solver": given}
-    if not isinstance(given, Mapping):
-        raise ValueError(f"spec={checks.said(given)}: {SPEC}")
-    return Spec.model_validate(given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from threading import Lock
@@ -36,6 +37,7 @@ class Handle:
         self._result: Result | None = None
         self._future: Future[None] = Future()
         self._started = False
+        self._times = [time.monotonic()]  # of its submission, its first seat and its end
         self.ended = False  # read in every row, where a look at the future would take its lock
         self._reason: str | None = None
         self._readers: tuple[Events, ...] = ()
@@ -55,6 +57,12 @@ class Handle:
         return (
             "done" if error is None else "cancelled" if isinstance(error, Cancelled) else "failed"
         )
+
+    @property
+    def times(self) -> tuple[float, float]:
+        """Of one that has ended, seconds from its submission to its first seat and to its end."""
+        times = self._times
+        return times[1] - times[0], times[-1] - times[0]
 
     def result(self, timeout: float | None = None) -> Result:
         """The samples, when they are done.
@@ -130,6 +138,7 @@ class Handle:
         """Of the engine: the first sample has its seat."""
         with self._lock:
             self._started = True
+            self._times.append(time.monotonic())
             if self._readers:
                 self._tell(Event("started"))
 
@@ -153,6 +162,7 @@ class Handle:
         """Tells the readers how it ended and lets go of what is needed no more; what a cancel has to do."""
         with self._lock:
             self.ended = True
+            self._times.append(time.monotonic())
             readers, self._readers, self.watched = self._readers, (), False
             on_cancel, self.on_cancel = self.on_cancel, _nothing
             if not done:

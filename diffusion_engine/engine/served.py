@@ -90,7 +90,8 @@ class Served:
                 raise EngineClosed("the engine is closed; make another")
             adapter = None if under is None else self.weights.named(under)
             sampler = self.sampler(spec)
-        asked = {name: value for name, value in spec.request().items() if value}
+        said = spec.request().items()
+        asked = {name: v for name, v in said if v is not None and v is not False}
         request = Request.of(sampler, n, **asked | dict(given))
         plans, network = sampler.planned(request), sampler.network
         _, capacity = sampler.prepared(network, request.part(0, 1), plans[:1], denoised=True)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..executors import Capacity, Job
 from ..executors.job import NoiseSource
 from ..plan import Plan
@@ -21,6 +22,7 @@ from ..sampler.result import Result
 from ..sampler.runner import distinct
 from ..sampler.sampler import Sampler
 from .adapter import Adapter
+from .errors import DeadlineMissed
 from .handle import Handle, Status
 from .host import Host
 from .probe import Probe
@@ -111,9 +113,32 @@ class Ticket:
         plan = self.plans[sample]
         return plan.entries * len(plan.rows) * self._pixels
 
+    @property
+    def work(self) -> int:
+        """Entries x rows of all samples."""
+        return sum(plan.entries * len(plan.rows) for plan in self.plans)
+
     def least_s(self, row_s: float) -> float:
         """Seconds that its calls take, a batch full at a time, where a row with one takes so many."""
         return -(-self.n // self.served.capacity) * self.plans[0].nfe * row_s
+
+    def due(self, given: float | None, now: float) -> float:
+        """When it has to be done, on the engine's clock. Raises DeadlineMissed where that cannot be.
+
+        given  seconds from now, None for any time
+        """
+        if given is None:
+            return math.inf
+        seconds = checks.number("deadline", given)
+        if seconds <= 0:
+            raise ValueError(f"deadline={seconds:g} lies in the past; give seconds from now")
+        lane = self.served.lanes.get(self.signature)
+        least = 0.0 if lane is None else self.least_s(lane.least_s)
+        if least > seconds:
+            raise DeadlineMissed(
+                f"deadline={seconds:g} s cannot be met: its rows alone take {least:.3g} s here"
+            )
+        return now + seconds
 
     def missed(self, now: float, row_s: float) -> str | None:
         """Why its deadline is not met, as a sentence; None where it may be.

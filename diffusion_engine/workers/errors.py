@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+
 
 class ServiceError(RuntimeError):
     """What a service could not do."""
@@ -54,3 +58,32 @@ class Failed(ServiceError):
 
 class GivenUp(ServiceError):
     """The request was given up: cancelled, or not done by its deadline."""
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """An error as it goes from one process to another.
+
+    name  of its class
+    """
+
+    name: str
+    message: str
+    retry_after: float | None = None
+
+    @classmethod
+    def of(cls, error: Exception) -> Fault:
+        """Of a ServiceError, or of a ValueError."""
+        return cls(type(error).__name__, str(error), getattr(error, "retry_after", None))
+
+    def error(self) -> Exception:
+        """What is raised at the other side."""
+        kind: Any = KINDS.get(self.name, Failed)
+        if kind in WITH_TIME:
+            return kind(self.message, self.retry_after)
+        return kind(self.message)
+
+
+WITH_TIME = (Full, NotReady, Quarantined)
+KINDS = {
+    kind.__name__: kind for kind in (*WITH_TIME, TooLarge, WorkerLost, Failed, GivenUp, ValueError)
+}

@@ -51,7 +51,8 @@ class Service(Protocol):
     async def submit(self, asked: Asked) -> Running:
         """Takes a request: returns when a worker found that it suits the network.
 
-        Raises ValueError where it does not, TooLarge, Full, NotReady and Quarantined.
+        Raises ValueError where it does not, TooLarge, Full, NotReady and Quarantined; GivenUp where its
+        deadline cannot be met, and Failed where its network cannot be batched.
         """
 
     def snapshot(self) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def test_the_users_module_is_given_back(monkeypatch):
         engine.submit(spec()).result(TIMEOUT)
         assert not module.training
     assert module.training
-    monkeypatch.setattr(engine, "_objection", lambda: None)  # it was closed after the first look
+    monkeypatch.setattr(engine, "objection", lambda: None)  # it was closed after the first look
     with pytest.raises(EngineClosed):
         engine.submit(spec())
     assert module.training

@@ -22,7 +22,7 @@ CORE = (
     "rollouts",
     "sampler",
 )
-OUTSIDE = ("adapters", "cli", "genie", "profiling", "training", "zoo")
+OUTSIDE = ("adapters", "cli", "genie", "profiling", "training", "workers", "zoo")
 
 
 def name_of(path):

@@ -1,0 +1,137 @@
+"""`InProcess`: a Service on an engine of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from ..engine import Engine, EngineError, QueueFull
+from ..networks.network import ScoreNetwork
+from ..sampler.spec import Spec
+from ..solvers import SOLVERS
+from .errors import NotReady, ServiceError
+from .messages import About, Asked
+from .serving import Run, Serving, translated
+
+DEFAULTS = ("dpmpp_2m", "ddim", *SOLVERS)  # the first that a network takes
+
+log = logging.getLogger(__name__)
+
+
+class InProcess:
+    """Serves networks by an Engine of this process; of the tests, of notebooks and of Ray.
+
+    networks  a ScoreNetwork, or several by name
+    capacity  samples of one batch
+    max_cost  entries x rows that one request may ask for, None for any
+    warm      whether a sample of each network is made before requests are taken
+    engine    the other arguments of Engine
+
+    Raises ValueError where an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        networks: ScoreNetwork | Mapping[str, ScoreNetwork],
+        capacity: int = 16,
+        *,
+        max_cost: int | None = None,
+        warm: bool = True,
+        **engine: Any,
+    ) -> None:
+        named = networks if isinstance(networks, Mapping) else {networks.name: networks}
+        self._networks, self._warm = dict(named), warm
+        self.engine = Engine(self._networks, capacity, **engine)
+        self.models: Mapping[str, About] = {}
+        self._max_cost, self._serving = max_cost, Serving(self.engine, {}, max_cost)
+        self._closing = False
+
+    async def start(self) -> None:
+        """Returns when requests are taken. Raises ServiceError where a network cannot be served, and why."""
+        found = {name: await asyncio.to_thread(self._about, name) for name in self._networks}
+        self.models = found
+        self._serving = Serving(self.engine, found, self._max_cost)
+
+    async def close(self, drain: float = 30.0) -> None:
+        """Takes nothing more, lets what was accepted end for so many seconds, and cancels the rest."""
+        self._closing = True
+        drained = asyncio.create_task(asyncio.to_thread(self.engine.close, True))
+        await asyncio.wait([drained], timeout=drain)
+        await asyncio.to_thread(self.engine.close, False)
+        await drained
+
+    def objection(self) -> str | None:
+        """Why it takes no requests now; None where it does."""
+        if self._closing:
+            return "the service ends"
+        if not self.models:
+            return "the service has not started yet"
+        error = self.engine.objection()
+        return None if error is None or isinstance(error, QueueFull) else str(error)
+
+    async def submit(self, asked: Asked) -> Run:
+        """Takes a request. Raises ValueError where it does not suit the network, TooLarge, Full and
+        NotReady."""
+        if reason := self.objection():
+            raise NotReady(reason, None)
+        return await self._serving.submit(asked)
+
+    async def check(self, asked: Asked) -> tuple[int, int]:
+        """The rows and the cost of a request, which is not run; raises what `submit` raises."""
+        return await self._serving.check(asked)
+
+    def snapshot(self) -> dict[str, Any]:
+        """What it is doing, as JSON-able values."""
+        seen = self.engine.snapshot()
+        return {
+            "waiting": seen["queued"],
+            "running": seen["running"],
+            "finished": {status: seen[status] for status in ("done", "failed", "cancelled")},
+            "restarts": {},
+            "workers": [{"state": "ready", "engine": seen}],
+        }
+
+    def _about(self, name: str) -> About:
+        """What a network is like, which a sample of it shows."""
+        network = self._networks[name]
+        classes = network.classes or 0
+        default = self._default(name, 0 if classes else None)
+        shape = list(network.shape)
+        decoded, form = shape, {}
+        if self._warm:
+            try:
+                made = self.engine.submit(
+                    default, 1, network=name, condition=0 if classes else None
+                ).result()
+            except Exception as error:
+                raise ServiceError(
+                    f"the model {name!r} makes no samples: {translated(error)}"
+                ) from error
+            decoded = list(made.samples.shape[1:])
+            form = {key: made.recipe[key] for key in ("network_form", "threads")}
+        prediction = network.parameterisation.prediction
+        return About(
+            name=name,
+            shape=shape,
+            decoded=decoded,
+            classes=classes,
+            guided=network.null is not None,
+            prediction=prediction if isinstance(prediction, str) else type(prediction).__name__,
+            process=type(network.process).__name__,
+            default=default,
+            form=form,
+        )
+
+    def _default(self, name: str, condition: int | None) -> dict[str, Any]:
+        """The keys of the Spec that says the least and suits a network."""
+        reason = ""
+        for solver in DEFAULTS:
+            try:
+                self.engine.checked({"solver": solver}, 1, network=name, condition=condition)
+                made = Spec.model_validate({"solver": solver})
+                return {"solver": solver, "steps": made.steps}
+            except (ValueError, EngineError) as error:
+                reason = reason or str(error)
+        raise ServiceError(f"no solver suits the model {name!r}: {reason}")

@@ -1,0 +1,231 @@
+"""An `Engine` behind messages: what a worker does with a request, and what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..engine import (
+    Cancelled,
+    Engine,
+    EngineClosed,
+    EngineError,
+    Event,
+    Handle,
+    NonFinite,
+    QueueFull,
+)
+from ..engine.calls import out_of_memory
+from ..engine.ticket import Ticket
+from .errors import Failed, Full, GivenUp, NotReady, ServiceError, TooLarge
+from .messages import About, Asked, Made, Told
+
+INLINE = 1 << 20  # elements of a result that is made on the loop
+MANY = 64  # samples of a request that is checked beside the loop
+AGAIN = 1.0  # seconds until a full engine may have room
+TENSORS = ("x", "mask", "known", "noise", "condition")
+
+log = logging.getLogger(__name__)
+
+
+class Device(RuntimeError):
+    """The device answers nothing more until its process ends: an error of CUDA that stays."""
+
+
+class Serving:
+    """Takes what is asked to an engine.
+
+    engine    that runs it
+    about     its networks, by name
+    max_cost  entries x rows of one request, None for any
+    """
+
+    def __init__(
+        self, engine: Engine, about: dict[str, About], max_cost: int | None = None
+    ) -> None:
+        self.engine, self.about, self.max_cost = engine, about, max_cost
+
+    async def check(self, asked: Asked) -> tuple[int, int]:
+        """The rows and the cost of a request, which is not run. Raises what `submit` raises."""
+        ticket = await self._checked(asked)
+        return ticket.handle.rows, ticket.work
+
+    async def submit(self, asked: Asked) -> Run:
+        """Takes a request. Raises ValueError where it does not suit the network, TooLarge, Full, NotReady,
+        Failed and GivenUp."""
+        ticket = await self._checked(asked)
+        try:
+            handle = self.engine.put(
+                ticket,
+                priority=asked.priority,
+                deadline=asked.deadline,
+                key=asked.key,
+                preview=asked.preview,
+            )
+        except Exception as error:
+            raise translated(error) from error
+        return Run(asked.id, ticket, handle)
+
+    async def _checked(self, asked: Asked) -> Ticket:
+        if asked.model not in self.about:
+            known = ", ".join(sorted(self.about))
+            raise ValueError(f"no model is named {asked.model!r}; choose {known}")
+        given, many = keywords(asked, self.about[asked.model]), len(asked.seeds) > MANY
+        try:
+            if many:
+                ticket = await asyncio.to_thread(self.engine.checked, **given)
+            else:
+                ticket = self.engine.checked(**given)
+        except Exception as error:
+            raise translated(error) from error
+        if self.max_cost is not None and ticket.work > self.max_cost:
+            raise TooLarge(
+                f"the request costs {ticket.work} (entries x rows of all samples) and at most "
+                f"{self.max_cost} are taken; ask for fewer samples or steps"
+            )
+        return ticket
+
+
+def keywords(asked: Asked, about: About) -> dict[str, Any]:
+    """A request as `Engine.checked` takes it. Raises ValueError where a tensor has no place in one."""
+    if unknown := asked.tensors.keys() - {*TENSORS}:
+        raise ValueError(f"a request takes no tensors {sorted(unknown)}; give {', '.join(TENSORS)}")
+    if asked.condition is not None and "condition" in asked.tensors:
+        raise ValueError("condition is given as classes and as a tensor; give one of them")
+    named = ("seeds", "condition", "guidance", "compose", "start")
+    given = {name: value for name in named if (value := getattr(asked, name)) is not None}
+    given |= {name: torch.from_numpy(_writable(array)) for name, array in asked.tensors.items()}
+    if asked.noised:
+        given["noised"] = True
+    spec = asked.spec if "solver" in asked.spec else about.default | asked.spec
+    return {"spec": spec, "network": asked.model, "adapter": asked.adapter} | given
+
+
+def _writable(array: np.ndarray) -> np.ndarray:
+    return array if array.flags.writeable else array.copy()  # torch knows no others
+
+
+def translated(error: BaseException) -> Exception:
+    """An engine's error as a service's; Device where only another process helps."""
+    if isinstance(error, (ServiceError, Device)):
+        return error
+    if isinstance(error, ValueError):
+        return ValueError(str(error))
+    if isinstance(error, QueueFull):
+        return Full(str(error), AGAIN)
+    if isinstance(error, EngineClosed):
+        return NotReady(str(error), None)
+    if isinstance(error, Cancelled):
+        return GivenUp(str(error))
+    if isinstance(error, NonFinite):
+        return Failed(str(error))
+    if out_of_memory(error):
+        return Failed(
+            "memory ran out in a call of the network; ask for fewer samples or smaller ones"
+        )
+    if sticks(error):
+        return Device(str(error).partition("\n")[0])
+    if isinstance(error, EngineError):
+        return Failed(str(error))
+    # What a network raises may name what is nobody's business: that stays in the log.
+    log.error("a network raised", exc_info=error)
+    return Failed(f"the network raised {type(error).__name__}")
+
+
+def sticks(error: BaseException) -> bool:
+    """Whether it is an error after which a device answers nothing more."""
+    kinds: tuple[type, ...] = (getattr(torch, "AcceleratorError", Device), Device)
+    found = isinstance(error, kinds) or "CUDA error" in str(error)
+    cause = error.__cause__
+    return (found and not out_of_memory(error)) or (cause is not None and sticks(cause))
+
+
+class Run:
+    """A request in an engine, as `service.Running` has it."""
+
+    def __init__(self, name: str, ticket: Ticket, handle: Handle) -> None:
+        self.id, self.cost, self.rows = name, ticket.work, handle.rows
+        self._handle, self._decoder = handle, ticket.sampler.decoder
+        small = ticket.n * math.prod(ticket.capacity.shape) <= INLINE
+        self._inline = small and self._decoder is None and ticket.sampler.device.type == "cpu"
+        self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
+        self._made: asyncio.Task[Made] | None = None
+        handle.add_done_callback(self._tell)
+
+    @property
+    def status(self) -> str:
+        return self._handle.status
+
+    async def result(self) -> Made:
+        """The samples, when they are done. Raises ServiceError."""
+        await asyncio.shield(self._ended)
+        if self._made is None:  # those who wait share what is made
+            self._made = self._loop.create_task(self._make())
+        return await asyncio.shield(self._made)
+
+    async def events(self, room: int = 64) -> AsyncIterator[Told]:
+        """What becomes of it, to its end; previews decoded where there is a decoder."""
+        with self._handle.events(room) as events:
+            async for event in events:
+                yield await self._told(event)
+
+    def cancel(self, reason: str) -> bool:
+        """Gives it up. False where it has ended already."""
+        return not self._handle.ended and self._handle.cancel(reason)
+
+    def _tell(self, handle: Handle) -> None:
+        """On the engine's thread: it has ended."""
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    async def _make(self) -> Made:
+        try:
+            return self._take() if self._inline else await asyncio.to_thread(self._take)
+        except Exception as error:
+            raise translated(error) from error
+
+    def _take(self) -> Made:
+        result = self._handle.result()
+        queued, seconds = self._handle.times
+        return Made(
+            samples=array(result.samples),
+            seeds=result.seeds,
+            nfe=result.nfe,
+            evaluations=result.evaluations,
+            recipe=result.recipe,
+            finite=result.finite,
+            seconds=seconds,
+            queued=queued,
+            latents=None if result.latents is None else array(result.latents),
+        )
+
+    async def _told(self, event: Event) -> Told:
+        denoised, shown = event.denoised, None
+        if denoised is not None and self._decoder is not None:
+            shown = await asyncio.to_thread(self._decoded, denoised)
+        elif denoised is not None:
+            shown = array(denoised)
+        return Told(event.kind, event.sample, event.row, event.rows, shown)
+
+    def _decoded(self, denoised: Tensor) -> np.ndarray:
+        assert self._decoder is not None
+        with torch.no_grad():
+            return array(self._decoder(denoised[None])[0])
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    """A tensor as the server has it."""
+    return tensor.detach().to("cpu", torch.float32).contiguous().numpy()
