@@ -1,4 +1,4 @@
-"""The command line: sample, encode, solvers, plan, profile, bench-serve, doctor."""
+"""The command line: sample, encode, solvers, plan, profile, bench-serve, serve, doctor."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from .options import (
 )
 from .profile import profile
 from .sample import sample
+from .serve import serve
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,6 +38,7 @@ app.command()(sample)
 app.command()(profile)
 app.command()(bench_serve)
 app.command()(encode)
+app.command()(serve)
 
 
 @app.command()

@@ -1,0 +1,76 @@
+"""The command `serve`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .options import Json
+
+Flag = Annotated[str | None, typer.Option()]
+
+
+def serve(
+    context: typer.Context,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="a network, as of `sample`; name=network where it is no name; repeatable"),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings")] = None,
+    host: Annotated[str | None, typer.Option(help="address to listen on; 127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="0 takes a free one; 8000")] = None,
+    uds: Annotated[Path | None, typer.Option(help="Unix socket to listen on instead")] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="file of keys, one a line, where --host is no loopback")
+    ] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="of a worker; repeatable; every GPU, or else the CPU")
+    ] = None,
+    capacity: Annotated[int | None, typer.Option(help="samples of one batch; 16")] = None,
+    executor: Annotated[str | None, typer.Option(help="eager, graph or native")] = None,
+    batch: Annotated[str | None, typer.Option(help="bucket, or fixed: calls of one size")] = None,
+    accelerate: Annotated[bool, typer.Option(help="fused ops, where that is faster")] = False,
+    threads: Annotated[str | None, typer.Option(help="of the CPU: a number, or measured")] = None,
+    dtype: Annotated[str | None, typer.Option(help="of the networks' inputs")] = None,
+    max_queue: Annotated[int | None, typer.Option(help="requests at a time; 1024")] = None,
+    max_cost: Annotated[int | None, typer.Option(help="entries x rows of a request")] = None,
+    drain: Annotated[float | None, typer.Option(help="seconds to end what was accepted; 30")] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="file that holds address and pid while requests are taken")
+    ] = None,
+    print_config: Annotated[bool, typer.Option(help="print all settings as TOML, and end")] = False,
+    as_json: Json = False,
+) -> None:
+    """Serves networks over HTTP until SIGTERM or SIGINT; more settings stand in a file or the environment."""
+    from ..server.listen import Unable
+    from ..server.run import announce, run, service_of
+    from ..server.settings import Settings
+
+    names = {"model": "models", "device": "devices"}
+    flags = {names.get(k, k): v for k, v in context.params.items() if v is not None and v is not False}
+    own = {name: flags.pop(name, None) for name in ("config", "ready_file", "print_config", "as_json")}
+    settings = Settings.read(own["config"], flags)
+    if print_config:
+        typer.echo(settings.to_toml())
+        return
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def tell(about: dict[str, Any]) -> None:
+        if ready_file is not None:
+            announce(ready_file, about)
+        said = f"serving {', '.join(about['models'])} at {about['address']} (pid {about['pid']})"
+        print(json.dumps(about) if as_json else said, flush=True)
+
+    try:
+        code = run(service_of(settings), settings, tell)
+    except Unable as error:
+        typer.echo(f"diffusion-engine: {error}", err=True)
+        code = 1
+    finally:
+        if ready_file is not None:
+            ready_file.unlink(missing_ok=True)
+    raise typer.Exit(code)

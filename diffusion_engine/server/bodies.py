@@ -1,0 +1,61 @@
+"""A request's body, read as strict JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from .refused import JSON, Refused
+
+LARGE = 1 << 18  # bytes of JSON, which take some milliseconds, on the loop's thread
+
+
+async def read(request: Request) -> dict[str, Any]:
+    """The object that a body is. The guard counts its bytes and seconds. Raises Refused."""
+    form = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if form != JSON:
+        # A page of another site may send other types without asking first.
+        raise Refused(
+            415, f"the body's content-type is {form[:80]!r}; send {JSON}", "type", "content-type"
+        )
+    body = await request.body()
+    made = await run_in_threadpool(parsed, body) if len(body) > LARGE else parsed(body)
+    if not isinstance(made, dict):
+        raise Refused(422, "the body is no JSON object; give one, as {...}", "json")
+    return made
+
+
+def parsed(body: bytes) -> Any:
+    """Of JSON as its standard has it: each key once, no NaN, no infinity."""
+    try:
+        return json.loads(
+            body.decode(), object_pairs_hook=_once, parse_constant=_constant, parse_int=_whole
+        )
+    except UnicodeDecodeError:
+        raise Refused(400, "the body is no UTF-8", "json") from None
+    except RecursionError:
+        raise Refused(400, "the body's JSON is nested too deep", "json") from None
+    except json.JSONDecodeError as error:
+        raise Refused(400, f"the body is no JSON: {error}", "json") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in made if names.count(name) > 1)
+        raise Refused(422, f"the body has {twice[:80]!r} twice; leave one out", "json", twice[:80])
+    return made
+
+
+def _constant(text: str) -> Any:
+    raise Refused(400, f"the body holds {text}, which is no JSON; give finite numbers", "json")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 40:
+        raise Refused(422, f"the body holds a whole number of {len(digits)} digits", "json")
+    return int(digits)

@@ -1,0 +1,101 @@
+"""`Front`: what all routes share, the service and what is known of its requests."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+
+from starlette.requests import Request
+
+from ..workers.errors import NotReady, ServiceError
+from ..workers.messages import About, Asked
+from ..workers.service import Service
+from .counts import Counts
+from .kept import Entry, Requests
+from .refused import Refused, of_service
+from .settings import Settings
+
+AGAIN = 5.0  # seconds after which a client may ask again where nobody knows
+
+
+class Front:
+    """One a server.
+
+    ending  why nothing more is taken, where the server ends
+    began   seconds since 1970, for people
+    """
+
+    def __init__(self, service: Service, settings: Settings) -> None:
+        self.service, self.settings = service, settings
+        self.requests, self.counts = Requests(settings), Counts()
+        self.ending: str | None = None
+        self.began = int(time.time())
+        self._following: set[asyncio.Task[None]] = set()
+
+    def objection(self) -> str | None:
+        """Why nothing is taken now."""
+        return self.ending or self.service.objection()
+
+    def ready(self) -> None:
+        """Raises Refused where nothing is taken now."""
+        if reason := self.objection():
+            raise of_service(NotReady(reason, AGAIN))
+
+    def started(self) -> None:
+        """Raises Refused where the models are not known yet."""
+        if not self.service.models:
+            self.ready()
+
+    def model(self, name: str | None) -> About:
+        """A model by its name, or the default one. Raises Refused."""
+        known = self.service.models
+        wanted = self.settings.model if name is None else name
+        if (about := known.get(wanted)) is None:
+            raise Refused(
+                404, f"there is no model {wanted[:80]!r}; there are {', '.join(known)}",
+                "model_not_found", "model",
+            )  # fmt: skip
+        return about
+
+    async def take(self, asked: Asked, about: About) -> Entry:
+        """Submits a request. Raises Refused."""
+        self.ready()
+        try:
+            running = await self.service.submit(asked)
+        except ServiceError as error:
+            raise of_service(error) from None
+        except ValueError as error:
+            raise Refused(422, str(error), "unsuitable") from None
+        entry = Entry(running, asked, about)
+        self.requests.add(entry)
+        return entry
+
+    def follow(self, entry: Entry) -> None:
+        """Lets a request go on without a client."""
+        task = asyncio.get_running_loop().create_task(entry.follow())
+        self._following.add(task)
+
+        def over(task: asyncio.Task[None]) -> None:
+            self._following.discard(task)
+            self.requests.end(entry)
+
+        task.add_done_callback(over)
+
+
+def front_of(request: Request) -> Front:
+    """That of the server that got a request."""
+    front: Front = request.app.state.front
+    return front
+
+
+def owner_of(request: Request) -> str:
+    """Who asks: a fingerprint of the key, or "" where the server has none."""
+    key: bytes = request.scope["state"].get("key", b"")
+    return hashlib.sha256(key).hexdigest()[:16] if key else ""
+
+
+def id_of(request: Request) -> str:
+    """That the guard gave a request."""
+    name: str = request.scope["state"]["id"]
+    return name

@@ -1,0 +1,120 @@
+"""The requests that a server knows: those that wait and run, how others ended, and results until they are fetched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ..workers.errors import ServiceError
+from ..workers.messages import About, Asked, Made, Told
+from ..workers.service import Running
+from .refused import Refused, of_service
+from .settings import Settings
+
+ENDED = 1024  # requests whose end is known
+KIND = "request"
+
+
+class Entry:
+    """A request that was accepted.
+
+    created  seconds since 1970, for people
+    made     its samples, where they are kept; error: why there are none
+    """
+
+    def __init__(self, running: Running, asked: Asked, about: About) -> None:
+        self.running, self.about, self.n, self.owner = running, about, len(asked.seeds), asked.key
+        self.created = int(time.time())
+        self.done_rows = 0
+        self.made: Made | None = None
+        self.error: Refused | None = None
+        self.ended_at: float | None = None
+
+    @property
+    def id(self) -> str:
+        return self.running.id
+
+    @property
+    def bytes(self) -> int:
+        """Of its samples."""
+        if self.made is None:
+            return 0
+        latents = self.made.latents
+        return self.made.samples.nbytes + (0 if latents is None else latents.nbytes)
+
+    def saw(self, told: Told) -> None:
+        """Counts the rows of an event; a request that is made again begins again."""
+        if told.kind == "restarted":
+            self.done_rows = 0
+        self.done_rows += told.kind in ("row", "preview")
+
+    def described(self) -> dict[str, Any]:
+        """As GET /v1/requests/{id} has it."""
+        running = self.running
+        made: dict[str, Any] = {
+            "id": self.id, "object": KIND, "status": running.status, "model": self.about.name,
+            "created": self.created, "n": self.n, "rows": running.rows, "cost": running.cost,
+            "done_rows": self.done_rows,
+        }  # fmt: skip
+        return made if self.error is None else made | self.error.content()
+
+    async def follow(self) -> None:
+        """To its end, for whoever asks later."""
+        try:
+            async for told in self.running.events():
+                self.saw(told)
+            self.made = await self.running.result()
+        except ServiceError as error:
+            self.error = of_service(error)
+
+
+class Requests:
+    """By id.
+
+    clock  seconds that never go back
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._bytes, self._clock = settings.keep_seconds, settings.keep_bytes, clock
+        self.open: dict[str, Entry] = {}
+        self._ended: dict[str, Entry] = {}  # the first ended first
+        self._held = 0
+
+    def add(self, entry: Entry) -> None:
+        self.open[entry.id] = entry
+
+    def end(self, entry: Entry) -> None:
+        """Of one that is done, or was given up."""
+        if self.open.pop(entry.id, None) is None:
+            return
+        entry.ended_at = self._clock()
+        self._ended[entry.id] = entry
+        self._held += entry.bytes
+        self.sweep()
+
+    def find(self, name: str, owner: str) -> Entry:
+        """Raises Refused where there is none, or it is another's."""
+        self.sweep()
+        entry = self.open.get(name) or self._ended.get(name)
+        if entry is None or entry.owner != owner:
+            raise Refused(
+                404, f"there is no request {name[:80]!r}; ended ones are known for a while", "not_found"
+            )
+        return entry
+
+    def drop(self, entry: Entry) -> None:
+        """Forgets one that has ended."""
+        if self._ended.pop(entry.id, None) is not None:
+            self._held -= entry.bytes
+
+    def sweep(self) -> None:
+        """Forgets what is old, or too much."""
+        now = self._clock()
+        while self._ended:
+            oldest = next(iter(self._ended.values()))
+            assert oldest.ended_at is not None
+            old = now - oldest.ended_at > self._seconds
+            if not old and len(self._ended) <= ENDED and self._held <= self._bytes:
+                return
+            self.drop(oldest)
