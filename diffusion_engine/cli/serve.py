@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Json
+from .options import Json, written
 
-Flag = Annotated[str | None, typer.Option()]
+if TYPE_CHECKING:
+    from ..server.settings import Settings
+    from ..workers.service import Service
 
 
 def serve(
     context: typer.Context,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="a network, as of `sample`; name=network where it is no name; repeatable"),
+        typer.Option(
+            help="a network, as of `sample`; name=network where it is no name; repeatable"
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings")] = None,
     host: Annotated[str | None, typer.Option(help="address to listen on; 127.0.0.1")] = None,
@@ -38,7 +42,9 @@ def serve(
     dtype: Annotated[str | None, typer.Option(help="of the networks' inputs")] = None,
     max_queue: Annotated[int | None, typer.Option(help="requests at a time; 1024")] = None,
     max_cost: Annotated[int | None, typer.Option(help="entries x rows of a request")] = None,
-    drain: Annotated[float | None, typer.Option(help="seconds to end what was accepted; 30")] = None,
+    drain: Annotated[
+        float | None, typer.Option(help="seconds to end what was accepted; 30")
+    ] = None,
     ready_file: Annotated[
         Path | None, typer.Option(help="file that holds address and pid while requests are taken")
     ] = None,
@@ -47,13 +53,16 @@ def serve(
 ) -> None:
     """Serves networks over HTTP until SIGTERM or SIGINT; more settings stand in a file or the environment."""
     from ..server.listen import Unable
-    from ..server.run import announce, run, service_of
+    from ..server.run import announce, run
     from ..server.settings import Settings
 
     names = {"model": "models", "device": "devices"}
-    flags = {names.get(k, k): v for k, v in context.params.items() if v is not None and v is not False}
-    own = {name: flags.pop(name, None) for name in ("config", "ready_file", "print_config", "as_json")}
-    settings = Settings.read(own["config"], flags)
+    own = {"config", "ready_file", "print_config", "as_json"}
+    given: dict[str, Any] = {
+        name: context.params[name] for name in written(context) if name not in own
+    }
+    given |= {name: list(value) for name, value in given.items() if isinstance(value, tuple)}
+    settings = Settings.read(config, {names.get(name, name): v for name, v in given.items()})
     if print_config:
         typer.echo(settings.to_toml())
         return
@@ -74,3 +83,18 @@ def serve(
         if ready_file is not None:
             ready_file.unlink(missing_ok=True)
     raise typer.Exit(code)
+
+
+def service_of(settings: Settings) -> Service:
+    """The service of a command: an engine for the networks that the settings name."""
+    from ..solvers import solver
+    from ..workers.inprocess import InProcess
+    from .options import device_of, network_of
+
+    place = device_of((settings.devices or ["cpu"])[0])
+    networks = {
+        name: network_of(text, solver("ddim"), place) for name, text in settings.models.items()
+    }
+    how = ("executor", "batch", "accelerate", "threads", "max_queue")
+    named = {name: getattr(settings, name) for name in how}
+    return InProcess(networks, settings.capacity, max_cost=settings.max_cost, device=place, **named)

@@ -16,13 +16,20 @@ from .routes import health, images, models, requests, samples
 from .settings import Settings
 
 ROUTES = (health, models, samples, images, requests)
-CODES = {404: ("not_found", "there is nothing at this path"), 405: ("method", "this path has no such method")}
+CODES = {
+    404: ("not_found", "there is nothing at this path"),
+    405: ("method", "this path has no such method"),
+}
 
 
 def make_app(service: Service, settings: Settings) -> FastAPI:
     """The application on a service, which its caller starts and closes."""
     app = FastAPI(
-        title="diffusion_engine", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
+        title="diffusion_engine",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     front = app.state.front = Front(service, settings)
     app.add_middleware(Guard, front=front)

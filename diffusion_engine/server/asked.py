@@ -63,7 +63,9 @@ class Body(Model):
     spec: dict[str, Any] | str | None = Field(
         None, description="keys of a Spec over those of the model's default, or a solver's name"
     )
-    n: int | None = Field(None, ge=1, description="samples; as many as seeds, conditions or x, or 1")
+    n: int | None = Field(
+        None, ge=1, description="samples; as many as seeds, conditions or x, or 1"
+    )
     seed: Seed | None = Field(None, description="of the first sample; the next have the next ones")
     seeds: list[Seed] | None = Field(None, min_length=1, description="one a sample")
     condition: Condition = Field(None, description="a class, or one a sample")
@@ -130,7 +132,7 @@ def asked(
     return Asked(
         id=request, model=about.name, spec=spec_of(body.spec, about, settings), seeds=seeds,
         condition=_each("condition", body.condition, n), guidance=body.guidance,
-        compose=body.compose and [(_each("compose", c, n) or [], w) for c, w in body.compose],
+        compose=_concepts(body.compose, n),
         adapter=body.adapter, priority=body.priority, deadline=min(body.deadline or most, most),
         key=key, preview=body.preview, tensors=dict(tensors),
     )  # fmt: skip
@@ -164,8 +166,16 @@ def _each(name: str, given: int | list[int] | None, n: int) -> list[int] | None:
     if given is None or isinstance(given, int):
         return None if given is None else [given] * n
     if len(given) != n:
-        raise Refused(422, f"{len(given)} classes for {n} samples in {name}; give one, or one a sample")
+        raise Refused(
+            422, f"{len(given)} classes for {n} samples in {name}; give one, or one a sample"
+        )
     return given
+
+
+def _concepts(
+    given: list[tuple[Any, float]] | None, n: int
+) -> list[tuple[list[int], float]] | None:
+    return given and [(_each("compose", classes, n) or [], weight) for classes, weight in given]
 
 
 def spec_of(given: Any, about: About, settings: Settings) -> dict[str, Any]:
@@ -189,11 +199,15 @@ def _check(spec: Spec, settings: Settings) -> None:
     name, most = spec.solver.name, settings.max_steps
     if not name.isidentifier() or not name.isascii():
         raise Refused(
-            422, f"solver {checks.said(name)} is none of this server's; name one of theirs", param="spec"
+            422,
+            f"solver {checks.said(name)} is none of this server's; name one of theirs",
+            param="spec",
         )
     rows = max(spec.steps, *(len(times) for times in (spec.times or (), spec.sigmas or ())))
     if rows > most + 1 or spec.steps > most:
-        raise Refused(422, f"{rows} steps are asked for, and a request may have {most}", param="spec")
+        raise Refused(
+            422, f"{rows} steps are asked for, and a request may have {most}", param="spec"
+        )
     if (spec.encoding or 0) > REFINE:
         raise Refused(422, f"encoding={spec.encoding}: at most {REFINE} iterations", param="spec")
     if isinstance(spec.guidance, tuple) and len(spec.guidance) > settings.max_samples:
@@ -211,5 +225,7 @@ def _weigh(value: Any, depth: int = 0) -> int:
         return 1 + sum(_weigh(part, depth + 1) for part in inner)
     small = not isinstance(value, int) or abs(value) <= LARGEST
     if not small or (isinstance(value, float) and not math.isfinite(value)):
-        raise Refused(422, f"a solver's option is {checks.said(value)}, which is too large", param="spec")
+        raise Refused(
+            422, f"a solver's option is {checks.said(value)}, which is too large", param="spec"
+        )
     return 1 + (len(value) if isinstance(value, str) else 0) // 64

@@ -70,7 +70,9 @@ class Guard:
         settings, headers = self._settings, scope["headers"]
         if len(headers) > FIELDS or sum(len(k) + len(v) for k, v in headers) > settings.max_header:
             raise Refused(
-                431, f"the head has more than {FIELDS} fields, or {settings.max_header} bytes", "head"
+                431,
+                f"the head has more than {FIELDS} fields, or {settings.max_header} bytes",
+                "head",
             )
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > TARGET:
             raise Refused(414, f"the path has more than {TARGET} bytes", "path")
@@ -86,7 +88,11 @@ class Guard:
             self._check_host(named.get(b"host", b""))
         if self._front.counts.open > settings.max_open:
             raise Refused(
-                503, f"{settings.max_open} requests are answered now", "busy", kind="not_ready", retry_after=1
+                503,
+                f"{settings.max_open} requests are answered now",
+                "busy",
+                kind="not_ready",
+                retry_after=1,
             )
 
     def _unlock(self, header: bytes, scope: Scope) -> None:
@@ -112,13 +118,15 @@ class Guard:
         scope["state"]["key"] = found[0]
 
     def _check_host(self, host: bytes) -> None:
-        """Without a key only names of this machine are answered: a page elsewhere may point its own name here."""
+        """Without a key only names of this machine are answered: a page may point its own name here."""
         name = host.decode("latin-1").lower()
         name = name if name.endswith("]") else name.rpartition(":")[0] or name
         settings = self._settings
         if name not in LOCAL and name not in settings.hosts and name.strip("[]") != settings.host:
             raise Refused(
-                421, f"Host is {name[:80]!r} and none of this server's; add it to hosts, or use a key", "host"
+                421,
+                f"Host is {name[:80]!r} and none of this server's; add it to hosts, or use a key",
+                "host",
             )
 
 

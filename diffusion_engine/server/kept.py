@@ -1,4 +1,4 @@
-"""The requests that a server knows: those that wait and run, how others ended, and results until they are fetched."""
+"""The requests that a server knows: those that wait and run, how others ended, and results for a while."""
 
 from __future__ import annotations
 
@@ -99,7 +99,9 @@ class Requests:
         entry = self.open.get(name) or self._ended.get(name)
         if entry is None or entry.owner != owner:
             raise Refused(
-                404, f"there is no request {name[:80]!r}; ended ones are known for a while", "not_found"
+                404,
+                f"there is no request {name[:80]!r}; ended ones are known for a while",
+                "not_found",
             )
         return entry
 

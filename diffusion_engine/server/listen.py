@@ -37,7 +37,7 @@ def listening(settings: Settings) -> socket.socket:
     except OSError as error:
         made.close()
         raise Unable(
-            f"port {port} of {host} cannot be had ({error.strerror}); end who has it, or take another by --port"
+            f"port {port} of {host} cannot be had ({error.strerror}); end who has it, or choose by --port"
         ) from None
     return made
 

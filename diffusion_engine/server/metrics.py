@@ -39,7 +39,10 @@ GAUGES = {
 HISTOGRAMS = {
     "queued_s": ("queue_time_seconds", "from submission to the first seat"),
     "row_s": ("step_time_seconds", "of one step of a batch"),
-    "total_s": ("e2e_request_latency_seconds", "from submission to the end, of requests that are done"),
+    "total_s": (
+        "e2e_request_latency_seconds",
+        "from submission to the end, of requests that are done",
+    ),
 }
 
 
@@ -75,9 +78,11 @@ class Collector:
     def _engines(self, workers: list[Mapping[str, Any]]) -> Iterator[Metric]:
         """By worker; one that does not answer has none."""
         named = [(str(i), w.get("engine") or {}) for i, w in enumerate(workers)]
-        up = GaugeMetricFamily(PREFIX + "worker_up", "whether it serves", labels=["worker", "device"])
-        for i, worker in enumerate(workers):
-            up.add_metric([str(i), str(worker.get("device", ""))], worker.get("state") == "ready")
+        up = GaugeMetricFamily(
+            PREFIX + "worker_up", "whether it serves", labels=["worker", "device"]
+        )
+        for i, about in enumerate(workers):
+            up.add_metric([str(i), str(about.get("device", ""))], about.get("state") == "ready")
         yield up
         for table, kind in ((COUNTERS, CounterMetricFamily), (GAUGES, GaugeMetricFamily)):
             for key, (name, what) in table.items():

@@ -17,8 +17,16 @@ from .refused import Refused
 from .waiting import Message
 
 T = TypeVar("T")
-SMALL = 1 << 14  # values, of which PNGs take a millisecond: no longer than a thread's turn costs under load
-FORMS = {"application/json": PNG, "*/*": PNG, "application/*": PNG, NPZ: NPZ, SAFETENSORS: SAFETENSORS}
+SMALL = (
+    1 << 14
+)  # values, of which PNGs take a millisecond: no longer than a thread's turn costs under load
+FORMS = {
+    "application/json": PNG,
+    "*/*": PNG,
+    "application/*": PNG,
+    NPZ: NPZ,
+    SAFETENSORS: SAFETENSORS,
+}
 BESIDE = ("text/event-stream", "text/*")  # say nothing of the samples' form
 
 
@@ -28,7 +36,9 @@ def accepted(header: str | None, about: About) -> str:
     forms = [FORMS[name] for name in wanted if name in FORMS]
     if not forms and not set(wanted) <= {*BESIDE}:
         known = ", ".join((PNG, NPZ, SAFETENSORS))
-        raise Refused(406, f"Accept is {(header or '')[:80]!r}; there are {known}", "form", "accept")
+        raise Refused(
+            406, f"Accept is {(header or '')[:80]!r}; there are {known}", "form", "accept"
+        )
     form = forms[0] if forms else PNG
     if form == PNG and not pictures.is_picture(about.decoded):
         raise Refused(

@@ -1,4 +1,4 @@
-"""Samples as a client takes them: PNGs with their recipes, npz, safetensors; and tensors that a client sends."""
+"""Samples as a client takes them: PNGs with their recipes, npz, safetensors; and what it sends."""
 
 from __future__ import annotations
 
@@ -103,7 +103,9 @@ def read_tensors(given: str) -> dict[str, np.ndarray]:
         content = base64.b64decode(given, validate=True)
         found = safetensors.deserialize(content)
     except (binascii.Error, ValueError, safetensors.SafetensorError):
-        raise ValueError("tensors is no base64 of a safetensors file; write one, and encode it") from None
+        raise ValueError(
+            "tensors is no base64 of a safetensors file; write one, and encode it"
+        ) from None
     made = {}
     for name, about in found:
         kind, shape = about["dtype"], about["shape"]

@@ -109,7 +109,9 @@ class Timed(H11Protocol):
             head.append((b"content-length", str(len(answer.body)).encode()))
             for event in (
                 h11.Response(
-                    status_code=error.status, headers=head, reason=WORDS.get(error.status, b"Bad Request")
+                    status_code=error.status,
+                    headers=head,
+                    reason=WORDS.get(error.status, b"Bad Request"),
                 ),
                 h11.Data(data=bytes(answer.body)),
                 h11.EndOfMessage(),

@@ -1,4 +1,4 @@
-"""What a client is told where a request is not answered: one sentence, in the shape that OpenAI's clients read."""
+"""What a client is told where a request is refused: a sentence, in the shape that OpenAI's clients read."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ..workers.errors import (
 
 JSON = "application/json"
 BAD, WRONG, HERE = "invalid_request_error", "server_error", "not_ready"
-# Of what a service raises: the status, the type and the code. What a body asks for is never a 5xx: the network
-# may raise or overflow for it alone.
+# Of what a service raises: the status, the type and the code. What a body asks for is never a 5xx: the
+# network may raise or overflow for it alone.
 SERVICE: dict[type[ServiceError], tuple[int, str, str]] = {
     Full: (429, "rate_limit_error", "queue_full"),
     NotReady: (503, HERE, "not_ready"),

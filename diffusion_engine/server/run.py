@@ -56,19 +56,6 @@ def run(service: Service, settings: Settings, tell: Callable[[dict[str, Any]], N
             settings.uds.unlink(missing_ok=True)
 
 
-def service_of(settings: Settings) -> Service:
-    """The service of a command: an engine for the networks that the settings name."""
-    from ..cli.options import network_of
-    from ..solvers import solver
-    from ..workers.inprocess import InProcess
-
-    place = (settings.devices or ["cpu"])[0]
-    networks = {name: network_of(text, solver("ddim"), place) for name, text in settings.models.items()}
-    how = ("executor", "batch", "accelerate", "threads", "max_queue")
-    named = {name: getattr(settings, name) for name in how}
-    return InProcess(networks, settings.capacity, max_cost=settings.max_cost, device=place, **named)
-
-
 async def _serve(
     service: Service,
     settings: Settings,

@@ -102,7 +102,10 @@ def images(body: type[BaseModel]) -> dict[str, Any]:
 
 _KEPT = _json(REQUEST) | {NPZ: {"schema": BYTES}, SAFETENSORS: {"schema": BYTES}}
 requests = _route(_KEPT, (401, 404, 406, 422, 431))
-models = _route(_json(_object(object={"const": "list"}, data={"type": "array", "items": MODEL})), (401, 431, 503))
+models = _route(
+    _json(_object(object={"const": "list"}, data={"type": "array", "items": MODEL})),
+    (401, 431, 503),
+)
 model = _route(_json(MODEL), (401, 404, 422, 431, 503))
 health = _route(_json(_object(status=TEXT)), (431, 503))
 version = _route(_json(_object(version=TEXT)), (401, 431))

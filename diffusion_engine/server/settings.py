@@ -46,7 +46,9 @@ class Settings(BaseSettings):
     hosts: Names = Field(
         [], description="names that a proxy puts into Host, where a server on loopback has no key"
     )
-    key: SecretStr | None = Field(None, description="bearer key that every route but health asks for")
+    key: SecretStr | None = Field(
+        None, description="bearer key that every route but health asks for"
+    )
     key_file: Path | None = Field(None, description="file of keys, one a line")
 
     models: Annotated[dict[str, str], NoDecode] = Field(
@@ -57,7 +59,9 @@ class Settings(BaseSettings):
     labels: dict[str, list[str]] = Field(
         {}, description="names of a model's classes, in their order, which prompts may use"
     )
-    devices: Names = Field([], description="one worker each: cpu, cuda:0; every GPU, or else the CPU")
+    devices: Names = Field(
+        [], description="one worker each: cpu, cuda:0; every GPU, or else the CPU"
+    )
     capacity: int = Field(16, ge=1, le=4096, description="samples of one batch")
     executor: Literal["eager", "graph", "native"] = Field("eager", description="as of Sampler")
     batch: Literal["bucket", "fixed"] = Field("bucket", description="as of Engine")
@@ -76,7 +80,9 @@ class Settings(BaseSettings):
     max_samples: int = Field(64, ge=1, le=65536, description="of one request; beyond it 422")
     max_steps: int = Field(1000, ge=1, le=4096, description="of a Spec; beyond it 422")
     max_seconds: Seconds = Field(600.0, description="a request may take; the deadline of all")
-    max_open: int = Field(2048, ge=1, description="requests that are answered at once; beyond it 503")
+    max_open: int = Field(
+        2048, ge=1, description="requests that are answered at once; beyond it 503"
+    )
     max_connections: int = Field(4096, ge=1, description="connections; those beyond it are closed")
     max_body: Bytes = Field(32 << 20, description="bytes of a request's body; beyond it 413")
     max_header: Bytes = Field(16 << 10, description="bytes of its head; beyond it 431")
@@ -148,8 +154,8 @@ class Settings(BaseSettings):
         for name, text in models.items():
             if not re.fullmatch(NAME, name) or not text:
                 raise ValueError(
-                    f"models: {name!r}={text!r}: a name is letters, digits, '.', '_' and '-', at most 64, and "
-                    "behind it stands what --model of `sample` takes"
+                    f"models: {name!r}={text!r}: a name is letters, digits, '.', '_' and '-', at most 64, "
+                    "and behind it stands what --model of `sample` takes"
                 )
         return models
 

@@ -18,7 +18,9 @@ from .kept import Entry
 from .refused import Refused, of_service
 
 T = TypeVar("T")
-BEAT = 15.0  # seconds of silence after which a stream sends a comment: what stands between may cut it
+BEAT = (
+    15.0  # seconds of silence after which a stream sends a comment: what stands between may cut it
+)
 GONE = "its client hung up"
 
 

@@ -16,10 +16,14 @@ class Running(Protocol):
     rows    of its longest plan; cost: entries x rows of all samples
     """
 
-    id: str
-    status: str
-    rows: int
-    cost: int
+    @property
+    def id(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def cost(self) -> int: ...
 
     async def result(self) -> Made:
         """The samples, when they are done. Raises ServiceError."""
@@ -37,7 +41,8 @@ class Service(Protocol):
     models  that are served, by name; known when `start` has returned
     """
 
-    models: Mapping[str, About]
+    @property
+    def models(self) -> Mapping[str, About]: ...
 
     async def start(self) -> None:
         """Returns when requests are taken. Raises ServiceError where a model cannot be served, and why."""

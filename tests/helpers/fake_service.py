@@ -44,7 +44,11 @@ class FakeRun:
         seeds = np.array(self.asked.seeds, np.uint64)
         rng = [np.random.Generator(np.random.Philox(int(seed))) for seed in seeds]
         samples = np.stack([r.uniform(-1, 1, about.decoded).astype(np.float32) for r in rng])
-        recipe = {"seeds": self.asked.seeds, "condition": self.asked.condition, "solver": self.asked.spec}
+        recipe = {
+            "seeds": self.asked.seeds,
+            "condition": self.asked.condition,
+            "solver": self.asked.spec,
+        }
         recipe |= {"compose": None, "guidance": [1.0] * n, "calls": None}
         return Made(samples, self.asked.seeds, self.rows, self.cost, recipe, [True] * n, 0.1, 0.01)
 
@@ -108,11 +112,10 @@ class FakeService:
         return run
 
     def snapshot(self):
+        spread = {"edges": [0.1 * i for i in range(1, 9)], "counts": [0, 1, 0, 0, 0, 0, 2, 0, 1]}
+        engine = {"rows": 7, "occupied": 2, "seats": 8, "row_s": {"count": 4, "mean": 0.5} | spread}
         return {
             "waiting": 0, "running": len(self.running), "restarts": {"died": 1},
             "finished": {"done": 3, "failed": 0, "cancelled": len(self.cancelled)},
-            "workers": [{"state": "ready", "device": "cpu", "engine": {
-                "rows": 7, "occupied": 2, "seats": 8,
-                "row_s": {"count": 3, "mean": 0.5, "edges": [0.1 * i for i in range(1, 9)], "counts": [0] * 6 + [3, 0, 0]},
-            }}],
+            "workers": [{"state": "ready", "device": "cpu", "engine": engine}],
         }  # fmt: skip

@@ -28,15 +28,27 @@ IMPORTED_AS = {
 # and what sits below others.
 RUN = {
     "bench": {"onnx", "onnxscript"},  # torch.onnx.export
-    "serve": {"uvicorn"},
-    "test": {"httpx", "pytest-timeout", "pytest-xdist", "ruff", "mypy", "build", "wheel", "ninja"},
+    "serve": {"httpx"},  # of its client
+    "test": {
+        "pydantic-settings",
+        "h11",
+        "starlette",
+        "uvicorn",
+        "pytest-timeout",
+        "pytest-xdist",
+        "ruff",
+        "mypy",
+        "build",
+        "wheel",
+        "ninja",
+    },
     "docs": {"zensical", "mkdocstrings-python", "griffelib", "codespell", "ruff"},
 }
 # Where an extra's packages are imported.
 FOLDERS = {
     "diffusers": ["diffusion_engine"],
     "train": ["diffusion_engine/training"],
-    "serve": ["examples"],
+    "serve": ["diffusion_engine/server", "diffusion_engine/client", "examples"],
     "bench": ["benchmarks"],
     "test": ["tests", "setup.py"],
     "docs": [],
@@ -74,7 +86,9 @@ def module(name):
 def test_core_dependencies_are_what_is_imported():
     third = imported("diffusion_engine", "kernels") - sys.stdlib_module_names - {"diffusion_engine"}
     core = {module(name) for name in names(META["dependencies"])}
-    optional = {module(name) for extra in ("train", "diffusers") for name in names(EXTRAS[extra])}
+    optional = {
+        module(name) for extra in ("train", "diffusers", "serve") for name in names(EXTRAS[extra])
+    }
     assert core - third == set(), "declared and not imported"
     assert third - core - optional == set(), "imported and not declared"
 

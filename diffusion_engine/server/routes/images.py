@@ -83,7 +83,9 @@ def _check(body: Images, about: About) -> None:
     """Raises Refused where the model cannot do what is asked."""
     if not pictures.is_picture(about.decoded):
         raise Refused(
-            422, f"samples of {about.name!r} are {about.decoded} and no pictures; POST /v1/samples", "model"
+            422,
+            f"samples of {about.name!r} are {about.decoded} and no pictures; POST /v1/samples",
+            "model",
         )
     if body.response_format == "url":
         raise Refused(
@@ -96,7 +98,9 @@ def _check(body: Images, about: About) -> None:
             param="negative_prompt",
         )  # fmt: skip
     if body.size not in (None, "auto", size := _form(about)["size"]):
-        raise Refused(422, f"pictures of {about.name!r} are {size}; ask for that, or auto", param="size")
+        raise Refused(
+            422, f"pictures of {about.name!r} are {size}; ask for that, or auto", param="size"
+        )
     if body.partial_images and not body.stream:
         raise Refused(422, "partial_images needs stream=true", param="partial_images")
 
@@ -119,7 +123,9 @@ def class_of(prompt: str, about: About, labels: list[str] | None) -> int | None:
         number = WORDS.index(said)
     if not 0 <= number < about.classes:
         what = f"a class, 0 to {about.classes - 1}, or its name" if about.classes else "left empty"
-        raise Refused(422, f"prompt={prompt[:80]!r}: of {about.name!r} it is {what}", param="prompt")
+        raise Refused(
+            422, f"prompt={prompt[:80]!r}: of {about.name!r} it is {what}", param="prompt"
+        )
     return number
 
 
@@ -131,12 +137,14 @@ def _asked(body: Images, about: About, front: Front, request: Request) -> Any:
         spec["steps"] = body.num_inference_steps
     partial = body.partial_images or 0
     steps = body.num_inference_steps or int(about.default.get("steps", 20))
-    native = asked.Body(
-        model=about.name, spec=spec, n=body.n or 1, seed=body.seed, guidance=body.guidance_scale,
-        condition=class_of(body.prompt, about, front.settings.labels.get(about.name)),
+    given = {
+        "model": about.name, "spec": spec, "n": body.n or 1, "seed": body.seed,
+        "guidance": body.guidance_scale,
+        "condition": class_of(body.prompt, about, front.settings.labels.get(about.name)),
         # A plan has at least as many rows as steps.
-        preview=max(1, steps // (partial + 1)) if partial else 0,
-    )  # fmt: skip
+        "preview": max(1, steps // (partial + 1)) if partial else 0,
+    }  # fmt: skip
+    native = asked.Body.model_validate(given)
     return asked.asked(native, about, front.settings, id_of(request), owner_of(request), {})
 
 

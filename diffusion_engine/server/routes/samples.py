@@ -25,7 +25,10 @@ async def samples(request: Request) -> Response:
     front = front_of(request)
     body, entry, form = await _taken(front, request)
     if body.stream:
-        tell, finish = partial(packing.told, entry, form=form), partial(packing.done, entry, form=form)
+        tell, finish = (
+            partial(packing.told, entry, form=form),
+            partial(packing.done, entry, form=form),
+        )
         return Stream(front, entry, tell, finish)
     if not body.wait:
         front.follow(entry)
