@@ -14,6 +14,7 @@ from .version import __version__ as __version__
 if TYPE_CHECKING:
     from . import processes
     from .adapters.diffusers import decoder_from_diffusers, from_diffusers
+    from .client import AsyncClient, Client
     from .engine import Engine
     from .networks.classifier import with_classifier
     from .networks.decoder import Decoder
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 __all__ = [
     "GRIDS",
     "SOLVERS",
+    "AsyncClient",
     "Call",
+    "Client",
     "Decoder",
     "Engine",
     "Parameterisation",
@@ -62,6 +65,7 @@ __all__ = [
 
 _MODULES = {
     "adapters.diffusers": ("decoder_from_diffusers", "from_diffusers"),
+    "client": ("AsyncClient", "Client"),
     "engine": ("Engine",),
     "networks.classifier": ("with_classifier",),
     "networks.decoder": ("Decoder",),

@@ -19,9 +19,8 @@ NAMES = list(CHOSEN)
 # Names that mean the same everywhere: the page's beginning says them once.
 GLOSSARY = set(re.findall(r"`(\w+)`", PAGE.partition("\n## ")[0]))
 EXPORTING = (
-    "accelerate", "engine", "executors", "genie", "ops.functional", "processes", "profiling",
-    "rollouts", "solvers",
-    "testing",
+    "accelerate", "client", "engine", "executors", "genie", "ops.functional", "processes", "profiling",
+    "rollouts", "solvers", "testing",
 )  # fmt: skip
 
 DOCSTRING = """\
