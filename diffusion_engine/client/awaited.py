@@ -54,23 +54,26 @@ class AsyncClient:
         await self._http.aclose()
 
     async def sample(self, spec: Any = None, n: int | None = None, **request: Any) -> Samples:
-        """Samples, when they are made; arguments and errors are those of Client.sample."""
+        """Samples, when they are made.
+
+        spec, n, request  as in Client.sample, whose errors it raises
+        """
         return await self._run(talks.sample(spec, {"n": n, **request}, self._retries))
 
     def stream(self, spec: Any = None, n: int | None = None, **request: Any) -> AsyncStream:
-        """The same request, and what becomes of it, for an `async for`, which sends it.
+        """The same request as of `sample`, and what becomes of it, for an `async for`, which sends it.
 
-        request  as of Client.stream
+        request  also preview, as in Client.stream
         """
         return AsyncStream(self, talks.opened(spec, {"n": n, **request}, self._retries))
 
     async def submit(self, spec: Any = None, n: int | None = None, **request: Any) -> AsyncRemote:
-        """The same request, left with the server, which keeps its samples for a while."""
+        """The same request as of `sample`, left with the server, which keeps its samples for a while."""
         talk = talks.submitted(spec, {"n": n, **request}, self._retries)
         return AsyncRemote(self, await self._run(talk))
 
     def request(self, id: str) -> AsyncRemote:
-        """A request of that id which was left with the server."""
+        """A request that was left with the server, by its id."""
         return AsyncRemote(self, id)
 
     async def models(self) -> list[dict[str, Any]]:
@@ -110,7 +113,10 @@ class AsyncClient:
 
 class AsyncStream(AsyncIterator[Event]):
     """The events of a request, to its end. Who leaves the `async for`, or the `async with`, before it gives
-    the request up."""
+    the request up.
+
+    client  that sends it, as the talk says
+    """
 
     def __init__(self, client: AsyncClient, talk: Talk[httpx.Response]) -> None:
         self._client, self._talk = client, talk
@@ -156,7 +162,8 @@ async def _events(response: httpx.Response) -> AsyncIterator[Event]:
 class AsyncRemote:
     """A request that was left with the server; its methods are those of Remote, in coroutines.
 
-    id  of the request
+    client  that left it there
+    id      of the request
     """
 
     def __init__(self, client: AsyncClient, id: str) -> None:

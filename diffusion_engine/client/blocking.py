@@ -71,23 +71,20 @@ class Client:
         return self._run(talks.sample(spec, {"n": n, **request}, self._retries))
 
     def stream(self, spec: Any = None, n: int | None = None, **request: Any) -> Stream:
-        """The same request, and what becomes of it, for a `for`.
+        """The same request as of `sample`, and what becomes of it, for a `for`.
 
-        request  beside that of `sample` preview: rows between two previews
+        request  also preview: rows between two previews
         """
         talk = talks.opened(spec, {"n": n, **request}, self._retries)
         return Stream(self._run(talk, stream=True))
 
     def submit(self, spec: Any = None, n: int | None = None, **request: Any) -> Remote:
-        """The same request, left with the server, which keeps its samples for a while.
-
-        request  as of `sample`
-        """
+        """The same request as of `sample`, left with the server, which keeps its samples for a while."""
         talk = talks.submitted(spec, {"n": n, **request}, self._retries)
         return Remote(self, self._run(talk))
 
     def request(self, id: str) -> Remote:
-        """A request of that id which was left with the server."""
+        """A request that was left with the server, by its id."""
         return Remote(self, id)
 
     def models(self) -> list[dict[str, Any]]:
@@ -126,7 +123,10 @@ class Client:
 
 class Stream(Iterator[Event]):
     """The events of a request, to its end. Who leaves the `for`, or the `with`, before it gives the request
-    up."""
+    up.
+
+    response  whose lines they are
+    """
 
     def __init__(self, response: httpx.Response) -> None:
         self._response, self._events = response, _events(response)
@@ -164,7 +164,8 @@ def _events(response: httpx.Response) -> Iterator[Event]:
 class Remote:
     """A request that was left with the server.
 
-    id  of the request
+    client  that left it there
+    id      of the request
     """
 
     def __init__(self, client: Client, id: str) -> None:

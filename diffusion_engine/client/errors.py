@@ -15,8 +15,10 @@ WRONG = "the server answered without a reason"
 class ClientError(RuntimeError):
     """What a server could not do, or did not answer.
 
-    status  of HTTP, None where there was no answer
-    code    the reason as one word; param: what of the request is wrong
+    message  a sentence
+    status   of HTTP, None where there was no answer
+    code     the reason as one word
+    param    what of the request is wrong
     """
 
     def __init__(
@@ -31,11 +33,11 @@ class ClientError(RuntimeError):
 
 
 class Refused(ClientError, ValueError):
-    """The request is wrong, or its key is: asked again, it is refused again."""
+    """A ClientError where the request is wrong, or its key: asked again, it is refused again."""
 
 
 class Unavailable(ClientError):
-    """The server takes no such request now.
+    """A ClientError where the server takes no such request now.
 
     retry_after  seconds until it may; None where it does not say
     """
@@ -44,17 +46,18 @@ class Unavailable(ClientError):
 
 
 class Failed(ClientError):
-    """The request was taken and could not be made."""
+    """A ClientError where the request was taken, and could not be made."""
 
 
 class GivenUp(ClientError):
-    """The request was cancelled, or not done by its deadline."""
+    """A ClientError where the request was cancelled, or not done by its deadline."""
 
 
 class Lost(ClientError):
     """The connection ended before the answer did, or could not be made.
 
-    unsent  whether the server never saw the request
+    message  a sentence
+    unsent   whether the server never saw the request
     """
 
     def __init__(self, message: str, unsent: bool) -> None:
@@ -63,7 +66,7 @@ class Lost(ClientError):
 
 
 class Silent(Lost, TimeoutError):
-    """The server said nothing for longer than the client's `timeout`."""
+    """Lost, because the server said nothing for longer than the client's `timeout`."""
 
 
 # Those whose status says too little.
