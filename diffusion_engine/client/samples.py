@@ -38,7 +38,11 @@ class Samples:
 
     @classmethod
     def read(cls, content: bytes) -> Samples:
-        """Those of an answer, a safetensors file. Raises ValueError where it is none."""
+        """Those of an answer.
+
+        content  a safetensors file
+        Raises ValueError where it is none.
+        """
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
