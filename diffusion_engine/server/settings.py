@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -128,6 +135,14 @@ class Settings(BaseSettings):
             return cls(**made)
         except ValidationError as error:
             raise ValueError(_sentence(error)) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flag(cls, given: Any, info: ValidationInfo) -> Any:
+        """True is no number of anything."""
+        if isinstance(given, bool) and info.field_name != "accelerate":
+            raise ValueError(f"{info.field_name}={given}: it is no flag")
+        return given
 
     @field_validator("models", mode="before")
     @classmethod
