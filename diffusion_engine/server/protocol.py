@@ -83,7 +83,8 @@ class Timed(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP is answered in the shape of all errors, where an answer can begin."""
         error = sys.exc_info()[1]
-        status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
+        large = isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431
+        status = 431 if large else 400
         self._refuse(Refused(status, "this is no request of HTTP/1.1", "http"))
 
     def _expect(self) -> None:
