@@ -89,9 +89,9 @@ def result(id: str, timeout: float | None, retries: int) -> Talk[Samples]:
     pause = SOON
     while True:
         response = yield from answered(Ask("GET", f"{REQUESTS}/{id}", accept=TENSORS), retries)
-        if response.headers.get("content-type") == TENSORS:
+        if _packed(response):
             return samples(response)
-        about = response.json()
+        about = _read(response)
         if "error" in about:
             raise said(about, None)
         if time.monotonic() >= until:
@@ -108,7 +108,10 @@ def cancelled(id: str, retries: int) -> Talk[bool]:
 
 def about(id: str, retries: int) -> Talk[dict[str, Any]]:
     """What the server says of a request."""
-    return (yield from told(Ask("GET", f"{REQUESTS}/{id}"), retries))
+    response = yield from answered(Ask("GET", f"{REQUESTS}/{id}", accept=TENSORS), retries)
+    if _packed(response):
+        return samples(response).about | {"status": "done"}
+    return _read(response)
 
 
 def models(retries: int) -> Talk[list[dict[str, Any]]]:
@@ -128,12 +131,20 @@ def ready() -> Talk[bool]:
 
 def told(ask: Ask, retries: int) -> Talk[dict[str, Any]]:
     """What an answer in JSON says."""
-    response = yield from answered(ask, retries)
+    return _read((yield from answered(ask, retries)))
+
+
+def _read(response: httpx.Response) -> dict[str, Any]:
     try:
         made: dict[str, Any] = response.json()
     except ValueError:
         raise Failed("the answer is no JSON; is that a server of this engine?") from None
     return made
+
+
+def _packed(response: httpx.Response) -> bool:
+    """Whether it holds samples."""
+    return bool(response.headers.get("content-type") == TENSORS)
 
 
 def samples(response: httpx.Response) -> Samples:

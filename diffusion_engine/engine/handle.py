@@ -37,7 +37,7 @@ class Handle:
         self._result: Result | None = None
         self._future: Future[None] = Future()
         self._started = False
-        self._times = [time.monotonic()]  # of its submission, its first seat and its end
+        self._submitted = self._seated = self._over_at = time.monotonic()
         self.ended = False  # read in every row, where a look at the future would take its lock
         self._reason: str | None = None
         self._readers: tuple[Events, ...] = ()
@@ -61,8 +61,7 @@ class Handle:
     @property
     def times(self) -> tuple[float, float]:
         """Of one that has ended, seconds from its submission to its first seat and to its end."""
-        times = self._times
-        return times[1] - times[0], times[-1] - times[0]
+        return self._seated - self._submitted, self._over_at - self._submitted
 
     def result(self, timeout: float | None = None) -> Result:
         """The samples, when they are done.
@@ -101,6 +100,7 @@ class Handle:
             return self._future.cancelled()
         with self._lock:
             self._reason = self._reason or reason
+        self._over_at = time.monotonic()
         if not self._future.cancel():
             return False
         self._over(False)()
@@ -138,7 +138,7 @@ class Handle:
         """Of the engine: the first sample has its seat."""
         with self._lock:
             self._started = True
-            self._times.append(time.monotonic())
+            self._seated = time.monotonic()
             if self._readers:
                 self._tell(Event("started"))
 
@@ -148,6 +148,7 @@ class Handle:
 
     def end(self, error: BaseException | None = None) -> bool:
         """Of the engine: the request is done, or failed. False where it was cancelled, and stays so."""
+        self._over_at = time.monotonic()  # before anybody learns that it has ended
         try:
             if error is None:
                 self._future.set_result(None)
@@ -162,7 +163,6 @@ class Handle:
         """Tells the readers how it ended and lets go of what is needed no more; what a cancel has to do."""
         with self._lock:
             self.ended = True
-            self._times.append(time.monotonic())
             readers, self._readers, self.watched = self._readers, (), False
             on_cancel, self.on_cancel = self.on_cancel, _nothing
             if not done:

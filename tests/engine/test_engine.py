@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -157,6 +158,17 @@ def test_status_through_life():
         found = engine.snapshot()
         counts = [found[name] for name in ("submitted", "done", "cancelled", "failed", "occupied")]
         assert counts == [4, 2, 1, 1, 0]
+
+
+def test_the_times_of_a_request_are_there_when_its_end_is_told():
+    with running(2) as (network, engine):
+        with network.held(engine):
+            handle, seen = engine.submit(spec(steps=3), **one(1)), []
+            handle.add_done_callback(lambda ended: seen.append(ended.times))
+            time.sleep(0.05)
+        handle.result(TIMEOUT)
+        assert seen == [handle.times] and 0 < seen[0][0] < seen[0][1]
+        assert seen[0][1] > 0.05
 
 
 @pytest.mark.parametrize("batch", ["bucket", "fixed"])

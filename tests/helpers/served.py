@@ -1,0 +1,209 @@
+"""A server as its users start it: a process of its own, ended with all that it left, whatever a test does."""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from diffusion_engine import AsyncClient, Client
+
+ROOT = Path(__file__).parents[2]
+START = 120.0  # seconds; torch is loaded twice on a busy machine
+AGAIN = (
+    30.0  # seconds until a server whose worker is gone takes requests again; 10 on a quiet machine
+)
+MARK = "SERVED_BY_TEST"  # in the environment of every process that a server starts
+
+
+class Served:
+    """A server that runs.
+
+    process  of the parent; folder: of its sockets and temporary files; mark: of its processes
+    flags    of the command
+    """
+
+    def __init__(self, folder, flags, environment=None, options=None):
+        self.folder, self.mark = Path(folder), secrets.token_hex(8)
+        self.run, self.temporary = self.folder / "run", self.folder / "temporary"
+        for made in (self.run, self.temporary):
+            made.mkdir(parents=True, exist_ok=True)
+        self.ready_file, self.log = self.folder / "ready.json", self.folder / "log"
+        paths = [
+            ROOT,
+            ROOT / "tests" / "helpers",
+            *filter(None, os.environ.get("PYTHONPATH", "").split(":")),
+        ]
+        self.environment = os.environ | {
+            MARK: self.mark, "PYTHONPATH": ":".join(map(str, paths)), "TMPDIR": str(self.temporary),
+            "XDG_RUNTIME_DIR": str(self.run), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
+        } | (environment or {})  # fmt: skip
+        self.flags, self.options = flags, options or {}
+        self.process = None
+
+    def start(self):
+        words = [
+            sys.executable,
+            "-m",
+            "diffusion_engine.cli",
+            "serve",
+            "--ready-file",
+            self.ready_file,
+        ]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*map(str, words), *map(str, self.flags)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=self.environment, start_new_session=True, cwd=self.folder, **self.options,
+            )  # fmt: skip
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def said(self):
+        return self.log.read_text(errors="replace")
+
+    def wait_started(self, seconds=START):
+        """Until it takes requests: how long that took."""
+
+        def there():
+            assert self.process.poll() is None, self.said()
+            return self.ready_file.exists()
+
+        return until(there, seconds, self.said)
+
+    @property
+    def address(self):
+        return json.loads(self.ready_file.read_text())["address"]
+
+    def client(self, kind=Client, **how):
+        address = self.address
+        if not address.startswith("http"):
+            return kind(uds=address.removeprefix("unix:"), **how)
+        return kind(address, **how)
+
+    def async_client(self, **how):
+        return self.client(AsyncClient, **how)
+
+    def wait_ready(self, seconds=AGAIN):
+        """Until it takes requests again: how long that took."""
+        with self.client(retries=0) as client:
+            return until(client.ready, seconds, self.said)
+
+    def wait_unready(self, seconds=AGAIN):
+        with self.client(retries=0) as client:
+            return until(lambda: not client.ready(), seconds, self.said)
+
+    def processes(self):
+        """The pids of all that bear its mark and still run."""
+        return [pid for pid in pids() if self.mark in environ(pid) and state(pid) not in "ZX"]
+
+    def workers(self):
+        """The pids of its workers."""
+        return [pid for pid in self.processes() if b"workers.worker" in command(pid)]
+
+    def signal(self, number, whom):
+        """Sends a signal to the worker, the parent, or the tree: a terminal's or an init's way."""
+        whole = {"worker": self.workers, "parent": lambda: [self.pid], "tree": self.processes}[
+            whom
+        ]()
+        assert whole
+        for pid in whole:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        return whole
+
+    def wait_ended(self, seconds=60.0):
+        """Its exit status."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it runs on after {seconds} s:\n{self.said()}") from None
+
+    def check_nothing_left(self, seconds=20.0):
+        """No process, and no file or socket where temporary ones go."""
+        until(
+            lambda: not self.processes(),
+            seconds,
+            lambda: f"{self.processes()} run on\n{self.said()}",
+        )
+        assert self.left() == [], self.said()
+
+    def left(self):
+        """Files and sockets."""
+        found = [path for folder in (self.run, self.temporary) for path in folder.rglob("*")]
+        return [str(path) for path in found if not path.is_dir()]
+
+    def end(self):
+        """Whatever it does: nothing of it runs on."""
+        if self.process is None:
+            return
+        for _ in range(200):
+            if not (running := self.processes()):
+                break
+            for pid in running:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+        self.process.wait(30)
+
+
+@contextmanager
+def serving(folder, *flags, start=True, **how):
+    """A server of `--port 0` with these flags, that takes requests."""
+    place = () if {"--uds", "--port"} & set(flags) else ("--port", "0")
+    server = Served(folder, [*place, *flags], **how)
+    try:
+        if start:
+            server.start()
+            server.wait_started()
+        yield server
+    finally:
+        server.end()
+
+
+def until(condition, seconds, said=lambda: ""):
+    """Waits for what nobody announces: for how long."""
+    began = time.monotonic()
+    while not condition():
+        if time.monotonic() - began > seconds:
+            raise AssertionError(f"not within {seconds} s: {said()[-4000:]}")
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def pids():
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
+def _read(pid, name):
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:  # it has ended, or is another's
+        return b""
+
+
+def environ(pid):
+    return _read(pid, "environ").decode(errors="replace")
+
+
+def command(pid):
+    return _read(pid, "cmdline")
+
+
+def state(pid):
+    """R, S, T stopped, Z zombie; X of one that is gone."""
+    return (
+        _read(pid, "stat").rpartition(b")")[2].split(b" ")[1:2][0].decode()
+        if _read(pid, "stat")
+        else "X"
+    )
+
+
+def resident(pid):
+    """Bytes in memory."""
+    return int((_read(pid, "statm") or b"0 0").split()[1]) * os.sysconf("SC_PAGE_SIZE")
