@@ -116,7 +116,7 @@ def test_what_fails_says_why(client):
 
 def test_what_is_wrong_says_so(client):
     for given, said in (
-        ({"steps": 0}, "steps=0"), ({"condition": 99}, "classes 0 to"), ({"model": "none"}, "no model 'none'"),
+        ({"steps": 0}, "steps=0"), ({"condition": 99}, "classes 0 to"), ({"model": "none"}, "no model"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=said):
             client.sample("ddim", **{"model": "faulty", "condition": 1, **given})
