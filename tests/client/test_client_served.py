@@ -65,13 +65,13 @@ def test_arrays_reach_the_sampler(client):
 
 
 def test_a_stream_shows_the_estimates_and_ends_with_the_samples(client):
-    *events, done = client.stream("ddim", steps=6, preview=2, **TWO)
+    *events, done = client.stream("ddim", steps=6, preview=2, **TWO | {"condition": SLOW})
     kinds = [event.kind for event in events]
     assert kinds[:2] == ["queued", "started"] and {*kinds[2:]} == {"row", "preview"}
     previews = [event for event in events if event.kind == "preview"]
     assert {p.row for p in previews} == {2, 4, 6} and {p.sample for p in previews} == {0, 1}
     assert all(p.denoised.shape == SHAPE and p.denoised.dtype == np.float32 for p in previews)
-    own = alone("ddim", 6, seeds=[5, 2**63], condition=[1, 2])
+    own = alone("ddim", 6, seeds=[5, 2**63], condition=[SLOW] * 2)
     assert done.kind == "done" and np.array_equal(done.made.samples, own.samples.numpy())
 
 
