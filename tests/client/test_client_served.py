@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from fault_networks import RAISES, SHAPE, SLOW, SPOILS, harmless
-from served import serving, until
+from served import serving
 
 from diffusion_engine import Sampler, Spec
 from diffusion_engine.client import Failed, GivenUp, Lost, Refused
@@ -24,22 +24,11 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def client(server, clients):
-    return clients(server.address)
+    return clients(**server.place)
 
 
 def alone(solver, steps, **request):
     return Sampler(harmless(), solver, steps).sample(progress=False, **request)
-
-
-def idle(server):
-    """Whether nothing waits or runs, as its metrics say."""
-    import httpx
-
-    text = httpx.get(f"{server.address}/metrics").text
-    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    return all(
-        float(lines[f"diffusion_engine_requests_{name}"]) == 0 for name in ("waiting", "running")
-    )
 
 
 def test_samples_are_those_of_a_sampler_here(client):
@@ -80,7 +69,7 @@ def test_who_leaves_a_stream_gives_its_request_up(client, server):
     with client.stream("ddim", **slow) as events:
         assert next(iter(events)).kind == "queued"
         assert client.request(next(events).id).status() == "running"
-    until(lambda: idle(server), 10, server.said)
+    server.wait_idle()
 
 
 def test_a_request_is_left_and_fetched(client):
@@ -98,7 +87,7 @@ def test_a_request_that_was_left_is_cancelled(client, server):
     with pytest.raises(TimeoutError):
         request.result(0.1)
     assert request.cancel() is True
-    until(lambda: idle(server), 10, server.said)
+    server.wait_idle()
 
 
 def test_what_fails_says_why(client):
@@ -128,7 +117,7 @@ def test_what_is_served(client):
 
 
 def test_a_full_server_is_asked_again(server, clients):
-    client = clients(server.address, retries=60)
+    client = clients(**server.place, retries=60)
     slow = [client.submit("ddim", model="faulty", condition=SLOW, steps=40) for _ in range(8)]
     made = client.sample("ddim", steps=3, **TWO)
     assert np.array_equal(

@@ -10,13 +10,14 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from diffusion_engine import AsyncClient, Client
+from diffusion_engine import Client
 
 ROOT = Path(__file__).parents[2]
 START = 120.0  # seconds; torch is loaded twice on a busy machine
 AGAIN = (
     30.0  # seconds until a server whose worker is gone takes requests again; 10 on a quiet machine
 )
+PREFIX = "diffusion_engine_"  # of metrics
 MARK = "SERVED_BY_TEST"  # in the environment of every process that a server starts
 
 
@@ -80,14 +81,16 @@ class Served:
     def address(self):
         return json.loads(self.ready_file.read_text())["address"]
 
-    def client(self, kind=Client, **how):
+    @property
+    def place(self):
+        """Where a client finds it."""
         address = self.address
-        if not address.startswith("http"):
-            return kind(uds=address.removeprefix("unix:"), **how)
-        return kind(address, **how)
+        if address.startswith("http"):
+            return {"base_url": address}
+        return {"uds": address.removeprefix("unix:")}
 
-    def async_client(self, **how):
-        return self.client(AsyncClient, **how)
+    def client(self, kind=Client, **how):
+        return kind(**self.place, **how)
 
     def wait_ready(self, seconds=AGAIN):
         """Until it takes requests again: how long that took."""
@@ -97,6 +100,27 @@ class Served:
     def wait_unready(self, seconds=AGAIN):
         with self.client(retries=0) as client:
             return until(lambda: not client.ready(), seconds, self.said)
+
+    def counts(self):
+        """Its metrics without labels, by name without the prefix, and those of several workers summed."""
+        with self.client(timeout=60) as client:
+            text = client._http.get("/metrics").text
+        found = {}
+        for line in text.splitlines():
+            name, _, value = line.rpartition(" ")
+            if name.startswith(PREFIX):
+                name = name.removeprefix(PREFIX).partition("{")[0]
+                found[name] = found.get(name, 0.0) + float(value)
+        return found
+
+    def idle(self):
+        """Whether no request waits or runs and no seat is taken."""
+        found = self.counts()
+        kinds = "requests_waiting", "requests_running", "seats_occupied"
+        return not any(found.get(kind, 0.0) for kind in kinds)
+
+    def wait_idle(self, seconds=AGAIN):
+        return until(self.idle, seconds, self.said)
 
     def processes(self):
         """The pids of all that bear its mark and still run."""
