@@ -18,6 +18,7 @@ from ..sampler.request import Request
 from ..sampler.runner import distinct
 from ..sampler.sampler import Sampler
 from ..sampler.spec import Spec
+from ..solvers import solver
 from .errors import EngineClosed, EngineError
 from .lane import Lane
 from .probe import Probe, Promised, first_call
@@ -119,9 +120,10 @@ class Served:
     def _made(self, spec: Spec) -> Sampler:
         asked = spec.arguments()
         dtype = asked.pop("dtype")
-        solver, options = spec.solver.name, spec.solver.options
+        # Made here: an option is never an argument of Sampler, such as compile.
+        rule = solver(spec.solver.name, **spec.solver.options)
         if self._first is None:
-            first = Sampler(self.own, solver, **asked, **options, **self._how)
+            first = Sampler(self.own, rule, **asked, **self._how)
             first.ready(self.capacity * first.plan().entries)
             module = first.network.module
             self._entered.enter_context(evaluating(module, unwrapped(module)))
@@ -139,7 +141,7 @@ class Served:
             "dtype": first.dtype, "device": first.device, "executor": first.executor,
             "batch_size": first.batch_size, "decoder": first.decoder,
         }  # fmt: skip
-        return Sampler(first.network, solver, **asked, **options, **shared)
+        return Sampler(first.network, rule, **asked, **shared)
 
     def check(self, probe: Probe | None) -> None:
         """Raises EngineError where samples cannot share a batch."""

@@ -31,11 +31,16 @@ async def read(request: Request) -> dict[str, Any]:
 def parsed(body: bytes) -> Any:
     """Of JSON as its standard has it: each key once, no NaN, no infinity."""
     try:
-        return json.loads(
+        made = json.loads(
             body.decode(), object_pairs_hook=_once, parse_constant=_constant, parse_int=_whole
         )
-    except UnicodeDecodeError:
-        raise Refused(400, "the body is no UTF-8", "json") from None
+        if b"\\u" in body:  # half of a pair of surrogates is no text
+            json.dumps(made, ensure_ascii=False).encode()
+        return made
+    except UnicodeError:
+        raise Refused(
+            400, "the body is no UTF-8, or has half of a pair of surrogates", "json"
+        ) from None
     except RecursionError:
         raise Refused(400, "the body's JSON is nested too deep", "json") from None
     except json.JSONDecodeError as error:

@@ -14,6 +14,7 @@ from tape import launches_are_recorded, taping
 from diffusion_engine import Decoder, ScoreNetwork
 from diffusion_engine.engine import Cancelled, Engine, EngineClosed
 from diffusion_engine.processes import VP
+from diffusion_engine.zoo import load_network
 
 __all__ = ["launches_are_recorded"]
 SOLVERS = ("ddim", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc")
@@ -294,3 +295,9 @@ def test_work_between_rows_is_refused_after_the_end():
         assert engine.submit("ddim", 1).result(TIMEOUT).finite == [True]
     with pytest.raises(EngineClosed, match="closed; make another"):
         engine.update_weights(weights)
+
+
+@pytest.mark.parametrize("option", ["compile", "accelerate", "device", "self", "guidance"])
+def test_an_option_of_a_solver_is_no_argument_of_a_sampler(option):
+    with Engine(load_network("digits")) as engine, pytest.raises(ValueError, match=option):
+        engine.submit({"solver": {"name": "ddim", "options": {option: True}}}, seeds=[1])
