@@ -190,30 +190,37 @@ def spec_of(given: Any, about: About, settings: Settings) -> dict[str, Any]:
         spec = Spec.model_validate(base | own)
     except ValueError as error:
         raise wrong(error, "spec") from None
-    _check(spec, settings)
+    _check(spec, about, settings)
     return spec.model_dump(mode="json", exclude_unset=True)
 
 
-def _check(spec: Spec, settings: Settings) -> None:
+def _check(spec: Spec, about: About, settings: Settings) -> None:
     """Raises Refused where a worker would plan for long, or a name is no solver's of the package."""
-    name, most = spec.solver.name, settings.max_steps
-    if not name.isidentifier() or not name.isascii():
+    name, options = spec.solver.name, spec.solver.options
+    if name not in about.solvers:
+        near = checks.nearest([name], about.solvers)
+        known = near or f"; there are {', '.join(about.solvers)}"
         raise Refused(
-            422,
-            f"solver {checks.said(name)} is none of this server's; name one of theirs",
-            param="spec",
+            422, f"solver {checks.said(name)} does not suit {about.name!r}{known}", param="spec"
         )
-    rows = max(spec.steps, *(len(times) for times in (spec.times or (), spec.sigmas or ())))
-    if rows > most + 1 or spec.steps > most:
-        raise Refused(
-            422, f"{rows} steps are asked for, and a request may have {most}", param="spec"
+    if sum(_weigh(value) for value in options.values()) > OPTIONS:
+        raise Refused(422, f"the options of {name} hold more than {OPTIONS} values", param="spec")
+    steps = max(spec.steps, *(len(times) - 1 for times in (spec.times or (), spec.sigmas or ())))
+    if steps > settings.max_steps:
+        said = f"{steps} steps are asked for, and a request may have {settings.max_steps}"
+        raise Refused(422, said, param="spec")
+    # A step makes so many rows of the plan, at most: as many as its calls, or an option counts them.
+    counted = [value for value in options.values() if type(value) is int]
+    rows = steps * max(about.solvers[name], spec.encoding or 0, *counted, 1)
+    if rows > settings.max_rows:
+        said = (
+            f"{name} may make {rows} rows of {steps} steps, and a plan may have {settings.max_rows}"
         )
+        raise Refused(422, f"{said}; ask for fewer steps", param="spec")
     if (spec.encoding or 0) > REFINE:
         raise Refused(422, f"encoding={spec.encoding}: at most {REFINE} iterations", param="spec")
     if isinstance(spec.guidance, tuple) and len(spec.guidance) > settings.max_samples:
         raise Refused(422, "guidance has more scales than a request has samples", param="spec")
-    if sum(_weigh(value) for value in spec.solver.options.values()) > OPTIONS:
-        raise Refused(422, f"the options of {name} hold more than {OPTIONS} values", param="spec")
 
 
 def _weigh(value: Any, depth: int = 0) -> int:

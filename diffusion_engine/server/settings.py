@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     )
     max_samples: int = Field(64, ge=1, le=65536, description="of one request; beyond it 422")
     max_steps: int = Field(1000, ge=1, le=4096, description="of a Spec; beyond it 422")
+    max_rows: int = Field(
+        10_000, ge=1, description="of a plan, as far as its Spec tells; beyond it 422"
+    )
     max_seconds: Seconds = Field(600.0, description="a request may take; the deadline of all")
     max_open: int = Field(
         2048, ge=1, description="requests that are answered at once; beyond it 503"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from ..engine import Engine, EngineError, QueueFull
@@ -122,7 +123,17 @@ class InProcess:
             process=type(network.process).__name__,
             default=default,
             form=form,
+            solvers=self._solvers(name, 0 if classes else None),
         )
+
+    def _solvers(self, name: str, condition: int | None) -> dict[str, int]:
+        """Those that suit a network, and their calls a step."""
+        found = {}
+        for solver, kind in SOLVERS.items():
+            with suppress(ValueError, EngineError):
+                self.engine.checked({"solver": solver}, 1, network=name, condition=condition)
+                found[solver] = kind().calls
+        return found
 
     def _default(self, name: str, condition: int | None) -> dict[str, Any]:
         """The keys of the Spec that says the least and suits a network."""

@@ -49,6 +49,7 @@ class About(msgspec.Struct, frozen=True):
     shape     of a sample; decoded: of an image that a decoder makes of it, else the same
     classes   how many it knows, 0 for none; guided: whether it has a null branch
     default   keys of the Spec that is used where a request says nothing
+    solvers   that suit it, and how often each calls it a step
     form      what computes it and on how many threads, as a recipe names them
     """
 
@@ -61,6 +62,7 @@ class About(msgspec.Struct, frozen=True):
     process: str
     default: dict[str, Any]
     form: dict[str, Any] = {}
+    solvers: dict[str, int] = {}
 
 
 class Told(msgspec.Struct, frozen=True):

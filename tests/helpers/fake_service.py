@@ -12,7 +12,10 @@ SHAPE = (1, 8, 8)
 
 def about(name="digits", shape=SHAPE, classes=10, guided=True):
     default = {"solver": "ddim", "steps": 4}
-    return About(name, list(shape), list(shape), classes, guided, "eps", "vp", default)
+    solvers = {"ddim": 1, "heun": 2, "ald": 100}
+    return About(
+        name, list(shape), list(shape), classes, guided, "eps", "vp", default, solvers=solvers
+    )
 
 
 class FakeRun:
