@@ -178,23 +178,24 @@ class Lane:
             self._failed(ticket, ticket.error)
         if blamed:
             return
-        if out_of_memory(error):
-            self._halve(error)
+        if out_of_memory(error) and self.most > 1 and not self.fixed:
+            self._limit.halve(self.batch.calls)
         elif self.apart or isinstance(error, GraphError):
-            raise error
-        else:
+            raise self._said(error)
+        else:  # also where memory ran out: one of them may take more than the others
             self.apart = self._apart_next
             self._apart_next = min(2 * self._apart_next, APART)
 
-    def _halve(self, error: Exception) -> None:
-        if self.fixed:
-            raise EngineError(
-                f"memory ran out in a call of {self.batch.capacity.room} entries, and batch='fixed' makes no "
-                "others: give the engine a smaller capacity, or batch='bucket'"
-            ) from error
-        if self.most == 1:
-            raise error
-        self._limit.halve(self.batch.calls)
+    def _said(self, error: Exception) -> Exception:
+        """An error as its request is told."""
+        if not self.fixed or not out_of_memory(error):
+            return error
+        made = EngineError(
+            f"memory ran out in a call of {self.batch.capacity.room} entries, and batch='fixed' makes no "
+            "others: give the engine a smaller capacity, or batch='bucket'"
+        )
+        made.__cause__ = error
+        return made
 
     def _apart(self, given: Inputs) -> list[torch.Tensor]:
         """The outputs of the coming call, each sample called alone; whose call fails, fails."""
@@ -205,7 +206,7 @@ class Lane:
             try:
                 made[seat] = alone(self._calling, given, entries, size)
             except Exception as error:
-                failed.append((self.seats[seat][0], bare(error)))
+                failed.append((self.seats[seat][0], bare(self._said(error))))
         for ticket, reason in failed:
             self._failed(ticket, reason)
         if failed:  # without them the others may be called together

@@ -23,6 +23,7 @@ class Front:
     """One a server.
 
     ending  why nothing more is taken, where the server ends
+    taking  requests that the service looks at, and has not accepted yet
     began   seconds since 1970, for people
     """
 
@@ -30,6 +31,7 @@ class Front:
         self.service, self.settings = service, settings
         self.requests, self.counts = Requests(settings), Counts()
         self.ending: str | None = None
+        self.taking = 0
         self.began = int(time.time())
         self._following: set[asyncio.Task[None]] = set()
 
@@ -61,12 +63,15 @@ class Front:
     async def take(self, asked: Asked, about: About) -> Entry:
         """Submits a request. Raises Refused."""
         self.ready()
+        self.taking += 1
         try:
             running = await self.service.submit(asked)
         except ServiceError as error:
             raise of_service(error) from None
         except ValueError as error:
             raise Refused(422, str(error), "unsuitable") from None
+        finally:
+            self.taking -= 1
         entry = Entry(running, asked, about)
         self.requests.add(entry)
         return entry

@@ -51,6 +51,8 @@ def run(service: Service, settings: Settings, tell: Callable[[dict[str, Any]], N
     try:
         return asyncio.run(_serve(service, settings, listener, tell))
     finally:
+        for number in SIGNALS:  # the loop has gone, and with it what it did on them
+            signal.signal(number, signal.SIG_IGN)
         listener.close()
         if settings.uds is not None:
             settings.uds.unlink(missing_ok=True)
@@ -137,9 +139,9 @@ async def _drained(front: Front, seconds: float, signals: Signals) -> bool:
     """Whether all that was accepted ended in time."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            while front.requests.open and signals.count < 2:
+            while (front.requests.open or front.taking) and signals.count < 2:
                 await asyncio.sleep(TICK)
-    left = len(front.requests.open)
+    left = len(front.requests.open) + front.taking
     if left:
         log.warning("the server ends with %d requests that are not done", left)
     return not left

@@ -55,6 +55,20 @@ def test_memory_that_runs_out_in_calls_of_one_size():
         assert same(engine.submit(spec(), **one(1)), **one(1))
 
 
+@pytest.mark.parametrize("batch", ["bucket", "fixed"])
+def test_memory_that_one_sample_takes(batch):
+    """Whose own call is more than there is: the others of its batch go on."""
+    network = Network()
+    network.raises[2] = torch.OutOfMemoryError("one takes it all")
+    with running(4, network, batch=batch) as (_, engine):
+        with network.held(engine, 3):
+            handles = [engine.submit(spec(steps=5), **one(i)) for i in range(4)]
+        for i in (0, 1, 3):
+            assert same(handles[i], steps=5, **one(i))
+        with pytest.raises((torch.OutOfMemoryError, EngineError), match=r"it all|memory ran out"):
+            handles[2].result(TIMEOUT)
+
+
 def test_memory_that_runs_out_in_a_capture():
     recorder = taping()
     recorder._recorder.failures["record"] = [torch.OutOfMemoryError("full")] * 2
