@@ -211,7 +211,7 @@ def _check(spec: Spec, about: About, settings: Settings) -> None:
         raise Refused(422, said, param="spec")
     # A step makes so many rows of the plan, at most: as many as its calls, or an option counts them.
     counted = [value for value in options.values() if type(value) is int]
-    rows = steps * max(about.solvers[name], spec.encoding or 0, *counted, 1)
+    rows = steps * max(about.solvers[name].calls, spec.encoding or 0, *counted, 1)
     if rows > settings.max_rows:
         said = (
             f"{name} may make {rows} rows of {steps} steps, and a plan may have {settings.max_rows}"

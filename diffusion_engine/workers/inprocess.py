@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from ..engine import Engine, EngineError, QueueFull
@@ -14,6 +13,7 @@ from ..sampler.spec import Spec
 from ..solvers import SOLVERS
 from .errors import NotReady, ServiceError
 from .messages import About, Asked
+from .offered import offered
 from .serving import Run, Serving, translated
 
 DEFAULTS = ("dpmpp_2m", "ddim", *SOLVERS)  # the first that a network takes
@@ -123,17 +123,8 @@ class InProcess:
             process=type(network.process).__name__,
             default=default,
             form=form,
-            solvers=self._solvers(name, 0 if classes else None),
+            solvers=offered(self.engine, name, 0 if classes else None),
         )
-
-    def _solvers(self, name: str, condition: int | None) -> dict[str, int]:
-        """Those that suit a network, and their calls a step."""
-        found = {}
-        for solver, kind in SOLVERS.items():
-            with suppress(ValueError, EngineError):
-                self.engine.checked({"solver": solver}, 1, network=name, condition=condition)
-                found[solver] = kind().calls
-        return found
 
     def _default(self, name: str, condition: int | None) -> dict[str, Any]:
         """The keys of the Spec that says the least and suits a network."""

@@ -43,14 +43,27 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tensors: dict[str, np.ndarray] = {}
 
 
+class Offered(msgspec.Struct, frozen=True):
+    """A solver that suits a network, with the options that it has by itself.
+
+    calls       of the network a step
+    order       of convergence; 0 where more steps do not lead to the data's law
+    stochastic  whether fresh noise enters after the start
+    """
+
+    calls: int
+    order: int
+    stochastic: bool
+
+
 class About(msgspec.Struct, frozen=True):
     """A network that is served.
 
     shape     of a sample; decoded: of an image that a decoder makes of it, else the same
     classes   how many it knows, 0 for none; guided: whether it has a null branch
     default   keys of the Spec that is used where a request says nothing
-    solvers   that suit it, and how often each calls it a step
     form      what computes it and on how many threads, as a recipe names them
+    solvers   that suit it, by name
     """
 
     name: str
@@ -62,7 +75,7 @@ class About(msgspec.Struct, frozen=True):
     process: str
     default: dict[str, Any]
     form: dict[str, Any] = {}
-    solvers: dict[str, int] = {}
+    solvers: dict[str, Offered] = {}
 
 
 class Told(msgspec.Struct, frozen=True):

@@ -5,14 +5,15 @@ import asyncio
 import numpy as np
 
 from diffusion_engine.workers.errors import Full, GivenUp, NotReady
-from diffusion_engine.workers.messages import About, Made, Told
+from diffusion_engine.workers.messages import About, Made, Offered, Told
 
 SHAPE = (1, 8, 8)
 
 
 def about(name="digits", shape=SHAPE, classes=10, guided=True):
     default = {"solver": "ddim", "steps": 4}
-    solvers = {"ddim": 1, "heun": 2, "ald": 100}
+    calls = {"ddim": 1, "heun": 2, "ald": 100}
+    solvers = {solver: Offered(n, 1, solver == "ald") for solver, n in calls.items()}
     return About(
         name, list(shape), list(shape), classes, guided, "eps", "vp", default, solvers=solvers
     )

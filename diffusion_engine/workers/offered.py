@@ -1,0 +1,26 @@
+"""The solvers that suit a network, for whoever chooses among them."""
+
+from __future__ import annotations
+
+from ..engine import Engine, EngineError
+from ..solvers import SOLVERS, solver
+from .messages import Offered
+
+STEPS = 2  # of the plans that are tried: a longer one takes longer to make
+
+
+def offered(engine: Engine, network: str, condition: int | None) -> dict[str, Offered]:
+    """Those of the package that an engine would run with a network, by name, in the order of the table.
+
+    condition  a class of the network, None where it has none
+    """
+    found = {}
+    for name in SOLVERS:
+        try:
+            asked = {"solver": name, "steps": STEPS}
+            engine.checked(asked, 1, network=network, condition=condition)
+        except (ValueError, EngineError):
+            continue
+        rule = solver(name)
+        found[name] = Offered(rule.calls, rule.order, rule.stochastic)
+    return found
