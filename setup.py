@@ -30,6 +30,9 @@ ISA_FLAGS = {
     "_avx512.cpp": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c",
 }
 
+# Networks and what they were made with, and the server's page.
+DATA = {"": ["*.safetensors", "*.json", "py.typed", "*.html", "*.css", "*.js", "*.svg"]}
+
 NINJA_RULES = """\
 rule cxx
   command = $cxx $flags -MMD -MF $out.d -c $in -o $out
@@ -208,7 +211,7 @@ if __name__ == "__main__":
     setup(
         packages=packages,
         package_dir=package_dir,
-        package_data={"": ["*.safetensors", "*.json", "py.typed"]},
+        package_data=DATA,
         ext_modules=extensions(here),
         long_description=without_links((here / "README.md").read_text(encoding="utf-8")),
         long_description_content_type="text/markdown",

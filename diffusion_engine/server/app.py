@@ -12,10 +12,10 @@ from . import schema
 from .front import Front
 from .guard import Guard
 from .refused import Refused
-from .routes import health, images, models, requests, samples
+from .routes import health, images, models, page, requests, samples
 from .settings import Settings
 
-ROUTES = (health, models, samples, images, requests)
+ROUTES = (health, models, samples, images, requests, page)
 CODES = {
     404: ("not_found", "there is nothing at this path"),
     405: ("method", "this path has no such method"),

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import logging
 import secrets
+from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,6 +17,7 @@ from .front import Front
 from .refused import Refused
 
 OPEN = ("/livez", "/readyz", "/health")  # ask for no key
+PAGE = "/page/"
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 FIELDS, TARGET = 64, 4096  # header fields, bytes of a path with its query
 METHODS = ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH")
@@ -82,9 +84,9 @@ class Guard:
             raise _long(settings.max_body)
         if scope["path"] in OPEN:
             return
-        if self._keys:
-            self._unlock(named.get(b"authorization", b""), scope)
-        elif settings.uds is None:
+        if self._keys and not is_page(scope["path"]):
+            self._unlock(named, scope)
+        elif not self._keys and settings.uds is None:
             self._check_host(named.get(b"host", b""))
         if self._front.counts.open > settings.max_open:
             raise Refused(
@@ -95,9 +97,9 @@ class Guard:
                 retry_after=1,
             )
 
-    def _unlock(self, header: bytes, scope: Scope) -> None:
+    def _unlock(self, named: Mapping[bytes, bytes], scope: Scope) -> None:
         """Notes whose key it is. A browser, which knows no Bearer, sends it as the password of Basic."""
-        kind, _, given = header.partition(b" ")
+        kind, _, given = named.get(b"authorization", b"").partition(b" ")
         given = given.strip()
         if kind.lower() == b"basic":
             try:
@@ -110,7 +112,10 @@ class Guard:
         # All are compared, so that the time says nothing of which it was.
         found = [key for known, key in self._keys if hmac.compare_digest(known, digest)]
         if not found:
-            asks = 'Bearer realm="diffusion_engine", Basic realm="diffusion_engine"'
+            asks = 'Bearer realm="diffusion_engine"'
+            # Where a script of the page asks, the page has a dialog, and Basic would open the browser's own.
+            if named.get(b"sec-fetch-mode", b"navigate") == b"navigate":
+                asks += ', Basic realm="diffusion_engine"'
             raise Refused(
                 401, "this server asks for a key; send Authorization: Bearer KEY", "invalid_api_key",
                 "authorization", headers={"www-authenticate": asks},
@@ -128,6 +133,11 @@ class Guard:
                 f"Host is {name[:80]!r} and none of this server's; add it to hosts, or use a key",
                 "host",
             )
+
+
+def is_page(path: str) -> bool:
+    """Whether this is the page or a file of it: the same for all, it asks for the key itself."""
+    return path == "/" or path.startswith(PAGE)
 
 
 def _long(most: int) -> Refused:

@@ -297,6 +297,7 @@ class TestRealInstall:
         names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
         package = ROOT / "diffusion_engine"
         data = {package / "py.typed", *(package / "zoo").glob("digits*.*")}
+        data |= {*(package / "server" / "page").iterdir()}
         tree = {*package.rglob("*.py"), *(package / "kernels").glob("*.py"), *data}
         expected = {path.relative_to(ROOT).as_posix() for path in tree}
         (module,) = (name for name in names if name.endswith(".so"))

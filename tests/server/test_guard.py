@@ -7,7 +7,7 @@ import json
 import pytest
 from server_cases import KEY, WITH_KEY, error_of, served, with_client
 
-from diffusion_engine.server.guard import FIELDS, OPEN, TARGET
+from diffusion_engine.server.guard import FIELDS, OPEN, TARGET, is_page
 
 
 def routes(within):
@@ -20,7 +20,7 @@ def routes(within):
             yield from routes(route.original_router)
 
 
-def test_every_route_but_health_asks_for_the_key():
+def test_every_route_but_health_and_the_page_asks_for_the_key():
     async def test(client):
         found = list(routes(client.app))
         described = {path.replace("{id}", "digits") for path in client.app.openapi()["paths"]}
@@ -29,11 +29,16 @@ def test_every_route_but_health_asks_for_the_key():
             answer = await client.request(method, path)
             if path in OPEN:
                 assert answer.status_code == 200
+            elif is_page(path):
+                assert answer.status_code in (200, 404)
             else:
                 error_of(answer, 401) if method != "HEAD" else None
                 assert answer.status_code == 401, path
                 assert "Bearer" in answer.headers["www-authenticate"]
         error_of(await client.get("/nowhere"), 401)
+        # A script asks by itself: of Basic its browser would make a dialog of its own.
+        answer = await client.get("/v1/models", headers={"sec-fetch-mode": "cors"})
+        assert "Basic" not in answer.headers["www-authenticate"]
 
     with_client(test, key=KEY)
 

@@ -1,0 +1,193 @@
+// The page: what happens when something is pressed, dropped or opened.
+
+import * as api from "./api.js";
+import { by, counted, make } from "./dom.js";
+import * as gallery from "./gallery.js";
+import * as live from "./live.js";
+import { chunks, pixels } from "./png.js";
+import * as recipes from "./recipe.js";
+import * as settings from "./settings.js";
+import { Side, duration } from "./stage.js";
+
+let run = null; // the AbortController of what is drawn now
+let drawn = false; // whether anything was
+
+function say(text) {
+  by("status").textContent = text;
+  by("problem").textContent = "";
+}
+
+function complain(error) {
+  if (!(error instanceof Error)) throw error;
+  by("status").textContent = "";
+  by("problem").textContent = error.message;
+}
+
+/** Where nothing was drawn yet: the places that samples will take. */
+function outline() {
+  if (drawn || !by("settings").checkValidity()) return;
+  const sides = settings.sides();
+  by("stage").replaceChildren(...sides.map((side) => new Side(side).element));
+  by("stage").dataset.sides = String(sides.length);
+}
+
+/** Draws sides beside each other, and gives up what was drawn before. Returns what each made, or null. */
+async function drawAll(asked, also = []) {
+  drawn = true;
+  run?.abort();
+  const mine = (run = new AbortController());
+  const sides = asked.map((one) => new Side(one));
+  by("stage").replaceChildren(...also, ...sides.map((side) => side.element));
+  by("stage").dataset.sides = String(also.length + sides.length);
+  const all = asked.reduce((sum, { samples }) => sum + samples.length, 0);
+  say(`Drawing ${counted(all, "sample")} …`);
+  by("cancel").setAttribute("aria-disabled", "false");
+  reveal();
+  live.watch(true);
+  const began = performance.now();
+  const ends = await Promise.allSettled(sides.map((side, i) => follow(side, asked[i], mine.signal)));
+  if (run !== mine) return null;
+  run = null;
+  by("cancel").setAttribute("aria-disabled", "true");
+  live.watch(false);
+  const wrong = ends.find(({ status }) => status === "rejected")?.reason;
+  if (mine.signal.aborted) say("Cancelled.");
+  else if (wrong) complain(wrong);
+  else say(`${counted(all, "sample")} in ${duration((performance.now() - began) / 1000)}.`);
+  return wrong ? null : ends.map(({ value }, i) => ({ side: sides[i], made: value }));
+}
+
+/** One request, from its first event to its end. Returns the pictures that it made. */
+async function follow(side, { body, samples, shape }, signal) {
+  let id = null;
+  try {
+    for await (const event of api.draw(body, signal)) {
+      id = event.id ?? id;
+      if (event.kind === "row") side.row(event);
+      else if (event.kind === "preview") side.preview(event);
+      else if (event.kind === "restarted") side.restart();
+      else if (event.kind === "done") {
+        side.done(event);
+        const blobs = event.samples.map(({ png }) => blob(png));
+        keep(blobs, event, body, samples, shape);
+        return blobs;
+      }
+    }
+  } catch (error) {
+    side.stop();
+    if (signal.aborted && id) api.giveUp(id);
+    throw error;
+  }
+}
+
+function keep(blobs, { nfe, seconds }, { model, spec, guidance }, samples, shape) {
+  const solver = spec.solver.name ?? spec.solver;
+  const steps = spec.steps ?? spec.times.length - 1;
+  gallery.add(
+    blobs.map((one, i) => ({
+      blob: one, model, solver, steps, guidance: Number([guidance ?? 1].flat()[i] ?? guidance), ...samples[i], nfe, seconds, shape,
+    })),
+  );
+}
+
+const blob = (base64) => new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], { type: "image/png" });
+
+/** On a narrow screen the samples are below the form. */
+function reveal() {
+  if (by("stage").getBoundingClientRect().top > innerHeight - 120) by("stage").scrollIntoView({ block: "start" });
+}
+
+/** Makes the samples of a picture again, beside the picture, and says whether they are the same. */
+async function again(file) {
+  try {
+    const { recipe, picture } = await recipes.opened(file);
+    const about = settings.served(recipe.network);
+    if (!about) throw new Error(`This picture is of the model “${recipe.network}”, which is not served here.`);
+    settings.write({ ...recipes.settings(recipe), second: null });
+    const samples = recipe.seeds.map((seed, i) => ({ label: settings.labelled(about, recipe.condition?.[i] ?? about.classes), seed: String(seed) }));
+    const body = { ...recipes.request(recipe), preview: Math.ceil(recipe.points.length / 20) };
+    const asked = { title: recipe.solver.name, note: "made again", body, samples, shape: about.decoded };
+    const [end] = (await drawAll([asked], [original(file, picture)])) ?? [];
+    if (end) judge(end, picture);
+  } catch (error) {
+    complain(error);
+  }
+}
+
+async function judge({ side, made }, picture) {
+  const decoded = await Promise.all(made.map(async (one) => pixels(chunks(new Uint8Array(await one.arrayBuffer())))));
+  const found = recipes.difference(picture, decoded);
+  side.say(recipes.verdict(found), found && !found.values);
+}
+
+function original(file, picture) {
+  const url = URL.createObjectURL(file);
+  const image = make("img", { src: url, alt: "the picture as it was opened", class: (picture?.width ?? 512) < 512 ? "small" : "", onload: () => URL.revokeObjectURL(url) });
+  return make(
+    "article",
+    { class: "side", "aria-label": "The picture" },
+    make("header", {}, make("div", {}, make("h2", {}, "The picture"), make("p", { class: "quiet" }, file.name ?? "from the gallery"))),
+    make("p", { class: "verdict" }),
+    make("div", { class: "original" }, image),
+  );
+}
+
+function askForKey(wrong) {
+  by("key-said").textContent = wrong ? "That is not this server's key." : "It is kept until this tab is closed, and sent to this server alone.";
+  by("key-given").value = "";
+  by("key").showModal();
+  return new Promise((resolve) => {
+    let given = null;
+    by("key-form").onsubmit = (event) => {
+      event.preventDefault();
+      given = by("key-given").value.trim();
+      by("key").close();
+    };
+    by("key-close").onclick = () => by("key").close();
+    by("key").onclose = () => resolve(given);
+  });
+}
+
+function listen() {
+  by("settings").addEventListener("submit", (event) => {
+    event.preventDefault();
+    drawAll(settings.sides());
+  });
+  by("cancel").addEventListener("click", () => run?.abort());
+  by("open").addEventListener("change", ({ target }) => {
+    if (target.files.length) again(target.files[0]);
+    target.value = "";
+  });
+  let depth = 0; // of elements that a drag is over
+  const over = (by_how_many) => (by("drop").hidden = (depth = Math.max(0, depth + by_how_many)) === 0);
+  addEventListener("dragenter", () => over(1));
+  addEventListener("dragleave", () => over(-1));
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    over(-depth);
+    if (event.dataTransfer.files.length) again(event.dataTransfer.files[0]);
+  });
+}
+
+async function start() {
+  api.keyFrom(askForKey);
+  for (;;) {
+    try {
+      const found = (await api.models()).filter(({ decoded }) => decoded.length === 3 && [1, 3].includes(decoded[0]));
+      if (!found.length) throw new Error("None of the models that are served makes pictures.");
+      settings.offer(found, outline);
+      break;
+    } catch (error) {
+      complain(error);
+      if (!error.wait) return;
+      await new Promise((resolve) => setTimeout(resolve, 1000 * error.wait));
+    }
+  }
+  by("problem").textContent = "";
+  listen();
+  live.watch(false);
+  await gallery.open(again);
+}
+
+start();

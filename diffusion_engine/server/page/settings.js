@@ -1,0 +1,196 @@
+// The form: what it holds, what a link holds of it, and what it asks for.
+
+import { by, make, roving } from "./dom.js";
+
+const LISTED = 24; // classes that get a button each; of more, numbers are typed
+const SHOWN = 20; // previews of a sample at most
+const NUMBER = /^-?\d+(\.\d+)?$/;
+
+let models = [];
+let classesStop = () => {};
+let changed = () => {};
+
+/** Fills the form with what is served, then with what a link says. onChange: called when it holds something else. */
+export function offer(served, onChange) {
+  models = served;
+  changed = onChange;
+  by("model").replaceChildren(...models.map(({ id }) => make("option", { value: id }, id)));
+  by("of-model").hidden = models.length < 2;
+  classesStop = roving(by("classes"));
+  by("model").addEventListener("change", () => fit(model()));
+  by("compare").addEventListener("change", () => (by("second").hidden = !by("compare").checked));
+  by("every").addEventListener("click", () => write({ classes: [...Array(model().classes).keys()] }));
+  by("none").addEventListener("click", () => write({ classes: [] }));
+  by("dice").addEventListener("click", () => {
+    by("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
+    keep();
+  });
+  by("settings").addEventListener("input", keep);
+  addEventListener("hashchange", fromLink);
+  fit(model());
+  fromLink();
+  changed();
+}
+
+/** The model that is chosen. */
+export function model() {
+  return models.find(({ id }) => id === by("model").value);
+}
+
+/** What a class is called; nothing where it is none, as the null class is. */
+export const labelled = ({ labels, classes }, label) => (label < classes ? (labels?.[label] ?? String(label)) : "");
+
+export const served = (name) => models.find(({ id }) => id === name);
+
+const named = (solver) => solver?.name ?? solver ?? "";
+
+/** {name, order, stochastic} of the solvers that a model takes; its own at least. */
+const solversOf = ({ solvers, default: own }) => (solvers?.length ? solvers : [{ name: named(own.solver), order: 0, stochastic: false }]);
+
+/** The parts of the form that depend on the model. */
+function fit({ default: own, classes, guided, ...about }) {
+  const solvers = solversOf({ default: own, ...about });
+  const kinds = [
+    ["Deterministic", solvers.filter(({ stochastic }) => !stochastic)],
+    ["With noise at each step", solvers.filter(({ stochastic }) => stochastic)],
+  ];
+  for (const select of [by("solver"), by("solver2")]) {
+    const before = select.value;
+    select.replaceChildren(
+      ...kinds.map(([label, listed]) =>
+        make("optgroup", { label }, ...listed.map(({ name, order }) => make("option", { value: name }, `${name}${order ? `, order ${order}` : ""}`))),
+      ),
+    );
+    choose(select, before) || choose(select, named(own.solver));
+  }
+  by("steps").value = by("steps2").value = own.steps ?? 20;
+  choose(by("solver2"), by("solver").value === "ddim" ? "heun" : "ddim");
+  buttons(classes, about.labels);
+  by("of-guidance").hidden = !guided;
+  by("guidance").disabled = !guided;
+}
+
+function buttons(classes, labels) {
+  const many = classes > LISTED;
+  by("of-classes").hidden = !classes;
+  by("classes").hidden = many;
+  by("class-list").hidden = by("class-list").disabled = !many;
+  by("class-list").value = many ? "0" : "";
+  by("every").hidden = by("none").hidden = many;
+  by("count-name").textContent = classes ? "Of each" : "Samples";
+  const listed = Array.from({ length: many ? 0 : classes }, (_, label) =>
+    make("button", { type: "button", value: label, "aria-pressed": "true", tabindex: -1, onclick: press }, labelled({ labels, classes }, label)),
+  );
+  by("classes").replaceChildren(...listed);
+  classesStop();
+}
+
+function press({ currentTarget: button }) {
+  button.setAttribute("aria-pressed", button.getAttribute("aria-pressed") !== "true");
+  keep();
+}
+
+/** What the form holds. */
+export function read() {
+  const second = by("compare").checked ? { solver: by("solver2").value, steps: Number(by("steps2").value) } : null;
+  return {
+    model: by("model").value,
+    solver: by("solver").value,
+    steps: Number(by("steps").value),
+    second,
+    classes: chosen(),
+    seed: by("seed").value,
+    count: Number(by("count").value),
+    guidance: Number(by("guidance").value),
+  };
+}
+
+function chosen() {
+  if (!by("class-list").disabled) return by("class-list").value.split(/[\s,]+/).filter(Boolean).map(Number);
+  return [...by("classes").children].filter((button) => button.getAttribute("aria-pressed") === "true").map((button) => Number(button.value));
+}
+
+/** Puts settings into the form; what it does not offer stays as it is. */
+export function write({ model: name, solver, steps, second, classes, seed, count, guidance }) {
+  if (name !== undefined && name !== by("model").value && choose(by("model"), name)) fit(model());
+  choose(by("solver"), solver);
+  put("steps", steps);
+  if (second !== undefined) {
+    by("compare").checked = second !== null;
+    by("second").hidden = second === null;
+    choose(by("solver2"), second?.solver);
+    put("steps2", second?.steps);
+  }
+  if (classes !== undefined) {
+    for (const button of by("classes").children) button.setAttribute("aria-pressed", classes.includes(Number(button.value)));
+    if (!by("class-list").disabled) by("class-list").value = classes.join(", ");
+  }
+  put("seed", seed);
+  put("count", count);
+  put("guidance", guidance);
+  keep();
+}
+
+function choose(select, value) {
+  const option = [...select.options].find((one) => one.value === value);
+  if (option) option.selected = true;
+  return Boolean(option);
+}
+
+/** A number into a field, where the field takes it. */
+function put(id, value) {
+  const before = by(id).value;
+  if (!NUMBER.test(value)) return;
+  by(id).value = value;
+  check();
+  if (!by(id).checkValidity()) by(id).value = before;
+}
+
+/** A browser takes 1e3 and 2.0 for whole numbers, which a seed beyond 2^53 could not be written as. */
+function check() {
+  by("seed").setCustomValidity(/^\d+$/.test(by("seed").value) ? "" : "A seed is a whole number, in digits.");
+}
+
+/** Keeps the form in the address, so that a link shares it. */
+function keep() {
+  check();
+  const { second, classes, ...rest } = read();
+  const said = new URLSearchParams({ ...rest, classes: classes.join(" ") });
+  if (second) said.set("second", `${second.solver} ${second.steps}`);
+  history.replaceState(null, "", `#${said}`);
+  changed();
+}
+
+function fromLink() {
+  const said = new URLSearchParams(location.hash.slice(1));
+  if (![...said].length) return;
+  const given = Object.fromEntries(["model", "solver", "steps", "seed", "count", "guidance"].map((name) => [name, said.get(name) ?? undefined]));
+  const [solver, steps] = (said.get("second") ?? "").split(" ");
+  const classes = said.has("classes") ? said.get("classes").split(" ").filter(Boolean).map(Number) : undefined;
+  write({ ...given, second: solver ? { solver, steps } : null, classes });
+}
+
+/** What each side of a run draws: {title, note, body, samples, shape, group}. */
+export function sides() {
+  const { second, model: name, solver, steps, classes, seed, count, guidance } = read();
+  const about = model();
+  const pairs = Array.from({ length: count }, (_, i) => BigInt(seed) + BigInt(i)).flatMap((own) =>
+    (classes.length ? classes : [null]).map((label) => ({ label, seed: own })),
+  );
+  const body = { model: name, seeds: pairs.map((pair) => pair.seed) };
+  if (about.classes && classes.length) body.condition = pairs.map((pair) => pair.label);
+  if (about.guided && classes.length) body.guidance = guidance;
+  const shown = pairs.map(({ label, seed: own }) => ({ label: labelled(about, label ?? about.classes), seed: String(own) }));
+  return [{ solver, steps }, ...(second ? [second] : [])].map((method) => ({
+    title: method.solver,
+    note: said(solversOf(about).find((one) => one.name === method.solver), method.steps),
+    body: { ...body, spec: method, preview: Math.ceil(method.steps / SHOWN) },
+    samples: shown,
+    shape: about.decoded,
+    group: classes.length > 1 ? classes.length : count,
+  }));
+}
+
+function said({ order, stochastic }, steps) {
+  return [`${steps} ${steps === 1 ? "step" : "steps"}`, ...(order ? [`order ${order}`] : []), stochastic ? "with noise" : "deterministic"].join(", ");
+}
