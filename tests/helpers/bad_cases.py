@@ -139,7 +139,7 @@ PICTURES = [
 
 TYPE = {"content-type": "application/json"}
 WHERE = [
-    ("GET", "/", None, 404), ("GET", "/v1", None, 404), ("GET", "/v1/", None, 404),
+    ("GET", "/page", None, 404), ("GET", "/v1", None, 404), ("GET", "/v1/", None, 404),
     ("GET", "/docs", None, 404),
     ("GET", "/redoc", None, 404), ("GET", "/v1/models/", None, 404), ("GET", "/v1/models/none", None, 404),
     ("GET", "/v1/models/..%2f..%2fetc", None, 404), ("GET", "/v1/models/%00", None, 404),

@@ -12,6 +12,7 @@ from server_cases import on_socket
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 HOST = "127.0.0.1"
+PATIENCE = 30_000  # milliseconds, for what a busy machine does late
 # What the page's policy forbids, told by the browser itself.
 VIOLATIONS = """
 window.violations = [];
@@ -50,6 +51,13 @@ def browser():
             running.close()
 
 
+def expect(what):
+    """Playwright's, with patience for a busy machine."""
+    made = needs("playwright.sync_api").expect
+    made.set_options(timeout=PATIENCE)
+    return made(what)
+
+
 @dataclass
 class Watched:
     """A page of a browser, and what it did.
@@ -79,7 +87,7 @@ class Watched:
 def watched(running, url, width=1280, height=860, **options):
     """A page of a fresh profile, checked at the end."""
     context = running.new_context(viewport={"width": width, "height": height}, **options)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(PATIENCE)
     context.add_init_script(VIOLATIONS)
     try:
         made = Watched(context.new_page(), url)

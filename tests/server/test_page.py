@@ -7,8 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from optional import needs
-from page_cases import browser, served, watched
+from page_cases import browser, expect, served, watched
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -44,11 +43,6 @@ def seen(chromium, url):
         yield made
 
 
-@pytest.fixture
-def expect():
-    return needs("playwright.sync_api").expect
-
-
 def opened(seen, **settings):
     """The page with settings of a link, when it is ready."""
     given = {"solver": "ddim", "steps": 4, "classes": "3 7", "seed": 5} | settings
@@ -58,7 +52,7 @@ def opened(seen, **settings):
     return seen.page
 
 
-def drawn(page, expect, said="samples in"):
+def drawn(page, said="samples in"):
     page.get_by_role("button", name="Draw").click()
     expect(page.get_by_role("status")).to_contain_text(said)
 
@@ -115,7 +109,7 @@ def methods(page):
     ]
 
 
-def test_samples_appear_as_they_form(seen, network, expect):
+def test_samples_appear_as_they_form(seen, network):
     page = opened(seen, steps=80, count=2)
     page.get_by_role("button", name="Draw").click()
     forming = page.locator("[data-state=forming] img[src]")
@@ -135,9 +129,9 @@ def test_samples_appear_as_they_form(seen, network, expect):
     assert pixels(page) == replayed(network, page)
 
 
-def test_two_solvers_beside_each_other_have_the_same_seeds(seen, network, expect):
+def test_two_solvers_beside_each_other_have_the_same_seeds(seen, network):
     page = opened(seen, second="heun 3", guidance=2)
-    drawn(page, expect, "4 samples in")
+    drawn(page, "4 samples in")
     sides = page.get_by_role("article")
     assert sides.get_by_role("heading").all_inner_texts() == ["ddim", "heun"]
     captions = [side.locator("figcaption").all_inner_texts() for side in sides.all()]
@@ -152,7 +146,7 @@ def test_two_solvers_beside_each_other_have_the_same_seeds(seen, network, expect
     assert boxes[0]["x"] + boxes[0]["width"] < boxes[1]["x"] and boxes[0]["y"] == boxes[1]["y"]
 
 
-def test_cancel_frees_the_seats(seen, expect):
+def test_cancel_frees_the_seats(seen):
     page = opened(seen, steps=LONG)
     page.get_by_role("button", name="Draw").click()
     expect(page.locator("[data-state=forming] img[src]")).to_have_count(2)
@@ -165,19 +159,19 @@ def test_cancel_frees_the_seats(seen, expect):
     assert page.locator("#pictures button").count() == 0
 
 
-def test_drawing_again_gives_up_what_is_drawn(seen, expect):
+def test_drawing_again_gives_up_what_is_drawn(seen):
     page = opened(seen, steps=LONG)
     page.get_by_role("button", name="Draw").click()
     expect(page.locator("[data-state=forming]")).to_have_count(2)
     page.get_by_label("Steps", exact=True).fill("3")
-    drawn(page, expect, "2 samples in")
+    drawn(page, "2 samples in")
     assert page.locator(".facts dd").first.inner_text() == "3"
     expect(page.locator("#seats")).to_have_text("0 of 4")
 
 
-def test_a_picture_is_made_again_from_itself(seen, network, expect, tmp_path):
+def test_a_picture_is_made_again_from_itself(seen, network, tmp_path):
     page = opened(seen, solver="dpmpp_2m_sde", steps=6, seed=2**64 - 2, guidance=1.5)
-    drawn(page, expect)
+    drawn(page)
     content = kept(page)[0]
     recipe = recipe_of(content)
     assert recipe["seeds"] == [2**64 - 2] and recipe["condition"] == [3]
@@ -204,9 +198,9 @@ def test_a_picture_is_made_again_from_itself(seen, network, expect, tmp_path):
     expect(page.get_by_text(said)).to_be_visible()
 
 
-def test_a_sheet_of_the_command_line_is_made_again(seen, network, expect, tmp_path):
+def test_a_sheet_of_the_command_line_is_made_again(seen, network, tmp_path):
     page = opened(seen)
-    drawn(page, expect)
+    drawn(page)
     size = recipe_of(shown(page)[0])["bucket"]  # of this server's calls
     sampler = Sampler(network, "heun", steps=3, grid="karras")
     result = sampler.sample(seeds=[2**60, 4, 9], condition=[1, 2, 1], bucket=size)
@@ -271,14 +265,14 @@ BAD = [
 ]  # fmt: skip
 
 
-def test_a_bad_file_gets_a_sentence(seen, expect):
+def test_a_bad_file_gets_a_sentence(seen):
     page = opened(seen)
     for content, said in BAD:
         page.evaluate("() => { document.getElementById('problem').textContent = ''; }")
         drop(page, content, "bad.png")
         expect(page.get_by_role("alert")).to_contain_text(said)
         assert page.get_by_role("alert").inner_text().endswith(".")
-    drawn(page, expect)  # the page goes on
+    drawn(page)  # the page goes on
 
 
 def test_texts_of_each_kind_are_read(seen):
@@ -306,9 +300,9 @@ def test_pixels_are_what_the_picture_holds(seen):
         assert bytes(data) == image.tobytes(), mode
 
 
-def test_the_gallery_outlasts_the_page(seen, expect):
+def test_the_gallery_outlasts_the_page(seen):
     page = opened(seen)
-    drawn(page, expect)
+    drawn(page)
     before = kept(page)
     page.reload()
     expect(page.locator("#pictures button")).to_have_count(2)
@@ -326,9 +320,9 @@ def test_the_gallery_outlasts_the_page(seen, expect):
     assert page.locator("#pictures button").count() == 0
 
 
-def test_one_picture_is_looked_at_saved_and_removed(seen, expect):
+def test_one_picture_is_looked_at_saved_and_removed(seen):
     page = opened(seen)
-    drawn(page, expect)
+    drawn(page)
     (first, _) = kept(page)
     page.get_by_role("button", name="3, seed 5, ddim, 4 steps").click()
     dialog = page.get_by_role("dialog")
@@ -346,7 +340,7 @@ def test_one_picture_is_looked_at_saved_and_removed(seen, expect):
     expect(page.locator("#pictures button")).to_have_count(2)
 
 
-def test_a_link_holds_the_settings(seen, expect):
+def test_a_link_holds_the_settings(seen):
     page = opened(
         seen, solver="euler", steps=7, second="heun 4", classes="2", seed=11, count=3, guidance=1.5
     )
@@ -369,9 +363,9 @@ def test_a_link_holds_the_settings(seen, expect):
     assert {name: page.locator(f"#{name}").input_value() for name in expected} == expected
 
 
-def test_without_a_class(seen, network, expect):
+def test_without_a_class(seen, network):
     page = opened(seen, classes="", count=2)
-    drawn(page, expect, "2 samples in")
+    drawn(page, "2 samples in")
     assert [seed for _, _, seed, _, _ in methods(page)] == [5, 6]
     assert {label for *_, label, _ in methods(page)} == {network.null}
     assert pixels(page) == replayed(network, page)
@@ -381,7 +375,7 @@ def test_without_a_class(seen, network, expect):
     assert page.locator("#classes [aria-pressed=true]").count() == 0
 
 
-def test_what_the_server_refuses_is_a_sentence(seen, expect):
+def test_what_the_server_refuses_is_a_sentence(seen):
     seen.allowed.append("422")
     page = opened(seen, count=40)
     page.get_by_role("button", name="Draw").click()
@@ -390,11 +384,11 @@ def test_what_the_server_refuses_is_a_sentence(seen, expect):
     )
     expect(page.locator("[data-state=stopped]")).to_have_count(80)
     page.get_by_label("Of each").fill("1")
-    drawn(page, expect)
+    drawn(page)
     expect(page.get_by_role("alert")).to_be_empty()
 
 
-def test_a_server_that_is_gone_is_a_sentence(seen, expect):
+def test_a_server_that_is_gone_is_a_sentence(seen):
     seen.allowed.append("ERR_CONNECTION_REFUSED")
     page = opened(seen)
     page.route("**/v1/samples", lambda route: route.abort("connectionrefused"))
@@ -402,7 +396,7 @@ def test_a_server_that_is_gone_is_a_sentence(seen, expect):
     expect(page.get_by_role("alert")).to_contain_text("The server does not answer.")
 
 
-def test_a_stream_that_breaks_off_is_a_sentence(seen, expect):
+def test_a_stream_that_breaks_off_is_a_sentence(seen):
     page = opened(seen)
     short = {"content_type": "text/event-stream", "body": "event: queued\ndata: {}\n\n"}
     page.route("**/v1/samples", lambda route: route.fulfill(**short))
@@ -410,7 +404,7 @@ def test_a_stream_that_breaks_off_is_a_sentence(seen, expect):
     expect(page.get_by_role("alert")).to_contain_text("ended before the samples were done.")
 
 
-def test_the_key_is_asked_for_once(chromium, network, expect):
+def test_the_key_is_asked_for_once(chromium, network):
     with (
         served(InProcess({"digits": network}, warm=False), key=KEY) as address,
         watched(chromium, address) as seen,
@@ -425,7 +419,7 @@ def test_the_key_is_asked_for_once(chromium, network, expect):
         page.keyboard.press("Enter")
         page.locator("#classes button").first.wait_for()
         page.get_by_label("Steps", exact=True).fill("2")
-        drawn(page, expect)
+        drawn(page)
         seen.allowed.clear()
         seen.complaints.clear()
         page.reload()
@@ -437,14 +431,14 @@ def test_the_key_is_asked_for_once(chromium, network, expect):
 HOSTILE = "<img src=x onerror=window.hit=1>"
 
 
-def test_names_and_recipes_are_text(seen, expect):
+def test_names_and_recipes_are_text(seen):
     """Markup in what a server or a picture says is shown and not run."""
 
     def models(route):
         answer = route.fetch()
         (about,) = answer.json()["data"]
         evil = about | {"id": HOSTILE, "labels": [HOSTILE] * 10, "name": HOSTILE}
-        evil["solvers"] = [{"name": HOSTILE, "order": 1, "stochastic": False}, *about["solvers"]]
+        evil["solvers"] = {HOSTILE: about["solvers"]["ddim"]} | about["solvers"]
         route.fulfill(response=answer, json={"data": [about, evil]})
 
     seen.page.route("**/v1/models", models)
@@ -465,7 +459,7 @@ def test_names_and_recipes_are_text(seen, expect):
     assert page.locator("img[onerror]").count() == 0
 
 
-def test_a_hostile_seed_and_class_are_text(seen, expect):
+def test_a_hostile_seed_and_class_are_text(seen):
     page = opened(seen)
     seen.allowed.append("422")
     drop(page, png(GRAY, RECIPE | {"seeds": [HOSTILE], "condition": [HOSTILE]}), "a.png")

@@ -1,8 +1,7 @@
 """The page for everyone: by keyboard, on a phone, in the dark, with a screen reader, with little motion."""
 
 import pytest
-from optional import needs
-from page_cases import browser, served, watched
+from page_cases import browser, expect, served, watched
 from page_looks import asked, background, contrast, faint, luminance
 
 from diffusion_engine.workers.inprocess import InProcess
@@ -26,26 +25,21 @@ def chromium():
         yield running
 
 
-@pytest.fixture
-def expect():
-    return needs("playwright.sync_api").expect
-
-
 def opened(seen, link=LINK):
     seen.page.goto(seen.url + link)
     seen.page.locator("#classes button").first.wait_for()
     return seen.page
 
 
-def drawn(page, expect):
+def drawn(page):
     page.get_by_role("button", name="Draw").click()
     expect(page.get_by_role("status")).to_contain_text("samples in")
 
 
-def states(page, expect):
+def states(page):
     """The page in each of its states, one after another."""
     yield "empty"
-    drawn(page, expect)
+    drawn(page)
     yield "drawn"
     page.locator("#pictures button").first.click()
     yield "a picture"
@@ -61,10 +55,10 @@ def states(page, expect):
     yield "asked for the key"
 
 
-def test_contrast_and_names(chromium, url, expect):
+def test_contrast_and_names(chromium, url):
     with watched(chromium, url, reduced_motion="reduce") as seen:
         seen.allowed.append("429")
-        for state in states(page := opened(seen, BOTH), expect):
+        for state in states(page := opened(seen, BOTH)):
             assert asked(page, "faults") == [], state
             for scheme in ("light", "dark"):
                 page.emulate_media(color_scheme=scheme)
@@ -89,23 +83,23 @@ def test_the_checks_find_what_is_wrong(chromium, url):
         assert contrast({"colour": "rgb(0, 0, 0)", "behind": ["rgba(0, 0, 0, 0)"]}) == 21
 
 
-def test_nothing_is_cut_off(chromium, url, expect):
+def test_nothing_is_cut_off(chromium, url):
     with watched(chromium, url) as seen:
         seen.allowed.append("429")
-        for state in states(page := opened(seen, BOTH), expect):
+        for state in states(page := opened(seen, BOTH)):
             for width in (320, 360, 414, 768, 1024, 2560):
                 page.set_viewport_size({"width": width, "height": 740})
                 assert asked(page, "outside") == [], (state, width)
 
 
-def test_on_a_phone_the_samples_are_brought_into_view(chromium, url, expect):
+def test_on_a_phone_the_samples_are_brought_into_view(chromium, url):
     with watched(chromium, url, width=360, height=640, has_touch=True, is_mobile=True) as seen:
         page = opened(seen)
-        drawn(page, expect)
+        drawn(page)
         expect(page.locator(".tile").first).to_be_in_viewport()
 
 
-def test_by_keyboard_alone(chromium, url, expect):
+def test_by_keyboard_alone(chromium, url):
     with watched(chromium, url) as seen:
         page = opened(seen, LINK.replace("3 7", "3"))
         press, focused = page.keyboard.press, page.locator("*:focus")
@@ -156,7 +150,7 @@ def test_by_keyboard_alone(chromium, url, expect):
         tab_to("#cancel", "Shift+Tab")
 
 
-def test_what_happens_is_said(chromium, url, expect):
+def test_what_happens_is_said(chromium, url):
     """To a screen reader: in a region that is there from the start, once and not for each row."""
     with watched(chromium, url) as seen:
         page = opened(seen, LINK.replace("steps=4", "steps=50"))
@@ -166,7 +160,7 @@ def test_what_happens_is_said(chromium, url, expect):
           const observer = new MutationObserver(() => heard.push(region.textContent));
           observer.observe(region, { childList: true, characterData: true, subtree: true });
         }""")
-        drawn(page, expect)
+        drawn(page)
         heard = page.evaluate("() => window.heard.filter(Boolean)")
         assert (
             len(heard) == 2
@@ -175,7 +169,7 @@ def test_what_happens_is_said(chromium, url, expect):
         )
 
 
-def test_nothing_moves_while_samples_form(chromium, url, expect):
+def test_nothing_moves_while_samples_form(chromium, url):
     with watched(chromium, url) as seen:
         page = opened(seen, BOTH.replace("steps=4", "steps=60"))
         page.evaluate("""() => {
@@ -204,9 +198,9 @@ def test_little_motion(chromium, url):
         )
 
 
-def test_small_pictures_are_shown_pixel_by_pixel(chromium, url, expect):
+def test_small_pictures_are_shown_pixel_by_pixel(chromium, url):
     with watched(chromium, url) as seen:
         page = opened(seen)
-        drawn(page, expect)
+        drawn(page)
         for image in page.locator(".tile img, #pictures img").all():
             assert image.evaluate("(e) => getComputedStyle(e).imageRendering") == "pixelated"

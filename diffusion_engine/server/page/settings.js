@@ -45,7 +45,10 @@ export const served = (name) => models.find(({ id }) => id === name);
 const named = (solver) => solver?.name ?? solver ?? "";
 
 /** {name, order, stochastic} of the solvers that a model takes; its own at least. */
-const solversOf = ({ solvers, default: own }) => (solvers?.length ? solvers : [{ name: named(own.solver), order: 0, stochastic: false }]);
+function solversOf({ solvers, default: own }) {
+  const known = Object.entries(solvers ?? {}).map(([name, about]) => ({ name, ...about }));
+  return known.length ? known : [{ name: named(own.solver), order: 0, stochastic: false }];
+}
 
 /** The parts of the form that depend on the model. */
 function fit({ default: own, classes, guided, ...about }) {
