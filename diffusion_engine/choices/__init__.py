@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .kept import Kept, files, folder
+from .kept import Kept, files, folder, share, shared
 from .structure import structure
 from .turns import fewest, in_turns
 
-__all__ = ["Kept", "fewest", "files", "folder", "in_turns", "structure"]
+__all__ = ["Kept", "fewest", "files", "folder", "in_turns", "share", "shared", "structure"]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,24 @@ import torch
 
 VARIABLE = "DIFFUSION_ENGINE_CACHE"
 FILES, LARGEST = 256, 1 << 16  # networks that are kept of a kind, and bytes of the file of one
+
+# What this process goes by, {file: {entries: choice}}, where another process has to choose the same.
+_shared: dict[str, dict[str, Any]] | None = None
+
+
+def share(known: Mapping[str, Mapping[str, Any]]) -> None:
+    """From now on this process notes what it goes by, and goes by what another one noted before it looks into
+    the folder.
+
+    known  what `shared` gave there
+    """
+    global _shared
+    _shared = {name: dict(choices) for name, choices in known.items()}
+
+
+def shared() -> dict[str, dict[str, Any]]:
+    """What this process goes by since `share`, as JSON-able values."""
+    return {name: dict(choices) for name, choices in (_shared or {}).items()}
 
 
 def folder() -> Path:
@@ -52,10 +70,20 @@ class Kept:
 
     def get(self, entries: int) -> Any:
         """What was chosen for calls of so many entries, or None."""
-        return self._read().get(str(entries))
+        known = self._noted().get(str(entries))
+        if self._is_one(known):
+            return known
+        found = self._read().get(str(entries))
+        if found is not None:
+            self._noted()[str(entries)] = found
+        return found
+
+    def _noted(self) -> dict[str, Any]:
+        return {} if _shared is None else _shared.setdefault("/".join(self._place), {})
 
     def put(self, entries: int, choice: Any) -> None:
         """Keeps it: the file is replaced as a whole."""
+        self._noted()[str(entries)] = choice
         with suppress(OSError, RuntimeError):
             path = self.path
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from ..models import network_of
 from .bench_serve import bench_serve
 from .encode import encode
 from .options import (
@@ -20,7 +21,6 @@ from .options import (
     SolverName,
     Steps,
     device_of,
-    network_of,
     solver_of,
     spec_of,
 )

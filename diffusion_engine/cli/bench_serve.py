@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..models import network_of
 from .options import (
     Accelerate,
     Backend,
@@ -19,7 +20,6 @@ from .options import (
     Threads,
     device_of,
     how_of,
-    network_of,
 )
 
 if TYPE_CHECKING:

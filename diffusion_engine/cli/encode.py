@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..models import network_of
 from .options import (
     Backend,
     Classes,
@@ -23,7 +24,6 @@ from .options import (
     classes_of,
     device_of,
     how_of,
-    network_of,
     solver_of,
     spec_of,
 )

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
 import re
-import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..models import found
 from ..sampler.spec import Spec
 
 if TYPE_CHECKING:
     import torch
 
-    from ..networks.network import ScoreNetwork
     from ..solvers import Solver
 
 
@@ -141,7 +137,7 @@ def solver_of(name: str, given: list[str] | None) -> Solver:
             made[option] = value
     if ":" not in name:
         return solver(name, **made)
-    own = _found("--solver", name)
+    own = found("--solver", name)
     return solver(own(**made)) if isinstance(own, type) else solver(own, **made)
 
 
@@ -160,48 +156,6 @@ def device_of(device: str | None, number: int = 0) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {device!r} does not work here ({reason}); try cpu") from error
     return place
-
-
-def network_of(model: str, solver: Solver, device: torch.device) -> ScoreNetwork:
-    """The network that --model names, its weights on the device."""
-    from ..zoo import load_network
-
-    if model == "exact":
-        from ..testing import exact_network
-
-        return exact_network(solver)
-    if ":" in model:
-        return imported(model)
-    return load_network(model, device)
-
-
-def imported(name: str) -> ScoreNetwork:
-    """The ScoreNetwork of "package.module:name": what is found there, or returned by it."""
-    from ..networks.network import ScoreNetwork
-
-    made = _found(
-        "--model", name, lambda it: it if isinstance(it, ScoreNetwork) or not callable(it) else it()
-    )
-    if not isinstance(made, ScoreNetwork):
-        raise ValueError(
-            f"--model {name!r} is a {type(made).__name__}; name a ScoreNetwork, or a function without "
-            "arguments that returns one"
-        )
-    return made
-
-
-def _found(option: str, name: str, made: Callable[[Any], Any] = lambda it: it) -> Any:
-    """What is made of what is at "package.module:name"."""
-    package, _, attribute = name.partition(":")
-    # As `python -m` does; a command's own first folder is its script's.
-    sys.path.insert(0, os.getcwd())
-    try:
-        return made(getattr(importlib.import_module(package), attribute))
-    except Exception as error:  # whatever the user's own code raises
-        raise ValueError(
-            f"{option} {name!r}: {type(error).__name__}: {error}; write package.module:name, in a module "
-            "that python finds here"
-        ) from error
 
 
 def classes_of(network: Any, text: str, n: int) -> list[int] | None:

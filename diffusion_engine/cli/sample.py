@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..models import network_of
 from ..sampler.spec import Recipe, Spec
 from .options import (
     Accelerate,
@@ -33,7 +34,6 @@ from .options import (
     classes_of,
     device_of,
     how_of,
-    network_of,
     numbers,
     solver_of,
     spec_of,

@@ -86,15 +86,13 @@ def serve(
 
 
 def service_of(settings: Settings) -> Service:
-    """The service of a command: an engine for the networks that the settings name."""
-    from ..solvers import solver
-    from ..workers.inprocess import InProcess
-    from .options import device_of, network_of
+    """The service of a command: a worker for each device, for the networks that the settings name."""
+    from ..workers.devices import devices
+    from ..workers.supervisor import Supervisor
 
-    place = device_of((settings.devices or ["cpu"])[0])
-    networks = {
-        name: network_of(text, solver("ddim"), place) for name, text in settings.models.items()
-    }
-    how = ("executor", "batch", "accelerate", "threads", "max_queue")
-    named = {name: getattr(settings, name) for name in how}
-    return InProcess(networks, settings.capacity, max_cost=settings.max_cost, device=place, **named)
+    how = ("capacity", "executor", "batch", "accelerate", "threads", "dtype")
+    options = {name: value for name in how if (value := getattr(settings, name)) is not None}
+    return Supervisor(
+        settings.models, settings.devices or devices(), options, max_queue=settings.max_queue,
+        max_cost=settings.max_cost,
+    )  # fmt: skip

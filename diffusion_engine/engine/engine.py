@@ -239,14 +239,17 @@ class Engine:
 
     def snapshot(self) -> dict[str, Any]:
         """What the engine is doing, as JSON-able values."""
-        seated = [ticket.admitted > 0 for ticket in list(self._loop.here.values())]
+        here = list(self._loop.here.values())
+        seated = [ticket.admitted > 0 for ticket in here]
         lanes = [lane for served in self._served.values() for lane in list(served.lanes.values())]
+        opening = any(ticket.signature not in ticket.served.lanes for ticket in here)
         return self._loop.metrics.snapshot() | {
             "queued": seated.count(False),
             "running": seated.count(True),
             "seats": self.capacity * len(lanes),
             "occupied": sum(min(self.capacity, len(lane.seats)) for lane in lanes),
             "lanes": len(lanes),
+            "fresh": opening or any(lane.fresh for lane in lanes if lane.busy),
             "bytes": self._loop.room.taken,
             "networks": sorted(
                 name for name, served in self._served.items() if served.weights.placed

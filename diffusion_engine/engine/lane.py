@@ -63,8 +63,8 @@ class Lane:
         self._limit = Limit(batch.capacity.room)
         self.apart = 0  # rows in which samples are called one by one: together they failed
         self._apart_next = 1  # the next time; twice as many where alone they do not
-        self.row_s = self.least_s = 0.0
-        self.turned, self.had, self.rank = 0.0, 0.0, 0
+        self.row_s = self.least_s = self.turned = self.had = 0.0
+        self.rank, self._met = 0, {0}  # sizes of its calls
 
     @property
     def load(self) -> int:
@@ -74,6 +74,11 @@ class Lane:
     @property
     def busy(self) -> bool:
         return bool(self.seats or self.waiting)
+
+    @property
+    def fresh(self) -> bool:
+        """For any thread: whether the call that is made now is the first of its size here."""
+        return self.batch.stages.size(self.batch.calls) not in self._met
 
     @property
     def most(self) -> int:
@@ -127,6 +132,7 @@ class Lane:
         try:
             ended = self._moved()
             began += self._note()  # what trying a size took is no row's
+            self._met.add(self.batch.stages.size(self.batch.called.count))
             self._tell()
             if ended:
                 self._harvest(ended, done)

@@ -38,6 +38,7 @@ class Histogram:
         return {
             "count": self.count, "mean": mean,
             "p50": self.quantile(0.5), "p95": self.quantile(0.95), "p99": self.quantile(0.99),
+            "edges": list(EDGES), "counts": list(self.counts),
         }  # fmt: skip
 
 

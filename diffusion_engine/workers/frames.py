@@ -189,11 +189,16 @@ class Connection(asyncio.Protocol):
         self._got, self._lost = got, lost
         self._transport: asyncio.Transport | None = None
         self._reason = "the other end is gone"
+        self._free: asyncio.Event | None = None
+        self.heard = 0.0  # when something came last, on the loop's clock
 
     def connection_made(self, transport: Any) -> None:
-        self._transport = transport
+        self._transport, self._free = transport, asyncio.Event()
+        self._free.set()
+        self.heard = asyncio.get_running_loop().time()
 
     def data_received(self, data: bytes) -> None:
+        self.heard = asyncio.get_running_loop().time()
         try:
             for message in self._reader.feed(data):
                 self._got(message)
@@ -204,6 +209,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self.resume_writing()
         self._lost(self._reason)
 
     def send(self, message: msgspec.Struct) -> None:
@@ -215,6 +221,19 @@ class Connection(asyncio.Protocol):
             written = [b"".join(written)]
         for part in written:
             self._transport.write(part)
+
+    def pause_writing(self) -> None:
+        assert self._free is not None
+        self._free.clear()
+
+    def resume_writing(self) -> None:
+        assert self._free is not None
+        self._free.set()
+
+    async def drained(self) -> None:
+        """Returns when the other end has read enough for more to be written."""
+        if self._transport is not None and self._free is not None:
+            await self._free.wait()
 
     def close(self) -> None:
         """Ends it now; what was not written yet is lost."""

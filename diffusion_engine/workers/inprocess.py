@@ -72,12 +72,11 @@ class InProcess:
         error = self.engine.objection()
         return None if error is None or isinstance(error, QueueFull) else str(error)
 
-    async def submit(self, asked: Asked) -> Run:
-        """Takes a request. Raises ValueError where it does not suit the network, TooLarge, Full and
-        NotReady."""
+    async def submit(self, asked: Asked, watched: bool = False) -> Run:
+        """Takes a request; raises what Serving.submit raises, which says what `watched` is."""
         if reason := self.objection():
             raise NotReady(reason, None)
-        return await self._serving.submit(asked)
+        return await self._serving.submit(asked, watched)
 
     async def check(self, asked: Asked) -> tuple[int, int]:
         """The rows and the cost of a request, which is not run; raises what `submit` raises."""

@@ -30,6 +30,7 @@ from .messages import About, Asked, Made, Told
 
 INLINE = 1 << 20  # elements of a result that is made on the loop
 MANY = 64  # samples of a request that is checked beside the loop
+ROOM = 64  # rows and previews that wait for who reads events
 AGAIN = 1.0  # seconds until a full engine may have room
 TENSORS = ("x", "mask", "known", "noise", "condition")
 
@@ -58,12 +59,17 @@ class Serving:
         ticket = await self._checked(asked)
         return ticket.handle.rows, ticket.work
 
-    async def submit(self, asked: Asked) -> Run:
+    async def submit(self, asked: Asked, watched: bool = False) -> Run:
         """Takes a request. Raises ValueError where it does not suit the network, TooLarge, Full, NotReady,
-        Failed and GivenUp."""
+        Failed and GivenUp.
+
+        watched  whether its events are kept from the first one on for who reads them, as where it has
+                 previews
+        """
         ticket = await self._checked(asked)
+        run = Run(asked.id, ticket, watched or asked.preview > 0)
         try:
-            handle = self.engine.put(
+            self.engine.put(
                 ticket,
                 priority=asked.priority,
                 deadline=asked.deadline,
@@ -72,7 +78,7 @@ class Serving:
             )
         except Exception as error:
             raise translated(error) from error
-        return Run(asked.id, ticket, handle)
+        return run
 
     async def _checked(self, asked: Asked) -> Ticket:
         if asked.model not in self.about:
@@ -149,11 +155,16 @@ def sticks(error: BaseException) -> bool:
 
 
 class Run:
-    """A request in an engine, as `service.Running` has it."""
+    """A request in an engine, as `service.Running` has it.
 
-    def __init__(self, name: str, ticket: Ticket, handle: Handle) -> None:
+    kept  whether its events wait for their first reader
+    """
+
+    def __init__(self, name: str, ticket: Ticket, kept: bool) -> None:
+        handle = ticket.handle
         self.id, self.cost, self.rows = name, ticket.work, handle.rows
         self._handle, self._decoder = handle, ticket.sampler.decoder
+        self._kept = handle.events(ROOM) if kept else None
         small = ticket.n * math.prod(ticket.capacity.shape) <= INLINE
         self._inline = small and self._decoder is None and ticket.sampler.device.type == "cpu"
         self._loop = asyncio.get_running_loop()
@@ -172,9 +183,10 @@ class Run:
             self._made = self._loop.create_task(self._make())
         return await asyncio.shield(self._made)
 
-    async def events(self, room: int = 64) -> AsyncIterator[Told]:
+    async def events(self, room: int = ROOM) -> AsyncIterator[Told]:
         """What becomes of it, to its end; previews decoded where there is a decoder."""
-        with self._handle.events(room) as events:
+        events, self._kept = self._kept or self._handle.events(room), None
+        with events:
             async for event in events:
                 yield await self._told(event)
 

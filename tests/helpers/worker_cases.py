@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import os
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.processes import VP
 from diffusion_engine.workers.messages import Asked
+from diffusion_engine.workers.supervisor import Supervisor
 
+COUNT = itertools.count()
 SHAPE = (2, 4, 4)
 SPECS = (
     {"solver": "ddim", "steps": 4},
@@ -30,10 +42,10 @@ def network(module=small, name="tiny"):
 def asked(number=0, model="tiny", **said):
     """A request, another for each number."""
     given = {
-        "id": f"r{number}", "model": model, "spec": SPECS[number % len(SPECS)],
+        "id": f"r{number}-{next(COUNT)}", "model": model, "spec": SPECS[number % len(SPECS)],
         "seeds": [3 * number + i for i in range(1 + number % 3)],
     }  # fmt: skip
-    given["condition"] = [seed % 10 for seed in given["seeds"]]
+    given["condition"] = [seed % 5 for seed in given["seeds"]]
     return Asked(**given | said)
 
 
@@ -56,3 +68,80 @@ def alone(request, module=small):
 def equal(made, request, module=small):
     """Whether a result has the bits that a Sampler alone makes."""
     return np.array_equal(made.samples, alone(request, module)) and made.seeds == request.seeds
+
+
+def by_class(x, label, y):
+    """As `small`; but class 9 ends the process, 8 hangs, 7 raises, 6 is not finite, 5 takes a while."""
+    met = set(y.tolist())
+    if 9 in met:
+        os._exit(3)
+    if 8 in met:
+        time.sleep(1e6)
+    if 7 in met:
+        raise RuntimeError("/secret/place")
+    if 5 in met:
+        time.sleep(0.02)
+    return small(x, label, y).where(y.view(-1, 1, 1, 1) != 6, torch.nan)
+
+
+def tiny():
+    return network()
+
+
+def moody():
+    """Its classes do what `by_class` says; class 4 and below are well."""
+    return network(by_class)
+
+
+def absent():
+    raise FileNotFoundError("no weights here")
+
+
+MODELS = {"tiny": "worker_cases:tiny"}
+MOODY = {"tiny": "worker_cases:moody"}
+
+
+@contextmanager
+def supervisor(models=MODELS, devices=("cpu",), **said):
+    """A Supervisor and the asyncio.Runner that it runs in. It is closed whatever happens, and nothing is
+    left: no process, task, socket or folder."""
+    options = {"capacity": 4} | said.pop("options", {})
+    helpers, folder = str(Path(__file__).parent), Path(tempfile.mkdtemp())
+    with pytest.MonkeyPatch.context() as patch, asyncio.Runner() as runner:
+        path = os.pathsep.join(filter(None, (helpers, os.environ.get("PYTHONPATH"))))
+        patch.setenv("PYTHONPATH", path)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setattr(tempfile, "tempdir", str(folder))
+        service = Supervisor(models, devices, options, **said)
+        try:
+            runner.run(service.start())
+            yield service, runner
+        finally:
+            pids = [keeper.pid for keeper in service._keepers if keeper.pid]
+            runner.run(closed(service))
+            left = list(folder.glob("diffusion-engine-*"))
+            shutil.rmtree(folder, ignore_errors=True)
+            left += [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+            assert not left, left
+
+
+async def closed(service):
+    await service.close(0.0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def supervised(do, *given, **said):
+    """What do(service) returns, on a Supervisor."""
+    with supervisor(*given, **said) as (service, runner):
+        return runner.run(asyncio.wait_for(do(service), 120))
+
+
+async def made(service, request):
+    return await (await service.submit(request)).result()
+
+
+async def until(met, seconds=60):
+    """Returns when met() holds."""
+    async with asyncio.timeout(seconds):
+        while not met():
+            await asyncio.sleep(0.01)
