@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from ..version import __version__
 from ..workers.service import Service
@@ -36,7 +39,8 @@ def make_app(service: Service, settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, _unrouted)
     for routes in ROUTES:
         app.include_router(routes.router)
-    schema.secure(app)
+    if settings.secrets:
+        schema.secure(app)
     return app
 
 
@@ -44,4 +48,14 @@ async def _unrouted(request: Request, error: Exception) -> Response:
     """Of a path or method that no route has."""
     assert isinstance(error, HTTPException)
     code, said = CODES.get(error.status_code, ("http", "this cannot be answered"))
-    return Refused(error.status_code, said, code, headers=error.headers).answer()
+    headers = {"allow": ", ".join(_methods(request))} if error.status_code == 405 else {}
+    return Refused(error.status_code, said, code, headers=headers).answer()
+
+
+def _methods(request: Request) -> list[str]:
+    """Those of all routes of a path, where the error names those of the first."""
+    found: set[str] = set()
+    for route in chain.from_iterable(routes.router.routes for routes in ROUTES):
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", set())
+    return sorted(found)

@@ -66,7 +66,7 @@ IMAGES = _object(
 )
 MODEL = _object(id=TEXT, object={"const": "model"}, created=WHOLE, owned_by=TEXT)
 BYTES = {"type": "string", "format": "binary"}
-EVENTS = {"text/event-stream": {"schema": TEXT}}
+EVENTS = {"text/event-stream": {"schema": _object(event=TEXT, data=TEXT)}}
 
 
 def _route(
