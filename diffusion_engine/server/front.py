@@ -8,7 +8,7 @@ import time
 
 from starlette.requests import Request
 
-from ..workers.errors import NotReady, ServiceError
+from ..workers.errors import GivenUp, NotReady, ServiceError
 from ..workers.messages import About, Asked
 from ..workers.service import Service
 from .counts import Counts
@@ -43,6 +43,12 @@ class Front:
         """Raises Refused where nothing is taken now."""
         if reason := self.objection():
             raise of_service(NotReady(reason, AGAIN))
+
+    def refused(self, error: ServiceError) -> Refused:
+        """What a client is told of an error: one that the server's end gave up may ask another server."""
+        if self.ending is not None and isinstance(error, GivenUp):
+            return of_service(NotReady(str(error), AGAIN))
+        return of_service(error)
 
     def started(self) -> None:
         """Raises Refused where the models are not known yet."""

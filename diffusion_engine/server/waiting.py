@@ -15,7 +15,7 @@ from ..workers.errors import ServiceError
 from ..workers.messages import Made, Told
 from .front import Front
 from .kept import Entry
-from .refused import Refused, of_service
+from .refused import Refused
 
 T = TypeVar("T")
 BEAT = (
@@ -49,7 +49,7 @@ async def result(front: Front, entry: Entry, request: Request) -> Made:
     try:
         return await until_gone(entry.running.result(), request.receive)
     except ServiceError as error:
-        entry.error = of_service(error)
+        entry.error = front.refused(error)
         raise entry.error from None
     finally:
         _over(front, entry)
@@ -109,7 +109,7 @@ class Stream(Response):
             for message in await self._finish(await running.result()):
                 yield _written(message)
         except ServiceError as error:
-            self._entry.error = of_service(error)
+            self._entry.error = self._front.refused(error)
             yield _written(("error", self._entry.error.content()))
 
 

@@ -33,6 +33,7 @@ class FakeRun:
 
     async def run(self):
         await self.service.open.wait()
+        await asyncio.sleep(self.service.slow)
         if self.status == "queued":
             self.status = "done" if self.service.fails is None else "failed"
         self.ended.set()
@@ -81,11 +82,11 @@ class FakeRun:
 
 
 class FakeService:
-    """open: whether requests end; most: requests at a time; fails: how they end."""
+    """open: whether requests end; most: requests at a time; fails: how they end; slow: seconds of each."""
 
-    def __init__(self, *models, most=64):
+    def __init__(self, *models, most=64, slow=0.0):
         self.about = {a.name: a for a in models or (about(),)}
-        self.models, self.most, self.fails = {}, most, None
+        self.models, self.most, self.slow, self.fails = {}, most, slow, None
         self.open, self.running, self.cancelled, self.asked = asyncio.Event(), set(), [], []
         self.open.set()
         self.reason = "the service has not started yet"
