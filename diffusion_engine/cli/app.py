@@ -1,4 +1,4 @@
-"""The command line: sample, encode, solvers, plan, profile, bench-serve, serve, doctor."""
+"""The command line: sample, encode, solvers, plan, profile, bench-serve, serve, ray, doctor."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from .options import (
     spec_of,
 )
 from .profile import profile
+from .ray import app as ray
 from .sample import sample
 from .serve import serve
 
@@ -39,6 +40,7 @@ app.command()(profile)
 app.command()(bench_serve)
 app.command()(encode)
 app.command()(serve)
+app.add_typer(ray, name="ray")
 
 
 @app.command()

@@ -1,0 +1,119 @@
+"""The commands of `diffusion-engine ray`: generate and serve, on one machine or on a cluster."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import (
+    Classes,
+    End,
+    Grid,
+    Guidance,
+    Json,
+    Model,
+    Noise,
+    Option,
+    SolverName,
+    Steps,
+    classes_of,
+    numbers,
+    solver_of,
+    spec_of,
+)
+
+if TYPE_CHECKING:
+    from ..ray.generate import Progress
+    from ..ray.table import Table
+
+app = typer.Typer(no_args_is_help=True, help="Many machines, by Ray.")
+
+Address = Annotated[
+    str | None,
+    typer.Option(help="of a Ray cluster, host:port or auto; one of this machine alone without it"),
+]
+Cpus = Annotated[float, typer.Option("--cpus", help="of each")]
+Gpus = Annotated[float, typer.Option("--gpus", help="of each")]
+
+
+@app.command()
+def generate(
+    context: typer.Context,
+    table: Annotated[
+        str,
+        typer.Option(
+            help=".csv or .parquet of index, seed and condition; or 0-49999, indices that are the seeds"
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="a folder that all nodes share")],
+    model: Model = "digits",
+    solver: SolverName = "dpmpp_2m",
+    steps: Steps = 20,
+    classes: Classes = "all",
+    guidance: Guidance = 2.0,
+    grid: Grid = None,
+    end: End = "zero",
+    option: Option = None,
+    noise: Noise = None,
+    samples_per_shard: Annotated[int, typer.Option(help="indices of a file")] = 256,
+    capacity: Annotated[int, typer.Option(help="samples of a network call")] = 16,
+    executor: Annotated[str, typer.Option(help="eager, graph or native")] = "eager",
+    threads: Annotated[int, typer.Option(help="of the CPU that run the network", min=1)] = 1,
+    actors: Annotated[
+        int | None, typer.Option(help="that work at a time; as many as there is room for")
+    ] = None,
+    cpus: Cpus = 1.0,
+    gpus: Gpus = 0.0,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Makes a table of samples as shards in a folder; what is there already is kept."""
+    from ..ray import cluster
+    from ..ray.generate import Failed, network_of
+    from ..ray.generate import generate as made_of
+
+    cluster.check_version()
+    rule = solver_of(solver, option)
+    rows = _table(table, network_of(model), classes)
+    scale = guidance if rows.condition is not None else 1.0
+    spec = spec_of(context, rule, guidance=scale)
+    with cluster.joined(address):
+        try:
+            found = made_of(
+                model, rows, out, spec, samples_per_shard=samples_per_shard, capacity=capacity,
+                executor=executor, threads=threads, actors=actors, num_cpus=cpus, num_gpus=gpus,
+                told=_nothing if as_json else _told,
+            )  # fmt: skip
+        except Failed as error:
+            raise ValueError(str(error)) from error
+    about = {"out": str(out), "samples": len(rows), "shards": len(found)}
+    typer.echo(
+        json.dumps(about) if as_json else f"{out}: {len(rows)} samples in {len(found)} shards"
+    )
+
+
+def _table(text: str, network: object, classes: str) -> Table:
+    from ..ray import table
+
+    if text.endswith((".csv", ".parquet")):
+        return table.read(Path(text))
+    index = numbers(text)
+    if index != list(range(index[0], index[0] + len(index))):
+        raise ValueError(f"--table {text}: give a file, or one span of indices as 0-49999")
+    return table.span(index[0], len(index), classes_of(network, classes, len(index)))
+
+
+def _told(progress: Progress) -> None:
+    rate = progress.done / progress.seconds if progress.seconds else 0.0
+    who = "was there" if progress.kept else f"by {progress.node}"
+    typer.echo(
+        f"{progress.shards}/{progress.of} shards, {progress.done}/{progress.total} samples, "
+        f"{rate:.1f} a second; {progress.name} {who}"
+    )
+
+
+def _nothing(progress: Progress) -> None:
+    pass
