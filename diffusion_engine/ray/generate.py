@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,9 @@ def _run(
         "compute": ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
     }
     found = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_MAKER, **how)
-    return _gathered(iter(found.iter_rows()), parts, out, told)
+    rows_of: Any = iter(found.iter_rows())
+    with closing(rows_of):  # which ends what Ray still runs for it
+        return _gathered(rows_of, parts, out, told)
 
 
 def _gathered(

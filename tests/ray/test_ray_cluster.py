@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from diffusion_engine import Sampler
 from diffusion_engine.ray import shards, table
-from diffusion_engine.ray.generate import Maker, generate, network_of, weights_sum
+from diffusion_engine.ray.generate import Failed, Maker, generate, network_of, weights_sum
 from diffusion_engine.sampler.spec import Spec
 
 needs("ray.data")
@@ -89,3 +89,10 @@ def test_a_run_goes_on_where_it_stopped(nodes, tmp_path):
     with pytest.raises(ValueError, match="samples of another recipe: its spec is"):
         generate("ray_cases:tiny", rows, out, SPEC | {"steps": 7}, **HOW)
     assert contents(out) == whole
+
+
+def test_a_node_with_other_weights_stops_the_run(nodes, tmp_path, monkeypatch):
+    monkeypatch.setattr("diffusion_engine.ray.generate.weights_sum", lambda network: "0" * 64)
+    with pytest.raises(Failed, match="could not be written: the weights of 'ray_cases:tiny' on"):
+        generate("ray_cases:tiny", ROWS, tmp_path / "out", SPEC, **HOW)
+    assert contents(tmp_path / "out") == {}
