@@ -61,6 +61,7 @@ PIPELINES = "pipeline-loops.csv"  # pipelines of diffusers with the engine's loo
 SCHEDULERS = "schedulers.csv"  # how far diffusers' schedulers and `like` are apart
 UPSTREAM = "upstream.csv"  # diffusers' own tests of schedulers on EngineScheduler
 UPSTREAM_PIPELINES = "upstream-pipelines.csv"  # its tests of pipelines
+SCALING = "scaling.csv"  # a queue in front of many engines, simulated
 STEPS = "scheduler-steps.csv"  # the time of a step, beside that of diffusers' classes
 ABOUT = ("device", "threads", "torch", "commit", "date")
 GENIE_KEYS = ("quantity", "guidance", "contender", "grid", "calls", "value", *ABOUT)
@@ -108,6 +109,15 @@ PIPELINES_SHOWN = {
     "pipeline": 17, "contender": 17, "threads": 7, "waiting": 8, "ms": 8, "p20_ms": 8, "p80_ms": 8,
     "outside_us_step": 15, "error": 9, "repeats": 7, "others": 6,
 }  # fmt: skip
+# value beside expected: what was simulated and what is known or measured; pages say of what
+SCALING_KEYS = (
+    "part", "network", "mix", "gpus", "load", "routing", "requests", "p50_s", "p95_s", "p99_s", "slow_p50",
+    "slow_p99", "wait_p99_s", "quantity", "value", "expected", "replicas", "shard", *ABOUT,
+)  # fmt: skip
+SCALING_SHOWN = {
+    "part": 6, "network": 14, "mix": 5, "gpus": 5, "load": 4, "routing": 7, "p50_s": 7, "p99_s": 7,
+    "slow_p50": 8, "slow_p99": 8, "wait_p99_s": 10, "quantity": 30, "value": 8, "expected": 8, "replicas": 8,
+}  # fmt: skip
 
 COLUMNS = {
     RUNS: RUN_KEYS, ERRORS: ERROR_KEYS,
@@ -119,6 +129,7 @@ COLUMNS = {
     UPSTREAM: UPSTREAM_KEYS,
     UPSTREAM_PIPELINES: UPSTREAM_KEYS,
     STEPS: STEP_KEYS,
+    SCALING: SCALING_KEYS,
 }  # fmt: skip
 
 Row = dict[str, str | int | float | None]
