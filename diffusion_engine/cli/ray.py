@@ -95,6 +95,58 @@ def generate(
     )
 
 
+@app.command()
+def serve(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="a network, as of `serve`; name=network where it is no name; repeatable"),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of settings, as of `serve`")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="address to listen on; 127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="8000")] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="file of keys, one a line, that every node has")
+    ] = None,
+    replicas: Annotated[int, typer.Option(help="how many; with --most the least", min=1)] = 1,
+    most: Annotated[
+        int | None, typer.Option(help="replicas that waiting work may want; as many as --replicas")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(help="that a replica's work may take before another is wanted")
+    ] = 10.0,
+    every_node: Annotated[
+        bool, typer.Option("--every-node", help="listen on every node, not on the head alone")
+    ] = False,
+    cpus: Cpus = 1.0,
+    gpus: Gpus = 0.0,
+    address: Address = None,
+) -> None:
+    """Serves networks over HTTP by replicas on a cluster, until SIGTERM or SIGINT."""
+    from ..ray import cluster
+
+    cluster.check_version()
+    from ..ray.serve import start, until_signal
+    from ..server.settings import Settings
+
+    flags = {"models": model, "host": host, "port": port, "key_file": key_file}
+    given = {name: value for name, value in flags.items() if value is not None}
+    settings = Settings.read(config, given)
+    with cluster.joined(address):
+        at = start(
+            settings,
+            every_node,
+            replicas=replicas,
+            most=most,
+            seconds=seconds,
+            num_cpus=cpus,
+            num_gpus=gpus,
+        )
+        said = f"serving {', '.join(settings.models)} at {at}"
+        until_signal(lambda: print(said, flush=True))
+
+
 def _table(text: str, network: object, classes: str) -> Table:
     from ..ray import table
 

@@ -12,6 +12,9 @@ from typing import Any
 
 # Before it the dashboard let a web page that was open in a browser delete jobs: CVE-2026-27482.
 LEAST = (2, 54)
+# Nothing is told to anybody; and the proxy gives a request to the less loaded of two replicas, where Ray
+# would fill those of its own node first. A node reads them when it starts.
+DEFAULTS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING": "0"}
 
 
 def check_version() -> None:
@@ -37,7 +40,8 @@ def joined(address: str | None = None) -> Iterator[None]:
     Raises ValueError where Ray is missing or too old, or there is no cluster.
     """
     check_version()
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
     import ray
 
     own: dict[str, Any] = {"include_dashboard": False} if address is None else {"address": address}

@@ -13,12 +13,13 @@ from torch import nn
 
 from diffusion_engine import ScoreNetwork
 from diffusion_engine.processes import VP
+from diffusion_engine.ray.cluster import DEFAULTS
 
 ROOT = Path(__file__).parents[2]
 HEAD, OTHER = "127.0.0.2", "127.0.0.3"  # loopback, and no name of this machine's own address
 # A killed node is missed after seconds, and a busy one is not.
 SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
+    **DEFAULTS,
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "5000",

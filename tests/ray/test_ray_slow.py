@@ -1,0 +1,114 @@
+"""The commands of a cluster as processes of their own, and what takes long: minutes in all."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+import ray_cases
+from optional import needs
+
+needs("ray.serve")
+pytestmark = pytest.mark.slow
+COMMAND = [sys.executable, "-m", "diffusion_engine.cli", "ray"]
+ASKED = {"model": "tiny", "spec": {"solver": "ddim", "steps": 30}, "condition": [1]}
+NPZ = {"accept": "application/x-npz"}
+
+
+@pytest.fixture
+def environment(tmp_path):
+    path = os.pathsep.join(map(str, (ray_cases.ROOT, ray_cases.ROOT / "tests" / "helpers")))
+    return os.environ | ray_cases.SETTINGS | {"PYTHONPATH": path, "RAY_TMPDIR": str(tmp_path)[:0] or "/tmp"}
+
+
+def test_generate_makes_and_goes_on(environment, tmp_path):
+    out = tmp_path / "out"
+    words = [*COMMAND, "generate", "--table", "0-29", "--out", str(out), "--steps", "4", "--json"]
+    words += ["--model", "ray_cases:tiny", "--samples-per-shard", "8", "--cpus", "0.5"]
+    for _ in range(2):
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1])["shards"] == 4
+        manifest = (out / "manifest.json").read_text()
+        (out / "000000000008-000000000015.safetensors").write_bytes(b"")
+    done = subprocess.run(
+        [*words, "--steps", "5"], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2 and "of another recipe: its spec is" in done.stderr
+    assert (out / "manifest.json").read_text() == manifest
+
+
+def free_port():
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
+
+
+@pytest.fixture
+def server(environment):
+    """Starts the command serve, and gives its process and address."""
+    started = []
+
+    def start(*more):
+        port = free_port()
+        words = [*COMMAND, "serve", "--model", "tiny=ray_cases:slow", "--port", str(port), "--cpus", "0.2"]
+        process = subprocess.Popen([*words, *more], env=environment, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        lines = iter(process.stdout.readline, "")
+        assert any(line.startswith("serving tiny at ") for line in lines)
+        return process, f"http://127.0.0.1:{port}"
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+
+
+def test_what_was_accepted_is_answered_after_sigterm(server):
+    process, address = server("--replicas", "2")
+    answers = []
+
+    def ask(seed):
+        asked = ASKED | {"seeds": [seed]}
+        answers.append(httpx.post(f"{address}/v1/samples", json=asked, headers=NPZ, timeout=60))
+
+    threads = [threading.Thread(target=ask, args=[seed]) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.8)
+    process.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join(60)
+    assert process.wait(60) == 0
+    assert [answer.status_code for answer in answers] == [200] * 8
+
+
+def test_waiting_work_brings_replicas(server):
+    _, address = server("--replicas", "1", "--most", "2", "--seconds", "1")
+    names, ended, until = set(), threading.Event(), time.monotonic() + 120
+
+    def ask():
+        while not ended.is_set():
+            asked = ASKED | {"seeds": list(range(16)), "condition": [1] * 16}
+            httpx.post(f"{address}/v1/samples", json=asked, headers=NPZ, timeout=60)
+
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    try:
+        while len(names) < 2 and time.monotonic() < until:
+            text = httpx.get(f"{address}/metrics", timeout=20).text
+            names |= {line for line in text.splitlines() if "start_time" in line and line[0] != "#"}
+            time.sleep(0.2)
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join(60)
+    assert len(names) == 2
