@@ -1,7 +1,9 @@
 """A queue in front of engines, event by event: replicas of seats that step row by row, as `Engine` does.
 
 A request takes a seat for so many rows. All who sit in a replica step together, in a time that grows with
-the entries of its call; who comes joins at the end of the row that runs, and who is done leaves there.
+the entries of its call; who comes joins at the end of the row that runs, and who is done leaves there. Who
+joins draws its noise in a row of the others, which calls the network for them alone, and does so already in
+the last row of who makes room.
 """
 
 from __future__ import annotations
@@ -64,6 +66,8 @@ class Simulation:
     row_s     seconds of a row by the entries of its call
     routing   shared: one queue, whose first takes the next free seat, on the replica with the fewest taken;
               two: each goes at once to the less loaded of two replicas, drawn; random: to one, drawn
+    ahead     whether the shared queue gives a seat away in the last row of who sits there, as Engine does;
+              without it a request is bound to a replica only when one of its seats is free
     """
 
     def __init__(
@@ -72,9 +76,10 @@ class Simulation:
         seats: int,
         row_s: Callable[[float], float],
         routing: str = "shared",
+        ahead: bool = True,
         seed: int = 0,
     ) -> None:
-        self.seats, self.row_s, self.routing = seats, row_s, routing
+        self.seats, self.row_s, self.routing, self.ahead = seats, row_s, routing, ahead
         self.random = random.Random(seed)
         self.now = 0.0
         self.queue: deque[Request] = deque()  # of the shared one
@@ -116,9 +121,7 @@ class Simulation:
         replica = Replica(self._made)
         self.replicas.append(replica)
         self._noted(replica)
-        if self.queue:
-            self._admit(replica)
-            self._step(replica)
+        self._step(replica)
 
     def lose(self, replica: Replica) -> None:
         """A replica is gone: whom it held begins anew, before those who wait."""
@@ -126,7 +129,7 @@ class Simulation:
         self.replicas.remove(replica)
         held = [*replica.active, *replica.joining, *replica.waiting]
         for request in held:
-            request.lost += request.rows - request.left if request.left else 0
+            request.lost += max(0, request.rows - request.left) if request.left else 0
             request.left = 0
         for request in reversed(held):
             self._route(request, first=True)
@@ -149,7 +152,7 @@ class Simulation:
             few = min(2 if self.routing == "two" else 1, len(self.replicas))
             replica = min(self.random.sample(self.replicas, few), key=lambda one: one.load)
         (replica.waiting.appendleft if first else replica.waiting.append)(request)
-        self._admit(replica)
+        self._noted(replica)
         self._step(replica)
 
     def _with_room(self) -> Replica | None:
@@ -167,26 +170,32 @@ class Simulation:
 
     def _admit(self, replica: Replica) -> None:
         """Free seats are taken, from its own queue or the shared one."""
+        stay = sum(request.left > 1 for request in replica.active)
         for queue in (replica.waiting, self.queue):
-            while queue and len(replica.active) + len(replica.joining) < self.seats:
+            if queue is self.queue and not self.ahead:
+                stay = len(replica.active)
+            while queue and stay + len(replica.joining) < self.seats:
                 request = queue.popleft()
-                request.left = request.rows
+                request.left = request.rows + 1
                 replica.joining.append(request)
         self._noted(replica)
 
     def _step(self, replica: Replica) -> None:
-        """Begins a row where none runs and somebody sits."""
-        if replica.active or not replica.joining:
+        """Begins a row where none runs and somebody may sit."""
+        if replica.active:
             return
-        self._begin(replica)
+        self._admit(replica)
+        if replica.joining:
+            self._begin(replica)
 
     def _begin(self, replica: Replica) -> None:
         for request in replica.joining:
             if request.started < 0:
                 request.started = self.now
+        called = sum(request.entries for request in replica.active)
         replica.active += replica.joining
         replica.joining = []
-        took = self.row_s(sum(request.entries for request in replica.active))
+        took = self.row_s(called) if called else 0.0
         replica.busy += took
         self.at(self.now + took, self._ended, replica)
 

@@ -77,7 +77,7 @@ def main() -> None:
     made.add_argument("--no-save", action="store_true", help="print only")
     given = made.parse_args()
     rows = []
-    for part in (engines, loads, steps, losses, bulks):
+    for part in (theory, engines, loads, steps, losses, bulks):
         for known in part():
             rows.append(row(**known))
             results.show(rows[-1], len(rows) == 1, results.SCALING_SHOWN)
@@ -104,6 +104,37 @@ def settled(found: list[Request], share: float = 0.2) -> list[Request]:
     """Those who came after the first part, when the seats had filled."""
     ordered = sorted(found, key=lambda r: r.at)
     return ordered[int(share * len(ordered)) :]
+
+
+def theory(count: int = 400_000) -> Iterator[dict]:
+    """Mean waits of queues that are known in closed form, the time of a request being 1."""
+    cases = (
+        ("M/M/1", 1, 0.8, 0.8 / 0.2), ("M/M/10", 10, 0.9, erlang_c(10, 9.0)),
+        ("M/G/1", 1, 0.7, 0.7 * (0.9 * 25 + 0.1 * 2500) / 9.5**2 / 2 / 0.3),
+    )  # fmt: skip
+    for name, servers, load, expected in cases:
+        made = Simulation(servers, 1, lambda entries: entries, ahead=False)
+        found = made.run(poisson(load * servers, _steps if "G" in name else _exponential, count))
+        wait = sum(r.latency - r.rows * r.entries for r in found) / count
+        yield {
+            "part": "theory", "network": name, "gpus": servers, "load": load, "requests": count,
+            "quantity": "mean wait", "value": wait, "expected": expected,
+        }  # fmt: skip
+
+
+def erlang_c(servers: int, load: float) -> float:
+    """The mean wait of M/M/c, load in Erlang, the mean time of a request being 1."""
+    last = load**servers / math.factorial(servers) * servers / (servers - load)
+    below = sum(load**k / math.factorial(k) for k in range(servers))
+    return last / (below + last) / (servers - load)
+
+
+def _exponential(made: random.Random) -> tuple[int, float]:
+    return 1, made.expovariate(1.0)
+
+
+def _steps(made: random.Random) -> tuple[int, float]:
+    return (5 if made.random() < 0.9 else 50), 1 / 9.5
 
 
 def measured() -> list[dict[str, str]]:
@@ -156,13 +187,12 @@ def _engine(mix: str, executor: str, kinds: tuple, own: float) -> Iterator[dict]
         for r in Simulation(1, SEATS, network.row_s).run(poisson(asked, network.draw, 20_000))
     ]
     for q in (50, 99):
-        yield said | {
-            "load": float(loaded["load"]), "quantity": f"latency p{q}, s", "value": quantile(many_of, q / 100),
-            "expected": float(loaded[f"latency_p{q}_ms"]) / 1e3,
-        }  # fmt: skip
+        seen, there = quantile(many_of, q / 100), float(loaded[f"latency_p{q}_ms"]) / 1e3
+        about_q = {"quantity": f"latency p{q}, s", "value": seen, "expected": there}
+        yield said | {"load": float(loaded["load"])} | about_q
 
 
-def loads(gpus: tuple[int, ...] = GPUS, each: int = 400, least: int = 40_000) -> Iterator[dict]:
+def loads(gpus: tuple[int, ...] = GPUS, each: int = 200, least: int = 40_000) -> Iterator[dict]:
     """Latencies at steady loads, routed in three ways."""
     for network in NETWORKS:
         for n in gpus:
@@ -178,7 +208,7 @@ def loads(gpus: tuple[int, ...] = GPUS, each: int = 400, least: int = 40_000) ->
 
 
 def steps(gpus: tuple[int, ...] = GPUS) -> Iterator[dict]:
-    """The load doubles, and new replicas follow: as many as clear what waits within a minute, and serve it."""
+    """The load doubles, and new replicas follow: as many as serve it and clear what waits in a minute."""
     network = NETWORKS[1]
     for n in gpus:
         for before in (0.3, 0.5, 0.7):
