@@ -23,7 +23,7 @@ def check_version() -> None:
         found = metadata.version("ray")
     except metadata.PackageNotFoundError:
         raise ValueError(
-            "Ray is not installed; pip install 'diffusion-engine[ray]' brings it"
+            "Ray is not installed; pip install 'diffusion-engine[ray,serve]' brings it"
         ) from None
     if tuple(map(int, re.findall(r"\d+", found)[:2])) < LEAST:
         least = ".".join(map(str, LEAST))

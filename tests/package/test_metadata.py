@@ -11,8 +11,8 @@ import diffusion_engine
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 META = PROJECT["project"]
-# A requirement's name, its lower bound, its marker.
-REQUIREMENT = re.compile(r"([\w-]+)(?:>=([\d.]+))?(?:; *(.+))?")
+# A requirement's name, behind its extras its lower bound, its marker.
+REQUIREMENT = re.compile(r"([\w-]+)(?:\[[\w,]+\])?(?:>=([\d.]+))?(?:; *(.+))?")
 EXTRAS = META["optional-dependencies"]
 ALL = [*META["dependencies"], *PROJECT["build-system"]["requires"]]
 ALL += [each for requirements in EXTRAS.values() for each in requirements]
@@ -49,6 +49,7 @@ FOLDERS = {
     "diffusers": ["diffusion_engine"],
     "train": ["diffusion_engine/training"],
     "serve": ["diffusion_engine/server", "diffusion_engine/client", "examples"],
+    "ray": ["diffusion_engine/ray"],
     "bench": ["benchmarks"],
     "test": ["tests", "setup.py"],
     "docs": [],
@@ -87,7 +88,9 @@ def test_core_dependencies_are_what_is_imported():
     third = imported("diffusion_engine", "kernels") - sys.stdlib_module_names - {"diffusion_engine"}
     core = {module(name) for name in names(META["dependencies"])}
     optional = {
-        module(name) for extra in ("train", "diffusers", "serve") for name in names(EXTRAS[extra])
+        module(name)
+        for extra in ("train", "diffusers", "serve", "ray")
+        for name in names(EXTRAS[extra])
     }
     assert core - third == set(), "declared and not imported"
     assert third - core - optional == set(), "imported and not declared"

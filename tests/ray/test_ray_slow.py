@@ -22,9 +22,8 @@ NPZ = {"accept": "application/x-npz"}
 
 
 @pytest.fixture
-def environment(tmp_path):
-    path = os.pathsep.join(map(str, (ray_cases.ROOT, ray_cases.ROOT / "tests" / "helpers")))
-    return os.environ | ray_cases.SETTINGS | {"PYTHONPATH": path, "RAY_TMPDIR": str(tmp_path)[:0] or "/tmp"}
+def environment():
+    return os.environ | ray_cases.SETTINGS
 
 
 def test_generate_makes_and_goes_on(environment, tmp_path):
@@ -57,8 +56,19 @@ def server(environment):
 
     def start(*more):
         port = free_port()
-        words = [*COMMAND, "serve", "--model", "tiny=ray_cases:slow", "--port", str(port), "--cpus", "0.2"]
-        process = subprocess.Popen([*words, *more], env=environment, stdout=subprocess.PIPE, text=True)
+        words = [
+            *COMMAND,
+            "serve",
+            "--model",
+            "tiny=ray_cases:slow",
+            "--port",
+            str(port),
+            "--cpus",
+            "0.2",
+        ]
+        process = subprocess.Popen(
+            [*words, *more], env=environment, stdout=subprocess.PIPE, text=True
+        )
         started.append(process)
         lines = iter(process.stdout.readline, "")
         assert any(line.startswith("serving tiny at ") for line in lines)
