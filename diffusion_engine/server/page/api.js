@@ -15,6 +15,7 @@ export class Refusal extends Error {
 }
 
 let askForKey = async () => null;
+let asking = null; // the key that somebody types now: several requests may want it
 
 /** Sets what is called where the server wants a key: (whether one was refused) -> key or null. */
 export function keyFrom(ask) {
@@ -31,7 +32,8 @@ export async function ask(path, { quiet = false, ...options } = {}) {
     if (answer.status !== 401 || quiet) throw refusal;
     if (key !== null && key === sessionStorage.getItem(KEPT)) sessionStorage.removeItem(KEPT);
     if (sessionStorage.getItem(KEPT) !== null) continue; // given meanwhile
-    const given = await askForKey(key !== null);
+    asking ??= askForKey(key !== null).finally(() => (asking = null));
+    const given = await asking;
     if (given === null) throw refusal;
     sessionStorage.setItem(KEPT, given);
   }

@@ -7,7 +7,7 @@ const opening = new Promise((resolve) => {
   request.onupgradeneeded = () => request.result.createObjectStore(NAME, { keyPath: "id" });
   request.onsuccess = () => resolve(request.result);
   request.onerror = () => resolve(null);
-});
+}).catch(() => null);
 
 async function run(mode, act) {
   const database = await opening;

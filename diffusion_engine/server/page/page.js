@@ -37,6 +37,7 @@ async function drawAll(asked, also = []) {
   run?.abort();
   const mine = (run = new AbortController());
   const sides = asked.map((one) => new Side(one));
+  if (also.length) sides[0].say("Made again, and then compared.");
   by("stage").replaceChildren(...also, ...sides.map((side) => side.element));
   by("stage").dataset.sides = String(also.length + sides.length);
   const all = asked.reduce((sum, { samples }) => sum + samples.length, 0);
@@ -107,7 +108,7 @@ async function again(file) {
     const samples = recipe.seeds.map((seed, i) => ({ label: settings.labelled(about, recipe.condition?.[i] ?? about.classes), seed: String(seed) }));
     const body = { ...recipes.request(recipe), preview: Math.ceil(recipe.points.length / 20) };
     const asked = { title: recipe.solver.name, note: "made again", body, samples, shape: about.decoded };
-    const [end] = (await drawAll([asked], [original(file, picture)])) ?? [];
+    const [end] = (await drawAll([asked], [original(file, picture, recipe)])) ?? [];
     if (end) judge(end, picture);
   } catch (error) {
     complain(error);
@@ -120,9 +121,9 @@ async function judge({ side, made }, picture) {
   side.say(recipes.verdict(found), found && !found.values);
 }
 
-function original(file, picture) {
+function original(file, picture, recipe) {
   const url = URL.createObjectURL(file);
-  const image = make("img", { src: url, alt: "the picture as it was opened", class: (picture?.width ?? 512) < 512 ? "small" : "", onload: () => URL.revokeObjectURL(url) });
+  const image = make("img", { src: url, alt: "the picture as it was opened", class: `${(picture?.width ?? 512) < 512 ? "small" : ""} ${recipe.seeds.length > 1 ? "sheet" : ""}`, onload: () => URL.revokeObjectURL(url) });
   return make(
     "article",
     { class: "side", "aria-label": "The picture" },
@@ -185,6 +186,7 @@ async function start() {
     }
   }
   by("problem").textContent = "";
+  document.querySelector("main").removeAttribute("aria-busy");
   listen();
   live.watch(false);
   await gallery.open(again);

@@ -1,6 +1,6 @@
 // The form: what it holds, what a link holds of it, and what it asks for.
 
-import { by, make, roving } from "./dom.js";
+import { by, counted, make, roving } from "./dom.js";
 
 const LISTED = 24; // classes that get a button each; of more, numbers are typed
 const SHOWN = 20; // previews of a sample at most
@@ -17,8 +17,8 @@ export function offer(served, onChange) {
   by("model").replaceChildren(...models.map(({ id }) => make("option", { value: id }, id)));
   by("of-model").hidden = models.length < 2;
   classesStop = roving(by("classes"));
-  by("model").addEventListener("change", () => fit(model()));
-  by("compare").addEventListener("change", () => (by("second").hidden = !by("compare").checked));
+  by("model").addEventListener("input", () => fit(model()));
+  by("compare").addEventListener("input", () => (by("second").hidden = !by("compare").checked));
   by("every").addEventListener("click", () => write({ classes: [...Array(model().classes).keys()] }));
   by("none").addEventListener("click", () => write({ classes: [] }));
   by("dice").addEventListener("click", () => {
@@ -28,8 +28,8 @@ export function offer(served, onChange) {
   by("settings").addEventListener("input", keep);
   addEventListener("hashchange", fromLink);
   fit(model());
-  fromLink();
-  changed();
+  if (location.hash) fromLink();
+  else keep();
 }
 
 /** The model that is chosen. */
@@ -44,10 +44,10 @@ export const served = (name) => models.find(({ id }) => id === name);
 
 const named = (solver) => solver?.name ?? solver ?? "";
 
-/** {name, order, stochastic} of the solvers that a model takes; its own at least. */
+/** {name, calls, order, stochastic} of the solvers that a model takes; its own at least. */
 function solversOf({ solvers, default: own }) {
   const known = Object.entries(solvers ?? {}).map(([name, about]) => ({ name, ...about }));
-  return known.length ? known : [{ name: named(own.solver), order: 0, stochastic: false }];
+  return known.length ? known : [{ name: named(own.solver), calls: 1, order: 0, stochastic: false }];
 }
 
 /** The parts of the form that depend on the model. */
@@ -61,7 +61,7 @@ function fit({ default: own, classes, guided, ...about }) {
     const before = select.value;
     select.replaceChildren(
       ...kinds.map(([label, listed]) =>
-        make("optgroup", { label }, ...listed.map(({ name, order }) => make("option", { value: name }, `${name}${order ? `, order ${order}` : ""}`))),
+        make("optgroup", { label }, ...listed.map(({ name }) => make("option", { value: name }, name))),
       ),
     );
     choose(select, before) || choose(select, named(own.solver));
@@ -157,6 +157,10 @@ function check() {
 /** Keeps the form in the address, so that a link shares it. */
 function keep() {
   check();
+  for (const id of ["solver", "solver2"]) {
+    const about = solversOf(model()).find(({ name }) => name === by(id).value);
+    by(`${id}-about`).textContent = [...kind(about), `${counted(about.calls, "call")} a step`].join(", ");
+  }
   const { second, classes, ...rest } = read();
   const said = new URLSearchParams({ ...rest, classes: classes.join(" ") });
   if (second) said.set("second", `${second.solver} ${second.steps}`);
@@ -166,7 +170,6 @@ function keep() {
 
 function fromLink() {
   const said = new URLSearchParams(location.hash.slice(1));
-  if (![...said].length) return;
   const given = Object.fromEntries(["model", "solver", "steps", "seed", "count", "guidance"].map((name) => [name, said.get(name) ?? undefined]));
   const [solver, steps] = (said.get("second") ?? "").split(" ");
   const classes = said.has("classes") ? said.get("classes").split(" ").filter(Boolean).map(Number) : undefined;
@@ -186,7 +189,7 @@ export function sides() {
   const shown = pairs.map(({ label, seed: own }) => ({ label: labelled(about, label ?? about.classes), seed: String(own) }));
   return [{ solver, steps }, ...(second ? [second] : [])].map((method) => ({
     title: method.solver,
-    note: said(solversOf(about).find((one) => one.name === method.solver), method.steps),
+    note: [counted(method.steps, "step"), ...kind(solversOf(about).find(({ name }) => name === method.solver))].join(", "),
     body: { ...body, spec: method, preview: Math.ceil(method.steps / SHOWN) },
     samples: shown,
     shape: about.decoded,
@@ -194,6 +197,4 @@ export function sides() {
   }));
 }
 
-function said({ order, stochastic }, steps) {
-  return [`${steps} ${steps === 1 ? "step" : "steps"}`, ...(order ? [`order ${order}`] : []), stochastic ? "with noise" : "deterministic"].join(", ");
-}
+const kind = ({ order, stochastic }) => [...(order ? [`order ${order}`] : []), stochastic ? "with noise" : "deterministic"];
