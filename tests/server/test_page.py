@@ -109,23 +109,34 @@ def methods(page):
     ]
 
 
+FORMING = """() => {
+  window.formed = {};
+  const note = () => {
+    for (const tile of document.querySelectorAll("[data-state=forming]")) {
+      const { alt, src } = tile.querySelector("img");
+      const { position } = tile.querySelector("progress");
+      if (alt) (formed[alt] ??= []).push([src.length, position]);
+    }
+  };
+  const how = { subtree: true, childList: true, attributes: true };
+  new MutationObserver(note).observe(document.getElementById("stage"), how);
+}"""
+
+
 def test_samples_appear_as_they_form(seen, network):
-    page = opened(seen, steps=80, count=2)
-    page.get_by_role("button", name="Draw").click()
-    forming = page.locator("[data-state=forming] img[src]")
-    expect(forming).to_have_count(4)
-    expect(page.get_by_role("img", name="7, seed 6, as it forms")).to_be_visible()
-    assert 0 < page.get_by_role("progressbar", name="7, seed 6").evaluate("(e) => e.position") < 1
-    expect(page.get_by_role("status")).to_contain_text("4 samples in")
-    assert page.locator("figcaption").all_inner_texts() == [
-        "3 seed 5",
-        "7 seed 5",
-        "3 seed 6",
-        "7 seed 6",
-    ]
-    assert page.locator(".facts dd").first.inner_text() == "80"
-    pairs = [(5, 3), (5, 7), (6, 3), (6, 7)]
-    assert methods(page) == [("ddim", 80, seed, label, 1.0) for seed, label in pairs]
+    page = opened(seen, steps=20, count=2)
+    page.evaluate(FORMING)
+    drawn(page, "4 samples in")
+    pairs = [(3, 5), (7, 5), (3, 6), (7, 6)]
+    formed = page.evaluate("() => window.formed")
+    assert set(formed) == {f"{label}, seed {seed}, as it forms" for label, seed in pairs}
+    for looks in formed.values():
+        positions = [position for _, position in looks]
+        assert positions == sorted(positions) and len({*positions}) > 3
+        assert len({size for size, _ in looks}) > 3  # other pictures
+    assert page.locator("figcaption").all_inner_texts() == [f"{a} seed {b}" for a, b in pairs]
+    assert page.locator(".facts dd").first.inner_text() == "20"
+    assert methods(page) == [("ddim", 20, seed, label, 1.0) for label, seed in pairs]
     assert pixels(page) == replayed(network, page)
 
 
@@ -396,6 +407,21 @@ def test_a_server_that_is_gone_is_a_sentence(seen):
     expect(page.get_by_role("alert")).to_contain_text("The server does not answer.")
 
 
+def test_a_server_that_starts_is_waited_for(seen):
+    """The page comes up by itself when the models are there."""
+    answers = [{"status": 503, "headers": {"retry-after": "1"}, "json": SOON}]
+    seen.page.route(
+        "**/v1/models",
+        lambda route: route.fulfill(**answers.pop()) if answers else route.continue_(),
+    )
+    seen.allowed.append("503")
+    seen.page.goto(seen.url)
+    expect(seen.page.get_by_role("alert")).to_have_text("The models are loaded.")
+    assert not seen.page.locator("#draw").is_visible()
+    seen.page.locator("#classes button").first.wait_for()
+    expect(seen.page.get_by_role("alert")).to_be_empty()
+
+
 def test_a_stream_that_breaks_off_is_a_sentence(seen):
     page = opened(seen)
     short = {"content_type": "text/event-stream", "body": "event: queued\ndata: {}\n\n"}
@@ -418,8 +444,15 @@ def test_the_key_is_asked_for_once(chromium, network):
         page.get_by_label("Key", exact=True).fill(KEY)
         page.keyboard.press("Enter")
         page.locator("#classes button").first.wait_for()
+        page.evaluate("() => sessionStorage.clear()")
+        page.get_by_label("Compare with a second solver").check()
         page.get_by_label("Steps", exact=True).fill("2")
-        drawn(page)
+        page.get_by_role(
+            "button", name="Draw"
+        ).click()  # two requests want the key, which is asked for once
+        page.get_by_label("Key", exact=True).fill(KEY)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("status")).to_contain_text("samples in")
         seen.allowed.clear()
         seen.complaints.clear()
         page.reload()
@@ -428,6 +461,7 @@ def test_the_key_is_asked_for_once(chromium, network):
         assert KEY not in page.content() and KEY not in page.url
 
 
+SOON = {"error": {"message": "the models are loaded"}}
 HOSTILE = "<img src=x onerror=window.hit=1>"
 
 

@@ -67,7 +67,7 @@ class Tile {
       "figure",
       { class: "tile", "data-state": "waiting" },
       make("div", { class: "pixels" }, this.image, this.progress),
-      make("figcaption", {}, ...(label ? [make("b", {}, label), " "] : []), `seed ${seed}`),
+      make("figcaption", {}, ...(label ? [make("b", {}, label), " "] : []), make("span", { class: "word" }, "seed "), seed),
     );
   }
 
