@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,7 +73,8 @@ def serve(
         if ready_file is not None:
             announce(ready_file, about)
         said = f"serving {', '.join(about['models'])} at {about['address']} (pid {about['pid']})"
-        print(json.dumps(about) if as_json else said, flush=True)
+        with suppress(OSError):  # of a disk that is full, or a pipe that nobody reads
+            print(json.dumps(about) if as_json else said, flush=True)
 
     try:
         code = run(service_of(settings), settings, tell)

@@ -148,7 +148,14 @@ async def _drained(front: Front, seconds: float, signals: Signals) -> bool:
 
 
 def announce(path: Path, about: dict[str, Any]) -> None:
-    """Writes where the server is reached into a file, which appears whole."""
+    """Writes where the server is reached into a file, which appears whole. Raises Unable."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(about))
-    part.replace(path)
+    try:
+        part.write_text(json.dumps(about))
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        raise Unable(
+            f"{path} cannot be written ({error.strerror}); name another by --ready-file"
+        ) from None

@@ -168,7 +168,8 @@ def said(code: int) -> str:
 def _listening() -> Iterator[tuple[socket.socket, str]]:
     """A socket that listens in a folder of its own, where nobody else may enter, and its path; both are gone
     afterwards."""
-    folder = _folder((tempfile.gettempdir(), "/tmp"))
+    # Not tempfile.gettempdir(), which writes a file to see whether it can: a disk may be full.
+    folder = _folder((os.environ.get("TMPDIR") or "/tmp", "/tmp"))
     try:
         path = os.path.join(folder, "s")
         with socket.socket(socket.AF_UNIX) as listener:

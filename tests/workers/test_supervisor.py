@@ -5,7 +5,6 @@ import os
 import stat
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -228,12 +227,12 @@ def test_the_end_drains_and_then_cancels():
 
 
 def test_the_socket_is_for_the_worker_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with process._listening() as (_, path):
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
         assert stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) == 0o700
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 40)))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / ("long" * 40)))
     with process._listening() as (_, path):  # in a place with a shorter name
         assert len(path) < 108
     with pytest.raises(ServiceError, match="TMPDIR"):
