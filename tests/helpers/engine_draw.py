@@ -24,10 +24,12 @@ class Draw:
     steps      at most
     decoder    of the engine
     executor   that makes a request alone
+    kinds      of KINDS that may come
     """
 
-    def __init__(self, rng, networks, steps, decoder=None, executor="eager"):
+    def __init__(self, rng, networks, steps, decoder=None, executor="eager", kinds=None):
         self.rng, self.networks, self.steps = rng, networks, steps
+        self.kinds = KINDS if kinds is None else {name: KINDS[name] for name in kinds}
         self._sampler = lru_cache(64)(
             lambda of, solver, steps: Sampler(
                 networks[of],
@@ -52,9 +54,9 @@ class Draw:
             "priority": rng.randrange(3),
             "key": rng.choice("abc"),
         }
-        for kind in KINDS:
+        for kind in self.kinds.values():
             if rng.random() < 0.2:
-                more = about | KINDS[kind](self, about)
+                more = about | kind(self, about)
                 about = more if self.objection(more) is None else about
         if about.get("noise") is tensor:
             about["noise"] = self._normals(about)

@@ -16,7 +16,7 @@ class Load:
     steps  of each: a step of a slow class takes a fiftieth of a second
     """
 
-    def __init__(self, server, count=6, steps=60, label=SLOW, retries=0):
+    def __init__(self, server, count=4, steps=40, label=SLOW, retries=0):
         self.count, self.steps, self.label, self.made = count, steps, label, {}
         self._client = server.client(retries=retries)
         self._threads = [threading.Thread(target=self._ask, args=(seed,)) for seed in range(count)]
@@ -28,7 +28,7 @@ class Load:
             return found["requests_waiting"] + found["requests_running"] >= count or self.made
 
         until(taken, 60, server.said)
-        assert not self.made, self.made
+        assert not self._errors(), self.made
 
     def _ask(self, seed):
         about = {"model": "faulty", "seed": seed, "condition": self.label}
@@ -43,12 +43,15 @@ class Load:
         for thread in self._threads:
             thread.join()
         self._client.close()
-        errors = {seed: made for seed, made in self.made.items() if isinstance(made, Exception)}
+        errors = self._errors()
         samples = {seed: made for seed, made in self.made.items() if seed not in errors}
         own = alone(list(range(self.count)), self.steps, self.label)
         wrong = [seed for seed, made in samples.items() if not np.array_equal(made, own[seed])]
         assert not wrong, f"the samples of seeds {wrong} have other bits"
         return samples, errors
+
+    def _errors(self):
+        return {seed: made for seed, made in self.made.items() if isinstance(made, Exception)}
 
     def check_all_made(self, seconds=120.0):
         """Nothing that was accepted is lost."""

@@ -38,7 +38,7 @@ def harmful(x, label, y):
     if HOARDS in labels:
         held = []
         while True:
-            held.append(torch.ones(1 << 24))
+            held.append(torch.empty(1 << 26))  # of the process's room, not of the machine's memory
     if SLOW in labels:
         time.sleep(PAUSE)
     out = elementwise(x, label, y)

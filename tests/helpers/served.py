@@ -26,39 +26,36 @@ class Served:
 
     process  of the parent; folder: of its sockets and temporary files; mark: of its processes
     flags    of the command
+    full     whether nothing can be written: no file grows, and what it says goes to a full device
     """
 
-    def __init__(self, folder, flags, environment=None, options=None):
+    def __init__(self, folder, flags, environment=None, full=False):
         self.folder, self.mark = Path(folder), secrets.token_hex(8)
         self.run, self.temporary = self.folder / "run", self.folder / "temporary"
         for made in (self.run, self.temporary):
             made.mkdir(parents=True, exist_ok=True)
         self.ready_file, self.log = self.folder / "ready.json", self.folder / "log"
-        paths = [
-            ROOT,
-            ROOT / "tests" / "helpers",
-            *filter(None, os.environ.get("PYTHONPATH", "").split(":")),
-        ]
+        more = dict(environment or {})
+        given = (more.pop("PYTHONPATH", ""), os.environ.get("PYTHONPATH", ""))
+        paths = [*filter(None, given), str(ROOT), str(ROOT / "tests" / "helpers")]
         self.environment = os.environ | {
-            MARK: self.mark, "PYTHONPATH": ":".join(map(str, paths)), "TMPDIR": str(self.temporary),
-            "XDG_RUNTIME_DIR": str(self.run), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
-        } | (environment or {})  # fmt: skip
-        self.flags, self.options = flags, options or {}
+            MARK: self.mark, "PYTHONPATH": ":".join(paths), "TMPDIR": str(self.temporary),
+            "XDG_RUNTIME_DIR": str(self.run), "DIFFUSION_ENGINE_CACHE": str(self.folder / "cache"),
+            "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
+        } | more  # fmt: skip
+        self.flags, self.full = list(map(str, flags)), full
         self.process = None
 
     def start(self):
-        words = [
-            sys.executable,
-            "-m",
-            "diffusion_engine.cli",
-            "serve",
-            "--ready-file",
-            self.ready_file,
-        ]
-        with self.log.open("ab") as log:
+        words = [sys.executable, "-m", "diffusion_engine.cli", "serve", *self.flags]
+        if self.full:
+            words = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *words]
+        elif "--ready-file" not in words:
+            words += ["--ready-file", str(self.ready_file)]
+        with open("/dev/full" if self.full else self.log, "ab") as said:
             self.process = subprocess.Popen(
-                [*map(str, words), *map(str, self.flags)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env=self.environment, start_new_session=True, cwd=self.folder, **self.options,
+                words, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=self.environment,
+                start_new_session=True, cwd=self.folder,
             )  # fmt: skip
 
     @property
@@ -66,7 +63,7 @@ class Served:
         return self.process.pid
 
     def said(self):
-        return self.log.read_text(errors="replace")
+        return "nothing" if self.full else self.log.read_text(errors="replace")
 
     def wait_started(self, seconds=START):
         """Until it takes requests: how long that took."""
@@ -84,10 +81,9 @@ class Served:
     @property
     def place(self):
         """Where a client finds it."""
-        address = self.address
-        if address.startswith("http"):
-            return {"base_url": address}
-        return {"uds": address.removeprefix("unix:")}
+        if "--uds" in self.flags:
+            return {"uds": self.flags[self.flags.index("--uds") + 1]}
+        return {"base_url": self.address}
 
     def client(self, kind=Client, **how):
         return kind(**self.place, **how)
@@ -141,6 +137,9 @@ class Served:
                 os.kill(pid, number)
         return whole
 
+    def resume(self, pid):
+        os.kill(pid, signal.SIGCONT)
+
     def wait_ended(self, seconds=60.0):
         """Its exit status."""
         try:
@@ -179,7 +178,7 @@ class Served:
 @contextmanager
 def serving(folder, *flags, start=True, **how):
     """A server of `--port 0` with these flags, that takes requests."""
-    place = () if {"--uds", "--port"} & set(flags) else ("--port", "0")
+    place = () if {"--uds", "--port"} & set(map(str, flags)) else ("--port", "0")
     server = Served(folder, [*place, *flags], **how)
     try:
         if start:
