@@ -9,7 +9,7 @@ import time
 from starlette.requests import Request
 
 from ..workers.errors import GivenUp, NotReady, ServiceError
-from ..workers.messages import About, Asked
+from ..workers.messages import About, Asked, Made
 from ..workers.service import Service
 from .counts import Counts
 from .kept import Entry, Requests
@@ -84,7 +84,7 @@ class Front:
 
     def follow(self, entry: Entry) -> None:
         """Lets a request go on without a client."""
-        task = asyncio.get_running_loop().create_task(entry.follow())
+        task = asyncio.get_running_loop().create_task(self._followed(entry))
         self._following.add(task)
 
         def over(task: asyncio.Task[None]) -> None:
@@ -92,6 +92,21 @@ class Front:
             self.requests.end(entry)
 
         task.add_done_callback(over)
+
+    async def _followed(self, entry: Entry) -> None:
+        """To its end, for whoever asks later."""
+        try:
+            async for told in entry.running.events():
+                entry.saw(told)
+            entry.made = await self.made(entry)
+        except ServiceError as error:
+            entry.error = self.refused(error)
+
+    async def made(self, entry: Entry) -> Made:
+        """The samples of a request, when they are done. Raises ServiceError."""
+        made = await entry.running.result()
+        self.counts.took(made)
+        return made
 
 
 def front_of(request: Request) -> Front:

@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..workers.errors import ServiceError
 from ..workers.messages import About, Asked, Made, Told
 from ..workers.service import Running
-from .refused import Refused, of_service
+from .refused import Refused
 from .settings import Settings
 
 ENDED = 1024  # requests whose end is known
@@ -58,15 +57,6 @@ class Entry:
             "done_rows": self.done_rows,
         }  # fmt: skip
         return made if self.error is None else made | self.error.content()
-
-    async def follow(self) -> None:
-        """To its end, for whoever asks later."""
-        try:
-            async for told in self.running.events():
-                self.saw(told)
-            self.made = await self.running.result()
-        except ServiceError as error:
-            self.error = of_service(error)
 
 
 class Requests:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -16,6 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as TYPE
 
 from ..version import __version__
+from .counts import EDGES
 from .front import Front
 
 __all__ = ["TYPE", "exposition"]
@@ -35,14 +36,6 @@ GAUGES = {
     "occupied": ("seats_occupied", "of them, those that are taken"),
     "lanes": ("batches", "batches that are open"),
     "bytes": ("engine_memory_bytes", "of weights that are copies, and of batches"),
-}
-HISTOGRAMS = {
-    "queued_s": ("queue_time_seconds", "from submission to the first seat"),
-    "row_s": ("step_time_seconds", "of one step of a batch"),
-    "total_s": (
-        "e2e_request_latency_seconds",
-        "from submission to the end, of requests that are done",
-    ),
 }
 
 
@@ -98,15 +91,29 @@ class Collector:
             if engine:
                 ratio.add_metric([worker], engine["occupied"] / max(1, engine["seats"]))
         yield ratio
-        for key, (name, what) in HISTOGRAMS.items():
-            spread = HistogramMetricFamily(PREFIX + name, what, labels=["worker"])
-            for worker, engine in named:
-                if key in engine:
-                    _add(spread, worker, engine[key])
-            yield spread
+        rows = HistogramMetricFamily(
+            PREFIX + "step_time_seconds", "of one step of a batch", labels=["worker"]
+        )
+        for worker, engine in named:
+            if "row_s" in engine:
+                seen = engine["row_s"]
+                buckets = _cumulative(
+                    seen.get("edges", []), seen.get("counts", []), seen["count"], 4
+                )
+                rows.add_metric([worker], buckets, (seen["mean"] or 0.0) * seen["count"])
+        yield rows
 
     def _http(self) -> Iterator[Metric]:
         counts = self._front.counts
+        for name, spread, what in (
+            ("queue_time_seconds", counts.queued, "from submission to the first seat"),
+            ("e2e_request_latency_seconds", counts.seconds, "from submission to the end"),
+        ):
+            buckets = _cumulative(EDGES, spread.counts, sum(spread.counts), 1)
+            said = f"{what}, of requests that are done"
+            yield HistogramMetricFamily(
+                PREFIX + name, said, buckets=buckets, sum_value=spread.total
+            )
         yield GaugeMetricFamily(PREFIX + "http_requests_open", "that are answered now", counts.open)
         family = CounterMetricFamily(
             PREFIX + "http_requests", "that were answered", labels=["route", "method", "status"]
@@ -116,16 +123,16 @@ class Collector:
         yield family
 
 
-def _add(family: HistogramMetricFamily, worker: str, seen: Mapping[str, Any]) -> None:
-    """An engine's histogram, whose buckets are a fifth apart, in buckets an octave apart."""
-    edges, counts = seen.get("edges", []), seen.get("counts", [])
-    buckets, below = [], 0
-    for i, count in enumerate(counts[: len(edges)]):
+def _cumulative(
+    edges: Sequence[float], counts: Sequence[int], total: int, every: int
+) -> list[tuple[str, float]]:
+    """Prometheus's buckets, up to each `every`-th edge: an engine's edges are a fifth apart."""
+    found, below = [], 0
+    for i, (edge, count) in enumerate(zip(edges, counts, strict=False)):
         below += count
-        if i % 4 == 3:
-            buckets.append((f"{edges[i]:.4g}", below))
-    buckets.append(("+Inf", seen["count"]))
-    family.add_metric([worker], buckets, (seen["mean"] or 0.0) * seen["count"])
+        if i % every == every - 1:
+            found.append((f"{edge:.4g}", float(below)))
+    return [*found, ("+Inf", float(total))]
 
 
 def exposition(front: Front) -> bytes:

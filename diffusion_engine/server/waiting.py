@@ -47,7 +47,7 @@ async def _gone(receive: Receive) -> None:
 async def result(front: Front, entry: Entry, request: Request) -> Made:
     """The samples of a request, while its client waits. Raises Refused."""
     try:
-        return await until_gone(entry.running.result(), request.receive)
+        return await until_gone(front.made(entry), request.receive)
     except ServiceError as error:
         entry.error = front.refused(error)
         raise entry.error from None
@@ -100,13 +100,12 @@ class Stream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _messages(self) -> AsyncIterator[bytes]:
-        running = self._entry.running
         try:
-            async for told in running.events():
+            async for told in self._entry.running.events():
                 self._entry.saw(told)
                 for message in await self._tell(told):
                     yield _written(message)
-            for message in await self._finish(await running.result()):
+            for message in await self._finish(await self._front.made(self._entry)):
                 yield _written(message)
         except ServiceError as error:
             self._entry.error = self._front.refused(error)

@@ -1,7 +1,9 @@
 """What Prometheus reads."""
 
+import asyncio
 import re
 
+import pytest
 from fake_service import FakeService
 from prometheus_client.parser import text_string_to_metric_families
 from server_cases import KEY, WITH_KEY, error_of, with_client
@@ -50,6 +52,15 @@ def test_a_histogram_adds_up():
         }
         assert buckets == {"0.4": 1, "0.8": 3, "+Inf": 4}
         assert found[f"{name}_sum", (("worker", "0"),)] == 2.0
+        for body in ({}, {"stream": True}, {"wait": False}):
+            await client.post("/v1/samples", json=body)
+        await asyncio.sleep(0.05)
+        found = read((await client.get("/metrics")).text)
+        for name, low, total in (("queue_time", "0.01", 0.03), ("e2e_request_latency", "0.1", 0.3)):
+            name = f"diffusion_engine_{name}_seconds"
+            assert found[f"{name}_count", ()] == found[f"{name}_bucket", (("le", low),)] == 3
+            assert found[f"{name}_bucket", (("le", "0.005"),)] == 0
+            assert found[f"{name}_sum", ()] == pytest.approx(total)
 
     with_client(test)
 
