@@ -118,6 +118,10 @@ class Timed(H11Protocol):
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")
+        if self.cycle is not None and not self.cycle.response_complete:
+            # The app, which works at an answer still, has nobody to give it to.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self.transport.close()
         self._forsake()
 

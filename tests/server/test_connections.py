@@ -167,6 +167,17 @@ def test_a_head_that_is_too_large_is_said_to_be():
         assert said.startswith(b"HTTP/1.1 431") and b'"error"' in said
 
 
+def test_a_body_that_is_nonsense_is_answered_once(caplog):
+    """The app is about to answer, without a look at the body, and has nobody left to answer to."""
+    with on_socket() as address, connected(address) as connection:
+        head = post(b"").replace(b"content-length: 0", b"transfer-encoding: chunked")
+        connection.sendall(head.replace(b"/v1/samples", b"/nowhere") + b"nonsense\r\n")
+        said = rest(connection)
+        assert said.startswith(b"HTTP/1.1 400") and said.count(b"HTTP/1.1 ") == 1
+        alive(address)
+    assert "Traceback" not in caplog.text
+
+
 def test_a_body_without_end_is_not_read_to_its_end():
     with on_socket(max_body=1000) as address, connected(address) as connection:
         head = post(b"").replace(b"content-length: 0", b"transfer-encoding: chunked")
