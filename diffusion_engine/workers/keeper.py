@@ -165,18 +165,17 @@ class Keeper:
         process = self._process = Process(self._heard, self._beaten, self._ended)
         try:
             self.models = await process.start(self._begin(self.device), self._start_s)
-        except (Lost, OSError) as error:
+        except BaseException as error:
             await process.end()
-            raise ServiceError(f"a worker does not start: {error}") from error
-        except ServiceError:
-            await process.end()
+            if isinstance(error, (Lost, OSError)):
+                raise ServiceError(f"a worker does not start: {error}") from error
             raise
         self.took_s = loop.time() - began
         self.state, self.reason = "ready", ""
         return process
 
     async def _keep(self, process: Process) -> None:
-        loop = asyncio.get_running_loop()
+        loop, short = asyncio.get_running_loop(), 0
         while True:
             self._told(self)
             began = loop.time()
@@ -187,8 +186,9 @@ class Keeper:
             log.error("%s; it is replaced", said)
             await process.end()
             self._lost(self, end)
-            if idle and loop.time() - began < SOON:
-                await asyncio.sleep(BACKOFF)
+            short = short + 1 if idle and loop.time() - began < SOON else 0
+            if short > 1:
+                await asyncio.sleep(min(LONGEST, BACKOFF * 2**short))
             again = await self._again()
             if again is None:
                 return
@@ -200,7 +200,7 @@ class Keeper:
             try:
                 return await self._started()
             except ServiceError as error:
-                self.reason = str(error)
+                self.reason = "a worker does not start again"
                 log.error("the worker of %s: %s", self.device, error)
                 await asyncio.sleep(min(LONGEST, BACKOFF * 2**turn))
         self.state = "failed"
@@ -233,7 +233,8 @@ class Keeper:
 
     def _heard(self, message: Any) -> None:
         if isinstance(message, Broken):
-            self._go(End("broken", f"can do nothing more ({message.reason})"))
+            log.error("the worker of %s: %s", self.device, message.reason)
+            self._go(End("broken", "can do nothing more"))
         else:
             self._got(self, message)
 

@@ -96,13 +96,16 @@ class Supervisor:
 
     async def start(self) -> None:
         """Returns when requests are taken. Raises ServiceError where a model cannot be served, and why."""
+        first = self._keepers[:1] if self._measures else []  # the others go by what it measures
+        starting: list[asyncio.Task[None]] = []
         try:
-            if self._measures:  # the others go by what the first one has measured
-                for keeper in self._keepers:
-                    await keeper.start()
-            else:
-                await asyncio.gather(*(keeper.start() for keeper in self._keepers))
+            for keepers in (first, self._keepers[len(first) :]):
+                starting = [asyncio.create_task(keeper.start()) for keeper in keepers]
+                await asyncio.gather(*starting)
         except BaseException:
+            for task in starting:
+                task.cancel()
+            await asyncio.gather(*starting, return_exceptions=True)
             await self._end()
             raise
         self.models = {about.name: about for about in self._keepers[0].models}

@@ -71,7 +71,8 @@ def equal(made, request, module=small):
 
 
 def by_class(x, label, y):
-    """As `small`; but class 9 ends the process, 8 hangs, 7 raises, 6 is not finite, 5 takes a while."""
+    """As `small`; but class 9 ends the process, 8 hangs, 7 raises, 6 is not finite, 5 takes a while, and with
+    the null class, in guidance, the device is lost."""
     met = set(y.tolist())
     if 9 in met:
         os._exit(3)
@@ -81,7 +82,17 @@ def by_class(x, label, y):
         raise RuntimeError("/secret/place")
     if 5 in met:
         time.sleep(0.02)
+    if 10 in met:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
     return small(x, label, y).where(y.view(-1, 1, 1, 1) != 6, torch.nan)
+
+
+def greedy(x, label, y):
+    """As `small`; class 9 takes memory until there is no more."""
+    taken = []
+    while (y == 9).any():
+        taken.append(torch.empty(1 << 26))
+    return small(x, label, y)
 
 
 def tiny():
@@ -91,6 +102,16 @@ def tiny():
 def moody():
     """Its classes do what `by_class` says; class 4 and below are well."""
     return network(by_class)
+
+
+def hungry():
+    return network(greedy)
+
+
+def flagged():
+    """As `moody`, where a file is."""
+    Path(os.environ["WORKER_CASES_FLAG"]).read_text()
+    return moody()
 
 
 def absent():
