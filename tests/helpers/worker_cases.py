@@ -71,19 +71,19 @@ def equal(made, request, module=small):
 
 
 def by_class(x, label, y):
-    """As `small`; but class 9 ends the process, 8 hangs, 7 raises, 6 is not finite, 5 takes a while, and with
-    the null class, in guidance, the device is lost."""
+    """As `small`; but class 9 ends the process, 8 hangs, 7 raises, and guided loses the device, 6 is not
+    finite and 5 takes a while."""
     met = set(y.tolist())
     if 9 in met:
         os._exit(3)
     if 8 in met:
         time.sleep(1e6)
+    if {7, 10} <= met:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
     if 7 in met:
         raise RuntimeError("/secret/place")
     if 5 in met:
         time.sleep(0.02)
-    if 10 in met:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
     return small(x, label, y).where(y.view(-1, 1, 1, 1) != 6, torch.nan)
 
 

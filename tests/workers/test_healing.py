@@ -130,7 +130,7 @@ def test_an_error_that_stays_with_the_device_ends_the_worker(served):
     async def do(service):
         before = service.snapshot()["restarts"].get("broken", 0)
         with pytest.raises(WorkerLost):
-            await made(service, asked(0, condition=[0], guidance=2.0))
+            await made(service, asked(0, condition=[7], guidance=2.0))
         assert service.snapshot()["restarts"]["broken"] == before + 2
 
     served(do)
