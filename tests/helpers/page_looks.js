@@ -10,7 +10,7 @@
   texts() {
     const found = [];
     const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-    for (let node; (node = walker.nextNode()); ) {
+    for (let node; (node = walker.nextNode());) {
       const element = node.parentElement;
       const seen = element.checkVisibility({ opacityProperty: true, visibilityProperty: true });
       if (!node.data.trim() || !seen || element.closest("option, noscript")) continue;
@@ -30,7 +30,11 @@
   edges() {
     return [...document.querySelectorAll("input:not([type=file]), select")]
       .filter((e) => e.checkVisibility())
-      .map((e) => ({ text: e.id, colour: getComputedStyle(e).borderTopColor, behind: this.behind(e.parentElement) }));
+      .map((e) => ({
+        text: e.id,
+        colour: getComputedStyle(e).borderTopColor,
+        behind: this.behind(e.parentElement),
+      }));
   },
 
   // What is missing or wrong in the tree.
@@ -39,7 +43,8 @@
     const all = (selector) => [...document.querySelectorAll(selector)];
     const short = (e) => e.outerHTML.slice(0, 80);
     const ids = all("[id]").map((e) => e.id);
-    for (const id of new Set(ids)) if (ids.filter((one) => one === id).length > 1) faults.push(`two are #${id}`);
+    for (const id of new Set(ids))
+      if (ids.filter((one) => one === id).length > 1) faults.push(`two are #${id}`);
     for (const name of ["aria-labelledby", "aria-describedby", "aria-controls", "for"])
       for (const e of all(`[${name}]`))
         for (const id of e.getAttribute(name).split(" "))
@@ -54,9 +59,13 @@
       document.getElementById(e.getAttribute("aria-labelledby"))?.textContent;
     const wanted = "button, input, select, a, progress, meter, dialog, section, form, [role]";
     for (const e of all(wanted))
-      if (e.checkVisibility() && !named(e) && !["status", "alert"].includes(e.role)) faults.push(`no name: ${short(e)}`);
-    const levels = all("h1, h2, h3").filter((e) => e.checkVisibility()).map((e) => Number(e.tagName[1]));
-    if (levels[0] !== 1 || levels.some((level, i) => level > (levels[i - 1] ?? 0) + 1)) faults.push(`headings ${levels}`);
+      if (e.checkVisibility() && !named(e) && !["status", "alert"].includes(e.role))
+        faults.push(`no name: ${short(e)}`);
+    const levels = all("h1, h2, h3")
+      .filter((e) => e.checkVisibility())
+      .map((e) => Number(e.tagName[1]));
+    if (levels[0] !== 1 || levels.some((level, i) => level > (levels[i - 1] ?? 0) + 1))
+      faults.push(`headings ${levels}`);
     if (!document.documentElement.lang || !document.title) faults.push("no language or title");
     if (all("main").length !== 1) faults.push("no main");
     for (const e of all("button, .button, select, input:not([type=file], [type=checkbox])")) {
@@ -74,6 +83,9 @@
       const { left, right } = e.getBoundingClientRect();
       return e.checkVisibility() && (left < 0 || right > innerWidth);
     });
-    return [...found.map((e) => e.outerHTML), ...(scrollWidth > clientWidth ? [`${scrollWidth - clientWidth} pixels`] : [])];
+    return [
+      ...found.map((e) => e.outerHTML),
+      ...(scrollWidth > clientWidth ? [`${scrollWidth - clientWidth} pixels`] : []),
+    ];
   },
-})
+});

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SCRIPT = Path(__file__).with_suffix(".js").read_text().partition("\n")[2]
+SCRIPT = Path(__file__).with_suffix(".js").read_text().partition("\n")[2].rstrip().removesuffix(";")
 
 
 def asked(page, what):
     """texts, edges, faults or outside of page_looks.js."""
-    return page.evaluate(f"() => {SCRIPT.rstrip()}.{what}()")
+    return page.evaluate(f"() => {SCRIPT}.{what}()")
 
 
 def parsed(colour):

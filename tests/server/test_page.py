@@ -269,6 +269,10 @@ BAD = [
     (png(GRAY, "{"), "not a recipe"),
     (png(GRAY, "null"), "not a recipe"),
     (png(GRAY, RECIPE | {"seeds": []}), "not a recipe"),
+    (png(GRAY, RECIPE | {"condition": 3}), "not a recipe"),
+    (png(GRAY, RECIPE | {"network": None}), "not a recipe"),
+    (png(GRAY, RECIPE | {"seeds": [1] * 1025}), "more than fit on this page"),
+    (png(GRAY, RECIPE | {"compose": [[1, 2]]}), "composes several classes"),
     (png(GRAY, RECIPE | {"format": "diffusion-engine-recipe/9"}), "another version"),
     (png(GRAY, RECIPE | {"needs": ["x", "mask"]}), "more than a picture holds: x, mask"),
     (png(GRAY, RECIPE | {"network": "faces"}), "of the model “faces”, which is not served here"),
@@ -356,7 +360,7 @@ def test_a_link_holds_the_settings(seen):
         seen, solver="euler", steps=7, second="heun 4", classes="2", seed=11, count=3, guidance=1.5
     )
     page.get_by_label("Guidance").fill("2.5")
-    link = page.url
+    link = page.evaluate("() => location.href")
     page.goto("about:blank")
     page.goto(link)
     page.locator("#classes button").first.wait_for()

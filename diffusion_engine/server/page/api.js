@@ -55,7 +55,9 @@ async function refused(answer) {
   const message = said?.error?.message;
   const wait = Number.parseFloat(answer.headers.get("retry-after") ?? "");
   return new Refusal(
-    typeof message === "string" ? sentence(message) : `The server answers ${answer.status} and does not say why.`,
+    typeof message === "string"
+      ? sentence(message)
+      : `The server answers ${answer.status} and does not say why.`,
     answer.status,
     Number.isFinite(wait) ? wait : null,
   );
@@ -71,7 +73,8 @@ export async function models() {
   return (await (await ask("v1/models")).json()).data;
 }
 
-/** Yields {kind, ...} of what becomes of a request for samples, to the end: the last is done. */
+/** Yields {kind, ...} of what becomes of a request for samples, to the end: the last is done.
+ *  signal  gives it up: the server does so where its client hangs up */
 export async function* draw(body, signal) {
   const answer = await ask("v1/samples", {
     method: "POST",
@@ -88,14 +91,11 @@ export async function* draw(body, signal) {
     }
   } catch (error) {
     if (signal?.aborted) throw new DOMException("cancelled", "AbortError");
-    throw error instanceof Refusal ? error : new Refusal("The server's answer broke off before the samples were done.");
+    throw error instanceof Refusal
+      ? error
+      : new Refusal("The server's answer broke off before the samples were done.");
   }
   throw new Refusal("The server's answer ended before the samples were done.");
-}
-
-/** Gives a request up, so that its seats are free at the next row. */
-export function giveUp(id) {
-  ask(`v1/requests/${encodeURIComponent(id)}`, { method: "DELETE", quiet: true }).catch(() => {});
 }
 
 /** The service's numbers by name, those of one name summed over labels: Prometheus' text format. */

@@ -24,7 +24,14 @@ export function roving(group) {
   group.addEventListener("keydown", (event) => {
     const all = buttons();
     const at = all.indexOf(document.activeElement);
-    const to = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: all.length - 1 };
+    const to = {
+      ArrowRight: at + 1,
+      ArrowDown: at + 1,
+      ArrowLeft: at - 1,
+      ArrowUp: at - 1,
+      Home: 0,
+      End: all.length - 1,
+    };
     if (at < 0 || !(event.key in to)) return;
     event.preventDefault();
     all[(to[event.key] + all.length) % all.length].focus();

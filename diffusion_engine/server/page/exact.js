@@ -12,5 +12,10 @@ export function parse(text) {
 
 /** As JSON.stringify, of values in which BigInts stand too. */
 export function stringify(value) {
-  return JSON.stringify(value, (_, part) => (typeof part === "bigint" ? JSON.rawJSON(String(part)) : part));
+  return JSON.stringify(value, (_, part) => (typeof part === "bigint" ? whole(part) : part));
+}
+
+function whole(number) {
+  const plain = Number(number);
+  return Number.isSafeInteger(plain) ? plain : JSON.rawJSON(String(number));
 }

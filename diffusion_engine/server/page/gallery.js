@@ -62,21 +62,47 @@ function refresh() {
 
 function thumbnail(picture) {
   urls.set(picture.id, URL.createObjectURL(picture.blob));
-  const image = make("img", { src: urls.get(picture.id), alt: described(picture), width: picture.shape[2], height: picture.shape[1], class: picture.shape[2] < 256 ? "small" : "" });
-  return make("button", { type: "button", id: `picture-${picture.id}`, tabindex: -1, onclick: () => look(picture) }, image);
+  const image = make("img", {
+    src: urls.get(picture.id),
+    alt: described(picture),
+    width: picture.shape[2],
+    height: picture.shape[1],
+    class: picture.shape[2] < 256 ? "small" : "",
+  });
+  return make(
+    "button",
+    { type: "button", id: `picture-${picture.id}`, tabindex: -1, onclick: () => look(picture) },
+    image,
+  );
 }
 
-const described = ({ label, seed, solver, steps }) => `${label ? `${label}, ` : ""}seed ${seed}, ${solver}, ${counted(steps, "step")}`;
+const described = ({ label, seed, solver, steps }) =>
+  `${label ? `${label}, ` : ""}seed ${seed}, ${solver}, ${counted(steps, "step")}`;
 
 function look(picture) {
   shown = picture;
   const { label, model, solver, steps, guidance, seed, nfe, seconds, shape } = picture;
   by("picture-title").textContent = label ? `${label}, seed ${seed}` : `Seed ${seed}`;
   const image = by("picture-image");
-  Object.assign(image, { src: urls.get(picture.id), alt: described(picture), width: shape[2], height: shape[1], className: shape[2] < 256 ? "small" : "" });
-  const facts = { Model: model, Solver: solver, Steps: steps, Guidance: guidance, Calls: nfe, Time: duration(seconds) };
+  Object.assign(image, {
+    src: urls.get(picture.id),
+    alt: described(picture),
+    width: shape[2],
+    height: shape[1],
+    className: shape[2] < 256 ? "small" : "",
+  });
+  const facts = {
+    Model: model,
+    Solver: solver,
+    Steps: steps,
+    Guidance: guidance,
+    Calls: nfe,
+    Time: duration(seconds),
+  };
   by("picture-facts").replaceChildren(
-    ...Object.entries(facts).map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(value)))),
+    ...Object.entries(facts).map(([name, value]) =>
+      make("div", {}, make("dt", {}, name), make("dd", {}, String(value))),
+    ),
   );
   Object.assign(by("picture-save"), { href: urls.get(picture.id), download: named(picture) });
   by("picture").showModal();

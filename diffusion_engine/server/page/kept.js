@@ -1,4 +1,5 @@
-// Pictures of this browser, in IndexedDB. Where it has none (a private window, say) they last as long as the page.
+// Pictures of this browser, in IndexedDB. Where it has none (in a private window, say) they last as long as the
+// page.
 
 const NAME = "pictures";
 

@@ -30,7 +30,12 @@ async function look() {
 }
 
 function show(found) {
-  const [waiting, running, taken, seats] = ["requests_waiting", "requests_running", "seats_occupied", "seats"].map((name) => found.get(PREFIX + name));
+  const [waiting, running, taken, seats] = [
+    "requests_waiting",
+    "requests_running",
+    "seats_occupied",
+    "seats",
+  ].map((name) => found.get(PREFIX + name));
   by("waiting").textContent = waiting ?? "–";
   by("running").textContent = running ?? "–";
   by("seats").textContent = seats === undefined ? "–" : `${taken ?? 0} of ${seats}`;

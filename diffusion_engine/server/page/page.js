@@ -18,7 +18,6 @@ function say(text) {
 }
 
 function complain(error) {
-  if (!(error instanceof Error)) throw error;
   by("status").textContent = "";
   by("problem").textContent = error.message;
 }
@@ -60,10 +59,8 @@ async function drawAll(asked, also = []) {
 
 /** One request, from its first event to its end. Returns the pictures that it made. */
 async function follow(side, { body, samples, shape }, signal) {
-  let id = null;
   try {
     for await (const event of api.draw(body, signal)) {
-      id = event.id ?? id;
       if (event.kind === "row") side.row(event);
       else if (event.kind === "preview") side.preview(event);
       else if (event.kind === "restarted") side.restart();
@@ -76,7 +73,6 @@ async function follow(side, { body, samples, shape }, signal) {
     }
   } catch (error) {
     side.stop();
-    if (signal.aborted && id) api.giveUp(id);
     throw error;
   }
 }
@@ -84,18 +80,18 @@ async function follow(side, { body, samples, shape }, signal) {
 function keep(blobs, { nfe, seconds }, { model, spec, guidance }, samples, shape) {
   const solver = spec.solver.name ?? spec.solver;
   const steps = spec.steps ?? spec.times.length - 1;
-  gallery.add(
-    blobs.map((one, i) => ({
-      blob: one, model, solver, steps, guidance: Number([guidance ?? 1].flat()[i] ?? guidance), ...samples[i], nfe, seconds, shape,
-    })),
-  );
+  const scale = (i) => Number(Array.isArray(guidance) ? guidance[i] : (guidance ?? 1));
+  const about = { model, solver, steps, nfe, seconds, shape };
+  gallery.add(blobs.map((one, i) => ({ blob: one, ...about, ...samples[i], guidance: scale(i) })));
 }
 
-const blob = (base64) => new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], { type: "image/png" });
+const blob = (base64) =>
+  new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], { type: "image/png" });
 
-/** On a narrow screen the samples are below the form. */
+/** On a narrow screen the samples are below the form, and above who looks at the gallery. */
 function reveal() {
-  if (by("stage").getBoundingClientRect().top > innerHeight - 120) by("stage").scrollIntoView({ block: "start" });
+  const { top } = by("stage").getBoundingClientRect();
+  if (top < 0 || top > innerHeight - 120) by("stage").scrollIntoView({ block: "start" });
 }
 
 /** Makes the samples of a picture again, beside the picture, and says whether they are the same. */
@@ -103,9 +99,13 @@ async function again(file) {
   try {
     const { recipe, picture } = await recipes.opened(file);
     const about = settings.served(recipe.network);
-    if (!about) throw new Error(`This picture is of the model “${recipe.network}”, which is not served here.`);
+    if (!about)
+      throw new Error(`This picture is of the model “${recipe.network}”, which is not served here.`);
     settings.write({ ...recipes.settings(recipe), second: null });
-    const samples = recipe.seeds.map((seed, i) => ({ label: settings.labelled(about, recipe.condition?.[i] ?? about.classes), seed: String(seed) }));
+    const samples = recipe.seeds.map((seed, i) => ({
+      label: settings.labelled(about, recipe.condition?.[i] ?? about.classes),
+      seed: String(seed),
+    }));
     const body = { ...recipes.request(recipe), preview: Math.ceil(recipe.points.length / 20) };
     const asked = { title: recipe.solver.name, note: "made again", body, samples, shape: about.decoded };
     const [end] = (await drawAll([asked], [original(file, picture, recipe)])) ?? [];
@@ -116,25 +116,40 @@ async function again(file) {
 }
 
 async function judge({ side, made }, picture) {
-  const decoded = await Promise.all(made.map(async (one) => pixels(chunks(new Uint8Array(await one.arrayBuffer())))));
+  const decoded = await Promise.all(
+    made.map(async (one) => pixels(chunks(new Uint8Array(await one.arrayBuffer())))),
+  );
   const found = recipes.difference(picture, decoded);
   side.say(recipes.verdict(found), found && !found.values);
 }
 
 function original(file, picture, recipe) {
   const url = URL.createObjectURL(file);
-  const image = make("img", { src: url, alt: "the picture as it was opened", class: `${(picture?.width ?? 512) < 512 ? "small" : ""} ${recipe.seeds.length > 1 ? "sheet" : ""}`, onload: () => URL.revokeObjectURL(url) });
+  const looks = `${picture?.width < 512 ? "small" : ""} ${recipe.seeds.length > 1 ? "sheet" : ""}`;
+  const onload = () => URL.revokeObjectURL(url);
+  const image = make("img", { src: url, alt: "the picture as it was opened", class: looks, onload });
   return make(
     "article",
     { class: "side", "aria-label": "The picture" },
-    make("header", {}, make("div", {}, make("h2", {}, "The picture"), make("p", { class: "quiet" }, file.name ?? "from the gallery"))),
+    make(
+      "header",
+      {},
+      make(
+        "div",
+        {},
+        make("h2", {}, "The picture"),
+        make("p", { class: "quiet" }, file.name ?? "from the gallery"),
+      ),
+    ),
     make("p", { class: "verdict" }),
     make("div", { class: "original" }, image),
   );
 }
 
 function askForKey(wrong) {
-  by("key-said").textContent = wrong ? "That is not this server's key." : "It is kept until this tab is closed, and sent to this server alone.";
+  by("key-said").textContent = wrong
+    ? "That is not this server's key."
+    : "It is kept until this tab is closed, and sent to this server alone.";
   by("key-given").value = "";
   by("key").showModal();
   return new Promise((resolve) => {
@@ -160,9 +175,13 @@ function listen() {
     target.value = "";
   });
   let depth = 0; // of elements that a drag is over
-  const over = (by_how_many) => (by("drop").hidden = (depth = Math.max(0, depth + by_how_many)) === 0);
-  addEventListener("dragenter", () => over(1));
-  addEventListener("dragleave", () => over(-1));
+  const over = (change) => {
+    depth = Math.max(0, depth + change);
+    by("drop").hidden = depth === 0;
+  };
+  const files = (event) => event.dataTransfer.types.includes("Files");
+  addEventListener("dragenter", (event) => files(event) && over(1));
+  addEventListener("dragleave", (event) => files(event) && over(-1));
   addEventListener("dragover", (event) => event.preventDefault());
   addEventListener("drop", (event) => {
     event.preventDefault();
@@ -175,13 +194,18 @@ async function start() {
   api.keyFrom(askForKey);
   for (;;) {
     try {
-      const found = (await api.models()).filter(({ decoded }) => decoded.length === 3 && [1, 3].includes(decoded[0]));
+      const found = (await api.models()).filter(
+        ({ decoded }) => decoded.length === 3 && [1, 3].includes(decoded[0]),
+      );
       if (!found.length) throw new Error("None of the models that are served makes pictures.");
       settings.offer(found, outline);
       break;
     } catch (error) {
       complain(error);
-      if (!error.wait) return;
+      if (!error.wait) {
+        by("problem").textContent += " Load the page again to try again.";
+        return;
+      }
       await new Promise((resolve) => setTimeout(resolve, 1000 * error.wait));
     }
   }

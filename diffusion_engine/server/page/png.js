@@ -12,10 +12,13 @@ export function chunks(bytes) {
   if (!SIGNATURE.every((byte, i) => bytes[i] === byte)) throw new Error("This file is no PNG.");
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const found = [];
-  for (let at = 8; at + 12 <= bytes.length; ) {
+  for (let at = 8; at + 12 <= bytes.length;) {
     const length = view.getUint32(at);
     if (at + 12 + length > bytes.length) break;
-    found.push({ type: latin1.decode(bytes.subarray(at + 4, at + 8)), data: bytes.subarray(at + 8, at + 8 + length) });
+    found.push({
+      type: latin1.decode(bytes.subarray(at + 4, at + 8)),
+      data: bytes.subarray(at + 8, at + 8 + length),
+    });
     if (found.at(-1).type === "IEND") return found;
     at += 12 + length;
   }
@@ -54,7 +57,9 @@ export async function pixels(found) {
   const [depth, colour, , , interlaced] = header.subarray(8);
   const channels = CHANNELS[colour];
   if (depth !== 8 || !channels || interlaced || width * height * channels > MOST) return null;
-  const data = await unpacked(joined(found.filter((chunk) => chunk.type === "IDAT").map((chunk) => chunk.data)));
+  const data = await unpacked(
+    joined(found.filter((chunk) => chunk.type === "IDAT").map((chunk) => chunk.data)),
+  );
   if (data.length !== height * (width * channels + 1)) return null;
   return { width, height, channels, data: unfiltered(data, width * channels, height, channels) };
 }

@@ -6,6 +6,7 @@ import { chunks, pixels, text } from "./png.js";
 const KEYWORD = "diffusion_engine";
 const FORMATS = ["diffusion-engine-recipe/1", "diffusion-engine-recipe/2"];
 const LARGEST = 64 << 20; // bytes of a file
+const MOST = 1024; // samples that are shown
 const MARGIN = 2; // pixels between the samples of a sheet, as the command line lays them out
 
 /** {recipe, picture} of a PNG; picture is null where its pixels are of another kind. Throws a sentence. */
@@ -13,7 +14,8 @@ export async function opened(blob) {
   if (blob.size > LARGEST) throw new Error("This file is too large for a picture of samples.");
   const found = chunks(new Uint8Array(await blob.arrayBuffer()));
   const said = await text(found, KEYWORD);
-  if (said === null) throw new Error("This PNG carries no recipe: it was not made here, or another program saved it anew.");
+  if (said === null)
+    throw new Error("This PNG carries no recipe: it was not made here, or another program saved it anew.");
   return { recipe: checked(said), picture: await pixels(found) };
 }
 
@@ -25,12 +27,17 @@ function checked(said) {
   } catch {
     // said below
   }
-  const lists = [recipe?.points, recipe?.seeds, recipe?.guidance];
-  if (!lists.every(Array.isArray) || !recipe.seeds.length || typeof recipe.solver?.name !== "string")
+  const lists = [recipe?.points, recipe?.seeds, recipe?.guidance, recipe?.condition ?? []];
+  const names = [recipe?.network, recipe?.solver?.name];
+  if (!lists.every(Array.isArray) || !names.every((name) => typeof name === "string") || !recipe.seeds.length)
     throw new Error("What this PNG carries is not a recipe of this engine.");
-  if (!FORMATS.includes(recipe.format)) throw new Error("The recipe in this PNG is of another version of the engine.");
-  if (recipe.needs?.length)
-    throw new Error(`This picture was made with more than a picture holds: ${recipe.needs.map(String).join(", ")}.`);
+  if (recipe.seeds.length > MOST)
+    throw new Error(`This picture holds ${recipe.seeds.length} samples, more than fit on this page.`);
+  if (!FORMATS.includes(recipe.format))
+    throw new Error("The recipe in this PNG is of another version of the engine.");
+  const needs = [recipe.needs ?? []].flat();
+  if (needs.length)
+    throw new Error(`This picture was made with more than a picture holds: ${needs.join(", ")}.`);
   if (recipe.compose) throw new Error("This picture composes several classes, which this page does not do.");
   return recipe;
 }
@@ -61,8 +68,8 @@ export function settings(recipe) {
   };
 }
 
-/** How pictures of samples, in order, differ from a picture or a sheet of them: {values, of, most}, most in levels of
- *  255; null where they cannot be compared. */
+/** How pictures of samples, in order, differ from a picture or a sheet of them: {values, of, most}, the last in
+ *  levels of 255; null where they cannot be compared. */
 export function difference(picture, made) {
   if (!picture || !made.length || made.some((one) => one?.channels !== picture.channels)) return null;
   const [{ width, height }] = made;
@@ -72,7 +79,13 @@ export function difference(picture, made) {
   if (!Number.isInteger(columns) || !Number.isInteger(rows) || columns * rows < made.length) return null;
   const found = { values: 0, of: 0, most: 0 };
   made.forEach((one, i) => {
-    count(found, picture, one, margin + (i % columns) * (width + margin), margin + Math.floor(i / columns) * (height + margin));
+    count(
+      found,
+      picture,
+      one,
+      margin + (i % columns) * (width + margin),
+      margin + Math.floor(i / columns) * (height + margin),
+    );
   });
   return found;
 }
@@ -94,5 +107,6 @@ function count(found, picture, one, left, top) {
 export function verdict(found) {
   if (!found) return "The picture cannot be compared with what was made.";
   if (!found.values) return "The same pixels: yes.";
-  return `The same pixels: no. ${found.values.toLocaleString("en")} of ${found.of.toLocaleString("en")} values differ, by ${found.most} of 255 at most.`;
+  const [values, of] = [found.values, found.of].map((n) => n.toLocaleString("en"));
+  return `The same pixels: no. ${values} of ${of} values differ, by ${found.most} of 255 at most.`;
 }

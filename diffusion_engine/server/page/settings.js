@@ -10,7 +10,8 @@ let models = [];
 let classesStop = () => {};
 let changed = () => {};
 
-/** Fills the form with what is served, then with what a link says. onChange: called when it holds something else. */
+/** Fills the form with what is served, then with what a link says.
+ *  onChange  called when it holds something else */
 export function offer(served, onChange) {
   models = served;
   changed = onChange;
@@ -38,7 +39,8 @@ export function model() {
 }
 
 /** What a class is called; nothing where it is none, as the null class is. */
-export const labelled = ({ labels, classes }, label) => (label < classes ? (labels?.[label] ?? String(label)) : "");
+export const labelled = ({ labels, classes }, label) =>
+  label < classes ? (labels?.[label] ?? String(label)) : "";
 
 export const served = (name) => models.find(({ id }) => id === name);
 
@@ -82,8 +84,13 @@ function buttons(classes, labels) {
   by("every").hidden = by("none").hidden = many;
   by("count-name").textContent = classes ? "Of each" : "Samples";
   const listed = Array.from({ length: many ? 0 : classes }, (_, label) =>
-    make("button", { type: "button", value: label, "aria-pressed": "true", tabindex: -1, onclick: press }, labelled({ labels, classes }, label)),
+    make(
+      "button",
+      { type: "button", value: label, "aria-pressed": "true", tabindex: -1, onclick: press },
+      labelled({ labels, classes }, label),
+    ),
   );
+  by("classes").classList.toggle("words", Boolean(labels?.some((label) => label.length > 3)));
   by("classes").replaceChildren(...listed);
   classesStop();
 }
@@ -95,7 +102,9 @@ function press({ currentTarget: button }) {
 
 /** What the form holds. */
 export function read() {
-  const second = by("compare").checked ? { solver: by("solver2").value, steps: Number(by("steps2").value) } : null;
+  const second = by("compare").checked
+    ? { solver: by("solver2").value, steps: Number(by("steps2").value) }
+    : null;
   return {
     model: by("model").value,
     solver: by("solver").value,
@@ -109,8 +118,14 @@ export function read() {
 }
 
 function chosen() {
-  if (!by("class-list").disabled) return by("class-list").value.split(/[\s,]+/).filter(Boolean).map(Number);
-  return [...by("classes").children].filter((button) => button.getAttribute("aria-pressed") === "true").map((button) => Number(button.value));
+  if (!by("class-list").disabled)
+    return by("class-list")
+      .value.split(/[\s,]+/)
+      .filter(Boolean)
+      .map(Number);
+  return [...by("classes").children]
+    .filter((button) => button.getAttribute("aria-pressed") === "true")
+    .map((button) => Number(button.value));
 }
 
 /** Puts settings into the form; what it does not offer stays as it is. */
@@ -125,7 +140,8 @@ export function write({ model: name, solver, steps, second, classes, seed, count
     put("steps2", second?.steps);
   }
   if (classes !== undefined) {
-    for (const button of by("classes").children) button.setAttribute("aria-pressed", classes.includes(Number(button.value)));
+    for (const button of by("classes").children)
+      button.setAttribute("aria-pressed", classes.includes(Number(button.value)));
     if (!by("class-list").disabled) by("class-list").value = classes.join(", ");
   }
   put("seed", seed);
@@ -170,9 +186,16 @@ function keep() {
 
 function fromLink() {
   const said = new URLSearchParams(location.hash.slice(1));
-  const given = Object.fromEntries(["model", "solver", "steps", "seed", "count", "guidance"].map((name) => [name, said.get(name) ?? undefined]));
+  const given = Object.fromEntries(
+    ["model", "solver", "steps", "seed", "count", "guidance"].map((name) => [
+      name,
+      said.get(name) ?? undefined,
+    ]),
+  );
   const [solver, steps] = (said.get("second") ?? "").split(" ");
-  const classes = said.has("classes") ? said.get("classes").split(" ").filter(Boolean).map(Number) : undefined;
+  const classes = said.has("classes")
+    ? said.get("classes").split(" ").filter(Boolean).map(Number)
+    : undefined;
   write({ ...given, second: solver ? { solver, steps } : null, classes });
 }
 
@@ -186,10 +209,16 @@ export function sides() {
   const body = { model: name, seeds: pairs.map((pair) => pair.seed) };
   if (about.classes && classes.length) body.condition = pairs.map((pair) => pair.label);
   if (about.guided && classes.length) body.guidance = guidance;
-  const shown = pairs.map(({ label, seed: own }) => ({ label: labelled(about, label ?? about.classes), seed: String(own) }));
+  const shown = pairs.map(({ label, seed: own }) => ({
+    label: labelled(about, label ?? about.classes),
+    seed: String(own),
+  }));
   return [{ solver, steps }, ...(second ? [second] : [])].map((method) => ({
     title: method.solver,
-    note: [counted(method.steps, "step"), ...kind(solversOf(about).find(({ name }) => name === method.solver))].join(", "),
+    note: [
+      counted(method.steps, "step"),
+      ...kind(solversOf(about).find(({ name }) => name === method.solver)),
+    ].join(", "),
     body: { ...body, spec: method, preview: Math.ceil(method.steps / SHOWN) },
     samples: shown,
     shape: about.decoded,
@@ -197,4 +226,7 @@ export function sides() {
   }));
 }
 
-const kind = ({ order, stochastic }) => [...(order ? [`order ${order}`] : []), stochastic ? "with noise" : "deterministic"];
+const kind = ({ order, stochastic }) => [
+  ...(order ? [`order ${order}`] : []),
+  stochastic ? "with noise" : "deterministic",
+];

@@ -14,12 +14,18 @@ export class Side {
     this.tiles = samples.map((sample) => new Tile(sample, shape));
     const grid = make("div", { class: "tiles" }, ...this.tiles.map((tile) => tile.element));
     grid.style.setProperty("--ratio", `${shape[2]} / ${shape[1]}`);
-    for (const most of WIDTHS) grid.style.setProperty(`--of-${most}`, String(columns(group, samples.length, most)));
-    this.verdict = make("p", { class: "verdict" });
+    for (const most of WIDTHS)
+      grid.style.setProperty(`--of-${most}`, String(columns(group, samples.length, most)));
+    this.verdict = make("p", { class: "verdict", "aria-live": "polite" });
     this.element = make(
       "article",
       { class: "side", "aria-label": title },
-      make("header", {}, make("div", {}, make("h2", {}, title), make("p", { class: "quiet" }, note)), facts(this.facts)),
+      make(
+        "header",
+        {},
+        make("div", {}, make("h2", {}, title), make("p", { class: "quiet" }, note)),
+        facts(this.facts),
+      ),
       this.verdict,
       grid,
     );
@@ -61,13 +67,24 @@ export class Side {
 class Tile {
   constructor({ label, seed }, shape) {
     this.name = [label, `seed ${seed}`].filter(Boolean).join(", ");
-    this.image = make("img", { alt: "", width: shape[2], height: shape[1], class: shape[2] < SMALL ? "small" : "" });
+    this.image = make("img", {
+      alt: "",
+      width: shape[2],
+      height: shape[1],
+      class: shape[2] < SMALL ? "small" : "",
+    });
     this.progress = make("progress", { max: 1, value: 0, "aria-label": this.name });
     this.element = make(
       "figure",
       { class: "tile", "data-state": "waiting" },
       make("div", { class: "pixels" }, this.image, this.progress),
-      make("figcaption", {}, ...(label ? [make("b", {}, label), " "] : []), make("span", { class: "word" }, "seed "), seed),
+      make(
+        "figcaption",
+        {},
+        ...(label ? [make("b", {}, label), " "] : []),
+        make("span", { class: "word" }, "seed "),
+        seed,
+      ),
     );
   }
 
@@ -95,7 +112,11 @@ class Tile {
 }
 
 function facts(values) {
-  return make("dl", { class: "facts" }, ...Object.entries(values).map(([name, dd]) => make("div", {}, make("dt", {}, name), dd)));
+  return make(
+    "dl",
+    { class: "facts" },
+    ...Object.entries(values).map(([name, dd]) => make("div", {}, make("dt", {}, name), dd)),
+  );
 }
 
 /** Columns for n samples, so that groups begin at the left and rows are about full. */
@@ -111,5 +132,5 @@ const source = (png) => `data:image/png;base64,${png}`;
 export function duration(seconds) {
   if (!Number.isFinite(seconds)) return "–";
   if (seconds < 1) return `${Math.round(1000 * seconds)} ms`;
-  return `${seconds < 100 ? seconds.toPrecision(2) : Math.round(seconds)} s`;
+  return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
 }

@@ -9,7 +9,11 @@ export function zip(files) {
   let at = 0;
   for (const { name, bytes } of files) {
     const title = new TextEncoder().encode(name);
-    const about = fields([20, 0x800, 0, 0, DATE], [crc32(bytes), bytes.length, bytes.length], [title.length, 0]);
+    const about = fields(
+      [20, 0x800, 0, 0, DATE],
+      [crc32(bytes), bytes.length, bytes.length],
+      [title.length, 0],
+    );
     parts.push(fields([], [0x04034b50], []), about, title, bytes);
     directory.push(fields([], [0x02014b50], [20]), about, fields([0, 0, 0], [0, at], []), title);
     at += 4 + about.length + title.length + bytes.length;
