@@ -55,6 +55,7 @@ def draw(path: Path) -> None:
         page = browser.new_page(
             viewport=SIZE, device_scale_factor=SCALE, color_scheme="light", reduced_motion="reduce"
         )
+        page.on("dialog", lambda dialog: dialog.accept())  # whether to clear the gallery
         page.goto(f"{address}/{LINK}")
         for _ in range(2):  # what the first request of a server costs is not shown
             page.locator("#classes button").first.wait_for()

@@ -10,7 +10,7 @@ import pytest
 FOLDER = Path(__file__).parents[1]
 OPTIONAL = (
     "accelerate", "build", "diffusers", "k_diffusion", "matplotlib", "mlxtend", "mypy",
-    "ninja", "onnx", "onnxruntime", "onnxscript", "openvino", "pybind11", "ruff", "scipy",
+    "ninja", "onnx", "onnxruntime", "onnxscript", "openvino", "playwright", "pybind11", "ruff", "scipy",
     "setuptools", "transformers", "triton", "wheel",
 )  # fmt: skip
 PROGRAM = """\

@@ -328,6 +328,11 @@ def test_the_gallery_outlasts_the_page(seen):
         assert archive.testzip() is None
         assert [archive.read(name) for name in archive.namelist()] == before
         assert archive.namelist()[0].endswith("digits-ddim-4-3-seed5.png")
+    questions = []
+    page.once("dialog", lambda dialog: (questions.append(dialog.message), dialog.dismiss()))
+    page.get_by_role("button", name="Clear").click()
+    assert questions == ["Remove 2 pictures from this browser?"] and kept(page) == before
+    page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Clear").click()
     assert kept(page) == []
     page.reload()
@@ -426,43 +431,26 @@ def test_a_server_that_starts_is_waited_for(seen):
     expect(seen.page.get_by_role("alert")).to_be_empty()
 
 
-def test_a_stream_that_breaks_off_is_a_sentence(seen):
+STREAMS = {
+    "": "ended before the samples were done.",
+    'event: row\ndata: {"sample": 0,\n\n': "broke off before the samples were done.",
+    'event: error\ndata: {"error": {"message": "the worker was lost"}}\n\n': "The worker was lost.",
+}
+
+
+def test_a_stream_that_fails_is_a_sentence(seen):
+    begun = """event: queued\ndata: {}\n\n: still here\n
+event: row\ndata: {"sample": 1, "row": 2, "rows": 5}\n
+event: restarted\ndata: {}\n\n"""
     page = opened(seen)
-    short = {"content_type": "text/event-stream", "body": "event: queued\ndata: {}\n\n"}
-    page.route("**/v1/samples", lambda route: route.fulfill(**short))
-    page.get_by_role("button", name="Draw").click()
-    expect(page.get_by_role("alert")).to_contain_text("ended before the samples were done.")
-
-
-def test_the_key_is_asked_for_once(chromium, network):
-    with (
-        served(InProcess({"digits": network}, warm=False), key=KEY) as address,
-        watched(chromium, address) as seen,
-    ):
-        seen.allowed.append("401")
-        page = seen.page
-        page.goto(address)
-        page.get_by_label("Key", exact=True).fill("not-the-key-of-this-server")
-        page.keyboard.press("Enter")
-        expect(page.get_by_text("That is not this server's key.")).to_be_visible()
-        page.get_by_label("Key", exact=True).fill(KEY)
-        page.keyboard.press("Enter")
-        page.locator("#classes button").first.wait_for()
-        page.evaluate("() => sessionStorage.clear()")
-        page.get_by_label("Compare with a second solver").check()
-        page.get_by_label("Steps", exact=True).fill("2")
-        page.get_by_role(
-            "button", name="Draw"
-        ).click()  # two requests want the key, which is asked for once
-        page.get_by_label("Key", exact=True).fill(KEY)
-        page.keyboard.press("Enter")
-        expect(page.get_by_role("status")).to_contain_text("samples in")
-        seen.allowed.clear()
-        seen.complaints.clear()
-        page.reload()
-        page.locator("#classes button").first.wait_for()
-        assert not page.get_by_role("dialog").is_visible()
-        assert KEY not in page.content() and KEY not in page.url
+    answer = {"content_type": "text/event-stream"}
+    page.route("**/v1/samples", lambda route: route.fulfill(**answer))
+    for rest, said in STREAMS.items():
+        answer["body"] = begun + rest
+        page.get_by_role("button", name="Draw").click()
+        expect(page.get_by_role("alert")).to_contain_text(said)
+        expect(page.locator("[data-state=stopped]")).to_have_count(2)
+        assert page.locator("progress").last.evaluate("(e) => e.value") == 0  # made again
 
 
 SOON = {"error": {"message": "the models are loaded"}}

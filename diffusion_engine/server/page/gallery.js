@@ -15,7 +15,9 @@ const urls = new Map();
 export async function open(again) {
   stop = roving(by("pictures"));
   by("all").addEventListener("click", saveAll);
-  by("clear").addEventListener("click", () => drop(pictures));
+  by("clear").addEventListener("click", () => {
+    if (confirm(`Remove ${counted(pictures.length, "picture")} from this browser?`)) drop(pictures);
+  });
   by("picture-close").addEventListener("click", () => by("picture").close());
   by("picture-remove").addEventListener("click", () => {
     by("picture").close();

@@ -73,6 +73,7 @@ function fit({ default: own, classes, guided, ...about }) {
   buttons(classes, about.labels);
   by("of-guidance").hidden = !guided;
   by("guidance").disabled = !guided;
+  by("guidance").value = Number.isFinite(own.guidance) ? own.guidance : 1;
 }
 
 function buttons(classes, labels) {
@@ -201,29 +202,35 @@ function fromLink() {
 
 /** What each side of a run draws: {title, note, body, samples, shape, group}. */
 export function sides() {
-  const { second, model: name, solver, steps, classes, seed, count, guidance } = read();
+  const { second, solver, steps, ...shared } = read();
+  return [{ solver, steps }, ...(second ? [second] : [])].map((method) => side(method, shared));
+}
+
+function side({ solver, steps }, { model: name, classes, seed, count, guidance }) {
   const about = model();
-  const pairs = Array.from({ length: count }, (_, i) => BigInt(seed) + BigInt(i)).flatMap((own) =>
-    (classes.length ? classes : [null]).map((label) => ({ label, seed: own })),
-  );
-  const body = { model: name, seeds: pairs.map((pair) => pair.seed) };
-  if (about.classes && classes.length) body.condition = pairs.map((pair) => pair.label);
-  if (about.guided && classes.length) body.guidance = guidance;
-  const shown = pairs.map(({ label, seed: own }) => ({
-    label: labelled(about, label ?? about.classes),
-    seed: String(own),
-  }));
-  return [{ solver, steps }, ...(second ? [second] : [])].map((method) => ({
-    title: method.solver,
-    note: [
-      counted(method.steps, "step"),
-      ...kind(solversOf(about).find(({ name }) => name === method.solver)),
-    ].join(", "),
-    body: { ...body, spec: method, preview: Math.ceil(method.steps / SHOWN) },
-    samples: shown,
+  const own = about.default.solver; // comes with the options that the model has it with
+  const labels = classes.length ? classes : [null];
+  const seeds = Array.from({ length: count }, (_, i) => BigInt(seed) + BigInt(i));
+  const pairs = seeds.flatMap((one) => labels.map((label) => ({ label, seed: one })));
+  const body = {
+    model: name,
+    spec: { solver: named(own) === solver ? own : solver, steps },
+    seeds: pairs.map((pair) => pair.seed),
+    preview: Math.ceil(steps / SHOWN),
+  };
+  if (classes.length) body.condition = pairs.map((pair) => pair.label);
+  if (classes.length && about.guided) body.guidance = guidance;
+  return {
+    title: solver,
+    note: [counted(steps, "step"), ...kind(solversOf(about).find((one) => one.name === solver))].join(", "),
+    body,
+    samples: pairs.map((pair) => ({
+      label: labelled(about, pair.label ?? about.classes),
+      seed: String(pair.seed),
+    })),
     shape: about.decoded,
     group: classes.length > 1 ? classes.length : count,
-  }));
+  };
 }
 
 const kind = ({ order, stochastic }) => [
