@@ -63,6 +63,7 @@ UPSTREAM = "upstream.csv"  # diffusers' own tests of schedulers on EngineSchedul
 UPSTREAM_PIPELINES = "upstream-pipelines.csv"  # its tests of pipelines
 SCALING = "scaling.csv"  # a queue in front of many engines, simulated
 STEPS = "scheduler-steps.csv"  # the time of a step, beside that of diffusers' classes
+SOAK = "soak.csv"  # a server under load for minutes
 ABOUT = ("device", "threads", "torch", "commit", "date")
 GENIE_KEYS = ("quantity", "guidance", "contender", "grid", "calls", "value", *ABOUT)
 ENCODING_KEYS = ("solver", "refine", "data", "steps", "error", *ABOUT)
@@ -87,6 +88,16 @@ SERVE_SHOWN = {
     "mix": 6, "executor": 8, "contender": 13, "threads": 7, "waiting": 8, "load": 5, "images_s": 8,
     "p20": 7, "p80": 7, "latency_p50_ms": 14, "latency_p99_ms": 14, "preview_p50_ms": 14,
     "preview_p99_ms": 14, "occupancy": 9, "us_row": 7, "others": 6,
+}  # fmt: skip
+# minute: its number, or all. Of all: growth and drift after the first minute, and what was made again
+SOAK_KEYS = (
+    "minute", "at_once", "batch", "done", "cancelled", "bad", "refused", "failed", "images_s", "p50_ms",
+    "p99_ms", "server_mb", "worker_mb", "growth_mb", "p99_drift", "checked", "wrong", "others", *ABOUT,
+)  # fmt: skip
+SOAK_SHOWN = {
+    "minute": 6, "done": 6, "cancelled": 9, "bad": 4, "refused": 7, "failed": 6, "images_s": 8, "p50_ms": 7,
+    "p99_ms": 7, "server_mb": 9, "worker_mb": 9, "growth_mb": 9, "p99_drift": 9, "checked": 7, "wrong": 5,
+    "others": 6,
 }  # fmt: skip
 # part: call, run (20 steps, ms an image), floor or memory; isa: what all were restricted to
 NATIVE_KEYS = (
@@ -129,6 +140,7 @@ COLUMNS = {
     UPSTREAM: UPSTREAM_KEYS,
     UPSTREAM_PIPELINES: UPSTREAM_KEYS,
     STEPS: STEP_KEYS,
+    SOAK: SOAK_KEYS,
     SCALING: SCALING_KEYS,
 }  # fmt: skip
 

@@ -79,7 +79,7 @@ def test_every_signal_that_asks_it_to_end(server, number, whom, loaded):
 
 
 def killed(server, whom, loaded):
-    load = Load(server) if loaded else None
+    load = Load(server, steps=900) if loaded else None
     server.signal(signal.SIGKILL, whom)
     assert server.wait_ended() == -signal.SIGKILL
     server.check_nothing_left()

@@ -54,7 +54,7 @@ def test_a_model_that_is_cut_short(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("content", [
     b"", b"\xff" * 4096, (1 << 62).to_bytes(8, "little") + weights()[8:],
-    weights().replace(b"F32", b"I64", 1),
+    weights().replace(b'"F16"', b'"I16"', 1),
 ], ids=["empty", "noise", "header", "dtype"])  # fmt: skip
 def test_models_that_are_no_models(tmp_path, content):
     with serving(tmp_path, "--model", damaged(tmp_path, content), start=False) as server:
