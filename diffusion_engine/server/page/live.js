@@ -5,13 +5,16 @@ import { by } from "./dom.js";
 
 const BUSY = 500;
 const IDLE = 3000; // milliseconds between two looks
+const AFTER = 2000; // for which it looks often when the drawing has ended: seats come free at the next row
 const PREFIX = "diffusion_engine_";
 
 let timer = null;
 let busy = false;
+let ended = -Infinity;
 
 /** Looks often while something is drawn. */
 export function watch(drawing = busy) {
+  if (busy && !drawing) ended = performance.now();
   busy = drawing;
   clearTimeout(timer);
   if (!document.hidden) look();
@@ -26,7 +29,7 @@ async function look() {
     show(new Map());
   }
   clearTimeout(timer);
-  if (!document.hidden) timer = setTimeout(look, busy ? BUSY : IDLE);
+  if (!document.hidden) timer = setTimeout(look, busy || performance.now() < ended + AFTER ? BUSY : IDLE);
 }
 
 function show(found) {
