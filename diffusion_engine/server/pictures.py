@@ -31,13 +31,11 @@ def is_picture(shape: Sequence[int]) -> bool:
 
 
 def png(sample: np.ndarray, recipe: Mapping[str, Any] | None = None) -> bytes:
-    """A PNG of 8 bits of an image [C, H, W] in [-1, 1], C = 1 or 3.
+    """A PNG of 8 bits of an image [C, H, W] in [-1, 1], C = 1 or 3; what is not a number is white.
 
     recipe  of this sample, that goes with it
     """
-    # What is not a number is black, where the cast alone would be undefined.
-    levels = np.nan_to_num(sample * 127.5 + 127.5, nan=0.0)
-    pixels = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    pixels = np.fmax(np.fmin(np.rint(sample * 127.5 + 127.5), 255.0), 0.0).astype(np.uint8)
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
     about = None
     if recipe is not None:

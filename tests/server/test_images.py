@@ -2,12 +2,16 @@
 
 import base64
 import io
+import json
 
+import numpy as np
 import pytest
 from fake_service import FakeService, about
 from optional import Package
 from PIL import Image
 from server_cases import KEY, error_of, events_of, on_socket, with_client
+
+from diffusion_engine.server import pictures
 
 openai = Package("openai")
 
@@ -129,3 +133,16 @@ def test_the_client_of_openai_draws():
         stranger = openai.OpenAI(base_url=f"{address}/v1", api_key="another", max_retries=0)
         with stranger, pytest.raises(openai.AuthenticationError):
             stranger.models.list()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 32, 32), (3, 5, 7), (3, 1, 300), (1, 300, 1)])
+def test_a_png_holds_the_pixels_and_the_recipe(shape):
+    """As Pillow reads it, which checks every chunk."""
+    sample = np.random.default_rng(0).uniform(-1.2, 1.2, shape).astype(np.float32)
+    sample.flat[0] = np.nan
+    recipe = {"seeds": [2**64 - 1], "network": "zürich"}
+    with Image.open(io.BytesIO(pictures.png(sample, recipe))) as image:
+        found, said = np.asarray(image), json.loads(image.text["diffusion_engine"])
+    wanted = np.nan_to_num(np.rint(sample * 127.5 + 127.5), nan=255.0).clip(0, 255).astype(np.uint8)
+    assert np.array_equal(found, wanted[0] if shape[0] == 1 else wanted.transpose(1, 2, 0))
+    assert said == recipe
