@@ -87,7 +87,7 @@ class Replica:
         seen = self._service.engine.snapshot()
         row, rows, called = seen["row_s"]["mean"], seen["rows"], seen["called"] - seen["padded"]
         second = row * rows / called / self._seconds if row and called else 0.0
-        costs = [entry.running.cost for entry in list(self._front.requests.open.values())]
+        costs = [entry.cost for entry in list(self._front.requests.open.values())]
         total = second * sum(costs)
         return {WANTED: total, EACH: total / max(len(costs), 1)}
 

@@ -22,14 +22,14 @@ class Spread:
 
 
 class Counts:
-    """answers by (route, method, status); open: requests that are answered now.
+    """answers by (route, method, status); open: requests that are answered now; bodies: bytes that they sent.
 
     queued   seconds from submission to the first seat, of requests that are done; seconds: to the end
     """
 
     def __init__(self) -> None:
         self.answers: Counter[tuple[str, str, int]] = Counter()
-        self.open = 0
+        self.open = self.bodies = 0
         self.queued, self.seconds = Spread(), Spread()
 
     def took(self, made: Made) -> None:

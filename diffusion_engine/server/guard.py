@@ -13,8 +13,10 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .counts import Counts
 from .front import Front
 from .refused import Refused
+from .settings import Settings
 
 OPEN = ("/livez", "/readyz", "/health")  # ask for no key
 PAGE = "/page/"
@@ -46,7 +48,7 @@ class Guard:
         state["id"] = secrets.token_hex(16)
         settings, named = self._settings, dict(scope["headers"])
         empty = named.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in named
-        incoming = Incoming(receive, empty, settings.max_body, settings.body_timeout)
+        incoming = Incoming(receive, empty, settings, self._front.counts)
         outgoing = Outgoing(send, state["id"], incoming)
         counts = self._front.counts
         counts.open += 1
@@ -63,6 +65,7 @@ class Guard:
             await BROKEN.answer()(scope, receive, outgoing.send)
         finally:
             counts.open -= 1
+            counts.bodies -= incoming.count
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if scope["method"] in METHODS else "other"
             counts.answers[route, method, outgoing.status] += 1
@@ -89,13 +92,7 @@ class Guard:
         elif not self._keys and settings.uds is None:
             self._check_host(named.get(b"host", b""))
         if self._front.counts.open > settings.max_open:
-            raise Refused(
-                503,
-                f"{settings.max_open} requests are answered now",
-                "busy",
-                kind="not_ready",
-                retry_after=1,
-            )
+            raise _busy(f"{settings.max_open} requests are answered now")
 
     def _unlock(self, named: Mapping[bytes, bytes], scope: Scope) -> None:
         """Notes whose key it is. A browser, which knows no Bearer, sends it as the password of Basic."""
@@ -140,6 +137,10 @@ def is_page(path: str) -> bool:
     return path == "/" or path.startswith(PAGE)
 
 
+def _busy(said: str) -> Refused:
+    return Refused(503, said, "busy", kind="not_ready", retry_after=1)
+
+
 def _long(most: int) -> Refused:
     return Refused(413, f"the body has more than {most} bytes", "too_large")
 
@@ -147,30 +148,36 @@ def _long(most: int) -> Refused:
 class Incoming:
     """What a client sends: counted, and in time.
 
-    read  whether all of it is here
+    read   whether all of it is here
+    count  its bytes
     """
 
-    def __init__(self, receive: Receive, empty: bool, most: int, seconds: float) -> None:
-        self._receive, self._most, self._seconds = receive, most, seconds
+    def __init__(self, receive: Receive, empty: bool, settings: Settings, counts: Counts) -> None:
+        self._receive, self._settings, self._counts = receive, settings, counts
         self._until: float | None = None
-        self.read, self._count = empty, 0
+        self.read, self.count = empty, 0
 
     async def receive(self) -> Message:
         if self.read:  # of an empty body, or of the connection's end
             return await self._receive()
         loop = asyncio.get_running_loop()
         if self._until is None:
-            self._until = loop.time() + self._seconds
+            self._until = loop.time() + self._settings.body_timeout
         try:
             async with asyncio.timeout_at(self._until):
                 message = await self._receive()
         except TimeoutError:
-            raise Refused(408, f"the body took more than {self._seconds:g} s", "slow") from None
+            seconds = self._settings.body_timeout
+            raise Refused(408, f"the body took more than {seconds:g} s", "slow") from None
         if message["type"] == "http.disconnect":
             raise Refused(499, "the client hung up", "hung_up")
-        self._count += len(message.get("body", b""))
-        if self._count > self._most:
-            raise _long(self._most)
+        size = len(message.get("body", b""))
+        self.count += size
+        self._counts.bodies += size
+        if self.count > self._settings.max_body:
+            raise _long(self._settings.max_body)
+        if self._counts.bodies > self._settings.max_bodies:
+            raise _busy("the bodies of all requests are too large together")
         self.read = not message.get("more_body", False)
         return message
 

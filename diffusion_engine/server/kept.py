@@ -23,16 +23,34 @@ class Entry:
     """
 
     def __init__(self, running: Running, asked: Asked, about: About) -> None:
-        self.running, self.about, self.n, self.owner = running, about, len(asked.seeds), asked.key
+        self._running: Running | None = running
+        self.id, self.rows, self.cost = running.id, running.rows, running.cost
+        self.about, self.n, self.owner = about, len(asked.seeds), asked.key
         self.created = int(time.time())
         self.done_rows = 0
         self.made: Made | None = None
         self.error: Refused | None = None
-        self.ended_at: float | None = None
+        self.ended_at = 0.0
+        self._status = running.status
 
     @property
-    def id(self) -> str:
-        return self.running.id
+    def running(self) -> Running:
+        """The service's own, until the end."""
+        assert self._running is not None, "the request has ended"
+        return self._running
+
+    @property
+    def status(self) -> str:
+        return self._status if self._running is None else self._running.status
+
+    def cancel(self, reason: str) -> None:
+        """Gives it up, where it has not ended."""
+        if self._running is not None:
+            self._running.cancel(reason)
+
+    def end(self, now: float) -> None:
+        """Lets go of the service's own, which holds the samples, too."""
+        self._status, self._running, self.ended_at = self.status, None, now
 
     @property
     def bytes(self) -> int:
@@ -50,10 +68,9 @@ class Entry:
 
     def described(self) -> dict[str, Any]:
         """As GET /v1/requests/{id} has it."""
-        running = self.running
         made: dict[str, Any] = {
-            "id": self.id, "object": KIND, "status": running.status, "model": self.about.name,
-            "created": self.created, "n": self.n, "rows": running.rows, "cost": running.cost,
+            "id": self.id, "object": KIND, "status": self.status, "model": self.about.name,
+            "created": self.created, "n": self.n, "rows": self.rows, "cost": self.cost,
             "done_rows": self.done_rows,
         }  # fmt: skip
         return made if self.error is None else made | self.error.content()
@@ -78,7 +95,7 @@ class Requests:
         """Of one that is done, or was given up."""
         if self.open.pop(entry.id, None) is None:
             return
-        entry.ended_at = self._clock()
+        entry.end(self._clock())
         self._ended[entry.id] = entry
         self._held += entry.bytes
         self.sweep()
@@ -105,7 +122,6 @@ class Requests:
         now = self._clock()
         while self._ended:
             oldest = next(iter(self._ended.values()))
-            assert oldest.ended_at is not None
             old = now - oldest.ended_at > self._seconds
             if not old and len(self._ended) <= ENDED and self._held <= self._bytes:
                 return

@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     )
     max_connections: int = Field(4096, ge=1, description="connections; those beyond it are closed")
     max_body: Bytes = Field(32 << 20, description="bytes of a request's body; beyond it 413")
+    max_bodies: Bytes = Field(
+        512 << 20, description="bytes of the bodies of all requests at a time; beyond it 503"
+    )
     max_header: Bytes = Field(16 << 10, description="bytes of its head; beyond it 431")
     header_timeout: Seconds = Field(10.0, description="seconds for the head of a request; 408")
     body_timeout: Seconds = Field(30.0, description="seconds for its body; 408")

@@ -57,7 +57,7 @@ async def result(front: Front, entry: Entry, request: Request) -> Made:
 
 def _over(front: Front, entry: Entry) -> None:
     """Nobody waits any more."""
-    entry.running.cancel(GONE)  # does nothing where it has ended
+    entry.cancel(GONE)  # does nothing where it has ended
     front.requests.end(entry)
 
 

@@ -87,7 +87,13 @@ class FakeService:
     def __init__(self, *models, most=64, slow=0.0):
         self.about = {a.name: a for a in models or (about(),)}
         self.models, self.most, self.slow, self.fails = {}, most, slow, None
-        self.open, self.running, self.cancelled, self.asked = asyncio.Event(), set(), [], []
+        self.open, self.running, self.cancelled, self.asked, self.made = (
+            asyncio.Event(),
+            set(),
+            [],
+            [],
+            [],
+        )
         self.open.set()
         self.reason = "the service has not started yet"
         self.refuses = None
@@ -115,6 +121,7 @@ class FakeService:
         self.asked.append(asked)
         run = FakeRun(self, asked)
         self.running.add(run)
+        self.made.append(run)
         return run
 
     def snapshot(self):

@@ -187,6 +187,23 @@ def test_more_requests_than_are_answered_at_once():
     asyncio.run(run())
 
 
+def test_bodies_are_too_large_together():
+    async def run():
+        async with served(max_bodies=1000) as client:
+            client.service.open.clear()
+            large = {"content": b"{}" + b" " * 700, "headers": {"content-type": "application/json"}}
+            first = asyncio.create_task(client.post("/v1/samples", **large))
+            while not client.service.running:
+                await asyncio.sleep(0.01)
+            assert error_of(await client.post("/v1/samples", **large), 503)["code"] == "busy"
+            client.service.open.set()
+            assert (await first).status_code == 200
+            assert (await client.post("/v1/samples", **large)).status_code == 200
+            assert client.app.state.front.counts.bodies == 0
+
+    asyncio.run(run())
+
+
 def test_who_hangs_up_gives_the_request_up():
     """Also in the middle of a stream; nobody is left waiting, and others go on."""
 

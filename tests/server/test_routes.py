@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import gc
 import io
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from fake_service import FakeService, about
 from PIL import Image
 from server_cases import error_of, events_of, served, with_client
 
+from diffusion_engine.server import waiting
 from diffusion_engine.server.pictures import METADATA_KEY
 from diffusion_engine.workers.errors import (
     Failed,
@@ -134,6 +137,36 @@ def test_a_stream_says_what_failed():
         answer = await client.post("/v1/samples", json={"stream": True})
         kind, data = events_of(answer.text)[-1]
         assert kind == "error" and data["error"]["code"] == "failed"
+
+    with_client(test)
+
+
+def test_a_stream_is_heard_of_where_nothing_comes(monkeypatch):
+    """What stands between may cut a connection that is silent."""
+    monkeypatch.setattr(waiting, "BEAT", 0.02)
+
+    async def test(client):
+        client.service.open.clear()
+        asyncio.get_running_loop().call_later(0.2, client.service.open.set)
+        text = (await client.post("/v1/samples", json={"stream": True})).text
+        assert 2 <= text.count("\n: still here\n\n") <= 10
+        assert events_of(text)[-1][0] == "done"
+
+    with_client(test)
+
+
+def test_what_has_ended_holds_no_samples():
+    async def test(client):
+        for body in ({}, {"stream": True}):
+            made = await client.post("/v1/samples", json=body)
+            where = f"/v1/requests/{made.headers['x-request-id']}"
+            seen = (await client.get(where)).json()
+            assert seen["status"] == "done" and seen["rows"] == 5 and "result" not in seen
+        held = [weakref.ref(run) for run in client.service.made]
+        client.service.made.clear()
+        await asyncio.sleep(0)
+        gc.collect()
+        assert [run() for run in held] == [None, None]
 
     with_client(test)
 

@@ -34,6 +34,6 @@ async def give_up(request: Request, id: str) -> Response:
     """Gives a request up, or forgets one that has ended with its result."""
     requests = front_of(request).requests
     entry = requests.find(id, owner_of(request))
-    entry.running.cancel("it was deleted")
+    entry.cancel("it was deleted")
     requests.drop(entry)
     return Response(msgspec.json.encode(entry.described()), media_type=JSON)
