@@ -20,6 +20,7 @@ from .blocks import (
     pipelines,
     profile,
     runs,
+    scaling,
     schedulers,
     serve,
     upstream,
@@ -33,6 +34,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     for made in (
         front.front, ops.steps, ops.normals, ops.ops, runs.accelerate, runs.W1, runs.digits, runs.sscs,
         runs.joining, profile.profile, encoding.encoding, genie.genie, genie.genie_gains, genie.genie_setting,
+        scaling.scaling_assumed, scaling.scaling_checked, scaling.scaling_loads, scaling.scaling_routing,
+        scaling.scaling_step, scaling.scaling_loss, scaling.scaling_bulk,
         serve.serve, serve.serve_native, native.native, native.native_busy, native.native_avx2,
         native.native_runs,
         native.native_floor, native.native_memory, networks.networks,

@@ -170,7 +170,7 @@ class Simulation:
 
     def _admit(self, replica: Replica) -> None:
         """Free seats are taken, from its own queue or the shared one."""
-        stay = sum(request.left > 1 for request in replica.active)
+        stay = len([request for request in replica.active if request.left > 1])
         for queue in (replica.waiting, self.queue):
             if queue is self.queue and not self.ahead:
                 stay = len(replica.active)
@@ -192,7 +192,7 @@ class Simulation:
         for request in replica.joining:
             if request.started < 0:
                 request.started = self.now
-        called = sum(request.entries for request in replica.active)
+        called = sum([request.entries for request in replica.active])
         replica.active += replica.joining
         replica.joining = []
         took = self.row_s(called) if called else 0.0

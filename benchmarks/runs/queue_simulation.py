@@ -22,7 +22,7 @@ from .queue_model import ROUTINGS, Request, Simulation, poisson, quantile
 
 SEATS = 16
 GPUS = (10, 100, 1000)
-LOADS = (0.5, 0.7, 0.8, 0.9, 0.95)
+LOADS = (0.5, 0.8, 0.9, 0.95)
 NODE = 8  # GPUs that are lost together
 START, INTERVAL = (
     60.0,
@@ -74,15 +74,25 @@ NETWORKS = (
 
 def main() -> None:
     made = argparse.ArgumentParser(prog="python -m benchmarks.runs.queue_simulation")
+    made.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     made.add_argument("--no-save", action="store_true", help="print only")
     given = made.parse_args()
     rows = []
-    for part in (theory, engines, loads, steps, losses, bulks):
-        for known in part():
-            rows.append(row(**known))
+    for part in given.parts:
+        for known in PARTS[part]():
+            rows.append(row(part=part, **known))
             results.show(rows[-1], len(rows) == 1, results.SCALING_SHOWN)
     if not given.no_save:
-        print(f"wrote {results.replace(rows, results.SCALING)}")
+        kept = [r for r in committed() if r["part"] not in given.parts]
+        print(f"wrote {results.replace(kept + rows, results.SCALING)}")
+
+
+def committed() -> list[results.Row]:
+    path = results.FOLDER / results.SCALING
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def row(**known: str | int | float | None) -> results.Row:
@@ -106,6 +116,29 @@ def settled(found: list[Request], share: float = 0.2) -> list[Request]:
     return ordered[int(share * len(ordered)) :]
 
 
+def assumed() -> Iterator[dict]:
+    """What all else follows from."""
+    yield {"quantity": "seats", "value": SEATS}
+    yield {"quantity": "GPUs of a node", "value": NODE}
+    yield {"quantity": "seconds until a new replica serves", "value": START}
+    yield {"quantity": "seconds between two looks of the autoscaler", "value": INTERVAL}
+    yield {"quantity": "steps of bulk generation", "value": STEPS}
+    for network in NETWORKS:
+        yield {"network": network.name, "quantity": "ms, first entry", "value": 1e3 * network.first}
+        yield {
+            "network": network.name,
+            "quantity": "ms, each further",
+            "value": 1e3 * network.further,
+        }
+        yield {"network": network.name, "quantity": "requests/s of a GPU", "value": network.rate}
+        for weight, rows, entries in network.kinds:
+            share = weight / sum(w for w, _, _ in network.kinds)
+            yield {
+                "network": network.name, "quantity": "share of requests", "value": share, "mix": rows,
+                "expected": entries,
+            }  # fmt: skip
+
+
 def theory(count: int = 400_000) -> Iterator[dict]:
     """Mean waits of queues that are known in closed form, the time of a request being 1."""
     cases = (
@@ -117,7 +150,7 @@ def theory(count: int = 400_000) -> Iterator[dict]:
         found = made.run(poisson(load * servers, _steps if "G" in name else _exponential, count))
         wait = sum(r.latency - r.rows * r.entries for r in found) / count
         yield {
-            "part": "theory", "network": name, "gpus": servers, "load": load, "requests": count,
+            "network": name, "gpus": servers, "load": load, "requests": count,
             "quantity": "mean wait", "value": wait, "expected": expected,
         }  # fmt: skip
 
@@ -177,7 +210,7 @@ def _engine(mix: str, executor: str, kinds: tuple, own: float) -> Iterator[dict]
     network = Network("digits", one + own, (many - one) / (SEATS - 1), kinds)
     at_once = [Request(0.0, *network.draw(random.Random(i))) for i in range(int(best["requests"]))]
     made = Simulation(1, SEATS, network.row_s).run(at_once)
-    said = {"part": "engine", "network": f"digits, {executor}", "mix": mix, "gpus": 1}
+    said = {"network": f"digits, {executor}", "mix": mix, "gpus": 1}
     seen = len(made) / max(r.done for r in made)
     yield said | {"load": 1.0, "quantity": "images/s", "value": seen, "expected": rate["engine"]}
     loaded = next(r for r in same if r["contender"] == "engine" and r["load"] != "all")
@@ -192,7 +225,7 @@ def _engine(mix: str, executor: str, kinds: tuple, own: float) -> Iterator[dict]
         yield said | {"load": float(loaded["load"])} | about_q
 
 
-def loads(gpus: tuple[int, ...] = GPUS, each: int = 200, least: int = 40_000) -> Iterator[dict]:
+def loads(gpus: tuple[int, ...] = GPUS, each: int = 80, least: int = 20_000) -> Iterator[dict]:
     """Latencies at steady loads, routed in three ways."""
     for network in NETWORKS:
         for n in gpus:
@@ -202,7 +235,7 @@ def loads(gpus: tuple[int, ...] = GPUS, each: int = 200, least: int = 40_000) ->
                     count = max(each * n, least)
                     found = settled(made.run(poisson(load * n * network.rate, network.draw, count)))
                     yield {
-                        "part": "load", "network": network.name, "gpus": n, "load": load, "routing": routing,
+                        "network": network.name, "gpus": n, "load": load, "routing": routing,
                         "requests": count, **about(found, network),
                     }  # fmt: skip
 
@@ -215,7 +248,7 @@ def steps(gpus: tuple[int, ...] = GPUS) -> Iterator[dict]:
             yield _step(network, n, before)
 
 
-def _step(network: Network, n: int, before: float, at: float = 120.0, whole: float = 900.0) -> dict:
+def _step(network: Network, n: int, before: float, at: float = 60.0, whole: float = 300.0) -> dict:
     made = Simulation(n, SEATS, network.row_s)
     low, coming = before * n * network.rate, 0
     arrivals = _stepped(low, 2 * low, at, whole, network.draw)
@@ -244,10 +277,10 @@ def _step(network: Network, n: int, before: float, at: float = 120.0, whole: flo
 
     made.at(INTERVAL, look)
     found = made.run(arrivals)
-    hit = [r for r in found if at <= r.at < at + 300]
+    hit = [r for r in found if at <= r.at < at + 2 * START]
     late = [r.at for r in found if r.at >= at and r.wait > 1.0]
     return {
-        "part": "step", "network": network.name, "gpus": n, "load": before, "routing": "shared",
+        "network": network.name, "gpus": n, "load": before, "routing": "shared",
         "requests": len(found), **about(hit, network), "quantity": "s until nobody waits a second",
         "value": max(late, default=at) - at, "expected": max(seen), "replicas": len(made.replicas),
     }  # fmt: skip
@@ -268,7 +301,7 @@ def losses(gpus: tuple[int, ...] = GPUS) -> Iterator[dict]:
             yield _loss(network, n, load, min(NODE, n))
 
 
-def _loss(network: Network, n: int, load: float, node: int, at: float = 120.0) -> dict:
+def _loss(network: Network, n: int, load: float, node: int, at: float = 60.0) -> dict:
     made = Simulation(n, SEATS, network.row_s)
 
     def lose() -> None:
@@ -279,14 +312,13 @@ def _loss(network: Network, n: int, load: float, node: int, at: float = 120.0) -
     for _ in range(node):
         made.at(at + START + INTERVAL, made.add)
     rate = load * n * network.rate
-    found = made.run(poisson(rate, network.draw, int(rate * (at + 300))))
+    found = made.run(poisson(rate, network.draw, int(rate * (at + 2 * START))))
     hit = [r for r in found if at - 60 <= r.at < at + START + INTERVAL]
     lost = [r for r in found if r.lost]
-    again = sum(r.lost * network.row_s(r.entries) for r in lost)
     return {
-        "part": "loss", "network": network.name, "gpus": n, "load": load, "routing": "shared",
+        "network": network.name, "gpus": n, "load": load, "routing": "shared",
         "requests": len(found), **about(hit, network), "quantity": "requests made again",
-        "value": len(lost), "expected": again / len(lost) if lost else 0.0, "replicas": node,
+        "value": len(lost), "replicas": node,
     }  # fmt: skip
 
 
@@ -320,11 +352,16 @@ def _bulk(network: Network, n: int, size: int, lost: int, every: float = 3600.0)
         heapq.heappush(free, (until, gpu))
     ideal = BULK / SEATS * STEPS * network.row_s(2 * SEATS) / n
     return {
-        "part": "bulk", "network": network.name, "gpus": n, "requests": BULK, "shard": size,
+        "network": network.name, "gpus": n, "requests": BULK, "shard": size,
         "quantity": "one node an hour" if lost else "none lost", "value": end, "expected": ideal,
         "replicas": again,
     }  # fmt: skip
 
+
+PARTS: dict[str, Callable[[], Iterator[dict]]] = {
+    "assumed": assumed, "theory": theory, "engine": engines, "load": loads, "step": steps, "loss": losses,
+    "bulk": bulks,
+}  # fmt: skip
 
 if __name__ == "__main__":
     main()

@@ -78,7 +78,13 @@ def options_of() -> dict[str, set[str]]:
     """The options of each command of the command line."""
     known = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     return {
-        name: {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
+        name: {
+            o
+            for one in (command, *getattr(command, "commands", {}).values())
+            for p in one.params
+            for o in (*p.opts, *p.secondary_opts)
+        }
+        | {"--help"}
         for name, command in known.items()
     }
 

@@ -79,6 +79,10 @@ NODE = "tests/adapters/test_comfyui.py::test_the_node_of_the_page"
 ELSEWHERE = {"midpoint": ADDED, "midpoint oracle": ADDED, "comfyui node": NODE} | dict.fromkeys(
     LERP, KERNEL
 )
+ELSEWHERE |= {
+    "ray generate": "tests/ray/test_ray_slow.py::test_generate_makes_and_goes_on",
+    "ray serve": "tests/ray/test_ray_slow.py::test_what_was_accepted_is_answered_after_sigterm",
+}
 
 
 # page -> paths in backticks that its example makes.
