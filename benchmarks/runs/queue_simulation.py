@@ -240,7 +240,7 @@ def loads(gpus: tuple[int, ...] = GPUS, each: int = 80, least: int = 20_000) -> 
                     }  # fmt: skip
 
 
-def steps(gpus: tuple[int, ...] = GPUS) -> Iterator[dict]:
+def steps(gpus: tuple[int, ...] = GPUS[:2]) -> Iterator[dict]:
     """The load doubles, and new replicas follow: as many as serve it and clear what waits in a minute."""
     network = NETWORKS[1]
     for n in gpus:
@@ -304,8 +304,11 @@ def losses(gpus: tuple[int, ...] = GPUS) -> Iterator[dict]:
 def _loss(network: Network, n: int, load: float, node: int, at: float = 60.0) -> dict:
     made = Simulation(n, SEATS, network.row_s)
 
+    held: list[int] = []
+
     def lose() -> None:
         for replica in made.replicas[:node]:
+            held.append(len(replica.active) + len(replica.joining))
             made.lose(replica)
 
     made.at(at, lose)
@@ -314,11 +317,10 @@ def _loss(network: Network, n: int, load: float, node: int, at: float = 60.0) ->
     rate = load * n * network.rate
     found = made.run(poisson(rate, network.draw, int(rate * (at + 2 * START))))
     hit = [r for r in found if at - 60 <= r.at < at + START + INTERVAL]
-    lost = [r for r in found if r.lost]
     return {
         "network": network.name, "gpus": n, "load": load, "routing": "shared",
         "requests": len(found), **about(hit, network), "quantity": "requests made again",
-        "value": len(lost), "replicas": node,
+        "value": sum(held), "replicas": node,
     }  # fmt: skip
 
 

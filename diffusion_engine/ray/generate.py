@@ -39,7 +39,7 @@ class Progress:
 
     name, samples  of it; kept: whether it was there before
     node           that made or checked it, its address
-    shards, of     how many are there, of all; total: samples of all
+    shards, of     how many are there, of all; done and total: their samples
     seconds        since the start
     """
 

@@ -165,6 +165,7 @@ def application(
 def start(settings: Settings, every_node: bool = False, **how: Any) -> str:
     """Puts the application on the cluster that `ray.init` joined, and returns its address when it answers.
 
+    settings    of the server
     every_node  whether a proxy listens on each node, and not on the head alone
     how         as in `application`
     """

@@ -42,7 +42,7 @@ class Table:
 
     @classmethod
     def of_signed(cls, row: Mapping[str, Any]) -> Table:
-        """What `signed` was made of."""
+        """What `signed` was made of, which is in the row."""
         given = {name: np.asarray(row[name], np.int64) for name in COLUMNS if name in row}
         return cls(**{name: column.view(COLUMNS[name]) for name, column in given.items()})
 
@@ -64,14 +64,23 @@ class Table:
 
 
 def span(first: int, count: int, classes: Sequence[int] | None = None) -> Table:
-    """`count` rows from an index on, which is the seed, too; classes has one a row."""
+    """Rows whose index is the seed, too.
+
+    first, count  the index of the first, and how many
+    classes       one a row
+    """
     index = np.arange(first, first + count, dtype=np.int64)
     condition = None if classes is None else np.asarray(classes, np.int64)
     return Table(index, index.astype(np.uint64), condition)
 
 
 def read(path: Path) -> Table:
-    """The table of a .csv or .parquet file. Raises ValueError where it is none, and why."""
+    """The table of a file.
+
+    path  .csv or .parquet, with the columns index, seed and, or not, condition
+
+    Raises ValueError where it is none, and why.
+    """
     import pyarrow as pa
     from pyarrow import csv, parquet
 
