@@ -13,9 +13,11 @@ import httpx
 import pytest
 import ray_cases
 from optional import needs
+from pages import commands
+from pages.blocks import Page
 
 needs("ray.serve")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 COMMAND = [sys.executable, "-m", "diffusion_engine.cli", "ray"]
 ASKED = {"model": "tiny", "spec": {"solver": "ddim", "steps": 30}, "condition": [1]}
 NPZ = {"accept": "application/x-npz"}
@@ -31,16 +33,31 @@ def test_generate_makes_and_goes_on(environment, tmp_path):
     words = [*COMMAND, "generate", "--table", "0-29", "--out", str(out), "--steps", "4", "--json"]
     words += ["--model", "ray_cases:tiny", "--samples-per-shard", "8", "--cpus", "0.5"]
     for _ in range(2):
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=280)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout.splitlines()[-1])["shards"] == 4
         manifest = (out / "manifest.json").read_text()
         (out / "000000000008-000000000015.safetensors").write_bytes(b"")
     done = subprocess.run(
-        [*words, "--steps", "5"], env=environment, capture_output=True, text=True, timeout=120
+        [*words, "--steps", "5"], env=environment, capture_output=True, text=True, timeout=280
     )
     assert done.returncode == 2 and "of another recipe: its spec is" in done.stderr
     assert (out / "manifest.json").read_text() == manifest
+
+
+def test_the_page(environment, tmp_path):
+    page = Page.at(ray_cases.ROOT / "docs" / "scaling.md")
+    code = {block.marker: block.code.replace("999", "19") for block in page.blocks}
+    for marker in ("ray table", "ray serve"):  # of a cluster, and without an end
+        commands.check(code[marker].split(), page)
+    words = [*COMMAND[:3], *code["ray generate"].split()[1:]]
+    how = {"env": environment, "cwd": tmp_path, "timeout": 240}
+    subprocess.run(words, **how, check=True)
+    made = json.loads((tmp_path / "samples" / "manifest.json").read_text())
+    # The same, in Python: the folder is not refused.
+    program = code["ray python"].replace("1000", "20")
+    subprocess.run([sys.executable, "-c", program], **how, check=True)
+    assert json.loads((tmp_path / "samples" / "manifest.json").read_text()) == made
 
 
 def free_port():
@@ -78,7 +95,7 @@ def server(environment):
     for process in started:
         if process.poll() is None:
             process.terminate()
-            process.wait(60)
+            process.wait(90)
 
 
 def test_what_was_accepted_is_answered_after_sigterm(server):
@@ -96,13 +113,13 @@ def test_what_was_accepted_is_answered_after_sigterm(server):
     process.send_signal(signal.SIGTERM)
     for thread in threads:
         thread.join(60)
-    assert process.wait(60) == 0
+    assert process.wait(90) == 0
     assert [answer.status_code for answer in answers] == [200] * 8
 
 
 def test_waiting_work_brings_replicas(server):
     _, address = server("--replicas", "1", "--most", "2", "--seconds", "1")
-    names, ended, until = set(), threading.Event(), time.monotonic() + 120
+    names, ended, until = set(), threading.Event(), time.monotonic() + 240
 
     def ask():
         while not ended.is_set():

@@ -79,22 +79,21 @@ NODE = "tests/adapters/test_comfyui.py::test_the_node_of_the_page"
 ELSEWHERE = {"midpoint": ADDED, "midpoint oracle": ADDED, "comfyui node": NODE} | dict.fromkeys(
     LERP, KERNEL
 )
-ELSEWHERE |= {
-    "ray generate": "tests/ray/test_ray_slow.py::test_generate_makes_and_goes_on",
-    "ray serve": "tests/ray/test_ray_slow.py::test_what_was_accepted_is_answered_after_sigterm",
-}
+ON_RAY = "tests/ray/test_ray_slow.py::test_the_page"
+ELSEWHERE |= dict.fromkeys(("ray generate", "ray table", "ray python", "ray serve"), ON_RAY)
 
 
 # page -> paths in backticks that its example makes.
 EXAMPLES = {
     "CONTRIBUTING.md": {"diffusion_engine/solvers/midpoint.py"},
     "docs/comfyui.md": {"custom_nodes/diffusion_engine_samplers.py"},
+    "docs/scaling.md": {"manifest.json"},
 }
 
 # Words in backticks that are names of other libraries, and in no source here.
 OF_OTHERS = {
     "AncestralSamplingPredictor", "EDMPrecond", "EulerMaruyamaPredictor", "ReverseDiffusionPredictor",
-    "SamplerCustom", "ddim_sample_loop", "edm_sampler", "init_noise_sigma", "learn_sigma",
+    "RAY_AUTH_MODE", "SamplerCustom", "ddim_sample_loop", "edm_sampler", "init_noise_sigma", "learn_sigma",
     "p_sample_loop", "sample_",
 }  # fmt: skip
 
