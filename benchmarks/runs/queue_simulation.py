@@ -328,7 +328,7 @@ def bulks(gpus: tuple[int, ...] = GPUS) -> Iterator[dict]:
     """A million samples in shards, no node lost, and one an hour lost and not replaced."""
     for network in NETWORKS:
         for n in gpus:
-            for size in (PER_SHARD, 4 * PER_SHARD):
+            for size in (PER_SHARD, 8 * PER_SHARD):
                 for lost in (0, 1):
                     yield _bulk(network, n, size, lost)
 
