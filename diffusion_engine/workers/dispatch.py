@@ -17,6 +17,9 @@ from .queue import Queue
 from .request import Request
 
 
+KNOWN = 4096  # recipes that need not be looked at again
+
+
 class Dispatch:
     """What waits for workers.
 
@@ -33,6 +36,9 @@ class Dispatch:
         self._queue: Queue[Request] = Queue(aging)
         self._suspects: deque[Request] = deque()
         self._accused: Counter[bytes] = Counter()  # the recipes of suspects, wherever they are
+        self._known: dict[
+            bytes, tuple[int, int]
+        ] = {}  # rows and cost, by recipes that were looked at
 
     @property
     def waiting(self) -> int:
@@ -43,16 +49,24 @@ class Dispatch:
         keeper = None if self.waiting or self._accused else self._free(request)
         if keeper is not None:
             keeper.run(request)
+        elif not request.asked.tensors and (known := self._known.get(recipe(request.asked))):
+            request.looked(*known)
+            self.looked(request)
         elif looks := [one for one in self._keepers if one.ready]:
             min(looks, key=lambda one: one.cost).check(request)
         else:  # it is looked at when it is run
             self._queue.put(request, _now())
 
     def looked(self, request: Request) -> None:
-        """A worker found that it suits: it waits."""
-        if not request.ended:
-            self._queue.put(request, _now())
-            self.pump()
+        """It suits its network, as a worker found: it waits."""
+        if request.ended:
+            return
+        if not request.asked.tensors:  # whose values count, too
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            self._known[recipe(request.asked)] = request.rows, request.cost
+        self._queue.put(request, _now())
+        self.pump()
 
     def leave(self, request: Request) -> None:
         """It has ended."""

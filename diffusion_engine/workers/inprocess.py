@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..engine import Engine, EngineError, QueueFull
+from ..engine.ticket import Ticket
 from ..networks.network import ScoreNetwork
 from ..sampler.spec import Spec
 from ..solvers import SOLVERS
@@ -72,15 +73,20 @@ class InProcess:
         error = self.engine.objection()
         return None if error is None or isinstance(error, QueueFull) else str(error)
 
-    async def submit(self, asked: Asked, watched: bool = False) -> Run:
-        """Takes a request; raises what Serving.submit raises, which says what `watched` is."""
+    async def submit(self, asked: Asked) -> Run:
+        """Takes a request. Raises ValueError where it does not suit the network, TooLarge, Full and NotReady;
+        GivenUp where its deadline cannot be met, and Failed where its network cannot be batched."""
+        return self.put(asked, await self.check(asked))
+
+    async def check(self, asked: Asked) -> Ticket:
+        """A request that suits its network, for `put`; raises what `submit` raises then."""
         if reason := self.objection():
             raise NotReady(reason, None)
-        return await self._serving.submit(asked, watched)
-
-    async def check(self, asked: Asked) -> tuple[int, int]:
-        """The rows and the cost of a request, which is not run; raises what `submit` raises."""
         return await self._serving.check(asked)
+
+    def put(self, asked: Asked, ticket: Ticket, watched: bool = False) -> Run:
+        """Runs a request that was checked; as Serving.put."""
+        return self._serving.put(asked, ticket, watched)
 
     def snapshot(self) -> dict[str, Any]:
         """What it is doing, as JSON-able values."""

@@ -54,33 +54,9 @@ class Serving:
     ) -> None:
         self.engine, self.about, self.max_cost = engine, about, max_cost
 
-    async def check(self, asked: Asked) -> tuple[int, int]:
-        """The rows and the cost of a request, which is not run. Raises what `submit` raises."""
-        ticket = await self._checked(asked)
-        return ticket.handle.rows, ticket.work
-
-    async def submit(self, asked: Asked, watched: bool = False) -> Run:
-        """Takes a request. Raises ValueError where it does not suit the network, TooLarge, Full, NotReady,
-        Failed and GivenUp.
-
-        watched  whether its events are kept from the first one on for who reads them, as where it has
-                 previews
-        """
-        ticket = await self._checked(asked)
-        run = Run(asked.id, ticket, watched or asked.preview > 0)
-        try:
-            self.engine.put(
-                ticket,
-                priority=asked.priority,
-                deadline=asked.deadline,
-                key=asked.key,
-                preview=asked.preview,
-            )
-        except Exception as error:
-            raise translated(error) from error
-        return run
-
-    async def _checked(self, asked: Asked) -> Ticket:
+    async def check(self, asked: Asked) -> Ticket:
+        """A request that suits its network, for `put`. Raises ValueError where it does not, and TooLarge,
+        NotReady and Failed."""
         if asked.model not in self.about:
             known = ", ".join(sorted(self.about))
             raise ValueError(f"no model is named {asked.model!r}; choose {known}")
@@ -98,6 +74,25 @@ class Serving:
                 f"{self.max_cost} are taken; ask for fewer samples or steps"
             )
         return ticket
+
+    def put(self, asked: Asked, ticket: Ticket, watched: bool = False) -> Run:
+        """Runs a request that was checked. Raises Full, NotReady, and GivenUp where there is not the time.
+
+        watched  whether its events are kept from the first one on for who reads them, as where it has
+                 previews
+        """
+        run = Run(asked.id, ticket, watched or asked.preview > 0)
+        try:
+            self.engine.put(
+                ticket,
+                priority=asked.priority,
+                deadline=asked.deadline,
+                key=asked.key,
+                preview=asked.preview,
+            )
+        except Exception as error:
+            raise translated(error) from error
+        return run
 
 
 def keywords(asked: Asked, about: About) -> dict[str, Any]:
@@ -168,8 +163,8 @@ class Run:
         small = ticket.n * math.prod(ticket.capacity.shape) <= INLINE
         self._inline = small and self._decoder is None and ticket.sampler.device.type == "cpu"
         self._loop = asyncio.get_running_loop()
-        self._ended = self._loop.create_future()
-        self._made: asyncio.Task[Made] | None = None
+        self._made: asyncio.Future[Made] = self._loop.create_future()
+        self._making: asyncio.Task[None] | None = None
         handle.add_done_callback(self._tell)
 
     @property
@@ -178,9 +173,6 @@ class Run:
 
     async def result(self) -> Made:
         """The samples, when they are done. Raises ServiceError."""
-        await asyncio.shield(self._ended)
-        if self._made is None:  # those who wait share what is made
-            self._made = self._loop.create_task(self._make())
         return await asyncio.shield(self._made)
 
     async def events(self, room: int = ROOM) -> AsyncIterator[Told]:
@@ -200,14 +192,26 @@ class Run:
             self._loop.call_soon_threadsafe(self._end)
 
     def _end(self) -> None:
-        if not self._ended.done():
-            self._ended.set_result(None)
-
-    async def _make(self) -> Made:
+        """On the loop: makes the result, beside the loop where that may take long."""
+        if not self._inline:
+            self._making = self._loop.create_task(self._make())
+            return
         try:
-            return self._take() if self._inline else await asyncio.to_thread(self._take)
+            self._made.set_result(self._take())
         except Exception as error:
-            raise translated(error) from error
+            self._fail(error)
+
+    async def _make(self) -> None:
+        try:
+            made = await asyncio.to_thread(self._take)
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._made.set_result(made)
+
+    def _fail(self, error: Exception) -> None:
+        self._made.set_exception(translated(error))
+        self._made.exception()  # nobody may wait for it
 
     def _take(self) -> Made:
         result = self._handle.result()

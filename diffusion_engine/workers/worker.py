@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from .. import choices, solvers
+from ..engine.ticket import Ticket
 from ..models import network_of
 from .errors import Fault, ServiceError
 from .frames import Connection
@@ -124,18 +125,19 @@ class Worker:
     async def _check(self, asked: Asked) -> None:
         assert self._service is not None
         try:
-            rows, cost = await self._service.check(asked)
+            self._take(asked, await self._service.check(asked))
         except Exception as error:
             self._fail(asked.id, error)
-        else:
-            self.link.send(Taken(asked.id, rows, cost))
+
+    def _take(self, asked: Asked, ticket: Ticket) -> None:
+        self.link.send(Taken(asked.id, ticket.handle.rows, ticket.work))
 
     async def _run(self, asked: Asked, watched: bool) -> None:
         assert self._service is not None
         try:
-            running = await self._service.submit(asked, watched)
-            self.link.send(Taken(asked.id, running.rows, running.cost))
-            self._running[asked.id] = running
+            ticket = await self._service.check(asked)
+            self._take(asked, ticket)  # before the engine's thread has something to do
+            running = self._running[asked.id] = self._service.put(asked, ticket, watched)
             if (reason := self._coming.pop(asked.id)) is not None:
                 running.cancel(reason)
             if watched:
