@@ -16,7 +16,6 @@ from .quarantine import Quarantine, recipe
 from .queue import Queue
 from .request import Request
 
-
 KNOWN = 4096  # recipes that need not be looked at again
 
 
@@ -98,6 +97,7 @@ class Dispatch:
 
     def lost(self, keeper: Keeper) -> None:
         """The worker of a keeper is gone."""
+        alone = keeper.alone
         for request in keeper.take():
             if request.ended:
                 continue
@@ -108,7 +108,10 @@ class Dispatch:
                 self._condemn(request)
             else:
                 request.restart()
-                self._suspects.append(request)
+                if alone:  # so that those like it need not be tried
+                    self._suspects.appendleft(request)
+                else:
+                    self._suspects.append(request)
         self.pump()
 
     def end(self, reason: str) -> None:
