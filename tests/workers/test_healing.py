@@ -51,7 +51,11 @@ def load(count=8):
 
 @pytest.mark.parametrize(
     ("number", "kind"),
-    [(signal.SIGKILL, "exited"), (signal.SIGSTOP, "stopped"), (signal.SIGSEGV, "exited")],
+    [
+        (signal.SIGKILL, "exited"),
+        (signal.SIGSTOP, "stopped"),
+        pytest.param(signal.SIGSEGV, "exited", marks=pytest.mark.slow),
+    ],
 )
 def test_what_was_at_a_worker_that_is_lost_is_made_again(served, number, kind):
     async def do(service):
