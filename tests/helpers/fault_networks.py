@@ -1,5 +1,6 @@
 """A network that a server is given by its name, of which some classes do harm in the middle of a row."""
 
+import ctypes
 import os
 import resource
 import signal
@@ -12,7 +13,7 @@ from diffusion_engine.processes import VP
 
 SHAPE = (1, 8, 8)
 # Classes below 10 are harmless; each of these does what its name says.
-RAISES, HANGS, SPOILS, HOARDS, DIES, EXITS, BREAKS, SLOW = HARM = range(10, 18)
+RAISES, HANGS, SPOILS, HOARDS, DIES, EXITS, BREAKS, SLOW, STICKS = HARM = range(10, 19)
 PAUSE = 0.02  # seconds of a call with a slow sample
 ROOM = 1 << 30  # bytes that the process may take beyond what it has when the network is made
 
@@ -35,6 +36,8 @@ def harmful(x, label, y):
         os._exit(0)
     while HANGS in labels:
         time.sleep(1.0)
+    while STICKS in labels:  # and no other thread runs
+        ctypes.PyDLL(None).sleep(1000)
     if HOARDS in labels:
         held = []
         while True:

@@ -2,7 +2,7 @@
 
 import pytest
 from fault_load import Load
-from fault_networks import BREAKS, DIES, EXITS, HANGS, HOARDS, RAISES, SPOILS
+from fault_networks import BREAKS, DIES, EXITS, HANGS, HOARDS, RAISES, SPOILS, STICKS
 from served import serving
 
 from diffusion_engine.client import Failed, Unavailable
@@ -57,6 +57,8 @@ def test_a_request_that_kills_is_refused(server):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("label", [EXITS, BREAKS, HANGS], ids=["exits", "breaks", "hangs"])
+@pytest.mark.parametrize(
+    "label", [EXITS, BREAKS, HANGS, STICKS], ids=["exits", "breaks", "hangs", "sticks"]
+)
 def test_every_request_that_ends_workers_is_refused(server, label):
     refused(server, label, 4)
