@@ -172,7 +172,7 @@ class Engine:
         key: str = "",
         preview: int = 0,
     ) -> Handle:
-        """Takes a request that was checked, once; the arguments are those of `submit`."""
+        """Takes the ticket of a request that was checked, once; the rest is as of `submit`."""
         loop, now = self._loop, self._loop.clock()
         ticket.priority = checks.number("priority", priority)
         ticket.preview = checks.whole("preview", preview, 0, "rows between two previews, or 0")
