@@ -65,7 +65,7 @@ def test_a_stream_shows_the_estimates_and_ends_with_the_samples(client):
 
 
 def test_who_leaves_a_stream_gives_its_request_up(client, server):
-    slow = {"model": "faulty", "condition": SLOW, "steps": 1000}
+    slow = {"model": "faulty", "condition": SLOW, "n": 16, "steps": 1000}  # a minute and more
     with client.stream("ddim", **slow) as events:
         assert next(iter(events)).kind == "queued"
         assert client.request(next(events).id).status() == "running"
@@ -83,7 +83,7 @@ def test_a_request_is_left_and_fetched(client):
 
 
 def test_a_request_that_was_left_is_cancelled(client, server):
-    request = client.submit("ddim", model="faulty", condition=SLOW, steps=1000)
+    request = client.submit("ddim", 16, model="faulty", condition=SLOW, steps=1000)
     with pytest.raises(TimeoutError):
         request.result(0.1)
     assert request.cancel() is True

@@ -38,7 +38,8 @@ def message(body, length=None):
     return f"{head}content-type: application/json\r\n\r\n{body}".encode()
 
 
-SLOWLY = '{"model": "faulty", "condition": %d, "spec": {"steps": 900}, "stream": %s}'
+# A minute and more, unless it is given up.
+SLOWLY = '{"model": "faulty", "condition": %d, "n": 16, "spec": {"steps": 900}, "stream": %s}'
 
 
 def test_who_vanishes_gives_its_request_up(server):
