@@ -127,13 +127,8 @@ def test_cancel_wherever_it_is(served):
         waiting = running[-1]
         assert waiting.status == "queued" and waiting.cancel("of the queue")
         assert running[0].cancel("of the worker") and not running[0].cancel("twice")
-        looking = asyncio.create_task(
-            service.submit(
-                asked(
-                    0,
-                )
-            )
-        )
+        unknown = asked(0, spec={"solver": "ddim", "steps": 77})
+        looking = asyncio.create_task(service.submit(unknown))
         await asyncio.sleep(0)
         looking.cancel()
         for request, said in ((waiting, "of the queue"), (running[0], "of the worker")):
