@@ -13,7 +13,6 @@ export class Side {
     this.facts = { calls: make("dd", {}, "–"), time: make("dd", {}, "–"), queue: make("dd", {}, "–") };
     this.tiles = samples.map((sample) => new Tile(sample, shape));
     const grid = make("div", { class: "tiles" }, ...this.tiles.map((tile) => tile.element));
-    grid.style.setProperty("--ratio", `${shape[2]} / ${shape[1]}`);
     for (const most of WIDTHS)
       grid.style.setProperty(`--of-${most}`, String(columns(group, samples.length, most)));
     this.verdict = make("p", { class: "verdict", "aria-live": "polite" });
