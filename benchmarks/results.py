@@ -64,6 +64,7 @@ UPSTREAM_PIPELINES = "upstream-pipelines.csv"  # its tests of pipelines
 SCALING = "scaling.csv"  # a queue in front of many engines, simulated
 STEPS = "scheduler-steps.csv"  # the time of a step, beside that of diffusers' classes
 SOAK = "soak.csv"  # a server under load for minutes
+HTTP = "http.csv"  # requests over HTTP beside the same ones in a process
 ABOUT = ("device", "threads", "torch", "commit", "date")
 GENIE_KEYS = ("quantity", "guidance", "contender", "grid", "calls", "value", *ABOUT)
 ENCODING_KEYS = ("solver", "refine", "data", "steps", "error", *ABOUT)
@@ -129,6 +130,14 @@ SCALING_SHOWN = {
     "part": 6, "network": 14, "mix": 5, "gpus": 5, "load": 4, "routing": 7, "p50_s": 7, "p99_s": 7,
     "slow_p50": 8, "slow_p99": 8, "wait_p99_s": 10, "quantity": 30, "value": 8, "expected": 8, "replicas": 8,
 }  # fmt: skip
+HTTP_KEYS = (
+    "executor", "part", "contender", "steps", "waiting", "p50_ms", "p20_ms", "p80_ms", "over_ms", "images_s",
+    "of_engine", "requests", "repeats", *ABOUT,
+)  # fmt: skip
+HTTP_SHOWN = {
+    "executor": 8, "threads": 7, "waiting": 8, "part": 13, "contender": 10, "steps": 5, "p50_ms": 8,
+    "p20_ms": 8, "p80_ms": 8, "over_ms": 8, "images_s": 8, "of_engine": 9,
+}  # fmt: skip
 
 COLUMNS = {
     RUNS: RUN_KEYS, ERRORS: ERROR_KEYS,
@@ -142,6 +151,7 @@ COLUMNS = {
     STEPS: STEP_KEYS,
     SOAK: SOAK_KEYS,
     SCALING: SCALING_KEYS,
+    HTTP: HTTP_KEYS,
 }  # fmt: skip
 
 Row = dict[str, str | int | float | None]
