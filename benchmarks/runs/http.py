@@ -1,9 +1,9 @@
 """Requests over HTTP beside the same ones to an engine in this process: python -m benchmarks.runs.http.
 
-The digits network, 16 seats. One request at a time: the time from asking to the samples. 64 at a time: images a
-second. Both take turns in one run, with 1 and 2 threads that wait passively and actively, each setting in
-processes of their own. The client writes and reads HTTP/1.1 by hand on kept connections: it shares the cores with
-the server, and none of what it needs is the server's.
+The digits network, 16 seats. One request at a time: the time from asking to the samples. 64 at a time: images
+a second. Both take turns in one run, with 1 and 2 threads that wait passively and actively, each setting in
+processes of their own. The client writes and reads HTTP/1.1 by hand on kept connections: it shares the cores
+with the server, and none of what it needs is the server's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from statistics import median
 from time import perf_counter
 
 import torch
@@ -102,23 +103,21 @@ async def latency(asks: dict[str, Ask], steps: int, requests: int) -> list[resul
             began = perf_counter()
             await ask(seed, steps)
             took[name].append(perf_counter() - began)
-    rows: list[results.Row] = []
-    base = Spread.of(took["in process"]).median
-    for name, seconds in took.items():
-        spread = Spread.of(seconds)
-        rows.append(
-            {
-                "part": "one at a time",
-                "contender": name,
-                "steps": steps,
-                "requests": requests,
-                "p50_ms": spread.median / 1e3,
-                "p20_ms": spread.p20 / 1e3,
-                "p80_ms": spread.p80 / 1e3,
-                "over_ms": (spread.median - base) / 1e3,
-            }  # fmt: skip
-        )
-    return rows
+    spreads = {name: Spread.of(seconds) for name, seconds in took.items()}
+    base = spreads["in process"].median
+    return [
+        {
+            "part": "one at a time",
+            "contender": name,
+            "steps": steps,
+            "requests": requests,
+            "p50_ms": spread.median / 1e3,
+            "p20_ms": spread.p20 / 1e3,
+            "p80_ms": spread.p80 / 1e3,
+            "over_ms": (spread.median - base) / 1e3,
+        }
+        for name, spread in spreads.items()
+    ]
 
 
 async def throughput(
@@ -131,17 +130,17 @@ async def throughput(
             began = perf_counter()
             await at_once(ask, requests, steps)
             took[name].append(requests / (perf_counter() - began))
-    base = Spread.of(took["in process"]).median
+    base = median(took["in process"])
     return [
         {
             "part": f"{AT_ONCE} at a time",
             "contender": name,
             "steps": steps,
             "requests": requests,
-            "images_s": Spread.of(found).median / 1e6,
-            "of_engine": Spread.of(found).median / base,
+            "images_s": median(found),
+            "of_engine": median(found) / base,
             "repeats": repeats,
-        }  # fmt: skip
+        }
         for name, found in took.items()
     ]
 
