@@ -18,7 +18,7 @@ import typer
 
 from diffusion_engine.cli import app as cli
 
-from . import checked, tools
+from . import checked, server, tools
 from .blocks import Page
 from .checked import Refused, Words
 from .sources import Sources
@@ -57,7 +57,14 @@ def known_variables(values: dict[str, str], page: Page) -> None:
 def diffusion_engine(words: Words, page: Page, run: Run | None) -> Outcome:
     """The command line, in this process and the page's folder."""
     check_options(words)
+    if run is not None and words[:1] == ["serve"] and "--print-config" not in words:
+        run.serve(words)
+        return DONE
     return DONE if run is None else in_process(cli.main, ["diffusion-engine", *words])
+
+
+def curl(words: Words, page: Page, run: Run | None) -> Outcome:
+    return DONE if run is None else server.curl(words, run)
 
 
 def in_process(call: Callable[[], object], argv: Words) -> Outcome:
@@ -250,6 +257,7 @@ COMMANDS: dict[str, Command] = {
     "torchrun": torchrun,
     "nsys": nsys,
     "ncu": ncu,
+    "curl": curl,
     "pip": only(checked.pip),
     "pytest": only(checked.pytest),
     "bash": only(checked.bash),

@@ -94,7 +94,7 @@ EXAMPLES = {
 OF_OTHERS = {
     "AncestralSamplingPredictor", "EDMPrecond", "EulerMaruyamaPredictor", "ReverseDiffusionPredictor",
     "RAY_AUTH_MODE", "SamplerCustom", "ddim_sample_loop", "edm_sampler", "init_noise_sigma", "learn_sigma",
-    "p_sample_loop", "sample_",
+    "p_sample_loop", "proxy_buffering", "sample_",
 }  # fmt: skip
 
 

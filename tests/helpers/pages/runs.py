@@ -27,6 +27,7 @@ from diffusion_engine.executors import graph, stages
 
 from . import commands, given, shell
 from .blocks import Block, Page, PageError
+from .server import WRITTEN, Server
 
 NAME = "page"  # of the module that a page's Python is
 KNOWN = "```python, ```bash, ```text for what the block before it prints, ```json, ```toml"
@@ -39,6 +40,7 @@ class Run:
     names  what its Python knows
     after  marker -> what it knew after the block of that marker
     used   the substitutions that took place
+    server  that the page started
     """
 
     page: Page
@@ -46,6 +48,7 @@ class Run:
     module: types.ModuleType = field(default_factory=lambda: types.ModuleType(NAME))
     after: dict[str, dict[str, Any]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    server: Server | None = None
 
     @property
     def names(self) -> dict[str, Any]:
@@ -95,7 +98,19 @@ class Run:
                     for command in shell.commands(line):
                         commands.check(list(command.words), self.page)
 
+    def serve(self, words: list[str]) -> None:
+        """Starts the page's server, in place of the one before."""
+        self.close()
+        self.server = Server(words, self.folder)
+
+    def close(self) -> None:
+        if self.server is not None:
+            self.server.close()
+        self.server = None
+
     def substituted(self, code: str) -> str:
+        if self.server is not None:
+            code = code.replace(WRITTEN, self.server.address)
         for old, new in given.SUBSTITUTIONS.get(self.page.name, {}).items():
             if old in code:
                 self.used.add(old)
@@ -227,6 +242,7 @@ def run(page: Page) -> Run:
         try:
             made.blocks()
         finally:
+            made.close()
             del sys.modules[NAME]
         given.check_used(page, made.used)
         made.written = sorted(os.listdir(folder))
