@@ -14,6 +14,7 @@ from .blocks import (
     encoding,
     front,
     genie,
+    http,
     native,
     networks,
     ops,
@@ -41,7 +42,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         native.native_floor, native.native_memory, networks.networks,
         schedulers.schedulers, schedulers.schedulers_both, schedulers.schedulers_differ,
         schedulers.schedulers_refused, upstream.upstream, upstream.upstream_pipelines,
-        upstream.scheduler_steps, pipelines.pipelines,
+        upstream.scheduler_steps, pipelines.pipelines, http.http,
     )
 }  # fmt: skip
 
