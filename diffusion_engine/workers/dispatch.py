@@ -1,7 +1,8 @@
 """`Dispatch`: which request goes to which worker, and when; and which of them ended one.
 
-Who of the requests at a worker ended it is not known. All of them are suspects then, each of which is made
-again at a worker of its own until it is done: who is innocent is done, and who is not ends one more alone.
+Who of the requests at a worker ended it is not known, and often it was none. They are made again together;
+those that come to their last try are suspects, each of which has a worker to itself until it is done: who is
+innocent is done, and who is not ends one more alone.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Dispatch:
 
     def leave(self, request: Request) -> None:
         """It has ended."""
-        if request.deaths:
+        if request.accused:
             self._accused -= Counter([recipe(request.asked)])
         if request.keeper is None:
             self._queue.remove(request)
@@ -87,7 +88,7 @@ class Dispatch:
         while (request := self._queue.peek(_now())) is not None:
             if self._accused and recipe(request.asked) in self._accused:
                 self._queue.pop(_now())
-                self._suspects.append(request)
+                self._suspect(request, False)
                 self.pump()
                 return
             if (keeper := self._free(request)) is None:
@@ -101,18 +102,26 @@ class Dispatch:
         for request in keeper.take():
             if request.ended:
                 continue
-            if not request.deaths:
-                self._accused[recipe(request.asked)] += 1
             request.deaths += 1
             if request.deaths > self._retries:
                 self._condemn(request)
+                continue
+            request.restart()
+            if alone or request.deaths == self._retries:
+                self._suspect(request, alone)
             else:
-                request.restart()
-                if alone:  # so that those like it need not be tried
-                    self._suspects.appendleft(request)
-                else:
-                    self._suspects.append(request)
+                self._queue.put(request, _now())
         self.pump()
+
+    def _suspect(self, request: Request, first: bool) -> None:
+        """It gets a worker to itself; at once, so that those like it need not be tried, where it had one."""
+        if not request.accused:
+            request.accused = True
+            self._accused[recipe(request.asked)] += 1
+        if first:
+            self._suspects.appendleft(request)
+        else:
+            self._suspects.append(request)
 
     def end(self, reason: str) -> None:
         """No worker will come any more."""

@@ -6,7 +6,7 @@ import heapq
 import math
 from typing import Generic, Protocol, TypeVar
 
-Score = tuple[int, int]
+Score = tuple[int, float, int]
 
 
 class Waits(Protocol):
@@ -49,7 +49,7 @@ class Queue(Generic[R]):
         return sum(map(len, self._heaps.values()))
 
     def put(self, request: R, now: float) -> None:
-        """It waits, behind those like it."""
+        """It waits, behind those like it that arrived before."""
         key = request.key
         if key not in self._heaps:
             # Who comes back starts level with those who are here.
@@ -57,7 +57,8 @@ class Queue(Generic[R]):
             self._had[key] = max(self._had.get(key, 0), least)
             self._heaps[key] = []
         self._order += 1
-        heapq.heappush(self._heaps[key], ((self._level(request, now), self._order), request))
+        score = self._level(request, now), request.arrived, self._order
+        heapq.heappush(self._heaps[key], (score, request))
 
     def peek(self, now: float) -> R | None:
         """Who is next, and stays; None where nobody waits."""
@@ -92,9 +93,9 @@ class Queue(Generic[R]):
             self._raise(now)
         return min(self._heaps, key=self._rank, default=None)
 
-    def _rank(self, key: str) -> tuple[int, int, int]:
-        level, order = self._heaps[key][0][0]
-        return level, self._had[key], order
+    def _rank(self, key: str) -> tuple[int, int, float, int]:
+        level, arrived, order = self._heaps[key][0][0]
+        return level, self._had[key], arrived, order
 
     def _level(self, request: R, now: float) -> int:
         return -math.floor(request.priority + (now - request.arrived) / self._aging)
@@ -102,7 +103,7 @@ class Queue(Generic[R]):
     def _raise(self, now: float) -> None:
         """Age has changed the levels."""
         for heap in self._heaps.values():
-            heap[:] = [((self._level(one, now), score[1]), one) for score, one in heap]
+            heap[:] = [((self._level(one, now), *score[1:]), one) for score, one in heap]
             heapq.heapify(heap)
         self._ordered = now
 

@@ -56,7 +56,7 @@ class Request:
               and when it has ended, whichever way
     arrived   when, on the loop's clock
     rows, cost  0 until a worker has looked at it
-    deaths    of workers that it was at
+    deaths    of workers that it was at; accused: whether it may have ended them
     taken     done when a worker found that it suits its network, or an error
     keeper    of the worker that it is at
     """
@@ -71,6 +71,7 @@ class Request:
         loop = asyncio.get_running_loop()
         self.asked, self.id, self.arrived = asked, asked.id, loop.time()
         self.rows = self.cost = self.deaths = 0
+        self.accused = False
         self.status = "queued"
         self.keeper: Any = None
         self.taken: asyncio.Future[None] = loop.create_future()

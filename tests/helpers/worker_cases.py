@@ -10,6 +10,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import torch
 
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.processes import VP
+from diffusion_engine.workers import process
 from diffusion_engine.workers.messages import Asked
 from diffusion_engine.workers.supervisor import Supervisor
 
@@ -132,7 +134,9 @@ def supervisor(models=MODELS, devices=("cpu",), **said):
         path = os.pathsep.join(filter(None, (helpers, os.environ.get("PYTHONPATH"))))
         patch.setenv("PYTHONPATH", path)
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setattr(tempfile, "tempdir", str(folder))
+        # Of the sockets alone: pytest's own folder would be gone with this one.
+        makes = SimpleNamespace(gettempdir=lambda: str(folder), mkdtemp=tempfile.mkdtemp)
+        patch.setattr(process, "tempfile", makes)
         service = Supervisor(models, devices, options, **said)
         try:
             runner.run(service.start())

@@ -175,18 +175,36 @@ def test_those_like_the_guilty_end_no_more_workers():
     played(do)
 
 
-def test_a_worker_that_ends_once_for_no_reason_refuses_nobody():
+def lose(stage, number=0):
+    """A worker ends, and another is in its place."""
+    stage.workers[number].state = "restarting"
+    stage.dispatch.lost(stage.workers[number])
+    stage.workers[number].state = "ready"
+    stage.dispatch.pump()
+
+
+def test_what_was_at_a_worker_that_is_lost_is_made_again_together_and_before_what_came_later():
     def do():
         stage = Stage()
         requests = [stage.add(one(i)) for i in range(20)]
-        for _ in range(2):  # and once more, when one of them is alone there
-            stage.workers[0].state = "restarting"
-            stage.dispatch.lost(stage.workers[0])
-            stage.workers[0].state = "ready"
-            stage.dispatch.pump()
-            assert len(stage.workers[0].running) == 1 and stage.workers[0].alone
-            fresh = stage.add(one(50, spec={"solver": "ddim", "steps": 9}))
-            assert fresh.id not in stage.workers[0].running
+        before = list(stage.workers[0].running)
+        lose(stage)
+        assert list(stage.workers[0].running) == before and not stage.workers[0].alone
+        stage.play(requests)
+        assert errors(requests) == {"RuntimeError": 20}
+
+    played(do)
+
+
+def test_a_worker_that_ends_for_no_reason_refuses_nobody():
+    def do():
+        stage = Stage()
+        requests = [stage.add(one(i)) for i in range(20)]
+        lose(stage)
+        lose(stage)
+        assert len(stage.workers[0].running) == 1 and stage.workers[0].alone
+        fresh = stage.add(one(50, spec={"solver": "ddim", "steps": 9}))
+        assert fresh.id not in stage.workers[0].running
         stage.play([*requests, fresh])
         assert errors(requests) == {"RuntimeError": 20}
 
@@ -197,11 +215,9 @@ def test_one_worker_of_two_is_kept_for_suspects_and_the_other_goes_on():
     def do():
         stage = Stage(workers=2)
         requests = [stage.add(one(i)) for i in range(16)]
-        stage.workers[0].state = "restarting"
-        stage.dispatch.lost(stage.workers[0])
+        lose(stage)
+        lose(stage)
         assert not stage.workers[1].alone, "it has others, who are no suspects"
-        stage.workers[0].state = "ready"
-        stage.dispatch.pump()
         assert stage.workers[0].alone and len(stage.workers[0].running) == 1
         fresh = stage.add(one(50, condition=[1]))
         stage.play([*requests, fresh])
@@ -214,7 +230,8 @@ def test_a_suspect_that_is_given_up_holds_nobody_up():
     def do():
         stage = Stage()
         requests = [stage.add(one(i)) for i in range(4)]
-        stage.dispatch.lost(stage.workers[0])
+        lose(stage)
+        lose(stage)
         for request in requests:
             request.cancel("enough")
             stage.workers[0].over(request.id)
