@@ -31,9 +31,9 @@ def http() -> str:
             body.append([f"{executor}, {part}, {steps} steps", contender, *told, apart])
     text = rows.lines(["digits", "over HTTP", "in process", "HTTP", "apart"], body, 2)
     said = (
-        "One at a time: the median time of a request, at the threads and the way of waiting that suit the engine "
-        "best. 64 at a time: images a second, the best of 1 and 2 threads that wait passively or actively, of "
-        "each. Client and server share the cores.",
+        "One at a time: the median time of a request, at the threads and the way of waiting that suit the",
+        "engine best. 64 at a time: images a second, the best of 1 and 2 threads that wait passively or",
+        "actively, of each. Client and server share the cores.",
     )
     return f"{text}\n\n{rows.prose(*said, rows.origin(*found, command=COMMAND))}"
 
