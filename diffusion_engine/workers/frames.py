@@ -56,7 +56,7 @@ def parts(message: msgspec.Struct) -> list[bytes | memoryview]:
             raise ValueError(
                 f"a tensor of {value.dtype} has no place in a frame; make it one of {', '.join(DTYPES)}"
             )
-        tensors.append(np.ascontiguousarray(value))
+        tensors.append(value)
         return [value.dtype.name, list(value.shape)]
 
     head = msgspec.msgpack.encode(message, enc_hook=hook)

@@ -76,7 +76,8 @@ class Supervisor:
         )
         self._max_queue = checks.whole("max_queue", max_queue, 1, "at least 1 request")
         checks.whole("retries", retries, 0, "how often a request is made again")
-        self._options |= {"max_cost": max_cost, "max_queue": max_queue}
+        # Of those that were given up some may be at a worker still.
+        self._options |= {"max_cost": max_cost, "max_queue": 2 * max_queue + 64}
         self._named, self._hang_s = dict(models), (hang_s, longer_s)
         self._memory, self._beat_s = memory, beat_s
         self._choices: dict[str, dict[str, Any]] = {}

@@ -102,8 +102,9 @@ def test_a_worker_gets_two_batches_and_the_rest_waits():
 def test_a_large_request_leaves_room_and_another_submitter_passes():
     def do():
         stage = Stage()
-        for i in range(2):
-            stage.add(one(i, seeds=list(range(500)), condition=[0] * 500))
+        for i in range(2):  # the first leaves room for the second
+            large = stage.add(one(i, seeds=list(range(500)), condition=[0] * 500))
+            assert large.id in stage.workers[0].running
         small = stage.add(one(3, key="another"))
         assert small.id in stage.workers[0].running
         assert stage.add(one(4)).id in stage.workers[0].checking
@@ -222,6 +223,37 @@ def test_one_worker_of_two_is_kept_for_suspects_and_the_other_goes_on():
         fresh = stage.add(one(50, condition=[1]))
         stage.play([*requests, fresh])
         assert errors(requests) == {"RuntimeError": 16}
+
+    played(do)
+
+
+def test_while_suspects_wait_a_worker_is_emptied_for_them():
+    def do():
+        stage = Stage(workers=2)
+        requests = [stage.add(one(i)) for i in range(6)]
+        stage.workers[0].state = "restarting"
+        stage.dispatch.lost(stage.workers[0])
+        fresh = stage.add(one(50, condition=[1]))
+        assert fresh.id not in stage.workers[1].running and stage.dispatch.waiting == 3
+        stage.play([*requests, fresh])
+
+    played(do)
+
+
+def test_who_is_like_a_suspect_is_one():
+    def do():
+        stage = Stage(workers=2)
+        requests = [stage.add(one(i)) for i in range(2)]
+        stage.workers[0].state = "restarting"
+        stage.dispatch.lost(stage.workers[0])
+        alike, other = stage.add(one(50)), stage.add(one(51, condition=[1]))
+        stage.workers[0].state = "ready"
+        for _ in range(2):  # they are looked at, and wait; then all others have gone
+            stage.step()
+        both = [r.id in stage.workers[i].running for r in (alike, other) for i in (0, 1)]
+        assert not (both[0] and both[2]) and not (both[1] and both[3])
+        stage.play([*requests, alike, other])
+        assert max(stage.met.values()) <= 2
 
     played(do)
 

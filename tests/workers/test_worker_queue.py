@@ -42,6 +42,13 @@ def test_submitters_share_by_what_they_cost():
     assert names(filled(*ones)) == "acdeb"
 
 
+def test_a_priority_counts_more_than_what_one_had():
+    queue = filled(One("a", "x", cost=9), One("b", "y"), One("c", "x"))
+    assert queue.pop(0.0).name == "a"
+    queue.put(One("d", "x", priority=1), 0.0)
+    assert names(queue) == "dbc"
+
+
 def test_who_comes_back_starts_level():
     queue = filled(*(One(str(i), "x") for i in range(6)))
     assert [queue.pop(0.0).name for _ in range(3)] == ["0", "1", "2"]
