@@ -227,14 +227,23 @@ def test_one_worker_of_two_is_kept_for_suspects_and_the_other_goes_on():
     played(do)
 
 
+def looked(stage, request):
+    """The worker that looks at a request finds that it suits."""
+    request.keeper.checking.pop(request.id)
+    request.keeper = None
+    request.looked(5, 5)
+    stage.dispatch.looked(request)
+
+
 def test_while_suspects_wait_a_worker_is_emptied_for_them():
     def do():
-        stage = Stage(workers=2)
+        stage = Stage(workers=2, retries=1)
         requests = [stage.add(one(i)) for i in range(6)]
         stage.workers[0].state = "restarting"
         stage.dispatch.lost(stage.workers[0])
         fresh = stage.add(one(50, condition=[1]))
-        assert fresh.id not in stage.workers[1].running and stage.dispatch.waiting == 3
+        looked(stage, fresh)
+        assert fresh.keeper is None and stage.dispatch.waiting == 4
         stage.play([*requests, fresh])
 
     played(do)
@@ -242,18 +251,18 @@ def test_while_suspects_wait_a_worker_is_emptied_for_them():
 
 def test_who_is_like_a_suspect_is_one():
     def do():
-        stage = Stage(workers=2)
-        requests = [stage.add(one(i)) for i in range(2)]
+        stage = Stage(workers=2, retries=1)
+        suspect, beside = stage.add(one(1)), stage.add(one(2, condition=[2]))
         stage.workers[0].state = "restarting"
         stage.dispatch.lost(stage.workers[0])
-        alike, other = stage.add(one(50)), stage.add(one(51, condition=[1]))
         stage.workers[0].state = "ready"
-        for _ in range(2):  # they are looked at, and wait; then all others have gone
-            stage.step()
-        both = [r.id in stage.workers[i].running for r in (alike, other) for i in (0, 1)]
-        assert not (both[0] and both[2]) and not (both[1] and both[3])
-        stage.play([*requests, alike, other])
-        assert max(stage.met.values()) <= 2
+        stage.dispatch.pump()
+        assert stage.workers[0].alone and list(stage.workers[1].running) == [beside.id]
+        alike, other = stage.add(one(50)), stage.add(one(51, condition=[1]))
+        looked(stage, other)
+        looked(stage, alike)
+        assert list(stage.workers[1].running) == [beside.id, other.id]
+        stage.play([suspect, beside, alike, other])
 
     played(do)
 
