@@ -179,6 +179,8 @@ class Connections:
         body = json.dumps(
             {"model": "digits", "spec": spec, "seeds": [seed], "condition": [seed % 10]}
         )
+        while self._idle and self._idle[-1][0].at_eof():  # the server ends those that nobody uses
+            self._idle.pop()[1].close()
         if not self._idle:
             self._idle.append(await asyncio.open_connection("127.0.0.1", self._port))
         reader, writer = connection = self._idle.pop()
