@@ -96,5 +96,6 @@ def service_of(settings: Settings) -> Service:
     options = {name: value for name in how if (value := getattr(settings, name)) is not None}
     return Supervisor(
         settings.models, settings.devices or devices(), options, max_queue=settings.max_queue,
-        max_cost=settings.max_cost,
+        max_cost=settings.max_cost, memory=settings.worker_memory, hang_s=settings.hang,
+        retries=settings.retries, quarantine_s=settings.quarantine,
     )  # fmt: skip

@@ -80,6 +80,13 @@ class Settings(BaseSettings):
         None, description="of networks' inputs; the module's own"
     )
 
+    worker_memory: Bytes | None = Field(
+        None, description="bytes that a worker may take of the host's memory; as many as there are"
+    )
+    hang: Seconds = Field(5.0, description="seconds without a row after which a worker hangs")
+    retries: int = Field(2, ge=0, description="workers more that a request may see lost")
+    quarantine: Seconds = Field(3600.0, description="seconds that one like it is refused then")
+
     max_queue: int = Field(1024, ge=1, description="requests that wait or run; beyond it 429")
     max_cost: int = Field(
         2_000_000, ge=1, description="entries x rows of the samples of one request; beyond it 413"

@@ -56,8 +56,8 @@ class Service(Protocol):
     async def submit(self, asked: Asked) -> Running:
         """Takes a request: returns when a worker found that it suits the network.
 
-        Raises ValueError where it does not, TooLarge, Full, NotReady and Quarantined; GivenUp where its
-        deadline cannot be met, and Failed where its network cannot be batched.
+        Raises ValueError where it does not, TooLarge, Full, NotReady and Quarantined, and Failed where its
+        network cannot be batched. That its deadline cannot be met `result` says.
         """
 
     def snapshot(self) -> dict[str, Any]:

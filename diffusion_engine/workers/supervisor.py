@@ -135,8 +135,8 @@ class Supervisor:
     async def submit(self, asked: Asked) -> Request:
         """Takes a request: returns when a worker found that it suits the network.
 
-        Raises ValueError where it does not, TooLarge, Full, NotReady and Quarantined; GivenUp where its
-        deadline cannot be met, and Failed where its network cannot be batched.
+        Raises ValueError where it does not, TooLarge, Full, NotReady and Quarantined, and Failed where its
+        network cannot be batched. That its deadline cannot be met `result` says.
         """
         self._look(asked)
         request = Request(asked, self._read, self._cancelled, self._over)

@@ -101,3 +101,9 @@ def test_the_dashboard_says_everything_once(kind):
     if kind == "expr":
         said = [t["expr"] for p in panels for t in p["targets"]]
     assert len(said) == len(set(said)) and all(said)
+
+
+def test_the_page_names_every_setting():
+    fields = needs("diffusion_engine.server.settings").Settings.model_fields
+    page = (ROOT / "docs/serving.md").read_text()
+    assert not [name for name in fields if f"`{name}`" not in page]
