@@ -36,9 +36,8 @@ class Dispatch:
         self._queue: Queue[Request] = Queue(aging)
         self._suspects: deque[Request] = deque()
         self._accused: Counter[bytes] = Counter()  # the recipes of suspects, wherever they are
-        self._known: dict[
-            bytes, tuple[int, int]
-        ] = {}  # rows and cost, by recipes that were looked at
+        # Rows and cost, by recipes that were looked at.
+        self._known: dict[bytes, tuple[int, int]] = {}
 
     @property
     def waiting(self) -> int:
@@ -79,22 +78,26 @@ class Dispatch:
 
     def pump(self) -> None:
         """Sends to workers what they have room for."""
-        while self._suspects:
-            idle = [one for one in self._keepers if one.ready and not one.running]
-            if not idle:
-                break
-            idle[0].run(self._suspects.popleft())
-            idle[0].alone = True
-        while (request := self._queue.peek(_now())) is not None:
+        while True:
+            self._try_suspects()
+            if (request := self._queue.peek(_now())) is None:
+                return
             if self._accused and recipe(request.asked) in self._accused:
                 self._queue.pop(_now())
                 self._suspect(request, False)
-                self.pump()
+            elif (keeper := self._free(request)) is not None:
+                self._queue.pop(_now())
+                keeper.run(request)
+            else:
                 return
-            if (keeper := self._free(request)) is None:
-                return
-            self._queue.pop(_now())
-            keeper.run(request)
+
+    def _try_suspects(self) -> None:
+        """Each on an idle worker, which nobody else is sent to."""
+        idle = deque(one for one in self._keepers if one.ready and not one.running)
+        while self._suspects and idle:
+            keeper = idle.popleft()
+            keeper.run(self._suspects.popleft())
+            keeper.alone = True
 
     def lost(self, keeper: Keeper) -> None:
         """The worker of a keeper is gone."""

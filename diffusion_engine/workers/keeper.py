@@ -17,10 +17,8 @@ from .wire import Beat, Begin, Broken, Cancel, Check, Run, Watch
 SILENT = 2.0  # seconds without a sign of life of one that was stopped
 DUMB = 20.0  # of one that is not: a busy machine may be slow to let it speak
 SOON = 5.0  # seconds: one that ends within them, with nothing to do, would do so again
-BACKOFF, LONGEST = (
-    0.5,
-    30.0,
-)  # seconds before a start that follows a failed one; twice as long each time
+# Seconds before a start that follows a failed one: twice as long each time, and the longest.
+BACKOFF, LONGEST = 0.5, 30.0
 TRIES = 20  # starts that fail one after another
 
 log = logging.getLogger(__name__)
@@ -188,7 +186,7 @@ class Keeper:
             self._lost(self, end)
             short = short + 1 if idle and loop.time() - began < SOON else 0
             if short > 1:
-                await asyncio.sleep(min(LONGEST, BACKOFF * 2**short))
+                await asyncio.sleep(_pause(short))
             again = await self._again()
             if again is None:
                 return
@@ -202,7 +200,7 @@ class Keeper:
             except ServiceError as error:
                 self.reason = "a worker does not start again"
                 log.error("the worker of %s: %s", self.device, error)
-                await asyncio.sleep(min(LONGEST, BACKOFF * 2**turn))
+                await asyncio.sleep(_pause(turn))
         self.state = "failed"
         self._lost(self, End("failed", self.reason))
         return None
@@ -250,3 +248,8 @@ class Keeper:
     def _go(self, end: End) -> None:
         if self._gone is not None and not self._gone.done():
             self._gone.set_result(end)
+
+
+def _pause(turn: int) -> float:
+    """Seconds before the next start."""
+    return min(LONGEST, BACKOFF * 2 ** min(turn, 10))  # of which a float has no thousandth power

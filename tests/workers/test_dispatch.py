@@ -282,6 +282,21 @@ def test_a_suspect_that_is_given_up_holds_nobody_up():
     played(do)
 
 
+def test_thousands_like_a_suspect_wait_for_it():
+    def do():
+        stage = Stage()
+        requests = [stage.add(one(i)) for i in range(3000)]
+        lose(stage)
+        lose(stage)
+        assert stage.workers[0].alone and len(stage.workers[0].running) == 1
+        assert stage.dispatch.waiting == len(requests) - 1
+        for request in requests:
+            request.cancel("enough")
+        assert not stage.dispatch._accused and not stage.dispatch.waiting
+
+    played(do)
+
+
 def test_without_workers_for_good_nobody_waits():
     def do():
         stage = Stage()
