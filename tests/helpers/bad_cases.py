@@ -11,7 +11,7 @@ import numpy as np
 import safetensors.numpy
 
 SAMPLES, IMAGES = "/v1/samples", "/v1/images/generations"
-DEEP = 100_000
+DEEP = 10_000
 
 
 def tensors(header, content=b""):
@@ -37,6 +37,10 @@ def option(solver, **options):
 
 
 ONE = np.ones((1, 1, 32, 32), np.float32)
+# What takes long to be read as values, the first by comparing each with each.
+MANY_NAMES = b"{" + b"".join(b'"k%d":1,' % i for i in range(16_000)) + b'"k15999":1}'
+MANY_VALUES = b'{"condition":[' + b"1," * 4_000_000 + b"1]}"
+MANY_LISTS = b'{"spec":{"steps":[' + (b"[" * 40 + b"]" * 40 + b",") * 50_000 + b"1]}}"
 
 # Bodies that are no JSON objects.
 RAW = [
@@ -50,6 +54,7 @@ RAW = [
     (b'{"seed": ' + b"9" * 30 + b"}", 422), (b'{"n": 1e400}', 422), (b'{"guidance": 1e999}', 422),
     (b'{"guidance": -1e999}', 422), (b"[" * DEEP, 400), (b'{"spec":' * DEEP, 400),
     (b'{"spec":' + b"[" * 900 + b"]" * 900 + b"}", 422), (b'{"model": "\\ud800"}', 400),
+    (MANY_NAMES, 422), (MANY_VALUES, 413), (MANY_LISTS, 413), (b'{"priority": 0.' + b"1" * 10**6 + b"}", 422),
     (b'{"\\ud800": 1}', 400), (b'{"spec": {"solver": "\\udfff"}}', 400),
     (b'{"spec": {"grid": "\\ud800"}}', 400), (b'{"' + b"k" * 100_000 + b'": 1}', 422),
 ]  # fmt: skip

@@ -61,7 +61,7 @@ async def generations(request: Request) -> Response:
     """Pictures of a class, in base64, each with the recipe that makes it again."""
     front = front_of(request)
     front.ready()
-    given = await bodies.read(request)
+    given = await bodies.read(request, front.settings.max_samples)
     try:
         body = Images.model_validate(given)
     except ValueError as error:

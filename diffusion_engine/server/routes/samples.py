@@ -40,7 +40,7 @@ async def samples(request: Request) -> Response:
 async def _taken(front: Front, request: Request) -> tuple[Body, Entry, str]:
     """The body, its request in the queue, and the form of the answer. Raises Refused."""
     front.ready()
-    given = await bodies.read(request)
+    given = await bodies.read(request, front.settings.max_samples)
     try:
         body = Body.model_validate(given)
     except ValueError as error:
