@@ -22,7 +22,8 @@ class Spread:
 
 
 class Counts:
-    """answers by (route, method, status); open: requests that are answered now; bodies: bytes that they sent.
+    """answers by (route, method, status); open: requests that are answered now; bodies: bytes that they sent,
+    and of what nobody waits for its tensors.
 
     queued   seconds from submission to the first seat, of requests that are done; seconds: to the end
     """

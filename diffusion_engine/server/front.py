@@ -83,12 +83,15 @@ class Front:
         return entry
 
     def follow(self, entry: Entry) -> None:
-        """Lets a request go on without a client."""
+        """Lets a request go on without a client; what it brought counts as a body until its end."""
+        entry.left = True
+        self.counts.bodies += entry.given
         task = asyncio.get_running_loop().create_task(self._followed(entry))
         self._following.add(task)
 
         def over(task: asyncio.Task[None]) -> None:
             self._following.discard(task)
+            self.counts.bodies -= entry.given
             self.requests.end(entry)
 
         task.add_done_callback(over)

@@ -11,7 +11,8 @@ from ..workers.service import Running
 from .refused import Refused
 from .settings import Settings
 
-ENDED = 1024  # requests whose end is known
+ENDED = 1024  # requests that clients waited for, whose end is known
+SELF = 4096  # bytes of one that was left here, beside its samples
 KIND = "request"
 
 
@@ -19,6 +20,8 @@ class Entry:
     """A request that was accepted.
 
     created  seconds since 1970, for people
+    given    bytes of the tensors that it brought
+    left     whether its client did not wait for it, and may ask later
     made     its samples, where they are kept; error: why there are none
     """
 
@@ -27,7 +30,9 @@ class Entry:
         self.id, self.rows, self.cost = running.id, running.rows, running.cost
         self.about, self.n, self.owner = about, len(asked.seeds), asked.key
         self.created = int(time.time())
+        self.given = sum(array.nbytes for array in asked.tensors.values())
         self.done_rows = 0
+        self.left = False
         self.made: Made | None = None
         self.error: Refused | None = None
         self.ended_at = 0.0
@@ -54,11 +59,9 @@ class Entry:
 
     @property
     def bytes(self) -> int:
-        """Of its samples."""
-        if self.made is None:
-            return 0
-        latents = self.made.latents
-        return self.made.samples.nbytes + (0 if latents is None else latents.nbytes)
+        """Of what is kept of it."""
+        made = (self.made.samples, self.made.latents) if self.made is not None else ()
+        return self.left * SELF + sum(array.nbytes for array in made if array is not None)
 
     def saw(self, told: Told) -> None:
         """Counts the rows of an event; a request that is made again begins again."""
@@ -85,7 +88,9 @@ class Requests:
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds, self._bytes, self._clock = settings.keep_seconds, settings.keep_bytes, clock
         self.open: dict[str, Entry] = {}
-        self._ended: dict[str, Entry] = {}  # the first ended first
+        # The first ended first: those that clients waited for, and those that were left here.
+        self._ended: dict[str, Entry] = {}
+        self._left: dict[str, Entry] = {}
         self._held = 0
 
     def add(self, entry: Entry) -> None:
@@ -96,14 +101,14 @@ class Requests:
         if self.open.pop(entry.id, None) is None:
             return
         entry.end(self._clock())
-        self._ended[entry.id] = entry
+        (self._left if entry.left else self._ended)[entry.id] = entry
         self._held += entry.bytes
         self.sweep()
 
     def find(self, name: str, owner: str) -> Entry:
         """Raises Refused where there is none, or it is another's."""
         self.sweep()
-        entry = self.open.get(name) or self._ended.get(name)
+        entry = self.open.get(name) or self._ended.get(name) or self._left.get(name)
         if entry is None or entry.owner != owner:
             raise Refused(
                 404,
@@ -114,15 +119,15 @@ class Requests:
 
     def drop(self, entry: Entry) -> None:
         """Forgets one that has ended."""
-        if self._ended.pop(entry.id, None) is not None:
+        if self._ended.pop(entry.id, None) or self._left.pop(entry.id, None):
             self._held -= entry.bytes
 
     def sweep(self) -> None:
         """Forgets what is old, or too much."""
-        now = self._clock()
-        while self._ended:
-            oldest = next(iter(self._ended.values()))
-            old = now - oldest.ended_at > self._seconds
-            if not old and len(self._ended) <= ENDED and self._held <= self._bytes:
-                return
+        self._forget(self._ended, lambda: len(self._ended) > ENDED)
+        self._forget(self._left, lambda: self._held > self._bytes)
+
+    def _forget(self, ended: dict[str, Entry], much: Callable[[], bool]) -> None:
+        before = self._clock() - self._seconds
+        while ended and ((oldest := next(iter(ended.values()))).ended_at < before or much()):
             self.drop(oldest)

@@ -15,6 +15,7 @@ from PIL import Image
 from server_cases import error_of, events_of, served, with_client
 
 from diffusion_engine.server import waiting
+from diffusion_engine.server.kept import SELF
 from diffusion_engine.server.pictures import METADATA_KEY
 from diffusion_engine.workers.errors import (
     Failed,
@@ -235,7 +236,38 @@ def test_results_are_kept_within_bytes_and_seconds():
         assert (await client.get(places[3])).status_code == 404
         assert requests._held == 0
 
-    with_client(test, keep_bytes=2 * 4 * 8 * 8 * 4, keep_seconds=10.0)
+    with_client(test, keep_bytes=2 * (4 * 8 * 8 * 4 + SELF), keep_seconds=10.0)
+
+
+def test_who_waits_for_a_request_shortens_no_results_time(monkeypatch):
+    async def test(client):
+        monkeypatch.setattr("diffusion_engine.server.kept.ENDED", 2)
+        where = (await client.post("/v1/samples", json={"wait": False})).headers["location"]
+        ids = []
+        for _ in range(3):
+            answer = await client.post("/v1/samples", json={})
+            ids.append(answer.headers["x-request-id"])
+        assert "result" in (await client.get(where)).json()
+        found = [(await client.get(f"/v1/requests/{name}")).status_code for name in ids]
+        assert found == [404, 200, 200]
+
+    with_client(test)
+
+
+def test_what_was_given_to_requests_that_are_left_is_counted_until_they_end():
+    async def test(client):
+        client.service.open.clear()
+        x = safetensors.numpy.save({"x": np.zeros((1, 1, 8, 8), np.float32)})
+        left = {"tensors": base64.b64encode(x).decode(), "wait": False}
+        answers = [await client.post("/v1/samples", json=left) for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [202, 202, 202, 503]
+        assert error_of(answers[3], 503)["code"] == "busy"
+        client.service.open.set()
+        await asyncio.sleep(0.05)
+        assert client.app.state.front.counts.bodies == 0
+        assert (await client.post("/v1/samples", json=left)).status_code == 202
+
+    with_client(test, max_bodies=1200)
 
 
 @pytest.mark.parametrize(
