@@ -2,9 +2,11 @@
 
 import json
 import random
+import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from threading import Lock
 
 import numpy as np
 import torch
@@ -24,10 +26,10 @@ def digits():
 
 
 def check_load(folder, requests, steps, *flags, kill=(), exact=False):
-    """Every result of so many requests is bit for bit that of its recipe, made alone.
+    """Every result of so many requests is bit for bit that of its recipe, made alone; the recipes.
 
     steps  at most
-    kill   after so many answers the worker is killed
+    kill   after so many answers the worker is killed, and what it kept on disk removed
     exact  whether it is also that of a Sampler which is given the recipe's size of calls
     """
     draw = Draw(random.Random(requests), {("digits", None): digits()}, steps, kinds=KINDS)
@@ -41,29 +43,30 @@ def check_load(folder, requests, steps, *flags, kill=(), exact=False):
 
         def ask(i):
             made = client.sample(**sent(asked[i]))
-            if len(done) in kill:
-                server.signal(signal.SIGKILL, "worker")
-            done.append(i)
+            with lock:
+                done.append(i)
+                if len(done) in kill:
+                    server.wait_ready()  # after the one before
+                    shutil.rmtree(folder / "cache", ignore_errors=True)
+                    server.signal(signal.SIGKILL, "worker")
             return made
 
-        done = []
+        done, lock = [], Lock()
         with ThreadPoolExecutor(AT_ONCE) as pool:
             made = list(pool.map(ask, range(requests)))
         restarts = server.counts().get("worker_restarts_total", 0)
         server.wait_idle()
     assert restarts == len(kill), server.said()
     assert {kind for about in asked for kind in kinds(about)} >= {*KINDS}
-    forms = set()
     for about, one in zip(asked, made, strict=True):
         recipe = json.loads(json.dumps(one.recipe, allow_nan=False))
-        forms.add(json.dumps([recipe["network_form"], recipe["threads"], recipe["bucket"]]))
         again = Sampler.replay(digits(), recipe, **given(about, recipe))
         assert np.array_equal(one.samples, again.samples.numpy()), about["spec"]
         assert one.seeds == about["seeds"] and all(one.finite)
         if exact:
             by_itself = draw.sampler(about).sample(**alone(about), bucket=recipe["bucket"])
             assert torch.equal(by_itself.samples, again.samples), about["spec"]
-    return forms
+    return [one.recipe for one in made]
 
 
 def sent(about):
