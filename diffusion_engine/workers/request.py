@@ -150,7 +150,7 @@ class Request:
 
     def started(self) -> None:
         """It has its first seat."""
-        if self.status == "queued" and not self.ended:
+        if not self.ended:
             self.heard(Told("started"))
 
     def looked(self, rows: int, cost: int) -> None:
@@ -160,8 +160,10 @@ class Request:
             self.taken.set_result(None)
 
     def heard(self, told: Told) -> None:
-        """An event of it."""
+        """An event of it; a start may be told twice, by the connection of beats, too."""
         if told.kind == "started":
+            if self.status == "running":
+                return
             self.status = "running"
         for reader in self._readers:
             reader.put(told)

@@ -137,11 +137,13 @@ class Worker:
         try:
             ticket = await self._service.check(asked)
             self._take(asked, ticket)  # before the engine's thread has something to do
+            watched |= asked.id in self._watched
             running = self._running[asked.id] = self._service.put(asked, ticket, watched)
             if (reason := self._coming.pop(asked.id)) is not None:
                 running.cancel(reason)
             if watched:
-                self._watch(asked.id)
+                self._watched.add(asked.id)
+                self._start(self._tell(asked.id, running))
             made = await running.result()
             self._choose()
             self.link.send(Done(asked.id, made))
@@ -170,8 +172,10 @@ class Worker:
 
     def _watch(self, name: str) -> None:
         running = self._running.get(name)
-        if running is not None and name not in self._watched:
-            self._watched.add(name)
+        if name in self._watched or (running is None and name not in self._coming):
+            return
+        self._watched.add(name)
+        if running is not None:
             self._start(self._tell(name, running))
 
     async def _tell(self, name: str, running: Running) -> None:

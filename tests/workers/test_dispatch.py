@@ -10,6 +10,7 @@ import worker_cases as cases
 from diffusion_engine.workers.dispatch import Dispatch
 from diffusion_engine.workers.errors import Quarantined, WorkerLost
 from diffusion_engine.workers.keeper import Keeper
+from diffusion_engine.workers.messages import Told
 from diffusion_engine.workers.quarantine import MOST, Quarantine, recipe
 from diffusion_engine.workers.request import Request
 
@@ -280,6 +281,23 @@ def test_a_suspect_that_is_given_up_holds_nobody_up():
         assert stage.add(one(9)).id in stage.workers[0].running
 
     played(do)
+
+
+def test_a_start_that_two_connections_tell_is_one_event():
+    async def do():
+        request = Request(one(), print, print, lambda request: None)
+        events = request.events()
+        assert (await anext(events)).kind == "queued"
+        request.started()
+        for kind in ("started", "row"):
+            request.heard(Told(kind))
+        request.restart()
+        request.started()
+        request.cancel("enough")
+        return [told.kind async for told in events]
+
+    expected = ["started", "row", "restarted", "started", "cancelled"]
+    assert asyncio.run(do()) == expected
 
 
 def test_thousands_like_a_suspect_wait_for_it():
