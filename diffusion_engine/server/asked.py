@@ -134,7 +134,7 @@ def asked(
         condition=_each("condition", body.condition, n), guidance=body.guidance,
         compose=_concepts(body.compose, n),
         adapter=body.adapter, priority=body.priority, deadline=min(body.deadline or most, most),
-        key=key, preview=body.preview, tensors=dict(tensors),
+        key=key, preview=body.preview if body.stream else 0, tensors=dict(tensors),
     )  # fmt: skip
 
 

@@ -14,29 +14,28 @@ from .messages import Asked, Made, Told
 
 LOSSY = ("row", "preview")
 ROOM = 64  # rows and previews that wait for who reads events
+BYTES = 4 << 20  # of previews that wait: the last one is there, whatever its size
 LAST = ("done", "cancelled", "failed")
 
 
 class Reader:
     """The events of a request, for one who reads them.
 
-    room  rows and previews that wait at most, the newest ones
+    room  rows and previews that wait at most, the newest ones; of large previews fewer
     """
 
     def __init__(self, room: int) -> None:
         self._waiting: deque[Told] = deque()
-        self._room, self._lossy = room, 0
+        self._room, self._lossy, self._bytes = room, 0, 0
         self._arrived = asyncio.Event()
 
     def put(self, told: Told) -> None:
-        if told.kind in LOSSY:
-            if not self._room:
-                return
-            if self._lossy == self._room:
-                self._waiting.remove(next(one for one in self._waiting if one.kind in LOSSY))
-            else:
-                self._lossy += 1
         self._waiting.append(told)
+        self._count(told, 1)
+        while self._lossy > self._room or (self._bytes > BYTES and self._lossy > 1):
+            oldest = next(one for one in self._waiting if one.kind in LOSSY)
+            self._waiting.remove(oldest)
+            self._count(oldest, -1)
         self._arrived.set()
 
     async def get(self) -> Told:
@@ -44,8 +43,12 @@ class Reader:
             self._arrived.clear()
             await self._arrived.wait()
         told = self._waiting.popleft()
-        self._lossy -= told.kind in LOSSY
+        self._count(told, -1)
         return told
+
+    def _count(self, told: Told, by: int) -> None:
+        self._lossy += by * (told.kind in LOSSY)
+        self._bytes += by * (0 if told.denoised is None else told.denoised.nbytes)
 
 
 class Request:

@@ -231,9 +231,7 @@ def test_who_hangs_up_gives_the_request_up():
             other = asyncio.create_task(client.post("/v1/samples", json={}))
             while len(client.service.running) < 2:
                 await asyncio.sleep(0.01)
-            mine = next(
-                run for run in client.service.running if run.asked.preview == body["preview"]
-            )
+            mine = next(run for run in client.service.running if run.asked.priority == 7)
             gone.set()
             await asyncio.wait_for(task, 10)
             assert client.service.cancelled == [mine.id]
@@ -242,7 +240,7 @@ def test_who_hangs_up_gives_the_request_up():
             assert (await other).status_code == 200
 
     for stream in (False, True):
-        asyncio.run(run({"stream": stream, "preview": 77}))
+        asyncio.run(run({"stream": stream, "priority": 7}))
 
 
 def test_what_a_key_is_for_the_service():

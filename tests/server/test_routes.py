@@ -239,6 +239,15 @@ def test_results_are_kept_within_bytes_and_seconds():
     with_client(test, keep_bytes=2 * (4 * 8 * 8 * 4 + SELF), keep_seconds=10.0)
 
 
+def test_previews_are_made_for_streams_alone():
+    async def test(client):
+        for more in ({}, {"wait": False}, {"stream": True}):
+            await client.post("/v1/samples", json={"preview": 1} | more)
+        assert [asked.preview for asked in client.service.asked] == [0, 0, 1]
+
+    with_client(test)
+
+
 def test_who_waits_for_a_request_shortens_no_results_time(monkeypatch):
     async def test(client):
         monkeypatch.setattr("diffusion_engine.server.kept.ENDED", 2)

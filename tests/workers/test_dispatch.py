@@ -8,7 +8,7 @@ import pytest
 import worker_cases as cases
 
 from diffusion_engine.workers.dispatch import Dispatch
-from diffusion_engine.workers.errors import Quarantined, WorkerLost
+from diffusion_engine.workers.errors import GivenUp, Quarantined, WorkerLost
 from diffusion_engine.workers.keeper import Keeper
 from diffusion_engine.workers.messages import Told
 from diffusion_engine.workers.quarantine import MOST, Quarantine, recipe
@@ -298,6 +298,23 @@ def test_a_start_that_two_connections_tell_is_one_event():
 
     expected = ["started", "row", "restarted", "started", "cancelled"]
     assert asyncio.run(do()) == expected
+
+
+@pytest.mark.parametrize(
+    ("side", "room", "kept"), [(8, 64, 64), (512, 64, 5), (2048, 64, 1), (8, 0, 0)]
+)
+def test_a_slow_reader_keeps_the_newest_previews_within_bytes(side, room, kept):
+    async def do():
+        request = Request(one(), print, print, lambda request: None)
+        events = request.events(room)
+        assert (await anext(events)).kind == "queued"
+        for row in range(100):
+            denoised = np.zeros((3, side, side), np.uint8)
+            request.heard(Told("preview", row=row, denoised=denoised))
+        request.fail(GivenUp("enough"))
+        return [told.row async for told in events][:-1]
+
+    assert asyncio.run(do()) == list(range(100 - kept, 100))
 
 
 def test_thousands_like_a_suspect_wait_for_it():

@@ -142,7 +142,7 @@ def _asked(body: Images, about: About, front: Front, request: Request) -> Any:
         "guidance": body.guidance_scale,
         "condition": class_of(body.prompt, about, front.settings.labels.get(about.name)),
         # A plan has at least as many rows as steps.
-        "preview": max(1, steps // (partial + 1)) if partial else 0,
+        "preview": max(1, steps // (partial + 1)) if partial else 0, "stream": bool(body.stream),
     }  # fmt: skip
     native = asked.Body.model_validate(given)
     return asked.asked(native, about, front.settings, id_of(request), owner_of(request), {})
