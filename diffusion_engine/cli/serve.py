@@ -69,9 +69,12 @@ def serve(
         return
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
+    announced: list[Path] = []
+
     def tell(about: dict[str, Any]) -> None:
         if ready_file is not None:
             announce(ready_file, about)
+            announced.append(ready_file)
         said = f"serving {', '.join(about['models'])} at {about['address']} (pid {about['pid']})"
         with suppress(OSError):  # of a disk that is full, or a pipe that nobody reads
             print(json.dumps(about) if as_json else said, flush=True)
@@ -82,8 +85,8 @@ def serve(
         typer.echo(f"diffusion-engine: {error}", err=True)
         code = 1
     finally:
-        if ready_file is not None:
-            ready_file.unlink(missing_ok=True)
+        for file in announced:  # where none was, the file is another server's
+            file.unlink(missing_ok=True)
     raise typer.Exit(code)
 
 

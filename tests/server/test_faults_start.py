@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from fault_load import Load, alone
 from served import START, serving
+from typer.testing import CliRunner
 
 from diffusion_engine import zoo
+from diffusion_engine.cli.app import app
 
 FAULTY = ("--model", "faulty=fault_networks:faulty", "--capacity", "4")
 SHIPPED = Path(zoo.__file__).parent
@@ -69,6 +71,16 @@ def test_a_port_that_is_taken(tmp_path):
                 server,
                 "cannot be had (Address already in use); end who has it, or choose by --port",
             )
+
+
+def test_a_server_that_does_not_start_leaves_the_ready_file_of_another(tmp_path):
+    ready = tmp_path / "ready"
+    ready.write_text("another's")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        flags = ["serve", "--port", str(other.getsockname()[1]), "--ready-file", str(ready)]
+        done = CliRunner().invoke(app, flags)
+    assert done.exit_code == 1 and "cannot be had" in done.output
+    assert ready.read_text() == "another's"
 
 
 def test_two_servers_on_one_socket(tmp_path):
