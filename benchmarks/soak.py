@@ -1,9 +1,9 @@
 """A server under a mixed load for minutes: python -m benchmarks.soak --minutes 10.
 
 So many requests at a time of the digits network: solvers, step counts, guidance, streams with previews; one
-in 20 is given up in some way, and one in 100 has a body that is wrong. Every minute has its row, and the
-whole its own: what became of the requests, latency, the memory of the server's processes. A sample of the
-results is made again alone, afterwards, and compared bit for bit.
+in 20 is given up in some way, and one in 100 has a body that is wrong. Every minute has its row, and so
+has the whole: what became of requests, latency, the memory of the server's processes. Some of the results are
+made again alone, afterwards, and compared bit for bit.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class Load:
 async def soak(given: argparse.Namespace) -> list[results.Row]:
     """A row of each minute, and one of all."""
     count = max(1, round(given.minutes))
-    seconds, parts = given.minutes * 60 / count, []
+    seconds, parts = given.minutes * 60 / count, list[Part]()
     with serving(given.batch) as (process, address):
         async with (
             AsyncClient(address, retries=5) as client,
@@ -189,10 +189,10 @@ async def soak(given: argparse.Namespace) -> list[results.Row]:
                 parts.append(load.part)
             total, idle, own = others.seconds()
             served = cpu(process.pid) - busy
-    share = Others.share_of(total, idle, own + served)
     rows = [_row(given, minute=i + 1, **_about(part, seconds)) for i, part in enumerate(parts)]
     network = load_network("digits")
     wrong = sum(not made_again(network, one) for one in load.kept)
+    share = Others.share_of(total, idle, own + served)
     checked = {"checked": len(load.kept), "wrong": wrong, "others": share}
     return [*rows, _row(given, minute="all", **_whole(parts, seconds), **checked)]
 
@@ -229,8 +229,8 @@ def made_again(network: ScoreNetwork, made: Samples) -> bool:
 
 
 def _row(given: argparse.Namespace, **known: Any) -> results.Row:
-    about = {"at_once": given.requests, "batch": given.batch}
-    return results.row(torch.device("cpu"), results.SOAK_KEYS, **about | known)
+    known |= {"at_once": given.requests, "batch": given.batch}
+    return results.row(torch.device("cpu"), results.SOAK_KEYS, **known)
 
 
 @contextmanager
@@ -290,11 +290,10 @@ def memory(pid: int) -> tuple[float, float]:
 
 def cpu(pid: int) -> float:
     """Seconds of a processor that a process and its children had."""
-    ticks = os.sysconf("SC_CLK_TCK")
     texts = [
         Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split() for one in family(pid)
     ]
-    return sum(int(text[11]) + int(text[12]) for text in texts) / ticks
+    return sum(int(text[11]) + int(text[12]) for text in texts) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":
