@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ..workers.errors import ServiceError
-from ..workers.messages import Made, Told
+from ..workers.messages import About, Asked, Made, Told
 from .front import Front
 from .kept import Entry
 from .refused import Refused
@@ -44,10 +44,20 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-async def result(front: Front, entry: Entry, request: Request) -> Made:
-    """The samples of a request, while its client waits. Raises Refused."""
+async def taken(front: Front, asked: Asked, about: About, request: Request) -> Entry:
+    """A request that the service took, while its client is there. Raises Refused."""
+    return await until_gone(front.take(asked, about), request.receive)
+
+
+async def result(front: Front, asked: Asked, about: About, request: Request) -> tuple[Entry, Made]:
+    """A request and its samples, while its client waits. Raises Refused."""
+    return await until_gone(_made(front, asked, about), request.receive)
+
+
+async def _made(front: Front, asked: Asked, about: About) -> tuple[Entry, Made]:
+    entry = await front.take(asked, about)
     try:
-        return await until_gone(front.made(entry), request.receive)
+        return entry, await front.made(entry)
     except ServiceError as error:
         entry.error = front.refused(error)
         raise entry.error from None

@@ -243,6 +243,44 @@ def test_who_hangs_up_gives_the_request_up():
         asyncio.run(run({"stream": stream, "priority": 7}))
 
 
+@pytest.mark.parametrize("body", [{}, {"stream": True}, {"wait": False}])
+def test_who_hangs_up_while_the_service_looks_at_a_request_gives_it_up(body):
+    async def test(client):
+        looked, given_up = asyncio.Event(), asyncio.Event()
+
+        async def submit(asked):
+            looked.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                given_up.set()
+
+        client.service.submit = submit
+        path = "/v1/samples"
+        chunks = [json.dumps(body).encode()]
+
+        async def receive():
+            if chunks:
+                return {"type": "http.request", "body": chunks.pop(), "more_body": False}
+            await looked.wait()
+            return {"type": "http.disconnect"}
+
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {
+            "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+            "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")], "root_path": "",
+            "http_version": "1.1", "scheme": "http",
+        }  # fmt: skip
+        await asyncio.wait_for(client.app(scope, receive, send), 10)
+        assert given_up.is_set() and client.app.state.front.taking == 0 and sent[0]["status"] == 499
+
+    with_client(test)
+
+
 def test_what_a_key_is_for_the_service():
     """A name of who asks, which is not the key."""
 

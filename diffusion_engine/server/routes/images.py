@@ -19,7 +19,7 @@ from ..front import Front, front_of, id_of, owner_of
 from ..kept import Entry
 from ..packing import aside
 from ..refused import JSON, Refused
-from ..waiting import Message, Stream, result
+from ..waiting import Message, Stream, result, taken
 
 router = APIRouter()
 
@@ -68,12 +68,12 @@ async def generations(request: Request) -> Response:
         raise wrong(error) from None
     about = front.model(body.model)
     _check(body, about)
-    made = _asked(body, about, front, request)
-    entry = await front.take(made, about)
+    given = _asked(body, about, front, request)
     if body.stream:
+        entry = await taken(front, given, about, request)
         partial = Partial(entry, body.partial_images or 0)
         return Stream(front, entry, partial.tell, partial.finish)
-    samples = await result(front, entry, request)
+    entry, samples = await result(front, given, about, request)
     pairs = await aside(samples.samples.size, _pictures, samples)
     content = {"created": entry.created, "data": pairs, "usage": USAGE} | _form(about)
     return Response(msgspec.json.encode(content), media_type=JSON)

@@ -8,13 +8,14 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from ...workers.messages import About, Asked
 from .. import bodies, packing, schema
-from ..asked import Body, arrays, asked, wrong
+from ..asked import Body, arrays, wrong
+from ..asked import asked as asked_of
 from ..front import Front, front_of, id_of, owner_of
-from ..kept import Entry
 from ..packing import aside
 from ..refused import JSON, Refused
-from ..waiting import Stream, result
+from ..waiting import Stream, result, taken
 
 router = APIRouter()
 
@@ -23,22 +24,24 @@ router = APIRouter()
 async def samples(request: Request) -> Response:
     """Samples of a model: in JSON as PNGs that hold their recipes, or as npz or safetensors by Accept."""
     front = front_of(request)
-    body, entry, form = await _taken(front, request)
+    body, asked, about, form = await _read(front, request)
+    if body.wait and not body.stream:
+        entry, made = await result(front, asked, about, request)
+        return await packing.packed(entry, made, form)
+    entry = await taken(front, asked, about, request)
     if body.stream:
         tell, finish = (
             partial(packing.told, entry, form=form),
             partial(packing.done, entry, form=form),
         )
         return Stream(front, entry, tell, finish)
-    if not body.wait:
-        front.follow(entry)
-        where = {"location": f"/v1/requests/{entry.id}"}
-        return Response(msgspec.json.encode(entry.described()), 202, where, media_type=JSON)
-    return await packing.packed(entry, await result(front, entry, request), form)
+    front.follow(entry)
+    where = {"location": f"/v1/requests/{entry.id}"}
+    return Response(msgspec.json.encode(entry.described()), 202, where, media_type=JSON)
 
 
-async def _taken(front: Front, request: Request) -> tuple[Body, Entry, str]:
-    """The body, its request in the queue, and the form of the answer. Raises Refused."""
+async def _read(front: Front, request: Request) -> tuple[Body, Asked, About, str]:
+    """The body, what it asks of which model, and the form of the answer. Raises Refused."""
     front.ready()
     given = await bodies.read(request, front.settings.max_samples)
     try:
@@ -50,5 +53,5 @@ async def _taken(front: Front, request: Request) -> tuple[Body, Entry, str]:
     about = front.model(body.model)
     form = packing.accepted(request.headers.get("accept"), about)
     tensors = await aside(len(body.tensors or ""), arrays, body)
-    made = asked(body, about, front.settings, id_of(request), owner_of(request), tensors)
-    return body, await front.take(made, about), form
+    made = asked_of(body, about, front.settings, id_of(request), owner_of(request), tensors)
+    return body, made, about, form
