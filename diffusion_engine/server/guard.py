@@ -124,7 +124,8 @@ class Guard:
         name = host.decode("latin-1").lower()
         name = name if name.endswith("]") else name.rpartition(":")[0] or name
         settings = self._settings
-        if name not in LOCAL and name not in settings.hosts and name.strip("[]") != settings.host:
+        named = {each.lower() for each in settings.hosts}
+        if name not in LOCAL and name not in named and name.strip("[]") != settings.host.lower():
             raise Refused(
                 421,
                 f"Host is {name[:80]!r} and none of this server's; add it to hosts, or use a key",

@@ -78,7 +78,7 @@ def test_a_name_of_another_host_is_not_answered_without_a_key():
             answer = await client.get("/v1/models", headers={"host": host})
             assert answer.status_code == status, host
 
-    with_client(test, hosts=["proxy.example"])
+    with_client(test, hosts=["Proxy.Example"])
 
 
 def test_every_answer_has_an_id():

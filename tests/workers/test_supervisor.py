@@ -3,8 +3,6 @@
 import asyncio
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -235,9 +233,3 @@ def test_the_socket_is_for_the_worker_alone(tmp_path, monkeypatch):
     with pytest.raises(KeyError), process._listening() as (_, path):
         raise KeyError
     assert not Path(path).exists()
-
-
-def test_the_parent_needs_no_torch():
-    code = "import sys, diffusion_engine.workers.supervisor; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not set(done.stdout.split()) & {"torch", "triton"}
