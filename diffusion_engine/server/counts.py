@@ -25,15 +25,17 @@ class Counts:
     """answers by (route, method, status); open: requests that are answered now; bodies: bytes that they sent,
     and of what nobody waits for its tensors.
 
+    samples  that were made
     queued   seconds from submission to the first seat, of requests that are done; seconds: to the end
     """
 
     def __init__(self) -> None:
         self.answers: Counter[tuple[str, str, int]] = Counter()
-        self.open = self.bodies = 0
+        self.open = self.bodies = self.samples = 0
         self.queued, self.seconds = Spread(), Spread()
 
     def took(self, made: Made) -> None:
         """A request is done."""
+        self.samples += len(made.seeds)
         self.queued.add(made.queued)
         self.seconds.add(made.seconds)

@@ -105,6 +105,7 @@ class Collector:
 
     def _http(self) -> Iterator[Metric]:
         counts = self._front.counts
+        yield CounterMetricFamily(PREFIX + "samples", "samples that were made", counts.samples)
         for name, spread, what in (
             ("queue_time_seconds", counts.queued, "from submission to the first seat"),
             ("e2e_request_latency_seconds", counts.seconds, "from submission to the end"),

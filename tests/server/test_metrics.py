@@ -18,14 +18,16 @@ def read(text):
 
 def test_what_the_service_does_is_counted():
     async def test(client):
-        for body in ({"seed": 918273645}, {"n": 0}):
+        for body in ({"seed": 918273645}, {"n": 0}, {"n": 2, "wait": False}):
             await client.post("/v1/samples", json=body)
         await client.get("/nowhere/918273645")
+        await asyncio.sleep(0.05)
         answer = await client.get("/metrics")
         assert answer.headers["content-type"].startswith("text/plain")
         found = read(answer.text)
         worker, prefix = (("worker", "0"),), "diffusion_engine_"
         assert found[prefix + "requests_running", ()] == 0
+        assert found[prefix + "samples_total", ()] == 3
         assert found[prefix + "ready", ()] == 1
         assert found[prefix + "requests_total", (("finished_reason", "done"),)] == 3
         assert found[prefix + "worker_restarts_total", (("reason", "died"),)] == 1
