@@ -76,7 +76,7 @@ class Body(Model):
         None, min_length=1, max_length=CONCEPTS, description="[condition, weight] of each concept"
     )
     adapter: str | None = Field(None, pattern=f"^{NAME}$", description="weight deltas, by name")
-    priority: float = Field(0.0, ge=-1e6, le=1e6, description="higher ones first")
+    priority: float = Field(0.0, ge=-10, le=10, description="higher ones first; age adds 1 in 10 s")
     deadline: float | None = Field(None, gt=0, description="seconds from now")
     preview: int = Field(0, ge=0, le=10**6, description="rows between previews of a stream, or 0")
     tensors: str | None = Field(

@@ -101,6 +101,12 @@ class Requests:
         if self.open.pop(entry.id, None) is None:
             return
         entry.end(self._clock())
+        if entry.made is not None and entry.bytes > self._bytes:
+            entry.error = Refused(
+                413,
+                f"its samples take {entry.bytes} bytes, of which {self._bytes} are kept; wait for them",
+            )
+            entry.made = None
         (self._left if entry.left else self._ended)[entry.id] = entry
         self._held += entry.bytes
         self.sweep()

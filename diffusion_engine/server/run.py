@@ -44,7 +44,7 @@ def run(service: Service, settings: Settings, tell: Callable[[dict[str, Any]], N
 
     tell  is given the address and pid when requests are taken
     Returns 0 where all that was accepted has ended, 1 where some was given up. Raises Unable where the server
-    cannot start.
+    cannot start, and where the service will never take requests again.
     """
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # each bad request is a warning there
     listener = listening(settings)
@@ -71,20 +71,25 @@ async def _serve(
     # It answers while models are loaded: that it lives, and that it is not ready.
     answering = asyncio.create_task(server.serve([listener]))
     starting = asyncio.create_task(service.start())
-    clean = True
+    clean, lost = True, None
     try:
         await _first(starting, signals.wait(1), answering)
         if starting.done():
             starting.result()
             tell(about | {"models": list(service.models)})
-            await _first(signals.wait(1), answering)
+            lost = asyncio.create_task(service.lost())
+            await _first(signals.wait(1), answering, lost)
+            if lost.done():
+                raise Unable(f"the server ends, for whoever starts it again: {lost.result()}")
             app.state.front.ending = "the server ends"
             clean = await _drained(app.state.front, settings.drain, signals)
     except ServiceError as error:
         raise Unable(str(error)) from None
     finally:
-        starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
+        begun = [task for task in (starting, lost) if task is not None]
+        for task in begun:
+            task.cancel()
+        await asyncio.gather(*begun, return_exceptions=True)
         await service.close(0.0)
         server.should_exit, server.force_exit = True, signals.count > 1
         await asyncio.gather(answering, return_exceptions=True)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ..engine import Engine, EngineError, QueueFull
+from ..engine import Engine, EngineClosed, EngineError, QueueFull
 from ..engine.ticket import Ticket
 from ..networks.network import ScoreNetwork
 from ..sampler.spec import Spec
@@ -17,6 +17,7 @@ from .messages import About, Asked
 from .offered import offered
 from .serving import Run, Serving, translated
 
+LOOK = 1.0  # seconds between two looks at the engine
 DEFAULTS = ("dpmpp_2m", "ddim", *SOLVERS)  # the first that a network takes
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,12 @@ class InProcess:
             return "the service has not started yet"
         error = self.engine.objection()
         return None if error is None or isinstance(error, QueueFull) else str(error)
+
+    async def lost(self) -> str:
+        """Returns where the engine broke down, and says why."""
+        while not isinstance(error := self.engine.objection(), EngineClosed) or self._closing:
+            await asyncio.sleep(LOOK)
+        return str(error)
 
     async def submit(self, asked: Asked) -> Run:
         """Takes a request. Raises ValueError where it does not suit the network, TooLarge, Full and NotReady;

@@ -97,6 +97,7 @@ class Keeper:
         """Starts the first worker, and keeps one from then on. Raises ServiceError where it cannot."""
         process = await self._started()
         self._task = asyncio.create_task(self._keep(process))
+        self._task.add_done_callback(self._left)
 
     async def close(self) -> None:
         """Ends the worker, for good."""
@@ -191,6 +192,13 @@ class Keeper:
             if again is None:
                 return
             process = again
+
+    def _left(self, task: asyncio.Task[None]) -> None:
+        """Nobody keeps it any more; by an error of its own, where there is one."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("the worker of %s is kept no more", self.device, exc_info=error)
+            self.state, self.reason = "failed", "its keeper broke down"
+            self._lost(self, End("failed", self.reason))
 
     async def _again(self) -> Process | None:
         """The next worker; None where no start succeeds."""

@@ -53,6 +53,9 @@ class Service(Protocol):
     def objection(self) -> str | None:
         """Why it takes no requests now; None where it does."""
 
+    async def lost(self) -> str:
+        """Returns where it will never take requests again, and says why."""
+
     async def submit(self, asked: Asked) -> Running:
         """Takes a request: returns when a worker found that it suits the network.
 

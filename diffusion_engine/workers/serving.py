@@ -26,6 +26,7 @@ from ..engine import (
 from ..engine.calls import out_of_memory
 from ..engine.ticket import Ticket
 from .errors import Failed, Full, GivenUp, NotReady, ServiceError, TooLarge
+from .frames import LIMITS
 from .messages import About, Asked, Made, Told
 
 INLINE = 1 << 20  # elements of a result that is made on the loop
@@ -72,6 +73,15 @@ class Serving:
             raise TooLarge(
                 f"the request costs {ticket.work} (entries x rows of all samples) and at most "
                 f"{self.max_cost} are taken; ask for fewer samples or steps"
+            )
+        largest = max(self.about[asked.model].decoded, ticket.capacity.shape, key=math.prod)
+        size, most = (
+            4 * ticket.n * math.prod(largest),
+            LIMITS.tensors // 2,
+        )  # latents may come beside
+        if size > most:
+            raise TooLarge(
+                f"samples of {size} bytes, and an answer has at most {most}; ask for fewer"
             )
         return ticket
 

@@ -94,9 +94,11 @@ class Supervisor:
         self._restarts: Counter[str] = Counter()
         self._closing = False
         self._emptied: asyncio.Event | None = None
+        self._failed: asyncio.Future[str] | None = None
 
     async def start(self) -> None:
         """Returns when requests are taken. Raises ServiceError where a model cannot be served, and why."""
+        self._failed = asyncio.get_running_loop().create_future()
         first = self._keepers[:1] if self._measures else []  # the others go by what it measures
         starting: list[asyncio.Task[None]] = []
         try:
@@ -131,6 +133,11 @@ class Supervisor:
         if any(keeper.ready for keeper in self._keepers):
             return None
         return "; ".join(dict.fromkeys(keeper.reason for keeper in self._keepers))
+
+    async def lost(self) -> str:
+        """Returns where no worker starts any more, and says why."""
+        assert self._failed is not None, "it was not started"
+        return await asyncio.shield(self._failed)
 
     async def submit(self, asked: Asked) -> Request:
         """Takes a request: returns when a worker found that it suits the network.
@@ -248,6 +255,8 @@ class Supervisor:
         self._dispatch.lost(keeper)
         if all(one.state == "failed" for one in self._keepers):
             self._dispatch.end(f"no worker starts any more: {end.reason}")
+            if self._failed is not None and not self._failed.done():
+                self._failed.set_result(f"no worker starts any more: {end.reason}")
 
     def _read(self, request: Request) -> None:
         if request.keeper is not None:

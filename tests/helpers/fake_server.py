@@ -1,7 +1,7 @@
 """A server on a FakeService, as a process: `python fake_server.py '{"port": 0}' SECONDS_OF_A_REQUEST`.
 
 Prints what `serve --json` prints. SLOW_START of the environment are seconds until it is ready, UNABLE says
-why it is not.
+why it is not, and with LOST it takes requests no more at once.
 """
 
 import asyncio
@@ -24,6 +24,8 @@ class Service(FakeService):
         if reason := os.environ.get("UNABLE"):
             raise ServiceError(reason)
         await super().start()
+        if os.environ.get("LOST"):
+            self.gone.set()
 
 
 def main():

@@ -94,12 +94,17 @@ class FakeService:
             [],
             [],
         )
+        self.gone = asyncio.Event()
         self.open.set()
         self.reason = "the service has not started yet"
         self.refuses = None
 
     async def start(self):
         self.models, self.reason = self.about, None
+
+    async def lost(self):
+        await self.gone.wait()
+        return "no worker starts any more"
 
     async def close(self, drain=30.0):
         self.reason = "the service ends"

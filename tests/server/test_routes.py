@@ -239,6 +239,20 @@ def test_results_are_kept_within_bytes_and_seconds():
     with_client(test, keep_bytes=2 * (4 * 8 * 8 * 4 + SELF), keep_seconds=10.0)
 
 
+def test_a_result_that_is_too_large_to_keep_is_told_and_pushes_no_other_out():
+    async def test(client):
+        places = []
+        for n in (1, 40):
+            answer = await client.post("/v1/samples", json={"wait": False, "n": n})
+            places.append(answer.headers["location"])
+            await asyncio.sleep(0.02)
+        small, large = [(await client.get(place)).json() for place in places]
+        assert "result" in small and "wait for them" in large["error"]["message"]
+        assert client.app.state.front.requests._held == 8 * 8 * 4 + 2 * SELF
+
+    with_client(test, keep_bytes=8 * 8 * 4 + 2 * SELF)
+
+
 def test_previews_are_made_for_streams_alone():
     async def test(client):
         for more in ({}, {"wait": False}, {"stream": True}):

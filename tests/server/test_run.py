@@ -156,6 +156,12 @@ def test_a_model_that_does_not_load(tmp_path):
         assert not place.exists()
 
 
+def test_a_server_that_can_serve_no_more_ends_and_says_so():
+    with process(LOST="1") as server:
+        code, said = server.end()
+    assert code == 1 and "no worker starts any more" in said and "Traceback" not in said
+
+
 def test_a_port_in_use():
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

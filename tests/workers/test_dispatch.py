@@ -343,6 +343,21 @@ def test_without_workers_for_good_nobody_waits():
     played(do)
 
 
+def test_a_keeper_that_breaks_down_is_no_worker_any_more(caplog):
+    async def main():
+        told = []
+        keeper = Keeper(
+            "cpu", 4, None, lambda _: 1 / 0, lambda _, end: told.append(end.kind), None, 1.0
+        )
+        keeper._started = lambda: asyncio.sleep(0)
+        await keeper.start()
+        await asyncio.sleep(0.01)
+        assert told == ["failed"] and keeper.state == "failed" and not keeper.ready
+
+    asyncio.run(main())
+    assert "kept no more" in caplog.text
+
+
 def test_a_recipe_is_what_is_asked_for_without_seeds():
     same = [one(1), one(2, id="b", seeds=[9], priority=3.0, deadline=4.0, key="c", preview=2)]
     assert len({recipe(asked) for asked in same}) == 1
