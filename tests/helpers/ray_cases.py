@@ -53,7 +53,7 @@ def tiny(seconds=0.0):
 
 
 def slow():
-    return tiny(0.05)
+    return tiny(0.06)
 
 
 def broken():

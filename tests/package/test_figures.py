@@ -29,6 +29,7 @@ FIGURE = re.compile(
 # What is a rule, a setting or a limit that a reader meets, and not what was measured.
 RULES = (
     "counts some 10,000 times (H^2 / 2)",  # arithmetic
+    *(f"| {status} |" for status in (401, 422, 429, 503)),  # of HTTP
 )
 
 
