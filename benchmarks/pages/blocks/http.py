@@ -28,7 +28,9 @@ def http() -> str:
                 row = _best(each, whole)
                 told = [f"{float(r['images_s']):.1f} /s" for r in (own, row)]
                 apart = rows.times(float(row["images_s"]) / float(own["images_s"]))
-            body.append([f"{executor}, {part}, {steps} steps", contender, *told, apart])
+            body.append(
+                [f"{executor}, {part}, {steps} step{'s' * (steps != '1')}", contender, *told, apart]
+            )
     text = rows.lines(["digits", "over HTTP", "in process", "HTTP", "apart"], body, 2)
     said = (
         "One at a time: the median time of a request, at the threads and the way of waiting that suit the",
