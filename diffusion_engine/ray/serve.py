@@ -193,4 +193,5 @@ def until_signal(told: Callable[[], Any]) -> None:
     told()
     while not ended.wait(0.5):
         pass
+    serve.delete(NAME)  # replicas drain while the proxies answer; a shutdown alone ends these first
     serve.shutdown()
