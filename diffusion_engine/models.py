@@ -15,14 +15,20 @@ if TYPE_CHECKING:
     from .solvers import Solver
 
 
-def network_of(model: str, solver: Solver, device: torch.device) -> ScoreNetwork:
-    """The network that --model names, its weights on the device."""
+def network_of(
+    model: str, rule: Solver | None = None, device: torch.device | str = "cpu"
+) -> ScoreNetwork:
+    """The network that --model names, its weights on the device.
+
+    rule  the solver that a closed form has to suit, DDIM if None
+    """
     from .zoo import load_network
 
     if model == "exact":
+        from .solvers import solver
         from .testing import exact_network
 
-        return exact_network(solver)
+        return exact_network(rule or solver("ddim"))
     if ":" in model:
         return imported(model)
     return load_network(model, device)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..models import network_of
 from .options import (
     Classes,
     End,
@@ -72,7 +73,7 @@ def generate(
 ) -> None:
     """Makes a table of samples as shards in a folder; what is there already is kept."""
     from ..ray import cluster
-    from ..ray.generate import Failed, network_of
+    from ..ray.generate import Failed
     from ..ray.generate import generate as made_of
 
     cluster.check_version()

@@ -8,7 +8,6 @@ shard that is made again has the same bytes.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import logging
 import os
 import time
@@ -22,11 +21,11 @@ import torch
 
 from .. import checks
 from ..engine import Engine, EngineError
+from ..models import network_of
 from ..networks.network import ScoreNetwork
 from ..sampler.sampler import Sampler
 from ..sampler.spec import Spec
 from ..solvers import solver
-from ..zoo import load_network
 from . import shards
 from .table import Table
 
@@ -109,24 +108,6 @@ def generate(
         about = [made[name] for name in parts]
         shards.put_manifest(out, job, about)
     return about
-
-
-def network_of(model: str, device: str = "cpu") -> ScoreNetwork:
-    """The network of a name, of a file, or of package.module:function. Raises ValueError where it is none."""
-    module, colon, name = model.partition(":")
-    if not colon:
-        return load_network(model, device)
-    try:
-        made = getattr(importlib.import_module(module), name)
-        made = made if isinstance(made, ScoreNetwork) else made()
-    except Exception as error:  # whatever the user's own code raises
-        raise ValueError(
-            f"model={model!r}: {type(error).__name__}: {error}; write package.module:function, in a module "
-            "that Python finds on every node"
-        ) from error
-    if not isinstance(made, ScoreNetwork):
-        raise ValueError(f"model={model!r} is a {type(made).__name__}; name a ScoreNetwork")
-    return made
 
 
 def weights_sum(network: ScoreNetwork) -> str:
@@ -274,7 +255,7 @@ class Maker:
 
     def _opened(self) -> Engine:
         job = self._job
-        network = network_of(job["model"], job["device"])
+        network = network_of(job["model"], device=job["device"])
         if (found := weights_sum(network)) != job["weights"]:
             raise ValueError(
                 f"the weights of {job['model']!r} on {_node()} are others ({found[:12]}) than "

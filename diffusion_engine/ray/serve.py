@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import checks
+from ..models import network_of
 from ..server.app import make_app
 from ..server.kept import Entry, Requests
 from ..server.refused import Refused
 from ..server.settings import Settings
 from ..workers.inprocess import InProcess
-from .generate import network_of
 from .scaling import EACH, WANTED, by_work
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Replica:
     here: FastAPI  # of this process, which holds one replica
 
     async def __init__(self, settings: Settings, device: str, seconds: float) -> None:  # type: ignore[misc]
-        networks = {name: network_of(text, device) for name, text in settings.models.items()}
+        networks = {name: network_of(text, device=device) for name, text in settings.models.items()}
         named = ("executor", "batch", "accelerate", "threads", "max_queue")
         how = {name: getattr(settings, name) for name in named}
         dtype = None if settings.dtype is None else getattr(torch, settings.dtype)

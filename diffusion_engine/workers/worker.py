@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from .. import choices, solvers
+from .. import choices
 from ..engine.ticket import Ticket
 from ..models import network_of
 from .errors import Fault, ServiceError
@@ -199,8 +199,7 @@ def _service(begin: Begin) -> InProcess:
     if (dtype := options.get("dtype")) is not None:
         options["dtype"] = getattr(torch, dtype)
     device = torch.device(options.get("device") or "cpu")
-    rule = solvers.solver("ddim")  # of closed forms, which suit one
-    networks = {name: network_of(text, rule, device) for name, text in begin.models.items()}
+    networks = {name: network_of(text, device=device) for name, text in begin.models.items()}
     return InProcess(networks, **options)
 
 

@@ -15,8 +15,9 @@ from optional import needs
 from safetensors.numpy import load_file
 
 from diffusion_engine import Sampler
+from diffusion_engine.models import network_of
 from diffusion_engine.ray import shards, table
-from diffusion_engine.ray.generate import Failed, Maker, generate, network_of, weights_sum
+from diffusion_engine.ray.generate import Failed, Maker, generate, weights_sum
 from diffusion_engine.sampler.spec import Spec
 
 needs("ray.data")

@@ -174,7 +174,7 @@ def test_a_folder_is_one_jobs_and_one_runs(tmp_path):
     ("changed", "said"),
     [
         ({"model": "no_such"}, "no_such"),
-        ({"model": "ray_cases:STORE"}, "'int' object is not callable"),
+        ({"model": "ray_cases:STORE"}, "is a int; name a ScoreNetwork, or a function"),
         ({"model": "ray_cases:processes"}, "TypeError"),
         ({"spec": {"solver": "eular"}}, "eular"),
         ({"spec": {"solver": "ddim", "start": 0.5}}, "begins with noise"),
