@@ -64,7 +64,7 @@ def pages() -> list[Path]:
     """Every page that may hold a block."""
     return [
         path
-        for folder in ("", "benchmarks", "docs")
+        for folder in ("", "benchmarks", "docs", "docs/drivers")
         for path in sorted((ROOT / folder).glob("*.md"))
     ]
 

@@ -109,6 +109,11 @@ def length(conditions: Sequence[Any]) -> int | None:
         return None
 
 
+def origins(conditions: Sequence[Any]) -> tuple[str, ...]:
+    """What conditions were made of, as those say that know: an index of neighbours, say."""
+    return tuple(str(c.origin) for c in conditions if hasattr(c, "origin"))
+
+
 def null_like(network: ScoreNetwork, like: Condition, dtype: torch.dtype) -> Condition | None:
     """The null condition once for every sample, shaped like a condition; floats in the dtype."""
     null = network.null

@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import checks
 from ..executors.threads import written as written_threads
+from ..networks.condition import origins
 from ..networks.decoder import Decoder
 from ..processes import GaussianProcess
 from ..processes.grids import point_at
@@ -88,10 +89,23 @@ def check(
     _check_start(process, recipe)
     if needs := [name for name in recipe.needs if name not in more]:
         raise ValueError(f"the recipe was made with {', '.join(needs)}; give them again")
+    _check_origins(recipe, more)
     if recipe.decoder is not None and "decoder" not in how:
         raise ValueError(
             "the recipe's samples are images that a decoder made: give how={'decoder': ...}, or None in its "
             "place for the latents"
+        )
+
+
+def _check_origins(recipe: Recipe, more: Mapping[str, Any]) -> None:
+    """Raises ValueError where a condition was made of something else than the recipe's."""
+    composed = more.get("compose") or ()
+    parts = [part[0] if isinstance(part, (tuple, list)) else part for part in composed]
+    given = origins([more.get("condition"), *parts])
+    if recipe.origins and given != recipe.origins:
+        raise ValueError(
+            f"the recipe's condition was made of {', '.join(recipe.origins)} and the one that is given of "
+            f"{', '.join(given) or 'nothing that is known'}; give one that was made of the same"
         )
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..networks.condition import check_alike, checked, length
+from ..networks.condition import check_alike, checked, length, origins
 from ..networks.network import Condition, ScoreNetwork
 from ..rollouts.tape import records
 from . import images, numbers
@@ -56,6 +56,7 @@ class Request:
     encoding   None to sample, else encode's `refine`
     bucket, calls  sizes of the network's calls, as a recipe says them (buckets.py)
     record     what the rollout holds
+    origins    what the conditions were made of, where they say it (`origin`)
     """
 
     seeds: tuple[int, ...]
@@ -72,6 +73,7 @@ class Request:
     bucket: int | None = None
     calls: tuple[Sequence[Sequence[int]], ...] | None = None
     record: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
     first: int = 0
 
     @property
@@ -159,7 +161,7 @@ class Request:
         return cls(
             seeded, scales, made, concepts, x, start, noised, mask, known, _noise(noise), encoding,
             *_sizes(bucket, calls, count),
-            records(record),
+            records(record), origins(conditions),
         )  # fmt: skip
 
     def part(self, low: int, high: int) -> Request:
@@ -211,6 +213,7 @@ class Request:
             "bucket": self.bucket,
             "calls": None if self.calls is None else [[[*r] for r in s] for s in self.calls],
             "needs": needs,
+            "origins": list(self.origins),
         }
 
 

@@ -193,6 +193,7 @@ class Recipe(Asked):
     threads    of the CPU that computed it, of all calls or by the entries of one; None where torch's number
                was left alone
     needs      what was given beside, and JSON does not hold
+    origins    what its conditions were made of, of those that say it
     """
 
     kind: ClassVar[str] = "recipe"
@@ -224,6 +225,7 @@ class Recipe(Asked):
     network_form: str | None = Field(None, pattern=FORM)
     threads: Count | dict[Entries, Count] | None = None
     needs: tuple[Need, ...]
+    origins: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod

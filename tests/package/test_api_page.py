@@ -133,7 +133,7 @@ def test_every_exported_name_is_on_the_page():
 
 def test_what_the_pages_import_is_on_the_page():
     """But for modules, which it holds by their names."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     text = "\n".join(page.read_text() for page in pages)
     pairs = re.findall(r"^ *from diffusion_engine\.?([\w.]*) import ([\w, ]+)", text, re.MULTILINE)
     names = {".".join(filter(None, (m, n.split()[0]))) for m, ns in pairs for n in ns.split(",")}

@@ -1,4 +1,4 @@
-"""Writes docs/drivers/NAME.png: python -m benchmarks.pages.drivers NAME, or several names; all without one."""
+"""Writes docs/drivers/NAME.png: python -m benchmarks.pages.drivers NAME, or several; without a name all."""
 
 from __future__ import annotations
 

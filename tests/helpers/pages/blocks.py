@@ -140,5 +140,5 @@ def pages_of(root: Path) -> list[Page]:
     """The pages of a checkout; one that only includes another is that one."""
     names = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
     paths = [root / name for name in names if (root / name).is_file()]
-    paths += sorted((root / "docs").glob("*.md"))
+    paths += sorted((root / "docs").rglob("*.md"))
     return [Page.at(p) for p in paths if INCLUDES.fullmatch(p.read_text()) is None]
