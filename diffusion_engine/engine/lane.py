@@ -7,8 +7,9 @@ from time import perf_counter
 
 import torch
 
-from ..executors import Batch, BatchFull, GraphError
+from ..executors import Batch, BatchFull, GraphError, Job
 from ..executors.buffers import Inputs
+from ..executors.course import Course
 from ..networks.network import ScoreNetwork
 from .adapter import Adapter
 from .calls import APART, Call, Limit, alone, in_parts, out_of_memory
@@ -98,23 +99,33 @@ class Lane:
         while free > 0 and (ticket := self.waiting.pop(now)):
             sample = ticket.admitted
             try:
-                seat = self.batch.admit(ticket.job(sample))
+                count, seats = self._seated(ticket.unit(sample), free)
             except BatchFull:  # its rows have no room among those of the others
                 self.waiting.put(ticket, now)
                 break
             except Exception as error:
                 self._failed(ticket, error)
                 continue
-            self.seats[seat], free = (ticket, sample), free - 1
-            self._record.sit(seat)
+            free -= len(seats)
+            for i, seat in enumerate(seats):  # beyond its samples a course has seats that hold none
+                self.seats[seat] = ticket, sample + i if i < count else -1
+                self._record.sit(seat)
             ticket.bucket, ticket.probe = self.bucket, self.probe
-            ticket.admitted, ticket.waited = sample + 1, now
+            ticket.admitted, ticket.waited = sample + count, now
             if sample == 0:
                 started.append(ticket)
-            self.waiting.charge(ticket, ticket.cost(sample))
+            self.waiting.charge(ticket, ticket.cost(sample) * len(seats))
             if ticket.admitted < ticket.n:
                 self.waiting.put(ticket, now)
         return [ticket for ticket in started if not ticket.gone]  # a later sample may have failed
+
+    def _seated(self, unit: Job | Course, free: int) -> tuple[int, list[int]]:
+        """How many samples have their seats now, and these."""
+        if isinstance(unit, Job):
+            return 1, [self.batch.admit(unit)]
+        if len(unit.jobs) > free:
+            raise BatchFull(f"{free} seats are free and the course takes {len(unit.jobs)}")
+        return unit.samples, self.batch.lead(unit)
 
     def release(self, ticket: Ticket) -> None:
         """A request has ended: frees its seats."""
@@ -269,9 +280,17 @@ class Lane:
             if seat not in self.seats:  # of a request that another of its samples ended
                 continue
             ticket, sample = self.seats[seat]
+            if sample < 0:
+                del self.seats[seat]
+                self._free(seat)
+                continue
+            if (course := ticket.course(sample)) is not None and course.error is not None:
+                self._failed(ticket, bare(course.error))
+                continue
             parts = 1 if ticket.request.encoding is None else self.network.process.parts
             made = self.batch.read([seat], parts)
-            if self.bucket is None and (met := self._record.of(seat, ticket.plans[sample])):
+            rows = ticket.branches(sample)
+            if self.bucket is None and rows and (met := self._record.of(seat, rows)):
                 ticket.calls[sample] = met
             del self.seats[seat]
             self._free(seat)
@@ -289,9 +308,11 @@ class Lane:
     def _tell(self) -> None:
         """Rows and previews, to who reads them."""
         for seat, (ticket, sample) in self.seats.items():
-            if not ticket.handle.watched:
+            if not ticket.handle.watched or sample < 0:
                 continue
             rows, coming = len(ticket.plans[sample].rows), self.batch.row(seat)
+            if (course := ticket.course(sample)) is not None:
+                rows = max(course.length, course.rows)
             row = rows - 1 if coming is None else coming - 1
             if ticket.preview and row and row % ticket.preview == 0:
                 denoised = self.batch.denoised(seat)

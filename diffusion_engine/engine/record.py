@@ -7,7 +7,6 @@ from itertools import groupby
 from typing import NamedTuple
 
 from ..executors.placed import Placed
-from ..plan import Plan
 
 KEPT = 256  # rows that are kept before those nobody needs are dropped
 KNOWN = 1 << 16  # runs that samples share
@@ -81,14 +80,17 @@ class Record:
         self._rows[self._next] = packing, way
         self._next += 1
 
-    def of(self, seat: int, plan: Plan) -> Runs | None:
+    def of(self, seat: int, rows: Sequence[Sequence[int]]) -> Runs | None:
         """The runs of the sample that is done, as Recipe.calls has them; None where no call had a part in its
-        bits."""
+        bits.
+
+        rows  the branches that each of its rows called
+        """
         first = self._since[seat]
         if not self._rows or next(reversed(self._rows)) < first:
             return None
         met: list[Met] = []
-        for number, branches in enumerate(plan.branches, first):
+        for number, branches in enumerate(rows, first):
             if branches:
                 row = self._rows.get(number)
                 met.append(_alone(branches) if row is None else (row[1], row[0].of(seat)))

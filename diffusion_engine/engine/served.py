@@ -95,7 +95,8 @@ class Served:
         asked = {name: v for name, v in said if v is not None and v is not False}
         request = Request.of(sampler, n, **asked | dict(given))
         plans, network = sampler.planned(request), sampler.network
-        _, capacity = sampler.prepared(network, request.part(0, 1), plans[:1], denoised=True)
+        one = request.part(0, 1)
+        capacity = sampler.capacity(network, one, sampler.jobs(one, plans[:1]), denoised=True)
         widest = max(distinct(plans), key=lambda plan: (plan.entries, len(plan.rows)))
         room = roomy(capacity, self.capacity, network.null is not None)
         if objection := room.plan_objection(widest):
@@ -104,8 +105,9 @@ class Served:
             raise ValueError(
                 "bucket and calls belong to a replay; an engine chooses its calls itself"
             )
-        self.check(self.probes.get(_calls(room)))
-        return Ticket(self, sampler, request, replace(room, fixed=self.fixed), plans, adapter)
+        ticket = Ticket(self, sampler, request, replace(room, fixed=self.fixed), plans, adapter)
+        self.check(self.probes.get(_calls(ticket)))
+        return ticket
 
     def sampler(self, spec: Spec) -> Sampler:
         """The sampler of a spec. Raises ValueError where it does not suit the network."""
@@ -119,7 +121,7 @@ class Served:
 
     def _made(self, spec: Spec) -> Sampler:
         asked = spec.arguments()
-        dtype = asked.pop("dtype")
+        dtype, driver = asked.pop("dtype"), asked.pop("driver")
         # Made here: an option is never an argument of Sampler, such as compile.
         rule = solver(spec.solver.name, **spec.solver.options)
         if self._first is None:
@@ -135,13 +137,13 @@ class Served:
                 f"the spec asks for {dtype} and this engine runs {self.name!r} in {first.dtype}; leave dtype "
                 "out, or serve the network a second time under another name"
             )
-        if spec.solver == first.spec.solver and not self._samplers:
+        if driver is None and spec.solver == first.spec.solver and not self._samplers:
             return first
         shared: dict[str, Any] = {
             "dtype": first.dtype, "device": first.device, "executor": first.executor,
             "batch_size": first.batch_size, "decoder": first.decoder,
         }  # fmt: skip
-        return Sampler(first.network, rule, **asked, **shared)
+        return Sampler(first.network, rule, driver=driver, **asked, **shared)
 
     def check(self, probe: Probe | None) -> None:
         """Raises EngineError where samples cannot share a batch."""
@@ -151,12 +153,12 @@ class Served:
     def open(self, ticket: Ticket) -> tuple[Batch, Probe | None]:
         """A batch for a request and those like it, and what is known of the network in it. Raises EngineError
         where samples cannot share a batch."""
-        capacity, executor = ticket.capacity, self.first.executor
-        probe = self._probe(ticket)
+        capacity, executor, network = ticket.capacity, self.first.executor, ticket.network
+        probe = self._probe(ticket, network)
         self.check(probe)
         if probe is not None and self.fixed:
             capacity = replace(capacity, room=probe.settle(capacity.room))
-        batch = executor.open(self.weights.under(ticket.adapter), capacity)
+        batch = executor.open(network, capacity)
         if probe is not None:
             probe.sizes |= {batch.stages.size(count) for count in range(1, capacity.room + 1)}
         return batch, probe
@@ -164,20 +166,20 @@ class Served:
     def untried(self, ticket: Ticket) -> bool:
         """Whether `open` calls the network."""
         asks = self.probing or self.first.executor.invariant
-        return asks and _calls(ticket.capacity) not in self.probes
+        return asks and _calls(ticket) not in self.probes
 
-    def _probe(self, ticket: Ticket) -> Probe | None:
-        key = _calls(ticket.capacity)
+    def _probe(self, ticket: Ticket, network: ScoreNetwork) -> Probe | None:
+        key = _calls(ticket)
         if self.untried(ticket):
             executor, room = self.first.executor, ticket.capacity.room
             made = first_call(executor, ticket.capacity, ticket.job(0))
             if made is None:
                 return None
-            if executor.exact(self.network, made[0]):
-                self.probes[key] = Promised(self.network, made[0], [room])
+            if executor.exact(network, made[0]):
+                self.probes[key] = Promised(network, made[0], [room])
             elif self.probing:
-                call = executor.calling(self.network)
-                self.probes[key] = probe = Probe(self.network, *made, sizes=[room], call=call)
+                call = executor.calling(network)
+                self.probes[key] = probe = Probe(network, *made, sizes=[room], call=call)
                 probe.meet()
         return self.probes.get(key)
 
@@ -248,10 +250,11 @@ def roomy(capacity: Capacity, samples: int, guided: bool) -> Capacity:
     )
 
 
-def _calls(capacity: Capacity) -> tuple:
+def _calls(ticket: Ticket) -> tuple:
     """What calls of a network have in common."""
-    c = capacity
+    c = ticket.capacity
     return (
+        ticket.wraps,
         c.shape,
         c.inputs,
         c.dtype,

@@ -13,12 +13,14 @@ from torch import Tensor
 
 from .. import checks
 from ..executors import Capacity, Job
+from ..executors.course import Course
 from ..executors.job import NoiseSource
+from ..networks.network import ScoreNetwork
 from ..plan import Plan
 from ..rollouts.tape import Tape, tapes
 from ..sampler.nonfinite import finite_images
 from ..sampler.request import Request
-from ..sampler.result import Result
+from ..sampler.result import Result, counted
 from ..sampler.runner import distinct
 from ..sampler.sampler import Sampler
 from .adapter import Adapter
@@ -28,7 +30,8 @@ from .host import Host
 from .probe import Probe
 from .record import Runs, alone
 
-Signature = tuple[Adapter | None, Capacity]
+# Whose weights, which buffers, and whose driver has another network in its place.
+Signature = tuple[Adapter | None, Capacity, Sampler | None]
 
 CHUNK = 64  # samples of a large request whose jobs are made at a time
 
@@ -52,6 +55,7 @@ class Ticket:
     bucket    the size of all calls of its network, where bits depend on no more
     probe     what is known of the network's bits
     calls     of samples the calls that they met, where these had a part in their bits
+    courses   that lead them, by the first sample of each
     """
 
     served: Host
@@ -77,6 +81,7 @@ class Ticket:
     probe: Probe | None = None
     calls: dict[int, Runs] = field(default_factory=dict)
     tapes: dict[int, Tape] = field(default_factory=dict)
+    courses: dict[int, Course] = field(default_factory=dict)
     handle: Handle = field(init=False)
     _jobs: list[Job] = field(default_factory=list)
     _first: int = 0
@@ -97,7 +102,17 @@ class Ticket:
     @property
     def signature(self) -> Signature:
         """What the requests of a lane have in common."""
-        return self.adapter, self.capacity
+        return self.adapter, self.capacity, self.wraps
+
+    @property
+    def wraps(self) -> Sampler | None:
+        """Its sampler, where a driver has another network in the place of its own."""
+        return self.sampler if self.sampler.wraps else None
+
+    @property
+    def network(self) -> ScoreNetwork:
+        """What runs it, made anew where a driver wraps it."""
+        return self.sampler.wrapped(self.served.weights.under(self.adapter))
 
     @property
     def waiting(self) -> int:
@@ -161,13 +176,42 @@ class Ticket:
             self._make(sample)
         return self._jobs[sample - self._first]
 
+    def unit(self, sample: int) -> Job | Course:
+        """A sample as a batch takes it, or the course that leads it and perhaps those after it."""
+        job = self.job(sample)
+        return self.courses.get(sample, job)
+
+    def course(self, sample: int) -> Course | None:
+        """What leads a sample."""
+        first = max((i for i in self.courses if i <= sample), default=-1)
+        return self.courses.get(first)
+
+    def branches(self, sample: int) -> Sequence[Sequence[int]] | None:
+        """Of each row of a sample, those that it called; None where it took several seats."""
+        course = self.course(sample)
+        if course is None:
+            return self.plans[sample].branches
+        return course.branches if len(course.jobs) == course.samples == 1 else None
+
     def _make(self, first: int) -> None:
         # Normals that a function makes are asked for sample by sample: each is at a row of its own.
         size = 1 if callable(self.request.noise) else CHUNK
+        driver = self.sampler.driver
+        if driver is not None and driver.together:
+            size = self.n
         part, plans = self.request.part(first, first + size), self.plans[first : first + size]
         new = enumerate(tapes(self.request.record, plans), first)
         heard = [self.tapes.setdefault(i, tape) for i, tape in new]
-        jobs = self.sampler.prepared(self.sampler.network, part, plans, heard=heard)[0]
+        jobs = self.sampler.jobs(part, plans, heard)
+        at = first
+        for course in self.sampler.led(part, plans):
+            self.courses[at] = course
+            at += course.samples
+            if len(course.jobs) > self.served.capacity:
+                raise ValueError(
+                    f"driver {driver and driver.name!r} takes {len(course.jobs)} seats together and the "
+                    f"engine's batch has {self.served.capacity}; give Engine a larger capacity"
+                )
         self._jobs = [
             job if job.noise is None else replace(job, noise=partial(self._normals, job.noise))
             for job in jobs
@@ -192,7 +236,7 @@ class Ticket:
         """It has ended: what is still held its handle holds, which where it is done are the samples."""
         self.gone, self._jobs = True, []
         if status != "done":
-            self.samples, self.tapes, self.calls = [], {}, {}
+            self.samples, self.tapes, self.calls, self.courses = [], {}, {}, {}
         del self.handle
 
     def _recipe(self) -> dict[str, Any]:
@@ -206,8 +250,12 @@ class Ticket:
         """What the recipe says of the network's calls: nothing where these and a replay's own agree."""
         if self.bucket is not None:
             return {"bucket": self.bucket, "calls": None}
-        others = {branches: alone(branches) for branches in {plan.branches for plan in self.plans}}
-        runs = [self.calls.get(i) or others[p.branches] for i, p in enumerate(self.plans)]
+        rows = [self.branches(i) for i in range(self.n)]
+        if None in rows:
+            return {"bucket": None, "calls": None}
+        each = [tuple(branches or ()) for branches in rows]
+        others = {branches: alone(branches) for branches in set(each)}
+        runs = [self.calls.get(i) or others[branches] for i, branches in enumerate(each)]
         made = [[[*run] for run in sample] for sample in runs]
         met = {size for sample in made for run in sample for size in run[1::2]}
         together = sum(plan.entries for plan in self.plans)
@@ -228,8 +276,7 @@ class Ticket:
         return Result(
             samples=samples,
             seeds=list(self.request.seeds),
-            nfe=self.plans[0].nfe,
-            evaluations=sum(plan.evaluations for plan in self.plans),
+            **counted(self.plans, [self.courses[i] for i in sorted(self.courses)]),
             recipe=self._recipe(),
             finite=finite,
             latents=latents,

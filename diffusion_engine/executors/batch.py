@@ -13,10 +13,11 @@ from torch import Tensor
 from .. import checks, trace
 from .buffers import Buffers, Inputs, put
 from .capacity import Capacity
+from .course import Course, Seen
 from .mirror import Mirror
 from .packing import CALLLESS
 from .placed import Placed
-from .seats import Seats
+from .seats import Led, Seats
 from .stages import Stages
 
 Outs = Sequence[Tensor]
@@ -61,6 +62,14 @@ class Batch(Seats):
     def bytes(self) -> int:
         """Of its tensors, and of what its stages recorded."""
         return self.buffers.bytes + self.stages.bytes + self._packings.bytes
+
+    def lead(self, course: Course) -> list[int]:
+        if self.stages.recorded:
+            raise ValueError(
+                "what leads a sample decides between the network's call and the step, and a captured step "
+                "has no such moment: use executor='eager' or 'native'"
+            )
+        return super().lead(course)
 
     def read(self, seats: Sequence[int], parts: int = 1) -> Tensor:
         """The samples of some seats as they are, [n, parts x C, *pixel], in memory of their own.
@@ -140,6 +149,8 @@ class Batch(Seats):
     def _one_row(self, _index: int, outs: Outs | None) -> list[int]:
         if self._changed or self._due is not self._read:
             self._prepare()
+        if self._courses:
+            outs = self._lead(outs)
         row = self.rows.next[self._row]
         following = self._packing(row)
         if following is not self._write:
@@ -150,14 +161,37 @@ class Batch(Seats):
         if outs is None:
             self.stages(self._due.count, self._entries)
         else:
-            self._check_outs(outs)
+            if not self._courses:
+                self._check_outs(outs)
             self.stages.step(outs)
         before, self._called = self._row, self._due
         ended = self._move(row, following)
+        if self._courses and ended:
+            self._courses = [led for led in self._courses if not led.course.ended]
         if self._watchers:
             self._tell(before)
             ended = [seat for seat in ended if seat in self._jobs and self._row[seat] < 0]
         return ended
+
+    def _lead(self, outs: Outs | None) -> Outs:
+        """Asks who leads seats what their calls become; the outputs of the calls."""
+        if outs is None:
+            outs = self.stages.call(self._due.count)
+        else:
+            self._check_outs(outs)
+        for led in self._courses:
+            if led.waits:
+                led.waits = False
+            else:
+                self._follow(
+                    led, led.course.move([self._seen(seat, led, outs) for seat in led.seats])
+                )
+        return outs
+
+    def _seen(self, seat: int, led: Led, outs: Outs) -> Seen:
+        """What a seat that is led holds."""
+        slots, seed = self.buffers.step.slots[:, seat], self._jobs[seat][0].seed
+        return Seen.of(led.thens[seat], slots, outs, self._due.of(seat), seed)
 
     def _prepare(self) -> None:
         """Puts in place what the next call and its step read."""

@@ -48,6 +48,7 @@ class Buffers:
     def __init__(self, capacity: Capacity) -> None:
         self.capacity = s = capacity
         state, memory = (s.seats, *s.shape), s.branches * s.seats
+        rows = s.rows + s.seats  # each seat has one of its own
         self.conditions = [self._zeros(memory, *shape, dtype=d) for _, shape, d in s.condition]
         self.condition = [self._zeros(s.room, *shape, dtype=d) for _, shape, d in s.condition]
         self.step = StepArgs(
@@ -55,9 +56,9 @@ class Buffers:
             row=self._zeros(s.seats).fill_(-1),
             seed=self._zeros(s.seats, dtype=torch.int64),
             table=Table(
-                self._zeros(s.rows, layout.COEF, dtype=s.state_dtype),
-                self._zeros(s.rows, layout.INDEX),
-                self._zeros(s.rows, dtype=torch.float64),
+                self._zeros(rows, layout.COEF, dtype=s.state_dtype),
+                self._zeros(rows, layout.INDEX),
+                self._zeros(rows, dtype=torch.float64),
             ),
             src=self._zeros(s.seats, s.outputs),
             dst=self._zeros(s.seats, s.entries),
@@ -76,7 +77,7 @@ class Buffers:
         )
         self.paths = self._paths() if s.brownian else None
         kinds = Kinds(s.seats, s.branches, s.entries, s.outputs)
-        self.rows = RowTable(self.step.table, self.paths, kinds)
+        self.rows = RowTable(self.step.table, s.seats, self.paths, kinds)
         self.latents = Latents(self.step, s.latent, s.room, s.dtype) if s.latent else None
         self._slots = self.step.slots.unbind()
         self._states = self._slots[0].split(1)
@@ -87,8 +88,9 @@ class Buffers:
     def _paths(self) -> BrownianArgs:
         s, step = self.capacity, self.step
         assert step.noise is not None
-        terms = self._zeros(s.rows, s.draws, layout.HEADER + layout.TERMS)
-        weight = self._zeros(s.rows, s.draws, layout.TERMS, dtype=torch.float32)
+        rows = len(step.table.label)
+        terms = self._zeros(rows, s.draws, layout.HEADER + layout.TERMS)
+        weight = self._zeros(rows, s.draws, layout.TERMS, dtype=torch.float32)
         return BrownianArgs(step.noise, step.seed, step.row, terms, weight)
 
     def _tensors(self) -> list[Tensor]:

@@ -128,6 +128,12 @@ class Capacity:
         """Why a job does not fit, whoever else is there, as a sentence; None where it does."""
         return self.plan_objection(job.plan) or self.given_objection(job)
 
+    def led_objection(self, job: Job) -> str | None:
+        """Why the job of a seat that is led does not fit."""
+        if job.noise is not None or job.brownian:
+            return "its noise is given, or a Brownian path's, and what leads it draws its own"
+        return self.objection(job)
+
     def plan_objection(self, plan: Plan) -> str | None:
         """Why a plan does not fit."""
         if plan.inputs != self.inputs:

@@ -102,4 +102,10 @@ class OnThreads(Stages):
             super().__call__(count, most)
             return
         with self._threads.on(self.network, self.buffers.inputs(self.size(count))):
-            super().__call__(count, most)
+            self.step(super().call(count))
+
+    def call(self, count: int) -> Sequence[Tensor]:
+        if self._threads is None or self.network is None or not count:
+            return super().call(count)
+        with self._threads.on(self.network, self.buffers.inputs(self.size(count))):
+            return super().call(count)

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import checks
 from ..ops import layout
 from ..ops.brownian import BrownianArgs
 from ..ops.step import Table
 from ..plan import Plan, Row, brownian
-from ..plan.table import Columns, pack, packed
+from ..plan.table import Columns, pack, pack_row
 from .packing import IDLE, Kinds
 
 
@@ -25,41 +24,25 @@ class BatchFull(ValueError):
 class Rows:
     """A range of the table: `users` seats run it, and while none does it waits for the next or makes room.
 
-    plan     whose rows they are
-    private  whether they are one seat's own, which may change them
+    plan  whose rows they are
     """
 
     first: int
     plan: Plan
-    private: bool = False
     users: int = 1
 
     @property
     def end(self) -> int:
         return self.first + len(self.plan.rows)
 
-    def rewritten(self, i: int, row: Row, at: int) -> Plan:
-        """The plan with another row i, while the seat is at row `at` of the table.
-
-        Raises ValueError where there is no row i, or its call is prepared already and would be another.
-        """
-        rows = self.plan.rows
-        if not 0 <= checks.whole("i", i, 0, "the index of a row") < len(rows):
-            raise ValueError(f"row {i} is none of the seat's: it has rows 0 to {len(rows) - 1}")
-        same = (row.call, row.branches) == (rows[i].call, rows[i].branches)
-        if 0 < i == at - self.first and not same:
-            raise ValueError(
-                f"the call of row {i} is prepared: it and the branches stay as they are; write a row before "
-                "the one ahead of it runs"
-            )
-        return self.plan.replace_rows([*rows[:i], row, *rows[i + 1 :]])
-
 
 @dataclass(eq=False)
 class RowTable:
-    """Plans in one table; their ranges are allocated and freed, and seats of one plan share one.
+    """Plans in one table; their ranges are allocated and freed, and seats of one plan share one. Behind them
+    each seat has a row of its own, which is written anew for every step of a seat that is led.
 
     table  on the device
+    seats  how many have a row of their own
     paths  what the op `brownian` reads of the same rows, where there is one
     kinds  what rows ask of a call
     next   [R + 1] of each row the one after it, -1 behind the last; the entry behind all rows is that of -1
@@ -70,38 +53,42 @@ class RowTable:
     """
 
     table: Table
+    seats: int
     paths: BrownianArgs | None
     kinds: Kinds
     label: float = 0.0
     _held: dict[tuple[int, bool], Rows] = field(default_factory=dict)
-    _private: list[Rows] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         count = len(self.table.label)
+        self._shared = count - self.seats
         self.next = np.full(count + 1, -1, np.intp)  # NumPy finds places by these faster
         self.last = np.zeros(count + 1, bool)
         self.kind = np.full(count + 1, IDLE, np.uint16)
         self.draws = np.zeros(count + 1, np.uint8)
         self._dtype = np.dtype("float64" if self.table.coef.dtype == torch.float64 else "float32")
 
-    def hold(self, plan: Plan, follows_path: bool = False, private: bool = False) -> Rows:
+    def hold(self, plan: Plan, follows_path: bool = False) -> Rows:
         """The rows of a plan for one more seat. Raises BatchFull where there is no room.
 
         follows_path  whether the seat's noise is that of its Brownian path
-        private       rows of the seat's own, for `write`
         """
         key = (id(plan), follows_path)
-        if not private and (known := self._held.pop(key, None)) is not None:
+        if (known := self._held.pop(key, None)) is not None:
             self._held[key] = known  # the last is the one that was asked for last
             known.users += 1
             return known
-        made = Rows(self._room(len(plan.rows)), plan, private)
+        made = Rows(self._room(len(plan.rows)), plan)
         self._load(made, follows_path)
-        if private:
-            self._private.append(made)
-        else:
-            self._held[key] = made
+        self._held[key] = made
         return made
+
+    def own(self, seat: int, plan: Plan) -> Rows:
+        """The row of a seat's own.
+
+        plan  whose room it takes
+        """
+        return Rows(self._shared + seat, plan)
 
     def has(self, plan: Plan) -> bool:
         """Whether the plan's rows are here already."""
@@ -110,16 +97,21 @@ class RowTable:
     def free(self, rows: Rows) -> None:
         """One seat fewer runs these rows."""
         rows.users -= 1
-        if rows.private:
-            self._private.remove(rows)
 
-    def write(self, rows: Rows, i: int, plan: Plan) -> None:
-        """Puts row i of a plan in its place among a seat's own; the row before it prepares its call."""
-        rows.plan, low = plan, max(0, i - 1)
-        around = packed(plan.rows[low : i + 2], self._dtype)
-        self._put(around, rows.first + low, i + 1 - low)
-        self.kind[rows.first + i] = self.kinds.of(plan.branches[i])
-        self.draws[rows.first + i] = plan.draws[i]
+    def write(self, rows: Rows, row: Row, then: Row | None) -> None:
+        """Makes a row the seat's own one, which leads back to itself, or to the end.
+
+        then  the row whose call it prepares, None at the end
+        """
+        made = Columns.empty(1, self._dtype)
+        pack_row(row, then, made.coef[0], made.index[0])
+        if then is not None:
+            made.index[0, layout.NEXT] = 0
+            made.label[0] = then.call.label if then.call else 0.0
+        self._put(made, rows.first)
+        self.next[rows.first] = -1 if then is None else rows.first
+        if then is not None:
+            self.kind[rows.first] = self.kinds.of(then.branches)
 
     def _room(self, count: int) -> int:
         """The first of so many free rows, after waiting ranges were dropped if need be."""
@@ -127,7 +119,7 @@ class RowTable:
             waiting = next((key for key, rows in self._held.items() if not rows.users), None)
             if waiting is None:
                 raise BatchFull(
-                    f"the batch has room for {len(self.table.label)} rows and none for {count} more now: "
+                    f"the batch has room for {self._shared} rows and none for {count} more now: "
                     "release a sample first, or make the batch with more rows"
                 )
             del self._held[waiting]
@@ -135,15 +127,15 @@ class RowTable:
 
     def _gap(self, count: int) -> int | None:
         end = 0
-        for rows in sorted([*self._held.values(), *self._private], key=lambda rows: rows.first):
+        for rows in sorted(self._held.values(), key=lambda rows: rows.first):
             if rows.first - end >= count:
                 return end
             end = rows.end
-        return end if len(self.table.label) - end >= count else None
+        return end if self._shared - end >= count else None
 
     def _load(self, rows: Rows, follows_path: bool) -> None:
         plan, first = rows.plan, rows.first
-        self._put(pack(plan, self._dtype), first, len(plan.rows))
+        self._put(pack(plan, self._dtype), first)
         self.next[first : rows.end - 1] = np.arange(first + 1, rows.end)
         self.next[rows.end - 1] = -1
         self.last[first : rows.end] = False
@@ -160,16 +152,12 @@ class RowTable:
             else:
                 kept[0][first : rows.end].zero_()
 
-    def _put(self, columns: Columns, first: int, count: int) -> None:
-        """Copies the first `count` of some columns, whose rows follow one another, to the device."""
-        index = columns.index[:count]
-        follows = index[:, layout.NEXT] >= 0
-        index = index.copy()
-        index[follows, layout.NEXT] += first
-        for kept, values in zip(
-            self.table, (columns.coef[:count], index, columns.label[:count]), strict=True
-        ):
-            _upload(kept[first : first + count], values)
+    def _put(self, columns: Columns, first: int) -> None:
+        """Copies columns to the device, from row `first` on."""
+        index = columns.index.copy()
+        index[index[:, layout.NEXT] >= 0, layout.NEXT] += first
+        for kept, values in zip(self.table, (columns.coef, index, columns.label), strict=True):
+            _upload(kept[first : first + len(index)], values)
 
 
 def _upload(kept: Tensor, values: np.ndarray) -> None:

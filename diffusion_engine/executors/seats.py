@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from dataclasses import replace
+from dataclasses import dataclass, field
 from numbers import Integral
 
 import numpy as np
@@ -11,9 +11,24 @@ import torch
 
 from ..plan import Row
 from .capacity import Capacity
+from .course import Course, Move
 from .job import Job, NoiseSource
 from .placed import Packings, Placed
 from .rows import BatchFull, Rows, RowTable
+
+
+@dataclass(eq=False)
+class Led:
+    """A course in its seats.
+
+    thens  of each seat the row whose call it makes
+    waits  whether its first rows are ahead, which call nothing
+    """
+
+    course: Course
+    seats: list[int]
+    thens: dict[int, Row] = field(default_factory=dict)
+    waits: bool = True
 
 
 class Seats:
@@ -33,6 +48,8 @@ class Seats:
         # Of seats with given noise, and of seats that are watched: by whom, and the first row.
         self._sources: dict[int, tuple[NoiseSource, int]] = {}
         self._watchers: dict[int, tuple[Job, int]] = {}
+        self._courses: list[Led] = []  # that have not ended
+        self._led: dict[int, Led] = {}  # of seats that are led
         self._entries = 0  # that the jobs may take together
         self._row = np.full(capacity.seats, -1, np.intp)
         self._seed = np.zeros(capacity.seats, np.int64)
@@ -61,10 +78,8 @@ class Seats:
             self._ending = self.rows.last[self._row].nonzero()[0].tolist()
         return self._ending
 
-    def admit(self, job: Job, private: bool = False) -> int:
+    def admit(self, job: Job) -> int:
         """A seat for a job; it starts with the next step.
-
-        private  the seat has rows of its own, which `write` changes while it runs
 
         Raises BatchFull where all seats, rows or entries are taken, ValueError where the job is wider than
         the capacity.
@@ -72,16 +87,52 @@ class Seats:
         objection = None if self.rows.has(job.plan) else self.capacity.plan_objection(job.plan)
         if objection := objection or self.capacity.given_objection(job):
             raise ValueError(f"the job does not fit: {objection}")
-        if private and job.brownian:
-            raise ValueError("private rows follow no Brownian path; give one or the other")
         if not self._free:
             raise BatchFull(f"all {self.capacity.seats} seats are taken; release one first")
         if self._entries + job.plan.entries > self.capacity.room:
-            self._check_room(job)
-        rows = self.rows.hold(job.plan, job.brownian and self.capacity.brownian, private)
+            self._check_room(job.plan.entries)
+        rows = self.rows.hold(job.plan, job.brownian and self.capacity.brownian)
+        seat = heapq.heappop(self._free)
+        self._sit(seat, job, rows)
+        return seat
+
+    def lead(self, course: Course) -> list[int]:
+        """Seats for all jobs of a course; they start with the next step.
+
+        Raises BatchFull where they are not free together, ValueError where they never fit.
+        """
+        for job in course.jobs:
+            if objection := self.capacity.led_objection(job):
+                raise ValueError(f"the course does not fit: {objection}")
+        count, entries = len(course.jobs), sum(job.plan.entries for job in course.jobs)
+        if count > self.capacity.seats or entries > self.capacity.room:
+            raise ValueError(
+                f"the course takes {count} seats and {entries} entries of the network's batch, and this "
+                f"batch has {self.capacity.seats} and {self.capacity.room}; make one with more"
+            )
+        if count > len(self._free):
+            raise BatchFull(f"{len(self._free)} seats are free and the course takes {count}")
+        if self._entries + entries > self.capacity.room:
+            self._check_room(entries)
+        moves = course.begin()
+        led = Led(course, [heapq.heappop(self._free) for _ in course.jobs])
+        for seat, job in zip(led.seats, course.jobs, strict=True):
+            self._sit(seat, job, self.rows.own(seat, job.plan))
+            self._led[seat] = led
+        self._courses.append(led)
+        self._follow(led, moves)
+        return list(led.seats)
+
+    def _follow(self, led: Led, moves: list[Move]) -> None:
+        """Makes the rows of moves those that the seats run next."""
+        for seat, move in zip(led.seats, moves, strict=True):
+            self.rows.write(self._jobs[seat][1], move.row, move.then)
+            if move.then is not None:
+                led.thens[seat] = move.then
+
+    def _sit(self, seat: int, job: Job, rows: Rows) -> None:
         if not self._jobs:
             self._steps = 0
-        seat = heapq.heappop(self._free)
         self._jobs[seat] = job, rows
         self._joined.append(seat)
         self._entries += job.plan.entries
@@ -95,7 +146,6 @@ class Seats:
             self._watchers[seat] = job, rows.first
         self._changed = True
         self.live += 1
-        return seat
 
     def release(self, seat: int) -> None:
         """Frees a seat, whether its sample is at its end or not; `read` it before.
@@ -104,6 +154,7 @@ class Seats:
         """
         job, rows = self._held(seat)
         del self._jobs[seat]
+        self._stop(seat)
         self._sources.pop(seat, None)
         self._watchers.pop(seat, None)
         self.rows.free(rows)
@@ -120,7 +171,16 @@ class Seats:
         """Frees all seats."""
         for _, rows in self._jobs.values():
             self.rows.free(rows)
-        for kept in (self._jobs, self._sources, self._watchers, self._joined):
+        for led in self._courses:
+            led.course.close()
+        for kept in (
+            self._jobs,
+            self._sources,
+            self._watchers,
+            self._joined,
+            self._led,
+            self._courses,
+        ):
             kept.clear()
         self._free = list(range(self.capacity.seats))
         self._row.fill(-1)
@@ -128,31 +188,23 @@ class Seats:
         self._changed = self._changed or self.live > 0
         self.live = self._entries = 0
 
-    def write(self, seat: int, i: int, row: Row) -> None:
-        """Puts a row in place of row i of a seat that was admitted with private rows.
-
-        The call that a seat is about to make is prepared: of that row everything but the call may change.
-        Raises ValueError where the row does not fit, or is none of the seat's.
-        """
-        job, rows = self._held(seat)
-        if not rows.private:
-            raise ValueError(
-                f"seat {seat} runs a plan that others may share; admit its job with private=True"
-            )
-        plan = rows.rewritten(i, row, int(self._row[seat]))
-        objection = self.capacity.objection(replace(job, plan=plan))
-        if not objection and plan.entries > job.plan.entries:
-            objection = (
-                f"it takes {plan.entries} entries a call and the job came with {job.plan.entries}"
-            )
-        if objection:
-            raise ValueError(f"row {i} of seat {seat} does not fit: {objection}")
-        self.rows.write(rows, i, plan)
+    def _stop(self, seat: int) -> None:
+        """A seat is led no more, nor are those that were led with it."""
+        led = self._led.pop(seat, None)
+        if led is not None and led in self._courses:
+            self._courses.remove(led)
+            led.course.close()
+            for other in led.seats:
+                if other != seat and self._row[other] >= 0:
+                    self._row[other], self._ending, self._changed = -1, None, True
+                    self.live -= 1
 
     def row(self, seat: int) -> int | None:
         """The row of its plan that a seat runs next; None behind its last."""
         _, rows = self._held(seat)
         at = int(self._row[seat])
+        if at >= 0 and (led := self._led.get(seat)) is not None:
+            return led.course.rows - led.waits
         return None if at < 0 else at - rows.first
 
     def coming(self) -> tuple[Placed, ...]:
@@ -178,12 +230,12 @@ class Seats:
         self.live -= len(ended)
         return ended
 
-    def _check_room(self, job: Job) -> None:
+    def _check_room(self, entries: int) -> None:
         taken = self._entries - sum(self._jobs[seat][0].plan.entries for seat in self.ending)
-        if taken + job.plan.entries > self.capacity.room:
+        if taken + entries > self.capacity.room:
             raise BatchFull(
                 f"the samples here take {taken} entries of the network's batch and this one "
-                f"{job.plan.entries}, of {self.capacity.room}; release one first"
+                f"{entries}, of {self.capacity.room}; release one first"
             )
 
     def _held(self, seat: int) -> tuple[Job, Rows]:

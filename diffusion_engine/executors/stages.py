@@ -75,9 +75,12 @@ class Stages:
 
         most  entries of the largest call that those who sit here may make
         """
+        self.step(self.call(count))
+
+    def call(self, count: int) -> Sequence[Tensor]:
+        """The outputs of the network's call of `count` entries; none where there are no entries."""
         if not count:
-            self.step(())
-            return
+            return ()
         if self._call is None:
             raise ValueError(
                 f"a call of {count} entries is due and this batch has no network: give step(outs=...), what "
@@ -85,7 +88,8 @@ class Stages:
             )
         count = self.size(count)
         self.fill(count)
-        self.step(self._call(*self.buffers.inputs(count)))
+        made: Sequence[Tensor] = self._call(*self.buffers.inputs(count))
+        return made
 
     def size(self, count: int) -> int:
         """Entries that a call of `count` is made with."""

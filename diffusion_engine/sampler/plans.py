@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from .. import trace
 from ..executors.lru import Lru
 from ..networks.parameterisation import Parameterisation
+from ..ops import layout
 from ..ops.philox import IMAGE, STATE
-from ..plan import Plan
+from ..plan import Plan, Row
 from ..plan.guidance import classifier_free, classifier_guidance, compose, inpaint
+from ..plan.linear import x
 from ..processes import Point, grids
 from ..solvers import Solver
+from ..solvers.base import row_of
 from ..solvers.inverse import encoding
+from ..solvers.update import Update
+from .driven import Driver
 
 PLANS = 4096  # rows of plans that a sampler keeps, some 7 KB each
 
@@ -32,7 +38,9 @@ class Plans:
     interval: tuple[float, float]
     classifier_scale: float
     clip: tuple[float, float] | None
+    driver: Driver | None = None
     kept: Lru[tuple, Plan] = field(default_factory=lambda: Lru(PLANS))
+    rows: Lru[tuple, Row] = field(default_factory=lambda: Lru(PLANS))
 
     def of(
         self,
@@ -54,6 +62,29 @@ class Plans:
                 self.kept.put(key, plan, min(len(plan.rows), PLANS))
         return plan
 
+    def row(self, update: Update, scale: Scale, masked: bool, key: int) -> Row:
+        """The row of an update that a driver writes, guided; Plans.of has the other arguments.
+
+        key  names its normals
+        """
+        scale = 1.0 if self.network.reads_scale else scale
+        whole = update.churn or any(new["eps"] for new in update.new.values())
+        new = (
+            None if not whole else tuple((k, content.weights) for k, content in update.new.items())
+        )
+        about = (
+            update.at, update.read, update.raw, update.slope, update.learned, update.state, scale, masked,
+            new,
+        )  # fmt: skip
+        row = self.rows.get(about)
+        if row is None:
+            first = Row(call=None, new=dict.fromkeys(range(layout.SLOTS), x), state=update.at)
+            made = row_of(update, self.network, self.clip, key)
+            plan = self._guided(Plan((first, made), exact=False), scale)
+            row = (inpaint(plan) if masked else plan).rows[1]
+            self.rows.put(about, row, 1)
+        return replace(row, new=row.new if whole else update.new, key=key)
+
     def request(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         """What Request is asked, of what `sample` was: the same."""
         return asked
@@ -70,7 +101,10 @@ class Plans:
             plan = encoding(self.solver, self.points, network, start, clip, refine, kind)
         else:
             points = self.points if start is None else self._points_from(start)
-            plan = self.solver.plan(network, points, kind, clip)
+            make = (
+                self.solver.plan if self.driver is None else partial(self.driver.plan, self.solver)
+            )
+            plan = make(network, points, kind, clip)
         if kind == "prior":
             return plan
         given = IMAGE if kind == "image" else STATE

@@ -16,7 +16,9 @@ from ..processes import GaussianProcess
 from ..processes.grids import point_at
 from ..solvers import SOLVERS, Solver, solver
 from ..solvers.own import Own
-from .spec import FIRST, FORMAT, INFINITY, RNG, Asked, Method, Recipe, Spec
+from .driven import Driver
+from .driven import driver as named_driver
+from .spec import FIRST, FORMAT, INFINITY, RNG, Asked, Driven, Method, Recipe, Spec
 
 
 def _plain(value: Any) -> Any:
@@ -42,6 +44,20 @@ def about(rule: Solver) -> Method:
         names = [name for name in getattr(given, "__dict__", ()) if not name.startswith("_")]
     options = {name: _plain(getattr(given, name)) for name in names if name != "name"}
     return Method(name=rule.name, options={k: v for k, v in options.items() if _is_json(v)})
+
+
+def about_driver(made: Driver | None) -> Method | None:
+    """A driver in a recipe, as `about` says it of a solver."""
+    if made is None:
+        return None
+    options = {f.name: _plain(getattr(made, f.name)) for f in dataclasses.fields(made) if f.init}  # type: ignore[arg-type]
+    return Driven(name=made.name, options={k: v for k, v in options.items() if _is_json(v)})
+
+
+def told(made: Driver | None) -> bool:
+    """Whether a recipe says all options of a driver."""
+    about = about_driver(made)
+    return about is None or len(about.options) == sum(f.init for f in dataclasses.fields(made))  # type: ignore[arg-type]
 
 
 def _is_json(value: Any) -> bool:
@@ -87,7 +103,7 @@ def check(
     how, more  as in Sampler.replay
     """
     _check_start(process, recipe)
-    if needs := [name for name in recipe.needs if name not in more]:
+    if needs := [name for name in recipe.needs if name not in more and name != "driver"]:
         raise ValueError(f"the recipe was made with {', '.join(needs)}; give them again")
     _check_origins(recipe, more)
     if recipe.decoder is not None and "decoder" not in how:
@@ -188,6 +204,27 @@ def _check_start(process: GaussianProcess, recipe: Recipe) -> None:
             f"the recipe's format is {FIRST!r}, in which a start at t={start:g}, beside a point of the run, "
             "made other samples; use the version that made it"
         )
+
+
+def driver_in(recipe: Recipe, given: Any = None) -> Any:
+    """The driver of a recipe.
+
+    given  the object that it was made with, where its options are no JSON
+    Raises ValueError where another is given, or one is needed and none is.
+    """
+    if given is None and "driver" in recipe.needs:
+        raise ValueError(
+            "the recipe's driver has options that JSON does not hold: give the object that it was made with, "
+            "how={'driver': ...}"
+        )
+    if given is None:
+        return recipe.driver and recipe.driver.model_dump()
+    made = named_driver(given)
+    if about_driver(made) != recipe.driver:
+        raise ValueError(
+            f"the recipe's driver is {recipe.driver} and {about_driver(made)} is given; give the same one"
+        )
+    return made
 
 
 def solver_in(recipe: Recipe, given: Any = None) -> Solver:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..executors.course import Course
+from ..plan import Plan
 from ..rollouts.rollout import Rollout
 
 
@@ -25,6 +27,7 @@ class Result:
     finite       of each sample: False where a value was not finite on the way, or in its image
     latents      [n, *shape], the final state where a decoder made images of it, else None
     rollout      what the rows drew, where it was recorded, else None
+    reports      of each sample what its driver says of it, where one led it, else None
     """
 
     samples: Tensor
@@ -35,6 +38,7 @@ class Result:
     finite: list[bool]
     latents: Tensor | None = None
     rollout: Rollout | None = None
+    reports: list[dict[str, Any]] | None = None
 
     @classmethod
     def join(cls, parts: Sequence[Result]) -> Result:
@@ -50,7 +54,22 @@ class Result:
             [ok for part in parts for ok in part.finite],
             None if parts[0].latents is None else torch.cat([p.latents for p in parts]),  # type: ignore[misc]
             Rollout.join([p.rollout for p in parts if p.rollout]) if parts[0].rollout else None,
+            None if parts[0].reports is None else [r for p in parts for r in p.reports or ()],
         )
+
+
+def counted(plans: Sequence[Plan], courses: Sequence[Course]) -> dict[str, Any]:
+    """nfe, evaluations and reports of samples.
+
+    courses  that led them, if any did
+    """
+    if not courses:
+        return {"nfe": plans[0].nfe, "evaluations": sum(plan.evaluations for plan in plans)}
+    return {
+        "nfe": max(course.calls for course in courses),
+        "evaluations": sum(course.evaluations for course in courses),
+        "reports": [copied(course.report) for course in courses for _ in range(course.samples)],
+    }
 
 
 def copied(value: Any) -> Any:

@@ -17,6 +17,7 @@ from ..accelerate.form import named as named_form
 from ..accelerate.handle import Accelerated
 from ..executors import Batch, Capacity, Executor, Graph, GraphError, Job
 from ..executors.batch import plain
+from ..executors.course import Course
 from ..networks.decoder import Decoder
 from ..networks.network import ScoreNetwork, check_finite
 from ..networks.placement import evaluating, moved, place
@@ -144,28 +145,39 @@ class Runner:
         self,
         part: Request,
         plans: Sequence[Plan],
+        courses: Sequence[Course],
         on_step: Callable[[Progress], None] | None,
         every: int,
         progress: bool | None,
     ) -> Made:
-        """The samples of a part of a request, each by its own of the plans: all are admitted and step while
-        one lives."""
+        """The samples of a part of a request, each by its own of the plans or led by a course: all are
+        admitted and step while one lives."""
         network, each_plan = self._followed(_entries(part, plans)), distinct(plans)
         heard = tapes(part.record, plans)
-        each, capacity = self.prepared(network, part, plans, on_step is not None, heard)
+        each = self.jobs(part, plans, heard)
+        if courses:
+            each = [job for course in courses for job in course.jobs]
+        capacity = self.capacity(network, part, each, on_step is not None)
         if progress is None and not self.executor.between_rows:
             progress = False
-        seen = bar(max(len(plan.rows) for plan in each_plan) - 1, progress)
+        seen = bar(_rows(each_plan, courses), progress)
         parts = 1 if part.encoding is None else network.process.parts
         with seen or nullcontext(), evaluating(network.module, unwrapped(network.module)):
-            watch = watcher(each_plan, part.n, seen, on_step, every)
+            watch = watcher(each_plan, part.n, seen, on_step, every, courses)
             with self._batch(network, capacity, part) as batch:
-                seats = [batch.admit(job) for job in each]
+                if courses:
+                    seats = [s for c in courses for s in batch.lead(c)[: c.samples]]
+                else:
+                    seats = [batch.admit(job) for job in each]
                 if part.sized:
                     call = self.executor.calling(network)
-                    buckets.finish(call, batch, plans, part.bucket, part.calls, watch)
+                    own = [job.plan for job in each]
+                    buckets.finish(call, batch, courses or own, part.bucket, part.calls, watch)
                 else:
                     self.executor.finish(batch, watch)
+                for course in courses:
+                    if course.error is not None:
+                        raise course.error
                 samples, finite = batch.read(seats, parts), batch.finite(seats)
         if not all(finite):
             warn_nonfinite(part.seeds, finite)
@@ -184,24 +196,28 @@ class Runner:
             return nullcontext(self.executor.open(None, capacity))
         return self.executor.batch(network, capacity)
 
-    def prepared(
-        self, network: ScoreNetwork, part: Request, plans: Sequence[Plan], denoised: bool = False,
-        heard: Sequence[Tape] = (),
-    ) -> tuple[list[Job], Capacity]:  # fmt: skip
-        """A part of a request as jobs, each by its own of the plans, and room for all of them.
+    def jobs(self, part: Request, plans: Sequence[Plan], heard: Sequence[Tape] = ()) -> list[Job]:
+        """A part of a request as jobs, each by its own of the plans.
+
+        heard  what records each
+        """
+        network = self.network
+        conditions = branches(part, network, self.device, self.dtype)
+        made = jobs(part, plans, conditions, network.shape)
+        return [tape.of(job) for tape, job in zip(heard, made, strict=True)] if heard else made
+
+    def capacity(
+        self, network: ScoreNetwork, part: Request, each: Sequence[Job], denoised: bool = False
+    ) -> Capacity:
+        """Room for all jobs of a part of a request.
 
         network   what runs them
         denoised  whether the estimates of x0 are written
-        heard     what records each
         """
-        conditions = branches(part, network, self.device, self.dtype)
-        each = jobs(part, plans, conditions, network.shape)
-        if heard:
-            each = [tape.of(job) for tape, job in zip(heard, each, strict=True)]
-        return each, Capacity.of(
+        return Capacity.of(
             network,
-            distinct(plans),
-            part.n,
+            distinct([job.plan for job in each]),
+            len(each),
             device=self.device,
             dtype=self.dtype,
             state_dtype=self.state_dtype,
@@ -253,6 +269,13 @@ class Runner:
         """Drops the captured graphs of the network: after its weights were moved or replaced."""
         if isinstance(self.executor, Graph):
             self.executor.recapture(self.network)
+
+
+def _rows(plans: Sequence[Plan], courses: Sequence[Course]) -> int | None:
+    """Rows that a bar counts to; None where nobody knows."""
+    if courses:
+        return max(course.length for course in courses) or None
+    return max(len(plan.rows) for plan in plans) - 1
 
 
 def _entries(part: Request, plans: Sequence[Plan]) -> int:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from .. import checks, solvers
-from ..executors import Executor
+from ..executors import Executor, Graph
+from ..executors.course import Course
 from ..networks.decoder import Decoder, fitting
 from ..networks.network import ScoreNetwork
 from ..networks.placement import place
@@ -24,10 +25,12 @@ from ..processes import Point, grids
 from ..rollouts.tape import objection as rollout_objection
 from ..rollouts.tape import recordable
 from ..solvers import Rule, Solver
+from . import driven
+from .led import Run, check_request, refuse
 from .plans import Plans, points_of
 from .progress import Progress
 from .request import ASKED, Request
-from .result import Result, copied
+from .result import Result, copied, counted
 from .runner import BATCH, Runner
 from .saved import Saved
 
@@ -59,6 +62,8 @@ class Sampler(Runner):
     interval   (low, high] of sigma / alpha in which guidance acts
     classifier_scale  of the classifier of `with_classifier`, 0 for none
     clip       range of `denoised`; None leaves it alone; "network" takes the network's own
+    driver     what leads samples beside the solver's table (diffusion_engine.drivers): a name, {"name": ...,
+               "options": {...}}, or an object
     dtype      of the network's input, and of conditions that are not whole numbers; None is what the module
                computes in: that of its first weight of 16 bits or more, or of its layerwise casting. Another
                runs a copy of the module, which follows what you change of yours
@@ -96,6 +101,7 @@ class Sampler(Runner):
         interval: tuple[float, float] = (0.0, math.inf),
         classifier_scale: float = 1.0,
         clip: tuple[float, float] | str | None = "network",
+        driver: Any = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         backend: str = "auto",
@@ -108,23 +114,34 @@ class Sampler(Runner):
         **options: Any,
     ) -> None:
         _check_network(network)
-        from .recipe import about
+        from .recipe import about, about_driver
 
-        rule = network.parameterisation
+        self.driver = driven.driver(driver)
+        given, network = network, self.wrapped(network)
+        self._wraps, rule = network is not given, network.parameterisation
         self.solver: Solver | None = solvers.solver(solver, OPTIONS, **options)
         self.points = points_of(self.solver, rule, steps, grid, end, times, sigmas)
         named = isinstance(clip, str) and clip == "network"
         asked = {
             "solver": about(self.solver), "guidance": guidance, "interval": interval,
             "classifier_scale": classifier_scale, "clip": rule.clip if named else clip,
+            "driver": about_driver(self.driver),
         }  # fmt: skip
         self._settle(
             network, asked, dtype=dtype, device=device, backend=backend, batch_size=batch_size,
             accelerate=accelerate, executor=executor, threads=threads, compile=compile, decoder=decoder,
         )  # fmt: skip
         self._plans: Plans | Saved = Plans(
-            self.solver, self.points, rule, self.interval, self.classifier_scale, self.clip
+            self.solver,
+            self.points,
+            rule,
+            self.interval,
+            self.classifier_scale,
+            self.clip,
+            self.driver,
         )
+        if self.driver is not None:
+            refuse(self.driver, network, self.points, isinstance(self.executor, Graph))
         self.plan()  # an unsuitable solver fails here, not at the first sample
 
     @classmethod
@@ -144,6 +161,7 @@ class Sampler(Runner):
         _check_network(network)
         saved, made = Saved(plan, network.parameterisation), cls.__new__(cls)
         made.solver, made.points, made._plans = None, saved.points, saved
+        made.driver, made._wraps = None, False
         own = {"name": plan.name, "options": {"plan": saved.digest}}
         made._settle(network, {"solver": own, "classifier_scale": 0.0, "clip": None}, **how)
         return made
@@ -288,17 +306,37 @@ class Sampler(Runner):
         progress: bool | None,
     ) -> Result:
         plans = self.planned(part)
-        samples, finite, latents, rollout = self._run(part, plans, on_step, every, progress)
+        courses = self.led(part, plans)
+        samples, finite, latents, rollout = self._run(
+            part, plans, courses, on_step, every, progress
+        )
         return Result(
             samples=samples,
             seeds=list(part.seeds),
-            nfe=plans[0].nfe,
-            evaluations=sum(plan.evaluations for plan in plans),
+            **counted(plans, courses),
             recipe=self.recipe_of(part),
             finite=finite,
             latents=latents,
             rollout=rollout,
         )
+
+    @property
+    def wraps(self) -> bool:
+        """Whether its driver has another network in the place of the one it was given."""
+        return self._wraps
+
+    def wrapped(self, network: ScoreNetwork) -> ScoreNetwork:
+        """What its driver has in the place of a network."""
+        return network if self.driver is None else self.driver.network(network)
+
+    def led(self, part: Request, plans: Sequence[Plan]) -> list[Course]:
+        """What leads the samples of a part of a request; nothing where their plans do."""
+        if self.driver is None or not self.driver.leads:
+            return []
+        assert isinstance(self._plans, Plans)
+        scales, prepared = part.scales, self.jobs(part, plans)
+        made = zip(plans, prepared, scales, strict=True)
+        return self.driver.courses([Run(*each, self._plans) for each in made])
 
     def planned(self, part: Request) -> list[Plan]:
         """The plan of each sample of a part of a request."""
@@ -306,6 +344,8 @@ class Sampler(Runner):
         if part.x is not None and part.x.shape[1] > self.network.shape[0]:
             kind = "whole"
         masked = part.mask is not None
+        if self.driver is not None:
+            check_request(self.driver, part)
         scales = dict.fromkeys(part.scales)
         of = {s: self._plans.of(s, part.start, kind, masked, part.encoding) for s in scales}
         if isinstance(part.noise, str):  # "brownian", of which Request made sure
@@ -324,9 +364,13 @@ class Sampler(Runner):
         return copied(self._recipe) | made
 
     def recipe_of(self, part: Request) -> dict[str, Any]:
+        from .recipe import told
+
         made = self.recipe() | part.recipe()
         if isinstance(self._plans, Saved):
             made["needs"] = ["plan", *made["needs"]]
+        if not told(self.driver):
+            made["needs"] = [*made["needs"], "driver"]
         return made
 
     @classmethod
@@ -364,8 +408,9 @@ class Sampler(Runner):
             given = sampler._plans.again(given)
         else:
             rule = recipes.solver_in(recipe, how.get("solver"))
+            led = recipes.driver_in(recipe, how.get("driver"))
             recipes.check(network.process, recipe, how, more)
-            sampler = cls(network, **dict(how) | options | {"solver": rule})
+            sampler = cls(network, **dict(how) | options | {"solver": rule, "driver": led})
         recipes.check_form(recipe, sampler.form)
         recipes.check_threads(recipe, sampler.executor.threads_of(sampler.network))
         if sampler.decoder is not None:
@@ -377,7 +422,7 @@ OPTIONS = frozenset(signature(Sampler).parameters) - {"network", "options"}
 # How the network is run, which no plan says.
 HOW = frozenset(signature(Runner.__init__).parameters) - {"self", "network", "first"}
 # What a recipe leaves open. It holds the solver too, but for a user's own.
-OPEN = HOW - {"dtype"} | {"solver"}
+OPEN = HOW - {"dtype"} | {"solver", "driver"}
 
 
 def _check_network(network: Any) -> None:

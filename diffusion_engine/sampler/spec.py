@@ -44,6 +44,13 @@ class Method(Model):
     options: dict[str, Any]
 
 
+class Driven(Method):
+    """A driver: its name, and what options of it JSON holds."""
+
+    kind: ClassVar[str] = "driver"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
 class Asked(Model):
     """What a Spec and a Recipe both say: how a run differs from one of the solver alone."""
 
@@ -51,6 +58,7 @@ class Asked(Model):
     REQUEST: ClassVar[tuple[str, ...]] = ("start", "noised", "encoding", "noise")
 
     solver: Method = Field(description="its name, with its options")
+    driver: Driven | None = Field(None, description="what leads samples beside the solver's table")
     interval: Range = Field(
         (0.0, math.inf),
         description="(low, high] of sigma / alpha in which guidance acts",
@@ -71,6 +79,11 @@ class Asked(Model):
     noise: Literal["brownian"] | None = Field(
         None, description="brownian: one path of noise, whatever the steps"
     )
+
+    @field_validator("driver", mode="before")
+    @classmethod
+    def _driver(cls, given: Any) -> Any:
+        return {"name": given} if isinstance(given, str) else given
 
     @field_validator("interval", mode="before")
     @classmethod
@@ -126,7 +139,8 @@ class Asked(Model):
 
         dtype = None if self.dtype is None else getattr(torch, self.dtype)
         named = ("interval", "classifier_scale", "clip")
-        return {name: getattr(self, name) for name in named} | {"dtype": dtype}
+        driver = self.driver and self.driver.model_dump()
+        return {n: getattr(self, n) for n in named} | {"dtype": dtype, "driver": driver}
 
     def request(self) -> dict[str, Any]:
         """The keywords of `Sampler.sample`."""

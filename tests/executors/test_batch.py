@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from batches import capacity, jobs_of, together
 from executor_cases import CONDITIONAL, PLAIN, SHAPE, classes, elementwise
 from tape import launches_are_recorded, taping
 
-from diffusion_engine import Plan, Sampler, ScoreNetwork
+from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.executors import BatchFull, Capacity, Eager, Job
 from diffusion_engine.processes import CLD, VP
 
@@ -353,51 +352,6 @@ def test_noise_that_cannot_be_had_is_one_seats_own():
     batch.release(bad)
     finish(batch)
     assert torch.equal(batch.read([stays])[0], alone(Job(PLAN, 0)))
-
-
-def own_rows(steps=3):
-    plan = Sampler(PLAIN, "ddim", steps).plan()
-    return Plan(plan.rows, plan.name, exact=False)
-
-
-def test_private_rows_are_written_while_their_seat_runs():
-    """A seat that takes another plan's rows one by one comes to its sample, beside one that keeps its own."""
-    target, start = PLAN, own_rows(5)
-    for executor in (Eager("cpp"), Eager("torch"), taping()):
-        batch = open_batch(seats=3, plans=[PLAN, start, start], executor=executor)
-        own = batch.admit(Job(start, 5), private=True)
-        kept, other = batch.admit(Job(start, 5)), batch.admit(Job(PLAN, 5))
-        batch.write(own, 0, target.rows[0])
-        for i in range(1, len(target.rows)):
-            batch.write(own, i, target.rows[i])  # its call is prepared by the row ahead
-            batch.step()
-        finish(batch)
-        assert torch.equal(*batch.read([own, other]))
-        assert torch.equal(batch.read([kept])[0], alone(Job(start, 5)))
-
-
-def test_private_rows_in_bad_hands():
-    batch = open_batch(plans=[PLAN, own_rows()])
-    own, shared = batch.admit(Job(own_rows(), 1), private=True), batch.admit(Job(own_rows(), 1))
-    row = own_rows().rows[2]
-    for wrong in (4, -1, 2.5, None):
-        with pytest.raises(ValueError, match=r"rows 0 to 3|the index of a row"):
-            batch.write(own, wrong, row)
-    with pytest.raises(ValueError, match="admit its job with private=True"):
-        batch.write(shared, 1, row)
-    with pytest.raises(ValueError, match="nobody has seat 2"):
-        batch.write(2, 1, row)
-    with pytest.raises(ValueError, match=r"row 2 of seat 0 does not fit: .* takes 2 outputs"):
-        batch.write(own, 2, replace(row, q=(1.0, 1.0), channel_blocks=(0, 0), branches=(0, 0)))
-    with pytest.raises(ValueError, match="not finite"):
-        batch.write(own, 2, replace(row, q=(np.nan,)))
-    batch.step(), batch.step()
-    with pytest.raises(ValueError, match="the call of row 2 is prepared"):
-        batch.write(own, 2, replace(row, call=replace(row.call, label=0.5)))
-    with pytest.raises(ValueError, match="private rows follow no Brownian path"):
-        open_batch(brownian=True).admit(Job(PLAN, 0, brownian=True), private=True)
-    finish(batch)
-    assert torch.equal(*batch.read([own, shared]))
 
 
 def test_a_step_may_run_under_any_mode():

@@ -1,0 +1,120 @@
+"""`Run`: what a driver that leads is told of a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..executors.job import Job
+from ..networks.network import ScoreNetwork
+from ..networks.parameterisation import Parameterisation
+from ..plan import Plan, Row
+from ..plan.linear import normal, x
+from ..processes import GaussianProcess, Point
+from ..solvers import Solver
+from ..solvers.update import Update
+from .driven import Driver
+from .plans import Plans, Scale
+from .request import Request
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A sample that is about to be led.
+
+    plan    the solver's own table of it, guided
+    job     its seed, its conditions and what else was given for it
+    scale   of guidance, or the weights of composed conditions
+    """
+
+    plan: Plan
+    job: Job
+    scale: Scale
+    plans: Plans
+
+    @property
+    def network(self) -> Parameterisation:
+        return self.plans.network
+
+    @property
+    def process(self) -> GaussianProcess:
+        return self.plans.network.process
+
+    @property
+    def solver(self) -> Solver:
+        return self.plans.solver
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Of the run; of a plan that starts later, the first may be another (`plan.rows[0].state`)."""
+        return self.plans.points
+
+    @property
+    def seed(self) -> int:
+        return self.job.seed
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the sample, (C, *pixel)."""
+        return self.plans.network.shape
+
+    def row(self, update: Update, key: int = 0) -> Row:
+        """The row of an update: the network's parameterisation, guidance, clipping and the known region are
+        in it.
+
+        key  names its normals; not 0, which is that of the start
+        """
+        return self.plans.row(update, self.scale, self.job.mask is not None, key)
+
+    def seat(self, slots: int, **given: Any) -> Job:
+        """The job of a seat with room for so many slots.
+
+        given  fields of the job in place of the sample's own
+        """
+        return replace(self.job, **{"plan": self._room(slots)} | given)
+
+    def _room(self, slots: int) -> Plan:
+        """A plan that takes what any row of a led seat may."""
+        widest = max(self.plan.rows[1:], key=lambda row: (len(row.entries), len(row.q)))
+        new = {0: x + normal(0) + normal(1)} | {k: x for k in range(1, slots)}
+        row = replace(widest, new=new, state=None, spans=())
+        return Plan((self.plan.rows[0], row), self.plan.name, exact=False)
+
+
+def refuse(made: Driver, network: ScoreNetwork, points: Sequence[Point], captured: bool) -> None:
+    """Raises ValueError where a driver does not suit what it shall run.
+
+    captured  whether the executor records steps
+    """
+    objection = made.objection(network.parameterisation, points)
+    if made.leads and captured:
+        objection = (
+            "it decides between the network's call and the step, and a captured step has no such moment; use "
+            "executor='eager' or 'native'"
+        )
+    if made.leads and network.parameterisation.latent:
+        objection = (
+            "it leads the calls, and this network draws a latent for each; use a solver of its own"
+        )
+    if objection:
+        raise ValueError(f"driver {made.name!r} cannot run this: {objection}")
+
+
+def check_request(made: Driver, part: Request) -> None:
+    """Raises ValueError where a request asks for what a driver does not do."""
+    if part.encoding is not None:
+        raise ValueError(
+            f"encode runs a solver's own table upwards, and driver {made.name!r} is none; encode without it"
+        )
+    if not made.leads:
+        return
+    if part.record:
+        raise ValueError(
+            f"record={list(part.record)}: driver {made.name!r} writes its rows while they run, and a rollout "
+            "is of a plan; leave one out"
+        )
+    if part.noise is not None:
+        raise ValueError(
+            f"noise is given and driver {made.name!r} draws its own, by keys of its rows; leave noise out"
+        )
