@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..executors import GraphError
 from ..executors.buffers import Inputs, some
+from .errors import EngineError
 
 Call = Callable[..., Sequence[Tensor]]
 
@@ -22,6 +23,21 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
+
+
+def told(error: Exception, size: int | None) -> Exception:
+    """An error as its request is told.
+
+    size  entries of every call, None where they have as many as are due
+    """
+    if size is None or not out_of_memory(error):
+        return error
+    made = EngineError(
+        f"memory ran out in a call of {size} entries, and batch='fixed' makes no others: give the engine a "
+        "smaller capacity, or batch='bucket'"
+    )
+    made.__cause__ = error
+    return made
 
 
 def in_parts(call: Call, given: Inputs, most: int) -> list[Tensor]:

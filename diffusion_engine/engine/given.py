@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from .. import checks
+from ..sampler.request import Request
 from ..sampler.spec import Spec
 
 SPEC = "give a Spec, the name of a solver, or a mapping of a Spec's keys"
@@ -29,3 +33,21 @@ def spec_of(given: Any) -> Spec:
     if not isinstance(given, Mapping):
         raise ValueError(f"spec={checks.said(given)}: {SPEC}")
     return Spec.model_validate(given)
+
+
+def owned(request: Request) -> Request:
+    """The request on tensors of its own: the caller may change those that were given."""
+
+    def own(given: Any) -> Any:
+        if isinstance(given, Mapping):
+            return {name: own(tensor) for name, tensor in given.items()}
+        if not isinstance(given, Tensor):
+            return given
+        if given.ndim and not given.stride(0):  # one for all
+            return given[:1].clone().expand(given.shape)
+        return given.clone()
+
+    given = {
+        name: own(getattr(request, name)) for name in ("condition", "x", "mask", "known", "noise")
+    }
+    return replace(request, concepts=tuple(map(own, request.concepts)), **given)

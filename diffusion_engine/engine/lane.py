@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -10,11 +11,9 @@ import torch
 from ..executors import Batch, BatchFull, GraphError, Job
 from ..executors.buffers import Inputs
 from ..executors.course import Course
-from ..networks.network import ScoreNetwork
 from .adapter import Adapter
-from .calls import APART, Call, Limit, alone, in_parts, out_of_memory
+from .calls import APART, Call, Limit, alone, in_parts, out_of_memory, told
 from .errors import EngineError, NonFinite, bare
-from .events import Event
 from .host import Host
 from .probe import Probe, Promised
 from .record import Record, Way
@@ -46,14 +45,15 @@ class Lane:
         self,
         served: Host,
         adapter: Adapter | None,
-        network: ScoreNetwork,
         batch: Batch,
         waiting: Waiting,
         failed: Failed,
         probe: Probe | None = None,
     ) -> None:
         self.served, self.adapter = served, adapter
-        self.network, self.batch, self.waiting, self._failed = network, batch, waiting, failed
+        assert batch.stages.network is not None
+        self.network, self.batch, self.waiting = batch.stages.network, batch, waiting
+        self._failed = failed
         self.fixed, self.probe = batch.capacity.fixed, probe
         self.exact = isinstance(probe, Promised)
         known = self.fixed and probe is not None and probe.alike(batch.capacity.room)
@@ -131,7 +131,6 @@ class Lane:
         """A request has ended: frees its seats."""
         gone = [seat for seat, (held, _) in self.seats.items() if held is ticket]
         for seat in gone:
-            del self.seats[seat]
             self._free(seat)
         if ticket.admitted < ticket.n:
             self.waiting.leave(ticket)
@@ -198,21 +197,10 @@ class Lane:
         if out_of_memory(error) and self.most > 1 and not self.fixed:
             self._limit.halve(self.batch.calls)
         elif self.apart or isinstance(error, GraphError):
-            raise self._said(error)
+            raise told(error, self.batch.capacity.room if self.fixed else None)
         else:  # also where memory ran out: one of them may take more than the others
             self.apart = self._apart_next
             self._apart_next = min(2 * self._apart_next, APART)
-
-    def _said(self, error: Exception) -> Exception:
-        """An error as its request is told."""
-        if not self.fixed or not out_of_memory(error):
-            return error
-        made = EngineError(
-            f"memory ran out in a call of {self.batch.capacity.room} entries, and batch='fixed' makes no "
-            "others: give the engine a smaller capacity, or batch='bucket'"
-        )
-        made.__cause__ = error
-        return made
 
     def _apart(self, given: Inputs) -> list[torch.Tensor]:
         """The outputs of the coming call, each sample called alone; whose call fails, fails."""
@@ -223,7 +211,7 @@ class Lane:
             try:
                 made[seat] = alone(self._calling, given, entries, size)
             except Exception as error:
-                failed.append((self.seats[seat][0], bare(self._said(error))))
+                failed.append((self.seats[seat][0], bare(told(error, size))))
         for ticket, reason in failed:
             self._failed(ticket, reason)
         if failed:  # without them the others may be called together
@@ -267,6 +255,7 @@ class Lane:
         return self.batch.stages.calling or self.network
 
     def _free(self, seat: int) -> None:
+        del self.seats[seat]
         self.batch.release(seat)
         self._record.leave(seat)
 
@@ -281,7 +270,6 @@ class Lane:
                 continue
             ticket, sample = self.seats[seat]
             if sample < 0:
-                del self.seats[seat]
                 self._free(seat)
                 continue
             if (course := ticket.course(sample)) is not None and course.error is not None:
@@ -292,7 +280,6 @@ class Lane:
             rows = ticket.branches(sample)
             if self.bucket is None and rows and (met := self._record.of(seat, rows)):
                 ticket.calls[sample] = met
-            del self.seats[seat]
             self._free(seat)
             if fine:
                 done.append((ticket, sample, made))
@@ -308,14 +295,5 @@ class Lane:
     def _tell(self) -> None:
         """Rows and previews, to who reads them."""
         for seat, (ticket, sample) in self.seats.items():
-            if not ticket.handle.watched or sample < 0:
-                continue
-            rows, coming = len(ticket.plans[sample].rows), self.batch.row(seat)
-            if (course := ticket.course(sample)) is not None:
-                rows = max(course.length, course.rows)
-            row = rows - 1 if coming is None else coming - 1
-            if ticket.preview and row and row % ticket.preview == 0:
-                denoised = self.batch.denoised(seat)
-                ticket.handle.tell(Event("preview", sample, row, rows, denoised))
-            else:
-                ticket.handle.tell(Event("row", sample, row, rows))
+            if ticket.handle.watched and sample >= 0:
+                ticket.tell(sample, self.batch.row(seat), partial(self.batch.denoised, seat))

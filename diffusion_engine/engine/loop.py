@@ -218,9 +218,8 @@ class Loop:
                 served.shut(lane)
         batch, probe = served.open(ticket)
         self.room.make(batch.bytes, keep=served)
-        waiting, network = Waiting(self._shares, self._aging), batch.stages.network
-        assert network is not None
-        return self.lane(served, under, network, batch, waiting, self._end, probe)
+        waiting = Waiting(self._shares, self._aging)
+        return self.lane(served, under, batch, waiting, self._end, probe)
 
     def _move(self, lane: Lane, lanes: Sequence[Lane], now: float) -> None:
         try:

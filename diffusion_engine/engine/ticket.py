@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -25,6 +25,8 @@ from ..sampler.runner import distinct
 from ..sampler.sampler import Sampler
 from .adapter import Adapter
 from .errors import DeadlineMissed
+from .events import Event
+from .given import owned
 from .handle import Handle, Status
 from .host import Host
 from .probe import Probe
@@ -87,7 +89,7 @@ class Ticket:
     _first: int = 0
 
     def __post_init__(self) -> None:
-        self.request = _owned(self.request)
+        self.request = owned(self.request)
         self.samples = [None] * self.request.n
         rows = max(len(plan.rows) for plan in distinct(self.plans))
         slow = self.sampler.decoder is not None or bool(self.request.record)
@@ -226,6 +228,20 @@ class Ticket:
             self.error = error
             raise
 
+    def tell(self, sample: int, coming: int | None, denoised: Callable[[], Tensor | None]) -> None:
+        """A row of a sample was done, for who reads that.
+
+        coming    its next row, None where it is done
+        denoised  makes a copy of its estimate of x0
+        """
+        course = self.course(sample)
+        rows = max(course.length, course.rows) if course else len(self.plans[sample].rows)
+        row = rows - 1 if coming is None else coming - 1
+        if self.preview and row and row % self.preview == 0:
+            self.handle.tell(Event("preview", sample, row, rows, denoised()))
+        else:
+            self.handle.tell(Event("row", sample, row, rows))
+
     def take(self, sample: int, made: Tensor) -> bool:
         """Keeps a sample [1, *shape]; whether that was the last one."""
         self.samples[sample] = made
@@ -282,21 +298,3 @@ class Ticket:
             latents=latents,
             rollout=self.sampler.rollout_of(self.request, self.plans, list(self.tapes.values())),
         )
-
-
-def _owned(request: Request) -> Request:
-    """The request on tensors of its own: the caller may change those that were given."""
-
-    def own(given: Any) -> Any:
-        if isinstance(given, Mapping):
-            return {name: own(tensor) for name, tensor in given.items()}
-        if not isinstance(given, Tensor):
-            return given
-        if given.ndim and not given.stride(0):  # one for all
-            return given[:1].clone().expand(given.shape)
-        return given.clone()
-
-    given = {
-        name: own(getattr(request, name)) for name in ("condition", "x", "mask", "known", "noise")
-    }
-    return replace(request, concepts=tuple(map(own, request.concepts)), **given)

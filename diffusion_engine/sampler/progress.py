@@ -33,10 +33,17 @@ class Progress:
     denoised: Tensor
 
 
-def bar(total: int | None, shown: bool | None) -> tqdm | None:
-    """A progress bar over rows; None where it is not wanted, or nobody asked and this is no terminal."""
+def bar(plans: Sequence[Plan], courses: Sequence[Course], shown: bool | None) -> tqdm | None:
+    """A progress bar over rows; None where it is not wanted, or nobody asked and this is no terminal.
+
+    courses  that lead the samples, if any do: how many rows come only they may know
+    """
     if shown is None:
         shown = sys.stderr.isatty()
+    if courses:
+        total: int | None = max(course.length for course in courses) or None
+    else:
+        total = max(len(plan.rows) for plan in plans) - 1
     return tqdm(total=total, unit="row", leave=False) if shown else None
 
 

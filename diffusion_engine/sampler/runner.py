@@ -160,7 +160,7 @@ class Runner:
         capacity = self.capacity(network, part, each, on_step is not None)
         if progress is None and not self.executor.between_rows:
             progress = False
-        seen = bar(_rows(each_plan, courses), progress)
+        seen = bar(each_plan, courses, progress)
         parts = 1 if part.encoding is None else network.process.parts
         with seen or nullcontext(), evaluating(network.module, unwrapped(network.module)):
             watch = watcher(each_plan, part.n, seen, on_step, every, courses)
@@ -269,13 +269,6 @@ class Runner:
         """Drops the captured graphs of the network: after its weights were moved or replaced."""
         if isinstance(self.executor, Graph):
             self.executor.recapture(self.network)
-
-
-def _rows(plans: Sequence[Plan], courses: Sequence[Course]) -> int | None:
-    """Rows that a bar counts to; None where nobody knows."""
-    if courses:
-        return max(course.length for course in courses) or None
-    return max(len(plan.rows) for plan in plans) - 1
 
 
 def _entries(part: Request, plans: Sequence[Plan]) -> int:
