@@ -9,7 +9,9 @@ from .. import checks
 from .base import Driver
 
 # name -> "module:class"; a module is loaded when its driver is first asked for.
-DRIVERS: dict[str, str] = {}
+DRIVERS: dict[str, str] = {
+    "predictor_corrector": "predictor_corrector:PredictorCorrector",
+}
 
 
 def driver(given: str | Driver, **options: Any) -> Driver:
