@@ -7,7 +7,9 @@ import pytest
 import torch
 from analytic import BY_SCHEDULE, network, propagated
 from oracles.moments import output_moments
+from oracles.predictor_corrector import ncsn
 from oracles.problems import SCHEDULES, TG, TM
+from oracles.problems import VE as VESchedule
 from oracles.solvers import sample as oracle
 
 from diffusion_engine import SOLVERS, Sampler, ScoreNetwork
@@ -253,6 +255,29 @@ def test_annealed_langevin(preset):
     assert rows[0].new[0]["z0"] == pytest.approx(math.sqrt(2.0 * e))
     assert rows[0].new[0]["S0"] == pytest.approx(1.0 - e / rows[0].call.at.sigma ** 2)
     assert plan.rows[-1].new[0].weights == (("D", 1.0),)
+
+
+@pytest.mark.parametrize("eps, n_steps", [(2e-5, 100), (1e-5, 7)])
+def test_ncsn_as_published_equals_the_oracle(eps, n_steps):
+    """Ten levels from 1 to 0.01, e_i = eps (sigma_i / sigma_L)^2: snr = sqrt(eps / 2) / sigma_L."""
+    levels = np.geomspace(1.0, 0.01, 10)
+    snr = math.sqrt(eps / 2.0) / 0.01
+    draws = np.random.default_rng(1).standard_normal((10, n_steps, 4), np.float32).astype(float)
+    normals = torch.from_numpy(draws.reshape(-1, 4))[..., None]
+    made = Sampler(
+        network(TM, VE(sigma_max=1.0)), "ald", 10, n_steps=n_steps, snr=snr, denoise=False,
+        sigmas=levels, dtype=torch.float64, backend="torch",
+    )  # fmt: skip
+    x = np.random.default_rng(2).uniform(size=4)
+    ours = made.sample(
+        x=torch.from_numpy(x)[:, None], noised=True, noise=lambda i, m, seeds: normals[i - 1]
+    )
+    points = [VESchedule(0.01, 1.0).point(p.t) for p in made.points]
+    theirs = ncsn(TM.denoiser, points, x, lambda i, j: draws[i, j], eps=eps, n_steps=n_steps)
+    assert ours.nfe == 10 * n_steps
+    assert ours.samples[:, 0].numpy() == pytest.approx(theirs, rel=1e-9, abs=1e-9)
+    first = plan_of("ald", VE(sigma_max=1.0), 10).rows[1].new[0]  # whose snr is 0.316
+    assert first["z0"] ** 2 / 2.0 == pytest.approx(2e-5 / 0.01**2, rel=2e-3)
 
 
 def test_langevin_reaches_its_stationary_variance():
