@@ -18,7 +18,7 @@ class Disagreement(RuntimeError):
     """A contender computes something else; there is nothing to compare."""
 
 
-def check_bits(op: str, backend: str, args: Any, *given: int) -> None:
+def check_bits(op: str, backend: str, args: Any, *given: Any) -> None:
     """Raises Disagreement unless a backend's launch fills args.out with the bits of the reference.
 
     given  the arguments of the launch

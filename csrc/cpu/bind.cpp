@@ -2,6 +2,7 @@
 
 #include "attention.h"
 #include "bind_layers.h"
+#include "bind_reductions.h"
 #include "bind_step.h"
 #include "checksum.h"
 #include "group_norm.h"
@@ -91,6 +92,7 @@ PYBIND11_MODULE(_cpu, m) {
   de::bind_group_norm_params(m);
   de::bind_attention_params(m);
   bind_conv3x3_params(m);
+  de::bind_reduction_params(m);
   de::bind_program(m);
   de::bind_conv(m);
   de::bind_norms(m);
@@ -123,6 +125,12 @@ PYBIND11_MODULE(_cpu, m) {
   });
   m.def("conv3x3", [](const de::Conv3x3Params& p, const std::array<uintptr_t, 5>& addresses) {
     unlocked(de::run_conv3x3, own(p, addresses));
+  });
+  m.def("norms", [](const de::NormsParams& p, const std::array<uintptr_t, 3>& addresses) {
+    unlocked(de::run_norms, de::own(p, addresses));
+  });
+  m.def("quantile", [](const de::QuantileParams& p, const std::array<uintptr_t, 3>& addresses) {
+    unlocked(de::run_quantile, de::own(p, addresses));
   });
   m.def("checksums", &de::checksums, py::call_guard<py::gil_scoped_release>(),
         "One for each (address, bytes).", py::arg("ranges"));

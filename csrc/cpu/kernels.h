@@ -9,6 +9,7 @@
 #include "native/matmul.h"
 #include "native/map.h"
 #include "noise.h"
+#include "quantile.h"
 #include "step.h"
 #include "winograd.h"
 
@@ -53,6 +54,11 @@ struct Kernels {
   void (*matmul)(const MatmulParams&, const MatmulBlocks& blocks, int64_t item, float* scratch);
   void (*map)(const MapPlan&, int64_t item, float* scratch);
   uint64_t (*checksum)(const unsigned char* from, int64_t bytes);
+  // The sums of a segment of sample b.
+  void (*norms)(const NormsParams&, int64_t b, int64_t segment, double* to);
+  // Of n values that lie `step` apart: how many magnitudes are below `low`, and those from `low` to `high`,
+  // for which `to` has room, and for ROOM more.
+  Between (*between)(const float* x, int64_t n, int64_t step, int32_t low, int32_t high, int32_t* to);
 };
 
 extern const Kernels scalar;

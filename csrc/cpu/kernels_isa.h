@@ -10,6 +10,8 @@
 #include "native/norm_rows_kernel.h"
 #include "native/matmul_kernel.h"
 #include "native/map_kernel.h"
+#include "norms_kernel.h"
+#include "quantile_kernel.h"
 #include "step_kernel.h"
 #include "winograd_kernel.h"
 
@@ -43,7 +45,9 @@ constexpr Kernels kernels_of(const char* isa) {
           sum_rows,
           matmul,
           map,
-          checksum};
+          checksum,
+          norms,
+          between};
 }
 
 }  // namespace

@@ -48,5 +48,7 @@ struct Step {
 void run_step(const StepParams& p);
 void run_noise(const NoiseParams& p);
 void run_brownian(const BrownianParams& p);
+void run_norms(const NormsParams& p);
+void run_quantile(const QuantileParams& p);
 
 }  // namespace de

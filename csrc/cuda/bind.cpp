@@ -2,6 +2,7 @@
 #include <array>
 
 #include "bind_layers.h"
+#include "bind_reductions.h"
 #include "bind_step.h"
 #include "launch.h"
 #include "philox.h"
@@ -28,6 +29,7 @@ PYBIND11_MODULE(_cuda, m) {
   de::bind_brownian_params(m);
   de::bind_group_norm_params(m);
   de::bind_attention_params(m);
+  de::bind_reduction_params(m);
   m.def("objection", &de::objection, py::arg("device"),
         "Why no kernel of this module runs on a device (its driver, its architecture), or None.");
   m.def(
@@ -108,6 +110,36 @@ PYBIND11_MODULE(_cuda, m) {
         de::attention_on_host(de::own(p, to, workspace));
       },
       py::arg("params"), py::arg("addresses"), py::arg("workspace") = 0,
+      "Runs the kernel's code on the CPU, the threads of a block as fibers. For tests.");
+  m.def(
+      "norms",
+      [](const de::NormsParams& p, const Addresses<3>& to, uintptr_t workspace, Stream stream, int device) {
+        de::norms(de::own(p, to, workspace), reinterpret_cast<void*>(stream), device);
+      },
+      py::arg("params"), py::arg("addresses"), py::arg("workspace"), py::arg("stream"),
+      py::arg("device"), "Launches the op norms on a stream of a device; does not wait.");
+  m.def(
+      "norms_workspace",
+      [](const de::NormsParams& p, const Addresses<3>& to) { return de::norms_workspace(de::own(p, to)); },
+      py::arg("params"), py::arg("addresses"), "Bytes that the call's workspace has to have.");
+  m.def(
+      "norms_on_host",
+      [](const de::NormsParams& p, const Addresses<3>& to, uintptr_t workspace) {
+        de::norms_on_host(de::own(p, to, workspace));
+      },
+      py::arg("params"), py::arg("addresses"), py::arg("workspace") = 0,
+      "Runs the kernel's code on the CPU, the threads of a block as fibers. For tests.");
+  m.def(
+      "quantile",
+      [](const de::QuantileParams& p, const Addresses<3>& to, Stream stream, int device) {
+        de::quantile(de::own(p, to), reinterpret_cast<void*>(stream), device);
+      },
+      py::arg("params"), py::arg("addresses"), py::arg("stream"), py::arg("device"),
+      "Launches the op quantile on a stream of a device; does not wait.");
+  m.def(
+      "quantile_on_host",
+      [](const de::QuantileParams& p, const Addresses<3>& to, int) { de::quantile_on_host(de::own(p, to)); },
+      py::arg("params"), py::arg("addresses"), py::arg("multiprocessors") = 132,
       "Runs the kernel's code on the CPU, the threads of a block as fibers. For tests.");
   m.def("philox", &philox, py::arg("counter"), py::arg("k0"), py::arg("k1"),
         "Philox4x32-10 of a counter and a key, computed on the CPU.");

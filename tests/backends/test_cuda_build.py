@@ -15,11 +15,25 @@ pytestmark = [
     pytest.mark.timeout(1200),
 ]
 
-KERNELS = {"step": 15, "noise": 2, "brownian": 2, "group_norm": 12, "attention": 20}
+KERNELS = {
+    "step": 15,
+    "noise": 2,
+    "brownian": 2,
+    "group_norm": 12,
+    "attention": 20,
+    "norms": 3,
+    "quantile": 1,
+}
 # Bytes of local memory of one kernel, its stack included: nvcc 12 and 13 need none, and a kernel that has
 # outgrown the registers has hundreds.
 LOCAL = 64
-EXACT = ("step", "noise", "brownian")  # which round every product and every sum
+EXACT = (
+    "step",
+    "noise",
+    "brownian",
+    "norms",
+    "quantile",
+)  # which round every product and every sum
 
 
 @pytest.fixture(scope="module", params=["sm_80", "sm_90"])

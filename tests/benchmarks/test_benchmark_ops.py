@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks import agreement, errors, layers, ops, providers, results, timing
-from benchmarks.ops import attention, brownian, conv3x3, group_norm, noise, step
+from benchmarks.ops import attention, brownian, conv3x3, group_norm, noise, norms, quantile, step
 from benchmarks.ops.step import cases, plain
 from diffusion_engine.ops.table import IMPLEMENTATIONS
 
@@ -152,3 +152,14 @@ def test_a_wrong_layer_is_refused(monkeypatch):
     monkeypatch.setattr(attention.functional, "attention", lambda q, k, v, backend: q * 0.99)
     with pytest.raises(agreement.Disagreement, match="ours:cpp: attention has the error"):
         attention.compare("W5", (1, 1, 4, 4, 8), "heads", torch.float32, CPU, repeats=1)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("op", [norms, quantile])
+def test_rows_of_reductions(op, layout):
+    rows = {row["provider"]: row for row in op.compare(SHAPE, layout, CPU, repeats=2)}
+    assert list(rows) == ["ours:torch", "ours:cpp", "torch", "copy"]
+    for row in rows.values():
+        assert tuple(row) == results.KEYS and row["copy_share"] > 0 and row["layout"] == layout
+    assert rows["ours:cpp"]["vs_best_torch"] > 0
+    assert rows["ours:cpp"]["bytes_per_element"] == (8 if op is norms else 4)

@@ -122,6 +122,20 @@ def brownian():
     return hammer(jobs)
 
 
+def norms():
+    jobs = []
+    for seed in range(4):
+        for last in (False, True):
+            x, y = (images(seed + k, 2, 3, 97, 101, last=last) for k in (0, 9))
+            jobs += [partial(ops.norms, x, y), partial(ops.norms, x)]
+    return hammer(jobs)
+
+
+def quantile():
+    given = [images(seed, 2, 3, 97, 101, last=seed % 2 == 1) for seed in range(4)]
+    return hammer([partial(ops.quantile, x, q) for x in given for q in (0.5, 0.995)])
+
+
 def operators():
     """The operators are defined by whichever thread comes first, and layers run through them."""
     errors = []
@@ -312,6 +326,8 @@ RUNS = {
     "step": step,
     "noise": noise,
     "brownian": brownian,
+    "norms": norms,
+    "quantile": quantile,
     "network": accelerated_network,
     "first_calls": first_calls,
     "sampler": sampler,

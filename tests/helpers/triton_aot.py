@@ -23,13 +23,16 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 
-from diffusion_engine.kernels import attention, brownian, group_norm, noise, step
+from diffusion_engine.kernels import attention, brownian, group_norm, noise, quantile, step
+from diffusion_engine.kernels import norms as sums
 from diffusion_engine.kernels.step_kernel import step as step_kernel
 from diffusion_engine.ops import layout as at
 from diffusion_engine.ops.attention import AttentionArgs
 from diffusion_engine.ops.brownian import BrownianArgs
 from diffusion_engine.ops.group_norm import GroupNormArgs
 from diffusion_engine.ops.noise import NoiseArgs
+from diffusion_engine.ops.norms import NormsArgs
+from diffusion_engine.ops.quantile import QuantileArgs
 from diffusion_engine.ops.registry import definition
 from diffusion_engine.ops.step import StepArgs, Table
 from diffusion_engine.ops.table import IMPLEMENTATIONS
@@ -137,6 +140,12 @@ def launches():
         terms = torch.zeros(8, 1, at.HEADER + at.TERMS, dtype=torch.int32)
         paths = BrownianArgs(out[None], seed, row, terms, torch.zeros(8, 1, at.TERMS))
         yield "brownian" + end, *brownian.prepare(paths)
+        args = NormsArgs(torch.empty(BATCH, 5, dtype=torch.float64), out, out)
+        yield "norms" + end, *sums.prepare(args)
+        if not last:
+            yield "norms, merged", *sums.merging(args)
+        q = torch.zeros(BATCH, dtype=torch.float64)
+        yield "quantile" + end, *quantile.prepare(QuantileArgs(torch.empty(BATCH), out, q))
 
 
 def norms() -> Iterator[tuple[str, object, tuple[int], dict[str, object]]]:

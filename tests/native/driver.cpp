@@ -283,6 +283,35 @@ Call brownian(Random random) {
   return call;
 }
 
+Call norms(Random random) {
+  Call call;
+  de::NormsParams p{};
+  p.batch = random.from({1, 2, 3});
+  p.channels = random.from({1, 1, 3});
+  p.pixels = random.from({1, 7, 512, 501, 8192, 20000});
+  const auto image = [&] {
+    return tensor(random, call.buffers, p.batch, p.channels, p.pixels, random.chance(40), de::F32, false, random.from({0, 0, 3}));
+  };
+  p.x = image();
+  if (random.chance(60)) p.y = image();
+  p.out = (double*)call.buffers.made((size_t)p.batch * de::SUMS * sizeof(double), true);
+  call.run = [p] { de::run_norms(p); };
+  return call;
+}
+
+Call quantile(Random random) {
+  Call call;
+  de::QuantileParams p{};
+  p.batch = random.from({1, 2, 5});
+  p.channels = random.from({1, 1, 3});
+  p.pixels = random.from({1, 7, 501, 8192, 20000});
+  p.x = tensor(random, call.buffers, p.batch, p.channels, p.pixels, random.chance(40), de::F32, false, random.from({0, 0, 3}));
+  p.q = call.buffers.numbers<double>((size_t)p.batch, [&] { return 0.25 * (double)random.below(6); });
+  p.out = (float*)call.buffers.made((size_t)p.batch * sizeof(float), true);
+  call.run = [p] { de::run_quantile(p); };
+  return call;
+}
+
 using Maker = Call (*)(Random);
 
 std::vector<char> made_by(Maker make, uint64_t seed) {
@@ -307,6 +336,8 @@ int main(int argc, char** argv) {
       {"step", step},
       {"noise", noise},
       {"brownian", brownian},
+      {"norms", norms},
+      {"quantile", quantile},
   };
   int wrong = check_programs(25 * (int)cases);
   for (const de::Kernels* kernels : de::supported()) {
