@@ -1,0 +1,94 @@
+"""The drivers that lead seats, each in a run of a second: a line here, and tests of engines take it."""
+
+import threading
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from diffusion_engine import Sampler, ScoreNetwork
+from diffusion_engine.drivers import DRIVERS, driver
+from diffusion_engine.processes import EDM
+
+TIMEOUT, SHAPE = 100.0, (3, 5, 7)
+
+
+def gaussians(x, sigma, y):
+    """E[x0 | x] of N(m, 0.5^2), m by class, in operations that round each sample alike in any batch."""
+    mean, sigma = (v.to(x.dtype).view(-1, *[1] * (x.ndim - 1)) for v in (0.2 * y - 1.0, sigma))
+    return mean + (x - mean) * (0.25 / (0.25 + sigma * sigma))
+
+
+def network_of(module):
+    return ScoreNetwork(module, EDM(), SHAPE, prediction="x0", label="sigma", null=5, classes=10)
+
+
+EXACT = network_of(gaussians)
+
+
+class Led(NamedTuple):
+    """A driver with options that keep its run short.
+
+    seats    that one sample takes
+    request  beside seeds and conditions
+    """
+
+    name: str
+    options: dict[str, Any] = {}
+    solver: str = "dpmpp_2m"
+    steps: int = 4
+    seats: int = 1
+    request: dict[str, Any] = {}
+
+    @property
+    def driver(self):
+        return {"name": self.name, "options": self.options}
+
+    @property
+    def spec(self):
+        return {"solver": self.solver, "steps": self.steps, "driver": self.driver}
+
+    @property
+    def single(self):
+        """Whether each sample has a seat and a course of its own."""
+        return self.seats == 1 and not driver(self.name, **self.options).together
+
+    def sampler(self, network, **how):
+        return Sampler(network, self.solver, self.steps, driver=self.driver, **how)
+
+    def __str__(self):
+        return "-".join([self.name, *map(str, self.options.values()), self.solver])
+
+
+LED = (
+    Led("predictor_corrector", {"corrector": "langevin", "snr": 0.1}, "heun", 3),
+    Led("predictor_corrector", {"rule": "batch", "snr": 0.1}, "dpmpp_2m_sde"),
+)
+
+
+def leading():
+    """The names of the package's drivers that lead."""
+    return {name for name in DRIVERS if _class(name).leads}
+
+
+def _class(name):
+    module, kind = DRIVERS[name].split(":")
+    return getattr(import_module(f"diffusion_engine.drivers.{module}"), kind)
+
+
+class Gate:
+    """The same network, which stands still within a call that a test names.
+
+    holds  that call, counted from 1
+    """
+
+    def __init__(self, holds):
+        self.calls, self.holds = 0, holds
+        self.reached, self.open = threading.Event(), threading.Event()
+        self.network = network_of(self.run)
+
+    def run(self, x, sigma, y):
+        self.calls += 1
+        if self.calls == self.holds:
+            self.reached.set()
+            if not self.open.wait(TIMEOUT):
+                raise TimeoutError("nobody opened the network")
+        return gaussians(x, sigma, y)
