@@ -9,6 +9,7 @@ from diffusion_engine.drivers import DRIVERS, driver
 from diffusion_engine.processes import EDM
 
 TIMEOUT, SHAPE = 100.0, (3, 5, 7)
+NONE: dict[str, Any] = {}
 
 
 def gaussians(x, sigma, y):
@@ -32,11 +33,11 @@ class Led(NamedTuple):
     """
 
     name: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = NONE
     solver: str = "dpmpp_2m"
     steps: int = 4
     seats: int = 1
-    request: dict[str, Any] = {}
+    request: dict[str, Any] = NONE
 
     @property
     def driver(self):
