@@ -146,7 +146,7 @@ class PredictorCorrector(Driver):
         if self.corrector == "ald":
             return 2.0 * a * (self.snr * at.sigma) ** 2
         z = math.fsum(norm(each.normal(each.row.key)) for each in seen)
-        g = math.fsum(norm(at.alpha * each.denoised.double() - each.x.double()) for each in seen)
+        g = math.fsum(norm(at.alpha * each.denoised - each.x) for each in seen)
         return 2.0 * a * (self.snr * z * at.sigma**2 / g) ** 2 if g else 0.0
 
 

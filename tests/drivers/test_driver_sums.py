@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from diffusion_engine.drivers.sums import dot, norm
+from diffusion_engine.drivers.sums import dot, dots, norm
 
 
 @pytest.mark.parametrize("shape", [(1,), (3, 1), (3, 5, 7), (4, 64, 65)], ids=str)
@@ -17,6 +17,7 @@ def test_the_sum_of_products(shape, dtype):
     exact, size = math.fsum(a * b for a, b in pairs), math.fsum(abs(a * b) for a, b in pairs)
     assert abs(dot(x, y) - exact) <= 2.0**-52 * (1 + math.log2(len(pairs))) * size
     assert norm(x) == math.sqrt(dot(x, x))
+    assert dots(torch.stack([y, x]), torch.stack([x, x])).tolist() == [dot(x, y), dot(x, x)]
 
 
 def test_neither_memory_nor_threads_change_the_bits():
