@@ -11,6 +11,7 @@ from .base import Driver
 # name -> "module:class"; a module is loaded when its driver is first asked for.
 DRIVERS: dict[str, str] = {
     "predictor_corrector": "predictor_corrector:PredictorCorrector",
+    "restart": "restart:Restart",
 }
 
 
