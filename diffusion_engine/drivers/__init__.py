@@ -10,6 +10,7 @@ from .base import Driver
 
 # name -> "module:class"; a module is loaded when its driver is first asked for.
 DRIVERS: dict[str, str] = {
+    "annealed_mcmc": "annealed_mcmc:AnnealedMCMC",
     "predictor_corrector": "predictor_corrector:PredictorCorrector",
     "restart": "restart:Restart",
 }

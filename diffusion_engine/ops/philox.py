@@ -12,14 +12,17 @@ What key and m name, so that no two uses share a draw:
     m = 3      the latent input of the network's call of that row
     m = 4, 5   node `key` of the sample's first, second Brownian path (brownian.py), which from an image is
                another (IMAGE) and from a state goes on
+    m = 6      the coin of that row: what a driver accepts or rejects by
 """
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
-LATENT, PATH = 3, 4
+LATENT, PATH, COIN = 3, 4, 6
 IMAGE, STATE = 0x40000000, 0x80000000  # an x made from the same seed has used the normals without
 MASK = 0xFFFFFFFF
 MULTIPLIER = (0xD2511F53, 0xCD9E8D57)
@@ -53,8 +56,11 @@ SQRT_HALF = 0x3F3504F3
 TURN = 1.4629180792671596e-9  # 2 pi 2^-32
 
 
-def philox(c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, k0: Tensor, k1: Tensor) -> list[Tensor]:
-    """Philox4x32-10 of a counter and a key; words are int64 tensors in [0, 2^32)."""
+Word = TypeVar("Word", int, Tensor)
+
+
+def philox(c0: Word, c1: Word, c2: Word, c3: Word, k0: Word, k1: Word) -> list[Word]:
+    """Philox4x32-10 of a counter and a key; words are numbers or int64 tensors in [0, 2^32)."""
     for i in range(ROUNDS):
         if i:
             k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
@@ -145,3 +151,14 @@ def normals(seed: Tensor, key: Tensor, m: int | Tensor, n: int) -> Tensor:
     )  # fmt: skip
     pairs = (*box_muller(words[0], words[1]), *box_muller(words[2], words[3]))
     return torch.stack(pairs, dim=-1).flatten(1)[:, :n]
+
+
+def uniform(seed: int, key: int, m: int = COIN) -> float:
+    """(word + 1/2) / 2^32 of a sample's row, uniform in (0, 1).
+
+    seed  of the sample, 0 ... 2^64 - 1
+    key   of the row
+    m     what it is for, see above
+    """
+    word = philox(0, 0, key & MASK, m, seed & MASK, seed >> 32 & MASK)[0]
+    return (word + 0.5) * 2.0**-32
