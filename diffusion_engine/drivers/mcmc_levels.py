@@ -7,7 +7,6 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..executors.course import Seen
@@ -16,7 +15,7 @@ from ..ops.philox import uniform
 from ..plan import Plan, Row
 from ..plan.linear import Linear
 from ..processes import Point
-from .sums import dot
+from .sums import dot, total
 
 CLEAN = Point(0.0, 1.0, 0.0)
 LEAK = 1e-6  # of the noise that the state has, far above what rounding makes
@@ -71,13 +70,14 @@ def score(at: Point, x: Any, denoised: Any) -> Any:
 
 
 def square(wanted: Linear, seen: Seen) -> float:
-    """||.||^2, in float64, of what a row would make of slots and denoised."""
-    total: Tensor | float = 0.0
+    """||.||^2 of what a row would make of slots and denoised; their differences are taken in float64."""
+    made: Tensor | float = 0.0
     for symbol, weight in wanted:
         value = seen.denoised if symbol == "D" else seen.slots[int(symbol[1:])]
-        total = total + weight * value.double()
-    assert isinstance(total, Tensor)
-    return dot(total, total)
+        made = made + weight * value.double()
+    assert isinstance(made, Tensor)
+    rounded = made.to(seen.x.dtype)  # the kernels of `norms` read float32
+    return dot(rounded, rounded)
 
 
 def log_densities(seen: Seen, energy: EnergyGradient) -> dict[int, float]:
@@ -85,7 +85,7 @@ def log_densities(seen: Seen, energy: EnergyGradient) -> dict[int, float]:
     assert seen.row.call is not None
     weight, row = energy.log_density(seen.row.call.at), seen.row
     found = zip(seen.outs, row.branches, row.channel_blocks, strict=True)
-    return {b: weight * dot(out, torch.ones_like(out)) for out, b, block in found if block == BLOCK}
+    return {b: weight * total(out) for out, b, block in found if block == BLOCK}
 
 
 def mixture(
@@ -96,8 +96,8 @@ def mixture(
     most = max(terms.values())
     if not math.isfinite(most):  # NaN goes on, and flags the sample
         return math.nan, dict.fromkeys(terms, math.nan)
-    total = most + math.log(math.fsum(math.exp(term - most) for term in terms.values()))
-    return total, {branch: math.exp(term - total) for branch, term in terms.items()}
+    whole = most + math.log(math.fsum(math.exp(term - most) for term in terms.values()))
+    return whole, {branch: math.exp(term - whole) for branch, term in terms.items()}
 
 
 def mixed(seen: Seen, energy: EnergyGradient, weights: Mapping[int, float]) -> Seen:

@@ -20,6 +20,11 @@ def dot(x: Tensor, y: Tensor) -> float:
     return float(dots(x[None], y[None]))
 
 
+def total(x: Tensor) -> float:
+    """sum_i x_i of a tensor of a sample. Waits for the device."""
+    return float(norms(x[None])[0, 0])
+
+
 def norm(x: Tensor) -> float:
     """||x||_2 of a tensor of a sample. Waits for the device."""
     return math.sqrt(float(norms(x[None])[0, 2]))

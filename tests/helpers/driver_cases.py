@@ -60,6 +60,7 @@ class Led(NamedTuple):
 
 
 LED = (
+    Led("annealed_mcmc", {"sampler": "uhmc", "steps": 1}),
     Led("predictor_corrector", {"corrector": "langevin", "snr": 0.1}, "heun", 3),
     Led("predictor_corrector", {"rule": "batch", "snr": 0.1}, "dpmpp_2m_sde"),
 )
