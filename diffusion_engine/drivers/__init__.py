@@ -11,6 +11,11 @@ from .base import Driver
 # name -> "module:class"; a module is loaded when its driver is first asked for.
 DRIVERS: dict[str, str] = {
     "annealed_mcmc": "annealed_mcmc:AnnealedMCMC",
+    "diffpir": "diffpir:DiffPIR",
+    "dps": "dps:DPS",
+    "flowdps": "flowdps:FlowDPS",
+    "mmps": "mmps:MMPS",
+    "pgdm": "pgdm:PGDM",
     "predictor_corrector": "predictor_corrector:PredictorCorrector",
     "restart": "restart:Restart",
 }
