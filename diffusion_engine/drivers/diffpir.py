@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import checks
 from .inverse import Estimate, Noisy
-from .sums import conjugate_gradients, weighted
+from .conjugate import conjugate_gradients, weighted
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from ..networks.parameterisation import Parameterisation
 from ..plan import Plan
 from ..solvers.base import Points, Solver
 from .inverse import Estimate, InverseProblem, after_steps
-from .sums import dots, weighted
+from .conjugate import weighted
+from .sums import dots
 
 
 @dataclass(frozen=True)

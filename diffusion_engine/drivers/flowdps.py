@@ -22,7 +22,7 @@ from ..networks.parameterisation import Parameterisation
 from ..plan import Plan
 from ..solvers.base import Points, Solver
 from .inverse import ITERATIONS, Estimate, InverseProblem, after_steps
-from .sums import conjugate_gradients, weighted
+from .conjugate import conjugate_gradients, weighted
 
 
 @dataclass(frozen=True)

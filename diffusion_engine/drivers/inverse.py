@@ -23,13 +23,14 @@ from .. import checks
 from ..genie import natural
 from ..networks.network import Condition, ScoreNetwork, gathered
 from ..networks.parameterisation import Parameterisation
+from ..networks.placement import place
 from ..plan import Plan, Row
 from ..plan.linear import raw, x
 from ..processes import GaussianProcess, Point
 from ..processes.levels import per_sample
 from .base import Driver
 from .operators import GIVE, Operator, operator
-from .sums import weighted
+from .conjugate import weighted
 
 ITERATIONS = "conjugate gradients take 1 step or more"
 
@@ -95,12 +96,12 @@ class InverseProblem(Driver):
         if why := _objection(about):
             raise ValueError(f"driver {self.name!r} cannot run {about.name!r}: {why}")
         natural.check(network)
-        self.made.measured(network.shape)
+        measured = self.made.measured(network.shape, place(network.module, None, None)[1])
         module = Posterior(network, self)
         module.train(getattr(network.module, "training", False))
         return network.with_module(
             module, prediction="x0", label=Time(about.process), label_dtype=torch.float64, scale="one",
-            variance=None, derivative=None, inference=False,
+            variance=None, derivative=None, inference=False, measured=measured,
         )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .inverse import Estimate, Noisy
-from .sums import conjugate_gradients, weighted
+from .conjugate import conjugate_gradients, weighted
 
 
 @dataclass(frozen=True)

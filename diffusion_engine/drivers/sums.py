@@ -15,6 +15,16 @@ def dots(x: Tensor, y: Tensor) -> Tensor:
     return norms(x, y)[:, 4]
 
 
+def dots(x: Tensor, y: Tensor) -> Tensor:
+    """sum_i x_i y_i of each sample of a batch, [N, ...] -> [N] float64."""
+    total = x.double().flatten(1) * y.double().flatten(1)
+    while (count := total.shape[1]) > 1:  # a tree: the upper half is added to the lower
+        upper = total[:, (count + 1) // 2 :]
+        total = total[:, : (count + 1) // 2].clone()
+        total[:, : upper.shape[1]] += upper
+    return total[:, 0]
+
+
 def dot(x: Tensor, y: Tensor) -> float:
     """sum_i x_i y_i of two tensors of one shape, [C, *pixel] of a sample. Waits for the device."""
     return float(dots(x[None], y[None]))

@@ -63,6 +63,8 @@ class ScoreNetwork:
     memory_format  of the network's input, torch.contiguous_format or torch.channels_last
     scale_input  of a network that is told its guidance scale and so needs no unconditional branch: scales
                 [n] -> tensors [n, ...] that it is given by keyword, e.g. condition.ScaleEmbedding
+    measured    shape of one sample's measurement, which the module is given as `measurement=` beside its
+                condition; None where it follows none (drivers/inverse.py)
     inference   the module differentiates nothing in its forward, and no tensor it makes there is used by
                 a later one that does: it may run under torch.inference_mode, which spares a small network
                 on a CPU some 5 %
@@ -78,6 +80,7 @@ class ScoreNetwork:
     memory_format: torch.memory_format
     scale_input: Callable[[Tensor], Mapping[str, Tensor]] | None
     inference: bool
+    measured: tuple[int, ...] | None
 
     def __init__(
         self,
@@ -101,6 +104,7 @@ class ScoreNetwork:
         gradient: int | None = None,
         latent: int = 0,
         inference: bool = False,
+        measured: tuple[int, ...] | None = None,
     ) -> None:
         parameterisation = Parameterisation(
             process, shape, prediction=prediction, label=label, whole_label=label_dtype == torch.int64,
@@ -111,6 +115,7 @@ class ScoreNetwork:
         vars(self).update(
             module=module, parameterisation=parameterisation, label_dtype=label_dtype, null=null,
             memory_format=memory_format, scale_input=scale_input, inference=inference,
+            measured=measured,
         )  # fmt: skip
         self._check()
 

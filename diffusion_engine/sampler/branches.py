@@ -15,7 +15,16 @@ def branches(
     part: Request, network: ScoreNetwork, device: torch.device, dtype: torch.dtype
 ) -> list[Condition | None]:
     """The condition of every branch: the given one, then none, then the further concepts. A network that
-    reads its guidance scale has the first alone, with the scale in it in `dtype`."""
+    reads its guidance scale has the first alone, with the scale in it in `dtype`. A measurement is in all."""
+    made = _branches(part, network, device, dtype)
+    if part.measurement is None:
+        return made
+    return [with_measurement(condition, part.measurement) for condition in made]
+
+
+def _branches(
+    part: Request, network: ScoreNetwork, device: torch.device, dtype: torch.dtype
+) -> list[Condition | None]:
     if network.scale_input is not None:
         scales = [scale for scale in part.scales if isinstance(scale, float)]
         return [with_scale(network, part.condition, scales, device, dtype)]
@@ -38,9 +47,19 @@ def branches(
 def example(network: ScoreNetwork, device: torch.device, dtype: torch.dtype) -> Condition | None:
     """A condition for one sample, where the network says what they look like."""
     made = checked(network, None if network.classes is None else 0, 1, device, dtype)
-    if network.scale_input is None:
+    if network.scale_input is not None:
+        made = with_scale(network, made, (1.0,), device, dtype)
+    if network.measured is None:
         return made
-    return with_scale(network, made, (1.0,), device, dtype)
+    return with_measurement(made, torch.zeros(1, *network.measured, device=device))
+
+
+def with_measurement(condition: Condition | None, y: torch.Tensor) -> Condition:
+    """The condition and a measurement [n, *measured]; a tensor without a name is ""'s."""
+    if condition is None:
+        return {"measurement": y}
+    own = dict(condition) if isinstance(condition, Mapping) else {"": condition}
+    return own | {"measurement": y}
 
 
 def with_scale(

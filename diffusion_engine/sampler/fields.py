@@ -46,6 +46,8 @@ Level = Annotated[tuple[Number, Number, Number], BeforeValidator(_level)]  # t, 
 Range = tuple[float, float]
 Dtype = Literal["float16", "bfloat16", "float32", "float64"]
 # What a recipe cannot hold and is given again.
-Need = Literal["condition", "compose", "x", "mask", "known", "noise", "plan", "driver"]
+Need = Literal[
+    "condition", "compose", "x", "mask", "known", "measurement", "noise", "plan", "driver"
+]  # fmt: skip
 # Runs of each sample: so many calls, and the size and place of each entry of one (buckets.py).
 Calls = Annotated[tuple[tuple[tuple[int, ...], ...], ...], AfterValidator(runs)]

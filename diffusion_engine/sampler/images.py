@@ -12,13 +12,18 @@ from .. import checks
 from ..networks.network import ScoreNetwork
 
 
-def count(x: Any, network: ScoreNetwork) -> int | None:
-    """For how many samples a given x is; None where it is one image for all of them."""
-    shape = tuple(_tensor("x", x).shape)
-    if len(shape) == len(network.shape):
+def count(network: ScoreNetwork, x: Any, y: Any) -> int | None:
+    """For how many samples a given x or a measurement y is; None where each is one for all of them."""
+    of_y = None if network.measured is None else _count("measurement", y, network.measured)
+    return _count("x", x, network.shape) or of_y
+
+
+def _count(name: str, given: Any, one: Sequence[int]) -> int | None:
+    shape = () if given is None else tuple(_tensor(name, given).shape)
+    if given is None or len(shape) == len(one):
         return None
     if shape and not shape[0]:
-        raise ValueError(f"x has shape {list(shape)} and holds no image; give 1 or more")
+        raise ValueError(f"{name} has shape {list(shape)} and holds no image; give 1 or more")
     return shape[0] if shape else None
 
 
@@ -37,6 +42,25 @@ def state(
     parts = _expand("x", given, n, shape).split(network.shape[0], dim=1)
     laid = [part.contiguous(memory_format=network.memory_format) for part in parts]
     return laid[0] if len(laid) == 1 else torch.cat(laid, dim=1)
+
+
+def measurement(y: Any, network: ScoreNetwork, n: int, device: torch.device) -> Tensor | None:
+    """A measurement, float32 or float64, [n, *measured]; one without a batch axis is that of all samples.
+
+    Raises ValueError where the network follows none, or one of another shape.
+    """
+    if (y is None) != (network.measured is None):
+        raise ValueError(
+            "measurement= is what a driver of inverse problems follows, such as driver='dps', and this "
+            "sampler has none"
+            if network.measured is None
+            else f"this sampler follows a measurement: give measurement= [{n}, "
+            f"{', '.join(map(str, network.measured))}], or one for all samples"
+        )
+    if y is None or network.measured is None:
+        return None
+    dtype = torch.promote_types(_tensor("measurement", y).dtype, torch.float32)
+    return _expand("measurement", _floats("measurement", y, device, dtype), n, network.measured)
 
 
 def region(

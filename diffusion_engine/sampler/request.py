@@ -68,6 +68,7 @@ class Request:
     noised: bool = False
     mask: Tensor | None = None
     known: Tensor | None = None
+    measurement: Tensor | None = None
     noise: Noise | None = None
     encoding: int | None = None
     bucket: int | None = None
@@ -101,6 +102,7 @@ class Request:
         noised: bool = False,
         mask: Tensor | None = None,
         known: Tensor | None = None,
+        measurement: Tensor | None = None,
         noise: Noise | None = None,
         encoding: int | None = None,
         bucket: int | None = None,
@@ -111,8 +113,7 @@ class Request:
         network, device = sampler.network, sampler.device
         conditions, weights = _composed(sampler, compose, condition, guidance)
         implied = length(conditions)
-        if x is not None and (given := images.count(x, network)) is not None:
-            implied = given
+        implied = images.count(network, x, measurement) or implied
         seeded = numbers.seeds(n, seed, seeds, implied)
         count = len(seeded)
         parts = [checked(network, c, count, device, sampler.dtype) for c in conditions]
@@ -158,10 +159,10 @@ class Request:
             x = images.state(x, network, count, device, sampler.state_dtype, whole)
         if mask is not None:
             mask, known = images.region(mask, known, network, count, device)
+        measurement = images.measurement(measurement, network, count, device)
         return cls(
-            seeded, scales, made, concepts, x, start, noised, mask, known, _noise(noise), encoding,
-            *_sizes(bucket, calls, count),
-            records(record), origins(conditions),
+            seeded, scales, made, concepts, x, start, noised, mask, known, measurement, _noise(noise),
+            encoding, *_sizes(bucket, calls, count), records(record), origins(conditions),
         )  # fmt: skip
 
     def part(self, low: int, high: int) -> Request:
@@ -176,7 +177,17 @@ class Request:
                 return tuple(map(cut, value))
             return None if value is None else value[low:high]
 
-        names = ("seeds", "scales", "condition", "concepts", "x", "mask", "known", "calls")
+        names = (
+            "seeds",
+            "scales",
+            "condition",
+            "concepts",
+            "x",
+            "mask",
+            "known",
+            "measurement",
+            "calls",
+        )
         return dataclasses.replace(
             self, first=low, **{name: cut(getattr(self, name)) for name in names}
         )
@@ -198,7 +209,7 @@ class Request:
         classes = [c.tolist() for c in parts] if plain else None  # type: ignore[union-attr]
         given = self.condition is not None and not plain
         needs = ["compose" if composed else "condition"] if given else []
-        needs += [k for k in ("x", "mask", "known") if getattr(self, k) is not None]
+        needs += [k for k in ("x", "mask", "known", "measurement") if getattr(self, k) is not None]
         named = isinstance(self.noise, str)
         needs += ["noise"] if self.noise is not None and not named else []
         return {

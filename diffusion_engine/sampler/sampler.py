@@ -230,6 +230,7 @@ class Sampler(Runner):
                    axis, or at the first time x alone, whose velocity is drawn
         mask, known  inpainting: mask is 1 where samples are free, 0 where they follow `known` images; bool,
                    floats, or uint8 where 255 is 1
+        measurement  of a driver of inverse problems, [n, *measured], or one [*measured] for all samples
         every      call on_step after every so many steps, and after the last
         noise      "brownian": an SDE solver's noise follows one path of each sample, whatever the steps, so
                    that 20 and 40 steps come to nearly the same sample (brownian.py). Or
