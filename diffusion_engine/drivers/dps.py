@@ -18,8 +18,8 @@ from .. import checks
 from ..networks.parameterisation import Parameterisation
 from ..plan import Plan
 from ..solvers.base import Points, Solver
-from .inverse import Estimate, InverseProblem, after_steps
 from .conjugate import weighted
+from .inverse import Estimate, InverseProblem, after_steps
 from .sums import dots
 
 

@@ -21,8 +21,8 @@ from .. import checks
 from ..networks.parameterisation import Parameterisation
 from ..plan import Plan
 from ..solvers.base import Points, Solver
-from .inverse import ITERATIONS, Estimate, InverseProblem, after_steps
 from .conjugate import conjugate_gradients, weighted
+from .inverse import ITERATIONS, Estimate, InverseProblem, after_steps
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from ..plan.linear import raw, x
 from ..processes import GaussianProcess, Point
 from ..processes.levels import per_sample
 from .base import Driver
-from .operators import GIVE, Operator, operator
 from .conjugate import weighted
+from .operators import GIVE, Operator, operator
 
 ITERATIONS = "conjugate gradients take 1 step or more"
 

@@ -20,8 +20,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from .. import checks
-from .inverse import Estimate, Noisy
 from .conjugate import conjugate_gradients, weighted
+from .inverse import Estimate, Noisy
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 Compose = Sequence[tuple[Any, float | Sequence[float]]]
 # Given normals, or "brownian"
 Noise = Tensor | Callable[[int, int, tuple[int, ...]], Tensor] | str
+PER_SAMPLE = (
+    "seeds", "scales", "condition", "concepts", "x", "mask", "known", "measurement", "calls",
+)  # fmt: skip
 
 
 class SamplerLike(Protocol):
@@ -177,19 +180,8 @@ class Request:
                 return tuple(map(cut, value))
             return None if value is None else value[low:high]
 
-        names = (
-            "seeds",
-            "scales",
-            "condition",
-            "concepts",
-            "x",
-            "mask",
-            "known",
-            "measurement",
-            "calls",
-        )
         return dataclasses.replace(
-            self, first=low, **{name: cut(getattr(self, name)) for name in names}
+            self, first=low, **{name: cut(getattr(self, name)) for name in PER_SAMPLE}
         )
 
     def noise_source(self) -> NoiseSource | None:
