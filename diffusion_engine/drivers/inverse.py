@@ -179,12 +179,6 @@ class Posterior(nn.Module):
             with torch.enable_grad():
                 leaf = state.requires_grad_()
                 x0 = self._x0(leaf, label, given, x.dtype)
-            if not x0.requires_grad:
-                raise ValueError(
-                    f"driver {self.driver.name!r} differentiates the network, whose output has no "
-                    "derivative by its input: it may not detach, nor run under no_grad; or use 'diffpir' "
-                    "or 'flowdps', which need none"
-                )
 
             def pull(u: Tensor) -> Tensor:
                 return torch.autograd.grad(x0, leaf, u.to(x0.dtype), retain_graph=True)[0]
@@ -198,6 +192,12 @@ class Posterior(nn.Module):
         """The network's own estimate."""
         at, scaled, label = natural.inputs(self.network, x, t)
         out = self.network(scaled.to(dtype), label, condition)[0][:, : x.shape[1]]
+        if x.requires_grad and not out.requires_grad:
+            raise ValueError(
+                f"driver {self.driver.name!r} differentiates the network, whose output has no derivative by "
+                "its input: it may not detach, nor run under no_grad; or use 'diffpir' or 'flowdps', which "
+                "need none"
+            )
         (p,), q = self.network.parameterisation.weights(at)
         return per_sample(p, x) * x + per_sample(q, x) * out.to(x.dtype)
 
