@@ -25,6 +25,7 @@ from .inverse import Estimate, Noisy
 class DiffPIR(Noisy):
     """x0 + (A^T A + lam sigma_y^2 / g^2 I)^-1 A^T (y - A x0), g = sigma / alpha; then any solver's step.
 
+    operator    as in InverseProblem
     sigma_y     standard deviation of the measurement's noise, 0 or more
     lam         the paper's lambda: how much the network's estimate counts against the measurement, above 0
     iterations  of conjugate gradients for the inverse; 1 is exact where A A^T is a multiple of I

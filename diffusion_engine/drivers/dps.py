@@ -27,7 +27,8 @@ from .sums import dots
 class DPS(InverseProblem):
     """x_t - zeta grad ||y - A x0||, after each step of a solver; the gradient is the step's last call's.
 
-    zeta  the length of that step, 0 or more; it is added once a step, so that fewer steps want a larger one
+    operator  as in InverseProblem
+    zeta      the length of that step, 0 or more; it comes once a step, so that fewer steps want a larger one
 
     The published code takes the gradient of the norm, which the paper's algorithm has twice.
     """

@@ -29,6 +29,7 @@ from .inverse import ITERATIONS, Estimate, InverseProblem, after_steps
 class FlowDPS(InverseProblem):
     """x_t + alpha_t s (x0(y) - x0), after each step of a solver, s = sigma / (alpha + sigma).
 
+    operator    as in InverseProblem
     iterations  of conjugate gradients towards the measurement, 1 or more
 
     The paper goes down by gradient steps of a tuned length, in the space of a decoder, and mixes fresh noise

@@ -24,6 +24,7 @@ from .inverse import Estimate, Noisy
 class MMPS(Noisy):
     """x0 + sigma^2 / alpha J^T A^T (sigma_y^2 I + sigma^2 / alpha A J A^T)^-1 (y - A x0), J = d x0 / d x.
 
+    operator    as in InverseProblem
     sigma_y     standard deviation of the measurement's noise, 0 or more
     iterations  of conjugate gradients; a call costs so many backward passes of the network, and one more
     """

@@ -28,6 +28,7 @@ from .inverse import Estimate, Noisy
 class PGDM(Noisy):
     """x0 + sigma^2 / alpha J^T A^T (r^2 A A^T + sigma_y^2 I)^-1 (y - A x0), J = d x0 / d x.
 
+    operator    as in InverseProblem
     sigma_y     standard deviation of the measurement's noise, 0 or more
     sigma_data  s, the data's
     iterations  of conjugate gradients for the inverse; 1 is exact where A A^T is a multiple of I
