@@ -15,7 +15,9 @@ def dots(x: Tensor, y: Tensor) -> Tensor:
     """sum_i x_i y_i of each sample, of x and y [N, ...] alike: [N] float64."""
     if x.dtype != torch.float64:
         return norms(x, y)[:, 4]
-    total = (x * y).flatten(1)  # in float64 the op is its definition, which pads a sample to 8192 elements
+    total = (x * y).flatten(
+        1
+    )  # in float64 the op is its definition, which pads a sample to 8192 elements
     while (count := total.shape[1]) > 1:  # a tree: the upper half is added to the lower
         upper = total[:, (count + 1) // 2 :]
         total = total[:, : (count + 1) // 2].clone()
@@ -35,4 +37,4 @@ def total(x: Tensor) -> float:
 
 def norm(x: Tensor) -> float:
     """||x||_2 of a tensor of a sample. Waits for the device."""
-    return math.sqrt(float(norms(x[None])[0, 2]))
+    return math.sqrt(dot(x, x))
