@@ -15,8 +15,8 @@ def dots(x: Tensor, y: Tensor) -> Tensor:
     """sum_i x_i y_i of each sample, of x and y [N, ...] alike: [N] float64."""
     if x.dtype != torch.float64:
         return norms(x, y)[:, 4]
-    # In float64 the op is its definition, which pads a sample to 8192 elements. A tree: the upper half is added
-    # to the lower.
+    # In float64 the op is its definition, which pads a sample to 8192 elements. A tree: the upper half goes
+    # onto the lower.
     total = (x * y).flatten(1)
     while (count := total.shape[1]) > 1:
         upper = total[:, (count + 1) // 2 :]
