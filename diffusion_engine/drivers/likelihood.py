@@ -104,7 +104,7 @@ def likelihood(
     t_min       the time at which x are data: None is 1e-5 of VP, sub-VP, VE and CLD (Song et al. 2021), else
                 the process's own t_min
     dequantise  x are pixels of 256 levels, and become y = (255 image + U) / 256, scaled to the range, with U
-                uniform in (0, 1): bits/dim then bound those of the pixels (Theis et al. 2016, eq. 3)
+                uniform in (0, 1): bits/dim then bound those of the pixels (Theis et al. 2016)
     range       in which 256 levels lie: bits/dim have log2(256 / (high - low)) added, 7 in [-1, 1] and 8 in
                 [0, 1]. None: x are no pixels, and bits/dim are -log p / (elements log 2)
     batch_size  samples a call, of the engine's solvers

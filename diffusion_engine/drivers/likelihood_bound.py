@@ -1,4 +1,4 @@
-"""The variational bound on the cost of pixels (Kingma et al. 2021, VDM, sections 3.3, 4.1 and 5.1).
+"""The variational bound on the cost of pixels (Kingma et al. 2021, VDM, sections 4 and 5).
 
 With z_t = alpha f + sigma eps, gamma = log(sigma^2 / alpha^2), f the middles of pixels' levels in [-1, 1],
 
@@ -68,7 +68,7 @@ def variational_bound(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> VariationalBound:
-    """A bound on -log2 P(pixels) / dim of images of 256 levels (Kingma et al. 2021, eq. 11, 13 and 17).
+    """A bound on -log2 P(pixels) / dim of images of 256 levels (Kingma et al. 2021, eq. 11).
 
     x           [n, *shape], or one [*shape]: uint8, or floats in [-1, 1] that are rounded to levels
     condition   as in `Sampler.sample`

@@ -1,6 +1,6 @@
 """The divergence of a network's output in its input, exact or estimated, by products with its Jacobian.
 
-Hutchinson's estimator (Hutchinson 1989; Grathwohl et al. 2019, FFJORD, eq. 7): for directions e with mean 0
+Hutchinson's estimator (Hutchinson 1989; Grathwohl et al. 2019, FFJORD): for directions e with mean 0
 and covariance I,
 
     tr J = E[e^T J e],    e^T J e = <e, grad_x <e, out(x)>>

@@ -8,7 +8,7 @@ sigma) and u = sigma / (alpha + sigma), which rises from nearly 0 to 1 at pure n
 D being the network's estimate of x0 and z = (1 - u) D + u eps. It is the same ODE as in t, has no rates
 of alpha and sigma in it, and is finite where alpha is 0.
 
-Of CLD it is the probability flow ODE of (x, v) in t (Dockhorn et al. 2022, appendix B.5):
+Of CLD it is the probability flow ODE of (x, v) in t (Dockhorn et al. 2022):
 
     dx/dt = beta v / M,  dv/dt = -beta (x + Gamma v / M + Gamma s_v),  div = -beta Gamma (D / M + div_v s_v)
 
