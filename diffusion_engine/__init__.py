@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from . import processes
     from .adapters.diffusers import decoder_from_diffusers, from_diffusers
     from .client import AsyncClient, Client
+    from .drivers.likelihood import Likelihood, likelihood
+    from .drivers.likelihood_bound import VariationalBound, variational_bound
     from .engine import Engine
     from .networks.classifier import with_classifier
     from .networks.decoder import Decoder
@@ -39,6 +41,7 @@ __all__ = [
     "Client",
     "Decoder",
     "Engine",
+    "Likelihood",
     "Parameterisation",
     "Plan",
     "Profile",
@@ -50,22 +53,27 @@ __all__ = [
     "ScoreNetwork",
     "Solver",
     "Spec",
+    "VariationalBound",
     "classifier_free",
     "classifier_guidance",
     "compose",
     "decoder_from_diffusers",
     "from_diffusers",
     "inpaint",
+    "likelihood",
     "linearized",
     "processes",
     "profile",
     "scale_of_w",
+    "variational_bound",
     "with_classifier",
 ]
 
 _MODULES = {
     "adapters.diffusers": ("decoder_from_diffusers", "from_diffusers"),
     "client": ("AsyncClient", "Client"),
+    "drivers.likelihood": ("Likelihood", "likelihood"),
+    "drivers.likelihood_bound": ("VariationalBound", "variational_bound"),
     "engine": ("Engine",),
     "networks.classifier": ("with_classifier",),
     "networks.decoder": ("Decoder",),

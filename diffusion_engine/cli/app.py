@@ -1,4 +1,4 @@
-"""The command line: sample, encode, solvers, plan, profile, bench-serve, serve, ray, doctor."""
+"""The command line: sample, encode, likelihood, solvers, plan, profile, bench-serve, serve, ray, doctor."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from ..models import network_of
 from .bench_serve import bench_serve
 from .encode import encode
+from .likelihood import likelihood
 from .options import (
     End,
     Grid,
@@ -39,6 +40,7 @@ app.command()(sample)
 app.command()(profile)
 app.command()(bench_serve)
 app.command()(encode)
+app.command()(likelihood)
 app.command()(serve)
 app.add_typer(ray, name="ray")
 

@@ -29,7 +29,7 @@ from ..sampler.branches import branches
 from ..sampler.request import Request
 from ..sampler.sampler import Sampler
 from .likelihood_asked import check_network, images
-from .likelihood_divergence import NOISE, TIME, normals, uniforms
+from .likelihood_divergence import NOISE, TIME, dots, normals, uniforms
 from .likelihood_prior import LEVELS, Measured, spread
 
 PIXELS = (-1.0, 1.0)
@@ -131,18 +131,19 @@ def _parts(
     to_bits = 1.0 / (f[0].numel() * math.log(2.0))
     noise = normals(part.seeds, 0, NOISE, f.shape[1:]).to(f)
     z = first.alpha * f + first.sigma * noise
-    pixels = [
-        -log_likelihood(one, sampler.network.process).gather(-1, k[..., None].long()).sum()
-        for one, k in zip(z, levels, strict=True)
-    ]
-    # The same at all machines: a sample's own draw, then even spaces.
+    pixels = torch.stack(  # image by image, as each has 256 numbers a pixel
+        [
+            log_likelihood(one, sampler.network.process).gather(-1, k[..., None].long())[..., 0]
+            for one, k in zip(z, levels, strict=True)
+        ]
+    )
     start = uniforms(part.seeds, 0, TIME, (1,))[:, 0]
     drawn = [
         _diffusion(sampler, part, f, ((start + i / times) % 1.0).tolist(), 1 + i, steps)
         for i in range(times)
     ]
     return (
-        torch.stack(pixels) * to_bits,
+        -dots(pixels, torch.ones_like(pixels)) * to_bits,
         _prior(sampler.network.process, last, f) * to_bits,
         torch.stack(drawn) * to_bits,
     )
@@ -153,7 +154,7 @@ def _prior(process: GaussianProcess, last: Point, f: Tensor) -> Tensor:
     variance = process.prior_std(last) ** 2
     share = last.sigma**2 / variance
     each = last.alpha**2 * f**2 / variance + share - math.log(share) - 1.0
-    return torch.stack([0.5 * image.sum() for image in each])
+    return 0.5 * dots(each, torch.ones_like(each))
 
 
 def _diffusion(
@@ -182,8 +183,8 @@ def _diffusion(
     rules = [about.weights(at) for at in points]
     x0 = column([p[0] for p, _ in rules]) * z + column([q for _, q in rules]) * out
     found = (z - column([at.alpha for at in points]) * x0) / column([at.sigma for at in points])
-    squares = torch.stack([one.sum() for one in (eps - found) ** 2])
-    return 0.5 * column([weight for _, weight in weighted]).flatten() * squares
+    weights = column([weight for _, weight in weighted]).flatten()
+    return 0.5 * weights * dots(eps - found, eps - found)
 
 
 def _weighted(process: GaussianProcess, u: float, steps: int | None) -> tuple[Point, float]:

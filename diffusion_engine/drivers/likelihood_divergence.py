@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..ops import philox
+from .sums import dot
 
 EXACT = 1024  # dimensions up to which a Jacobian's diagonal is taken one by one
 PROBES = ("rademacher", "gaussian")
@@ -42,8 +43,8 @@ def uniforms(seeds: Sequence[int], key: int, m: int, shape: Sequence[int]) -> Te
 
 def dots(a: Tensor, b: Tensor) -> Tensor:
     """<a, b> of every sample, [n] float64, the same alone and among others."""
-    pairs = zip(a.double(), b.double(), strict=True)
-    return torch.stack([(x * y).sum() for x, y in pairs])
+    made = [dot(x, y) for x, y in zip(a, b, strict=True)]
+    return torch.tensor(made, dtype=torch.float64, device=a.device)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from ..sampler.sampler import Sampler
 from .likelihood_divergence import Divergence
 from .likelihood_paths import Call, One, Part, Path, path
 
-STEPS = 10_000  # accepted and rejected ones of a sample
+STEPS = 2000  # accepted and rejected ones of a sample
 
 
 def torchdiffeq() -> ModuleType:

@@ -76,8 +76,8 @@ def _said(
 def run(sampler: Sampler, part: Request, divergence: Divergence) -> Part:
     """Measures samples side by side in a batch, on the plan that encodes."""
     network, plan = sampler.network, sampler.planned(part)[0]
-    jobs, capacity = sampler.prepared(network, part, [plan] * part.n)
-    batch = sampler.executor.open(None, capacity)
+    jobs = sampler.jobs(part, [plan] * part.n)
+    batch = sampler.executor.open(None, sampler.capacity(network, part, jobs))
     seats = [batch.admit(job) for job in jobs]
     integrals = carried(batch, seats, plan, network, divergence)
     if not all(batch.finite(seats)):

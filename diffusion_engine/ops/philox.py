@@ -13,6 +13,7 @@ What key and m name, so that no two uses share a draw:
     m = 4, 5   node `key` of the sample's first, second Brownian path (brownian.py), which from an image is
                another (IMAGE) and from a state goes on
     m = 6      the coin of that row: what a driver accepts or rejects by
+    m = 8 ... 12  what a likelihood draws, draw `key` of each kind (drivers/likelihood_divergence.py)
 """
 
 from __future__ import annotations
