@@ -139,7 +139,8 @@ class PredictorCorrector(Driver):
                 row = [replace(each, new=new) for each in row]
                 steps.append(e / at.sigma**2)
         yield [Move(each, None) for each in row]
-        return {"moves": len(steps), "steps": [min(steps), max(steps)] if steps else []}
+        finite = [step for step in steps if math.isfinite(step)]
+        return {"moves": len(steps), "steps": [min(finite), max(finite)] if finite else []}
 
     def _step(self, a: float, at: Point, seen: Sequence[Seen]) -> float:
         """e of samples that share it. A score of 0 leaves them where they are."""

@@ -13,7 +13,7 @@ from oracles.problems import SCHEDULES, TM
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.drivers.predictor_corrector import CORRECTS, PredictorCorrector
 from diffusion_engine.ops import philox
-from diffusion_engine.processes import VE, VP, FlowMatching
+from diffusion_engine.processes import EDM, VE, VP, FlowMatching
 from diffusion_engine.testing import Gaussian, Mixture, exact_network
 
 REFERENCE = {"dtype": torch.float64, "backend": "torch"}
@@ -206,6 +206,34 @@ def test_a_score_of_zero_stays_where_it_is():
     flat = ScoreNetwork(lambda x, label: x, VE(), (4,), prediction="x0")
     made = Sampler(flat, "ddim", 3, driver="predictor_corrector").sample(1)
     assert made.samples.isfinite().all() and made.reports[0]["steps"] == [0.0, 0.0]
+
+
+def test_values_that_are_not_finite_stay_in_their_sample():
+    def module(x, sigma, y):
+        return torch.where((y == 1)[:, None], x / 2.0, torch.nan)
+
+    net = ScoreNetwork(module, EDM(), (4,), prediction="x0", label="sigma", classes=3)
+    sampler = Sampler(net, "ddim", 3, driver="predictor_corrector")
+    with pytest.warns(RuntimeWarning, match="seeds \\[4\\]"):
+        made = sampler.sample(seeds=[3, 4], condition=[1, 2])
+    alone = sampler.sample(seeds=[3], condition=[1])
+    assert made.finite == [True, False] and torch.equal(made.samples[0], alone.samples[0])
+    assert made.reports == [alone.reports[0], {"moves": 3, "steps": []}]
+
+
+@pytest.mark.parametrize("start, given", [(None, 0), (0.4, philox.IMAGE)])
+def test_normals_from_a_given_image_are_others(start, given):
+    """The first move, of N(0.3, 0.25) from the prior or from a noised image of zeros."""
+    how = {} if start is None else {"x": torch.zeros(2, 6), "start": start}
+    sampler, seen = Sampler(
+        Gaussian().network(VE(), (6,)), "ddim", 6, driver="predictor_corrector", **REFERENCE
+    ), []  # fmt: skip
+    sampler.sample(2, seed=3, **how, on_step=lambda p: seen.append(p.x.clone()))
+    sigma = float(VE().sigma(1.0 if start is None else start))
+    z, x = (normals(key, (6,), (3, 4)) for key in (CORRECTS | given | 1, given))
+    g = (0.3 - sigma * x) / (0.25 + sigma**2)
+    e = 2 * (0.16 * np.linalg.norm(z, axis=1) / np.linalg.norm(g, axis=1))[:, None] ** 2
+    assert seen[0].numpy() == pytest.approx(sigma * x + e * g + np.sqrt(2 * e) * z, rel=1e-9)
 
 
 @pytest.mark.parametrize(
