@@ -63,7 +63,7 @@ def test_bits_beside_ordinary_samples_are_those_of_alone(led, batch):
 
 @pytest.mark.parametrize(
     "led, batch",
-    [(led, "fixed") for led in LED] + [(led, "bucket") for led in LED if led.single],
+    [(led, "fixed") for led in LED] + [(led, "bucket") for led in LED if led.single][:1],
     ids=str,
 )
 def test_digits_beside_ordinary_samples(led, batch):

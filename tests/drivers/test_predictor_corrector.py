@@ -67,7 +67,7 @@ def both(schedule, predictor, n, driver, times=None, **options):
     ids=["batch", "sample", "ald"],
 )
 def test_the_published_loop_is_reproduced(schedule, predictor, driver):
-    n = 21
+    n = 21 if schedule == "vp" else 12  # its beta / N has to stay below 1
     ours, theirs = both(schedule, predictor, n, driver, grid="uniform", step="1/N")
     # The oracle's schedule of VE differs in the last bits, which its scores of 1e-2 levels magnify.
     assert ours.samples.numpy() == pytest.approx(theirs, rel=1e-8, abs=1e-8)
@@ -225,9 +225,8 @@ def test_values_that_are_not_finite_stay_in_their_sample():
 def test_normals_from_a_given_image_are_others(start, given):
     """The first move, of N(0.3, 0.25) from the prior or from a noised image of zeros."""
     how = {} if start is None else {"x": torch.zeros(2, 6), "start": start}
-    sampler, seen = Sampler(
-        Gaussian().network(VE(), (6,)), "ddim", 6, driver="predictor_corrector", **REFERENCE
-    ), []  # fmt: skip
+    net, seen = Gaussian().network(VE(), (6,)), []
+    sampler = Sampler(net, "ddim", 6, driver="predictor_corrector", **REFERENCE)
     sampler.sample(2, seed=3, **how, on_step=lambda p: seen.append(p.x.clone()))
     sigma = float(VE().sigma(1.0 if start is None else start))
     z, x = (normals(key, (6,), (3, 4)) for key in (CORRECTS | given | 1, given))
