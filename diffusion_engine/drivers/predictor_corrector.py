@@ -26,7 +26,7 @@ from ..networks.parameterisation import Parameterisation
 from ..ops.philox import IMAGE, STATE
 from ..plan import Plan, Row
 from ..plan.linear import normal, x
-from ..processes import VE, GaussianProcess, Point
+from ..processes import VE, VP, GaussianProcess, Point
 from ..sampler.led import Run
 from ..solvers import Solver
 from ..solvers.base import score_of
@@ -95,11 +95,19 @@ class PredictorCorrector(Driver):
         clip: tuple[float, float] | None,
     ) -> Plan:  # fmt: skip
         made = super().plan(solver, network, points, start, clip)
-        if any(_goes_elsewhere(made.rows[i]) for i, _ in corrected(made)):
-            raise ValueError(
-                f"driver {self.name!r} cannot run this: solver {solver.name!r} goes on from a state that it "
-                "kept, which no corrector reaches; use 'dpmpp_2m', 'heun' or unipc with corrector=False"
+        begins, n, reason = corrected(made), table(solver, points), ""
+        if any(_goes_elsewhere(made.rows[i]) for i in begins):
+            reason = (
+                f"solver {solver.name!r} goes on from a state that it kept, which no corrector reaches; use "
+                "'dpmpp_2m', 'heun' or unipc with corrector=False"
             )
+        if any(kept(network.process, *ends, n) <= 0.0 for ends in begins.values()):
+            reason = (
+                f"step='1/N' makes beta / N reach 1 in {n} steps, and a move of the corrector has the factor "
+                "1 - beta / N; take more steps, or step='grid'"
+            )
+        if reason:
+            raise ValueError(f"driver {self.name!r} cannot run this: {reason}")
         return made
 
     def courses(self, runs: Sequence[Run]) -> list[Course]:
@@ -113,15 +121,14 @@ class PredictorCorrector(Driver):
 
     def _turns(self, run: Run) -> Iterator[Turn]:
         """The rows of a run in order."""
-        rows, levels, made = run.plan.rows, dict(corrected(run.plan)), 0
-        n = len(run.points) - 1 if published(run.solver) else 0
-        given = rows[1].key & (IMAGE | STATE)
+        rows, begins, n = run.plan.rows, corrected(run.plan), table(run.solver, run.points)
+        key = CORRECTS | rows[1].key & (IMAGE | STATE)
         for i, row in enumerate(rows):
-            for _ in range(self.steps if i in levels else 0):
-                assert row.call is not None
-                made, at = made + 1, row.call.at
-                move = run.row(Update(at, {0: x + normal(0)}, at), CORRECTS | given | made)
-                yield Turn(move, kept(run.process, at, levels[i], n))
+            for _ in range(self.steps if i in begins else 0):
+                s, t = begins[i]
+                key += 1
+                move = run.row(Update(s, {0: x + normal(0)}, s), key)
+                yield Turn(move, kept(run.process, s, t, n))
             yield Turn(row)
 
     def _walk(self, turns: Sequence[list[Turn]]) -> Lead:
@@ -151,15 +158,16 @@ class PredictorCorrector(Driver):
         return 2.0 * a * (self.snr * z * at.sigma**2 / g) ** 2 if g else 0.0
 
 
-def corrected(plan: Plan) -> Iterator[tuple[int, Point]]:
-    """The rows that begin a step from a whole state, and where the step ends."""
-    rows = plan.rows
+def corrected(plan: Plan) -> dict[int, tuple[Point, Point]]:
+    """The rows that begin a step from a whole state: where it is, and where the step ends."""
+    rows, found = plan.rows, {}
     for i in range(1, len(rows)):
         call, state = rows[i].call, rows[i - 1].state
         if call is None or state is None or call.read != (0,) or call.at.alpha == 0.0:
             continue
         if math.isclose(state.lam, call.at.lam, rel_tol=0.0, abs_tol=1e-9):
-            yield i, next(row.state for row in rows[i:] if row.state is not None)
+            found[i] = call.at, next(row.state for row in rows[i:] if row.state is not None)
+    return found
 
 
 def _goes_elsewhere(row: Row) -> bool:
@@ -170,9 +178,9 @@ def _goes_elsewhere(row: Row) -> bool:
     return not new["S0"] and any(symbol[0] == "S" for symbol, _ in new)
 
 
-def published(solver: Solver) -> bool:
-    """Whether a solver takes the published steps of 1/N."""
-    return isinstance(solver, Predictor) and solver.step == "1/N"
+def table(solver: Solver, points: Sequence[Point]) -> int:
+    """N where a solver takes the published steps of 1/N, else 0."""
+    return len(points) - 1 if isinstance(solver, Predictor) and solver.step == "1/N" else 0
 
 
 def kept(process: GaussianProcess, s: Point, t: Point, n: int) -> float:
@@ -180,5 +188,6 @@ def kept(process: GaussianProcess, s: Point, t: Point, n: int) -> float:
     that of the published table, beta_k / n of n levels."""
     if not n or isinstance(process, VE):
         return (s.alpha / t.alpha) ** 2
+    assert isinstance(process, VP)  # or sub-VP, to which steps of 1/N belong
     last = max(n - 1, 1)
-    return 1.0 - float(process.beta(round(s.t * last / process.t_max) / last)) / n  # type: ignore[attr-defined]
+    return 1.0 - float(process.beta(round(s.t * last / process.t_max) / last)) / n

@@ -13,7 +13,7 @@ from oracles.problems import SCHEDULES, TM
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.drivers.predictor_corrector import CORRECTS, PredictorCorrector
 from diffusion_engine.ops import philox
-from diffusion_engine.processes import EDM, VE, VP, FlowMatching
+from diffusion_engine.processes import EDM, VE, VP, FlowMatching, SubVP
 from diffusion_engine.testing import Gaussian, Mixture, exact_network
 
 REFERENCE = {"dtype": torch.float64, "backend": "torch"}
@@ -67,7 +67,7 @@ def both(schedule, predictor, n, driver, times=None, **options):
     ids=["batch", "sample", "ald"],
 )
 def test_the_published_loop_is_reproduced(schedule, predictor, driver):
-    n = 21 if schedule == "vp" else 12  # its beta / N has to stay below 1
+    n = 12 if schedule == "ve" else 21  # beta / N has to stay below 1
     ours, theirs = both(schedule, predictor, n, driver, grid="uniform", step="1/N")
     # The oracle's schedule of VE differs in the last bits, which its scores of 1e-2 levels magnify.
     assert ours.samples.numpy() == pytest.approx(theirs, rel=1e-8, abs=1e-8)
@@ -252,6 +252,14 @@ def test_bad_input(solver, options, message):
     with pytest.raises(ValueError, match=message):
         driver = {"name": "predictor_corrector", "options": options}
         Sampler(exact_network(solver), solver, 6, driver=driver)
+
+
+@pytest.mark.parametrize("process", [VP(), SubVP()])
+def test_too_few_published_steps(process):
+    net, how = Gaussian().network(process, (3,)), {"step": "1/N", "driver": "predictor_corrector"}
+    with pytest.raises(ValueError, match="makes beta / N reach 1 in 20 steps, and a move"):
+        Sampler(net, "euler_maruyama", 20, **how)
+    assert Sampler(net, "euler_maruyama", 21, **how).sample(1).nfe == 42
 
 
 def test_unipc_without_its_own_corrector_is_a_predictor():
