@@ -64,6 +64,10 @@ Threads = Annotated[
 ]
 Compile = Annotated[bool, typer.Option(help="the network through torch.compile")]
 Noise = Annotated[str | None, typer.Option(help=_about("noise"))]
+Guider = Annotated[str | None, typer.Option(help=_about("guider"))]
+GuiderOption = Annotated[
+    list[str] | None, typer.Option("--guider-option", help="of the guider, as momentum=-0.5")
+]
 Refine = Annotated[int, typer.Option("--refine", help=_about("encoding"))]
 Start = Annotated[float | None, typer.Option(help=_about("start"))]
 Noised = Annotated[bool, typer.Option("--noised", help=_about("noised"))]
@@ -91,6 +95,10 @@ def spec_of(context: typer.Context, rule: Solver, **more: Any) -> Spec:
     from ..sampler.recipe import about
 
     asked = {k: v for k, v in context.params.items() if k in Spec.model_fields}
+    if options := options_of("--guider-option", context.params.get("guider_option")):
+        if asked.get("guider") is None:
+            raise ValueError("--guider-option goes with --guider: say which")
+        asked["guider"] = {"name": asked["guider"], "options": options}
     return Spec(**asked | more | {"solver": about(rule)})
 
 
@@ -120,21 +128,27 @@ def numbers(text: str) -> list[int]:
     return made
 
 
-def solver_of(name: str, given: list[str] | None) -> Solver:
-    """The solver of a name, eta=0.5 as its eta: values are JSON where they can be, else text."""
-    from ..solvers import solver
-
+def options_of(named: str, given: list[str] | None) -> dict[str, Any]:
+    """Options written as name=value: values are JSON where they can be, else text."""
     made: dict[str, Any] = {}
     for item in given or []:
         option, equals, value = item.partition("=")
         if not equals:
-            raise ValueError(f"--option {item!r}: write it as name=value")
+            raise ValueError(f"{named} {item!r}: write it as name=value")
         if option in made:
-            raise ValueError(f"--option {option} is given twice; leave one out")
+            raise ValueError(f"{named} {option} is given twice; leave one out")
         try:
             made[option] = json.loads(value)
         except (ValueError, RecursionError):
             made[option] = value
+    return made
+
+
+def solver_of(name: str, given: list[str] | None) -> Solver:
+    """The solver of a name, eta=0.5 as its eta: values are JSON where they can be, else text."""
+    from ..solvers import solver
+
+    made = options_of("--option", given)
     if ":" not in name:
         return solver(name, **made)
     own = found("--solver", name)

@@ -22,6 +22,8 @@ from .options import (
     Executor,
     Grid,
     Guidance,
+    Guider,
+    GuiderOption,
     Json,
     Model,
     Noise,
@@ -61,6 +63,8 @@ def sample(
     seeds: Annotated[str | None, typer.Option(help="one seed a sample: 0-63 or 1,5,9")] = None,
     classes: Classes = "all",
     guidance: Guidance = 2.0,
+    guider: Guider = None,
+    guider_option: GuiderOption = None,
     grid: Grid = None,
     end: End = "zero",
     option: Option = None,
@@ -163,7 +167,7 @@ def _check_recipe(asked: dict[str, str], recipe: Recipe, world: int, own: Solver
 
 def _check_plan(asked: dict[str, str]) -> None:
     """Raises ValueError where options stand beside --plan that it says itself."""
-    said = Spec.model_fields.keys() - {"noise"} | {"option", "save_plan"}
+    said = Spec.model_fields.keys() - {"noise"} | {"option", "guider_option", "save_plan"}
     if fixed := [option for name, option in asked.items() if name in said]:
         raise ValueError(f"--plan says {', '.join(fixed)} itself: leave that out, or --plan")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..executors import Batch, Capacity
 from ..executors.lru import Lru
+from ..guiders import GUIDERS
 from ..networks.network import ScoreNetwork
 from ..networks.placement import evaluating
 from ..networks.wrapper import unwrapped
@@ -247,6 +248,7 @@ def roomy(capacity: Capacity, samples: int, guided: bool) -> Capacity:
         normals=layout.NORMALS,
         branches=max(capacity.branches, entries),
         draws=layout.NORMALS + 1 if capacity.draws else 0,
+        guiders=tuple(sorted(GUIDERS)) if capacity.guiders else (),
     )
 
 

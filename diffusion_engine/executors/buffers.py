@@ -11,6 +11,7 @@ from ..networks.network import Condition
 from ..ops import layout
 from ..ops.brownian import BrownianArgs
 from ..ops.step import StepArgs, Table
+from . import guiding
 from .capacity import Capacity
 from .job import Job, named
 from .latents import Latents
@@ -40,6 +41,7 @@ class Buffers:
     step        what the step works on
     rows        its row table
     paths       what the op `brownian` fills the step's normals from
+    guides      what guides each row of the table, where something may
     latents     the network's z, where it takes one
     conditions  [branches x seats, ...] each, of every branch of every seat
     condition   [room, ...] each, of the entries of a call
@@ -76,8 +78,9 @@ class Buffers:
             learned=s.learned,
         )
         self.paths = self._paths() if s.brownian else None
+        self.guides = self._zeros(rows, guiding.WIDTH, dtype=torch.float64) if s.guiders else None
         kinds = Kinds(s.seats, s.branches, s.entries, s.outputs)
-        self.rows = RowTable(self.step.table, s.seats, self.paths, kinds)
+        self.rows = RowTable(self.step.table, s.seats, self.paths, kinds, self.guides)
         self.latents = Latents(self.step, s.latent, s.room, s.dtype) if s.latent else None
         self._slots = self.step.slots.unbind()
         self._states = self._slots[0].split(1)
@@ -96,6 +99,7 @@ class Buffers:
     def _tensors(self) -> list[Tensor]:
         more = [] if self.paths is None else [self.paths.terms, self.paths.weight]
         more += [] if self.latents is None else self.latents.tensors()
+        more += [] if self.guides is None else [self.guides]
         return [*self.step.tensors(), *self.conditions, *self.condition, *more]
 
     def _zeros(self, *shape: int, dtype: torch.dtype = torch.int32) -> Tensor:

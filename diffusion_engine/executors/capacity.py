@@ -39,6 +39,7 @@ class Capacity:
     device             of the buffers
     condition          the tensors of one sample's condition
     latent             size of the network's z, 0 where it takes none
+    guiders            the names of those whose rules may guide rows
     fixed              every call has `room` entries, padded where fewer are due: a sample's bits depend on
                        the network, its own job and that size
     """
@@ -65,6 +66,7 @@ class Capacity:
     device: torch.device
     condition: Kind
     latent: int
+    guiders: tuple[str, ...] = ()
     fixed: bool = False
 
     ROWS = 256  # room for rows comes in powers of two from here on
@@ -116,6 +118,7 @@ class Capacity:
             device=device,
             condition=_widest([kind_of(condition) for condition in conditions]),
             latent=network.parameterisation.latent,
+            guiders=tuple(sorted(frozenset[str]().union(*(plan.guiders for plan in plans)))),
         )
 
     def padded(self) -> Capacity:
@@ -153,6 +156,10 @@ class Capacity:
             return f"its plan {plan.name!r} scales noise by a learned variance, which this batch does not"
         if plan.masked and not self.masked:
             return f"its plan {plan.name!r} keeps a known region, for which this batch has no mask"
+        if missing := plan.guiders.difference(self.guiders):
+            return (
+                f"its plan {plan.name!r} is guided by {', '.join(missing)}, which this batch is not"
+            )
         return None
 
     def given_objection(self, job: Job) -> str | None:

@@ -13,6 +13,7 @@ from ..ops.brownian import BrownianArgs
 from ..ops.step import Table
 from ..plan import Plan, Row, brownian
 from ..plan.table import Columns, pack, pack_row
+from . import guiding
 from .packing import IDLE, Kinds
 
 
@@ -45,6 +46,7 @@ class RowTable:
     seats  how many have a row of their own
     paths  what the op `brownian` reads of the same rows, where there is one
     kinds  what rows ask of a call
+    guides what guides rows between their call and the step (guiding.py), where something may
     next   [R + 1] of each row the one after it, -1 behind the last; the entry behind all rows is that of -1
     last   [R + 1] of each row whether it is the last of its plan
     kind   [R + 1] of each row what it asks of a call
@@ -56,6 +58,7 @@ class RowTable:
     seats: int
     paths: BrownianArgs | None
     kinds: Kinds
+    guides: Tensor | None = None
     label: float = 0.0
     _held: dict[tuple[int, bool], Rows] = field(default_factory=dict)
 
@@ -109,6 +112,8 @@ class RowTable:
             made.index[0, layout.NEXT] = 0
             made.label[0] = then.call.label if then.call else 0.0
         self._put(made, rows.first)
+        if self.guides is not None:
+            _upload(self.guides[rows.first : rows.first + 1], guiding.packed([row]))
         self.next[rows.first] = -1 if then is None else rows.first
         if then is not None:
             self.kind[rows.first] = self.kinds.of(then.branches)
@@ -136,6 +141,8 @@ class RowTable:
     def _load(self, rows: Rows, follows_path: bool) -> None:
         plan, first = rows.plan, rows.first
         self._put(pack(plan, self._dtype), first)
+        if self.guides is not None:
+            _upload(self.guides[first : rows.end], guiding.packed(plan.rows))
         self.next[first : rows.end - 1] = np.arange(first + 1, rows.end)
         self.next[rows.end - 1] = -1
         self.last[first : rows.end] = False

@@ -12,6 +12,7 @@ from .. import trace
 from ..networks.network import ScoreNetwork
 from ..ops.registry import resolve
 from .buffers import Buffers
+from .guiding import Guiding
 
 
 class Stages:
@@ -31,6 +32,7 @@ class Stages:
         self._launch = resolve("step", backend, buffers.step)
         self._draw = None if paths is None else resolve("brownian", backend, paths)
         self._noise = None if latents is None else resolve("noise", backend, latents.args)
+        self._guide = self._guiding(backend)
         self.bind()
 
     def bind(self) -> None:
@@ -44,15 +46,20 @@ class Stages:
             self._call = traced("network", as_called(network))
         if latents is not None:
             self._fill = latents.filler(traced("noise", self._noise))
-        step = self.step = traced("step", self._launch)
+        self.step = traced("step", self._launch)
+        if self._guide is not None:
+            self.step = _both(traced("guide", self._guide), self.step)
         if self._draw is not None:
             draw = traced("brownian", self._draw)
+            self.step = _both(lambda outs: draw(), self.step)
 
-            def both(outs: Sequence[Tensor] = ()) -> None:
-                draw()
-                step(outs)
-
-            self.step = both
+    def _guiding(self, backend: str) -> Guiding | None:
+        """What guides rows by numbers of each sample, where the capacity has that."""
+        buffers, capacity = self.buffers, self.buffers.capacity
+        if buffers.guides is None:
+            return None
+        own = (buffers.step, buffers.guides, len(buffers.guides) - capacity.seats)
+        return Guiding(*own, capacity.guiders, backend, resolve)
 
     def forget(self) -> None:
         """Drops what was recorded: weights of the network lie elsewhere now."""
@@ -95,6 +102,16 @@ class Stages:
         """Entries that a call of `count` is made with."""
         capacity = self.buffers.capacity
         return capacity.room if capacity.fixed and count else count
+
+
+def _both(first: Callable[..., Any], second: Callable[..., Any]) -> Callable[..., None]:
+    """Two things that are done with the outputs of a call."""
+
+    def both(outs: Sequence[Tensor] = ()) -> None:
+        first(outs)
+        second(outs)
+
+    return both
 
 
 def as_called(network: ScoreNetwork) -> Callable[..., Sequence[Tensor]]:

@@ -30,24 +30,25 @@ def classifier_free(
     if scale == 1.0:
         return plan
 
-    def guide(row: Row) -> Row:
-        if not _inside(row, interval):
-            return row
-        if len(set(row.branches)) != 1:
-            raise ValueError("this plan is guided already; guide the solver's own plan")
-        _check_room(2, row)
-        q = [s * w for s in (scale, 1.0 - scale) for w in row.q]
-        e = [s * w for s in (scale, 1.0 - scale) for w in row.e]
-        branches = [b for b in (CONDITIONAL, UNCONDITIONAL) for _ in row.q]
-        return replace(
-            row,
-            q=tuple(q),
-            e=tuple(e),
-            channel_blocks=row.channel_blocks * 2,
-            branches=tuple(branches),
-        )
+    weights = (scale, 1.0 - scale)
+    return plan.replace_rows(
+        [branched(row, weights) if inside(row, interval) else row for row in plan.rows]
+    )
 
-    return plan.replace_rows([guide(row) for row in plan.rows])
+
+def branched(row: Row, weights: tuple[float, float] = (1.0, 1.0)) -> Row:
+    """A row that reads its outputs with the condition and without, in this order, each with its own weights
+    times one of these. Raises ValueError where it reads several branches already."""
+    if len(set(row.branches)) != 1:
+        raise ValueError("this plan is guided already; guide the solver's own plan")
+    _check_room(2, row)
+    return replace(
+        row,
+        q=tuple(s * w for s in weights for w in row.q),
+        e=tuple(s * w for s in weights for w in row.e),
+        channel_blocks=row.channel_blocks * 2,
+        branches=tuple(b for b in (CONDITIONAL, UNCONDITIONAL) for _ in row.q),
+    )
 
 
 def scale_of_w(w: float) -> float:
@@ -72,7 +73,7 @@ def classifier_guidance(
     scale = checks.number("classifier_scale", scale, CLASSIFIER)
 
     def guide(row: Row) -> Row:
-        if row.call is None or scale == 0.0 or not _inside(row, interval):
+        if row.call is None or scale == 0.0 or not inside(row, interval):
             return row
         at, c_in = row.call.at, row.call.c_in
         if len(c_in) > 1:
@@ -197,7 +198,8 @@ def checked_interval(given: tuple[float, float]) -> tuple[float, float]:
     return checks.pair("interval", given, wanted, infinite=True, least=0.0)
 
 
-def _inside(row: Row, interval: tuple[float, float]) -> bool:
+def inside(row: Row, interval: tuple[float, float]) -> bool:
+    """Whether a row makes a call at a level of the interval."""
     low, high = interval
     return row.call is not None and low * ROUNDING < row.call.at.ratio <= high * ROUNDING
 

@@ -122,6 +122,11 @@ class Plan:
         return any(row.learned for row in self.rows)
 
     @cached_property
+    def guiders(self) -> frozenset[str]:
+        """The names of what guides its rows by numbers of each sample."""
+        return frozenset(row.guider[0] for row in self.rows if row.guider)
+
+    @cached_property
     def nfe(self) -> int:
         """Number of rows with a network call."""
         return sum(row.call is not None for row in self.rows)
@@ -171,6 +176,8 @@ class Plan:
             if row.scale != 1.0:
                 made = f"{row.scale:.6g} {made if row.clip else f'({made})'}"
             lines.append(f"{i:4d}  {at}" + (f"  D = {made}" if row.q else ""))
+            if row.guider:
+                lines.append(f"        guided by {row.guider[0]} {row.guider[1]}")
             if any(row.e):
                 lines.append(f"        raw = {said(zip(outs, row.e, strict=True))}")
             lines += [f"        S{k} <- {update}" for k, update in row.new.items()]
@@ -198,6 +205,7 @@ def _check_row(i: int, row: Row, written: set[int]) -> None:
             f"row {i}: q, channel_blocks, branches and e need one value for each output"
         )
     numbers = [*row.p, *row.q, *row.e, row.scale, *(row.known or ()), *(row.learned or ())]
+    numbers += row.guider[1] if row.guider else ()
     if row.call:
         numbers += [row.call.label, *row.call.c_in]
         if not 1 <= len(row.call.read) <= layout.INPUTS or len(row.call.c_in) != len(row.call.read):

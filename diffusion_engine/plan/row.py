@@ -47,6 +47,8 @@ class Row:
     known     (u0, u1): the known region of slot 0 becomes u0 known + u1 z
     key       names the row's normals; independent of the row's position
     state     the law of slot 0 after the row; None while slot 0 holds a partial sum
+    guider    (name, numbers) of what gives the outputs their weights between the call and the step, from sums
+              of each sample (guiders/): q and e are those of each branch alone then
     spans     of each normal, the interval of a Brownian path whose increment it is with
               noise="brownian"; None, or no entry, where it stays the row's own
     """
@@ -65,6 +67,7 @@ class Row:
     key: int = 0
     state: Point | None = None
     spans: tuple[Span | None, ...] = ()
+    guider: tuple[str, tuple[float, ...]] | None = None
 
     @property
     def entries(self) -> tuple[int, ...]:
@@ -94,6 +97,7 @@ def to_dict(row: Row) -> dict[str, Any]:
         **{name: getattr(row, name) for name in (*LISTS, "scale", "key")},
         "state": point(row.state),
         "spans": row.spans,
+        **({} if row.guider is None else {"guider": row.guider}),
     }
 
 
@@ -114,4 +118,12 @@ def from_dict(body: dict[str, Any]) -> Row:
         key=body["key"],
         state=body["state"] and Point(*body["state"]),
         spans=tuple(span and tuple(span) for span in body.get("spans", ())),
+        guider=_guider(body.get("guider")),
     )
+
+
+def _guider(given: Any) -> tuple[str, tuple[float, ...]] | None:
+    if given is None:
+        return None
+    name, numbers = given
+    return str(name), tuple(map(float, numbers))

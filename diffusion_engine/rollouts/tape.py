@@ -30,6 +30,8 @@ def records(given: Any) -> tuple[str, ...]:
 
 def objection(plan: Plan, record: Collection[str], noise: Any, mask: Tensor | None) -> str | None:
     """Why a run cannot be recorded so, as a sentence; None where it can."""
+    if plan.guiders:
+        return f"{', '.join(plan.guiders)} gives rows other weights than the plan's; leave the guider out"
     drawn = transitions(plan)
     if "log_prob" in record and not drawn:
         return (

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import trace
 from ..executors.lru import Lru
+from ..guiders import Guider
 from ..networks.parameterisation import Parameterisation
 from ..ops import layout
 from ..ops.philox import IMAGE, STATE
@@ -39,6 +40,7 @@ class Plans:
     classifier_scale: float
     clip: tuple[float, float] | None
     driver: Driver | None = None
+    guider: Guider | None = None
     kept: Lru[tuple, Plan] = field(default_factory=lambda: Lru(PLANS))
     rows: Lru[tuple, Row] = field(default_factory=lambda: Lru(PLANS))
 
@@ -113,7 +115,14 @@ class Plans:
     def _guided(self, plan: Plan, scale: Scale) -> Plan:
         network, interval = self.network, self.interval
         if isinstance(scale, tuple):
+            if self.guider is not None:
+                raise ValueError(
+                    f"guider {self.guider.name!r} guides by one condition, and compose= joins several; leave "
+                    "one of them out"
+                )
             plan = compose(plan, scale, network.unconditional)
+        elif self.guider is not None:
+            plan = self.guider.plan(plan, scale, interval)
         else:
             plan = classifier_free(plan, scale, interval)
         if network.gradient is None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import checks
 from ..executors.threads import written as written_threads
+from ..guiders import Guider
 from ..networks.condition import origins
 from ..networks.decoder import Decoder
 from ..processes import GaussianProcess
@@ -18,7 +19,7 @@ from ..solvers import SOLVERS, Solver, solver
 from ..solvers.own import Own
 from .driven import Driver
 from .driven import driver as named_driver
-from .spec import FIRST, FORMAT, INFINITY, RNG, Asked, Driven, Method, Recipe, Spec
+from .spec import FIRST, FORMAT, INFINITY, RNG, Asked, Driven, Method, Recipe, Spec, Steered
 
 
 def _plain(value: Any) -> Any:
@@ -52,6 +53,11 @@ def about_driver(made: Driver | None) -> Method | None:
         return None
     options = {f.name: _plain(getattr(made, f.name)) for f in dataclasses.fields(made) if f.init}  # type: ignore[arg-type]
     return Driven(name=made.name, options={k: v for k, v in options.items() if _is_json(v)})
+
+
+def about_guider(made: Guider | None) -> Method | None:
+    """A guider in a recipe."""
+    return made and Steered(name=made.name, options=_plain(dataclasses.asdict(made)))  # type: ignore[call-overload]
 
 
 def told(made: Driver | None) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .. import checks, solvers
+from .. import checks, guiders, solvers
 from ..executors import Executor, Graph
 from ..executors.course import Course
 from ..networks.decoder import Decoder, fitting
@@ -64,6 +64,7 @@ class Sampler(Runner):
     clip       range of `denoised`; None leaves it alone; "network" takes the network's own
     driver     what leads samples beside the solver's table (diffusion_engine.drivers): a name, {"name": ...,
                "options": {...}}, or an object
+    guider     guidance by a number of each sample (diffusion_engine.guiders), "apg" say: given as a driver is
     dtype      of the network's input, and of conditions that are not whole numbers; None is what the module
                computes in: that of its first weight of 16 bits or more, or of its layerwise casting. Another
                runs a copy of the module, which follows what you change of yours
@@ -102,6 +103,7 @@ class Sampler(Runner):
         classifier_scale: float = 1.0,
         clip: tuple[float, float] | str | None = "network",
         driver: Any = None,
+        guider: Any = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         backend: str = "auto",
@@ -114,9 +116,9 @@ class Sampler(Runner):
         **options: Any,
     ) -> None:
         _check_network(network)
-        from .recipe import about, about_driver
+        from .recipe import about, about_driver, about_guider
 
-        self.driver = driven.driver(driver)
+        self.driver, self.guider = driven.driver(driver), guiders.guider(guider)
         given, network = network, self.wrapped(network)
         self._wraps, rule = network is not given, network.parameterisation
         self.solver: Solver | None = solvers.solver(solver, OPTIONS, **options)
@@ -125,7 +127,7 @@ class Sampler(Runner):
         asked = {
             "solver": about(self.solver), "guidance": guidance, "interval": interval,
             "classifier_scale": classifier_scale, "clip": rule.clip if named else clip,
-            "driver": about_driver(self.driver),
+            "driver": about_driver(self.driver), "guider": about_guider(self.guider),
         }  # fmt: skip
         self._settle(
             network, asked, dtype=dtype, device=device, backend=backend, batch_size=batch_size,
@@ -139,6 +141,7 @@ class Sampler(Runner):
             self.classifier_scale,
             self.clip,
             self.driver,
+            self.guider,
         )
         if self.driver is not None:
             refuse(self.driver, network, self.points, isinstance(self.executor, Graph))
@@ -161,7 +164,8 @@ class Sampler(Runner):
         _check_network(network)
         saved, made = Saved(plan, network.parameterisation), cls.__new__(cls)
         made.solver, made.points, made._plans = None, saved.points, saved
-        made.driver, made._wraps = None, False
+        made.driver = made.guider = None
+        made._wraps = False
         own = {"name": plan.name, "options": {"plan": saved.digest}}
         made._settle(network, {"solver": own, "classifier_scale": 0.0, "clip": None}, **how)
         return made
@@ -183,6 +187,8 @@ class Sampler(Runner):
         about = network.parameterisation
         if objection := guided.objection(about, self.interval, self.classifier_scale):
             raise ValueError(objection)
+        if self.guider is not None and (objection := self.guider.objection(about)):
+            raise ValueError(f"guider {self.guider.name!r} cannot guide this network: {objection}")
         super().__init__(network, self.points[0], dtype=dtype, device=device, **how)
         self._recipe = written(self.spec, network.name, self.decoder)
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from .. import checks
+from ..guiders import kind
 from ..networks.parameterisation import Parameterisation
 from ..ops.philox import IMAGE
 from ..plan import Plan, Row
@@ -174,8 +175,12 @@ class Saved:
 
 
 def _output(row: Row) -> float | None:
-    """The weight of a network's output in `denoised`, of all branches together; None where they are
-    composed without an unconditional one, whose weights have another sum."""
+    """The weight of a network's output in `denoised`, of all branches together, or of each where a guider
+    weighs them; None where nothing of it is read, or they are composed without an unconditional one, whose
+    weights have another sum."""
     if max(row.branches, default=0) > UNCONDITIONAL and UNCONDITIONAL not in row.branches:
         return None
-    return math.fsum(q for q, block in zip(row.q, row.channel_blocks, strict=True) if block == 0)
+    apart = row.guider is not None and kind(row.guider[0]).scaled
+    outputs = zip(row.q, row.channel_blocks, row.branches, strict=True)
+    weights = [q for q, block, branch in outputs if block == 0 and not (apart and branch)]
+    return math.fsum(weights) if any(weights) else None

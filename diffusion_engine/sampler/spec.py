@@ -51,6 +51,12 @@ class Driven(Method):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+class Steered(Driven):
+    """A guider: its name, and its options."""
+
+    kind: ClassVar[str] = "guider"
+
+
 class Asked(Model):
     """What a Spec and a Recipe both say: how a run differs from one of the solver alone."""
 
@@ -59,6 +65,10 @@ class Asked(Model):
 
     solver: Method = Field(description="its name, with its options")
     driver: Driven | None = Field(None, description="what leads samples beside the solver's table")
+    guider: Steered | None = Field(
+        None,
+        description="what guides by a number of each sample: apg, rescale, cfg_zero, tcfg, threshold",
+    )
     interval: Range = Field(
         (0.0, math.inf),
         description="(low, high] of sigma / alpha in which guidance acts",
@@ -80,7 +90,7 @@ class Asked(Model):
         None, description="brownian: one path of noise, whatever the steps"
     )
 
-    @field_validator("driver", mode="before")
+    @field_validator("driver", "guider", mode="before")
     @classmethod
     def _driver(cls, given: Any) -> Any:
         return {"name": given} if isinstance(given, str) else given
@@ -139,8 +149,9 @@ class Asked(Model):
 
         dtype = None if self.dtype is None else getattr(torch, self.dtype)
         named = ("interval", "classifier_scale", "clip")
-        driver = self.driver and self.driver.model_dump()
-        return {n: getattr(self, n) for n in named} | {"dtype": dtype, "driver": driver}
+        driver, guider = (given and given.model_dump() for given in (self.driver, self.guider))
+        made = {n: getattr(self, n) for n in named}
+        return made | {"dtype": dtype, "driver": driver, "guider": guider}
 
     def request(self) -> dict[str, Any]:
         """The keywords of `Sampler.sample`."""

@@ -17,6 +17,7 @@ CORE = (
     "networks",
     "solvers",
     "ops",
+    "guiders",
     "backends",
     "executors",
     "rollouts",
