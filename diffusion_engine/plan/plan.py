@@ -176,10 +176,10 @@ class Plan:
             if row.scale != 1.0:
                 made = f"{row.scale:.6g} {made if row.clip else f'({made})'}"
             lines.append(f"{i:4d}  {at}" + (f"  D = {made}" if row.q else ""))
-            if row.guider:
-                lines.append(f"        guided by {row.guider[0]} {row.guider[1]}")
             if any(row.e):
                 lines.append(f"        raw = {said(zip(outs, row.e, strict=True))}")
+            if row.guider:
+                lines.append(f"        guided by {row.guider[0]} {row.guider[1]}")
             lines += [f"        S{k} <- {update}" for k, update in row.new.items()]
         return "\n".join(lines)
 

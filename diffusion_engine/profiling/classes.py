@@ -7,11 +7,13 @@ import re
 CONVOLUTION, LINEAR, NORMALISATION = "convolution", "linear", "normalisation"
 ATTENTION, ELEMENTWISE = "attention", "elementwise"
 COPIES, COMPILED, OTHER, BETWEEN = "copies, layout", "compiled loops", "other", "between ops"
-STEP, NOISE, DECODE = "step", "noise", "decode"
+STEP, NOISE, GUIDE, DECODE = "step", "noise", "guidance", "decode"
 
 # Ranges that are a part of a run by themselves; noise is what the step does not draw itself: increments of
-# Brownian paths, and the latents of generators.
-PARTS = {"step": STEP, "brownian": NOISE, "noise": NOISE, "decode": DECODE}
+# Brownian paths, and the latents of generators; guidance what guiders find of each sample.
+PARTS = {
+    "step": STEP, "brownian": NOISE, "noise": NOISE, "guide": GUIDE, "decode": DECODE,
+}  # fmt: skip
 
 CLASSES = (
     CONVOLUTION, LINEAR, NORMALISATION, ATTENTION, ELEMENTWISE, COPIES, COMPILED, OTHER, BETWEEN,
@@ -51,6 +53,7 @@ _OPS = (
 _KERNELS = (
     (STEP, re.compile(r"\b_?step(_kernel)?\b")),
     (NOISE, re.compile(r"\b_?(brownian|noise)(_kernel)?\b")),
+    (GUIDE, re.compile(r"\b_?(norms|merge_norms|quantile)\b|\b(norms|merge|quantile)_kernel\b")),
     (ELEMENTWISE, re.compile("triton_poi")),
     (COPIES, re.compile("memcpy|memset|copy|nchwtonhwc|nhwctonchw|catarray|transpose|permute")),
     (CONVOLUTION, re.compile("conv|fprop|dgrad|winograd|im2col")),

@@ -16,6 +16,7 @@ from diffusion_engine.plan import Plan
 from diffusion_engine.plan.guidance import inside
 from diffusion_engine.processes import FlowMatching
 from diffusion_engine.testing import labelled_mixture
+from diffusion_engine.zoo import load_network
 
 SHAPE, CLASSES, SCALE = (3, 5, 7), [0, 1, 2, 0], 6.0
 NET = labelled_mixture(shape=SHAPE)
@@ -168,6 +169,36 @@ def test_a_batch_that_mixes_them(backend):
     assert all(finite)
     for i, p in enumerate(order):
         assert torch.equal(made[i], samplers[p].sample(seeds=[i], condition=[1]).samples[0])
+
+
+def test_an_engine():
+    """Requests of several guiders in one batch, and one of none beside it."""
+    from diffusion_engine.engine import Engine
+    from diffusion_engine.sampler.spec import Spec
+
+    specs = [
+        Spec(solver="dpmpp_2m", steps=4 + i, guidance=SCALE, guider=asked(name))
+        for i, name in enumerate(CASES)
+    ]
+    specs.append(Spec(solver="ddim", steps=4, guidance=2.0))
+    with Engine(NET, 4, probe=False) as engine:
+        handles = [engine.submit(spec, seeds=[i], condition=[1]) for i, spec in enumerate(specs)]
+        made = [handle.result(timeout=100.0) for handle in handles]
+    for i, (spec, result) in enumerate(zip(specs, made, strict=True)):
+        rest = spec.arguments()
+        alone = Sampler(NET, spec.solver.name, **rest).sample(seeds=[i], condition=[1])
+        assert torch.equal(result.samples, alone.samples)
+
+
+def test_a_network_that_is_recorded():
+    """In C++ on the CPU: the same bits alone and in a batch."""
+    network = load_network("digits")
+    own = {"guidance": SCALE, "guider": asked("apg"), "executor": "native"}
+    made = Sampler(network, "dpmpp_2m", 2, threads=1, **own)
+    both = made.sample(seeds=[3, 4], condition=[1, 7]).samples
+    assert torch.equal(made.sample(seeds=[4], condition=[7]).samples[0], both[1])
+    eager = Sampler(network, "dpmpp_2m", 2, **own | {"executor": "eager"})
+    assert (eager.sample(seeds=[3, 4], condition=[1, 7]).samples - both).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -29,6 +29,7 @@ FULL = Row(
     key=2**31 + 5,
     state=AFTER,
     spans=((0, 5, 7), (1, 6, CELLS)),
+    guider=("rescale", (2.0, 0.7)),
 )
 PLAN = Plan((FIRST, FULL), "every field", exact=False)
 
@@ -48,7 +49,9 @@ def test_every_field_of_a_plan_is_saved():
 
 
 def test_a_plan_as_one_reads_it():
-    assert str(replace(PLAN, rows=(FIRST, replace(FULL, clip=None, scale=1.0, e=())))) == (
+    assert str(
+        replace(PLAN, rows=(FIRST, replace(FULL, clip=None, scale=1.0, e=(), guider=None)))
+    ) == (
         "every field: 2 rows, 1 calls, 3 slots\n"
         "   0  start\n"
         "        S0 <- 0.6 z0\n        S1 <- 0\n        S2 <- 1 z1\n"
