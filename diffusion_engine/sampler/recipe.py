@@ -19,7 +19,8 @@ from ..solvers import SOLVERS, Solver, solver
 from ..solvers.own import Own
 from .driven import Driver
 from .driven import driver as named_driver
-from .spec import FIRST, FORMAT, INFINITY, RNG, Asked, Driven, Method, Recipe, Spec, Steered
+from .methods import Driven, Method, Steered
+from .spec import FIRST, FORMAT, INFINITY, RNG, Asked, Recipe, Spec
 
 
 def _plain(value: Any) -> Any:

@@ -23,6 +23,7 @@ from ..plan.guidance import CLASSIFIER, checked_interval
 from ..processes import Point
 from ..processes.grids import STEPS
 from .fields import Calls, Count, Dtype, Entries, Labels, Level, Need, Number, Range, Seed
+from .methods import Driven, Method, Steered
 from .model import Model
 from .numbers import SIZE, bucket
 from .wanted import REFINE, START
@@ -34,27 +35,6 @@ BEFORE = "philox4x32-10/1"  # drew other normals where x was given, and the same
 FORM = r"^(native/\w+|accelerate/\w+/[a-z][a-z0-9_ ,]*(/[0-9a-f]+)?)$"
 INFINITY = 1e308
 CLIP = "give a range (low, high) with low < high, None or 'network'"
-
-
-class Method(Model):
-    """A solver: its name, and what options of it JSON holds."""
-
-    kind: ClassVar[str] = "solver"
-    name: str
-    options: dict[str, Any]
-
-
-class Driven(Method):
-    """A driver: its name, and what options of it JSON holds."""
-
-    kind: ClassVar[str] = "driver"
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-class Steered(Driven):
-    """A guider: its name, and its options."""
-
-    kind: ClassVar[str] = "guider"
 
 
 class Asked(Model):
