@@ -58,7 +58,9 @@ def about_driver(made: Driver | None) -> Method | None:
 
 def about_guider(made: Guider | None) -> Method | None:
     """A guider in a recipe."""
-    return made and Steered(name=made.name, options=_plain(dataclasses.asdict(made)))  # type: ignore[call-overload]
+    if made is None:
+        return None
+    return Steered(name=made.name, options=_plain(dataclasses.asdict(made)))  # type: ignore[call-overload]
 
 
 def told(made: Driver | None) -> bool:
