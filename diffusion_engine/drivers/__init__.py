@@ -11,6 +11,8 @@ from .base import Driver
 # name -> "module:class"; a module is loaded when its driver is first asked for.
 DRIVERS: dict[str, str] = {
     "annealed_mcmc": "annealed_mcmc:AnnealedMCMC",
+    "daps": "daps:DAPS",
+    "ddrm": "ddrm:DDRM",
     "diffpir": "diffpir:DiffPIR",
     "dps": "dps:DPS",
     "flowdps": "flowdps:FlowDPS",
@@ -18,6 +20,7 @@ DRIVERS: dict[str, str] = {
     "pgdm": "pgdm:PGDM",
     "predictor_corrector": "predictor_corrector:PredictorCorrector",
     "restart": "restart:Restart",
+    "tds": "tds:TDS",
 }
 
 

@@ -92,9 +92,7 @@ class InverseProblem(Driver):
 
         Raises ValueError where the network has no such estimate, or the operator's adjoint is wrong.
         """
-        about = network.parameterisation
-        if why := _objection(about):
-            raise ValueError(f"driver {self.name!r} cannot run {about.name!r}: {why}")
+        refuse(self, about := network.parameterisation)
         natural.check(network)
         measured = self.made.measured(network.shape, place(network.module, None, None)[1])
         module = Posterior(network, self)
@@ -123,15 +121,17 @@ class Noisy(InverseProblem):
         checks.whole("iterations", self.iterations, 1, ITERATIONS)
 
 
-def _objection(about: Parameterisation) -> str | None:
-    """Why a network has no estimate of x0 to correct."""
+def refuse(made: InverseProblem, about: Parameterisation) -> None:
+    """Raises ValueError where a network has no estimate of x0 to correct."""
+    why = None
     if about.process.parts > 1:
-        return "it follows x alone, and the network's state is [x, v]; give a network of x"
-    if about.latent:
-        return "it is a generator that reads a latent, and none of its estimates is E[x0 | x]"
-    if about.gradient is not None:
-        return "it has a classifier, whose gradient would be left out; give the network within"
-    return None
+        why = "it follows x alone, and the network's state is [x, v]; give a network of x"
+    elif about.latent:
+        why = "it is a generator that reads a latent, and none of its estimates is E[x0 | x]"
+    elif about.gradient is not None:
+        why = "it has a classifier, whose gradient would be left out; give the network within"
+    if why:
+        raise ValueError(f"driver {made.name!r} cannot run {about.name!r}: {why}")
 
 
 @dataclass(frozen=True)

@@ -56,9 +56,9 @@ class Operator:
         Raises ValueError where the functions do not take it, or the adjoint is not the transpose: the two
         dot products are those of standard normals.
         """
-        x = _normals(shape, 0, device)
+        x = normals(shape, 0, device)
         image = self._called("apply", x)
-        y = _normals(image.shape[1:], 1, device)
+        y = normals(image.shape[1:], 1, device)
         back = self._called("adjoint", y)
         if back.shape != x.shape:
             raise ValueError(
@@ -93,7 +93,7 @@ class Operator:
         return made
 
 
-def _normals(shape: Sequence[int], key: int, device: torch.device | str) -> Tensor:
+def normals(shape: Sequence[int], key: int, device: torch.device | str) -> Tensor:
     """Two samples of a shape, the same ones everywhere."""
     seeds, count = torch.tensor([0, 1]), math.prod(shape)
     drawn = philox.normals(seeds, torch.full_like(seeds, key), 0, count)

@@ -97,7 +97,9 @@ class Served:
         request = Request.of(sampler, n, **asked | dict(given))
         plans, network = sampler.planned(request), sampler.network
         one = request.part(0, 1)
-        capacity = sampler.capacity(network, one, sampler.jobs(one, plans[:1]), denoised=True)
+        led = [job for course in sampler.led(one, plans[:1]) for job in course.jobs]
+        jobs = led[:1] or sampler.jobs(one, plans[:1])
+        capacity = sampler.capacity(network, one, jobs, denoised=True)
         widest = max(distinct(plans), key=lambda plan: (plan.entries, len(plan.rows)))
         room = roomy(capacity, self.capacity, network.null is not None)
         if objection := room.plan_objection(widest):

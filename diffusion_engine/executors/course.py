@@ -96,10 +96,14 @@ class Seen:
 
     def normal(self, key: int, m: int = 0) -> Tensor:
         """[C, *pixel], the normal m that a row of this key draws."""
-        like = self.slots[0]
-        seed = torch.tensor([self.seed - (self.seed >> 63 << 64)], device=like.device)
-        made = philox.normals(seed, torch.full_like(seed, key), m, like.numel())
-        return made.reshape(like.shape).to(like.dtype)
+        return self.normals((key,), m)[0]
+
+    def normals(self, keys: Sequence[int], m: int = 0) -> Tensor:
+        """[len(keys), C, *pixel], those of several keys."""
+        like, signed = self.slots[0], self.seed - (self.seed >> 63 << 64)
+        each = torch.tensor(keys, device=like.device)
+        made = philox.normals(torch.full_like(each, signed), each, m, like.numel())
+        return made.reshape(len(keys), *like.shape).to(like.dtype)
 
     def _sum(self, *parts: tuple[Sequence[float], Any]) -> Tensor:
         """Terms one after another from +0, each product and each sum rounded, as the step adds them."""

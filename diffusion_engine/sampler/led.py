@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ..executors.job import Job
 from ..networks.network import ScoreNetwork
@@ -67,19 +66,24 @@ class Run:
         """
         return self.plans.row(update, self.scale, self.job.mask is not None, key)
 
-    def seat(self, slots: int, **given: Any) -> Job:
+    def seat(self, slots: int, blocks: int = 1) -> Job:
         """The job of a seat with room for so many slots.
 
-        given  fields of the job in place of the sample's own
+        blocks  the most channel blocks of the network's output that a row reads, of each branch
         """
-        return replace(self.job, **{"plan": self._room(slots)} | given)
-
-    def _room(self, slots: int) -> Plan:
-        """A plan that takes what any row of a led seat may."""
         widest = max(self.plan.rows[1:], key=lambda row: (len(row.entries), len(row.q)))
+        spare = [b for b in widest.entries for _ in range(blocks - 1)]
+        widest = replace(
+            widest,
+            q=(*widest.q, *(0.0 for _ in spare)),
+            e=widest.e and (*widest.e, *(0.0 for _ in spare)),
+            channel_blocks=(*widest.channel_blocks, *(0 for _ in spare)),
+            branches=(*widest.branches, *spare),
+        )
         new = {0: x + normal(0) + normal(1)} | {k: x for k in range(1, slots)}
         row = replace(widest, new=new, state=None, spans=())
-        return Plan((self.plan.rows[0], row), self.plan.name, exact=False)
+        plan = Plan((self.plan.rows[0], row), self.plan.name, exact=False)
+        return replace(self.job, plan=plan)
 
 
 def refuse(made: Driver, network: ScoreNetwork, points: Sequence[Point], captured: bool) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from driver_cases import EXACT, LED, SHAPE, TIMEOUT, Gate, leading
+from driver_cases import EXACT, LED, NONE, SHAPE, TIMEOUT, Gate, leading
 
 from diffusion_engine import Sampler, zoo
 from diffusion_engine.engine import Cancelled, Engine
@@ -16,27 +16,24 @@ ORDINARY = [
 each = pytest.mark.parametrize("led", LED, ids=str)
 
 
-def asked(led):
-    return {"seeds": [3, 4], "condition": [5, 6], "guidance": 2.0} | led.request
-
-
 def engine_of(network, led, **how):
     return Engine(network, 3 + 2 * led.seats, **how)
 
 
-def results(engine, led):
+def results(engine, led, shape=SHAPE):
     """Of the led request, and of the ordinary ones before and behind it."""
     first, last = ORDINARY
     handles = [
-        engine.submit(led.spec, **asked(led)),
+        engine.submit(led.spec, **led.asked(shape)),
         engine.submit(first[0], **first[1]),
         engine.submit(last[0], **last[1]),
     ]
     return [handle.result(TIMEOUT) for handle in handles]
 
 
-def replayed(network, made):
-    again = Sampler.replay(network, json.loads(json.dumps(made.recipe, allow_nan=False)))
+def replayed(network, made, given=NONE):
+    recipe = json.loads(json.dumps(made.recipe, allow_nan=False))
+    again = Sampler.replay(network, recipe, **{name: given[name] for name in recipe["needs"]})
     assert again.reports == made.reports and again.recipe == made.recipe
     return torch.equal(again.samples, made.samples)
 
@@ -50,12 +47,12 @@ def test_every_driver_that_leads_has_a_case():
 def test_bits_beside_ordinary_samples_are_those_of_alone(led, batch):
     with engine_of(EXACT, led, batch=batch) as engine:
         made, *others = results(engine, led)
-    alone = led.sampler(EXACT).sample(**asked(led))
+    alone = led.sampler(EXACT).sample(**led.asked(SHAPE))
     assert torch.equal(made.samples, alone.samples)
     assert made.reports == alone.reports and len(made.reports) == 2
     assert (made.nfe, made.evaluations) == (alone.nfe, alone.evaluations)
     assert made.recipe["driver"] == {"name": led.name, "options": alone.recipe["driver"]["options"]}
-    assert replayed(EXACT, made)
+    assert replayed(EXACT, made, led.asked(SHAPE))
     for (spec, request), other in zip(ORDINARY, others, strict=True):
         plain = Sampler(EXACT, **spec).sample(**request)
         assert torch.equal(other.samples, plain.samples)
@@ -71,18 +68,19 @@ def test_digits_beside_ordinary_samples(led, batch):
     a seat."""
     network = zoo.load_network("digits")
     with engine_of(network, led, batch=batch) as engine:
-        made, *others = results(engine, led)
+        made, *others = results(engine, led, network.shape)
         if batch == "fixed":
-            alone = engine.submit(led.spec, **asked(led)).result(TIMEOUT)
+            alone = engine.submit(led.spec, **led.asked(network.shape)).result(TIMEOUT)
             assert torch.equal(made.samples, alone.samples) and made.reports == alone.reports
     assert made.samples.isfinite().all()
-    assert replayed(network, made) and all(replayed(network, other) for other in others)
+    given = led.asked(network.shape)
+    assert replayed(network, made, given) and all(replayed(network, other) for other in others)
 
 
 @each
 def test_cancelled_in_the_middle_it_frees_its_seats(led):
     gate = Gate(holds=3)
-    request = asked(led) | {"seeds": [3], "condition": [5]}
+    request = led.asked(SHAPE) | {"seeds": [3], "condition": [5]}
     with Engine(gate.network, led.seats, probe=False) as engine:
         handle = engine.submit(led.spec, **request)
         assert gate.reached.wait(TIMEOUT)
@@ -98,7 +96,7 @@ def test_cancelled_in_the_middle_it_frees_its_seats(led):
 
 @each
 def test_previews_are_the_estimates(led):
-    seen, request = [], asked(led) | {"seeds": [3], "condition": [5]}
+    seen, request = [], led.asked(SHAPE) | {"seeds": [3], "condition": [5]}
     led.sampler(EXACT).sample(**request, on_step=lambda p: seen.append(p.denoised[0].clone()))
     gate = Gate(holds=1)
     with Engine(gate.network, led.seats, probe=False) as engine:

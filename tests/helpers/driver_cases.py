@@ -1,8 +1,11 @@
 """The drivers that lead seats, each in a run of a second: a line here, and tests of engines take it."""
 
+import math
 import threading
 from importlib import import_module
 from typing import Any, NamedTuple
+
+import torch
 
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.drivers import DRIVERS, driver
@@ -43,6 +46,13 @@ class Led(NamedTuple):
     def driver(self):
         return {"name": self.name, "options": self.options}
 
+    def asked(self, shape):
+        """Two samples of a network of this shape."""
+        made = {"seeds": [3, 4], "condition": [5, 6], "guidance": 2.0} | self.request
+        if "operator" in self.options:
+            made["measurement"] = torch.linspace(-1.0, 1.0, math.prod(shape)).reshape(shape)
+        return made
+
     @property
     def spec(self):
         return {"solver": self.solver, "steps": self.steps, "driver": self.driver}
@@ -59,7 +69,11 @@ class Led(NamedTuple):
         return "-".join([self.name, *map(str, self.options.values()), self.solver])
 
 
+MEASURED = {"operator": {"name": "inpainting", "box": [1, 1, 2, 3]}}
 LED = (
+    Led("ddrm", MEASURED),
+    Led("daps", MEASURED | {"ode_steps": 2, "langevin": 2}),
+    Led("tds", MEASURED, request={"guidance": 1.0}),
     Led("annealed_mcmc", {"sampler": "uhmc", "steps": 1}),
     Led("predictor_corrector", {"corrector": "langevin", "snr": 0.1}, "heun", 3),
     Led("predictor_corrector", {"rule": "batch", "snr": 0.1}, "dpmpp_2m_sde"),
