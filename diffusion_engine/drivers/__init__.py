@@ -19,6 +19,7 @@ DRIVERS: dict[str, str] = {
     "mmps": "mmps:MMPS",
     "pgdm": "pgdm:PGDM",
     "predictor_corrector": "predictor_corrector:PredictorCorrector",
+    "multidiffusion": "multidiffusion:MultiDiffusion",
     "restart": "restart:Restart",
     "tds": "tds:TDS",
 }
