@@ -303,19 +303,22 @@ def test_formulas_are_those_of_diffusers():
     guides = needs("diffusers.guiders")
     c, apart = torch.randn(2, 4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     u = 0.9 * c + 0.3 * apart  # alike, as outputs of one network are
-    close = {"rtol": 1e-5, "atol": 1e-5}
+
+    def alike(own, peer):  # which works in float32
+        return (own - peer).abs().max() < 1e-5 * peer.abs().max()
+
     peer = guides.classifier_free_zero_star_guidance.cfg_zero_star_scale(c.flatten(1), u.flatten(1))
     own = oracle.cfg_zero(c, u, 5.0)
     fit = peer.view(-1, 1, 1, 1)
-    assert torch.allclose(own.float(), u * fit + 5.0 * (c - u * fit), **close)
+    assert alike(own, u * fit + 5.0 * (c - u * fit))
     peer = guides.tangential_classifier_free_guidance.normalized_guidance(c, u, 5.0)
-    assert torch.allclose(oracle.tcfg(c, u, 5.0).float(), peer, **close)
+    assert alike(oracle.tcfg(c, u, 5.0), peer)
     peer = guides.guider_utils.rescale_noise_cfg(u + 5.0 * (c - u), c, 0.7)
-    assert torch.allclose(oracle.rescale(c, u, 5.0, 0.7).float(), peer, **close)
+    assert alike(oracle.rescale(c, u, 5.0, 0.7), peer)
     adaptive = guides.adaptive_projected_guidance
     buffer, kept = adaptive.MomentumBuffer(-0.4), torch.zeros_like(c)
     for estimate in (c, 0.5 * c - u):
         # that of the original formulation: D_c + (s - 1) of the projected change
         peer = adaptive.normalized_guidance(estimate, u, 5.0, buffer, 0.3, 9.0, True)
         own, kept = oracle.apg(estimate, u, 6.0, 0.3, -0.4, 9.0, kept)
-        assert torch.allclose(own.float(), peer, **close)
+        assert alike(own, peer)
