@@ -59,6 +59,17 @@ def test_what_they_do():
     assert spread[6, 3] == 0 and spread[1, 3] > 0
 
 
+@pytest.mark.parametrize("padding", ["circular", "reflect"])
+def test_a_blur_is_torchs_convolution_of_the_padded_image(padding):
+    x = torch.randn(2, 1, 6, 8, dtype=torch.float64)
+    window = torch.exp(-0.5 * (torch.arange(-2.0, 3.0, dtype=torch.float64) / 1.5) ** 2)
+    kernel = window[:, None] * window / window.sum() ** 2
+    wide = torch.nn.functional.pad(x, (2, 2, 2, 2), mode=padding)
+    wanted = torch.nn.functional.conv2d(wide, kernel[None, None])
+    blurred = operator({"name": "deblurring", "size": 5, "sigma": 1.5, "padding": padding}).apply(x)
+    assert torch.allclose(blurred, wanted, atol=1e-14)
+
+
 def test_what_lies_in_a_hole_is_not_read():
     a = operator({"name": "inpainting", "box": [0, 0, 2, 2]})
     y = torch.full((1, 1, 4, 4), torch.nan)

@@ -31,6 +31,8 @@ def test_bits_are_the_same_alone_and_in_a_batch(name, backend):
     run = made(name, Mixture().network(VP(), SHAPE), "dpmpp_2m_sde", backend=backend)
     together = run.sample(measurement=MEASURED, seed=7)
     assert all(together.finite)
+    parts = run.sample(measurement=MEASURED, seed=7, batch_size=2)
+    assert torch.equal(parts.samples, together.samples)
     for i in (0, 4):
         alone = run.sample(measurement=MEASURED[i : i + 1], seeds=[7 + i])
         assert torch.equal(alone.samples[0], together.samples[i])
