@@ -7,7 +7,8 @@ from optional import needs
 from oracles import neighbours as oracle
 from oracles.one_step import ddim
 from oracles.problems import VPLinear
-from retrieval_cases import STD, WIDTH, database, network, retrieval
+from retrieval_cases import STD, WIDTH, database, network, retrieval, served
+from served import serving
 
 from diffusion_engine import Engine, Sampler
 from diffusion_engine.drivers.index import Index
@@ -116,6 +117,17 @@ def test_an_engine_swaps_the_index_between_requests():
             assert result.recipe["origins"] == [asked.origin]
             alone = sampler.sample(seeds=range(4), condition=asked.condition(QUERIES))
             assert torch.equal(result.samples, alone.samples)
+
+
+@pytest.mark.slow
+def test_a_server_takes_the_tokens(tmp_path):
+    pets = retrieval(PETS)
+    tokens = pets.condition(QUERIES)["context"]
+    flags = ("--model", "around=retrieval_cases:served", "--capacity", "4")
+    with serving(tmp_path, *flags) as server, server.client() as client:
+        made = client.sample("ddim", steps=4, seeds=range(4), condition=tokens.numpy())
+    alone = Sampler(served(), "ddim", 4).sample(seeds=range(4), condition=tokens)
+    assert np.array_equal(made.samples, alone.samples.numpy())
 
 
 # --- recipes

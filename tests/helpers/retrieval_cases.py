@@ -13,7 +13,7 @@ STD = 0.05
 WIDTH = 2
 
 
-def around(x, label, context, context_mask):
+def around(x, label, context, context_mask=None):
     """E[x0 | x] of x0 ~ N(c, STD^2 I), c one of the tokens with equal odds. Elementwise, and sums of two and
     of `tokens` numbers: the bits of an entry do not depend on its neighbours."""
     state, tokens = x.double(), context.double()
@@ -21,16 +21,27 @@ def around(x, label, context, context_mask):
     variance = alpha**2 * STD**2 + sigma**2
     apart = state[:, None] - alpha[..., None] * tokens
     log = -apart.square().sum(-1) / (2.0 * variance)
-    odds = log.masked_fill(~context_mask, -torch.inf).softmax(1)
+    if context_mask is not None:
+        log = log.masked_fill(~context_mask, -torch.inf)
+    odds = log.softmax(1)
     means = tokens + (alpha * STD**2 / variance)[..., None] * apart
     return (odds[..., None] * means).sum(1).to(x.dtype)
 
 
 def network(retrieval):
+    return network_of(retrieval.null())
+
+
+def network_of(null):
     return ScoreNetwork(
         around, VP(), (WIDTH,), prediction="x0", label=angle, label_dtype=torch.float64, scale=unit,
-        null=retrieval.null(), name="around",
+        null=null, name="around",
     )  # fmt: skip
+
+
+def served():
+    """One that a server has, whose requests hold one tensor: three tokens without a name and a mask."""
+    return network_of(torch.zeros(3, WIDTH))
 
 
 def database(seed, m=50, width=WIDTH):
