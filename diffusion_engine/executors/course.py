@@ -22,7 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops import layout, philox
+from ..ops import layout
+from ..ops.noise import NoiseArgs
+from ..ops.registry import resolve
 from ..plan import Plan, Row
 from ..plan.linear import x
 from ..processes import Point
@@ -101,9 +103,11 @@ class Seen:
     def normals(self, keys: Sequence[int], m: int = 0) -> Tensor:
         """[len(keys), C, *pixel], those of several keys."""
         like, signed = self.slots[0], self.seed - (self.seed >> 63 << 64)
-        each = torch.tensor(keys, device=like.device)
-        made = philox.normals(torch.full_like(each, signed), each, m, like.numel())
-        return made.reshape(len(keys), *like.shape).to(like.dtype)
+        seed = torch.tensor([signed], device=like.device)
+        made = torch.empty(len(keys), *like.shape, device=like.device)
+        for i, key in enumerate(keys):
+            resolve("noise", "auto", NoiseArgs(made[i : i + 1], seed))(key, m)
+        return made.to(like.dtype)
 
     def _sum(self, *parts: tuple[Sequence[float], Any]) -> Tensor:
         """Terms one after another from +0, each product and each sum rounded, as the step adds them."""

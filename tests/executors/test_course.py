@@ -10,7 +10,8 @@ from tape import launches_are_recorded, taping
 
 from diffusion_engine import Plan, Sampler
 from diffusion_engine.executors import BatchFull, Capacity, Eager, Job
-from diffusion_engine.executors.course import STAY, Course, Move
+from diffusion_engine.executors.course import STAY, Course, Move, Seen
+from diffusion_engine.ops import philox
 from diffusion_engine.plan.linear import normal
 
 __all__ = ["launches_are_recorded"]
@@ -204,3 +205,14 @@ def test_courses_in_bad_hands():
         batch.release(seat)
     with pytest.raises(ValueError, match="a captured step has no such moment"):
         open_batch(executor=taping()).lead(Course(walk(PLAN), jobs[:1]))
+
+
+@pytest.mark.parametrize("seed", [3, 2**63 + 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_normals_of_any_key(seed, dtype):
+    keys = (1, 1 << 29 | 2, philox.IMAGE | 3, philox.STATE | philox.IMAGE | 4)
+    seen = Seen(STAY, torch.zeros(2, 3, 5, 7, dtype=dtype), [], seed)
+    seeds = torch.full((4,), seed - (seed >> 63 << 64))
+    wanted = philox.normals(seeds, torch.tensor(keys), 1, 105).reshape(4, 3, 5, 7)
+    assert torch.equal(seen.normals(keys, 1), wanted.to(dtype))
+    assert torch.equal(seen.normal(keys[3], 1), wanted[3].to(dtype))
