@@ -10,7 +10,7 @@ from diffusion_engine.drivers import driver
 from diffusion_engine.networks.energy import from_energy
 from diffusion_engine.processes import VP
 from diffusion_engine.processes.levels import Levels, per_sample
-from diffusion_engine.testing.plane import plane_mixtures
+from diffusion_engine.testing.plane import plane_mixtures, ring
 
 
 class GaussianEnergies(torch.nn.Module):
@@ -38,16 +38,12 @@ def gaussians(means=(0.0, 1.0), stds=(1.0, 1.0), shape=(1,), process=None, scale
 
 
 PAIR = [(0, 1.0), (1, 1.0)]
-RING = [
-    (1.0, (1.6 * math.cos(k * math.pi / 4), 1.6 * math.sin(k * math.pi / 4)), 0.25)
-    for k in range(8)
-]
-BAR = [(1.0, (-1.0, y), 0.5) for y in (-1.5, -0.5, 0.5, 1.5)] + [(0.6, (1.6, 0.0), 0.4)]
+LEFT, RIGHT = ring((-0.8, 0.0)), ring((0.8, 0.0))  # which meet at two places
 EDGE, BINS = 3.0, 24
 
 
 def in_plane(points=None):
-    return plane_mixtures(RING, BAR, points=points)
+    return plane_mixtures(LEFT, RIGHT, points=points)
 
 
 def mcmc(**options):
@@ -66,11 +62,11 @@ def at_points(result):
 
 
 def composed(combine, fine=8):
-    """The probability of each bin under a composition of RING and BAR, by quadrature."""
+    """The probability of each bin under a composition of LEFT and RIGHT, by quadrature."""
     line = ((np.arange(BINS * fine) + 0.5) / (BINS * fine) * 2 - 1) * EDGE
     x, y = np.meshgrid(line, line, indexing="ij")
     parts = []
-    for density in (RING, BAR):
+    for density in (LEFT, RIGHT):
         total = sum(weight for weight, _, _ in density)
         parts.append(
             sum(
