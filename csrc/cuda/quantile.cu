@@ -7,7 +7,7 @@ namespace de {
 namespace {
 
 template <int THREADS_>
-__global__ void __launch_bounds__(THREADS_) quantile_kernel(const __grid_constant__ QuantileParams p) {
+__global__ void __launch_bounds__(THREADS_, 1) quantile_kernel(const __grid_constant__ QuantileParams p) {
   __shared__ QuantileShared shared;
   quantile_block(p, blockIdx.x, threadIdx.x, shared);
 }
