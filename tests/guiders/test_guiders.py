@@ -84,6 +84,19 @@ def test_formulas(name, solver):
     assert (got - plain).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("name", sorted(CASES.keys() - {"threshold"}))
+def test_the_direction_before_clipping(name):
+    """Rows that read the output itself beside the clipped estimate."""
+    exact = {"dtype": torch.float64, "backend": "torch", "clip": (-1.0, 1.0), "clipped_eps": False}
+    made = Sampler(NET, "ddim", 6, guidance=SCALE, guider=asked(name), **exact)
+    assert any(any(row.e) for row in made.plan().rows)
+    got = made.sample(seed=3, condition=CLASSES).samples
+    want = run(steered(name, CASES[name]), "ddim", **exact)
+    assert (got - want).abs().max() < 1e-9 * want.abs().max()
+    held = run(NET, "ddim", guidance=SCALE, guider=asked(name), **exact | {"clip": None})
+    assert (got - held).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("name", ["rescale", "apg"])
 def test_an_interval(name):
     """Outside it the condition alone."""
