@@ -7,12 +7,13 @@ import affine
 import numpy as np
 import pytest
 import torch
-from analytic import BY_SCHEDULE, network, points_of
+from analytic import BY_SCHEDULE, OF_X, network, points_of
 from oracles import restart as oracle
 from oracles.problems import SCHEDULES, TG, TM, karras
 from oracles.solvers import sample as ode
 from solver_checks import size, to_oracle
 
+from diffusion_engine import SOLVERS as KINDS
 from diffusion_engine import Engine, Recipe, Sampler, Spec
 from diffusion_engine.drivers import driver
 from diffusion_engine.drivers.restart import Restart
@@ -80,6 +81,19 @@ def test_its_law_is_the_datas_for_many_steps():
     many = Sampler(net, "heun", 200, driver=Restart([(0.1, 1.0, 3, 60)]), grid="karras")
     mean, covariance = affine.end(many.plan(), net)
     assert (mean[0], covariance[0, 0]) == pytest.approx((0.3, 0.25), abs=2e-4)
+
+
+@pytest.mark.parametrize("solver", [name for name in OF_X if not KINDS[name]().stochastic])
+def test_every_deterministic_solver_loses_most_of_an_error_of_the_mean(solver):
+    """That the prior is not quite the first state's law, and of the first steps: a jump forgets both."""
+    net, errors = Gaussian(0.3, 0.5).network(VP()), []
+    for led in (None, Restart([(0.1, 0.8, 2, 8)])):
+        mean, covariance = affine.end(
+            Sampler(net, solver, 24, grid="karras", driver=led).plan(), net
+        )
+        errors.append(abs(mean[0] - 0.3))
+        assert covariance[0, 0] == pytest.approx(0.25, abs=0.06)
+    assert 2.5 * errors[1] < errors[0]
 
 
 def distance(samples, data=None):
