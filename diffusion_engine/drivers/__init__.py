@@ -17,6 +17,8 @@ DRIVERS: dict[str, str] = {
     "dps": "dps:DPS",
     "flowdps": "flowdps:FlowDPS",
     "mmps": "mmps:MMPS",
+    "paradigms": "paradigms:ParaDiGMS",
+    "parataa": "parataa:ParaTAA",
     "pgdm": "pgdm:PGDM",
     "predictor_corrector": "predictor_corrector:PredictorCorrector",
     "multidiffusion": "multidiffusion:MultiDiffusion",

@@ -91,6 +91,19 @@ class Ranks:
             return None
         return torch.cat([rows[: len(p)] for rows, p in zip(all_rooms, parts, strict=True)])
 
+    def gathered(self, own: Tensor) -> Tensor:
+        """The rows of all ranks in order, on every rank and on the device of its own.
+
+        own  [n, ...], as many on each
+        """
+        import torch.distributed as dist
+
+        self._join()
+        sent = own.detach().cpu() if dist.get_backend() == "gloo" else own.detach()
+        rooms = [torch.empty_like(sent, memory_format=torch.contiguous_format) for _ in range(self.world)]
+        dist.all_gather(rooms, sent.contiguous())
+        return torch.cat(rooms).to(own.device)
+
     def close(self) -> None:
         """Leaves the group, where one was made."""
         if self.world > 1 and torch.distributed.is_initialized():
