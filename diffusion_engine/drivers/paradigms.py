@@ -27,7 +27,8 @@ from ..sampler.led import Run
 from ..solvers import Solver
 from .base import Driver
 from .dealt import dealt
-from .window import INCREMENTS, SECANT, SLOPES, Window, links
+from .links import INCREMENTS, SECANT, SLOPES, links
+from .window import Window
 
 # Of the tolerance what a settled point may still have to move: errors of points add up and grow on the way.
 SHARE = 0.1
@@ -124,8 +125,7 @@ class ParaDiGMS(Driver):
             if converged or rounds == self.max_rounds:
                 break
             window.slide(settled, swept, mix(window, after, settled))
-            call = window.links[window.base].row.call
-            shown = replace(thens[0], state=call and call.at)
+            shown = replace(thens[0], state=window.links[window.base].at)
         seen[0].slots[0].copy_(window.beyond(swept[-1])[0])
         yield [
             Move(replace(thens[0], state=plan.rows[-1].state) if not j else STAY, None)

@@ -23,8 +23,7 @@ from torch import Tensor
 
 from .. import checks
 from .paradigms import Mix, ParaDiGMS
-from .sums import dots
-from .window import Window
+from .window import Window, dots
 
 RIDGE = 1e-8  # of the mean of the diagonal, added to it: residuals of late iterations are nearly parallel
 
@@ -44,9 +43,7 @@ class ParaTAA(ParaDiGMS):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.settle(
-            self, "history", checks.whole, 1, "differences are a whole number, 1 or more"
-        )
+        checks.settle(self, "history", checks.whole, 1, "differences are a whole number, 1 or more")
 
     def mixing(self) -> Mix:
         return Anderson(self.history)
@@ -65,14 +62,15 @@ class Anderson:
         self._dr: list[Tensor] = []
 
     def __call__(self, window: Window, after: Tensor, settled: int) -> Tensor:
-        residual = after - window.read
+        residual, n = after - window.read, len(after)
         if self._last is not None:
-            old = len(self._last[0])  # points that are new have no difference
-            self._du.insert(0, _padded(window.read[:old] - self._last[0], len(after)))
-            self._dr.insert(0, _padded(residual[:old] - self._last[1], len(after)))
-            del self._du[self.m :], self._dr[self.m :]
+            old = len(self._last[0])
+            self._du.insert(0, window.read[:old] - self._last[0])
+            self._dr.insert(0, residual[:old] - self._last[1])
+        # Points that are new have no differences.
+        self._du, self._dr = ([_padded(d, n) for d in of[: self.m]] for of in (self._du, self._dr))
         mixed = after
-        if self._du and settled + 1 < len(after):
+        if self._du and settled + 1 < n:
             mixed = after.clone()
             gamma = self._gamma(residual[settled:], settled, window)
             for g, du, dr in zip(gamma, self._du, self._dr, strict=True):
@@ -82,7 +80,7 @@ class Anderson:
         return mixed
 
     def _gamma(self, residual: Tensor, settled: int, window: Window) -> Tensor:
-        """Of each difference its weights at the points behind the first that is not settled, [m, n, 1, ...]."""
+        """Of each difference its weight at the points behind the first that is not settled."""
         dr, m = [d[settled:] for d in self._dr], len(self._dr)
         weight = window.scales[window.base + settled :][: len(residual)] ** -2
         gram, right = np.empty((len(residual), m, m)), np.empty((len(residual), m, 1))

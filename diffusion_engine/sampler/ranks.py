@@ -100,7 +100,9 @@ class Ranks:
 
         self._join()
         sent = own.detach().cpu() if dist.get_backend() == "gloo" else own.detach()
-        rooms = [torch.empty_like(sent, memory_format=torch.contiguous_format) for _ in range(self.world)]
+        rooms = [
+            torch.empty_like(sent, memory_format=torch.contiguous_format) for _ in range(self.world)
+        ]
         dist.all_gather(rooms, sent.contiguous())
         return torch.cat(rooms).to(own.device)
 

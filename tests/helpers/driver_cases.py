@@ -77,6 +77,8 @@ LED = (
     Led("annealed_mcmc", {"sampler": "uhmc", "steps": 1}),
     Led("predictor_corrector", {"corrector": "langevin", "snr": 0.1}, "heun", 3),
     Led("predictor_corrector", {"rule": "batch", "snr": 0.1}, "dpmpp_2m_sde"),
+    Led("paradigms", {"window": 3}, "dpmpp_2m", 6, seats=3),
+    Led("parataa", {"window": 4}, "euler_ancestral", 6, seats=4),
 )
 
 
