@@ -28,6 +28,7 @@ class Driver:
     source    the paper, and the equation or algorithm
     leads     whether it uses `courses`
     together  whether the samples of a request depend on one another; an option may make it so
+    across    whether every process that torchrun started makes all samples, and calls are dealt to them
     slots     that its seats take, where it leads
     """
 
@@ -35,6 +36,7 @@ class Driver:
     source: ClassVar[str] = ""
     leads: ClassVar[bool] = False
     together = False
+    across = False
     slots: ClassVar[int] = layout.SLOTS
 
     @classmethod

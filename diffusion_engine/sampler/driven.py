@@ -23,6 +23,7 @@ class Driver(Protocol):
     name: Any
     leads: Any
     together: Any
+    across: Any
 
     def objection(self, network: Parameterisation, points: Sequence[Point]) -> str | None: ...
 

@@ -81,7 +81,8 @@ class Run:
             branches=(*widest.branches, *spare),
         )
         new = {0: x + normal(0) + normal(1)} | {k: x for k in range(1, slots)}
-        row = replace(widest, new=new, state=None, spans=())
+        call = widest.call and replace(widest.call, read=tuple(range(len(widest.call.read))))
+        row = replace(widest, call=call, new=new, p=(), state=None, spans=())
         plan = Plan((self.plan.rows[0], row), self.plan.name, exact=False)
         return replace(self.job, plan=plan)
 

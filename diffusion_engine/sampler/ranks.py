@@ -132,13 +132,20 @@ def sample_shared(
     x: Tensor | None = None,
     **request: Any,
 ) -> Result | None:
-    """The samples of a request, made by all ranks, on rank 0; None on the others.
+    """The samples of a request, made by all ranks, on rank 0; None on the others. With a driver that deals
+    its calls to them, each makes all.
 
     seeds, condition, x  as in Sampler.sample, of all samples
     request              start, noised and noise as there
     """
     if ranks.world == 1:
         return sampler.sample(n, seeds=seeds, condition=condition, x=x, **request)
+    if sampler.driver is not None and sampler.driver.across:
+        try:
+            made = sampler.sample(n, seeds=seeds, condition=condition, x=x, **request)
+        finally:
+            ranks.close()
+        return made if ranks.rank == 0 else None
     seeds, batch = seeds or list(range(n)), sampler.batch_size
     if len(seeds) != n:
         raise ValueError(f"n={n} samples and {len(seeds)} seeds; give one seed a sample")
