@@ -1,3 +1,3 @@
 """Whole runs and parts of them; those in NAMES have a `measure`, as the ops do."""
 
-NAMES = ("accelerate", "joining", "k_diffusion", "sscs")
+NAMES = ("accelerate", "joining", "k_diffusion", "parallel_in_time", "sscs")
