@@ -22,11 +22,11 @@ def run(x, points, density, moves, normal, uniform):
         x, accepted = moves(x, level, i, density, normal, uniform)
         shares.append(accepted)
         if i + 1 < len(pairs):
-            x = ancestral(x, level, pairs[i + 1], density, normal(i + 1))
+            x = reverse_step(x, level, pairs[i + 1], density, normal(i + 1))
     return x, shares
 
 
-def ancestral(x, s, t, density, z):
+def reverse_step(x, s, t, density, z):
     """x_t given x_s and the estimate of x0: the posterior of DDPM."""
     (a_s, s_s), (a_t, s_t) = s, t
     x0 = (x + s_s**2 * density(x, s)[0]) / a_s
