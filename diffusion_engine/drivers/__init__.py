@@ -10,10 +10,12 @@ from .base import Driver
 
 # name -> "module:class"; a module is loaded when its driver is first asked for.
 DRIVERS: dict[str, str] = {
+    "adaptive": "adaptive:Adaptive",
     "annealed_mcmc": "annealed_mcmc:AnnealedMCMC",
     "daps": "daps:DAPS",
     "ddrm": "ddrm:DDRM",
     "diffpir": "diffpir:DiffPIR",
+    "dpm_adaptive": "dpm_adaptive:DPMAdaptive",
     "dps": "dps:DPS",
     "flowdps": "flowdps:FlowDPS",
     "mmps": "mmps:MMPS",
