@@ -28,8 +28,9 @@ RULES = ("sample", "batch")
 
 
 class PID:
-    """h *= 1 + arctan(u_n^b1 u_(n-1)^b2 u_(n-2)^b3 - 1), u the inverse errors of this step and of the last two
-    that were good; a step is good where that factor is at least `safety` (Soderlind 2003; k-diffusion)."""
+    """h *= 1 + arctan(u_n^b1 u_(n-1)^b2 u_(n-2)^b3 - 1), u the inverse errors of this step and of the last
+    two that were good; a step is good where that factor is at least `safety` (Soderlind 2003; k-diffusion).
+    """
 
     def __init__(self, h: float, p: float, i: float, d: float, order: float, safety: float) -> None:
         self.h, self.safety = h, safety
@@ -116,8 +117,8 @@ class DPMAdaptive(Embedded):
         return low
 
     def leaves(self, process: GaussianProcess, first: Point) -> Point | None:
-        """From pure noise, where lam is infinite: of DDIM's step to alpha / sigma = a the error is some a^2 / 2
-        for data of a variance of 1, a tenth of atol here."""
+        """From pure noise, where lam is infinite. Of DDIM's step to alpha / sigma = a the error is some
+        a^2 / 2 for data of a variance of 1, a tenth of atol here."""
         return process.at_ratio((0.2 * self.atol) ** -0.5) if first.alpha == 0.0 else None
 
     def step(self, process: GaussianProcess, s: Point, t: Point, last: Point) -> Step:

@@ -118,7 +118,7 @@ class Embedded(Driver):
 
     def objection(self, network: Parameterisation, points: Sequence[Point]) -> str | None:
         if network.process.parts != 1:
-            return "its steps move x alone, and CLD has a state of [x, v]; use solver 'cld_ode' alone"
+            return "its steps move x alone, and CLD has a state of [x, v]; leave it out"
         if len(points) == 2 and points[-1].sigma == 0.0:
             return "its run is one step to clean data; give steps=2 or more, which says where the run ends"
         return None
@@ -132,7 +132,8 @@ class Embedded(Driver):
 
     def _lead(self, runs: Sequence[Run]) -> Lead:
         """Samples that take the same steps, of which there is one as a rule."""
-        seats, process, points = _Group(runs, self.max_calls, self.name), runs[0].process, runs[0].points
+        seats = _Group(runs, self.max_calls, self.name)
+        process, points = runs[0].process, runs[0].points
         clean = points[-1] if points[-1].sigma == 0.0 else None
         last = points[-1] if clean is None else points[-2]
         s, lengths, rejected, times = seats.first, self.lengths(), 0, list[float]()
@@ -150,8 +151,8 @@ class Embedded(Driver):
                 estimates.append((yield from seats.call(at, seats.combined(state, estimates))))
             end, low = (seats.combined(made, estimates) for made in (step.end, step.low))
             error = _rms((end - low) / self.allowed(before, end, low))
-            if not math.isfinite(error):  # it ends there, and its result says so
-                seats.accept(end, t)
+            if not math.isfinite(error):  # it ends there, and its result says that it is not finite
+                seats.accept(torch.full_like(end, math.nan), t)
                 clean = None
                 break
             if not lengths.accepts(error, self.place(t) - self.place(s)):
@@ -201,8 +202,8 @@ class _Group:
         if self.calls >= self.most:
             seeds = ", ".join(str(run.seed) for run in self.runs)
             raise ValueError(
-                f"driver {self.name!r}: the sample of seed {seeds} has made max_calls={self.most} calls and is "
-                f"at t={at.t:g}; give greater tolerances, or a greater max_calls"
+                f"driver {self.name!r}: the sample of seed {seeds} has made max_calls={self.most} calls and "
+                f"is at t={at.t:g}; give greater tolerances, or a greater max_calls"
             )
         if state is not None:
             self._write(1, state)
