@@ -1,4 +1,5 @@
-"""The command line: sample, encode, likelihood, solvers, plan, profile, bench-serve, serve, ray, doctor."""
+"""The command line: sample, encode, likelihood, solvers, drivers, plan, profile, bench-serve, serve, ray, doctor.
+"""
 
 from __future__ import annotations
 
@@ -62,6 +63,22 @@ def solvers(as_json: Json = False) -> None:
         return
     head = ("name", "order (asymptotic)", "NFE/step", "stochastic", "source")
     _table(head, [(name, orders(r), r.calls, r.stochastic, r.source) for name, r in made.items()])
+
+
+@app.command()
+def drivers(as_json: Json = False) -> None:
+    """Lists what leads samples beside a solver's table: what each does, its options, and the source."""
+    from ..drivers import about
+
+    made = about()
+    if as_json:
+        typer.echo(json.dumps(made, indent=1, default=str))
+        return
+    for each in made:
+        options = [f"{name}=..." for name in each["needs"]]
+        options += [f"{name}={json.dumps(v, default=str)}" for name, v in each["options"].items()]
+        lines = (each["about"], " ".join(options), each["source"])
+        typer.echo("\n    ".join([each["name"], *(line for line in lines if line)]))
 
 
 @app.command()

@@ -14,6 +14,7 @@ from ..sampler.spec import Spec
 if TYPE_CHECKING:
     import torch
 
+    from ..drivers import Driver
     from ..solvers import Solver
 
 
@@ -41,6 +42,17 @@ Grid = Annotated[str | None, typer.Option(help=_about("grid"))]
 End = Annotated[str, typer.Option(help=_about("end"))]
 Guidance = Annotated[float, typer.Option(help=_about("guidance"))]
 Option = Annotated[list[str] | None, typer.Option(help="a solver's option, as eta=0.5; repeatable")]
+DriverName = Annotated[
+    str | None,
+    typer.Option(
+        "--driver",
+        help="what leads samples beside the solver's table: a name of `diffusion-engine drivers`, or "
+        "package.module:name of a driver of yours",
+    ),
+]
+DriverOption = Annotated[
+    list[str] | None, typer.Option(help="a driver's option, as rtol=0.01; repeatable")
+]
 Classes = Annotated[
     str, typer.Option("--class", help="class of the samples, taken in turn: 3, 0-9, all or none")
 ]
@@ -153,6 +165,21 @@ def solver_of(name: str, given: list[str] | None) -> Solver:
         return solver(name, **made)
     own = found("--solver", name)
     return solver(own(**made)) if isinstance(own, type) else solver(own, **made)
+
+
+def driver_of(name: str | None, given: list[str] | None) -> Driver | None:
+    """The driver of a name, rtol=0.01 as its rtol; None without a name."""
+    from ..drivers import driver
+
+    made = options_of("--driver-option", given)
+    if name is None:
+        if made:
+            raise ValueError(f"--driver-option {', '.join(made)}: say by --driver whose that is")
+        return None
+    if ":" not in name:
+        return driver(name, **made)
+    own = found("--driver", name)
+    return driver(own(**made)) if isinstance(own, type) else driver(own, **made)
 
 
 def device_of(device: str | None, number: int = 0) -> torch.device:

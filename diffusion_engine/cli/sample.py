@@ -18,6 +18,8 @@ from .options import (
     Classes,
     Compile,
     Device,
+    DriverName,
+    DriverOption,
     End,
     Executor,
     Grid,
@@ -35,6 +37,7 @@ from .options import (
     Threads,
     classes_of,
     device_of,
+    driver_of,
     how_of,
     numbers,
     solver_of,
@@ -68,6 +71,8 @@ def sample(
     grid: Grid = None,
     end: End = "zero",
     option: Option = None,
+    driver: DriverName = None,
+    driver_option: DriverOption = None,
     batch_size: BatchSize = 64,
     backend: Backend = "auto",
     device: Device = None,
@@ -108,8 +113,9 @@ def sample(
     saved = None if recipe is None else Recipe.model_validate(files.read_recipe(recipe))
     table = None if plan is None else files.read_plan(plan)
     own = solver_of(solver, option) if ":" in solver else None
+    leader = driver_of(driver, driver_option)
     if saved is not None:
-        _check_recipe(asked, saved, ranks.world, own)
+        _check_recipe(asked, saved, ranks.world, own, ":" in (driver or ""))
         model = model if "model" in asked else _model_of(saved)
     elif table is not None:
         _check_plan(asked)
@@ -125,15 +131,16 @@ def sample(
     began = time.perf_counter()
     if saved is not None:
         how = {name: how[name] for name in how if name in asked or name == "device"}
+        how |= {"driver": leader} if leader is not None else {}
         result = _replayed(network, saved, table, rule, how, given)
     else:
         wanted = numbers(seeds) if seeds is not None else None
         count = _count(n, wanted, given)
         condition = classes_of(network, classes, count)
         scale = guidance if condition is not None or "guidance" in asked else 1.0
-        spec = spec_of(context, rule, guidance=scale)
+        spec = spec_of(context, rule, guidance=scale, driver=None)
         if table is None:
-            sampler = Sampler(network, rule, **spec.arguments(), **how)
+            sampler = Sampler(network, rule, **spec.arguments() | {"driver": leader}, **how)
         else:
             sampler = Sampler.from_plan(network, table, **how)
         if save_plan is not None:
@@ -150,13 +157,16 @@ def sample(
     _report(out, result, seconds, as_json)
 
 
-def _check_recipe(asked: dict[str, str], recipe: Recipe, world: int, own: Solver | None) -> None:
+def _check_recipe(
+    asked: dict[str, str], recipe: Recipe, world: int, own: Solver | None, own_driver: bool
+) -> None:
     """Raises ValueError where options stand beside --recipe that would change what it makes."""
     from ..sampler.sampler import HOW
 
-    # It holds all else but a user's solver, and says what it needs.
+    # It holds all else but a user's solver and driver, and says what it needs.
     given = HOW | {"out", "recipe", "model", "as_json"} | {"x", "plan"}.intersection(recipe.needs)
     given |= set() if own is None else {"solver", "option"}
+    given |= {"driver", "driver_option"} if own_driver else set()
     if fixed := [option for name, option in asked.items() if name not in given]:
         raise ValueError(
             f"--recipe makes its samples as they were made: leave out {', '.join(fixed)}, or --recipe"
@@ -167,7 +177,8 @@ def _check_recipe(asked: dict[str, str], recipe: Recipe, world: int, own: Solver
 
 def _check_plan(asked: dict[str, str]) -> None:
     """Raises ValueError where options stand beside --plan that it says itself."""
-    said = Spec.model_fields.keys() - {"noise"} | {"option", "guider_option", "save_plan"}
+    said = Spec.model_fields.keys() - {"noise"}
+    said |= {"option", "guider_option", "driver_option", "save_plan"}
     if fixed := [option for name, option in asked.items() if name in said]:
         raise ValueError(f"--plan says {', '.join(fixed)} itself: leave that out, or --plan")
 
@@ -218,9 +229,12 @@ def _count(n: int | None, seeds: list[int] | None, x: Tensor | None) -> int:
 def _report(out: Path, result: Result, seconds: float, as_json: bool) -> None:
     count = len(result.seeds)
     if not as_json:
-        typer.echo(f"{out}: {count} samples, {result.nfe} calls each, {seconds:.2f} s")
+        each = "calls each" if result.reports is None else "calls at most"
+        typer.echo(f"{out}: {count} samples, {result.nfe} {each}, {seconds:.2f} s")
         return
-    about = {"out": str(out), "n": count, "nfe": result.nfe, "seconds": round(seconds, 3)}
+    about: dict[str, Any] = {"out": str(out), "n": count, "nfe": result.nfe, "seconds": round(seconds, 3)}
+    if result.reports is not None:
+        about["reports"] = result.reports
     typer.echo(json.dumps(about | {"evaluations": result.evaluations, "recipe": result.recipe}))
 
 

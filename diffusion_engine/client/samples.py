@@ -23,7 +23,7 @@ class Samples:
     evaluations  of all samples together, guidance branches counted
     recipe       JSON-able; with the network it makes the same samples again (Sampler.replay)
     finite       of each sample: whether all values were
-    about        what else the server said: the request's id, its model, seconds
+    about        what else the server said: the request's id, its model, seconds, its driver's reports
     latents      [n, *shape] float32 where a decoder made the samples, else None
     """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from importlib import import_module
 from typing import Any
 
@@ -42,7 +44,39 @@ def driver(given: str | Driver, **options: Any) -> Driver:
             )
         return given
     checks.one_of("driver", given, tuple(DRIVERS))
-    module, name = DRIVERS[given].split(":")
-    made: type[Driver] = getattr(import_module(f"{__name__}.{module}"), name)
+    made = _class(given)
     checks.names(f"driver {given!r}", options, made.options())
     return made(**options)
+
+
+def about() -> list[dict[str, Any]]:
+    """Of every driver its name, what it does in a sentence, the defaults of its options, which of them have
+    none, and its source."""
+    listed = []
+    for name in DRIVERS:
+        made = _class(name)
+        fields = [f for f in dataclasses.fields(made) if f.init]  # type: ignore[arg-type]
+        options = {f.name: _default(f) for f in fields}
+        needs = [name for name, default in options.items() if default is dataclasses.MISSING]
+        text = inspect.cleandoc(made.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+        listed.append(
+            {
+                "name": name,
+                "about": text.partition(". ")[0].rstrip("."),
+                "options": {k: v for k, v in options.items() if k not in needs},
+                "needs": needs,
+                "source": made.source,
+            }
+        )
+    return listed
+
+
+def _class(name: str) -> type[Driver]:
+    module, kind = DRIVERS[name].split(":")
+    made: type[Driver] = getattr(import_module(f"{__name__}.{module}"), kind)
+    return made
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()

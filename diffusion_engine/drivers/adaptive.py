@@ -94,7 +94,7 @@ class Adaptive(Embedded):
     pair: str = "rk23"
     rtol: float = 5e-3
     atol: float = 5e-3
-    h_init: float = 0.05
+    h_init: float = 0.01
 
     def __post_init__(self) -> None:
         super().__post_init__()

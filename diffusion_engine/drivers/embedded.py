@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..executors.course import Course, Lead, Move, Seen
+from ..executors.course import Course, Lead, LeadError, Move, Seen
 from ..networks.parameterisation import Parameterisation
 from ..plan.linear import Linear, denoised, normal, slot, x
 from ..processes import GaussianProcess, Point
@@ -19,7 +19,7 @@ from ..sampler.led import Run
 from ..solvers.base import transfer
 from ..solvers.update import Update
 from .base import Driver
-from .sums import dot
+from .sums import dots
 
 STATE = slot(0)  # in the terms of a Step: x where it begins
 TOLERANCE = "a tolerance is a finite number above 0"
@@ -201,7 +201,7 @@ class _Group:
         """The estimates of x0 at a point, [n, C, *pixel] in float64: of x, or of a state in its place."""
         if self.calls >= self.most:
             seeds = ", ".join(str(run.seed) for run in self.runs)
-            raise ValueError(
+            raise LeadError(
                 f"driver {self.name!r}: the sample of seed {seeds} has made max_calls={self.most} calls and "
                 f"is at t={at.t:g}; give greater tolerances, or a greater max_calls"
             )
@@ -239,5 +239,5 @@ class _Group:
 
 
 def _rms(error: Tensor) -> float:
-    """Of [n, C, *pixel], in a fixed order."""
-    return math.sqrt(sum(dot(each, each) for each in error) / error.numel())
+    """Of [n, C, *pixel], the same whatever computes it."""
+    return math.sqrt(float(dots(error, error).sum()) / error.numel())

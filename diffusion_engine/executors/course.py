@@ -34,6 +34,10 @@ Lead = Generator[Any, Any, Mapping[str, Any] | None]
 STAY = Row(call=None, new={0: x})  # a row that calls nothing and leaves x alone
 
 
+class LeadError(ValueError):
+    """Why a lead gave its sample up, in a sentence that whoever asked for it may read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Move:
     """A step of a seat.

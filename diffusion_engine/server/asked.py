@@ -195,7 +195,7 @@ def spec_of(given: Any, about: About, settings: Settings) -> dict[str, Any]:
 
 
 def _check(spec: Spec, about: About, settings: Settings) -> None:
-    """Raises Refused where a worker would plan for long, or a name is no solver's of the package."""
+    """Raises Refused where a worker would plan for long, or a name is none of the package's."""
     name, options = spec.solver.name, spec.solver.options
     if name not in about.solvers:
         near = checks.nearest([name], about.solvers)
@@ -203,15 +203,19 @@ def _check(spec: Spec, about: About, settings: Settings) -> None:
         raise Refused(
             422, f"solver {checks.said(name)} does not suit {about.name!r}{known}", param="spec"
         )
-    if sum(_weigh(value) for value in options.values()) > OPTIONS:
-        raise Refused(422, f"the options of {name} hold more than {OPTIONS} values", param="spec")
+    led = {} if spec.driver is None else spec.driver.options
+    for who, given in ((name, options), (spec.driver and spec.driver.name, led)):
+        if sum(_weigh(value) for value in given.values()) > OPTIONS:
+            raise Refused(
+                422, f"the options of {who} hold more than {OPTIONS} values", param="spec"
+            )
     steps = max(spec.steps, *(len(times) - 1 for times in (spec.times or (), spec.sigmas or ())))
     if steps > settings.max_steps:
         said = f"{steps} steps are asked for, and a request may have {settings.max_steps}"
         raise Refused(422, said, param="spec")
     # A step makes so many rows of the plan, at most: as many as its calls, or an option counts them.
     counted = [value for value in options.values() if type(value) is int]
-    rows = steps * max(about.solvers[name].calls, spec.encoding or 0, *counted, 1)
+    rows = steps * max(about.solvers[name].calls, spec.encoding or 0, *counted, 1) * _times(led)
     if rows > settings.max_rows:
         said = (
             f"{name} may make {rows} rows of {steps} steps, and a plan may have {settings.max_rows}"
@@ -223,8 +227,21 @@ def _check(spec: Spec, about: About, settings: Settings) -> None:
         raise Refused(422, "guidance has more scales than a request has samples", param="spec")
 
 
+def _times(options: Mapping[str, Any]) -> int:
+    """How many times as many rows a driver may make by its options: its whole numbers count rows, in a list
+    together, but for those that bound something."""
+    counts = [1]
+    for name, value in options.items():
+        if type(value) is int and not name.startswith("max_"):
+            counts.append(value)
+        for part in value if isinstance(value, list) else ():
+            inner = part if isinstance(part, list) else [part]
+            counts.append(math.prod(n for n in inner if type(n) is int))
+    return max(counts)
+
+
 def _weigh(value: Any, depth: int = 0) -> int:
-    """How many values an option holds. Raises Refused on one that no solver takes."""
+    """How many values an option holds. Raises Refused on one that nothing takes."""
     if isinstance(value, (list, dict)):
         if depth > 2:
             return OPTIONS + 1
@@ -233,6 +250,6 @@ def _weigh(value: Any, depth: int = 0) -> int:
     small = not isinstance(value, int) or abs(value) <= LARGEST
     if not small or (isinstance(value, float) and not math.isfinite(value)):
         raise Refused(
-            422, f"a solver's option is {checks.said(value)}, which is too large", param="spec"
+            422, f"an option is {checks.said(value)}, which is too large", param="spec"
         )
     return 1 + (len(value) if isinstance(value, str) else 0) // 64

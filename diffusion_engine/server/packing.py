@@ -52,11 +52,12 @@ def accepted(header: str | None, about: About) -> str:
 
 def described(entry: Entry, made: Made) -> dict[str, Any]:
     """What is said of samples beside them."""
-    return {
+    about = {
         "id": entry.id, "object": "samples", "model": entry.about.name, "created": entry.created,
         "seeds": made.seeds, "nfe": made.nfe, "evaluations": made.evaluations, "finite": made.finite,
         "seconds": made.seconds, "queued": made.queued,
     }  # fmt: skip
+    return about if made.reports is None else about | {"reports": made.reports}
 
 
 def whole(entry: Entry, made: Made, form: str) -> dict[str, Any]:

@@ -61,6 +61,7 @@ SAMPLES = _object(
     samples={"type": "array", "items": _object(seed=WHOLE, png=TEXT)}, recipe={"type": "object"},
     seconds={"type": "number"}, queued={"type": "number"},
 )  # fmt: skip
+SAMPLES["properties"]["reports"] = {"type": "array", "items": {"type": "object"}}  # of a driver
 IMAGES = _object(
     created=WHOLE, data={"type": "array", "items": _object(b64_json=TEXT, seed=WHOLE)}, size=TEXT
 )

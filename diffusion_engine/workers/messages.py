@@ -97,6 +97,7 @@ class Made(msgspec.Struct, frozen=True):
 
     seconds  from submission to the end; queued: to the first seat
     latents  [n, *shape] where a decoder made the samples
+    reports  of each sample what its driver says of it
     """
 
     samples: np.ndarray
@@ -108,3 +109,4 @@ class Made(msgspec.Struct, frozen=True):
     seconds: float
     queued: float
     latents: np.ndarray | None = None
+    reports: list[dict[str, Any]] | None = None

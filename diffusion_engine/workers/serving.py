@@ -25,6 +25,7 @@ from ..engine import (
 )
 from ..engine.calls import out_of_memory
 from ..engine.ticket import Ticket
+from ..executors.course import LeadError
 from .errors import Failed, Full, GivenUp, NotReady, ServiceError, TooLarge
 from .frames import LIMITS
 from .messages import About, Asked, Made, Told
@@ -128,6 +129,8 @@ def translated(error: BaseException) -> Exception:
     """An engine's error as a service's; Device where only another process helps."""
     if isinstance(error, (ServiceError, Device)):
         return error
+    if isinstance(error, LeadError):
+        return Failed(str(error))
     if isinstance(error, ValueError):
         return ValueError(str(error))
     if isinstance(error, QueueFull):
@@ -236,6 +239,7 @@ class Run:
             seconds=seconds,
             queued=queued,
             latents=None if result.latents is None else array(result.latents),
+            reports=result.reports,
         )
 
     async def _told(self, event: Event) -> Told:

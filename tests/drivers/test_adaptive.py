@@ -67,7 +67,7 @@ def test_runge_kutta_is_the_oracle(process, pair):
     sampler, result = run(
         PROCESSES[process], "adaptive", {"pair": pair, "rtol": 1e-3, "atol": 2e-4}
     )
-    walk = oracle(sampler, runge_kutta, pair, 1e-3, 2e-4, 0.05)
+    walk = oracle(sampler, runge_kutta, pair, 1e-3, 2e-4, 0.01)
     check(result, walk)
     assert walk.rejected > 0
 

@@ -71,10 +71,13 @@ class Led(NamedTuple):
 
 MEASURED = {"operator": {"name": "inpainting", "box": [1, 1, 2, 3]}}
 LED = (
+    Led("adaptive", {"rtol": 0.05, "atol": 0.05}),
     Led("ddrm", MEASURED),
     Led("daps", MEASURED | {"ode_steps": 2, "langevin": 2}),
     Led("tds", MEASURED, request={"guidance": 1.0}),
     Led("annealed_mcmc", {"sampler": "uhmc", "steps": 1}),
+    Led("dpm_adaptive", {"order": 2, "eta": 0.5, "rtol": 0.2}),
+    Led("dpm_adaptive", {"rule": "batch", "rtol": 0.2}),
     Led("predictor_corrector", {"corrector": "langevin", "snr": 0.1}, "heun", 3),
     Led("predictor_corrector", {"rule": "batch", "snr": 0.1}, "dpmpp_2m_sde"),
     Led("paradigms", {"window": 3}, "dpmpp_2m", 6, seats=3),
