@@ -1,5 +1,4 @@
-"""The command line: sample, encode, likelihood, solvers, drivers, plan, profile, bench-serve, serve, ray, doctor.
-"""
+"""Commands: sample, encode, likelihood, solvers, drivers, plan, profile, bench-serve, serve, ray, doctor."""
 
 from __future__ import annotations
 

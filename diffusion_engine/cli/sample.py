@@ -232,7 +232,12 @@ def _report(out: Path, result: Result, seconds: float, as_json: bool) -> None:
         each = "calls each" if result.reports is None else "calls at most"
         typer.echo(f"{out}: {count} samples, {result.nfe} {each}, {seconds:.2f} s")
         return
-    about: dict[str, Any] = {"out": str(out), "n": count, "nfe": result.nfe, "seconds": round(seconds, 3)}
+    about: dict[str, Any] = {
+        "out": str(out),
+        "n": count,
+        "nfe": result.nfe,
+        "seconds": round(seconds, 3),
+    }
     if result.reports is not None:
         about["reports"] = result.reports
     typer.echo(json.dumps(about | {"evaluations": result.evaluations, "recipe": result.recipe}))

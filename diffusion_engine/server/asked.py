@@ -249,7 +249,5 @@ def _weigh(value: Any, depth: int = 0) -> int:
         return 1 + sum(_weigh(part, depth + 1) for part in inner)
     small = not isinstance(value, int) or abs(value) <= LARGEST
     if not small or (isinstance(value, float) and not math.isfinite(value)):
-        raise Refused(
-            422, f"an option is {checks.said(value)}, which is too large", param="spec"
-        )
+        raise Refused(422, f"an option is {checks.said(value)}, which is too large", param="spec")
     return 1 + (len(value) if isinstance(value, str) else 0) // 64

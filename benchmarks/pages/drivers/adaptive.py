@@ -71,10 +71,10 @@ def steps(panel: Any, network: ScoreNetwork) -> None:
             names.append(f"{[3, 8][i % 2]}, w = {SCALES[i // 2]:g}: {report['calls']}")
         panel.plot([], [], f"C{k}o-", ms=3.5, label=driver)
     panel.set_yticks(range(len(names)), names, fontsize=7)
-    panel.invert_yaxis()
+    panel.set_ylim(len(names) - 0.5, -2.5)
     panel.set_xlabel("lam = log(alpha / sigma)")
     panel.set_title("steps of digits 3 and 8, guidance w: calls", fontsize=10)
-    panel.legend(fontsize=8, loc="upper left")
+    panel.legend(fontsize=8, loc="upper center", ncols=2)
 
 
 def draw(path: Path) -> None:
@@ -85,4 +85,4 @@ def draw(path: Path) -> None:
     steps(right, network)
     for panel in (left, right):
         panel.grid(True, alpha=0.25)
-    figure.savefig(path, dpi=78)
+    figure.savefig(path, dpi=76)
