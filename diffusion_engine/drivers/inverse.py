@@ -170,6 +170,11 @@ class Posterior(nn.Module):
 
         Raises ValueError where the measurement is missing or has another shape.
         """
+        if torch.compiler.is_exporting():
+            raise ValueError(
+                f"driver {self.driver.name!r} corrects the network's estimate in Python, which no recording "
+                "holds: run it with executor='eager'"
+            )
         work = torch.promote_types(x.dtype, torch.float32)
         state, given = x.detach().to(work), gathered(condition, named)
         if not self.driver.differentiates:

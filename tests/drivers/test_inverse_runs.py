@@ -213,6 +213,12 @@ WRONG = {
         lambda: Sampler(own(), "ddim", sigmas=[500.0, 1.0], driver=driver("dps", operator=A)),
         "sigma / alpha = 500 is not that of VP at t=1",
     ),
+    "recorded": (
+        lambda: Sampler(
+            load_network("digits"), "ddim", 2, driver=DPS("super_resolution"), executor="native"
+        ).sample(condition=[3], measurement=torch.zeros(1, 16, 16)),
+        "driver 'dps' corrects the network's estimate in Python, which no recording holds",
+    ),
     "eps beside": (
         lambda: made("dps", own(), clipped_eps=False),
         "reads the network's outputs beside the estimate of x0",
