@@ -13,7 +13,7 @@
 namespace de {
 
 // Elements among which a guess is looked for, and the size from which it is worth it.
-constexpr int64_t DRAWN = 512, LARGE = 16 * DRAWN;
+constexpr int64_t DRAWN = 512, LARGE = 4 * DRAWN;
 constexpr int32_t INFINITE = 0x7F800000, LAST = 0x7FFFFFFF;  // magnitudes of infinity and of the last NaN
 // Another thread is worth its waking from so many elements on.
 constexpr int64_t PER_THREAD = 32768;
