@@ -87,10 +87,13 @@ class Run:
         return replace(self.job, plan=plan)
 
 
-def refuse(made: Driver, network: ScoreNetwork, points: Sequence[Point], captured: bool) -> None:
+def refuse(
+    made: Driver, network: ScoreNetwork, points: Sequence[Point], captured: bool, guided: bool = False
+) -> None:  # fmt: skip
     """Raises ValueError where a driver does not suit what it shall run.
 
     captured  whether the executor records steps
+    guided    whether a guider weighs the outputs, which it does after a driver has seen them
     """
     objection = made.objection(network.parameterisation, points)
     if made.leads and captured:
@@ -98,6 +101,8 @@ def refuse(made: Driver, network: ScoreNetwork, points: Sequence[Point], capture
             "it decides between the network's call and the step, and a captured step has no such moment; use "
             "executor='eager' or 'native'"
         )
+    if made.leads and guided:
+        objection = "it decides by estimates that a guider has not weighed yet; leave guider out"
     if made.leads and network.parameterisation.latent:
         objection = (
             "it leads the calls, and this network draws a latent for each; use a solver of its own"

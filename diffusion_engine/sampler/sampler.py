@@ -144,7 +144,8 @@ class Sampler(Runner):
             self.guider,
         )
         if self.driver is not None:
-            refuse(self.driver, network, self.points, isinstance(self.executor, Graph))
+            captured = isinstance(self.executor, Graph)
+            refuse(self.driver, network, self.points, captured, self.guider is not None)
         self.plan()  # an unsuitable solver fails here, not at the first sample
 
     @classmethod

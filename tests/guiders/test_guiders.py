@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from batches import jobs_of, together
+from batches import capacity, jobs_of, together
 from optional import needs
 from oracles import guiders as oracle
 from tape import TapeRecorder, taped
@@ -300,10 +300,23 @@ def test_what_they_cannot_do():
     with pytest.raises(ValueError, match="keeps its momentum in a slot and 'unipc' takes all 5"):
         Sampler(NET, "unipc", 6, guidance=2.0, guider="apg", max_order=3)
     Sampler(NET, "unipc", 6, guidance=2.0, guider=guider("apg", momentum=0.0), max_order=3)
+    with pytest.raises(ValueError, match="estimates that a guider has not weighed yet"):
+        Sampler(NET, "ddim", 3, guidance=2.0, guider="rescale", driver="dpm_adaptive")
     with pytest.raises(ValueError, match="gives rows other weights than the plan's"):
         Sampler(NET, "ddpm", 3, guidance=2.0, guider="rescale").sample(
             1, condition=[0], record=["log_prob"]
         )
+
+
+def test_a_batch_that_was_made_without():
+    plain, guided = (Sampler(NET, "ddim", 3, guidance=2.0, guider=g) for g in (None, "tcfg"))
+    jobs = [
+        jobs_of([one], [0], conditions=(torch.tensor(1), torch.tensor(3)))[0]
+        for one in (plain, guided)
+    ]
+    batch = Eager().open(NET, capacity(NET, jobs[:1], seats=2))
+    with pytest.raises(ValueError, match="'ddim' is guided by tcfg, which this batch is not"):
+        batch.admit(jobs[1])
 
 
 def test_guided_rows_are_those_of_the_interval():
