@@ -215,9 +215,8 @@ class AnnealedMCMC(Driver):
     def _level(self, run: Run, at: Point, after: Row | None, key: int) -> Level:
         raw = (0.0, 1.0) if self._weighs else ()  # the energy
         call = replace(run.row(Update(at, {0: x}, at, raw=raw), key), clip=None)
-        key |= run.plan.rows[1].key & (
-            IMAGE | STATE
-        )  # another x than the prior's has other normals
+        # An x that was made from the same seed has used the normals without these bits.
+        key |= run.plan.rows[1].key & (IMAGE | STATE)
         energy = run.network.rule if self._weighs else None
         weights = _weights(run) if self._mixes else None
         return Level(at, call, after, run.seed, key, energy, weights)  # type: ignore[arg-type]

@@ -21,6 +21,14 @@ def test_each_condition_is_a_network():
         assert torch.equal(made.samples[i], own.samples[0])
 
 
+def test_entries_of_one_call_have_their_own_times():
+    both, x = joined([FIRST, SECOND]), torch.randn(4, 2, 3)
+    label, which = torch.linspace(0.2, 1.3, 4, dtype=torch.float64), torch.tensor([1, 0, 1, 0])
+    (made,) = both(x, label, which)
+    for i, network in enumerate((SECOND, FIRST, SECOND, FIRST)):
+        assert torch.equal(made[i], network(x[i : i + 1], label[i : i + 1], None)[0][0])
+
+
 def test_a_product_is_the_sum_of_scores_without_any_driver():
     """As of one network with both as conditions; and each entry is one call of one network."""
     calls = []
