@@ -105,7 +105,8 @@ def test_probes_estimate_the_divergence(probe, solver):
 def test_the_same_bits_alone_and_among_others(solver, backend):
     network = Mixture().network(VP(), (1, 3, 3), prediction="eps")
     x = torch.linspace(-1.0, 1.0, 45).view(5, 1, 3, 3)
-    how = {"probes": 2, "solver": solver, "backend": backend}
+    # Gaussian: on a diagonal Jacobian all of Rademacher's directions say the same.
+    how = {"probes": 2, "probe": "gaussian", "solver": solver, "backend": backend}
     how |= {"steps": 8} if solver != "dopri5" else {"rtol": 1e-3, "atol": 1e-3}
     together = likelihood(network, x, seed=7, **how)
     parts = likelihood(network, x, seed=7, batch_size=2, **how)

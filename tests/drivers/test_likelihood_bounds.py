@@ -9,6 +9,8 @@ from oracles import likelihood as oracle
 from scipy.stats import norm
 
 from diffusion_engine import likelihood, variational_bound
+from diffusion_engine.adapters.vdm import MonotoneGamma
+from diffusion_engine.drivers.likelihood_bound import _weighted
 from diffusion_engine.drivers.likelihood_prior import velocities
 from diffusion_engine.processes import CLD, EDM, VDM, VP, FlowMatching
 from diffusion_engine.testing import Gaussian, cld_gaussian
@@ -79,6 +81,20 @@ def test_the_diffusion_term_by_quadrature(steps):
     assert made.prior[0].item() == pytest.approx(prior.item() * BITS / 16.0, rel=1e-9)
     whole = made.reconstruction + made.prior + made.diffusion
     assert torch.equal(made.bits_per_dim, whole) and made.nfe == 24
+
+
+def test_the_slope_of_a_learned_schedule():
+    """gamma' of a network, which the process asks for gamma alone, against its derivative."""
+    torch.manual_seed(0)
+    module = MonotoneGamma(-6.0, 4.0, hidden=16)
+    process = VDM.from_module(module)
+    t = torch.tensor([0.0, 0.3, 1.0], dtype=F64, requires_grad=True)
+    (slope,) = torch.autograd.grad(module.double()(t).sum(), t)
+    for u, true in zip(t.tolist(), slope.tolist(), strict=True):
+        at, weight = _weighted(process, u, None)
+        assert at == process.at(u) and weight == pytest.approx(
+            true, rel=1e-4 if u in (0, 1) else 1e-8
+        )
 
 
 def test_the_bound_of_pixels_is_above_their_probability():
