@@ -212,11 +212,9 @@ class Seats:
 
     def _picked(self, place: Tensor) -> Tensor:
         """The output of each seat at a place of its own."""
-        src = self._stage.step.src
-        assert src is not None
-        made = torch.zeros_like(self._stage.step.slots[0])
-        for j in range(src.shape[1]):
-            made = torch.where(self._image(self._mine & (place == j)), self._output(j), made)
+        made = self._output(0)
+        for j in range(1, self._stage.step.src.shape[1]):  # type: ignore[union-attr]
+            made = torch.where(self._image(place == j), self._output(j), made)
         return made
 
     def _output(self, j: int) -> Tensor:
@@ -229,10 +227,13 @@ class Seats:
             self._index[:, at.H + j],
             state.shape[1],
         )
-        made, before = torch.zeros_like(state), 0
-        for out in self._outs:
-            for h in range(out.shape[1] // channels):
-                part = out[:, h * channels : (h + 1) * channels].index_select(0, entry)
-                made = torch.where(self._image(block == before), part.to(state.dtype), made)
-                before += 1
+        parts = [
+            out.narrow(1, h * channels, channels)
+            for out in self._outs
+            for h in range(out.shape[1] // channels)
+        ]
+        made = parts[0].index_select(0, entry).to(state.dtype)
+        for h, part in enumerate(parts[1:], 1):
+            more = part.index_select(0, entry).to(state.dtype)
+            made = torch.where(self._image(block == h), more, made)
         return made
