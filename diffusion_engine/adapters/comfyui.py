@@ -40,14 +40,31 @@ def _dpm_fast(
     )  # fmt: skip
 
 
+def _dpm_adaptive(
+    model: Callable[..., Tensor], x: Tensor, sigmas: Tensor, extra_args: Mapping[str, Any] | None = None,
+    callback: Callable[[dict[str, Any]], Any] | None = None, disable: bool | None = None, order: int = 3,
+    rtol: float = 0.05, atol: float = 0.0078, eta: float = 0.0, s_noise: float = 1.0,
+    noise_sampler: Callable[[Any, Any], Tensor] | None = None,
+) -> Tensor:  # fmt: skip
+    """DPM-Solver-12 or -23 between the ends of sigmas above 0, in steps by their errors."""
+    ends = [g for g in k_diffusion.levels(sigmas) if g > 0.0]
+    if len(ends) < 2:
+        return x
+    made: Tensor = k_diffusion.sample_dpm_adaptive(
+        model, x, ends[-1], ends[0], extra_args, callback, disable, order=order, rtol=rtol, atol=atol,
+        eta=eta, s_noise=s_noise, noise_sampler=noise_sampler,
+    )  # fmt: skip
+    return made
+
+
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     **SAMPLERS,
     "dpm_fast": _dpm_fast,
+    "dpm_adaptive": _dpm_adaptive,
     **{f"{name}_gpu": SAMPLERS[name] for name in SDE},
 }
 """By the names that ComfyUI has them under; "_gpu" says there where noise is drawn, and nothing here."""
 REFUSED: dict[str, Callable[..., Any]] = {
-    "dpm_adaptive": k_diffusion.sample_dpm_adaptive,
     "dpmpp_2s_ancestral": k_diffusion.sample_dpmpp_2s_ancestral,
 }
 

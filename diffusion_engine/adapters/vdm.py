@@ -43,11 +43,3 @@ def decode(x: Tensor, process: GaussianProcess, levels: int = 256) -> Tensor:
         raise ValueError(f"levels={levels}: a byte holds 2 to 256")
     bare = x / float(process.alpha(process.t_min))
     return ((bare + 1.0) * (0.5 * levels)).floor().clamp(0, levels - 1).to(torch.uint8)
-
-
-def log_likelihood(x: Tensor, process: GaussianProcess, levels: int = 256) -> Tensor:
-    """log p(k | x) of every pixel value, [*x.shape, levels], the softmax of those logits."""
-    at = process.at(process.t_min)
-    values = (2.0 * torch.arange(levels, dtype=x.dtype, device=x.device) + 1.0) / levels - 1.0
-    distance = (x / at.alpha)[..., None] - values
-    return (-0.5 * (distance / at.ratio) ** 2).log_softmax(-1)

@@ -150,7 +150,7 @@ class Embedded(Driver):
             for at, state in step.calls:
                 estimates.append((yield from seats.call(at, seats.combined(state, estimates))))
             end, low = (seats.combined(made, estimates) for made in (step.end, step.low))
-            error = _rms((end - low) / self.allowed(before, end, low))
+            error = rms((end - low) / self.allowed(before, end, low))
             if not math.isfinite(error):  # it ends there, and its result says that it is not finite
                 seats.accept(torch.full_like(end, math.nan), t)
                 clean = None
@@ -193,9 +193,7 @@ class _Group:
 
     def combined(self, terms: Linear, estimates: Sequence[Tensor]) -> Tensor:
         """A value of a Step, [n, C, *pixel] in float64."""
-        known = [self.x, *estimates]
-        parts = (weight * known[int(symbol[1:])] for symbol, weight in terms)
-        return sum(parts, torch.zeros_like(known[0]))
+        return combined(terms, [self.x, *estimates])
 
     def call(self, at: Point, state: Tensor | None = None) -> Called:
         """The estimates of x0 at a point, [n, C, *pixel] in float64: of x, or of a state in its place."""
@@ -238,6 +236,15 @@ class _Group:
         self._rows = [run.row(update, run.plan.rows[0].key | key) for run in self.runs]
 
 
-def _rms(error: Tensor) -> float:
+def combined(terms: Linear, known: Sequence[Tensor]) -> Tensor:
+    """A value of a Step.
+
+    known  what its terms name, STATE and the estimates in order
+    """
+    parts = (weight * known[int(symbol[1:])] for symbol, weight in terms)
+    return sum(parts, torch.zeros_like(known[0]))
+
+
+def rms(error: Tensor) -> float:
     """Of [n, C, *pixel], the same whatever computes it."""
     return math.sqrt(float(dots(error, error).sum()) / error.numel())

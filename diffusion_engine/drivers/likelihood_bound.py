@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..adapters.vdm import log_likelihood
 from ..networks.network import ScoreNetwork
 from ..networks.placement import evaluating
 from ..networks.wrapper import unwrapped
@@ -80,7 +79,7 @@ def variational_bound(
     dtype, device  as in Sampler
 
     The network is one of a process with noise at t_min and a finite log-SNR at t_max, VDM's, say, whose
-    decoder is `adapters.vdm.log_likelihood`. Raises ValueError where it is not, where it is guided, and on
+    decoder is `log_likelihood`. Raises ValueError where it is not, where it is guided, and on
     numbers or images that make no sense.
     """
     check_network(network, {})
@@ -198,3 +197,12 @@ def _weighted(process: GaussianProcess, u: float, steps: int | None) -> tuple[Po
     k = math.floor(u * steps)
     t, s = (process.at(low + length * (k + j) / steps) for j in (1, 0))
     return t, steps * math.expm1(2.0 * (s.lam - t.lam))
+
+
+def log_likelihood(x: Tensor, process: GaussianProcess, levels: int = 256) -> Tensor:
+    """log p(k | x) of every pixel value, [*x.shape, levels], the softmax of VDM's logits
+    (adapters/vdm.py, `decode`)."""
+    at = process.at(process.t_min)
+    values = (2.0 * torch.arange(levels, dtype=x.dtype, device=x.device) + 1.0) / levels - 1.0
+    distance = (x / at.alpha)[..., None] - values
+    return (-0.5 * (distance / at.ratio) ** 2).log_softmax(-1)

@@ -286,8 +286,12 @@ def test_what_is_refused(how, said):
     "call, said",
     [
         (
-            lambda: k_diffusion.sample_dpm_adaptive(denoiser, 1, 2, 3),
-            "chooses its steps by their errors",
+            lambda: k_diffusion.sample_dpm_adaptive(denoiser, start(1.0), 2, 1),
+            "sigma_min=2 and sigma_max=1",
+        ),
+        (
+            lambda: k_diffusion.sample_dpm_adaptive(denoiser, start(1.0), 0.1, 1, rtol=0),
+            "rtol=0: a tolerance",
         ),
         (
             lambda: k_diffusion.sample_dpmpp_2s_ancestral(denoiser, 1, SIGMAS),

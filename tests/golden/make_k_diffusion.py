@@ -11,12 +11,26 @@ Of its package sampling.py and external.py are loaded alone: the rest asks for w
 from pathlib import Path
 
 import torch
-from k_diffusion_cases import CASES, MAKERS, SCHEDULES, denoiser, noise_sampler, start
+from k_diffusion_cases import ADAPTIVE, CASES, MAKERS, SCHEDULES, denoiser, noise_sampler, start
 from safetensors.torch import save_file
 
 from benchmarks.peers import k_diffusion_alone
 
 OUT = Path(__file__).with_name("k_diffusion.safetensors")
+
+
+def adaptive(sampling, name, options):
+    """In float64 throughout, which its levels are where they are given so."""
+    low, high = torch.tensor([0.03, 14.6], dtype=torch.float64)
+    x, calls, told = start(high), [], []
+    x, info = sampling.sample_dpm_adaptive(
+        denoiser, x.double(), low, high, callback=told.append, disable=True, return_info=True,
+        noise_sampler=noise_sampler(x.double(), calls), **options,
+    )  # fmt: skip
+    sigma = torch.stack([t["sigma"] for t in told])
+    counts = torch.tensor([info[key] for key in ("steps", "n_accept", "n_reject")])
+    made = {"x64": x, "sigma": sigma, "calls": torch.tensor(calls).view(-1, 2), "counts": counts}
+    return {f"{name}/{key}": value for key, value in made.items()}
 
 
 def main():
@@ -48,6 +62,8 @@ def main():
                     made[f"{name}/{key}"] = torch.stack([torch.as_tensor(t[key]) for t in told])
                 made[f"{name}/i"] = torch.tensor([t["i"] for t in told])
                 made[f"{name}/calls"] = torch.tensor(calls).view(-1, 2)
+    for name, options in ADAPTIVE.items():
+        made |= adaptive(sampling, f"dpm_adaptive {name}", options)
     for name, (function, args) in SCHEDULES.items():
         made[name] = getattr(sampling, function)(**args)
     x = start(3.0)

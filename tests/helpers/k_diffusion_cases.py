@@ -78,6 +78,14 @@ CASES = {
     )
     for name, sigmas, options in _cases()
 }  # fmt: skip
+# Of sample_dpm_adaptive from 14.6 to 0.03; "noise" as above.
+ADAPTIVE = {
+    "23": {},
+    "12": {"order": 2, "rtol": 0.02, "atol": 0.002},
+    "23 pid": {"pcoeff": 0.3, "icoeff": 0.6, "dcoeff": 0.1, "accept_safety": 0.9, "h_init": 0.2},
+    "23 eta": {"eta": 0.7, "s_noise": 0.9},
+    "12 eta": {"order": 2, "eta": 1.0},
+}
 SCHEDULES = {
     "karras": ("get_sigmas_karras", {"n": 7, "sigma_min": 0.03, "sigma_max": 14.6}),
     "karras rho=5": ("get_sigmas_karras", {"n": 5, "sigma_min": 0.1, "sigma_max": 80.0, "rho": 5.0}),

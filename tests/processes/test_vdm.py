@@ -8,7 +8,8 @@ from oracles.problems import TG, TM
 from safetensors.torch import load_file, save_file
 
 from diffusion_engine import Sampler, ScoreNetwork
-from diffusion_engine.adapters.vdm import MonotoneGamma, decode, log_likelihood
+from diffusion_engine.adapters.vdm import MonotoneGamma, decode
+from diffusion_engine.drivers.likelihood_bound import log_likelihood
 from diffusion_engine.processes import VDM, VP, grids
 
 

@@ -122,17 +122,23 @@ def _steps(asked: Asked, table: Table, batch: Batch) -> Iterator[int]:
         assert given is not None, "every row but the first has a call"
         # Views of their own, which a model may mark for a derivative.
         x, sigma = given[0].detach(), given[1].detach().to(asked.x.dtype)
-        denoised = asked.model(x, sigma, **extra)
-        if not isinstance(denoised, Tensor) or denoised.shape != asked.x.shape:
-            got = list(denoised.shape) if isinstance(denoised, Tensor) else checks.said(denoised)
-            raise ValueError(
-                f"the model returned {got}; it returns denoised, {list(asked.x.shape)} as x is"
-            )
+        denoised = called(asked, x, sigma, extra)
         if tell is not None and step >= 0:
             tell(row, step, x, denoised)
         batch.step((denoised.detach(),))
         if step >= 0:
             yield step
+
+
+def called(asked: Asked, x: Tensor, sigma: Tensor, extra: Mapping[str, Any]) -> Tensor:
+    """What the model says of x. Raises ValueError where that is no tensor like x."""
+    denoised = asked.model(x, sigma, **extra)
+    if not isinstance(denoised, Tensor) or denoised.shape != asked.x.shape:
+        got = list(denoised.shape) if isinstance(denoised, Tensor) else checks.said(denoised)
+        raise ValueError(
+            f"the model returned {got}; it returns denoised, {list(asked.x.shape)} as x is"
+        )
+    return denoised
 
 
 def _teller(asked: Asked, table: Table) -> Callable[[int, int, Tensor, Tensor], None] | None:

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from ... import checks
+from ...drivers.dpm_adaptive import DPMAdaptive
 from ...solvers import solver
+from .adaptive import adaptive
 from .loop import Asked, Callback, run
 from .noise import BrownianTreeNoiseSampler, NoiseSampler, default_noise_sampler
 
@@ -42,6 +44,15 @@ def _sampler(asked: Asked, given: NoiseSampler | None) -> NoiseSampler:
 def _path(asked: Asked, given: NoiseSampler | None) -> NoiseSampler:
     """Of solvers of the reverse SDE: a Brownian path where nothing else is given."""
     return BrownianTreeNoiseSampler(asked.x) if given is None else _sampler(asked, given)
+
+
+def _range(sigma_min: Any, sigma_max: Any) -> tuple[float, float]:
+    low, high = checks.number("sigma_min", sigma_min), checks.number("sigma_max", sigma_max)
+    if not 0.0 < low < high:
+        raise ValueError(
+            f"sigma_min={low:g} and sigma_max={high:g}: give 0 < sigma_min < sigma_max"
+        )
+    return low, high
 
 
 def sample_euler(
@@ -159,11 +170,7 @@ def sample_dpm_fast(
 ) -> Tensor:  # fmt: skip
     """DPM-Solver-fast of n calls, from sigma_max to sigma_min, both above 0 (Lu et al. 2022)."""
     n = checks.whole("n", n, 1, "a run has a whole number of calls, 1 or more")
-    low, high = checks.number("sigma_min", sigma_min), checks.number("sigma_max", sigma_max)
-    if not 0.0 < low < high:
-        raise ValueError(
-            f"sigma_min={low:g} and sigma_max={high:g}: give 0 < sigma_min < sigma_max"
-        )
+    low, high = _range(sigma_min, sigma_max)
     # In float32, as k-diffusion reckons them: another rounding moves x by some 1e-5.
     first, last = torch.tensor([high, low]).log().tolist()
     sigmas = torch.linspace(first, last, n // 3 + 2).exp()
@@ -172,12 +179,23 @@ def sample_dpm_fast(
     return run(asked, rule, _sampler(asked, noise_sampler))
 
 
-def sample_dpm_adaptive(*given: Any, **options: Any) -> NoReturn:
-    """Refused: its steps are chosen by the error of each, which is read back from the device."""
-    raise ValueError(
-        "sample_dpm_adaptive chooses its steps by their errors, which no table does; use sample_dpm_fast, or "
-        "k-diffusion's own"
-    )
+def sample_dpm_adaptive(
+    model: Model, x: Tensor, sigma_min: float, sigma_max: float, extra_args: Extra = None,
+    callback: Callback | None = None, disable: bool | None = None, order: int = 3, rtol: float = 0.05,
+    atol: float = 0.0078, h_init: float = 0.05, pcoeff: float = 0.0, icoeff: float = 1.0, dcoeff: float = 0.0,
+    accept_safety: float = 0.81, eta: float = 0.0, s_noise: float = 1.0,
+    noise_sampler: NoiseSampler | None = None, return_info: bool = False,
+) -> Any:  # fmt: skip
+    """DPM-Solver-12 or -23 from sigma_max to sigma_min, both above 0, in steps by the error of the batch
+    (Lu et al. 2022, appendix C); with return_info also a dict of counts."""
+    low, high = _range(sigma_min, sigma_max)
+    asked = Asked(model, x, torch.tensor([high, low]), extra_args, callback, disable)
+    rule = DPMAdaptive(
+        order=order, rtol=rtol, atol=atol, h_init=h_init, pcoeff=pcoeff, icoeff=icoeff, dcoeff=dcoeff,
+        accept_safety=accept_safety, eta=eta, s_noise=s_noise, rule="batch",
+    )  # fmt: skip
+    made, info = adaptive(asked, rule, (high, low), _sampler(asked, noise_sampler))
+    return (made, info) if return_info else made
 
 
 def sample_dpmpp_2s_ancestral(*given: Any, **options: Any) -> NoReturn:
