@@ -75,14 +75,11 @@ class AdaptiveProjected(Guider):
         return made.replace_rows([kept, *(keeping(row, slot) for row in made.rows[1:])])
 
     def row(self, row: Row, scale: float) -> Row:
-        if len(row.q) > 2:
+        own = len(row.q) // 2  # outputs of a branch: a variance is one that no estimate is made of
+        if any((*row.q[1:own], *row.e[1:own])):
             raise ValueError(
                 "guider 'apg' turns estimates of x0, and says nothing of a network's derivative heads: use "
                 "another solver or guider"
-            )
-        if not row.q[0]:
-            return replace(
-                row, q=row.q[:1], e=row.e[:1], channel_blocks=row.channel_blocks[:1], branches=(0,)
             )
         return super().row(row, scale)
 

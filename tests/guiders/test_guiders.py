@@ -14,7 +14,7 @@ from diffusion_engine.executors import Eager, Graph, stages
 from diffusion_engine.guiders import GUIDERS, guider
 from diffusion_engine.plan import Plan
 from diffusion_engine.plan.guidance import inside
-from diffusion_engine.processes import FlowMatching
+from diffusion_engine.processes import Discrete, FlowMatching
 from diffusion_engine.testing import labelled_mixture
 from diffusion_engine.zoo import load_network
 
@@ -306,6 +306,23 @@ def test_what_they_cannot_do():
         Sampler(NET, "ddpm", 3, guidance=2.0, guider="rescale").sample(
             1, condition=[0], record=["log_prob"]
         )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_learned_variance(name):
+    """One more channel block, which is none of the prediction's."""
+    process = Discrete.linear()
+    module, own = labelled_mixture(process, SHAPE).module, {"null": 3, "classes": 3}
+    plain = ScoreNetwork(module, process, SHAPE, label_dtype=torch.float64, **own)
+    wide = ScoreNetwork(
+        lambda x, t, y: torch.cat([module(x, t, y), 0.3 * x], dim=1), process, SHAPE,
+        label_dtype=torch.float64, variance="learned_range", **own,
+    )  # fmt: skip
+    how = {"guidance": SCALE, "guider": asked(name)}
+    assert torch.equal(*(run(network, "dpmpp_2m", 3, **how) for network in (plain, wide)))
+    how["variance"] = "learned_range"
+    made = [run(wide, "ddpm", 3, backend=backend, **how) for backend in ("torch", "cpp")]
+    assert torch.equal(*made) and made[0].isfinite().all()
 
 
 def test_a_batch_that_was_made_without():
