@@ -27,6 +27,8 @@ METHODS = {
     "MMPS": ("mmps", "ddim", {"sigma_y": NOISE}),
     "DiffPIR": ("diffpir", "ddpm", {"sigma_y": NOISE}),
     "FlowDPS": ("flowdps", "ddpm", {}),
+    "DDRM": ("ddrm", "ddim", {"sigma_y": NOISE}),
+    "DAPS": ("daps", "ddim", {"sigma_y": NOISE}),
 }
 DIGITS = (1, 3, 5, 7, 8)
 STEPS = 100
