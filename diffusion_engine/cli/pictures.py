@@ -40,6 +40,15 @@ def read_images(
     return images
 
 
+def read_array(path: Path) -> Tensor:
+    """The array 'samples' of a file, or the one it holds, float32 or float64. Raises ValueError of others."""
+    with readable(path, "no array that can be taken"):
+        if (read := ARRAYS.get(ending(path))) is None:
+            raise ValueError(f"{path}: give an array as {', '.join(ARRAYS)}")
+        found = read(path)
+    return found if found.dtype == torch.float64 else found.float()
+
+
 def _numpy(path: Path) -> Tensor:
     with np.load(path, allow_pickle=False) as arrays:
         return _native(arrays[_only(arrays.files)])

@@ -84,13 +84,20 @@ def sample(
         Path | None,
         typer.Option("--x", help="images to begin with at --start, or what encode wrote"),
     ] = None,
+    measurement: Annotated[
+        Path | None,
+        typer.Option(
+            help="what samples follow with a driver of inverse problems: .npz, .npy or .safetensors"
+        ),
+    ] = None,
     start: Start = None,
     noised: Noised = False,
     noise: Noise = None,
     recipe: Annotated[
         Path | None,
         typer.Option(
-            help="make the samples of this file again; give its --x and --plan again where it had one"
+            help="make the samples of this file again; give its --x, --measurement and --plan again where it "
+            "had one"
         ),
     ] = None,
     plan: Annotated[
@@ -103,7 +110,7 @@ def sample(
     from ..sampler.ranks import Ranks, sample_shared
     from ..sampler.sampler import Sampler
     from . import files
-    from .pictures import read_images
+    from .pictures import read_array, read_images
 
     asked = written(context)
     files.check_path(out)
@@ -127,12 +134,13 @@ def sample(
     files.check_path(out, network.shape)
     free = table is not None or (noised if saved is None else saved.noised)
     given = None if x is None else read_images(x, network.shape, network.state_shape, free)
+    follows = {} if measurement is None else {"measurement": read_array(measurement)}
     how = how_of(context, place)
     began = time.perf_counter()
     if saved is not None:
         how = {name: how[name] for name in how if name in asked or name == "device"}
         how |= {"driver": leader} if leader is not None else {}
-        result = _replayed(network, saved, table, rule, how, given)
+        result = _replayed(network, saved, table, rule, how, {"x": given} | follows)
     else:
         wanted = numbers(seeds) if seeds is not None else None
         count = _count(n, wanted, given)
@@ -145,7 +153,8 @@ def sample(
             sampler = Sampler.from_plan(network, table, **how)
         if save_plan is not None:
             files.atomically(save_plan, sampler.plan().to_json().encode())
-        made = sample_shared(ranks, sampler, count, wanted, condition, given, **spec.request())
+        request = spec.request() | follows
+        made = sample_shared(ranks, sampler, count, wanted, condition, given, **request)
         if made is None:  # rank 0 has all samples, and writes them
             return
         result = made
@@ -164,7 +173,11 @@ def _check_recipe(
     from ..sampler.sampler import HOW
 
     # It holds all else but a user's solver and driver, and says what it needs.
-    given = HOW | {"out", "recipe", "model", "as_json"} | {"x", "plan"}.intersection(recipe.needs)
+    given = (
+        HOW
+        | {"out", "recipe", "model", "as_json"}
+        | {"x", "measurement", "plan"}.intersection(recipe.needs)
+    )
     given |= set() if own is None else {"solver", "option"}
     given |= {"driver", "driver_option"} if own_driver else set()
     if fixed := [option for name, option in asked.items() if name not in given]:
@@ -200,11 +213,11 @@ def _replayed(
     table: Plan | None,
     rule: Solver,
     how: dict[str, Any],
-    x: Tensor | None,
+    more: dict[str, Any],
 ) -> Result:
     from ..sampler.sampler import Sampler
 
-    given = {name: value for name, value in (("x", x), ("plan", table)) if value is not None}
+    given = {n: value for n, value in (more | {"plan": table}).items() if value is not None}
     own = {} if "plan" in saved.needs else {"solver": rule}
     return Sampler.replay(network, saved, how | own, **given)
 

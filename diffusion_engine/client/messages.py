@@ -22,7 +22,7 @@ REQUEST = (
     "model", "n", "seed", "seeds", "condition", "guidance", "compose", "adapter", "priority", "deadline",
     "preview",
 )  # fmt: skip
-ARRAYS = ("x", "mask", "known", "noise", "condition")
+ARRAYS = ("x", "mask", "known", "measurement", "noise", "condition")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -111,8 +110,7 @@ def inpainting(box: Sequence[int] | None = None, mask: Any = None) -> Operator:
     """All but a hole: measurements have the images' own shape.
 
     box   the hole (top, left, height, width), in all channels
-    mask  1 where the hole is, as in `sample`: [*pixel] or [C, *pixel], or the path of a grey picture,
-          white where the hole is
+    mask  1 where the hole is, as in `sample`: [*pixel] or [C, *pixel], a tensor or nested lists
     """
     if (box is None) == (mask is None):
         raise ValueError("inpainting takes box=(top, left, height, width) or mask=, one of them")
@@ -141,15 +139,6 @@ def _outside_mask(hole: Tensor, x: Tensor) -> Tensor:
 
 def _hole(mask: Any) -> Tensor:
     """A mask as booleans."""
-    if isinstance(mask, (str, Path)):
-        import numpy as np
-        from PIL import Image
-
-        try:
-            with Image.open(mask) as picture:
-                return torch.from_numpy(np.asarray(picture.convert("L")) >= 128)
-        except OSError as error:
-            raise ValueError(f"mask={str(mask)!r}: {error}; give a picture's path") from error
     try:
         return torch.as_tensor(mask) > 0.5
     except (TypeError, ValueError, RuntimeError) as error:

@@ -16,6 +16,8 @@ from ..plan.table import Columns, pack, pack_row
 from . import guiding
 from .packing import IDLE, Kinds
 
+OWN = 1024  # rows of led seats that are kept packed
+
 
 class BatchFull(ValueError):
     """A batch has no room for a job now, and would have once others are released."""
@@ -64,6 +66,7 @@ class RowTable:
 
     def __post_init__(self) -> None:
         count = len(self.table.label)
+        self._own: dict[tuple[int, int], tuple[Row, Row | None, Columns]] = {}
         self._shared = count - self.seats
         self.next = np.full(count + 1, -1, np.intp)  # NumPy finds places by these faster
         self.last = np.zeros(count + 1, bool)
@@ -106,17 +109,27 @@ class RowTable:
 
         then  the row whose call it prepares, None at the end
         """
-        made = Columns.empty(1, self._dtype)
-        pack_row(row, then, made.coef[0], made.index[0])
-        if then is not None:
-            made.index[0, layout.NEXT] = 0
-            made.label[0] = then.call.label if then.call else 0.0
-        self._put(made, rows.first)
+        self._put(self._packed(row, then), rows.first)
         if self.guides is not None:
             _upload(self.guides[rows.first : rows.first + 1], guiding.packed([row]))
         self.next[rows.first] = -1 if then is None else rows.first
         if then is not None:
             self.kind[rows.first] = self.kinds.of(then.branches)
+
+    def _packed(self, row: Row, then: Row | None) -> Columns:
+        """The columns of a row that leads back to itself; seats that walk one plan ask for the same again."""
+        key = id(row), id(then)
+        if key in self._own:
+            return self._own[key][2]
+        made = Columns.empty(1, self._dtype)
+        pack_row(row, then, made.coef[0], made.index[0])
+        if then is not None:
+            made.index[0, layout.NEXT] = 0
+            made.label[0] = then.call.label if then.call else 0.0
+        if len(self._own) >= OWN:
+            self._own.clear()
+        self._own[key] = row, then, made  # who is held keeps its id
+        return made
 
     def _room(self, count: int) -> int:
         """The first of so many free rows, after waiting ranges were dropped if need be."""

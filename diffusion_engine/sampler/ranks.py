@@ -136,7 +136,7 @@ def sample_shared(
     its calls to them, each makes all.
 
     seeds, condition, x  as in Sampler.sample, of all samples
-    request              start, noised and noise as there
+    request              start, noised, noise and measurement as there
     """
     if ranks.world == 1:
         return sampler.sample(n, seeds=seeds, condition=condition, x=x, **request)
@@ -160,6 +160,9 @@ def sample_shared(
         samples = torch.zeros(0, *sampler.network.shape, dtype=sampler.state_dtype)
         finite = torch.zeros(0, dtype=torch.uint8)
         if own:
+            y, one = request.get("measurement"), sampler.network.measured
+            if y is not None and one is not None and y.ndim > len(one):
+                request["measurement"] = y[part]
             shown = None if ranks.rank == 0 else False
             made = sampler.sample(
                 seeds=seeds[part],

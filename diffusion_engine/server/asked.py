@@ -80,7 +80,8 @@ class Body(Model):
     deadline: float | None = Field(None, gt=0, description="seconds from now")
     preview: int = Field(0, ge=0, le=10**6, description="rows between previews of a stream, or 0")
     tensors: str | None = Field(
-        None, description="x, mask, known, noise, condition: a safetensors file in base64"
+        None,
+        description="x, mask, known, measurement, noise, condition: a safetensors file in base64",
     )
     stream: bool = Field(False, description="answer with server-sent events")
     wait: bool = Field(True, description="false: answer at once, and keep the result for a while")

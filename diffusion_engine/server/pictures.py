@@ -20,7 +20,7 @@ from ..workers.messages import Made
 
 METADATA_KEY = "diffusion_engine"  # as in files that the command line writes
 PNG, NPZ, SAFETENSORS = "application/json", "application/x-npz", "application/vnd.safetensors"
-TENSORS = ("x", "mask", "known", "noise", "condition")
+TENSORS = ("x", "mask", "known", "measurement", "noise", "condition")
 FLOATS = {"F32": np.float32, "F16": np.float16}
 AXES = 8
 

@@ -23,7 +23,7 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     compose    (condition, weight) of each concept
     preview    rows between two previews, 0 for none
     priority, deadline, key, adapter, start, noised  as in Engine.submit
-    tensors    x, mask, known, noise and condition, by name
+    tensors    x, mask, known, measurement, noise and condition, by name
     """
 
     id: str

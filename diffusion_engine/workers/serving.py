@@ -34,7 +34,7 @@ INLINE = 1 << 20  # elements of a result that is made on the loop
 MANY = 64  # samples of a request that is checked beside the loop
 ROOM = 64  # rows and previews that wait for who reads events
 AGAIN = 1.0  # seconds until a full engine may have room
-TENSORS = ("x", "mask", "known", "noise", "condition")
+TENSORS = ("x", "mask", "known", "measurement", "noise", "condition")
 
 log = logging.getLogger(__name__)
 

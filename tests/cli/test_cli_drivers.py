@@ -97,3 +97,29 @@ def test_bad_drivers_are_one_sentence_and_no_file(capsys, tmp_path, arguments, s
     out = tmp_path / "x.npz"
     _, said = run(capsys, "sample", "--out", out, "--n", 1, *arguments, code=2)
     assert sentence in said and said.count("\n") == 1 and not out.exists()
+
+
+def test_a_measurement_is_followed_and_given_again(capsys, tmp_path):
+    y, out, again = tmp_path / "y.npz", tmp_path / "x.npz", tmp_path / "again.npz"
+    np.savez(y, np.linspace(-1.0, 1.0, 64, dtype=np.float32).reshape(1, 8, 8))
+    follows = (
+        "--driver",
+        "diffpir",
+        "--driver-option",
+        'operator={"name":"super_resolution","factor":4}',
+    )
+    run(capsys, "sample", "--out", out, *LED, *follows, "--measurement", y)
+    run(capsys, "sample", "--out", again, "--recipe", out, "--measurement", y)
+    assert np.array_equal(samples(out), samples(again))
+    means = samples(out).reshape(2, 8, 4, 8, 4).mean(axis=(2, 4))
+    assert np.abs(means - np.load(y)["arr_0"]).mean() < 0.5
+    for more, sentence in (
+        (("--recipe", out), "made with measurement; give them again"),
+        ((*LED, *follows), "this sampler follows a measurement"),
+        ((*LED, "--measurement", y), "this sampler has none"),
+        ((*LED, *follows, "--measurement", tmp_path / "none.npz"), "none.npz"),
+        ((*LED, *follows, "--measurement", out), "measurement has shape"),
+    ):
+        _, error = run(capsys, "sample", "--out", tmp_path / "bad.npz", *more, code=2)
+        assert sentence in error, error
+    assert not (tmp_path / "bad.npz").exists()
