@@ -23,12 +23,14 @@ IMPORTED_AS = {
     "pillow": "PIL",
     "mkdocstrings-python": "mkdocstrings_handlers",
     "griffelib": "griffe",
+    "faiss-cpu": "faiss",
 }
 # What is run or takes part without being imported by the code of its extra: tools, plug-ins of tools,
 # and what sits below others.
 RUN = {
     "bench": {"onnx", "onnxscript"},  # torch.onnx.export
     "serve": {"httpx"},  # of its client
+    "likelihood": {"torchdiffeq"},  # by import_module, where it is asked for
     "test": {
         "pydantic-settings",
         "h11",
@@ -48,6 +50,8 @@ RUN = {
 FOLDERS = {
     "diffusers": ["diffusion_engine"],
     "train": ["diffusion_engine/training"],
+    "likelihood": ["diffusion_engine/drivers"],
+    "retrieval": ["diffusion_engine/drivers"],
     "serve": ["diffusion_engine/server", "diffusion_engine/client", "examples"],
     "ray": ["diffusion_engine/ray"],
     "bench": ["benchmarks"],
@@ -89,7 +93,7 @@ def test_core_dependencies_are_what_is_imported():
     core = {module(name) for name in names(META["dependencies"])}
     optional = {
         module(name)
-        for extra in ("train", "diffusers", "serve", "ray")
+        for extra in ("train", "diffusers", "serve", "ray", "likelihood", "retrieval")
         for name in names(EXTRAS[extra])
     }
     assert core - third == set(), "declared and not imported"
