@@ -34,6 +34,7 @@ RUN = {
     "test": {
         "pydantic-settings",
         "h11",
+        "torchdiffeq",
         "starlette",
         "uvicorn",
         "pytest-timeout",
