@@ -149,6 +149,8 @@ class Batch(Seats):
     def _one_row(self, _index: int, outs: Outs | None) -> list[int]:
         if self._changed or self._due is not self._read:
             self._prepare()
+        if self._sources:
+            self._fill_noise()
         if self._courses:
             outs = self._lead(outs)
         row = self.rows.next[self._row]
@@ -156,8 +158,6 @@ class Batch(Seats):
         if following is not self._write:
             self._dst.put(following.dst)
             self._write = following
-        if self._sources:
-            self._fill_noise()
         if outs is None:
             self.stages(self._due.count, self._entries)
         else:
@@ -166,8 +166,10 @@ class Batch(Seats):
             self.stages.step(outs)
         before, self._called = self._row, self._due
         ended = self._move(row, following)
-        if self._courses and ended:
+        if self._courses:
             self._courses = [led for led in self._courses if not led.course.ended]
+            for led in self._courses:
+                led.ready = False
         if self._watchers:
             self._tell(before)
             ended = [seat for seat in ended if seat in self._jobs and self._row[seat] < 0]
@@ -180,12 +182,11 @@ class Batch(Seats):
         else:
             self._check_outs(outs)
         for led in self._courses:
-            if led.waits:
-                led.waits = False
-            else:
+            if not led.ready:
                 self._follow(
                     led, led.course.move([self._seen(seat, led, outs) for seat in led.seats])
                 )
+                led.ready = True
         return outs
 
     def _seen(self, seat: int, led: Led, outs: Outs) -> Seen:

@@ -31,6 +31,7 @@ from ..processes import Point
 from .job import Job
 
 Lead = Generator[Any, Any, Mapping[str, Any] | None]
+EARLY = "its lead returned before a move without `then`"
 STAY = Row(call=None, new={0: x})  # a row that calls nothing and leaves x alone
 
 
@@ -148,15 +149,18 @@ class Course:
         self.ended = False
 
     def begin(self) -> list[Move]:
-        """The first moves."""
-        return self._kept(next(self.lead))
+        """The first moves. Raises ValueError where the lead makes none."""
+        try:
+            return self._kept(next(self.lead))
+        except StopIteration:
+            raise ValueError(EARLY) from None
 
     def move(self, seen: list[Seen]) -> list[Move]:
         """What its calls become; where the lead raises, the seats end where they are."""
         try:
             return self._kept(self.lead.send(seen[0] if self._alone else seen))
         except StopIteration:
-            self.error = ValueError("its lead returned before a move without `then`")
+            self.error = ValueError(EARLY)
         except Exception as error:
             self.error = error
         self.ended = True

@@ -22,13 +22,13 @@ class Led:
     """A course in its seats.
 
     thens  of each seat the row whose call it makes
-    waits  whether its first rows are ahead, which call nothing
+    ready  whether its rows of the coming step are written: a step that failed is done again, and asks no more
     """
 
     course: Course
     seats: list[int]
     thens: dict[int, Row] = field(default_factory=dict)
-    waits: bool = True
+    ready: bool = True  # the first rows, which call nothing
 
 
 class Seats:
@@ -204,7 +204,7 @@ class Seats:
         _, rows = self._held(seat)
         at = int(self._row[seat])
         if at >= 0 and (led := self._led.get(seat)) is not None:
-            return led.course.rows - led.waits
+            return led.course.rows - led.ready
         return None if at < 0 else at - rows.first
 
     def coming(self) -> tuple[Placed, ...]:

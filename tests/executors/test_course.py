@@ -146,6 +146,40 @@ def test_a_lead_that_raises_ends_alone():
     assert torch.equal(batch.read([other])[0], alone(Job(PLAN, 2)))
 
 
+def test_a_step_that_is_done_again_asks_no_lead_again():
+    asked, failed = [], []
+
+    def noise(row, m):
+        if row == 3 and not failed:
+            failed.append(row)
+            raise RuntimeError("no noise yet")
+        return torch.full(PLAIN.shape, 0.1)
+
+    def counted():
+        rows = PLAN.rows
+        for i, row in enumerate(rows):
+            asked.append((yield Move(row, rows[i + 1] if i + 1 < len(rows) else None)))
+
+    batch = open_batch(given=True)
+    (seat,) = batch.lead(Course(counted(), [Job(PLAN, 5)]))
+    batch.admit(Job(PLAN, 8, noise=noise))
+    step, broken = batch.stages.step, []
+
+    def once(outs):
+        if batch.row(seat) == 2 and not broken:
+            broken.append(True)
+            raise RuntimeError("no launch")
+        return step(outs)
+
+    batch.stages.step = once
+    for words in ("no launch", "no noise yet"):
+        with pytest.raises(RuntimeError, match=words):
+            finish(batch)
+    finish(batch)
+    assert len(asked) == len(PLAN.rows)
+    assert torch.equal(batch.read([seat])[0], alone(Job(PLAN, 5)))
+
+
 def test_who_leaves_ends_the_course():
     closed = []
 
@@ -197,6 +231,12 @@ def test_courses_in_bad_hands():
         yield Move(PLAN.rows[1], None)
         yield Move(PLAN.rows[1], None)
 
+    def none():
+        return {}
+        yield
+
+    with pytest.raises(ValueError, match="returned before"):
+        batch.lead(Course(none(), [Job(PLAN, 1)]))
     for lead, words in ((wide, "takes more slots"), (early, "returned before"), (late, "goes on")):
         course = Course(lead(), [Job(PLAN, 1)])
         (seat,) = batch.lead(course)
