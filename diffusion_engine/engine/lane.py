@@ -272,7 +272,7 @@ class Lane:
             if sample < 0:
                 self._free(seat)
                 continue
-            if (course := ticket.course(sample)) is not None and course.error is not None:
+            if (course := ticket.courses.get(sample)) is not None and course.error is not None:
                 self._failed(ticket, bare(course.error))
                 continue
             parts = 1 if ticket.request.encoding is None else self.network.process.parts

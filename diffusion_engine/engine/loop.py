@@ -213,9 +213,8 @@ class Loop:
             raise EngineError(objection)
         if served.untried(ticket):
             self.room.load(served)
-        for lane in list(served.lanes.values()):  # nobody comes with their adapters any more
-            if not lane.busy and not served.weights.takes(lane.adapter):
-                served.shut(lane)
+        for lane in served.stale():
+            served.shut(lane)
         batch, probe = served.open(ticket)
         self.room.make(batch.bytes, keep=served)
         waiting = Waiting(self._shares, self._aging)

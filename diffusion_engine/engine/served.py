@@ -28,6 +28,7 @@ from .weights import Weights
 
 ROWS = 4096  # of plans, some 1.5 MB
 SAMPLERS = 256  # of specs that a network keeps
+WRAPPED = 8  # idle batches of networks that drivers have in the place of its own
 
 
 class Served:
@@ -209,11 +210,21 @@ class Served:
         for lane in self.lanes.values():
             lane.batch.stages.renew()
 
+    def stale(self) -> list[Lane]:
+        """Idle batches to which nobody comes with their adapter any more, or is likely to with their driver,
+        whose every option makes another network."""
+        idle = [(wraps, lane) for (*_, wraps), lane in self.lanes.items() if not lane.busy]
+        gone = [lane for _, lane in idle if not self.weights.takes(lane.adapter)]
+        wrapped = sorted((lane for wraps, lane in idle if wraps), key=lambda lane: lane.turned)
+        return gone + wrapped[: max(0, len(wrapped) - WRAPPED)]
+
     def shut(self, lane: Lane) -> None:
-        """Lets go of a batch."""
+        """Lets go of a batch, and of what is known of a network that was its alone."""
         for signature, found in list(self.lanes.items()):
             if found is lane:
                 del self.lanes[signature]
+                if (wraps := signature[-1]) is not None:
+                    self.probes = {k: p for k, p in self.probes.items() if k[0] is not wraps}
                 if not self.lanes:  # the last to read what the executor keeps of the weights
                     lane.batch.stages.forget()
 

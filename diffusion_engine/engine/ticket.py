@@ -57,7 +57,7 @@ class Ticket:
     bucket    the size of all calls of its network, where bits depend on no more
     probe     what is known of the network's bits
     calls     of samples the calls that they met, where these had a part in their bits
-    courses   that lead them, by the first sample of each
+    courses   what leads each of those whose jobs were made so far, where a driver does
     """
 
     served: Host
@@ -183,14 +183,9 @@ class Ticket:
         job = self.job(sample)
         return self.courses.get(sample, job)
 
-    def course(self, sample: int) -> Course | None:
-        """What leads a sample."""
-        first = max((i for i in self.courses if i <= sample), default=-1)
-        return self.courses.get(first)
-
     def branches(self, sample: int) -> Sequence[Sequence[int]] | None:
         """Of each row of a sample, those that it called; None where it took several seats."""
-        course = self.course(sample)
+        course = self.courses.get(sample)
         if course is None:
             return self.plans[sample].branches
         return course.branches if len(course.jobs) == course.samples == 1 else None
@@ -201,24 +196,28 @@ class Ticket:
         driver = self.sampler.driver
         if driver is not None and driver.together:
             size = self.n
+            self._check_seats(size)
         part, plans = self.request.part(first, first + size), self.plans[first : first + size]
         new = enumerate(tapes(self.request.record, plans), first)
         heard = [self.tapes.setdefault(i, tape) for i, tape in new]
         jobs = self.sampler.jobs(part, plans, heard)
         at = first
         for course in self.sampler.led(part, plans):
-            self.courses[at] = course
+            self.courses |= dict.fromkeys(range(at, at + course.samples), course)
             at += course.samples
-            if len(course.jobs) > self.served.capacity:
-                raise ValueError(
-                    f"driver {driver and driver.name!r} takes {len(course.jobs)} seats together and the "
-                    f"engine's batch has {self.served.capacity}; give Engine a larger capacity"
-                )
+            self._check_seats(len(course.jobs))
         self._jobs = [
             job if job.noise is None else replace(job, noise=partial(self._normals, job.noise))
             for job in jobs
         ]
         self._first = first
+
+    def _check_seats(self, count: int) -> None:
+        if (driver := self.sampler.driver) and count > self.served.capacity:
+            raise ValueError(
+                f"driver {driver.name!r} takes {count} seats together and the engine's batch has "
+                f"{self.served.capacity}; give Engine a larger capacity"
+            )
 
     def _normals(self, given: NoiseSource, row: int, m: int) -> Tensor:
         """Given ones, or the reason why there are none."""
@@ -234,7 +233,7 @@ class Ticket:
         coming    its next row, None where it is done
         denoised  makes a copy of its estimate of x0
         """
-        course = self.course(sample)
+        course = self.courses.get(sample)
         rows = max(course.length, course.rows) if course else len(self.plans[sample].rows)
         row = rows - 1 if coming is None else coming - 1
         if self.preview and row and row % self.preview == 0:
@@ -292,7 +291,7 @@ class Ticket:
         return Result(
             samples=samples,
             seeds=list(self.request.seeds),
-            **counted(self.plans, [self.courses[i] for i in sorted(self.courses)]),
+            **counted(self.plans, list(dict.fromkeys(self.courses.values()))),
             recipe=self._recipe(),
             finite=finite,
             latents=latents,
