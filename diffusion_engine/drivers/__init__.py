@@ -43,8 +43,7 @@ def driver(given: str | Driver, **options: Any) -> Driver:
                 f"{', '.join(sorted(options))}"
             )
         return given
-    checks.one_of("driver", given, tuple(DRIVERS))
-    made = _class(given)
+    made = kind(given)
     checks.names(f"driver {given!r}", options, made.options())
     return made(**options)
 
@@ -54,7 +53,7 @@ def about() -> list[dict[str, Any]]:
     none, and its source."""
     listed = []
     for name in DRIVERS:
-        made = _class(name)
+        made = kind(name)
         fields = [f for f in dataclasses.fields(made) if f.init]  # type: ignore[arg-type]
         options = {f.name: _default(f) for f in fields}
         needs = [name for name, default in options.items() if default is dataclasses.MISSING]
@@ -71,9 +70,10 @@ def about() -> list[dict[str, Any]]:
     return listed
 
 
-def _class(name: str) -> type[Driver]:
-    module, kind = DRIVERS[name].split(":")
-    made: type[Driver] = getattr(import_module(f"{__name__}.{module}"), kind)
+def kind(name: str) -> type[Driver]:
+    """The class of a name. Raises ValueError where there is none."""
+    module, named = DRIVERS[checks.one_of("driver", name, tuple(DRIVERS))].split(":")
+    made: type[Driver] = getattr(import_module(f"{__name__}.{module}"), named)
     return made
 
 

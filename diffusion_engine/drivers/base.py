@@ -30,6 +30,7 @@ class Driver:
     together  whether the samples of a request depend on one another; an option may make it so
     across    whether every process that torchrun started makes all samples, and calls are dealt to them
     slots     that its seats take, where it leads
+    served    whether a server's clients may name it: no option of it makes what lies between two rows long
     """
 
     name: ClassVar[str] = "driver"
@@ -38,6 +39,7 @@ class Driver:
     together = False
     across = False
     slots: ClassVar[int] = layout.SLOTS
+    served: ClassVar[bool] = True
 
     @classmethod
     def options(cls) -> frozenset[str]:

@@ -93,6 +93,7 @@ class DDRM(Measured):
 
     name: ClassVar[str] = "ddrm"
     source: ClassVar[str] = "Kawar et al. 2022 (DDRM), eq. 4 and 5"
+    served: ClassVar[bool] = False
     slots: ClassVar[int] = 2
     eta: float = 0.85
     eta_b: float = 1.0

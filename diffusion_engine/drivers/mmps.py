@@ -19,6 +19,8 @@ from torch import Tensor
 from .conjugate import conjugate_gradients, weighted
 from .inverse import Estimate, Noisy
 
+MOST = 64  # iterations of a call
+
 
 @dataclass(frozen=True)
 class MMPS(Noisy):
@@ -26,12 +28,20 @@ class MMPS(Noisy):
 
     operator    as in InverseProblem
     sigma_y     standard deviation of the measurement's noise, 0 or more
-    iterations  of conjugate gradients; a call costs so many backward passes of the network, and one more
+    iterations  of conjugate gradients, 1 to 64; a call costs so many backward passes of the network, and one
+                more
     """
 
     name: ClassVar[str] = "mmps"
     source: ClassVar[str] = "Rozet et al. 2024 (MMPS)"
     iterations: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.iterations > MOST:
+            raise ValueError(
+                f"iterations={self.iterations}: each is a backward pass of the network; give at most {MOST}"
+            )
 
     def estimate(self, at: Estimate) -> Tensor:
         a, noise = at.operator, self.sigma_y**2

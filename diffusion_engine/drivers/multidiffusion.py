@@ -50,6 +50,7 @@ class MultiDiffusion(Driver):
 
     name: ClassVar[str] = "multidiffusion"
     source: ClassVar[str] = "Bar-Tal et al. 2023 (MultiDiffusion), equation 5"
+    served: ClassVar[bool] = False
     canvas: Sequence[int] = ()
     stride: int | Sequence[int] | None = None
     at_once: int | None = None

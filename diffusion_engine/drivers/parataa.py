@@ -25,6 +25,8 @@ from .. import checks
 from .paradigms import Mix, ParaDiGMS
 from .window import Window, dots
 
+MOST = 16
+HISTORY = f"differences are a whole number, 1 to {MOST}"
 RIDGE = 1e-8  # of the mean of the diagonal, added to it: residuals of late iterations are nearly parallel
 
 
@@ -33,7 +35,7 @@ class ParaTAA(ParaDiGMS):
     """Anderson acceleration of the iteration over a window's points; the other options are those of
     'paradigms'.
 
-    history  m, differences of iterations that are looked at, 1 or more
+    history  m, differences of iterations that are looked at, 1 to 16: an iteration takes m^2 / 2 sums of each
     """
 
     name: ClassVar[str] = "parataa"
@@ -43,7 +45,9 @@ class ParaTAA(ParaDiGMS):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.settle(self, "history", checks.whole, 1, "differences are a whole number, 1 or more")
+        checks.settle(self, "history", checks.whole, 1, HISTORY)
+        if self.history > MOST:
+            raise ValueError(f"history={self.history}: {HISTORY}")
 
     def mixing(self) -> Mix:
         return Anderson(self.history)

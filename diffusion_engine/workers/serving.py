@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..drivers import kind
 from ..engine import (
     Cancelled,
     Engine,
@@ -118,7 +119,19 @@ def keywords(asked: Asked, about: About) -> dict[str, Any]:
     if asked.noised:
         given["noised"] = True
     spec = asked.spec if "solver" in asked.spec else about.default | asked.spec
+    if (driver := spec.get("driver")) != about.default.get("driver"):
+        _check_driver(driver)
     return {"spec": spec, "network": asked.model, "adapter": asked.adapter} | given
+
+
+def _check_driver(given: Any) -> None:
+    """Raises ValueError where a driver is none that clients may name."""
+    name: Any = given.get("name") if isinstance(given, Mapping) else given
+    if name is not None and not kind(name).served:
+        raise ValueError(
+            f"driver {name!r} is not served: its options may hold a worker between two rows for as long as "
+            "they like; use Sampler(driver=...), or `diffusion-engine sample --driver`"
+        )
 
 
 def _writable(array: np.ndarray) -> np.ndarray:

@@ -2,13 +2,12 @@
 
 import math
 import threading
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
 
 from diffusion_engine import Sampler, ScoreNetwork
-from diffusion_engine.drivers import DRIVERS, driver
+from diffusion_engine.drivers import DRIVERS, driver, kind
 from diffusion_engine.processes import EDM
 
 TIMEOUT, SHAPE = 100.0, (3, 5, 7)
@@ -87,12 +86,7 @@ LED = (
 
 def leading():
     """The names of the package's drivers that lead."""
-    return {name for name in DRIVERS if _class(name).leads}
-
-
-def _class(name):
-    module, kind = DRIVERS[name].split(":")
-    return getattr(import_module(f"diffusion_engine.drivers.{module}"), kind)
+    return {name for name in DRIVERS if kind(name).leads}
 
 
 class Gate:

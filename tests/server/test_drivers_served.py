@@ -56,6 +56,20 @@ def test_the_samples_of_a_driver(driver):
         ({"name": "restart", "options": {"intervals": [[0.1, 0.6, 2, 3]] * 30}}, "more than 64"),
         ({"name": "restart", "options": {"intervals": [[0.1, 0.6, 90, 90]]}}, "a plan may have"),
         ({"name": "predictor_corrector", "options": {"steps": 1000}}, "16000 rows"),
+        ({"name": "multidiffusion", "options": {"canvas": [400, 400]}}, "is not served"),
+        (
+            {"name": "dps", "options": {"operator": {"name": "inpainting", "mask": "/etc/passwd"}}},
+            "mask='/etc/passwd': give [*pixel]",
+        ),
+        ({"name": "ddrm", "options": {}}, "is not served"),
+        (
+            {"name": "mmps", "options": {"operator": "super_resolution", "iterations": 100}},
+            "give at most 64",
+        ),
+        (
+            {"name": "parataa", "options": {"history": 500}},
+            "differences are a whole number, 1 to 16",
+        ),
     ],
     ids=str,
 )
