@@ -31,6 +31,7 @@ from ..solvers.update import Update
 from .measured import Measured
 
 LEVEL = 1 << 12  # keys of a level: one for each of its normals
+DRAWN = 32  # normals that are held at a time
 POWER = 30  # steps of the power iteration for ||A||^2
 
 
@@ -104,10 +105,11 @@ class DAPS(Measured):
         a, hat = self.made, seen.denoised.double()
         x0, inner, outer = hat, 1.0 / r**2, 1.0 / self.sigma_y**2
         e = self.step / (inner + square * outer)
-        drawn = seen.normals(range(key + 1, key + 1 + self.langevin)).double()
-        for z in drawn:
-            pull = a.adjoint(a.residual(y[None], x0[None]))[0]
-            x0 = x0 - e * (inner * (x0 - hat) - outer * pull) + math.sqrt(2.0 * e) * z
+        keys = range(key + 1, key + 1 + self.langevin)
+        for first in range(0, self.langevin, DRAWN):
+            for z in seen.normals(keys[first : first + DRAWN]).double():
+                pull = a.adjoint(a.residual(y[None], x0[None]))[0]
+                x0 = x0 - e * (inner * (x0 - hat) - outer * pull) + math.sqrt(2.0 * e) * z
         return x0
 
     def _square(self, shape: tuple[int, ...], y: Tensor) -> float:

@@ -43,14 +43,19 @@ class Measured(InverseProblem):
 
     def measurement(self, run: Run) -> Tensor:
         """y of a sample, [*measured]. Raises ValueError of a sample that begins elsewhere than in noise."""
-        if run.job.x is not None or run.job.mask is not None:
-            raise ValueError(
-                f"driver {self.name!r} begins with noise of its own and follows a measurement: leave out x, "
-                "mask and known"
-            )
+        refuse_given(self, run)
         given = run.job.conditions[0]
         assert isinstance(given, Mapping)
         return given["measurement"]
+
+
+def refuse_given(made: InverseProblem, run: Run) -> None:
+    """Raises ValueError of a sample that begins elsewhere than in noise, or keeps a region."""
+    if run.job.x is not None or run.job.mask is not None:
+        raise ValueError(
+            f"driver {made.name!r} begins with noise of its own and follows a measurement: leave out x, "
+            "mask and known"
+        )
 
 
 class Beside(nn.Module):

@@ -115,9 +115,10 @@ class PredictorCorrector(Driver):
         return [self._course(group) for group in groups]
 
     def _course(self, runs: Sequence[Run]) -> Course:
-        turns = [list(self._turns(run)) for run in runs]
+        plan = runs[0].plan
+        length = len(plan.rows) + self.steps * len(corrected(plan))
         seats = [run.seat(run.plan.slots) for run in runs]
-        return Course(self._walk(turns), seats, len(runs), len(turns[0]))
+        return Course(self._walk([self._turns(run) for run in runs]), seats, len(runs), length)
 
     def _turns(self, run: Run) -> Iterator[Turn]:
         """The rows of a run in order."""
@@ -131,14 +132,14 @@ class PredictorCorrector(Driver):
                 yield Turn(move, kept(run.process, s, t, n))
             yield Turn(row)
 
-    def _walk(self, turns: Sequence[list[Turn]]) -> Lead:
+    def _walk(self, turns: Sequence[Iterator[Turn]]) -> Lead:
         """Leads runs whose rows come in step."""
         steps: list[float] = []
-        row = [each[0].row for each in turns]
-        for i in range(1, len(turns[0])):
-            seen = yield list(map(Move, row, [each[i].row for each in turns]))
-            row = [each[i].row for each in turns]
-            if (a := turns[0][i].a) is not None:
+        row = [next(each).row for each in turns]
+        for coming in zip(*turns, strict=True):
+            seen = yield list(map(Move, row, [turn.row for turn in coming]))
+            row = [turn.row for turn in coming]
+            if (a := coming[0].a) is not None:
                 assert row[0].call is not None
                 at = row[0].call.at
                 e = self._step(a, at, seen)

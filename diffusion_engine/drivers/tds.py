@@ -32,6 +32,7 @@ from ..solvers.ddim import posterior_std, toward
 from ..solvers.update import Update
 from .conjugate import weighted
 from .inverse import Estimate, InverseProblem
+from .measured import refuse_given
 from .sums import dot, dots
 
 GRADIENT, LOG_TWIST = 1, 2  # channel blocks behind the estimate
@@ -78,6 +79,8 @@ class TDS(InverseProblem):
         return at.x0, gradient, weighted(log_p, torch.ones_like(at.x0))
 
     def courses(self, runs: Sequence[Run]) -> list[Course]:
+        for run in runs:
+            refuse_given(self, run)
         jobs = [run.seat(self.slots, blocks=1 + LOG_TWIST) for run in runs]
         return [Course(self._group(runs), jobs, samples=len(runs), length=len(runs[0].points))]
 
@@ -147,13 +150,14 @@ class Weights:
 
     def chosen(self, u: float, last: bool) -> list[int]:
         """Of each place the particle that takes it, by systematic resampling; all keep theirs while the
-        weights are even enough.
+        weights are even enough. A particle whose weight is not finite has none.
 
         u     uniform in [0, 1)
         last  whether no weights come after these
         """
-        most = max(self._log)
-        w = [math.exp(each - most) for each in self._log]
+        logs = [each if math.isfinite(each) else -math.inf for each in self._log]
+        most = max(logs)
+        w = [math.exp(each - most) if math.isfinite(most) else 1.0 for each in logs]
         effective = math.fsum(w) ** 2 / math.fsum(each * each for each in w)
         self.effective.append(effective)
         if not last and effective >= self._least:
