@@ -180,7 +180,8 @@ def deblurring(size: int = 5, sigma: float = 1.0, padding: str = "circular") -> 
     checks.one_of("padding", padding, PADDINGS)
     half = size // 2
     window = [math.exp(-0.5 * (j / sigma) ** 2) for j in range(-half, half + 1)]
-    weights = tuple(w / math.fsum(window) for w in window)
+    total = math.fsum(window)
+    weights = tuple(w / total for w in window)
     ahead, back = (partial(f, weights, padding) for f in (_blurred, _blurred_back))
     return Operator(ahead, back, "deblurring")
 
