@@ -58,12 +58,12 @@ class Driver:
         self, solver: Solver, network: Parameterisation, points: Sequence[Point], start: str,
         clip: tuple[float, float] | None,
     ) -> Plan:  # fmt: skip
-        """The table of a run, before guidance; as Solver.plan makes it."""
+        """The table of a run, before guidance; of the solver, whose Solver.plan has start and clip."""
         return solver.plan(network, points, start, clip)
 
     def courses(self, runs: Sequence[Run]) -> list[Course]:
-        """What leads the samples of a request that run together: one course for each, unless they depend on
-        one another."""
+        """What leads the samples of a request that run together, of which `runs` tells: one course for each,
+        unless they depend on one another."""
         return [Course(self.lead(run), [run.seat(self.slots)]) for run in runs]
 
     def lead(self, run: Run) -> Lead:

@@ -39,6 +39,7 @@ POWER = 30  # steps of the power iteration for ||A||^2
 class DAPS(Measured):
     """An ODE to the data, Langevin dynamics there, and noise of the next level, at every time of the run.
 
+    operator   as of InverseProblem
     sigma_y    standard deviation of the measurement's noise, above 0; the paper's experiments take 0.01
     ode_steps  calls of the network a level, 1 or more: steps of DDIM, even in t
     langevin   steps of the dynamics, which call no network, 1 to 4000
@@ -50,6 +51,7 @@ class DAPS(Measured):
 
     name: ClassVar[str] = "daps"
     source: ClassVar[str] = "Zhang et al. 2025 (DAPS), algorithm 1"
+    served: ClassVar[bool] = False
     slots: ClassVar[int] = 2
     ode_steps: int = 5
     langevin: int = 50

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from .. import checks
 from ..executors.course import STAY, Lead, Move
+from ..executors.lru import Lru
 from ..networks.parameterisation import Parameterisation
 from ..plan import Row
 from ..plan.linear import slot
@@ -36,6 +37,7 @@ from .measured import Measured
 from .operators import Operator
 
 DENSE = 4096  # elements of a sample: the matrices of a decomposition have as many a side
+KEPT: Lru[tuple, Components] = Lru(1 << 30)  # bytes
 SMALL = 1e-6  # of the largest singular value: what is below counts as 0
 
 
@@ -58,12 +60,11 @@ class Components:
         n = math.prod(shape)
         unit = torch.eye(n, dtype=torch.float64, device=device).reshape(n, *shape)
         matrix = operator.apply(unit).flatten(1).T
-        u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
+        u, s, vt = torch.linalg.svd(matrix, full_matrices=len(matrix) < n)
         s = torch.where(s > SMALL * s[0], s, 0.0)
-        whole = torch.linalg.svd(matrix, full_matrices=True)[2] if len(s) < n else vt
         rest = n - len(s)
         return cls(
-            whole.T.contiguous(), torch.cat([s, s.new_zeros(rest)]),
+            vt.T.contiguous(), torch.cat([s, s.new_zeros(rest)]),
             torch.cat([u, u.new_zeros(len(u), rest)], 1),
         )  # fmt: skip
 
@@ -84,6 +85,7 @@ class Components:
 class DDRM(Measured):
     """Steps of the components of x0 that a linear A sees, each with the noise that its measurement has.
 
+    operator, sigma_y  as of Measured and InverseProblem
     eta    how much of a step's noise is fresh, 0 to 1
     eta_b  how much a component that is seen well follows ybar, and not the estimate, 0 to 1
 
@@ -148,8 +150,10 @@ class DDRM(Measured):
         return mean, torch.where(d > h, fresh, left)
 
     def _components(self, shape: tuple[int, ...], device: torch.device) -> Components:
-        """Those of the operator, made once."""
-        kept: dict = vars(self).setdefault("_kept", {})
-        if (shape, device) not in kept:
-            kept[shape, device] = Components.of(self.made, shape, device)
-        return kept[shape, device]
+        """Those of the operator, made once for all drivers with it."""
+        by = self.operator if isinstance(self.operator, Operator) else repr(self.operator)
+        key = by, shape, device
+        if (found := KEPT.get(key)) is None:
+            found = Components.of(self.made, shape, device)
+            KEPT.put(key, found, sum(t.nbytes for t in (found.v, found.s, found.u)))
+        return found

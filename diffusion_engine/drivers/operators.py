@@ -236,8 +236,9 @@ GIVE = (
 
 
 def operator(given: Operator | str | Mapping[str, Any]) -> Operator:
-    """The operator of a name, of {"name": ..., its options}, or the object that is one.
+    """The operator of a name, or the object that is one.
 
+    given  an Operator, a name of OPERATORS, or {"name": ..., its options}
     Raises ValueError where there is no such operator, or it has no such option.
     """
     if isinstance(given, Operator):

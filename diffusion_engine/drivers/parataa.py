@@ -33,7 +33,7 @@ RIDGE = 1e-8  # of the mean of the diagonal, added to it: residuals of late iter
 @dataclass(frozen=True)
 class ParaTAA(ParaDiGMS):
     """Anderson acceleration of the iteration over a window's points; the other options are those of
-    'paradigms'.
+    ParaDiGMS.
 
     history  m, differences of iterations that are looked at, 1 to 16: an iteration takes m^2 / 2 sums of each
     """

@@ -33,15 +33,16 @@ from ..solvers.update import Update
 from .conjugate import weighted
 from .inverse import Estimate, InverseProblem
 from .measured import refuse_given
-from .sums import dot, dots
+from .sums import dot
 
-GRADIENT, LOG_TWIST = 1, 2  # channel blocks behind the estimate
+GRADIENT = 1  # the channel block behind the estimate
 
 
 @dataclass(frozen=True)
 class TDS(InverseProblem):
     """The samples of a request are the particles of one group, and depend on one another.
 
+    operator  as of InverseProblem
     sigma_y   standard deviation of the measurement's noise, above 0
     resample  the share of K below which the effective sample size has the particles drawn again, 0 to 1
 
@@ -71,31 +72,31 @@ class TDS(InverseProblem):
         return finite_start(network.process, points)
 
     def estimate(self, at: Estimate) -> tuple[Tensor, ...]:
-        """x0, grad log p~ and log p~, the last at every element."""
+        """x0 and grad log p~."""
         variance = self.sigma_y**2 + at.sigma**2 / (at.alpha**2 + at.sigma**2)
-        gradient = at.pull(at.operator.adjoint(weighted(1.0 / variance, at.residual)))
-        count = at.residual[0].numel()
-        log_p = -0.5 * dots(at.residual, at.residual) / variance - 0.5 * count * variance.log()
-        return at.x0, gradient, weighted(log_p, torch.ones_like(at.x0))
+        return at.x0, at.pull(at.operator.adjoint(weighted(1.0 / variance, at.residual)))
 
     def courses(self, runs: Sequence[Run]) -> list[Course]:
         for run in runs:
             refuse_given(self, run)
-        jobs = [run.seat(self.slots, blocks=1 + LOG_TWIST) for run in runs]
+        jobs = [run.seat(self.slots, blocks=1 + GRADIENT) for run in runs]
         return [Course(self._group(runs), jobs, samples=len(runs), length=len(runs[0].points))]
 
     def _group(self, runs: Sequence[Run]) -> Lead:
         run, weights = runs[0], Weights(len(runs), self.resample)
+        given: Any = run.job.conditions[0]
+        y = given["measurement"].double()[None]
         pairs = list(steps(run.points))
         rows = [self._row(run, s, t, i) for i, (s, t) in enumerate(pairs, 1)]
         seen = yield [Move(run.plan.rows[0], rows[0]) for run in runs]
         for i, (s, t) in enumerate(pairs):
-            log_p = [_number(one.outs[LOG_TWIST]) for one in seen]
+            twist = self.sigma_y**2 + s.sigma**2 / (s.alpha**2 + s.sigma**2)
+            log_p = [self._log_density(one, y, twist) for one in seen]
             weights.times(log_p)
             if (
                 t.sigma == 0.0
             ):  # the last estimates are the samples, and y's true likelihood is theirs
-                true = [self._log_likelihood(one, run) for one in seen]
+                true = [self._log_density(one, y, self.sigma_y**2) for one in seen]
                 weights.times([b - a for a, b in zip(log_p, true, strict=True)])
             chosen = weights.chosen(_uniform(seen[0], i + 1), last=i + 1 == len(pairs))
             made = [self._proposed(seen[k], s, t) for k in chosen]
@@ -115,7 +116,7 @@ class TDS(InverseProblem):
 
     def _row(self, run: Run, s: Point, t: Point, key: int) -> Row:
         new = {0: slot(1) + posterior_std(s, t) * normal(0)}
-        row = run.row(Update(s, new, t, raw=(0.0, 1.0, 1.0)), key)
+        row = run.row(Update(s, new, t, raw=(0.0, 1.0)), key)
         if len(row.entries) > 1:
             raise ValueError("a twist is of one estimate: sample with guidance=1 and driver='tds'")
         return row
@@ -129,12 +130,10 @@ class TDS(InverseProblem):
             return mean, torch.zeros_like(mean)
         return mean, b * s.sigma**2 / s.alpha * seen.outs[GRADIENT]
 
-    def _log_likelihood(self, seen: Seen, run: Run) -> float:
-        """log p(y | x0) of the estimate, up to a constant of y."""
-        y: Any = run.job.conditions[0]
-        residual = self.made.residual(y["measurement"][None].to(seen.x.dtype), seen.denoised[None])
-        count = residual.numel()
-        return -0.5 * dot(residual, residual) / self.sigma_y**2 - count * math.log(self.sigma_y)
+    def _log_density(self, seen: Seen, y: Tensor, variance: float) -> float:
+        """log N(y; A x0hat, variance), up to a constant of y, [1, *measured] float64."""
+        residual = self.made.residual(y, seen.denoised.double()[None])
+        return -0.5 * (dot(residual, residual) / variance + residual.numel() * math.log(variance))
 
 
 class Weights:
@@ -169,10 +168,6 @@ class Weights:
             ends.append(sum_)
         places = [(j + u) / len(w) for j in range(len(w))]
         return [next((k for k, end in enumerate(ends) if p < end), len(w) - 1) for p in places]
-
-
-def _number(filled: Tensor) -> float:
-    return float(filled.flatten()[0])
 
 
 def _uniform(seen: Seen, key: int) -> float:

@@ -106,7 +106,7 @@ class Seen:
         return self.normals((key,), m)[0]
 
     def normals(self, keys: Sequence[int], m: int = 0) -> Tensor:
-        """[len(keys), C, *pixel], those of several keys."""
+        """[len(keys), C, *pixel], the normals m of several keys."""
         like, signed = self.slots[0], self.seed - (self.seed >> 63 << 64)
         seed = torch.tensor([signed], device=like.device)
         made = torch.empty(len(keys), *like.shape, device=like.device)
@@ -161,6 +161,10 @@ class Course:
             return self._kept(self.lead.send(seen[0] if self._alone else seen))
         except StopIteration:
             self.error = ValueError(EARLY)
+        except OverflowError as error:  # of what is decided in float64: no network's
+            self.error = LeadError(
+                f"a number of what leads the sample overflowed ({error}); give smaller options"
+            )
         except Exception as error:
             self.error = error
         self.ended = True

@@ -25,6 +25,7 @@ class Run:
     plan    the solver's own table of it, guided
     job     its seed, its conditions and what else was given for it
     scale   of guidance, or the weights of composed conditions
+    plans   what makes rows: the sampler's
     """
 
     plan: Plan

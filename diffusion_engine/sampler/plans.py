@@ -70,7 +70,11 @@ class Plans:
         key  names its normals
         """
         scale = 1.0 if self.network.reads_scale else scale
-        whole = update.churn or any(new["eps"] for new in update.new.values())
+        if update.churn:
+            raise ValueError(
+                "churn belongs to the row ahead, which a driver writes itself: add the normal there"
+            )
+        whole = any(new["eps"] for new in update.new.values())
         new = (
             None if not whole else tuple((k, content.weights) for k, content in update.new.items())
         )

@@ -20,7 +20,7 @@ Component = tuple[float, tuple[float, float], float]
 def ring(
     centre: tuple[float, float], radius: float = 1.4, std: float = 0.2, count: int = 16
 ) -> list[Component]:
-    """As many components around a centre, of equal weights and this std."""
+    """`count` components around a centre at a radius, of equal weights and this std."""
     turns = (2.0 * math.pi * k / count for k in range(count))
     a, b = centre
     return [(1.0, (a + radius * math.cos(t), b + radius * math.sin(t)), std) for t in turns]

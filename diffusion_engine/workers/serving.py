@@ -132,6 +132,11 @@ def _check_driver(given: Any) -> None:
             f"driver {name!r} is not served: its options may hold a worker between two rows for as long as "
             "they like; use Sampler(driver=...), or `diffusion-engine sample --driver`"
         )
+    options = given.get("options") if isinstance(given, Mapping) else None
+    if isinstance(options, Mapping) and options.get("across"):
+        raise ValueError(
+            f"driver {name!r}: across=True is of torchrun, and a server is one process"
+        )
 
 
 def _writable(array: np.ndarray) -> np.ndarray:

@@ -62,6 +62,8 @@ def test_the_samples_of_a_driver(driver):
             "mask='/etc/passwd': give [*pixel]",
         ),
         ({"name": "ddrm", "options": {}}, "is not served"),
+        ({"name": "daps", "options": {}}, "is not served"),
+        ({"name": "paradigms", "options": {"across": True}}, "a server is one process"),
         (
             {"name": "mmps", "options": {"operator": "super_resolution", "iterations": 100}},
             "give at most 64",
