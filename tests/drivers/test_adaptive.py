@@ -119,13 +119,14 @@ SHORT = (("vp", "rk23"), ("flow", "rk45"), ("edm", "dpm_adaptive"))
 )
 def test_a_smaller_tolerance_leaves_a_smaller_error(process, pair):
     name, own = ("adaptive", {"pair": pair}) if pair.startswith("rk") else (pair, {})
-    errors, calls = [], []
+    errors, steps = [], []
     for tolerance in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6):
         options = {"rtol": tolerance, "atol": tolerance, **own}
         sampler, result = run(PROCESSES[process], name, options)
         errors.append(abs(result.samples[0].numpy() - exact(sampler)).max())
-        calls.append(result.nfe)
-    assert errors == sorted(errors, reverse=True) and calls == sorted(calls)
+        steps.append(result.reports[0]["steps"])
+    # Calls need not grow: how many steps are rejected is chance.
+    assert errors == sorted(errors, reverse=True) and steps == sorted(steps)
     assert errors[-1] < 3e-5 and errors[0] > 300 * errors[-1]
 
 

@@ -8,7 +8,6 @@ from oracles import neighbours as oracle
 from oracles.one_step import ddim
 from oracles.problems import VPLinear
 from retrieval_cases import STD, WIDTH, database, network, retrieval, served
-from served import serving
 
 from diffusion_engine import Engine, Sampler
 from diffusion_engine.drivers.index import Index
@@ -121,6 +120,9 @@ def test_an_engine_swaps_the_index_between_requests():
 
 @pytest.mark.slow
 def test_a_server_takes_the_tokens(tmp_path):
+    needs("httpx")
+    from served import serving
+
     pets = retrieval(PETS)
     tokens = pets.condition(QUERIES)["context"]
     flags = ("--model", "around=retrieval_cases:served", "--capacity", "4")
