@@ -105,6 +105,7 @@ def test_negation_in_the_plane():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_samplers_that_accept_in_the_plane():
     """One point a sample, since a sample is accepted or not as a whole."""
     network, left = in_plane(), {}
