@@ -4,12 +4,15 @@ import math
 
 import pytest
 import torch
+from optional import needs
 from oracles import likelihood as oracle
 
 from diffusion_engine import likelihood
 from diffusion_engine.drivers.likelihood_divergence import WITHIN, Hutchinson, uniforms
 from diffusion_engine.processes import EDM, VDM, VE, VP, Discrete, FlowMatching, SubVP
 from diffusion_engine.testing import Gaussian, Mixture, labelled_mixture
+
+needs("torchdiffeq")
 
 F64 = torch.float64
 TIGHT = {"dtype": F64, "exact": True, "rtol": 1e-7, "atol": 1e-7}

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from optional import needs
 from oracles import likelihood as oracle
 from scipy.stats import norm
 
@@ -14,6 +15,8 @@ from diffusion_engine.drivers.likelihood_bound import _weighted
 from diffusion_engine.drivers.likelihood_prior import velocities
 from diffusion_engine.processes import CLD, EDM, VDM, VP, FlowMatching
 from diffusion_engine.testing import Gaussian, cld_gaussian
+
+needs("torchdiffeq")
 
 F64 = torch.float64
 BITS = 1.0 / math.log(2.0)

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from optional import needs
 from torch import nn
 
 from diffusion_engine import ScoreNetwork, likelihood, with_classifier
@@ -17,6 +18,8 @@ from diffusion_engine.testing import (
     exact_network,
     labelled_mixture,
 )
+
+needs("torchdiffeq")
 
 X = torch.zeros(2, 3)
 NETWORK = Mixture().network(VP(), (3,))

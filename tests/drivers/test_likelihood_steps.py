@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from optional import needs
 
 from diffusion_engine import likelihood
 from diffusion_engine.drivers.likelihood_paths import scale, share
@@ -13,6 +14,8 @@ from diffusion_engine.processes import VP, Discrete, FlowMatching, grids
 from diffusion_engine.solvers import solver
 from diffusion_engine.solvers.inverse import encoding
 from diffusion_engine.testing import Gaussian, Mixture
+
+needs("torchdiffeq")
 
 F64 = torch.float64
 X = torch.tensor([[0.7]], dtype=F64)
