@@ -34,7 +34,7 @@ FORMS = {
 
 def run_of(n):
     points = grid("lam", n)[1]
-    return points, picard.ddim(TM.denoiser, points)
+    return points, picard.ddim_steps(TM.denoiser, points)
 
 
 def test_the_oracle_has_the_published_errors():

@@ -5,7 +5,7 @@ import numpy as np
 from .common import Array, Denoiser, steps
 
 
-def ddim(denoiser: Denoiser, points):
+def ddim_steps(denoiser: Denoiser, points):
     """The steps Phi_i of DDIM, one a function of x."""
 
     def phi(s, t):
