@@ -151,13 +151,18 @@ def sample(
             sampler = Sampler(network, rule, **spec.arguments() | {"driver": leader}, **how)
         else:
             sampler = Sampler.from_plan(network, table, **how)
-        if save_plan is not None:
-            files.atomically(save_plan, sampler.plan().to_json().encode())
+        if save_plan is not None and leader is not None and leader.leads:
+            raise ValueError(
+                f"driver {leader.name!r} writes its rows while they run, and no plan says them: leave out "
+                "--save-plan, or the driver"
+            )
         request = spec.request() | follows
         made = sample_shared(ranks, sampler, count, wanted, condition, given, **request)
         if made is None:  # rank 0 has all samples, and writes them
             return
         result = made
+        if save_plan is not None:
+            files.atomically(save_plan, sampler.plan().to_json().encode())
     if not all(result.finite):
         bad = [s for s, ok in zip(result.seeds, result.finite, strict=True) if not ok]
         raise ValueError(f"seeds {bad} gave values that are not finite; nothing was written")

@@ -131,7 +131,7 @@ class AnnealedMCMC(Driver):
         if network.process.parts > 1:
             return (
                 f"its chains move x by the score of x, and a network of {type(network.process).__name__} "
-                "has that of the velocity alone"
+                "has that of the velocity alone; leave the driver out"
             )
         if self._weighs and not isinstance(network.rule, EnergyGradient):
             what = "composition='mixture'" if self._mixes else f"sampler={self.sampler!r}"

@@ -59,7 +59,7 @@ class DPMAdaptive(Embedded):
     atol    absolute tolerance, above 0, of x = alpha x0 + sigma eps
     h_init  first step tried, in lam
     pcoeff, icoeff, dcoeff  of the proportional, integral and differential part of the controller
-    accept_safety  the factor of h from which on a step is good, above 0
+    accept_safety  the factor of h from which on a step is good, above 0, 1 at most
     eta     amount of fresh noise, 0 (none) to 1: a step leads to a lower level, and noise up from it
     s_noise  multiplies the fresh noise
     rule    "sample", steps of its own for each sample, or "batch", k-diffusion's: one error and the same
@@ -89,6 +89,11 @@ class DPMAdaptive(Embedded):
             checks.settle(self, name, above_0, TOLERANCE)
         checks.settle(self, "h_init", above_0, "a step is a finite number above 0")
         checks.settle(self, "accept_safety", above_0, "give a number above 0, as 0.81")
+        if self.accept_safety > 1.0:
+            raise ValueError(
+                f"accept_safety={self.accept_safety:g}: a step without error would be taken again; give 1 at "
+                "most, as 0.81"
+            )
         for name in ("pcoeff", "icoeff", "dcoeff", "s_noise"):
             checks.settle(self, name, checks.number)
         checks.settle(self, "eta", checks.number)

@@ -12,6 +12,7 @@ outputs are averaged where they overlap, and any solver's table runs on it, mult
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -30,6 +31,7 @@ CANVAS = "give the canvas's pixels, one number for each of the network's axes, a
 STRIDE = (
     "give the pixels from window to window, 1 or more, one number or one for each axis; or None"
 )
+WINDOWS = 65536
 AT_ONCE = "give how many windows a call of the module takes, 1 or more, or None for all"
 
 Window = tuple[slice, ...]
@@ -81,6 +83,14 @@ class MultiDiffusion(Driver):
         if objection := self._unsuited(network, stride):
             raise ValueError(f"driver {self.name!r} cannot run this: {objection}")
         canvas = tuple(self.canvas)
+        count = math.prod(
+            -(-max(0, n - w) // s) + 1 for n, w, s in zip(canvas, size, stride, strict=True)
+        )
+        if count > WINDOWS:
+            raise ValueError(
+                f"a canvas of {list(canvas)} at stride {list(stride)} takes {count} windows of {list(size)}; "
+                f"{WINDOWS} at most: give a smaller canvas or a larger stride"
+            )
         windows = list(windows_of(canvas, size, stride))
         module = Windows(network.module, windows, canvas, self.at_once)
         return network.with_module(module, shape=(network.shape[0], *canvas))

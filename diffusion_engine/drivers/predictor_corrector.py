@@ -87,7 +87,7 @@ class PredictorCorrector(Driver):
             return None
         return (
             f"its corrector takes the score of x, and a network of {type(network.process).__name__} says "
-            "that of the velocity alone; use a solver of its own, such as 'sscs'"
+            "that of the velocity alone; leave the driver out"
         )
 
     def plan(

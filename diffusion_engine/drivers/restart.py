@@ -43,6 +43,9 @@ class Interval(NamedTuple):
     steps: int
 
 
+ROWS = 100_000  # that a plan is made of at once
+
+
 @dataclass(frozen=True)
 class Restart(Driver):
     """K times noise up from low to high, and the ODE's solver down again.
@@ -59,11 +62,16 @@ class Restart(Driver):
         made = tuple(map(_interval, checks.entries("intervals", self.intervals, INTERVALS)))
         if not made:
             raise ValueError(f"intervals={checks.said(self.intervals)}: {INTERVALS}")
+        rows = sum(repeats * steps for *_, repeats, steps in made)
+        if rows > ROWS:
+            raise ValueError(
+                f"intervals={checks.said(self.intervals)} run {rows} steps again; give {ROWS} at most"
+            )
         object.__setattr__(self, "intervals", made)
 
     def objection(self, network: Parameterisation, points: Sequence[Point]) -> str | None:
         if network.process.parts > 1:
-            return "it adds noise to x alone, and this process moves a velocity too"
+            return "it adds noise to x alone, and this process moves a velocity too; leave the driver out"
         taken: set[int] = set()
         for low, high, *_ in self.intervals:
             i = _nearest(points, low)

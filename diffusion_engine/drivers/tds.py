@@ -118,7 +118,9 @@ class TDS(InverseProblem):
         new = {0: slot(1) + posterior_std(s, t) * normal(0)}
         row = run.row(Update(s, new, t, raw=(0.0, 1.0)), key)
         if len(row.entries) > 1:
-            raise ValueError("a twist is of one estimate: sample with guidance=1 and driver='tds'")
+            raise ValueError(
+                "driver 'tds' weighs by one estimate, and guidance mixes two: give guidance=1"
+            )
         return row
 
     def _proposed(self, seen: Seen, s: Point, t: Point) -> tuple[Tensor, Tensor]:
