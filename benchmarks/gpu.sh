@@ -94,7 +94,7 @@ tests captures 70 4 tests/executors/test_gpu_runs.py tests/sampler/test_threads.
     tests/adapters/test_comfyui.py
 tests large 30 1 tests/executors/test_gpu_large.py
 tests ops 140 12 tests/ops/test_step.py tests/ops/test_brownian.py tests/ops/test_group_norm.py tests/ops/test_attention.py \
-    tests/backends/test_triton.py tests/backends/test_cuda_layers.py
+    tests/backends/test_triton.py tests/backends/test_cuda_layers.py tests/ops/test_reductions.py
 tests graphs 80 4 tests/executors/test_graph_gpu.py tests/profiling/test_profile.py -k "not compiled"
 sanitizer=$(without compute-sanitizer)
 part memcheck 25 "$sanitizer" compute-sanitizer --tool memcheck --error-exitcode 1 "${launch[@]}" "${checked[@]}"

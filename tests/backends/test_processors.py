@@ -18,8 +18,9 @@ SETTINGS = {
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
     "avx512": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
 }
+TOGETHER = {"norms": "reductions", "quantile": "reductions"}  # ops that one file tests
 NAMES = (
-    *sorted({op for op, _ in IMPLEMENTATIONS}),
+    *sorted({TOGETHER.get(op, op) for op, _ in IMPLEMENTATIONS}),
     "accelerate", "accelerate_blocks", "accelerate_convolutions", "classifier", "cld_golden", "cld_runs",
     "composition", "cpp", "guidance", "plain", "requests", "sampler", "sde", "solvers", "testing", "zoo",
 )  # fmt: skip

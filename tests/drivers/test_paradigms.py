@@ -322,7 +322,7 @@ def test_bad_options(options, message):
 
 
 def test_bad_runs():
-    with pytest.raises(ValueError, match="history=0: differences are a whole number, 1 or more"):
+    with pytest.raises(ValueError, match="history=0: differences are a whole number, 1 to 16"):
         ParaTAA(history=0)
     with pytest.raises(ValueError, match="window=21: this run makes 20 calls; give a window of 20"):
         Sampler(CLASSES, "dpmpp_2m", 20, driver=ParaDiGMS(window=21)).sample(1, condition=[1])
