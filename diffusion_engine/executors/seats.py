@@ -120,7 +120,12 @@ class Seats:
             self._sit(seat, job, self.rows.own(seat, job.plan))
             self._led[seat] = led
         self._courses.append(led)
-        self._follow(led, moves)
+        try:
+            self._follow(led, moves)
+        except BaseException:  # whose rows could not be put in place has no seat
+            for seat in led.seats:
+                self.release(seat)
+            raise
         return list(led.seats)
 
     def _follow(self, led: Led, moves: list[Move]) -> None:

@@ -8,6 +8,7 @@ from tape import launches_are_recorded, taping
 
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.executors import Capacity, Eager, Job, graph
+from diffusion_engine.executors.course import Course, Move
 from diffusion_engine.processes import CLD
 
 __all__ = ["launches_are_recorded"]
@@ -114,6 +115,9 @@ def test_rows_that_could_not_be_loaded_are_not_held(monkeypatch):
     monkeypatch.setattr(batch.rows, "_put", lambda *a: (_ for _ in ()).throw(RuntimeError("lost")))
     with pytest.raises(RuntimeError, match="lost"):
         batch.admit(Job(PLAN, 0))
+    with pytest.raises(RuntimeError, match="lost"):
+        batch.lead(Course((move for move in [Move(PLAN.rows[0], PLAN.rows[1])]), [Job(PLAN, 0)]))
+    assert batch.live == 0
     monkeypatch.undo()
     seat = batch.admit(Job(PLAN, 0))
     batch.admit(Job(IMAGE, 0, x=torch.zeros(SHAPE)))
