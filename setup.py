@@ -23,11 +23,14 @@ CXX_FLAGS = "-O3 -std=c++17 -fPIC -fopenmp -fvisibility=hidden -ffp-contract=off
 NVCC_FLAGS = "-O3 -std=c++17 -fmad=false -Xcompiler -fPIC,-fvisibility=hidden,-ffp-contract=off"
 DEFAULT_ARCHS = "8.0 9.0+PTX"
 
+AVX512_FLAGS = "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c"
 # Files that are called only after a check of the running machine, by the end of their names. There
 # is no -march=native: a wheel runs on other machines than the one that built it.
 ISA_FLAGS = {
     "_avx2.cpp": "-mavx2 -mfma -mf16c",
-    "_avx512.cpp": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c",
+    "_avx512.cpp": AVX512_FLAGS,
+    "_avx512_bf16.cpp": f"{AVX512_FLAGS} -mavx512bf16",
+    "_amx.cpp": f"{AVX512_FLAGS} -mavx512bf16 -mamx-tile -mamx-bf16",
 }
 
 # Networks and what they were made with, and the server's page.
@@ -114,7 +117,7 @@ def extensions(root, x86=X86):
 
     depends = files("csrc/**/*.h") + files("csrc/**/*.hpp") + files("csrc/**/*.cuh")
     # An inline function of a header is compiled into every file that uses it and the linker keeps
-    # the first copy. Sorted by flags ("", AVX2, AVX-512), the kept copy is the least demanding one.
+    # the first copy. Sorted by flags ("", AVX2, AVX-512 ...), the kept copy is the least demanding one.
     cpu = [f for f in sorted(files("csrc/cpu/**/*.cpp"), key=isa_flags) if x86 or not isa_flags(f)]
     modules = [Extension("diffusion_engine._cpu", cpu, depends=depends)]
     cuda = files("csrc/cuda/*.cpp") + files("csrc/cuda/*.cu")

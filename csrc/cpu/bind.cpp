@@ -6,6 +6,7 @@
 #include "bind_step.h"
 #include "checksum.h"
 #include "group_norm.h"
+#include "native/bf16/bind_half.h"
 #include "native/bind_conv.h"
 #include "native/bind_norm.h"
 #include "native/bind_program.h"
@@ -136,6 +137,7 @@ PYBIND11_MODULE(_cpu, m) {
         "One for each (address, bytes).", py::arg("ranges"));
   m.def("abi", &de::abi, "The layout of a row, to compare with diffusion_engine/ops/layout.py.");
   m.attr("debug") = de::DEBUG;
+  de::bind_half(m);
   m.def("isas", &isas, "The instruction sets of this machine, best first.");
   m.def("isa", [] { return de::kernels().isa; }, "The instruction set in use.");
   m.def("set_isa", &set_isa, "Uses another instruction set, one of isas(), from now on.");
