@@ -46,7 +46,7 @@ struct Tokens {
 };
 
 // Columns of W rows at a time, times a sign: panels [dim][PANEL]. Lanes without a query are 0.
-template <int32_t dtype>
+template <int32_t dtype, int64_t PANEL = de::PANEL>
 void pack_panels(const Tokens& from, int64_t rows, int64_t dim, float sign, float* panels) {
   const int64_t size = size_of(dtype);
   for (int64_t first = 0; first < rows; first += W) {
@@ -68,7 +68,7 @@ void pack_panels(const Tokens& from, int64_t rows, int64_t dim, float sign, floa
 }
 
 // And back, each row divided by its total; a row without any key becomes 0.
-template <int32_t dtype>
+template <int32_t dtype, int64_t PANEL = de::PANEL>
 void unpack_panels(const float* panels, const float* totals, int64_t rows, int64_t dim, const Tokens& to) {
   const int64_t size = size_of(dtype);
   for (int64_t first = 0; first < rows; first += W) {

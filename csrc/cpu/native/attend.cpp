@@ -3,6 +3,7 @@
 #include <stdexcept>
 
 #include "../run.h"
+#include "bf16/attend_bf16.h"
 
 namespace de {
 
@@ -18,6 +19,7 @@ static AttentionParams attention_of(const AttendParams& p) {
 Task attend_task(const AttendParams& p, int64_t threads) {
   if (p.batch < 1 || p.heads < 1 || p.queries < 1 || p.keys < 1 || p.dim < 1)
     throw std::invalid_argument("attend needs samples, heads, queries, keys and a head dim");
+  if (p.bf16) return attend_bf16_task(p, threads);
   const AttentionParams a = attention_of(p);
   const AttentionBlocks blocks = attention_blocks(a, threads);
   const auto attend = kernels().attend;

@@ -11,6 +11,7 @@ struct AttendParams {
   float scale = 1.0f;
   Heads q{}, k{}, v{}, out{};
   Mask mask;
+  bool bf16 = false;  // the products, of rounded numbers; the rest stays float32
 };
 
 Task attend_task(const AttendParams& p, int64_t threads);

@@ -78,7 +78,8 @@ void bind_attend(py::module_& m) {
       .def_readwrite("queries", &AttendParams::queries)
       .def_readwrite("keys", &AttendParams::keys)
       .def_readwrite("dim", &AttendParams::dim)
-      .def_readwrite("scale", &AttendParams::scale);
+      .def_readwrite("scale", &AttendParams::scale)
+      .def_readwrite("bf16", &AttendParams::bf16);
   heads(c, "q", &AttendParams::q);
   heads(c, "k", &AttendParams::k);
   heads(c, "v", &AttendParams::v);
