@@ -1,77 +1,13 @@
 """Attention of recorded networks: accuracy, masks, the same bits in any batch and on any threads."""
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 from accuracy import assert_accurate
+from attend_cases import Case, exact, make, masks, plain_sums, run, sample_of
 from memory import before_a_wall, same
-from native_rows import cpu, fill, neighbours_kept, strided
-from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from diffusion_engine.ops.functional import attention
-from diffusion_engine.testing import plain
-
-
-@dataclass
-class Case:
-    q: Tensor  # [B, H, N, D], of any strides
-    k: Tensor
-    v: Tensor
-    scale: float
-    mask: Tensor | None = None  # [B or 1, H or 1, N or 1, M]
-
-
-def heads(x: Tensor) -> tuple[int, ...]:
-    return (x.data_ptr(), *x.stride()[:3])
-
-
-def make(batch, count, queries, keys, dim, scale=None, seed=0):
-    """Tokens of several heads beside one another, q, k and v parts of wider rows."""
-    draw = torch.Generator().manual_seed(seed)
-    q, k, v = (
-        torch.randn(batch, n, count * dim + 5, generator=draw)[..., 2:-3]
-        .unflatten(2, (count, dim))
-        .transpose(1, 2)
-        for n in (queries, keys, keys)
-    )
-    return Case(q, k, v, dim**-0.5 if scale is None else scale)
-
-
-def run(case, threads=1, gap=3, backwards=False):
-    batch, count, queries, dim = case.q.shape
-    whole = strided(batch, queries, count * dim, gap=gap)
-    out = whole.unflatten(2, (count, dim)).transpose(1, 2)
-    p = fill(
-        cpu().AttendParams(), batch=batch, heads=count, queries=queries, keys=case.k.shape[2], dim=dim,
-        scale=case.scale, q=heads(case.q), k=heads(case.k), v=heads(case.v), out=heads(out),
-    )  # fmt: skip
-    if case.mask is not None:
-        mask = case.mask.expand(batch, count, queries, -1)
-        assert mask.stride(3) == 1
-        p.mask = heads(mask)
-    cpu().run_task(p, threads, backwards=backwards)
-    assert neighbours_kept(whole)
-    return out.clone()
-
-
-def exact(case):
-    mask = None if case.mask is None else case.mask.double()
-    q, k, v = (t.double() for t in (case.q, case.k, case.v))
-    scores = case.scale * q @ k.mT
-    if mask is not None:
-        scores = scores + mask
-    return (scores - scores.amax(-1, keepdim=True)).softmax(-1) @ v
-
-
-def plain_sums(case):
-    if case.mask is None:
-        return plain.attention(case.q, case.k, case.v, case.scale)
-    scores = plain.product(case.q, case.k.mT) * case.scale + case.mask
-    weights = (scores - scores.amax(-1, keepdim=True)).double().exp().float()
-    weights /= plain.product(weights, weights.new_ones(weights.shape[3], 1))
-    return plain.product(weights, case.v)
 
 
 def check(case, **options):
@@ -94,16 +30,6 @@ def test_accurate(isa, sizes, scale):
 
 def test_accurate_at_length(isa):
     check(make(1, 1, 40, 4096, 40))
-
-
-def masks(case, kind, seed=1):
-    """Of a shape such as "bhq": with samples, heads and queries of its own."""
-    draw = torch.Generator().manual_seed(seed)
-    batch, count, queries, _ = case.q.shape
-    shape = [
-        n if name in kind else 1 for name, n in zip("bhq", (batch, count, queries), strict=True)
-    ]
-    return torch.randn(*shape, case.k.shape[2], generator=draw) * 2
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
@@ -169,8 +95,7 @@ def test_same_bits_in_any_batch_on_any_threads(isa, sizes, masked):
         for options in ({}, {"backwards": True}, {"gap": 0}):
             assert same(run(case, threads, **options), want)
     for b in (2, 0, 1):
-        mask = None if case.mask is None else case.mask[b : b + 1]
-        alone = Case(*(t[b : b + 1] for t in (case.q, case.k, case.v)), case.scale, mask)
+        alone = sample_of(case, b)
         for threads in (1, 2, 16):
             assert same(run(alone, threads)[0], want[b])
 

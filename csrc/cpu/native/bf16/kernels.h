@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "attend_bf16.h"
+
 namespace de {
 
 // Rows of a block, columns of a packed panel, and terms that are summed at a time.
@@ -20,6 +22,8 @@ struct HalfKernels {
   const char* name;  // "amx", "avx512_bf16", or "emulated"
   void (*product)(const uint16_t* a, int64_t row, const Pieces& pieces, const uint16_t* panel, int64_t rows, float* to,
                   int64_t to_row, bool add);
+  // One of blocks.items(params), with blocks.scratch(masked) floats of its own.
+  void (*attend)(const AttendParams&, const HalfAttendBlocks& blocks, int64_t item, float* scratch);
 };
 
 std::vector<const HalfKernels*> half_supported();  // at speed, best first
