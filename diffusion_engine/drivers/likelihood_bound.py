@@ -169,11 +169,11 @@ def _diffusion(
 
     eps = normals(part.seeds, key, NOISE, f.shape[1:]).to(f)
     z = column([at.alpha for at in points]) * f + column([at.sigma for at in points]) * eps
-    given = (column([about.c_in(at) for at in points]) * z).to(sampler.dtype)
+    given = (column([about.c_in(at) for at in points]) * z).to(sampler.input_dtype)
     label = torch.tensor(
         [about.label_of(at) for at in points], dtype=torch.float64, device=f.device
     )
-    (condition, *_) = branches(part, network, sampler.device, sampler.dtype)
+    (condition, *_) = branches(part, network, sampler.device, sampler.input_dtype)
     out = network(
         given.contiguous(memory_format=network.memory_format),
         label.to(network.label_dtype),

@@ -50,8 +50,8 @@ def run(rtol: float, atol: float) -> Callable[[Sampler, Request, Divergence], Pa
         along, made = path(network.parameterisation, first, last), []
         for i, x in enumerate(part.x):
             one = part.part(i, i + 1)
-            (condition, *_) = branches(one, network, sampler.device, sampler.dtype)
-            call = One(network, condition, sampler.dtype, divergence.of_samples(i, i + 1))
+            (condition, *_) = branches(one, network, sampler.device, sampler.input_dtype)
+            call = One(network, condition, sampler.input_dtype, divergence.of_samples(i, i + 1))
             made.append(carried(along, call, x, divergence.count, rtol, atol))
         ends, integrals, calls = zip(*made, strict=True)
         return Part(torch.stack(ends), torch.stack(integrals, dim=1), list(calls))

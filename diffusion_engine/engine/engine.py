@@ -14,7 +14,6 @@ from .. import checks
 from ..executors import Executor
 from ..networks.decoder import Decoder
 from ..networks.network import ScoreNetwork
-from ..sampler.named import executor as named_executor
 from ..sampler.request import ASKED
 from ..sampler.spec import Spec
 from .errors import EngineClosed, EngineError, QueueFull
@@ -61,7 +60,7 @@ class Engine:
         capacity: int = 16,
         *,
         device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         backend: str = "auto",
         accelerate: bool = False,
         executor: str | Executor = "eager",
@@ -85,7 +84,6 @@ class Engine:
         self.max_queue = checks.whole("max_queue", max_queue, 1, "at least 1 request")
         max_bytes = checks.whole("max_bytes", max_bytes, 0, "bytes for networks and batches")
         checks.one_of("batch", batch, ("bucket", "fixed"))
-        named_executor(executor, backend, threads)  # raises what each network would
         how = {
             "device": device, "dtype": dtype, "backend": backend, "accelerate": accelerate,
             "executor": executor, "threads": threads, "compile": compile, "decoder": decoder,

@@ -15,9 +15,10 @@ from ..networks.network import ScoreNetwork
 from ..networks.placement import evaluating
 from ..networks.wrapper import unwrapped
 from ..ops import layout
+from ..sampler.place import Place
 from ..sampler.request import Request
 from ..sampler.runner import distinct
-from ..sampler.sampler import Sampler
+from ..sampler.sampler import PLACE, Sampler
 from ..sampler.spec import Spec
 from ..solvers import solver
 from .errors import EngineClosed, EngineError
@@ -54,8 +55,10 @@ class Served:
     ) -> None:
         self.name, self.own, self.capacity, self.fixed = name, own, capacity, fixed
         self.probing, self.probes = probing, dict[tuple, Probe]()
-        self._how: dict[str, Any] = dict(how)
-        self.weights, self.turned = Weights(own, how), 0.0
+        place = Place.of(own.module, **{n: how[n] for n in PLACE & how.keys()})
+        self._how: dict[str, Any] = {n: how[n] for n in how.keys() - PLACE}
+        self._how |= {"dtype": place.dtype, "device": place.device, "executor": place.executor}
+        self.weights, self.turned = Weights(own, place), 0.0
         self.lanes: dict[Signature, Lane] = {}
         self._closed = False
         self._first: Sampler | None = None
@@ -144,7 +147,7 @@ class Served:
         if driver is None and spec.solver == first.spec.solver and not self._samplers:
             return first
         shared: dict[str, Any] = {
-            "dtype": first.dtype, "device": first.device, "executor": first.executor,
+            "dtype": first.place.dtype, "device": first.device, "executor": first.executor,
             "batch_size": first.batch_size, "decoder": first.decoder,
         }  # fmt: skip
         return Sampler(first.network, rule, driver=driver, **asked, **shared)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from .. import checks
+from ..networks.contents import check_weights
 from ..networks.network import ScoreNetwork
-from ..networks.placement import moved_bytes, place
+from ..networks.placement import moved_bytes
 from ..networks.wrapper import unwrapped
-from ..sampler.runner import check_weights
+from ..sampler.place import Place
 from .adapted import Adapted
 from .adapter import Adapter, adapter
 from .copies import Copies
@@ -25,14 +26,14 @@ class Weights:
     """Adapters come and go by any thread; all else of a placed network is the engine's thread's alone.
 
     own       the user's network
-    how       the arguments of Sampler that say where it runs
+    place     where it runs, and in what
     load_s    seconds that the weights took to come back, smoothed; 0 where they never did
     switch_s  seconds from one adapter to another
     """
 
-    def __init__(self, own: ScoreNetwork, how: Mapping[str, Any]) -> None:
+    def __init__(self, own: ScoreNetwork, place: Place) -> None:
         self.own = own
-        self._dtype, self._device = place(own.module, how["dtype"], how["device"])
+        self._dtype, self._device = place.input_dtype, place.device
         self.load_s = self.switch_s = 0.0
         self._copies: Copies | None = None
         self._adapted: Adapted | None = None

@@ -25,10 +25,13 @@ class Executor(ABC):
     between_rows  whether something can be done between rows: callbacks, a progress bar
     invariant     whether it can make a sample's bits the same in calls of any size, at any place; `exact`
                   says of which networks it does
+    precision     the dtype in which it computes networks by itself, whose weights, inputs and outputs are
+                  float32 then; None computes in the dtype of a network's input
     """
 
     between_rows: bool = True
     invariant: bool = False
+    precision: torch.dtype | None = None
 
     @abstractmethod
     def open(self, network: ScoreNetwork | None, capacity: Capacity) -> Batch:
@@ -60,6 +63,10 @@ class Executor(ABC):
     def form(self, network: ScoreNetwork) -> str | None:
         """What computes the network, as recipes name it, where the bits are not the module's own."""
         return None
+
+    def dtype_of(self, network: ScoreNetwork) -> torch.dtype | None:
+        """In what a network is computed, which of some is not `precision`; None as there."""
+        return self.precision
 
     def packed(self, network: ScoreNetwork) -> int:
         """Bytes of a network's weights that it keeps beside the network's own."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .network import check_finite
 
 # Values that are the same where they are equal.
 VALUES = (int, float, complex, str, bytes, torch.dtype, torch.device)
@@ -92,3 +94,21 @@ def within(root: Any) -> Iterator[Any]:
             waiting.extend(value)
         elif isinstance(held := getattr(value, "__dict__", None), dict):
             waiting.append(held)
+
+
+def check_weights(module: Any, weights: Any) -> None:
+    """Raises ValueError where these are not the names and shapes of the module's `state_dict`, or one is not
+    finite."""
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"{type(module).__name__} is no torch.nn.Module and has no weights")
+    if not isinstance(weights, Mapping) or not all(map(torch.is_tensor, weights.values())):
+        raise ValueError("the weights are no mapping of tensors; give a state_dict")
+    check_finite({name: weights[name] for name, _ in module.named_parameters() if name in weights})
+    own = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    given = {name: tensor.shape for name, tensor in weights.items()}
+    if own != given:
+        wrong = sorted(n for n in own.keys() | given.keys() if own.get(n) != given.get(n))
+        raise ValueError(
+            f"the weights do not fit the network: {wrong[:4]} are missing, unknown or of another shape; "
+            "give the state_dict of the same architecture"
+        )

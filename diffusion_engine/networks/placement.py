@@ -14,20 +14,36 @@ import torch
 from torch import nn
 
 from .. import checks
+from ..backends import machine
 from .network import ScoreNetwork
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+AUTO = "auto"
 
 
 def place(
-    module: Any, dtype: torch.dtype | None, device: torch.device | str | None
+    module: Any, dtype: torch.dtype | str | None, device: torch.device | str | None
 ) -> tuple[torch.dtype, torch.device]:
-    """The dtype that a module is to compute in and its device: its own, unless told others."""
-    chosen = compute_dtype(module, dtype) if dtype is None else _dtype(dtype)
-    if device is not None:
-        return chosen, _device(device)
+    """The dtype that a module is to compute in and its device: its own, unless told others.
+
+    dtype  "auto": on a CPU bfloat16 where that is multiplied in tiles (AMX), else float32; elsewhere, and of
+           what no copy can be cast, as None
+    """
     weights = first_weight(module)
-    return chosen, torch.device("cpu") if weights is None else weights.device
+    own = torch.device("cpu") if weights is None else weights.device
+    where = own if device is None else _device(device)
+    if isinstance(dtype, str) and dtype == AUTO:
+        dtype = None
+        if where.type == "cpu" and weights is not None and casting(module) is None:
+            dtype = torch.bfloat16 if machine.bf16().kind == "amx" else torch.float32
+    return compute_dtype(module) if dtype is None else _dtype(dtype), where
+
+
+def named_dtype(name: str | None) -> torch.dtype | str | None:
+    """A dtype by its name, as place takes it: "auto" and None stay. Raises ValueError where it is none."""
+    if name is None or name == AUTO:
+        return name
+    return _dtype(getattr(torch, name, name))
 
 
 def moved(network: ScoreNetwork, dtype: torch.dtype, device: torch.device) -> ScoreNetwork:
@@ -114,7 +130,7 @@ def _dtype(given: Any) -> torch.dtype:
     if given not in DTYPES:
         raise ValueError(
             f"dtype={checks.said(given)}: the network's input is "
-            f"{', '.join(map(str, DTYPES[:-1]))} or {DTYPES[-1]}"
+            f"{', '.join(map(str, DTYPES[:-1]))} or {DTYPES[-1]}; or say 'auto'"
         )
     return given
 

@@ -91,7 +91,7 @@ def written(spec: Spec, network: str, decoder: Decoder | None) -> dict[str, Any]
 
 def joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The recipe of the parts of one request, each of which knows what was chosen before it."""
-    made = dict(parts[0]) | {name: parts[-1][name] for name in ("network_form", "threads")}
+    made = dict(parts[0]) | {name: parts[-1][name] for name in ("dtype", "network_form", "threads")}
     for name in Recipe.PER_SAMPLE:
         if made[name] is not None:
             made[name] = [value for part in parts for value in part[name]]

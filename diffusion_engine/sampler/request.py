@@ -38,7 +38,7 @@ class SamplerLike(Protocol):
     """What a request reads of the sampler that it is made to."""
 
     device: torch.device
-    dtype: torch.dtype
+    input_dtype: torch.dtype
     guidance: float | tuple[float, ...]
     interval: tuple[float, float]
     classifier_scale: float
@@ -119,7 +119,7 @@ class Request:
         implied = images.count(network, x, measurement) or implied
         seeded = numbers.seeds(n, seed, seeds, implied)
         count = len(seeded)
-        parts = [checked(network, c, count, device, sampler.dtype) for c in conditions]
+        parts = [checked(network, c, count, device, sampler.input_dtype) for c in conditions]
         made, concepts = parts[0], tuple(c for c in parts[1:] if c is not None)
         scales: tuple[Scale, ...] = tuple(
             zip(*(numbers.scales("weight", w, count) for w in weights), strict=True)

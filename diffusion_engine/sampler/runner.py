@@ -5,33 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import checks, trace
 from ..accelerate.accelerated_copy import Example
 from ..accelerate.form import Form
 from ..accelerate.form import named as named_form
 from ..accelerate.handle import Accelerated
-from ..executors import Batch, Capacity, Executor, Graph, GraphError, Job
+from ..executors import Batch, Capacity, Graph, GraphError, Job
 from ..executors.batch import plain
 from ..executors.course import Course
+from ..networks.contents import check_weights
 from ..networks.decoder import Decoder
-from ..networks.network import ScoreNetwork, check_finite
-from ..networks.placement import evaluating, moved, place
+from ..networks.network import ScoreNetwork
+from ..networks.placement import evaluating, moved
 from ..networks.wrapper import unwrapped
 from ..plan import Plan
 from ..processes import Point
 from ..rollouts.recorded import recorded
 from ..rollouts.rollout import Rollout
 from ..rollouts.tape import Tape, tapes
-from . import buckets, named
+from . import buckets
 from .branches import branches, example
 from .derived import Derived
 from .jobs import jobs
 from .nonfinite import finite_images, warn_nonfinite
+from .place import Place
 from .progress import Progress, bar, watcher
 from .request import Request
 
@@ -53,31 +55,28 @@ class Runner:
     """Where and how a network runs; Sampler explains the arguments.
 
     first  the point of a run whose label an example of a call has
+    place  where, in what and by what
     """
 
     def __init__(
         self,
         network: ScoreNetwork,
         first: Point,
+        place: Place,
         *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-        backend: str = "auto",
         batch_size: int = 64,
         accelerate: bool | str = False,
-        executor: str | Executor = "eager",
-        threads: int | Mapping[int, int] | str | None = None,
         compile: bool = False,
         decoder: Decoder | None = None,
     ) -> None:
-        self.dtype, self.device = place(network.module, dtype, device)
-        self.executor = named.executor(executor, backend, threads)
+        self.place, self.device, self.executor = place, place.device, place.executor
+        self.input_dtype = place.input_dtype
         self.batch_size = checks.whole("batch_size", batch_size, 1, BATCH)
         form = Form.parsed(accelerate) if isinstance(accelerate, str) else None
         fuses = form is not None or checks.flag("accelerate", accelerate)
         called = self._example(network, first, form) if fuses else None
         compiled_for = self.device if checks.flag("compile", compile) else None
-        own_place = partial(moved, dtype=self.dtype, device=self.device)
+        own_place = partial(moved, dtype=self.input_dtype, device=self.device)
         self._derived = Derived(network, own_place, called, compiled_for)
         if objection := self.executor.objection(self.device):
             raise GraphError(objection)
@@ -89,13 +88,20 @@ class Runner:
 
     def _example(self, network: ScoreNetwork, first: Point, form: Form | None) -> Example:
         label = network.parameterisation.label_of(first)
-        given = example(network, self.device, self.dtype)
-        return Example(label, given, self.dtype, self.device, form)
+        given = example(network, self.device, self.input_dtype)
+        return Example(label, given, self.input_dtype, self.device, form)
 
     @property
     def network(self) -> ScoreNetwork:
         """What runs: the network given, or one made from it in another dtype, accelerated or compiled."""
         return self._derived.network
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network is computed in, also where its weights and input are float32."""
+        if self.executor.precision is None:
+            return self.place.dtype
+        return self.executor.dtype_of(self.network) or torch.float32
 
     @property
     def accelerated(self) -> Accelerated | None:
@@ -139,7 +145,7 @@ class Runner:
     @property
     def state_dtype(self) -> torch.dtype:
         """float32, or float64 where the network runs in it (the reference step only)."""
-        return torch.float64 if self.dtype == torch.float64 else torch.float32
+        return torch.float64 if self.input_dtype == torch.float64 else torch.float32
 
     def _run(
         self,
@@ -202,7 +208,7 @@ class Runner:
         heard  what records each
         """
         network = self.network
-        conditions = branches(part, network, self.device, self.dtype)
+        conditions = branches(part, network, self.device, self.input_dtype)
         made = jobs(part, plans, conditions, network.shape)
         return [tape.of(job) for tape, job in zip(heard, made, strict=True)] if heard else made
 
@@ -219,7 +225,7 @@ class Runner:
             distinct([job.plan for job in each]),
             len(each),
             device=self.device,
-            dtype=self.dtype,
+            dtype=self.input_dtype,
             state_dtype=self.state_dtype,
             conditions=each[0].conditions,
             given=part.noise is not None,
@@ -235,10 +241,10 @@ class Runner:
         if not part.record:
             return None
         network = self.network
-        conditions = branches(part, network, self.device, self.dtype)
+        conditions = branches(part, network, self.device, self.input_dtype)
         with plain():  # what is trained on later is no inference tensor
             return recorded(
-                part.record, plans, part.seeds, heard, conditions, network.shape, self.dtype,
+                part.record, plans, part.seeds, heard, conditions, network.shape, self.input_dtype,
                 self.device, part.mask,
             )  # fmt: skip
 
@@ -280,21 +286,3 @@ def _entries(part: Request, plans: Sequence[Plan]) -> int:
             (size for sample in part.calls for run in sample for size in run[1::2]), default=1
         )
     return part.n * max(plan.entries for plan in plans)
-
-
-def check_weights(module: Any, weights: Any) -> None:
-    """Raises ValueError where these are not the names and shapes of the module's `state_dict`, or one is not
-    finite."""
-    if not isinstance(module, nn.Module):
-        raise ValueError(f"{type(module).__name__} is no torch.nn.Module and has no weights")
-    if not isinstance(weights, Mapping) or not all(map(torch.is_tensor, weights.values())):
-        raise ValueError("the weights are no mapping of tensors; give a state_dict")
-    check_finite({name: weights[name] for name, _ in module.named_parameters() if name in weights})
-    own = {name: tensor.shape for name, tensor in module.state_dict().items()}
-    given = {name: tensor.shape for name, tensor in weights.items()}
-    if own != given:
-        wrong = sorted(n for n in own.keys() | given.keys() if own.get(n) != given.get(n))
-        raise ValueError(
-            f"the weights do not fit the network: {wrong[:4]} are missing, unknown or of another shape; "
-            "give the state_dict of the same architecture"
-        )

@@ -18,7 +18,6 @@ from ..executors import Executor, Graph
 from ..executors.course import Course
 from ..networks.decoder import Decoder, fitting
 from ..networks.network import ScoreNetwork
-from ..networks.placement import place
 from ..plan import Plan, brownian
 from ..plan import guidance as guided
 from ..processes import Point, grids
@@ -27,6 +26,7 @@ from ..rollouts.tape import recordable
 from ..solvers import Rule, Solver
 from . import driven
 from .led import Run, check_request, refuse
+from .place import Place
 from .plans import Plans, points_of
 from .progress import Progress
 from .request import ASKED, Request
@@ -104,7 +104,7 @@ class Sampler(Runner):
         clip: tuple[float, float] | str | None = "network",
         driver: Any = None,
         guider: Any = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         backend: str = "auto",
         batch_size: int = 64,
@@ -179,8 +179,8 @@ class Sampler(Runner):
         from .recipe import written
         from .spec import Spec
 
-        dtype, device = place(network.module, how.pop("dtype", None), how.pop("device", None))
-        own = {"steps": max(1, len(self.points) - 1), "times": self.points, "dtype": dtype}
+        place = Place.of(network.module, **{n: how.pop(n) for n in PLACE & how.keys()})
+        own = {"steps": max(1, len(self.points) - 1), "times": self.points, "dtype": place.dtype}
         self.spec = Spec.model_validate({**asked, **own})
         self.guidance, self.interval = self.spec.guidance, self.spec.interval
         self.classifier_scale = self.spec.classifier_scale
@@ -190,7 +190,7 @@ class Sampler(Runner):
             raise ValueError(objection)
         if self.guider is not None and (objection := self.guider.objection(about)):
             raise ValueError(f"guider {self.guider.name!r} cannot guide this network: {objection}")
-        super().__init__(network, self.points[0], dtype=dtype, device=device, **how)
+        super().__init__(network, self.points[0], place, **how)
         self._recipe = written(self.spec, network.name, self.decoder)
 
     def plan(
@@ -368,7 +368,10 @@ class Sampler(Runner):
 
     def recipe(self) -> dict[str, Any]:
         """What reproduces the sampler, given the network, as JSON-able values."""
-        made = {"network_form": self.form, "threads": self.executor.threads_of(self.network)}
+        made = {
+            "dtype": str(self.dtype).removeprefix("torch."), "network_form": self.form,
+            "threads": self.executor.threads_of(self.network),
+        }  # fmt: skip
         return copied(self._recipe) | made
 
     def recipe_of(self, part: Request) -> dict[str, Any]:
@@ -427,8 +430,11 @@ class Sampler(Runner):
 
 
 OPTIONS = frozenset(signature(Sampler).parameters) - {"network", "options"}
+PLACE = frozenset(signature(Place.of).parameters) - {"module"}
 # How the network is run, which no plan says.
-HOW = frozenset(signature(Runner.__init__).parameters) - {"self", "network", "first"}
+HOW = PLACE | frozenset(signature(Runner.__init__).parameters) - {
+    "self", "network", "first", "place",
+}  # fmt: skip
 # What a recipe leaves open. It holds the solver too, but for a user's own.
 OPEN = HOW - {"dtype"} | {"solver", "driver"}
 

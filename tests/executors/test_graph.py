@@ -133,7 +133,7 @@ def test_callbacks_every_so_many_steps():
 def test_a_graph_needs_a_gpu():
     with pytest.raises(GraphError, match=r"on cpu; use executor='eager'"):
         Sampler(PLAIN, executor="graph")
-    with pytest.raises(ValueError, match="choose eager, graph or native"):
+    with pytest.raises(ValueError, match="choose eager, graph, native"):
         Sampler(PLAIN, executor="fast")
     assert executor("eager", "cpp") == Eager("cpp")
 

@@ -299,10 +299,12 @@ def test_what_cannot_be_recorded_is_said(module, why):
         sampler.sample(**GIVEN)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_other_dtypes(dtype):
+    with pytest.raises(ValueError, match=f"'native' runs in float32 or bfloat16, .* in {dtype}"):
+        Sampler(small(), "ddim", 3, executor="native", dtype=dtype)
     with pytest.raises(NativeError, match="runs in float32"):
-        Sampler(small(), "ddim", 3, executor="native", dtype=dtype).sample(**GIVEN)
+        Sampler(small(), "ddim", 3, executor=Native(), dtype=dtype).sample(**GIVEN)
 
 
 def test_other_devices():

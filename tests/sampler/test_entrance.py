@@ -76,7 +76,7 @@ def labelled():
         ({"dtype": torch.int8}, "dtype=torch.int8"),
         ({"device": "gpu"}, "device='gpu' cannot be used here"),
         ({"device": "cuda:99"}, "device='cuda:99' cannot be used here"),
-        ({"executor": 3}, "executor=3; choose eager, graph or native"),
+        ({"executor": 3}, "executor=3; choose eager, graph, native, onnxruntime"),
         ({"step": 20}, "has no option step; it has .*; did you mean steps"),
         ({"solver": solver("ddim"), "guidence": 2.0}, "did you mean guidance"),  # codespell:ignore
         ({"solver": "ddim", "eta": "abc"}, "eta='abc': give a finite number"),
