@@ -1,6 +1,7 @@
 // The pixels that a tile reads and writes, as vectors of channels in either memory format.
 #pragma once
 #include "tile.h"
+#include "winograd.h"
 
 namespace de {
 namespace {

@@ -1,6 +1,7 @@
 // The Python side of ConvParams. Rows are (address, batch stride, row stride), a vector for each sample is
 // (address, batch stride).
 #pragma once
+#include "bf16/conv_bf16.h"
 #include "bind_epilogue.h"
 #include "conv.h"
 
@@ -30,6 +31,7 @@ inline void bind_conv(pybind11::module_& m) {
   rows(params, "x", &ConvParams::x);
   rows(params, "out", &ConvParams::out);
   address(params, "weight", &ConvParams::weight);
+  address(params, "half", &ConvParams::half);
   epilogue(params);
   m.def("conv_packed_size", &conv_packed_size, "Floats of a packed weight.", pybind11::arg("out_channels"),
         pybind11::arg("channels"), pybind11::arg("taps"), pybind11::arg("groups"));
@@ -42,6 +44,16 @@ inline void bind_conv(pybind11::module_& m) {
       },
       "Packs a weight [out_channels][channels / groups][taps].", pybind11::arg("weight"), pybind11::arg("out_channels"),
       pybind11::arg("channels"), pybind11::arg("taps"), pybind11::arg("groups"), pybind11::arg("packed"));
+  m.def("conv_bf16_packed_size", &conv_bf16_packed_size, "Elements of a weight packed in bf16.",
+        pybind11::arg("out_channels"), pybind11::arg("channels"), pybind11::arg("taps"));
+  m.def(
+      "conv_bf16_pack",
+      [](uintptr_t weight, int64_t out_channels, int64_t channels, int64_t taps, uintptr_t packed) {
+        const pybind11::gil_scoped_release release;
+        conv_bf16_pack((const float*)weight, out_channels, channels, taps, (uint16_t*)packed);
+      },
+      "Rounds and packs a weight [out_channels][channels][taps] of float32.", pybind11::arg("weight"),
+      pybind11::arg("out_channels"), pybind11::arg("channels"), pybind11::arg("taps"), pybind11::arg("packed"));
 }
 
 }  // namespace

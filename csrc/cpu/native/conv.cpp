@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "../run.h"
+#include "bf16/conv_bf16.h"
 
 namespace de {
 
@@ -101,6 +102,7 @@ static Task depthwise_task(const ConvParams& p) {
 }
 
 Task conv_task(const ConvParams& p, int64_t threads) {
+  if (p.half) return conv_bf16_task(p, threads);
   if (p.depthwise()) return depthwise_task(p);
   const ConvBlocks blocks = blocks_of(p, threads);
   Task task;

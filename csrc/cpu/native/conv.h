@@ -23,7 +23,8 @@ struct ConvParams {
   int64_t upsample = 1;  // 1 or 2
   int64_t groups = 1;
   Rows x, out;
-  const float* weight = nullptr;  // made by conv_pack
+  const float* weight = nullptr;   // made by conv_pack
+  const uint16_t* half = nullptr;  // in its place, made by conv_bf16_pack: products in bf16
   Epilogue epilogue;
 
   int64_t taps() const { return kernel_height * kernel_width; }

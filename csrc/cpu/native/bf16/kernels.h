@@ -18,12 +18,17 @@ struct Pieces {
   int64_t count, blocks;
 };
 
+struct ConvParams;
+struct HalfConvBlocks;
+
 struct HalfKernels {
   const char* name;  // "amx", "avx512_bf16", or "emulated"
   void (*product)(const uint16_t* a, int64_t row, const Pieces& pieces, const uint16_t* panel, int64_t rows, float* to,
                   int64_t to_row, bool add);
   // One of blocks.items(params), with blocks.scratch(masked) floats of its own.
   void (*attend)(const AttendParams&, const HalfAttendBlocks& blocks, int64_t item, float* scratch);
+  // An item of a convolution, see conv_bf16.h, with blocks.scratch(params) floats of its own.
+  void (*conv)(const ConvParams&, const HalfConvBlocks& blocks, int64_t item, float* scratch);
 };
 
 std::vector<const HalfKernels*> half_supported();  // at speed, best first
