@@ -141,7 +141,8 @@ struct HalfAttend {
   static void multiply(const uint16_t* a, int64_t row, int64_t n, int64_t terms, const uint16_t* panel, float* to,
                        bool add) {
     constexpr int64_t BEGIN = 0;
-    const Pieces all = {&BEGIN, 1, terms / UNIT};
+    const int64_t blocks = HalfAttendBlocks::round_up(terms) / UNIT;
+    const Pieces all = {&BEGIN, 1, blocks, blocks * UNIT / 2 - (terms + 1) / 2};
     for (int64_t i = 0; i < n; i += HALF_ROWS)
       product(a + i * row, row, all, panel, std::min(HALF_ROWS, n - i), to + i * QUERIES, QUERIES, add);
   }
@@ -150,7 +151,7 @@ struct HalfAttend {
   template <bool MASKED>
   void meet(Exponential power, int64_t at, int64_t key, int64_t count) {
     const int64_t number = std::min(QUERIES, rows - at), padded = HalfAttendBlocks::round_up(count);
-    multiply(k, blocks.key_row(), count, blocks.dim, q + at * blocks.dim, scores, false);
+    multiply(k, blocks.key_row(), count, p.dim, q + at * blocks.dim, scores, false);
     if (MASKED) {
       const Heads mask = {(void*)(p.mask.data + key), p.mask.batch, p.mask.head, p.mask.query};
       pack_panels<F32, QUERIES>(tokens(mask, first + at), number, count, 1.0f, masks);
@@ -169,7 +170,7 @@ struct HalfAttend {
       store(total + at + i, multiply_add(load<Float>(total + at + i), decay, sum));
       for (int64_t d = 0; d < p.dim; ++d) store(to + d * QUERIES + i, load<Float>(to + d * QUERIES + i) * decay);
     }
-    multiply(v, blocks.value_row(), p.dim, padded, weights, to, key > 0);
+    multiply(v, blocks.value_row(), p.dim, count, weights, to, key > 0);
   }
 
   template <bool MASKED>

@@ -16,6 +16,7 @@ constexpr int64_t HALF_ROWS = 32, HALF_COLUMNS = 32, HALF_TERMS = 32;
 struct Pieces {
   const int64_t* offsets;
   int64_t count, blocks;
+  int64_t empty = 0;  // pairs at the end of each piece that are 0 in the panel: a product may pass over them
 };
 
 struct ConvParams;

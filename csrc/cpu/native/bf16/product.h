@@ -112,7 +112,7 @@ DE_INLINE void product_rows(const uint16_t* a, int64_t row, const Pieces& pieces
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < 2; ++v) sum[r][v] = add ? _mm512_loadu_ps(to + r * to_row + 16 * v) : _mm512_setzero_ps();
   for (int64_t i = 0; i < pieces.count; ++i) {
-    const uint16_t *from = a + pieces.offsets[i], *end = from + pieces.blocks * HALF_TERMS;
+    const uint16_t *from = a + pieces.offsets[i], *end = from + pieces.blocks * HALF_TERMS - 2 * pieces.empty;
     for (; from < end; from += 2, panel += 2 * HALF_COLUMNS) {
       const auto first = (__m512bh)_mm512_loadu_si512(panel), second = (__m512bh)_mm512_loadu_si512(panel + 32);
       for (int r = 0; r < R; ++r) {
@@ -121,6 +121,7 @@ DE_INLINE void product_rows(const uint16_t* a, int64_t row, const Pieces& pieces
         sum[r][1] = _mm512_dpbf16_ps(sum[r][1], terms, second);
       }
     }
+    panel += 2 * HALF_COLUMNS * pieces.empty;
   }
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < 2; ++v) _mm512_storeu_ps(to + r * to_row + 16 * v, sum[r][v]);
