@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from ..networks.contents import Contents
 from .lower import Refused
 
-_tracing: Any = Lock()  # torch.export has state of the process
+_tracing: Any = RLock()  # torch.export has state of the process
 if hasattr(os, "register_at_fork"):  # a thread that had it is not in the child
     os.register_at_fork(after_in_child=_tracing._at_fork_reinit)
 
@@ -36,7 +36,7 @@ class Exported:
                 self.inputs.append(spec.arg.name)
             else:
                 self.constants[spec.arg.name] = _constant(program, spec.target)
-        self._sizes = [_sizes(program, name) for name in self.inputs]
+        self._sizes = sizes(program)
         for node in self.graph.nodes:
             if node.op == "get_attr":
                 name = str(node.target)
@@ -45,14 +45,26 @@ class Exported:
 
     def takes(self, batch: int) -> bool:
         """Whether it is the graph of a batch of that size."""
-        return all(low <= batch <= high for low, high in self._sizes)
+        return self._sizes[0] <= batch <= self._sizes[1]
 
 
 def exported(module: nn.Module, inputs: Sequence[Tensor], dynamic: bool) -> Exported:
     """The graph of a call; `dynamic`: of any number of entries. Raises Refused."""
+    return Exported(traced(module, inputs, dynamic))
+
+
+@contextmanager
+def tracing() -> Iterator[None]:
+    """To be held by who uses torch.export, or works on its programs: one thread at a time."""
+    with _tracing, _as_it_is(), torch.no_grad():
+        yield
+
+
+def traced(module: nn.Module, inputs: Sequence[Tensor], dynamic: bool) -> Any:
+    """What torch.export makes of a call, without operations that change a tensor. Raises Refused."""
     shapes = ([{0: torch.export.Dim.AUTO} for _ in inputs],) if dynamic else None
     try:
-        with _tracing, _as_it_is(), torch.no_grad():
+        with tracing():
             program = torch.export.export(
                 module, (list(inputs),), dynamic_shapes=shapes, strict=False
             )
@@ -68,7 +80,7 @@ def exported(module: nn.Module, inputs: Sequence[Tensor], dynamic: bool) -> Expo
     ):
         for name in changed.values():
             raise Refused(f"its forward changes the {kind} {name!r}")
-    return Exported(program)
+    return program
 
 
 def structure(module: Any) -> Any:
@@ -112,9 +124,15 @@ def _constant(program: Any, target: str) -> Any:
     return state[target] if target in state else program.constants[target]
 
 
-def _sizes(program: Any, name: str) -> tuple[float, float]:
-    """The least and the largest batch of an input; one where torch found that it looks at the size."""
-    node = next(n for n in program.graph.nodes if n.op == "placeholder" and n.name == name)
+def sizes(program: Any) -> tuple[float, float]:
+    """The least and the largest batch that a program takes; one where torch found that it looks at it."""
+    given = program.graph_signature.user_inputs
+    found = [_sizes(program, node) for node in program.graph.nodes if node.name in given]
+    return max(low for low, _ in found), min(high for _, high in found)
+
+
+def _sizes(program: Any, node: Any) -> tuple[float, float]:
+    """Of one input."""
     size = node.meta["val"].shape[0]
     if isinstance(size, int) or size.node.expr.is_number:
         return int(size), int(size)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from ..networks.watched import Known
 from .lower import Folded
 from .siblings import Joint
 from .weights import Weights
-
-Known = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 class Packed:

@@ -5,25 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from functools import cached_property, partial
-from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..backends.checksum import checksums
 from ..choices import Kept, fewest, in_turns
 from ..choices.turns import clocked, is_count
 from ..executors.buffers import Inputs
 from ..executors.lru import Lru
-from ..networks.contents import Contents
 from ..networks.network import ScoreNetwork
-from ..networks.wrapper import unwrapped
+from ..networks.watched import Watched
 from .export import structure
 from .fitness import unfit
 from .lower import UNFIT, Refused
 from .memory import given_back
-from .packed import Known, Packed
+from .packed import Packed
 from .pools import Pools
 from .program import Alone, Program
 from .record import Graph, Recorded
@@ -33,7 +30,6 @@ SCALES = (1.0, -0.5, 0.25)  # of the inputs that a recording is held against the
 LONG = 0.1  # seconds of a call that takes all threads: to measure other numbers would take seconds
 MEET = 4  # entries of the call in which samples meet for the first time
 FLAT = torch.contiguous_format
-_VERSION = attrgetter("_version")
 BEFORE = 1 << 28  # bytes of packed weights that the network had before: adapters take turns
 
 
@@ -68,6 +64,24 @@ def taken_up(like: Inputs, tensors: list[Tensor]) -> Inputs:
     return x, label, condition, rest.pop(0) if like[3] is not None else None
 
 
+def examples(like: list[Tensor], batch: int) -> list[Tensor]:
+    """The tensors of a call of so many entries: normals at different times, under conditions of different
+    sizes.
+
+    like  the tensors of a call of one entry
+    """
+    numbers = torch.Generator().manual_seed(0)
+    given = [one.expand(batch, *one.shape[1:]).clone(memory_format=FLAT) for one in like]
+    given[0] = torch.randn(given[0].shape, generator=numbers)
+    for i in range(batch):
+        share = i % MEET / MEET
+        given[1][i].sub_((given[1][i] * share).to(given[1].dtype))
+        for tensor in given[2:]:
+            if tensor.is_floating_point():
+                tensor[i].mul_(1 - share)
+    return given
+
+
 class Recording:
     """A network's graph and its packed weights. Raises Refused where it cannot be recorded.
 
@@ -87,14 +101,10 @@ class Recording:
         self._called = Called(network, given)
         traced = Called(network.with_module(structure(network.module)), given)
         self._example = [t[:1].clone() for t in taken_apart(given)]
-        module = unwrapped(network.module)
-        self._contents = Contents.of(module) if isinstance(module, nn.Module) else None
         self._graph = Graph(traced, self.inputs(2))
-        own = [] if self._contents is None else self._contents.tensors()
-        watched = {id(t): t for t in (*own, *self._graph.constants())}
-        self._watched = [t for t in watched.values() if not t.is_meta]
-        self._versions = self._now()
-        self.packed = Packed(self._known_by())
+        self._watched = Watched(network.module, self._graph.constants())
+        self.same, self.written = self._watched.same, self._watched.written
+        self.packed = Packed(self._watched.known())
         self._kept: Lru[tuple, Packed] = Lru(BEFORE)
         self.choices = Kept("threads", [self._graph.text, self.packed.known[0]], is_count)
         self.sizes: dict[int, int] = {}
@@ -107,21 +117,12 @@ class Recording:
         """Of packed weights."""
         return self.packed.bytes + self._kept.bytes
 
-    def same(self) -> bool:
-        """Whether the module is made of what was recorded: submodules, parameters, hooks, attributes."""
-        return self._contents is None or self._contents.same()
-
-    def written(self) -> bool:
-        """Whether weights were written to, as torch counts it: some 100 ns for each."""
-        return self._now() != self._versions
-
     def follow(self) -> None:
         """Takes over values of weights that have changed, by whatever way."""
         with self.lock:
-            self._versions = self._now()
             # On the threads of the calls that follow: OpenMP's would spin beside them for a while.
             pool = self.pools.of(max(self.threads.values(), default=1))
-            known, before = self._known_by(pool), self.packed
+            known, before = self._watched.known(pool), self.packed
             if known == before.known:
                 return
             self.packed = self._kept.take(known) or Packed(known)
@@ -131,9 +132,6 @@ class Recording:
         """Lets go of packed weights, which the next program packs anew."""
         with self.lock:
             self.packed, self._kept = Packed(self.packed.known), Lru(BEFORE)
-
-    def _known_by(self, pool: Any = None) -> Known:
-        return tuple(checksums(self._watched, pool)), tuple(map(Tensor.data_ptr, self._watched))
 
     @property
     def exact(self) -> bool:
@@ -258,22 +256,5 @@ class Recording:
                 )
 
     def inputs(self, batch: int) -> list[Tensor]:
-        """Of so many entries: normals at different times, under conditions of different sizes."""
-        numbers = torch.Generator().manual_seed(0)
-        given = [
-            one.expand(batch, *one.shape[1:]).clone(memory_format=FLAT) for one in self._example
-        ]
-        given[0] = torch.randn(given[0].shape, generator=numbers)
-        for i in range(batch):
-            share = i % MEET / MEET
-            given[1][i].sub_((given[1][i] * share).to(given[1].dtype))
-            for tensor in given[2:]:
-                if tensor.is_floating_point():
-                    tensor[i].mul_(1 - share)
-        return given
-
-    def _now(self) -> list[Any]:
-        try:
-            return [*map(_VERSION, self._watched), *map(Tensor.data_ptr, self._watched)]
-        except RuntimeError:  # of an inference tensor, which has no version
-            return [(t._version, t.data_ptr()) for t in self._watched if not t.is_inference()]
+        """Of so many entries, as `examples` makes them."""
+        return examples(self._example, batch)

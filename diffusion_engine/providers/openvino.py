@@ -1,0 +1,87 @@
+"""OpenVINO as an executor, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..backends import machine
+from .export import Model, Source
+from .opened import Session, Setting
+from .provider import Provider
+
+PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+
+
+class OpenVINO(Provider):
+    """Runs networks in OpenVINO on the CPU, compiled for each size of a call.
+
+    backend  of the step: "auto", "torch" or "cpp"
+    threads  that run a call: a number, or a mapping of the entries of a call to one. Where none is said, how
+             many are the fastest is measured for each network and number of entries, and kept under the
+             user's cache folder
+    dtype    that it computes in: float32; or bfloat16, where the processor has that
+
+    The network, its inputs and its outputs are float32. What is noticed of a network's changes, and which are
+    called as the eager executor does, is as for `Native`.
+    """
+
+    name, title, extra = "openvino", "OpenVINO", "openvino"
+    packages = ("openvino", "onnx", "onnxscript")
+    each = True
+
+    @property
+    def version(self) -> str:
+        import openvino
+
+        return str(openvino.__version__).partition("-")[0]
+
+    def objection(self, device: torch.device) -> str | None:
+        if reason := super().objection(device):
+            return reason
+        if self.precision is not None and not (found := machine.bf16()).kind:
+            return f"OpenVINO would emulate bfloat16 here: {found.reason}; leave dtype out"
+        return None
+
+    def settings(self, threads: Sequence[int]) -> list[Setting]:
+        return [Setting(n) for n in threads]
+
+    def load(
+        self, source: Source, model: Model, setting: Setting, shapes: list[list[int]] | None
+    ) -> Session:
+        import openvino
+
+        core = openvino.Core()
+        read = core.read_model(source)
+        if shapes is not None:
+            read.reshape(dict(zip(model.inputs, shapes, strict=True)))
+        asked = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": setting.threads,
+            "INFERENCE_PRECISION_HINT": PRECISIONS[self.dtype],
+        }
+        return Running(core.compile_model(read, "CPU", asked), model)
+
+
+class Running:
+    """A compiled model of OpenVINO."""
+
+    def __init__(self, compiled: Any, model: Model) -> None:
+        self._compiled, self._model = compiled, model
+
+    def bound(self, given: Sequence[Tensor], outs: Sequence[Tensor]) -> Callable[[], object]:
+        from openvino import Tensor as Shared
+
+        request = self._compiled.create_infer_request()
+        for names, tensors in ((self._model.inputs, given), (self._model.outputs, outs)):
+            for name, tensor in zip(names, tensors, strict=True):
+                request.set_tensor(name, Shared(tensor.detach().numpy(), shared_memory=True))
+
+        def run() -> None:
+            request.start_async()
+            request.wait()
+
+        return run
