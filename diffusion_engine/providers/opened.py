@@ -166,7 +166,11 @@ class Opened:
         self, source: Source, model: Model, setting: Setting, given: list[Tensor], size: int
     ) -> Session:
         shapes = [list(t.shape) for t in given] if size else None
-        return self.provider.load(source, model, setting, shapes)
+        try:
+            return self.provider.load(source, model, setting, shapes)
+        except Exception as error:
+            said = str(error).strip().splitlines() or [repr(error)]
+            raise Refused(f"{self.provider.title} cannot open it: {said[-1]}") from error
 
     def _known(self, batch: int) -> Setting | None:
         """How a call is run; None where that is to be measured."""
@@ -208,10 +212,17 @@ class Opened:
             with torch.no_grad():
                 wanted = [out.clone() for out in self._called(call)]
             self._outs = [torch.empty(out.shape, dtype=out.dtype) for out in wanted]
-            seconds = min(seconds, clocked(session.bound(call, self._outs)))
+            seconds = min(seconds, self._first(session, call))
             for want, got in zip(wanted, self._outs, strict=True):
                 self._compare(want, got)
         return seconds
+
+    def _first(self, session: Session, given: list[Tensor]) -> float:
+        try:
+            return clocked(session.bound(given, self._outs))
+        except Exception as error:
+            said = str(error).strip().splitlines() or [repr(error)]
+            raise Refused(f"{self.provider.title} cannot run it: {said[-1]}") from error
 
     def _compare(self, want: Tensor, got: Tensor) -> None:
         error = float((want - got).abs().max() / want.abs().max().clamp(min=1e-30))

@@ -42,8 +42,8 @@ class OpenVINO(Provider):
     def objection(self, device: torch.device) -> str | None:
         if reason := super().objection(device):
             return reason
-        if self.precision is not None and not (found := machine.bf16()).kind:
-            return f"OpenVINO would emulate bfloat16 here: {found.reason}; leave dtype out"
+        if self.precision is not None and not machine.bf16().kind:
+            return machine.emulated(f"executor={self.name!r} in {self.dtype}")
         return None
 
     def settings(self, threads: Sequence[int]) -> list[Setting]:
@@ -57,7 +57,9 @@ class OpenVINO(Provider):
         core = openvino.Core()
         read = core.read_model(source)
         if shapes is not None:
-            read.reshape(dict(zip(model.inputs, shapes, strict=True)))
+            own = _names(read)
+            sizes = zip(model.inputs, shapes, strict=True)
+            read.reshape({name: shape for name, shape in sizes if name in own})
         asked = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": setting.threads,
@@ -71,13 +73,15 @@ class Running:
 
     def __init__(self, compiled: Any, model: Model) -> None:
         self._compiled, self._model = compiled, model
+        self._inputs = _names(compiled)
 
     def bound(self, given: Sequence[Tensor], outs: Sequence[Tensor]) -> Callable[[], object]:
         from openvino import Tensor as Shared
 
         request = self._compiled.create_infer_request()
-        for names, tensors in ((self._model.inputs, given), (self._model.outputs, outs)):
-            for name, tensor in zip(names, tensors, strict=True):
+        own = [*self._model.inputs, *self._model.outputs]
+        for name, tensor in zip(own, (*given, *outs), strict=True):
+            if name in self._inputs or name in self._model.outputs:
                 request.set_tensor(name, Shared(tensor.detach().numpy(), shared_memory=True))
 
         def run() -> None:
@@ -85,3 +89,8 @@ class Running:
             request.wait()
 
         return run
+
+
+def _names(model: Any) -> set[str]:
+    """Of the inputs that it has: those that nothing reads are left out."""
+    return {name for port in model.inputs for name in port.get_names()}

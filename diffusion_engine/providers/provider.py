@@ -138,6 +138,9 @@ class Provider(Executor):
             return None
         return f"{self.name}/{self.version}/{str(self.dtype).removeprefix('torch.')}"
 
+    def dtype_of(self, network: ScoreNetwork) -> torch.dtype | None:
+        return None if differentiates(network) else self.precision
+
     def threads_of(self, network: ScoreNetwork) -> int | dict[str, int] | None:
         if isinstance(self.threads, int) and not differentiates(network):
             return self.threads

@@ -29,9 +29,12 @@ IMPORTED_AS = {
 # and what sits below others.
 RUN = {
     "bench": {"onnx", "onnxscript"},  # torch.onnx.export
+    "onnx": {"onnx", "onnxscript"},
+    "openvino": {"onnx", "onnxscript"},
     "serve": {"httpx"},  # of its client
     "likelihood": {"torchdiffeq"},  # by import_module, where it is asked for
     "test": {
+        "onnxscript",
         "pydantic-settings",
         "h11",
         "torchdiffeq",
@@ -55,6 +58,8 @@ FOLDERS = {
     "retrieval": ["diffusion_engine/drivers"],
     "serve": ["diffusion_engine/server", "diffusion_engine/client", "examples"],
     "ray": ["diffusion_engine/ray"],
+    "onnx": ["diffusion_engine/providers"],
+    "openvino": ["diffusion_engine/providers"],
     "bench": ["benchmarks"],
     "test": ["tests", "setup.py"],
     "docs": [],
