@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,9 +21,6 @@ from ..native.recording import SCALES, WITHIN, Called, examples
 from ..networks.network import ScoreNetwork
 from ..networks.watched import Watched
 from .export import Model, Source, exported
-
-if TYPE_CHECKING:
-    from .provider import Provider
 
 HALF_WITHIN = 2e-2  # of the largest element of an output, of a network that is run in bfloat16
 EACH = 8  # sizes of a call that have sessions of their own
@@ -55,6 +52,26 @@ class Session(Protocol):
         """A call that reads and writes these tensors where they lie, for one thread at a time."""
 
 
+class Runtime(Protocol):
+    """What opens models: a `Provider`."""
+
+    name: str
+    title: str
+    each: bool
+    precision: torch.dtype | None
+
+    def form(self, network: ScoreNetwork) -> str | None:
+        """What computes a network, as recipes name it."""
+
+    def candidates(self, entries: int) -> list[Setting]:
+        """The ways to run a call of so many entries, one where nothing is to be measured."""
+
+    def load(
+        self, source: Source, model: Model, setting: Setting, shapes: list[list[int]] | None
+    ) -> Session:
+        """A model, opened."""
+
+
 Key = tuple[Setting, int]  # and the entries of the calls of a session, 0 of any
 
 
@@ -83,7 +100,7 @@ class Opened:
     One thread at a time opens sessions and looks at the weights: `lock`.
     """
 
-    def __init__(self, network: ScoreNetwork, given: Inputs, provider: Provider) -> None:
+    def __init__(self, network: ScoreNetwork, given: Inputs, provider: Runtime) -> None:
         self.network, self.provider, self.lock = network, provider, threading.RLock()
         with self._refusals():
             self._exported = exported(network, given)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,11 +44,11 @@ class Provider(Executor):
     each      whether a call of each size has a session of its own
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    extra: ClassVar[str]
-    packages: ClassVar[tuple[str, ...]]
-    each: ClassVar[bool]
+    name: str
+    title: str
+    extra: str
+    packages: tuple[str, ...]
+    each: bool
 
     def __init__(
         self,

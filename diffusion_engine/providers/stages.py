@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -14,10 +14,19 @@ from ..executors.stages import Stages
 from ..native.recording import taken_apart
 from ..native.stages import differentiates
 from ..networks.network import ScoreNetwork
-from .opened import Opened, Sessions
+from .opened import Opened, Session, Sessions
 
-if TYPE_CHECKING:
-    from .provider import Provider
+
+class Owner(Protocol):
+    """Opens networks for batches, with the memory of all of them in view: a `Provider`."""
+
+    backend: str
+
+    def opened(self, network: ScoreNetwork, given: Inputs, look: bool = False) -> Opened:
+        """A network as it is now."""
+
+    def session(self, opened: Opened, count: int) -> Session:
+        """What runs calls of so many entries."""
 
 
 @dataclass(eq=False)
@@ -41,7 +50,7 @@ class Calls:
     Weights that torch wrote to are seen before each call; `renew` has the next one look at all else.
     """
 
-    def __init__(self, network: ScoreNetwork, owner: Provider) -> None:
+    def __init__(self, network: ScoreNetwork, owner: Owner) -> None:
         self._network, self._owner = network, owner
         self._opened: Opened | None = None
         self._sessions: Sessions | None = None  # of the last call
@@ -97,7 +106,7 @@ class Provided(Stages):
 
     _calls: Calls | None = None
 
-    def __init__(self, network: ScoreNetwork | None, owner: Provider, buffers: Buffers) -> None:
+    def __init__(self, network: ScoreNetwork | None, owner: Owner, buffers: Buffers) -> None:
         if network is not None and not differentiates(network):
             self._calls = Calls(network, owner)
         super().__init__(network, buffers, owner.backend)
