@@ -9,6 +9,7 @@
 
 #include "cases.h"
 #include "native/attend.h"
+#include "native/bf16/conv_bf16.h"
 #include "native/conv.h"
 #include "native/copy.h"
 #include "native/embedding.h"
@@ -56,10 +57,11 @@ struct Case {
 
 using Tasks = std::vector<de::Task>;
 
-Tasks conv(Case& c) {
+// But for its weight.
+de::ConvParams drawn_conv(Case& c, int64_t groups) {
   de::ConvParams p;
   p.batch = c.random.from({1, 2});
-  p.groups = c.random.from({1, 1, 2, 3});
+  p.groups = groups;
   p.channels = p.groups * c.random.from({1, 5, 16, 40});
   p.out_channels = c.random.chance(20) ? p.channels : p.groups * c.random.from({1, 3, 8, 33, 64});
   p.kernel_height = c.random.from({1, 1, 2, 3}), p.kernel_width = c.random.from({1, 1, 3});
@@ -76,8 +78,25 @@ Tasks conv(Case& c) {
   p.out_width = out(p.width, p.kernel_width, p.pad_left);
   p.x = c.rows(p.batch, p.height * p.width, p.channels);
   p.out = c.rows(p.batch, p.pixels(), p.out_channels, true);
-  p.weight = c.floats(de::conv_packed_size(p.out_channels, p.channels, p.taps(), p.groups));
   p.epilogue = c.epilogue(p.batch, p.pixels(), p.out_channels);
+  return p;
+}
+
+Tasks conv(Case& c) {
+  de::ConvParams p = drawn_conv(c, c.random.from({1, 1, 2, 3}));
+  p.weight = c.floats(de::conv_packed_size(p.out_channels, p.channels, p.taps(), p.groups));
+  return {de::conv_task(p, c.threads)};
+}
+
+Tasks conv_bf16(Case& c) {
+  const auto kinds = de::half_supported();
+  const int64_t kind = c.random.below((int64_t)kinds.size() + 1);
+  de::choose_half(kind < (int64_t)kinds.size() ? kinds[kind]->name : "emulated");
+  de::ConvParams p = drawn_conv(c, 1);
+  const int64_t size = de::conv_bf16_packed_size(p.out_channels, p.channels, p.taps());
+  auto* packed = (uint16_t*)c.buffers.made(size * sizeof(uint16_t), false);
+  de::conv_bf16_pack(c.floats(p.out_channels * p.channels * p.taps()), p.out_channels, p.channels, p.taps(), packed);
+  p.half = packed;
   return {de::conv_task(p, c.threads)};
 }
 
@@ -291,7 +310,7 @@ int check_tasks(int cases) {
       {"conv", conv},           {"linear", linear},       {"winograd_conv", winograd}, {"matmul", matmul},
       {"attend", attend},       {"norm_groups", norm_groups}, {"norm_rows", norm_rows},    {"softmax", softmax},
       {"reduce", reduce},       {"map", map},             {"copy", copy},              {"upsample", upsample},
-      {"pool", pool},           {"embedding", embedding},
+      {"pool", pool},           {"embedding", embedding},     {"conv_bf16", conv_bf16},
   };
   const auto threads = std::make_shared<de::Pool>(THREADS);
   int wrong = 0;

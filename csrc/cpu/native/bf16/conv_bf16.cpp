@@ -12,7 +12,7 @@
 namespace de {
 
 // Rows of an item, elements of its strips, and pixels of a line: with a panel, all stays in a second cache of 1 MiB.
-constexpr int64_t ROWS_OF_ITEM = 256, STRIPS_OF_ITEM = 1 << 18, COLUMNS_OF_ITEM = 64;
+constexpr int64_t ROWS_OF_ITEM = 256, STRIPS_OF_ITEM = 3 << 17, COLUMNS_OF_ITEM = 64;
 // Pixels of a sample up to which several are one list: blocks of its own would be half empty.
 constexpr int64_t FEW_PIXELS = 63;
 // Multiplications of an item that is worth being one of several for each thread, and of a layer that is worth several.
@@ -77,10 +77,12 @@ static int64_t part_of(int64_t all, int64_t most) {
   return ConvBlocks::parts_of(all, ConvBlocks::parts_of(all, std::max<int64_t>(most, 1)));
 }
 
-// About so many rows of an item: lines of a sample, or whole samples.
+// About so many rows of an item: lines of a sample, or whole samples. Whole blocks where there are several.
 static void cut(const ConvParams& p, int64_t rows, HalfConvBlocks& found) {
   const int64_t lines = found.all_lines(p), line = found.phases * p.kernel_width * found.columns * found.row;
-  found.lines = part_of(lines, std::min(rows / found.columns, STRIPS_OF_ITEM / line - found.further));
+  const int64_t most = std::min(rows / found.columns, STRIPS_OF_ITEM / line - found.further);
+  const int64_t even = HALF_ROWS / std::gcd(HALF_ROWS, found.columns), unit = most < even ? 1 : even;
+  found.lines = std::min(lines, unit * part_of(ConvBlocks::parts_of(lines, unit), most / unit));
   const int64_t whole = std::min(rows / (lines * found.columns), STRIPS_OF_ITEM / found.sample(p));
   found.samples = found.lines < lines ? 1 : part_of(found.all_samples(p), whole);
 }

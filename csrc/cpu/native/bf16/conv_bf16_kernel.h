@@ -39,17 +39,29 @@ struct HalfConvItem {
     for (; end < room; end += W) store(to + end, Half{});
   }
 
-  // A strip's line of column j of the kernel: line y of the upsampled picture of sample b.
-  void fill_line(int64_t b, int64_t y, int64_t j, uint16_t* to) const {
-    const int64_t size = blocks.columns * blocks.row, shift = p.upsample == 2;
-    if (y < 0 || y >= p.height * p.upsample) return (void)std::memset(to, 0, size * sizeof *to);
-    const float* from = p.x.data + b * p.x.batch + (y >> shift) * p.width * p.x.row;
-    int64_t x = column * p.stride_x + j * p.dilation_x - p.pad_left;
-    for (uint16_t* end = to + size; to < end; to += blocks.row, x += p.stride_x)
-      if (x < 0 || x >= p.width * p.upsample)
-        std::memset(to, 0, blocks.row * sizeof *to);
+  // Pixels from x on of a strip's line, for column j of the kernel: line y of the upsampled picture of sample b.
+  void round_line(int64_t b, int64_t y, int64_t j, int64_t x, uint16_t* to) const {
+    const int64_t shift = p.upsample == 2;
+    const bool outside = y < 0 || y >= p.height * p.upsample;
+    const float* from = outside ? nullptr : p.x.data + b * p.x.batch + (y >> shift) * p.width * p.x.row;
+    int64_t at = (column + x) * p.stride_x + j * p.dilation_x - p.pad_left;
+    for (; x < blocks.columns; ++x, at += p.stride_x)
+      if (outside || at < 0 || at >= p.width * p.upsample)
+        std::memset(to + x * blocks.row, 0, blocks.row * sizeof *to);
       else
-        round_pixel(from + (x >> shift) * p.x.row, to);
+        round_pixel(from + (at >> shift) * p.x.row, to + x * blocks.row);
+  }
+
+  // That line of the strips of all columns. Those that are whole pixels away from the first have most in common.
+  void fill_line(int64_t b, int64_t y, uint16_t* to) const {
+    round_line(b, y, 0, 0, to);
+    for (int64_t j = 1; j < p.kernel_width; ++j) {
+      const int64_t away = j * p.dilation_x, before = std::min(away / p.stride_x, blocks.columns);
+      const int64_t common = away % p.stride_x == 0 ? blocks.columns - before : 0;
+      uint16_t* line = to + j * blocks.strip();
+      std::memcpy(line, to + before * blocks.row, common * blocks.row * sizeof *line);
+      round_line(b, y, j, common, line);
+    }
   }
 
   // All strips of the item's sample s.
@@ -58,11 +70,8 @@ struct HalfConvItem {
     int64_t y = blocks.list() ? line % p.out_height : line;
     uint16_t* to = strips + s * blocks.sample(p);
     for (int64_t l = 0; l < lines + blocks.further; ++l, to += blocks.columns * blocks.row) {
-      for (int64_t i = 0; i < blocks.phases; ++i) {
-        const int64_t from = y * p.stride_y + i * p.dilation_y - p.pad_top;
-        for (int64_t j = 0; j < p.kernel_width; ++j)
-          fill_line(b, from, j, to + (i * p.kernel_width + j) * blocks.strip());
-      }
+      for (int64_t i = 0; i < blocks.phases; ++i)
+        fill_line(b, y * p.stride_y + i * p.dilation_y - p.pad_top, to + i * p.kernel_width * blocks.strip());
       if (++y == p.out_height && blocks.list()) y = 0, ++b;
     }
   }
