@@ -161,6 +161,7 @@ class Served:
         """A batch for a request and those like it, and what is known of the network in it. Raises EngineError
         where samples cannot share a batch."""
         capacity, executor, network = ticket.capacity, self.first.executor, ticket.network
+        executor.ready(network, capacity)
         probe = self._probe(ticket, network)
         self.check(probe)
         if probe is not None and self.fixed:

@@ -42,6 +42,17 @@ class Executor(ABC):
         """An empty batch with room for a capacity, nobody else's while it is entered; it is kept for the next
         one, who finds it by its network and capacity."""
 
+    def ready(self, network: ScoreNetwork, capacity: Capacity) -> None:  # noqa: B027
+        """Settles how a network runs in batches of a capacity, before anything is asked of it."""
+
+    def runs(self, network: ScoreNetwork) -> Executor:
+        """The executor that runs a network: itself, unless it chooses among others."""
+        return self
+
+    def captures(self, device: torch.device) -> bool:
+        """Whether it may record steps on a device, within which nothing can be decided."""
+        return False
+
     def finish(self, batch: Batch, after: After | None = None) -> None:
         """Steps a batch while a seat has rows before it, and calls `after` with it after each step."""
         while batch.live:

@@ -71,6 +71,9 @@ class Graph(Executor):
         reason = self._recorder.objection(device)
         return reason and f"{reason}; use executor='eager'"
 
+    def captures(self, device: torch.device) -> bool:
+        return True
+
     def forget(self, network: ScoreNetwork) -> None:
         self.recapture(network)
 

@@ -39,6 +39,7 @@ from .request import Request
 
 if TYPE_CHECKING:
     from ..native.shown import Shown
+    from ..providers.choice import Choice
 
 BATCH = "at least 1 sample a batch"
 
@@ -139,8 +140,16 @@ class Runner:
         """What executor="native" recorded of the network so far; print it. None of other executors."""
         from ..native import Native
 
-        executor = self.executor
+        executor = self.executor.runs(self.network)
         return executor.recorded(self.network) if isinstance(executor, Native) else None
+
+    @property
+    def choice(self) -> Choice | None:
+        """What executor="auto" measured, and which executor it kept; print it. None before the first run,
+        and of other executors."""
+        from ..providers.auto import Auto
+
+        return self.executor.choice(self.network) if isinstance(self.executor, Auto) else None
 
     @property
     def state_dtype(self) -> torch.dtype:
@@ -273,8 +282,9 @@ class Runner:
 
     def recapture(self) -> None:
         """Drops the captured graphs of the network: after its weights were moved or replaced."""
-        if isinstance(self.executor, Graph):
-            self.executor.recapture(self.network)
+        executor = self.executor.runs(self.network)
+        if isinstance(executor, Graph):
+            executor.recapture(self.network)
 
 
 def _entries(part: Request, plans: Sequence[Plan]) -> int:

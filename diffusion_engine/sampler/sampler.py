@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import checks, guiders, solvers
-from ..executors import Executor, Graph
+from ..executors import Executor
 from ..executors.course import Course
 from ..networks.decoder import Decoder, fitting
 from ..networks.network import ScoreNetwork
@@ -144,7 +144,7 @@ class Sampler(Runner):
             self.guider,
         )
         if self.driver is not None:
-            captured = isinstance(self.executor, Graph)
+            captured = self.executor.captures(self.device)
             refuse(self.driver, network, self.points, captured, self.guider is not None)
         self.plan()  # an unsuitable solver fails here, not at the first sample
 
