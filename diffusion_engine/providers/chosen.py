@@ -10,10 +10,13 @@ from ..executors import Capacity, Executor
 from ..executors.batch import plain
 from ..networks.contents import Contents
 from ..networks.network import ScoreNetwork
+from . import trial
 from .candidates import Candidate, said
 from .choice import Choice
 from .measure import Enter
 from .trial import Trial
+
+LOOK = 1.0  # seconds until a module is looked at again, which takes as long as a row of a small network
 
 
 class AutoError(ValueError):
@@ -36,6 +39,7 @@ class Chosen:
         self._met: set[tuple] = set()  # kinds of calls that the one that was kept has made
         module = network.module
         self._contents = Contents.of(module) if isinstance(module, nn.Module) else None
+        self._looked, self._same = trial.clock(), True
         self._check()
 
     @property
@@ -49,8 +53,12 @@ class Chosen:
         return made
 
     def same(self) -> bool:
-        """Whether the module is made of what it was made of."""
-        return self._contents is None or self._contents.same()
+        """Whether the module is made of what it was made of, as far as it was looked at: what runs it sees a
+        change by itself, and only the times are others."""
+        now = trial.clock()
+        if self._contents is not None and self._same and now - self._looked >= LOOK:
+            self._looked, self._same = now, self._contents.same()
+        return self._same
 
     def met(self, capacity: Capacity) -> bool:
         """Whether calls of a capacity are known to be made."""
