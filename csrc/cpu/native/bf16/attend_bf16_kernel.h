@@ -76,7 +76,7 @@ DE_INLINE Float weigh(Exponential power, const float* scores, int64_t keys, int6
 }
 
 struct HalfAttend {
-  static constexpr int64_t UNIT = HalfAttendBlocks::UNIT, QUERIES = UNIT;
+  static constexpr int64_t UNIT = HalfAttendBlocks::UNIT;
 
   const AttendParams& p;
   const HalfAttendBlocks& blocks;
@@ -88,9 +88,9 @@ struct HalfAttend {
       : p(p), blocks(blocks), parts((p.queries + blocks.queries - 1) / blocks.queries),
         b(item / parts / p.heads), head(item / parts % p.heads), first(item % parts * blocks.queries),
         rows(std::min(blocks.queries, p.queries - first)), sums(scratch), top(sums + blocks.queries * blocks.dim),
-        total(top + blocks.queries), scores(total + blocks.queries), masks(scores + blocks.keys * QUERIES),
-        q((uint16_t*)(masks + (p.mask.data ? blocks.keys * QUERIES : 0))),
-        weights(q + blocks.queries * blocks.dim), k(weights + blocks.keys * QUERIES),
+        total(top + blocks.queries), scores(total + blocks.queries), masks(scores + blocks.keys * UNIT),
+        q((uint16_t*)(masks + (p.mask.data ? blocks.keys * UNIT : 0))),
+        weights(q + blocks.queries * blocks.dim), k(weights + blocks.keys * UNIT),
         v(k + blocks.keys * blocks.key_row()) {}
 
   Tokens tokens(const Heads& h, int64_t token) const { return Tokens(h, b, head, token, sizeof(float)); }
@@ -102,17 +102,17 @@ struct HalfAttend {
   void pack_queries(bool negative) {
     const Tokens from = tokens(p.q, first);
     const Word signs = Word{} + (negative ? 0x80008000u : 0u);
-    for (int64_t i = 0; i < rows; i += QUERIES)
+    for (int64_t i = 0; i < rows; i += UNIT)
       for (int64_t d = 0; d < blocks.dim; d += 2 * W)
-        for (int64_t r = 0; r < QUERIES; r += W) {
+        for (int64_t r = 0; r < UNIT; r += W) {
           Float t[W];
           for (int64_t j = 0; j < W; ++j) {
             t[j] = i + r + j < rows ? paired(row(from, i + r + j) + d, p.dim - d) : Float{};
             t[j] = (Float)((Word)t[j] ^ signs);
           }
           transpose(t);
-          uint16_t* to = q + i * blocks.dim + d * QUERIES + 2 * r;
-          for (int64_t j = 0; j < W; ++j) store(to + j * 2 * QUERIES, t[j]);
+          uint16_t* to = q + i * blocks.dim + d * UNIT + 2 * r;
+          for (int64_t j = 0; j < W; ++j) store(to + j * 2 * UNIT, t[j]);
         }
   }
 
@@ -144,17 +144,17 @@ struct HalfAttend {
     const int64_t blocks = HalfAttendBlocks::round_up(terms) / UNIT;
     const Pieces all = {&BEGIN, 1, blocks, blocks * UNIT / 2 - (terms + 1) / 2};
     for (int64_t i = 0; i < n; i += HALF_ROWS)
-      product(a + i * row, row, all, panel, std::min(HALF_ROWS, n - i), to + i * QUERIES, QUERIES, add);
+      product(a + i * row, row, all, panel, std::min(HALF_ROWS, n - i), to + i * UNIT, UNIT, add);
   }
 
   // A panel, whose first query is the item's `at`, meets a block of keys.
   template <bool MASKED>
   void meet(Exponential power, int64_t at, int64_t key, int64_t count) {
-    const int64_t number = std::min(QUERIES, rows - at), padded = HalfAttendBlocks::round_up(count);
+    const int64_t number = std::min(UNIT, rows - at), padded = HalfAttendBlocks::round_up(count);
     multiply(k, blocks.key_row(), count, p.dim, q + at * blocks.dim, scores, false);
     if (MASKED) {
       const Heads mask = {(void*)(p.mask.data + key), p.mask.batch, p.mask.head, p.mask.query};
-      pack_panels<F32, QUERIES>(tokens(mask, first + at), number, count, 1.0f, masks);
+      pack_panels<F32, UNIT>(tokens(mask, first + at), number, count, 1.0f, masks);
       add_mask(p.scale, masks, count, scores);
     }
     float* to = sums + at * blocks.dim;
@@ -168,7 +168,7 @@ struct HalfAttend {
       }
       const Float decay = power(before - now);
       store(total + at + i, multiply_add(load<Float>(total + at + i), decay, sum));
-      for (int64_t d = 0; d < p.dim; ++d) store(to + d * QUERIES + i, load<Float>(to + d * QUERIES + i) * decay);
+      for (int64_t d = 0; d < p.dim; ++d) store(to + d * UNIT + i, load<Float>(to + d * UNIT + i) * decay);
     }
     multiply(v, blocks.value_row(), p.dim, count, weights, to, key > 0);
   }
@@ -183,10 +183,10 @@ struct HalfAttend {
       const int64_t key = unit * UNIT, count = std::min(units * UNIT, p.keys - key);
       pack_keys(tokens(p.k, key), count);
       pack_values(tokens(p.v, key), count, units * UNIT);
-      for (int64_t i = 0; i < rows; i += QUERIES) meet<MASKED>(power, i, key, count);
+      for (int64_t i = 0; i < rows; i += UNIT) meet<MASKED>(power, i, key, count);
     });
-    for (int64_t i = 0; i < rows; i += QUERIES)
-      unpack_panels<F32, QUERIES>(sums + i * blocks.dim, total + i, std::min(QUERIES, rows - i), p.dim,
+    for (int64_t i = 0; i < rows; i += UNIT)
+      unpack_panels<F32, UNIT>(sums + i * blocks.dim, total + i, std::min(UNIT, rows - i), p.dim,
                                   tokens(p.out, first + i));
   }
 };
