@@ -88,10 +88,15 @@ Tasks conv(Case& c) {
   return {de::conv_task(p, c.threads)};
 }
 
-Tasks conv_bf16(Case& c) {
+// Any kind of products in bf16.
+void choose_half(Case& c) {
   const auto kinds = de::half_supported();
   const int64_t kind = c.random.below((int64_t)kinds.size() + 1);
   de::choose_half(kind < (int64_t)kinds.size() ? kinds[kind]->name : "emulated");
+}
+
+Tasks conv_bf16(Case& c) {
+  choose_half(c);
   de::ConvParams p = drawn_conv(c, 1);
   const int64_t size = de::conv_bf16_packed_size(p.out_channels, p.channels, p.taps());
   auto* packed = (uint16_t*)c.buffers.made(size * sizeof(uint16_t), false);
@@ -143,7 +148,7 @@ Tasks matmul(Case& c) {
   return {de::matmul_task(p, c.threads)};
 }
 
-Tasks attend(Case& c) {
+de::AttendParams drawn_attend(Case& c) {
   de::AttendParams p;
   p.batch = c.random.from({1, 2}), p.heads = c.random.from({1, 3}), p.dim = c.random.from({1, 8, 40, 72, 256});
   p.queries = c.random.from({1, 31, 33, 70}), p.keys = c.random.from({1, 5, 64, 130}), p.scale = 0.3f;
@@ -154,6 +159,15 @@ Tasks attend(Case& c) {
   p.q = tokens(p.queries, false), p.k = tokens(p.keys, false), p.v = tokens(p.keys, false);
   p.out = tokens(p.queries, true);
   if (c.random.chance(50)) p.mask = {c.floats(p.heads * p.queries * p.keys), 0, p.queries * p.keys, p.keys};
+  return p;
+}
+
+Tasks attend(Case& c) { return {de::attend_task(drawn_attend(c), c.threads)}; }
+
+Tasks attend_bf16(Case& c) {
+  choose_half(c);
+  de::AttendParams p = drawn_attend(c);
+  p.bf16 = true;
   return {de::attend_task(p, c.threads)};
 }
 
@@ -311,6 +325,7 @@ int check_tasks(int cases) {
       {"attend", attend},       {"norm_groups", norm_groups}, {"norm_rows", norm_rows},    {"softmax", softmax},
       {"reduce", reduce},       {"map", map},             {"copy", copy},              {"upsample", upsample},
       {"pool", pool},           {"embedding", embedding},     {"conv_bf16", conv_bf16},
+      {"attend_bf16", attend_bf16},
   };
   const auto threads = std::make_shared<de::Pool>(THREADS);
   int wrong = 0;
