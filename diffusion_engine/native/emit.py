@@ -14,6 +14,7 @@ from .weights import Weights
 
 MANY, SOME, FEW, CACHED = 400, 36, 16, 1 << 14  # pixels, and elements of a weight's tap
 NARROW = 4  # output channels that are summed term by term as fast
+DEEP = 16  # input channels from which on a product in bf16 is worth its roundings
 ACTIVATIONS = ("none", "silu", "gelu", "gelu_tanh", "relu")
 
 
@@ -42,6 +43,15 @@ class Emitter:
         if wanted in tiles(channels):
             return wanted
         return 0 if out <= NARROW else min(2, wanted)
+
+    def half(self, op: ops.Operation) -> bool:
+        """Whether an operation's products are done in bf16. As with tiles it depends on the layer alone."""
+        if not self.weights.half:
+            return False
+        if isinstance(op, ops.Conv | ops.Linear):
+            one = isinstance(op, ops.Linear) or op.groups == 1
+            return one and op.x.shape[2] >= DEEP and op.out.shape[2] > NARROW
+        return isinstance(op, ops.Attention)
 
     @staticmethod
     def given(op: ops.Conv) -> bool:

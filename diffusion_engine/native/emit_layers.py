@@ -12,7 +12,8 @@ _cpu: Any = module("_cpu")  # where it is missing nothing is recorded
 
 
 def conv(emit: Emitter, op: ops.Conv) -> Any:
-    if tile := emit.tile(op):
+    half = emit.half(op)
+    if not half and (tile := emit.tile(op)):
         return _winograd(emit, op, tile)
     p = _cpu.ConvParams()
     p.batch, _, p.out_channels = op.out.shape
@@ -25,7 +26,10 @@ def conv(emit: Emitter, op: ops.Conv) -> Any:
     p.dilation_y, p.dilation_x = op.dilation
     p.upsample, p.groups = op.upsample, op.groups
     p.x, p.out = emit.rows(op.x), emit.rows(op.out)
-    p.weight = emit.weights.conv(op.weight, op.groups).data_ptr()
+    if half:
+        p.half = emit.weights.halved((op.weight,)).data_ptr()
+    else:
+        p.weight = emit.weights.conv(op.weight, op.groups).data_ptr()
     emit.epilogue(p, op.epilogue)
     return p
 
@@ -51,7 +55,10 @@ def linear(emit: Emitter, op: ops.Linear) -> Any:
     p.channels = op.x.shape[2]
     p.width = p.out_width = rows
     p.x, p.out = emit.rows(op.x), emit.rows(op.out)
-    p.weight = emit.weights.linear(op.weights).data_ptr()
+    if emit.half(op):
+        p.half = emit.weights.halved(op.weights).data_ptr()
+    else:
+        p.weight = emit.weights.linear(op.weights).data_ptr()
     emit.epilogue(p, op.epilogue)
     return p
 
@@ -106,6 +113,8 @@ def attention(emit: Emitter, op: ops.Attention) -> Any:
     p = _cpu.AttendParams()
     p.batch, p.heads, p.queries, p.dim = op.q.shape
     p.keys, p.scale = op.k.shape[2], op.scale
+    if emit.half(op):
+        p.bf16 = True
     for name in ("q", "k", "v", "out"):
         value = getattr(op, name)
         setattr(p, name, (emit.address(value), *value.strides[:3]))

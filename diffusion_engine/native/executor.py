@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from .. import trace
+from ..checks import flag
 from ..executors.base import Executor
 from ..executors.batch import Batch, plain
 from ..executors.buffers import Inputs
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 BUDGET = 1 << 30  # bytes of batches, with the memory of their programs, that wait for the next run
 PACKED = 1 << 34  # bytes of packed weights
 
+FLOAT32 = "Use dtype=torch.float32, or dtype='auto', which takes float32 where it has to"
+
 T = TypeVar("T")
 
 
@@ -39,7 +43,7 @@ class NativeError(ValueError):
 
 
 class Native(Executor):
-    """Records a network once and replays it, without torch, in float32 on the CPU.
+    """Records a network once and replays it, without torch, in float32 or bfloat16 on the CPU.
 
     A sample's bits depend on nothing beside it: not on the size of the call, its place there or the number
     of threads. Operations that torch does (`print(sampler.recording)` marks them) keep that as far as torch
@@ -49,6 +53,9 @@ class Native(Executor):
     threads  that replay: a number, or a mapping of the entries of a call to one. Where none is said, how many
              are the fastest is measured for each network and number of entries, and kept under the user's
              cache folder
+    dtype    torch.float32; or torch.bfloat16, to which convolutions, linear layers and attention round their
+             inputs and weights: their sums, and all else, are float32
+    fallback whether a network that bfloat16 is too coarse for is done in float32; it is refused otherwise
 
     Networks that differentiate in their forward, for a classifier's gradient or an exact derivative, are
     called as the eager executor does. Weights that have changed, by whatever way, are noticed before a run,
@@ -59,7 +66,11 @@ class Native(Executor):
     invariant = True
 
     def __init__(
-        self, backend: str = "auto", threads: int | Mapping[int, int] | str | None = None
+        self,
+        backend: str = "auto",
+        threads: int | Mapping[int, int] | str | None = None,
+        dtype: torch.dtype = torch.float32,
+        fallback: bool = False,
     ) -> None:
         self.backend = known(backend)
         if backend not in ("auto", "torch", "cpp"):
@@ -68,20 +79,34 @@ class Native(Executor):
             )
         given = checked(threads)
         self.threads = None if isinstance(given, str) else given  # "measured", as without
+        if dtype not in (torch.float32, torch.bfloat16):
+            raise ValueError(
+                f"dtype={dtype!r}: the native executor runs in torch.float32 or torch.bfloat16"
+            )
+        self.precision = torch.bfloat16 if dtype == torch.bfloat16 else None
+        self.fallback = flag("fallback", fallback)
         self._recordings: Lru[tuple, Recording] = Lru(PACKED)
         self._idle: Lru[tuple, Batch] = Lru(BUDGET)
         self._locks = Locks()
+        # Networks in float32 though bf16 was asked for, and why: whatever their weights become.
+        self._plain: WeakKeyDictionary[ScoreNetwork, str] = WeakKeyDictionary()
 
     def __reduce__(self) -> tuple:
         """A copy, here or in another process, records anew."""
-        return partial(Native, threads=self.threads), (self.backend,)
+        how: dict[str, Any] = {"dtype": self.precision or torch.float32, "fallback": self.fallback}
+        return partial(Native, threads=self.threads, **how), (self.backend,)
 
     def objection(self, device: torch.device) -> str | None:
         if device.type != "cpu":
             return (
                 f"the native executor runs on the CPU, not on {device}; use executor='graph' there"
             )
-        return missing()
+        reason = missing()
+        if reason is None and self.precision and not halves():
+            from ..backends.machine import emulated
+
+            return emulated(f"the native executor in {self.precision}")
+        return reason
 
     def forget(self, network: ScoreNetwork) -> None:
         for kept in (self._recordings, self._idle):
@@ -95,6 +120,8 @@ class Native(Executor):
                 f"the native executor runs in float32 and this network in {capacity.dtype}; use "
                 "executor='eager'"
             )
+        if network is not None:
+            self._allows(network)
         with plain():
             return Batch(capacity, partial(Recorded, network, self))
 
@@ -111,7 +138,18 @@ class Native(Executor):
         self._idle.put(key, batch, batch.bytes)
 
     def calling(self, network: ScoreNetwork) -> Callable[..., Sequence[Tensor]]:
+        self._allows(network)
         return super().calling(network) if differentiates(network) else Replay(network, self)
+
+    def _allows(self, network: ScoreNetwork) -> None:
+        """Raises NativeError where a network does not run in bf16, and has to."""
+        if self.precision is None or self.fallback:
+            return
+        if differentiates(network):
+            raise NativeError(
+                f"the network {network.name!r} differentiates in its forward, which torch does in float32: "
+                f"it does not run in bf16. {FLOAT32}"
+            )
 
     def exact(self, network: ScoreNetwork, given: Inputs) -> bool:
         if differentiates(network):
@@ -122,7 +160,15 @@ class Native(Executor):
     def form(self, network: ScoreNetwork) -> str | None:
         from ..backends.native import loaded
 
-        return None if differentiates(network) else f"native/{loaded('_cpu').isa()}"
+        if differentiates(network):
+            return None
+        half = halves() if self.dtype_of(network) == torch.bfloat16 else ""
+        return "/".join(["native", loaded("_cpu").isa(), *filter(None, [half])])
+
+    def dtype_of(self, network: ScoreNetwork) -> torch.dtype | None:
+        """In what a network's products are done: float32 where bf16 was too coarse."""
+        plain = differentiates(network) or network in self._plain
+        return torch.float32 if self.precision and plain else self.precision
 
     def threads_of(self, network: ScoreNetwork) -> int | dict[str, int] | None:
         if isinstance(self.threads, int) and not differentiates(network):
@@ -136,7 +182,7 @@ class Native(Executor):
         """What was recorded of a network so far; print it."""
         from .shown import Shown
 
-        return Shown(network, self._of(network))
+        return Shown(network, self._of(network), self.dtype_of(network), self._plain.get(network))
 
     def _of(self, network: ScoreNetwork) -> list[Recording]:
         found = [self._recordings.get(key) for key in self._recordings if key[0] is network]
@@ -151,7 +197,8 @@ class Native(Executor):
         from .lower import Refused
         from .recording import Recording
 
-        key = (network, *kinds(given))
+        half = halves() if self.precision else ""
+        key = (network, *kinds(given), half)
         found = self._recordings.get(key)
         if found is not None and not look and not found.written():
             return found
@@ -164,7 +211,8 @@ class Native(Executor):
                 found.follow()
                 return found
             try:
-                found = Recording(network, given, Pools(self.threads))
+                done = "" if network in self._plain else half
+                found = Recording(network, given, Pools(self.threads), done)
             except Refused as refused:
                 raise NativeError(refusal(network, refused)) from refused
             self._recordings.put(key, found, found.bytes)
@@ -179,10 +227,19 @@ class Native(Executor):
 
     def _made(self, recording: Recording, make: Callable[[Recording], T]) -> T:
         """What is made of a recording, whose weights are packed then."""
+        from .held import Beyond
         from .lower import Refused
 
         try:
-            made = make(recording)
+            try:
+                made = make(recording)
+            except Beyond as beyond:
+                if not self.fallback:
+                    raise
+                self._plain[recording.network] = str(beyond)
+                for one in self._of(recording.network):
+                    one.in_float32()
+                made = make(recording)
         except Refused as refused:
             raise NativeError(refusal(recording.network, refused)) from refused
         for key in self._recordings:
@@ -202,6 +259,13 @@ def missing() -> str | None:
     return None
 
 
+def halves() -> str:
+    """What does products in bf16 here; nothing where the processor would emulate it."""
+    from ..backends.native import loaded
+
+    return str(loaded("_cpu").bf16())
+
+
 def kinds(given: Inputs) -> tuple:
     """What calls have in common that one recording serves."""
     x, label, condition, latent = given
@@ -215,4 +279,8 @@ def _without_batch(kind: Any) -> tuple:
 
 
 def refusal(network: ScoreNetwork, reason: Exception) -> str:
+    from .held import Beyond
+
+    if isinstance(reason, Beyond):
+        return f"the network {network.name!r} cannot be done in bf16: {reason}. {FLOAT32}"
     return f"the network {network.name!r} cannot be recorded: {reason}. Use executor='eager'"

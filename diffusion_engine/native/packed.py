@@ -16,13 +16,18 @@ class Packed:
     joint   biases of several layers that are done as one
     folded  what calls of constants came to
     held    whether a program of them was held against the module
+    half    what does products in bf16, "" in float32
     """
 
-    def __init__(self, known: Known) -> None:
-        self.known, self.weights = known, Weights()
+    def __init__(self, known: Known, half: str = "") -> None:
+        self.known, self.weights = known, Weights(half)
         self.joint: Joint = {}
         self.folded: Folded = {}
         self.held = False
+
+    @property
+    def half(self) -> str:
+        return self.weights.half
 
     @property
     def bytes(self) -> int:

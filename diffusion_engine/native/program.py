@@ -55,8 +55,9 @@ class Program:
         for value in recorded.inputs:
             self.native.input(self._address(value), value.buffer.bytes)
         self.called: list[str] = []  # operations that torch does
+        self.half: set[int] = set()  # operations that are done in bf16
         self.exact = True  # whether what torch does has no part in the bits
-        for operation in recorded.operations:
+        for i, operation in enumerate(recorded.operations):
             make = MAKERS.get(type(operation))
             params = None if make is None else make(emit, operation)
             if params is None:
@@ -65,6 +66,9 @@ class Program:
                 self.native.add_call(partial(operation.run, get), operation.name)
                 self.called.append(operation.name)
                 self.exact = self.exact and operation.name in MOVES
+            elif emit.half(operation):
+                self.native.add(params, f"{operation.name} bf16")
+                self.half.add(i)
             else:
                 self.native.add(params, operation.name)
         self.outputs = [_tensor(places, arena, value) for value in recorded.outputs]
@@ -108,7 +112,7 @@ class Alone(Program):
     def __init__(self, program: Program) -> None:
         self.program = program
         self.native, self.threads, self.memory = program.native, program.threads, program.memory
-        self.called, self.exact = program.called, program.exact
+        self.called, self.exact, self.half = program.called, program.exact, program.half
         self.outputs = [out[:1] for out in program.outputs]
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from functools import cached_property, partial
 from typing import Any
 
@@ -16,6 +15,9 @@ from ..executors.buffers import Inputs
 from ..executors.lru import Lru
 from ..networks.network import ScoreNetwork
 from ..networks.watched import Watched
+from ..networks.wrapper import unwrapped
+from . import held, reference
+from .called import MEET, SCALES, Called, examples, taken_apart
 from .export import structure
 from .fitness import unfit
 from .lower import UNFIT, Refused
@@ -25,61 +27,8 @@ from .pools import Pools
 from .program import Alone, Program
 from .record import Graph, Recorded
 
-WITHIN = 1e-4  # of the largest element of an output: what a recording may differ by from the module
-SCALES = (1.0, -0.5, 0.25)  # of the inputs that a recording is held against the module on
 LONG = 0.1  # seconds of a call that takes all threads: to measure other numbers would take seconds
-MEET = 4  # entries of the call in which samples meet for the first time
-FLAT = torch.contiguous_format
 BEFORE = 1 << 28  # bytes of packed weights that the network had before: adapters take turns
-
-
-class Called(nn.Module):
-    """A network as a function of its inputs, a list of tensors."""
-
-    def __init__(self, network: ScoreNetwork, given: Inputs) -> None:
-        super().__init__()
-        self.network, self.kinds = network, given
-        if isinstance(network.module, nn.Module):
-            self.module = network.module  # whose weights torch.export finds
-
-    def forward(self, tensors: list[Tensor]) -> tuple[Tensor, ...]:
-        return self.network(*taken_up(self.kinds, tensors))
-
-
-def taken_apart(given: Inputs) -> list[Tensor]:
-    """The tensors of a call."""
-    x, label, condition, latent = given
-    named = condition.values() if isinstance(condition, Mapping) else [condition]
-    return [t for t in (x, label, *named, latent) if t is not None]
-
-
-def taken_up(like: Inputs, tensors: list[Tensor]) -> Inputs:
-    """The call of tensors, where the others were those of `like`."""
-    x, label, *rest = tensors
-    condition: Any = like[2]
-    if isinstance(condition, Mapping):
-        condition = {name: rest.pop(0) for name in condition}
-    elif condition is not None:
-        condition = rest.pop(0)
-    return x, label, condition, rest.pop(0) if like[3] is not None else None
-
-
-def examples(like: list[Tensor], batch: int) -> list[Tensor]:
-    """The tensors of a call of so many entries: normals at different times, under conditions of different
-    sizes.
-
-    like  the tensors of a call of one entry
-    """
-    numbers = torch.Generator().manual_seed(0)
-    given = [one.expand(batch, *one.shape[1:]).clone(memory_format=FLAT) for one in like]
-    given[0] = torch.randn(given[0].shape, generator=numbers)
-    for i in range(batch):
-        share = i % MEET / MEET
-        given[1][i].sub_((given[1][i] * share).to(given[1].dtype))
-        for tensor in given[2:]:
-            if tensor.is_floating_point():
-                tensor[i].mul_(1 - share)
-    return given
 
 
 class Recording:
@@ -88,14 +37,16 @@ class Recording:
     network  in eval mode, on the CPU in float32
     given    inputs of a call, of any number of entries
     pools    threads that replay it
+    half     the instructions by which its products are done in bf16, as _cpu.bf16() names them; "" in float32
     sizes    bytes of a program's memory, by the number of entries
     threads  that replay, and seconds of a call by their number, by the number of entries: what was measured
 
     One thread at a time makes programs and looks at the weights: `lock`.
     """
 
-    def __init__(self, network: ScoreNetwork, given: Inputs, pools: Pools) -> None:
-        self.network, self.pools, self.lock = network, pools, threading.RLock()
+    def __init__(self, network: ScoreNetwork, given: Inputs, pools: Pools, half: str = "") -> None:
+        self.network, self.pools, self.half = network, pools, half
+        self.lock = threading.RLock()
         if objection := unfit(network):
             raise Refused(objection)
         self._called = Called(network, given)
@@ -104,13 +55,16 @@ class Recording:
         self._graph = Graph(traced, self.inputs(2))
         self._watched = Watched(network.module, self._graph.constants())
         self.same, self.written = self._watched.same, self._watched.written
-        self.packed = Packed(self._watched.known())
+        self.packed = Packed(self._watched.known(), half)
         self._kept: Lru[tuple, Packed] = Lru(BEFORE)
-        self.choices = Kept("threads", [self._graph.text, self.packed.known[0]], is_count)
+        self._choices = {"": self._threads_of(), half: self._threads_of(*filter(None, [half]))}
         self.sizes: dict[int, int] = {}
         self.threads: dict[int, int] = {}
         self.times: dict[int, dict[int, float]] = {}
         self._exact: bool | None = None
+
+    def _threads_of(self, *half: str) -> Kept:
+        return Kept("threads", [self._graph.text, self.packed.known[0], *half], is_count)
 
     @property
     def bytes(self) -> int:
@@ -125,13 +79,20 @@ class Recording:
             known, before = self._watched.known(pool), self.packed
             if known == before.known:
                 return
-            self.packed = self._kept.take(known) or Packed(known)
+            self.packed = self._kept.take(known) or Packed(known, self.half)
             self._kept.put(before.known, before, before.bytes)
+
+    def in_float32(self) -> None:
+        """From now on."""
+        with self.lock:
+            if self.half:
+                self.half, self.packed, self._kept = "", Packed(self.packed.known), Lru(BEFORE)
+                self.sizes, self.threads, self.times, self._exact = {}, {}, {}, None
 
     def release(self) -> None:
         """Lets go of packed weights, which the next program packs anew."""
         with self.lock:
-            self.packed, self._kept = Packed(self.packed.known), Lru(BEFORE)
+            self.packed, self._kept = Packed(self.packed.known, self.half), Lru(BEFORE)
 
     @property
     def exact(self) -> bool:
@@ -160,6 +121,8 @@ class Recording:
             recorded = self._recorded(batch)
             if recorded is None:
                 return Alone(self.program(2))
+            if self.half and not self.packed.held:
+                self._settle()
             given, threads = self.inputs(batch), self._known(batch)
             # Of what calls before left in the module, too; other sizes have the same operations.
             scales = SCALES[:1] if self.packed.held and self._graph.dynamic else SCALES
@@ -170,7 +133,7 @@ class Recording:
             given_back()
             made = self._built(recorded, self.pools.of(threads or self.pools.candidates(batch)[-1]))
             seconds = [
-                clocked(partial(self._compare, made, call, want))
+                clocked(partial(self._compare, recorded, made, call, want))
                 for call, want in zip(calls, wanted, strict=True)
             ]
             self.packed.held = True
@@ -211,7 +174,7 @@ class Recording:
         counts = self.pools.candidates(batch)
         known = counts[0]
         if len(counts) > 1:
-            known = self.threads.get(batch) or self.choices.get(batch)
+            known = self.threads.get(batch) or self._choices[self.half].get(batch)
         if known not in counts:
             return None
         self.threads = {**self.threads, batch: known}
@@ -230,7 +193,7 @@ class Recording:
         self.times[batch] = in_turns(made_of, lambda n: clocked(partial(made_of[n], given)))
         threads = fewest(self.times[batch])
         self.threads = {**self.threads, batch: threads}
-        self.choices.put(batch, threads)
+        self._choices[self.half].put(batch, threads)
         return made_of[threads]
 
     def _wanted(self, given: list[Tensor]) -> list[Tensor]:
@@ -238,22 +201,40 @@ class Recording:
         with torch.no_grad():
             return [out.clone() for out in self._called(given)]
 
-    def _compare(self, made: Program, given: list[Tensor], want: list[Tensor]) -> None:
-        got = made(given)
-        if len(want) != len(got):
-            raise Refused(f"it returned {len(want)} tensors and the recording has {len(got)}")
-        for a, b in zip(want, got, strict=True):
-            if a.shape != b.shape:
-                raise Refused(
-                    f"of {len(given[0])} entries it returned {list(a.shape)} and the recording has "
-                    f"{list(b.shape)}: it has the size of a call as a number in it"
-                )
-            error = float((a - b).abs().max() / a.abs().max().clamp(min=1e-30))
-            if not error <= WITHIN:
-                raise Refused(
-                    f"its outputs differ by {error:.1e} of the largest from the module's own: it draws "
-                    "random numbers, or keeps something from call to call"
-                )
+    def _compare(
+        self,
+        recorded: Recorded,
+        made: Program,
+        call: list[Tensor],
+        want: list[Tensor],
+        limit: float = held.LATER,
+    ) -> None:
+        error = held.difference(want, made(call), len(call[0]))
+        if made.half:
+            held.near(recorded, made.half, call, error, self._names, limit)
+        else:
+            held.exactly(error)
+
+    def _settle(self) -> None:
+        """Whether bf16 is near enough, by calls of two entries, so that it depends on no size. What was
+        recorded is held against the module in float32 before."""
+        recorded, given = self._operations(2), self.inputs(2)
+        calls = [[scale * given[0], *given[1:]] for scale in SCALES]
+        wanted = [self._wanted(call) for call in calls]
+        for call, want in zip(calls, wanted, strict=True):
+            held.exactly(held.difference(want, reference.run(recorded, call), 2))
+        given_back()
+        made = self._built(recorded, self.pools.of(self.pools.candidates(2)[-1]))
+        for call, want in zip(calls, wanted, strict=True):
+            self._compare(recorded, made, call, want, held.HALF_WITHIN)
+        self.packed.held = True
+
+    @property
+    def _names(self) -> dict[int, str]:
+        """Of the module's parameters, by their addresses."""
+        module = unwrapped(self.network.module)
+        named = module.named_parameters() if isinstance(module, nn.Module) else ()
+        return {parameter.data_ptr(): name for name, parameter in named}
 
     def inputs(self, batch: int) -> list[Tensor]:
         """Of so many entries, as `examples` makes them."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import torch
+
 from ..networks.network import ScoreNetwork
 from .recording import Recording
 from .stages import differentiates
@@ -37,10 +39,19 @@ class Shown:
 
     network     what runs
     recordings  empty before the first run
+    dtype       of the products, bfloat16 or, as where it is None, float32
+    reason      why it is float32 though bf16 was asked for
     """
 
-    def __init__(self, network: ScoreNetwork, recordings: Sequence[Recording]) -> None:
+    def __init__(
+        self,
+        network: ScoreNetwork,
+        recordings: Sequence[Recording],
+        dtype: torch.dtype | None = None,
+        reason: str | None = None,
+    ) -> None:
         self.network, self.recordings = network, list(recordings)
+        self.dtype, self.reason = dtype, reason
 
     @property
     def threads(self) -> dict[int, int]:
@@ -71,9 +82,11 @@ class Shown:
         ]
 
     def __str__(self) -> str:
-        said = (
-            f"{self.network.name}, {'x'.join(map(str, self.network.shape))} in float32 on the CPU"
-        )
+        size = "x".join(map(str, self.network.shape))
+        dtype = "bf16" if self.dtype == torch.bfloat16 else "float32"
+        said = f"{self.network.name}, {size} in {dtype} on the CPU"
+        if self.reason:
+            said += f"\n  bf16 is too coarse: {self.reason}"
         if differentiates(self.network):
             return f"{said}\n  not recorded: it differentiates in its forward, and torch calls it"
         if not self.recordings:
@@ -90,8 +103,9 @@ class Shown:
         found = self.lines(recording, entries)
         called = [line for line in found if line.torch]
         whole = sum(line.seconds for line in found)
+        on = "/".join([loaded("_cpu").isa(), *filter(None, [recording.half])])
         made = [
-            f"  {len(found)} operations on {loaded('_cpu').isa()}, {len(called)} of them done by torch "
+            f"  {len(found)} operations on {on}, {len(called)} of them done by torch "
             f"(marked *); {recording.bytes / 2**20:.1f} MiB of weights",
             *(f"  {self._size(recording, size)}" for size in sizes),
             f"  a call of {entries}, {whole * 1e3:.3f} ms:",

@@ -83,7 +83,7 @@ class Replay:
         self._look = True
 
     def __call__(self, *given: Any) -> Sequence[Tensor]:
-        from .recording import taken_apart
+        from .called import taken_apart
 
         calls = self.calls(given)  # type: ignore[arg-type]
         tensors = [tensor.contiguous() for tensor in taken_apart(given)]  # type: ignore[arg-type]
@@ -157,7 +157,7 @@ class Recorded(Stages):
 
     def _row(self, program: Program, given: Inputs) -> Callable[[], object]:
         """A call of these inputs and the step, which are one where nothing has to be copied for either."""
-        from .recording import taken_apart
+        from .called import taken_apart
 
         assert self._behind is not None and self._replay is not None
         inputs, behind = taken_apart(given), self._behind(program.outputs)

@@ -17,9 +17,13 @@ _cpu: Any = module("_cpu")  # where it is missing nothing is recorded
 
 
 class Weights:
-    """Packs each constant once for each way in which it is read."""
+    """Packs each constant once for each way in which it is read.
 
-    def __init__(self) -> None:
+    half  the instructions by which products are done in bf16, as _cpu.bf16() names them; "" in float32
+    """
+
+    def __init__(self, half: str = "") -> None:
+        self.half = half
         self._kept: dict[tuple, tuple[tuple[Tensor, ...], Tensor]] = {}
 
     @property
@@ -52,6 +56,20 @@ class Weights:
             return packed
 
         return self._made(weights, "linear", pack)
+
+    def halved(self, weights: tuple[Tensor, ...]) -> Tensor:
+        """[out, in, ...] one below another, as of one layer, in bf16, as its products read them."""
+
+        def pack(*given: Tensor) -> Tensor:
+            whole = (given[0] if len(given) == 1 else torch.cat(given)).contiguous()
+            about = len(whole), whole.shape[1], whole[0, 0].numel()
+            packed = zeros(2 * _cpu.conv_bf16_packed_size(*about)).view(torch.uint16)
+            _cpu.conv_bf16_pack(whole.data_ptr(), *about, packed.data_ptr())
+            if len(given) > 1:
+                given_back()
+            return packed
+
+        return self._made(weights, "halved", pack)
 
     def winograd(self, weight: Tensor, tile: int) -> Tensor:
         """[out, in, 3, 3], transformed for tiles of so many pixels."""

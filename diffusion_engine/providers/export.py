@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from ..executors.buffers import Inputs
 from ..executors.lru import Lru
+from ..native.called import Called, examples, taken_apart
 from ..native.executor import kinds
 from ..native.export import sizes, structure, traced, tracing
 from ..native.fitness import unfit
 from ..native.locks import Locks
 from ..native.lower import Refused
-from ..native.recording import Called, examples, taken_apart
 from ..networks.network import ScoreNetwork
 from ..networks.watched import Watched
 

@@ -15,9 +15,10 @@ from ..choices import Kept, in_turns, structure
 from ..choices.turns import EQUAL, clocked, is_count
 from ..executors.buffers import Inputs
 from ..executors.lru import Lru
+from ..native.called import SCALES, Called, examples
 from ..native.executor import kinds
+from ..native.held import WITHIN
 from ..native.lower import Refused
-from ..native.recording import SCALES, WITHIN, Called, examples
 from ..networks.network import ScoreNetwork
 from ..networks.watched import Watched
 from .export import Model, Source, exported

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..executors.buffers import Buffers, Inputs
 from ..executors.packing import bucket
 from ..executors.stages import Stages
-from ..native.recording import taken_apart
+from ..native.called import taken_apart
 from ..native.stages import differentiates
 from ..networks.network import ScoreNetwork
 from .opened import Opened, Session, Sessions
