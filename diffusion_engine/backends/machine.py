@@ -9,6 +9,7 @@ from pathlib import Path
 
 # Instructions that multiply bfloat16, and what they are called.
 KINDS = {"amx": "AMX", "avx512_bf16": "AVX512_BF16"}
+TILES = "amx"  # the kind that dtype="auto" takes bfloat16 for
 SLOWER = (
     8.0  # times that torch takes for a convolution in bfloat16 without them, of float32 on AVX2
 )

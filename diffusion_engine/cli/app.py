@@ -114,11 +114,21 @@ def doctor(as_json: Json = False) -> None:
         for kind in ("packages", "devices"):
             for name, about in found[kind].items():
                 typer.echo(f"{name}: {about}")
+        typer.echo(f"bfloat16: {found['bf16']['result']}")
         typer.echo(f"executor native: {found['native']['result']}")
         kept = found["choices"]
         typer.echo(
-            f"choices in {kept['folder']}: threads of {kept['threads']} networks, forms of {kept['forms']}\n"
+            f"choices in {kept['folder']}: threads of {kept['threads']} networks, forms of {kept['forms']}, "
+            f"executors of {kept['executors']}\n"
         )
+        _table(
+            ("executor", "device", "computes in", "why not"),
+            [
+                (r["executor"], r["device"], ", ".join(r["dtypes"]) or "any", r["reason"] or "")
+                for r in found["executors"]
+            ],
+        )
+        typer.echo()
         _table(
             ("op", "device", "backend", "", "why not"),
             [

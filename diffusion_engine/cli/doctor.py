@@ -7,10 +7,13 @@ from typing import Any
 
 import torch
 
+from ..backends import machine
 from ..choices import files, folder
+from ..networks.placement import AUTO, place
 from ..ops.registry import explain
 from ..ops.table import IMPLEMENTATIONS
 from ..profiling.versions import versions
+from ..sampler import named
 
 
 def report() -> dict[str, Any]:
@@ -20,6 +23,8 @@ def report() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": versions(),
         "devices": {device: _describe(device) for device in devices},
+        "bf16": _bf16(),
+        "executors": [_executor(name, devices[-1]) for name in named.NAMES],
         "native": _native(),
         "choices": _kept(),
         "ops": [row for device in devices for row in _choices(device)],
@@ -36,6 +41,34 @@ def _describe(device: str) -> str:
         return f"{platform.machine()}, {torch.get_num_threads()} threads, C++ kernels not built"
     checks = " of a debug build" if _cpu.debug else ""
     return f"{platform.machine()}, {torch.get_num_threads()} threads, {_cpu.isa()} kernels{checks}"
+
+
+def _bf16() -> dict[str, Any]:
+    """What bfloat16 runs on, and what dtype="auto" is on this CPU."""
+    here = machine.bf16()
+    chosen = place(torch.nn.Linear(1, 1), AUTO, "cpu")[0]
+    auto = _name(chosen)
+    tiles = machine.KINDS[machine.TILES]
+    why = "" if here.kind == machine.TILES else f", and bfloat16 with {tiles} alone"
+    result = f"{here.reason}; dtype='auto' is {auto} on this CPU{why}"
+    return {"kind": here.kind, "slower": here.slower, "auto": auto, "result": result}
+
+
+def _executor(name: str, last: str) -> dict[str, Any]:
+    """Whether networks run by an executor here, and in what of its own; on the last device, if a GPU's."""
+    device = last if name == "graph" else "cpu"
+    runs = [d for d in named.COMPUTING.get(name, ()) if d == torch.float32 or machine.bf16().kind]
+    try:
+        reason = named.executor(name).objection(torch.device(device))
+    except (ImportError, ValueError) as error:
+        reason = str(error)
+    return {
+        "executor": name, "device": device, "dtypes": [_name(d) for d in runs], "reason": reason,
+    }  # fmt: skip
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _kept() -> dict[str, Any]:
@@ -67,7 +100,7 @@ def _native() -> dict[str, Any]:
     return {"ran": True, "ok": ok, "result": f"{said}; {NOT_RECORDED}"}
 
 
-KINDS = ("threads", "forms")  # of what is chosen
+KINDS = ("threads", "forms", "executors")  # of what is chosen
 NOT_RECORDED = "networks with a classifier's gradient or an exact derivative run eager there"
 
 

@@ -13,6 +13,7 @@ from .options import (
     Backend,
     Classes,
     Device,
+    Dtype,
     Grid,
     Guidance,
     Json,
@@ -43,6 +44,7 @@ def encode(
     option: Option = None,
     backend: Backend = "auto",
     device: Device = None,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Runs the solver's ODE upwards: from images to the latents that lead back to them."""
@@ -59,7 +61,7 @@ def encode(
     images = read_images(source, network.shape, network.state_shape)
     condition = classes_of(network, classes, len(images))
     spec = spec_of(context, rule)
-    sampler = Sampler(network, rule, **spec.arguments(), **how_of(context, place))
+    sampler = Sampler(network, rule, **spec.arguments() | how_of(context, place))
     result = sampler.encode(images, refine=encoding, condition=condition)
     if not all(result.finite):
         raise ValueError("the latents are not finite; nothing was written")

@@ -15,6 +15,7 @@ from .options import (
     BatchSize,
     Classes,
     Device,
+    Dtype,
     Grid,
     Json,
     Model,
@@ -65,12 +66,14 @@ def likelihood(
     batch_size: BatchSize = 64,
     backend: Backend = "auto",
     device: Device = None,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Prints what images cost under a network: bits/dim, with a standard error."""
     from ..drivers.likelihood import likelihood as by_ode
     from ..drivers.likelihood_asked import DOPRI5
     from ..drivers.likelihood_bound import variational_bound
+    from ..networks.placement import named_dtype
 
     place = device_of(device)
     if solver == DOPRI5 and option:
@@ -82,6 +85,7 @@ def likelihood(
     x = _images(source, network, n)
     asked: dict[str, Any] = {"condition": classes_of(network, classes, len(x)), "seed": seed}
     asked |= {"batch_size": batch_size, "device": place}
+    asked["dtype"] = named_dtype(dtype)
     made: Any
     if bound:
         made = variational_bound(network, _levels(x), steps=steps, times=times, **asked)

@@ -65,7 +65,15 @@ Accelerate = Annotated[
 Executor = Annotated[
     str,
     typer.Option(
-        help="eager; graph: replay CUDA graphs of a step; or native: replay the network in C++, on the CPU"
+        help="eager; graph: replay CUDA graphs of a step; native: replay the network in C++, on the CPU; "
+        "onnxruntime or openvino, which run it there; or auto: the fastest of those that are installed"
+    ),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="in which the network is computed: float32, bfloat16, float16 or float64; or auto: on a CPU "
+        "bfloat16 with AMX, else float32; the module's own"
     ),
 ]
 Threads = Annotated[
@@ -106,7 +114,8 @@ def spec_of(context: typer.Context, rule: Solver, **more: Any) -> Spec:
     """
     from ..sampler.recipe import about
 
-    asked = {k: v for k, v in context.params.items() if k in Spec.model_fields}
+    own = Spec.model_fields.keys() - {"dtype"}  # how_of has it
+    asked = {k: v for k, v in context.params.items() if k in own}
     if options := options_of("--guider-option", context.params.get("guider_option")):
         if asked.get("guider") is None:
             raise ValueError("--guider-option goes with --guider: say which")
@@ -121,6 +130,10 @@ def how_of(context: typer.Context, place: torch.device) -> dict[str, Any]:
     made = {k: v for k, v in context.params.items() if k in HOW} | {"device": place}
     if (threads := made.get("threads")) is not None:
         made["threads"] = int(threads) if threads.isdecimal() else threads
+    if "dtype" in made:
+        from ..networks.placement import named_dtype
+
+        made["dtype"] = named_dtype(made["dtype"])
     return made
 
 

@@ -16,6 +16,7 @@ from .options import (
     Classes,
     Compile,
     Device,
+    Dtype,
     End,
     Executor,
     Grid,
@@ -51,6 +52,7 @@ def profile(
     batch_size: BatchSize = 64,
     backend: Backend = "auto",
     device: Device = None,
+    dtype: Dtype = None,
     accelerate: Accelerate = False,
     executor: Executor = "eager",
     threads: Threads = None,
@@ -73,7 +75,7 @@ def profile(
     condition = classes_of(network, classes, n)
     scale = guidance if condition is not None or "guidance" in written(context) else 1.0
     spec = spec_of(context, rule, guidance=scale)
-    sampler = Sampler(network, rule, **spec.arguments(), **how_of(context, place))
+    sampler = Sampler(network, rule, **spec.arguments() | how_of(context, place))
     found = profiling.profile(sampler, n, condition, runs, spec.noise)
     text = found.to_json()
     files.atomically(out, f"{text}\n".encode())

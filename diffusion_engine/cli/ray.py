@@ -11,7 +11,9 @@ import typer
 from ..models import network_of
 from .options import (
     Classes,
+    Dtype,
     End,
+    Executor,
     Grid,
     Guidance,
     Json,
@@ -61,7 +63,8 @@ def generate(
     noise: Noise = None,
     samples_per_shard: Annotated[int, typer.Option(help="indices of a file")] = 256,
     capacity: Annotated[int, typer.Option(help="samples of a network call")] = 16,
-    executor: Annotated[str, typer.Option(help="eager, graph or native")] = "eager",
+    executor: Executor = "eager",
+    dtype: Dtype = None,
     threads: Annotated[int, typer.Option(help="of the CPU that run the network", min=1)] = 1,
     actors: Annotated[
         int | None, typer.Option(help="that work at a time; as many as there is room for")
@@ -85,7 +88,7 @@ def generate(
         try:
             found = made_of(
                 model, rows, out, spec, samples_per_shard=samples_per_shard, capacity=capacity,
-                executor=executor, threads=threads, actors=actors, num_cpus=cpus, num_gpus=gpus,
+                executor=executor, dtype=dtype, threads=threads, actors=actors, num_cpus=cpus, num_gpus=gpus,
                 told=_nothing if as_json else _told,
             )  # fmt: skip
         except Failed as error:

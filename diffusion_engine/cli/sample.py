@@ -20,6 +20,7 @@ from .options import (
     Device,
     DriverName,
     DriverOption,
+    Dtype,
     End,
     Executor,
     Grid,
@@ -76,6 +77,7 @@ def sample(
     batch_size: BatchSize = 64,
     backend: Backend = "auto",
     device: Device = None,
+    dtype: Dtype = None,
     accelerate: Accelerate = False,
     executor: Executor = "eager",
     threads: Threads = None,
@@ -148,7 +150,7 @@ def sample(
         scale = guidance if condition is not None or "guidance" in asked else 1.0
         spec = spec_of(context, rule, guidance=scale, driver=None)
         if table is None:
-            sampler = Sampler(network, rule, **spec.arguments() | {"driver": leader}, **how)
+            sampler = Sampler(network, rule, **spec.arguments() | {"driver": leader} | how)
         else:
             sampler = Sampler.from_plan(network, table, **how)
         if save_plan is not None and leader is not None and leader.leads:
@@ -179,7 +181,7 @@ def _check_recipe(
 
     # It holds all else but a user's solver and driver, and says what it needs.
     given = (
-        HOW
+        HOW - {"dtype"}
         | {"out", "recipe", "model", "as_json"}
         | {"x", "measurement", "plan"}.intersection(recipe.needs)
     )
@@ -195,7 +197,7 @@ def _check_recipe(
 
 def _check_plan(asked: dict[str, str]) -> None:
     """Raises ValueError where options stand beside --plan that it says itself."""
-    said = Spec.model_fields.keys() - {"noise"}
+    said = Spec.model_fields.keys() - {"noise", "dtype"}
     said |= {"option", "guider_option", "driver_option", "save_plan"}
     if fixed := [option for name, option in asked.items() if name in said]:
         raise ValueError(f"--plan says {', '.join(fixed)} itself: leave that out, or --plan")

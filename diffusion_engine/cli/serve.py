@@ -36,11 +36,11 @@ def serve(
         list[str] | None, typer.Option(help="of a worker; repeatable; every GPU, or else the CPU")
     ] = None,
     capacity: Annotated[int | None, typer.Option(help="samples of one batch; 16")] = None,
-    executor: Annotated[str | None, typer.Option(help="eager, graph or native")] = None,
+    executor: Annotated[str | None, typer.Option(help="as of `sample`")] = None,
     batch: Annotated[str | None, typer.Option(help="bucket, or fixed: calls of one size")] = None,
     accelerate: Annotated[bool, typer.Option(help="fused ops, where that is faster")] = False,
     threads: Annotated[str | None, typer.Option(help="of the CPU: a number, or measured")] = None,
-    dtype: Annotated[str | None, typer.Option(help="of the networks' inputs")] = None,
+    dtype: Annotated[str | None, typer.Option(help="as of `sample`")] = None,
     max_queue: Annotated[int | None, typer.Option(help="requests at a time; 1024")] = None,
     max_cost: Annotated[int | None, typer.Option(help="entries x rows of a request")] = None,
     drain: Annotated[

@@ -29,21 +29,28 @@ def place(
     dtype  "auto": on a CPU bfloat16 where that is multiplied in tiles (AMX), else float32; elsewhere, and of
            what no copy can be cast, as None
     """
-    weights = first_weight(module)
-    own = torch.device("cpu") if weights is None else weights.device
-    where = own if device is None else _device(device)
+    where = device_of(module, device)
     if isinstance(dtype, str) and dtype == AUTO:
         dtype = None
-        if where.type == "cpu" and weights is not None and casting(module) is None:
-            dtype = torch.bfloat16 if machine.bf16().kind == "amx" else torch.float32
+        if where.type == "cpu" and first_weight(module) is not None and casting(module) is None:
+            dtype = torch.bfloat16 if machine.bf16().kind == machine.TILES else torch.float32
     return compute_dtype(module) if dtype is None else _dtype(dtype), where
+
+
+def device_of(module: Any, device: torch.device | str | None) -> torch.device:
+    """The device of a module: its own, unless told another."""
+    if device is not None:
+        return _device(device)
+    weights = first_weight(module)
+    return torch.device("cpu") if weights is None else weights.device
 
 
 def named_dtype(name: str | None) -> torch.dtype | str | None:
     """A dtype by its name, as place takes it: "auto" and None stay. Raises ValueError where it is none."""
     if name is None or name == AUTO:
         return name
-    return _dtype(getattr(torch, name, name))
+    known = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
+    return _dtype(known.get(name, name))
 
 
 def moved(network: ScoreNetwork, dtype: torch.dtype, device: torch.device) -> ScoreNetwork:

@@ -23,13 +23,14 @@ from .. import checks
 from ..engine import Engine, EngineError
 from ..models import network_of
 from ..networks.network import ScoreNetwork
+from ..networks.placement import AUTO, named_dtype, place
 from ..sampler.sampler import Sampler
 from ..sampler.spec import Spec
 from ..solvers import solver
 from . import shards
 from .table import Table
 
-FORMS = ("bucket", "network_form", "threads")  # of a recipe: what its bits depend on
+FORMS = ("dtype", "bucket", "network_form", "threads")  # of a recipe: what its bits depend on
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def generate(
     samples_per_shard: int = 256,
     capacity: int = 16,
     executor: str = "eager",
+    dtype: str | None = None,
     threads: int | None = 1,
     actors: int | None = None,
     num_cpus: float = 1.0,
@@ -81,6 +83,7 @@ def generate(
     samples_per_shard  indices of a file; it and the index say in which file a sample is
     capacity           samples of a call: calls have one size, that a sample depends on no neighbour
     executor, threads  as in Engine; threads=None leaves torch's, which a node's cores decide
+    dtype              by its name, as in Engine; "auto" is what suits this machine, on every node
     actors             that work at a time; as many as the cluster has room for
     num_cpus, num_gpus of an actor; with a GPU its network is there
     told               called with each shard
@@ -97,7 +100,7 @@ def generate(
         "model": model, "weights": weights_sum(network), "spec": asked.model_dump(mode="json"),
         "samples_per_shard": size, "capacity": checks.whole("capacity", capacity, 1, "at least 1"),
         "executor": executor, "threads": threads, "device": "cuda" if num_gpus else "cpu",
-        "samples": len(table), "table": table.digest(),
+        "dtype": _dtype(network, dtype, num_gpus), "samples": len(table), "table": table.digest(),
     }  # fmt: skip
     parts = dict(table.shards(size))
     with shards.opened(out, job):
@@ -108,6 +111,14 @@ def generate(
         about = [made[name] for name in parts]
         shards.put_manifest(out, job, about)
     return about
+
+
+def _dtype(network: ScoreNetwork, given: str | None, gpus: float) -> str | None:
+    """The name of the one in which all nodes compute; None for the module's own."""
+    dtype = named_dtype(given)
+    if dtype == AUTO:
+        dtype = None if gpus else place(network.module, AUTO, "cpu")[0]
+    return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
 def weights_sum(network: ScoreNetwork) -> str:
@@ -263,6 +274,7 @@ class Maker:
             )
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         how = {key: job[key] for key in ("executor", "threads", "device")}
+        how["dtype"] = named_dtype(job["dtype"])
         return Engine(network, job["capacity"], batch="fixed", **how)
 
 

@@ -11,10 +11,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from .. import checks
 from ..models import network_of
+from ..networks.placement import named_dtype
 from ..server.app import make_app
 from ..server.kept import Entry, Requests
 from ..server.refused import Refused
@@ -62,13 +61,12 @@ class Replica:
         networks = {name: network_of(text, device=device) for name, text in settings.models.items()}
         named = ("executor", "batch", "accelerate", "threads", "max_queue")
         how = {name: getattr(settings, name) for name in named}
-        dtype = None if settings.dtype is None else getattr(torch, settings.dtype)
         self._service = InProcess(
             networks,
             settings.capacity,
             max_cost=settings.max_cost,
             device=device,
-            dtype=dtype,
+            dtype=named_dtype(settings.dtype),
             **how,
         )
         await self._service.start()

@@ -12,9 +12,10 @@ from ..executors import Eager, Executor, Graph
 from ..native import Native
 
 NAMES = ("eager", "graph", "native", "onnxruntime", "openvino", "auto")
-# Those that compute a float32 network in a dtype of their own, on the CPU: classes of providers.
-PROVIDERS = {"onnxruntime": "OnnxRuntime", "openvino": "OpenVINO", "auto": "Auto"}
-COMPUTE = (torch.float32, torch.bfloat16)
+BOTH = (torch.float32, torch.bfloat16)
+# Those that compute a float32 network by themselves, on the CPU, and in what; classes of providers.
+COMPUTING = {"native": BOTH, "onnxruntime": BOTH[:1], "openvino": BOTH, "auto": BOTH}
+PROVIDERS = {"onnxruntime": "OnnxRuntime", "openvino": "OpenVINO"}
 WITHOUT = "a graph's network runs on the GPU, whatever threads the CPU has: leave threads out"
 
 
@@ -61,10 +62,11 @@ def _computing(
     name: str, backend: str, threads: Any, dtype: torch.dtype, fallback: bool
 ) -> Executor:
     """One that computes float32 networks in a dtype of its own."""
-    if dtype not in COMPUTE:
+    if dtype not in COMPUTING[name]:
+        runs = " or ".join(str(each).removeprefix("torch.") for each in COMPUTING[name])
         raise ValueError(
-            f"executor={name!r} runs in float32 or bfloat16, and the network in {dtype}: say dtype=, one of "
-            "these two, or use executor='eager'"
+            f"executor={name!r} runs in {runs}, and this network in {dtype}: say dtype=torch.float32, or use "
+            "executor='eager'"
         )
     if dtype == torch.bfloat16 and not machine.bf16().kind:
         raise ValueError(machine.emulated(f"executor={name!r} in {dtype}"))
@@ -76,5 +78,5 @@ def _computing(
     if name == "native":
         return Native(backend, **how)
     module = importlib.import_module(f"..providers.{name}", __package__)
-    made: Executor = getattr(module, PROVIDERS[name])(backend, **how)
+    made: Executor = getattr(module, PROVIDERS.get(name, "Auto"))(backend, **how)
     return made

@@ -11,9 +11,8 @@ import torch
 
 from .. import checks
 from ..backends import machine
-from ..executors import Executor
-from ..native import Native
-from ..networks.placement import compute_dtype, place
+from ..executors import Eager, Executor
+from ..networks.placement import AUTO, compute_dtype, device_of, place
 from . import named
 
 
@@ -43,11 +42,12 @@ class Place:
 
         Raises ValueError where they do not go together, or the processor would emulate the dtype.
         """
-        asked = _asked(executor, dtype)
+        here = device_of(module, device).type == "cpu"
+        asked = _asked(executor, dtype, here)
         chosen, where = place(module, asked, device)
-        here = where.type == "cpu"
-        falls = isinstance(dtype, str)
-        made = named.executor(executor, backend, threads, chosen if here else None, falls)
+        made = named.executor(
+            executor, backend, threads, chosen if here else None, fallback=isinstance(dtype, str)
+        )
         if here and asked == torch.bfloat16 and made.precision is None:
             _warn_emulated(module)
         return cls(chosen, where, made)
@@ -58,16 +58,19 @@ class Place:
         return self.dtype if self.executor.precision is None else torch.float32
 
 
-def _asked(executor: Any, dtype: Any) -> Any:
-    """The dtype that is asked for, where an executor has one of its own."""
-    own = executor.precision if isinstance(executor, Executor) else None
-    unsaid = dtype is None or (isinstance(dtype, str) and dtype == "auto")
-    if own is None:
-        return (
-            torch.float32
-            if isinstance(executor, Native) and dtype is not None and unsaid
-            else dtype
-        )
+def _asked(executor: Any, dtype: Any, here: bool) -> Any:
+    """The dtype that is asked for, of an executor that may leave no choice.
+
+    here  whether it runs on the CPU
+    """
+    auto = here and isinstance(dtype, str) and dtype == AUTO
+    if auto and (isinstance(executor, str) and named.COMPUTING.get(executor) == (torch.float32,)):
+        return torch.float32
+    if not isinstance(executor, Executor):
+        return dtype
+    own, unsaid = executor.precision, dtype is None or auto
+    if own is None:  # those that record a network want float32 then
+        return torch.float32 if auto and not isinstance(executor, Eager) else dtype
     if not unsaid and dtype != own:
         kind = type(executor).__name__
         raise ValueError(

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import checks
-from ..executors.threads import written as written_threads
 from ..guiders import Guider
 from ..networks.condition import origins
 from ..networks.decoder import Decoder
@@ -141,63 +140,6 @@ def check_plan(recipe: Recipe, spec: Spec) -> None:
             f"the recipe was made with the plan {_call(recipe.solver)} and {_call(spec.solver)} is given; "
             "give the same one"
         )
-
-
-NEARLY = "for samples that are nearly the same, give the recipe with network_form None"
-
-
-def formed(recipe: Recipe, how: Mapping[str, Any]) -> dict[str, Any]:
-    """How to run what a recipe was made with. Raises ValueError where that cannot be here."""
-    form, how = recipe.network_form, dict(how)
-    if how.get("threads") is None and how.get("executor", "eager") in ("eager", "native"):
-        how["threads"] = recipe.threads
-    if form is None:
-        return how
-    kind, _, named = form.partition("/")
-    if kind == "accelerate":
-        if how.get("accelerate", True) is True:
-            how["accelerate"] = named.partition("/")[2]
-        return how
-    if "executor" in how:
-        return how
-    from ..native.executor import missing
-
-    if reason := missing():
-        raise ValueError(f"the recipe's network was computed by {form}, and {reason}; {NEARLY}")
-    return {**how, "executor": "native"}
-
-
-def check_form(recipe: Recipe, form: str | None) -> None:
-    """Raises ValueError where the network is computed in another form than a recipe's."""
-    if recipe.network_form not in (None, form):
-        here = f"by {form}" if form else "by torch"
-        raise ValueError(
-            f"the recipe's network was computed by {recipe.network_form} and is computed {here} here, whose "
-            f"sums have another order: replay it on such a machine, without an executor; {NEARLY}"
-        )
-
-
-def check_threads(recipe: Recipe, threads: int | Mapping[str, int] | None) -> None:
-    """Raises ValueError where the network runs on other numbers of threads than a recipe's, and its bits may
-    depend on them: of what is replayed natively none do.
-
-    threads  on which it runs
-    """
-    named = written_threads(recipe.threads)
-    if recipe.network_form is None and named not in (None, threads):
-        here = "torch's own number" if threads is None else _threads(threads)
-        raise ValueError(
-            f"the recipe's network ran on {_threads(named)} and runs on {here} here, where sums may have "
-            "another order: replay it without executor and threads; for samples that are nearly the same, "
-            "give the recipe with threads None"
-        )
-
-
-def _threads(named: Any) -> str:
-    if isinstance(named, int):
-        return f"{named} thread{'s' * (named > 1)}"
-    each = ", ".join(f"{count} for {entries}" for entries, count in named.items())
-    return f"threads by the entries of a call ({each})"
 
 
 def _check_start(process: GaussianProcess, recipe: Recipe) -> None:

@@ -65,9 +65,12 @@ class Sampler(Runner):
     driver     what leads samples beside the solver's table (diffusion_engine.drivers): a name, {"name": ...,
                "options": {...}}, or an object
     guider     guidance by a number of each sample (diffusion_engine.guiders), "apg" say: given as a driver is
-    dtype      of the network's input, and of conditions that are not whole numbers; None is what the module
-               computes in: that of its first weight of 16 bits or more, or of its layerwise casting. Another
-               runs a copy of the module, which follows what you change of yours
+    dtype      in which the network is computed, and of its input and conditions that are not whole numbers;
+               None is what the module computes in: that of its first weight of 16 bits or more, or of its
+               layerwise casting. Another runs a copy of the module, which follows what you change of yours.
+               "auto" is bfloat16 on a CPU with AMX, float32 on others, and elsewhere as None. The executors
+               "native", "openvino" and "auto" compute in bfloat16 by themselves: the copy, its input and
+               conditions are float32 then
     device     where to run; None is the module's device
     backend    of the step: "auto", "torch", "cpp", "triton" or "cuda"
     batch_size samples per batched call at most
@@ -75,17 +78,18 @@ class Sampler(Runner):
                module over the same weights, which follows what you change of yours, from run to run;
                `sampler.accelerated` says what was done in the first run, whose batch is what the form that
                is the fastest is measured with. A text is a form that a recipe names
-    executor   "eager", "graph" to replay CUDA graphs, or "native" to replay the network in C++ on the CPU,
-               in float32 (`sampler.recording` says what was recorded); or an Executor, which several
+    executor   "eager"; "graph" to replay CUDA graphs; "native" to replay the network in C++ on the CPU
+               (`sampler.recording` says what was recorded); "onnxruntime" or "openvino" to run it in these,
+               on the CPU; "auto" for the fastest of those that are installed; or an Executor, which several
                samplers may share
     threads    of the CPU that run the network: a number; or "measured", which tries 1, powers of two and
                torch's own number in calls of the size that runs, and keeps the fastest under the user's cache
-               folder. None is torch's own with the eager executor, and measured with the native one
+               folder. None is torch's own with the eager executor, and measured with the others on the CPU
     compile    run the network through torch.compile, within the graph where there is one
     decoder    makes images of the final latents: a Decoder. A recipe keeps its scale, and is replayed with it
 
-    Raises ValueError on unknown names, bad steps or times, and a solver that does not suit them;
-    GraphError where a graph cannot run on the device.
+    Raises ValueError on unknown names, bad steps or times, a solver that does not suit them, and bfloat16
+    where an executor would have the processor emulate it; torch does so, and you are warned. GraphError where a graph cannot run on the device.
     """
 
     def __init__(
@@ -400,6 +404,7 @@ class Sampler(Runner):
         more tensors, and the plan of a sampler `from_plan`; or what replaces something in the recipe
         Raises ValueError where something that was needed is not given, or something else is.
         """
+        from . import computed
         from . import recipe as recipes
 
         how = {} if how is None else how
@@ -410,7 +415,7 @@ class Sampler(Runner):
         checks.names("replay's how", how, OPEN)
         recipe = recipes.read(recipe)
         options, given = recipe.arguments(), recipe.request()
-        how = recipes.formed(recipe, how)
+        how = computed.formed(recipe, how)
         if "plan" in recipe.needs:
             recipes.check(network.process, recipe, how, more)
             plan, own = more.pop("plan"), {"dtype": options["dtype"]}
@@ -422,8 +427,8 @@ class Sampler(Runner):
             led = recipes.driver_in(recipe, how.get("driver"))
             recipes.check(network.process, recipe, how, more)
             sampler = cls(network, **dict(how) | options | {"solver": rule, "driver": led})
-        recipes.check_form(recipe, sampler.form)
-        recipes.check_threads(recipe, sampler.executor.threads_of(sampler.network))
+        computed.check_form(recipe, sampler.form)
+        computed.check_threads(recipe, sampler.executor.threads_of(sampler.network))
         if sampler.decoder is not None:
             fitting(sampler.decoder, recipe.decoder)
         return sampler.sample(**given | more)

@@ -32,7 +32,9 @@ FORMAT, RNG = "diffusion-engine-recipe/2", "philox4x32-10/2"
 FIRST = "diffusion-engine-recipe/1"  # its solvers' `max_order` was named `order`
 BEFORE = "philox4x32-10/1"  # drew other normals where x was given, and the same elsewhere
 
-FORM = r"^(native/\w+|accelerate/\w+/[a-z][a-z0-9_ ,]*(/[0-9a-f]+)?)$"
+# Of what computes a network: native/avx512/amx, openvino/2026.4.1/bfloat16, accelerate/avx2/fused
+RUNTIMES = r"native/\w+(/\w+)?|(onnxruntime|openvino)/[\w.+]+/\w+"
+FORM = rf"^({RUNTIMES}|accelerate/\w+/[a-z][a-z0-9_ ,]*(/[0-9a-f]+)?)$"
 INFINITY = 1e308
 CLIP = "give a range (low, high) with low < high, None or 'network'"
 
@@ -58,7 +60,9 @@ class Asked(Model):
     clip: Range | Literal["network"] | None = Field(
         "network", description="range of the estimate of x0; network: the network's own"
     )
-    dtype: Dtype | None = Field(None, description="of the network's input; the module's own")
+    dtype: Dtype | None = Field(
+        None, description="in which the network is computed; the module's own"
+    )
     start: float | None = Field(None, description="time at which x begins")
     noised: bool = Field(False, description="x is the state of that time already, as encode's is")
     encoding: int | None = Field(
@@ -193,8 +197,9 @@ class Recipe(Asked):
     bucket     entries of every call of the network, where it had one size; None as they come
     calls      of each sample, where calls had many sizes, runs (calls, size, place, size, place, ...) of so
                many calls, each of whose entries was at a place of a call of a size
-    network_form  what computed the network, where its bits are not the module's own: native/avx512, or
-               accelerate/avx512/fused with a digit for each 3x3 convolution, say
+    network_form  what computed the network, where its bits are not the module's own: native/avx512, in
+               bfloat16 native/avx512/amx, openvino/2026.4.1/float32, or accelerate/avx512/fused with a digit
+               for each 3x3 convolution, say
     threads    of the CPU that computed it, of all calls or by the entries of one; None where torch's number
                was left alone
     needs      what was given beside, and JSON does not hold

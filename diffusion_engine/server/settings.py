@@ -70,14 +70,17 @@ class Settings(BaseSettings):
         [], description="one worker each: cpu, cuda:0; every GPU, or else the CPU"
     )
     capacity: int = Field(16, ge=1, le=4096, description="samples of one batch")
-    executor: Literal["eager", "graph", "native"] = Field("eager", description="as of Sampler")
+    executor: Literal["eager", "graph", "native", "onnxruntime", "openvino", "auto"] = Field(
+        "eager", description="as of Sampler"
+    )
     batch: Literal["bucket", "fixed"] = Field("bucket", description="as of Engine")
     accelerate: bool = Field(False, description="fused ops in networks, where that is faster")
     threads: int | Literal["measured"] | None = Field(
         None, description="of the CPU that run the network: a number, or measured; torch's own"
     )
-    dtype: Literal["float16", "bfloat16", "float32", "float64"] | None = Field(
-        None, description="of networks' inputs; the module's own"
+    dtype: Literal["auto", "float16", "bfloat16", "float32", "float64"] | None = Field(
+        None,
+        description="in which networks are computed; auto: as suits the device; the module's own",
     )
 
     worker_memory: Bytes | None = Field(

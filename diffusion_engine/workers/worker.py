@@ -23,6 +23,7 @@ import torch
 from .. import choices
 from ..engine.ticket import Ticket
 from ..models import network_of
+from ..networks.placement import named_dtype
 from .errors import Fault, ServiceError
 from .frames import Connection
 from .inprocess import InProcess
@@ -196,8 +197,7 @@ def _service(begin: Begin) -> InProcess:
     if begin.memory is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (begin.memory, begin.memory))
     options = dict(begin.options)
-    if (dtype := options.get("dtype")) is not None:
-        options["dtype"] = getattr(torch, dtype)
+    options["dtype"] = named_dtype(options.get("dtype"))
     device = torch.device(options.get("device") or "cpu")
     networks = {name: network_of(text, device=device) for name, text in begin.models.items()}
     return InProcess(networks, **options)

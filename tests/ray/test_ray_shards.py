@@ -18,7 +18,7 @@ TOP = 2**64 - 1
 JOB = {
     "model": "ray_cases:tiny", "weights": generate.weights_sum(ray_cases.tiny()), "capacity": 4,
     "spec": Spec.model_validate({"solver": "ddim", "steps": 2}).model_dump(mode="json"),
-    "executor": "eager", "threads": 1, "device": "cpu",
+    "executor": "eager", "threads": 1, "device": "cpu", "dtype": None,
 }  # fmt: skip
 
 

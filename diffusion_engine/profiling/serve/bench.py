@@ -24,7 +24,7 @@ class Bench:
     capacity  samples of a batch
     queue     requests that may wait
     batch     "bucket" or "fixed", as in Engine
-    how       device, backend, accelerate, executor and compile, as in Sampler
+    how       device, dtype, backend, accelerate, executor and compile, as in Sampler
     """
 
     def __init__(

@@ -27,15 +27,14 @@ class Peers:
         self._of: dict[int, Sampler] = {}  # by the kind's identity: its options may be a dict
         for kind in mix:
             asked = kind.spec.arguments()
-            dtype = asked.pop("dtype")
+            dtype = asked.pop("dtype") or how.get("dtype")
             options = kind.spec.solver.options
             self._of[id(kind)] = Sampler(
                 network,
                 kind.spec.solver.name,
                 **asked,
                 **options,
-                **how,
-                dtype=dtype,
+                **{**how, "dtype": dtype},
                 batch_size=capacity,
             )
 
