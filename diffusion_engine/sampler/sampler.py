@@ -89,7 +89,8 @@ class Sampler(Runner):
     decoder    makes images of the final latents: a Decoder. A recipe keeps its scale, and is replayed with it
 
     Raises ValueError on unknown names, bad steps or times, a solver that does not suit them, and bfloat16
-    where an executor would have the processor emulate it; torch does so, and you are warned. GraphError where a graph cannot run on the device.
+    where an executor would have the processor emulate it; torch does so, and you are warned. GraphError
+    where a graph cannot run on the device.
     """
 
     def __init__(
