@@ -58,7 +58,7 @@ class OnnxModule(nn.Module):
         self.conditions = tuple(p for p in file.inputs if p not in taken)
         self.state = state
         self.batch = self._batch()
-        self._shared = tuple(p for p in (self.label, *self.conditions) if self._is_shared(p))
+        self.shared = tuple(p for p in (self.label, *self.conditions) if self._is_shared(p))
         self._conditions = frozenset(p.name for p in self.conditions)
         self._sessions = Sessions(file.path, file.digest, tuple(p.name for p in self.outputs))
         self.training = False
@@ -103,7 +103,7 @@ class OnnxModule(nn.Module):
         self._check(given)
         n = len(x)
         outs: Sequence[Tensor]
-        if self._shared or self.batch not in (None, n):
+        if self.shared or self.batch not in (None, n):
             outs = self._in_parts(run, given, n)
         else:
             outs = run({p.name: self._fed(p, given[p.name]) for p in self.ports})
@@ -163,9 +163,9 @@ class OnnxModule(nn.Module):
     def _in_parts(self, run: Run, given: Mapping[str, Tensor], n: int) -> list[Tensor]:
         """Calls of entries that have their shared numbers in common, as many at once as the file takes; a
         call that lacks entries repeats its last one."""
-        values = zip(*(given[p.name].tolist() for p in self._shared), strict=True)
+        values = zip(*(given[p.name].tolist() for p in self.shared), strict=True)
         alike: dict[Any, list[int]] = {}
-        for i, key in enumerate(values if self._shared else [()] * n):
+        for i, key in enumerate(values if self.shared else [()] * n):
             alike.setdefault(key, []).append(i)
         made: list[Tensor] = []
         for rows in alike.values():
@@ -185,7 +185,7 @@ class OnnxModule(nn.Module):
         if tensor.dtype is not port.dtype:
             tensor = tensor.to(port.dtype)
         if index is not None:
-            tensor = tensor[index[:1] if port in self._shared else index]
+            tensor = tensor[index[:1] if port in self.shared else index]
         rank = len(port.shape)
         if port is self.label and rank == 2:
             return tensor[:, None]
