@@ -69,7 +69,7 @@ class Runtime(Protocol):
         """The ways to run a call of so many entries, one where nothing is to be measured."""
 
     def load(
-        self, source: Source, model: Model, setting: Setting, shapes: list[list[int]] | None
+        self, source: Source, model: Model | File, setting: Setting, shapes: list[list[int]] | None
     ) -> Session:
         """A model, opened."""
 

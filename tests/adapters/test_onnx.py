@@ -16,7 +16,6 @@ from torch import nn
 from diffusion_engine import Sampler, ScoreNetwork, from_onnx
 from diffusion_engine.choices import structure
 from diffusion_engine.engine import Engine
-from diffusion_engine.native import NativeError
 from diffusion_engine.networks.onnx import OnnxModule
 from diffusion_engine.processes import CLD, VP, Discrete
 
@@ -565,14 +564,6 @@ def test_an_engine_and_a_number_of_threads(tmp_path):
         handles = [engine.submit(spec, seeds=[seed]) for seed in one.recipe["seeds"]]
         made = torch.cat([handle.result().samples for handle in handles])
     assert torch.equal(made, one.samples)
-
-
-def test_what_stands_on_a_module_says_what_a_file_is(tmp_path):
-    network = from_onnx(saved(tmp_path / "it.onnx"), VP())
-    with pytest.raises(
-        NativeError, match="it is an ONNX file, which has no module to record; executor="
-    ):
-        Sampler(network, "ddim", 3, executor="native").sample(1)
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
