@@ -21,7 +21,7 @@ from diffusion_engine.native import Native
 from diffusion_engine.processes import CLD, VP
 from diffusion_engine.providers import auto as auto_file
 from diffusion_engine.providers.auto import Auto
-from diffusion_engine.providers.candidates import Candidate
+from diffusion_engine.providers.candidates import Candidate, candidates
 from diffusion_engine.providers.chosen import AutoError
 
 CPU = torch.device("cpu")
@@ -318,6 +318,22 @@ def test_what_differentiates_is_called_by_torch(machine):
     sampler.sample(1, condition=1)
     assert native.opened == 0 and "differentiates" in sampler.choice.tried[1].reason
     assert sampler.choice.kept.executor == "eager" and not list(files("executors"))
+
+
+def names(device=CPU, **how):
+    given = {"backend": "auto", "threads": None, "dtype": torch.float32, "fallback": False}
+    found = candidates(device, **given | how)
+    return [(one.name, str(one.dtype).removeprefix("torch.")) for one in found]
+
+
+def test_who_is_measured():
+    others = ("native", "onnxruntime", "openvino")
+    assert names() == [("eager", "float32"), *((name, "float32") for name in others)]
+    assert names(dtype=torch.bfloat16) == [(name, "bfloat16") for name in others]
+    both = [(name, dtype) for name in others for dtype in ("float32", "bfloat16")]
+    assert names(dtype=torch.bfloat16, fallback=True) == [("eager", "float32"), *both]
+    gpu = candidates(torch.device("cuda"), "auto", None, torch.float32, False)
+    assert [one.name for one in gpu] == ["eager", "graph"]
 
 
 def test_threads_are_of_the_cpu():
