@@ -352,7 +352,7 @@ def test_what_makes_no_sense_is_refused(given):
 def test_a_network_that_is_recorded():
     """The real thing: nothing is between, and a replay runs what was kept."""
     network = small()
-    sampler = Sampler(network, "ddim", 2, executor=Auto(threads=1))
+    sampler = Sampler(network, "ddim", 2, executor="auto", threads=1)
     request = {"seeds": [1, 2, 3], "condition": [0, 1, 0]}
     result = sampler.sample(**request)
     choice, kept = sampler.choice, sampler.executor.runs(sampler.network)
@@ -363,5 +363,6 @@ def test_a_network_that_is_recorded():
     else:
         own = Sampler(network, "ddim", 2, threads=1)
     assert torch.equal(own.sample(**request).samples, result.samples)
-    again = Sampler.replay(network, json.loads(json.dumps(result.recipe)))
-    assert torch.equal(again.samples, result.samples)
+    for how in ({}, {"executor": "auto"}):
+        again = Sampler.replay(network, json.loads(json.dumps(result.recipe)), how)
+        assert torch.equal(again.samples, result.samples)
