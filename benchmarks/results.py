@@ -39,9 +39,8 @@ RUN_KEYS = (
 )  # fmt: skip
 RUN_SHOWN = {
     "workload": 8, "contender": 25, "dtype": 8, "shape": 11, "ms_per_image": 12, "p20_ms": 8, "p80_ms": 8,
-    "least_ms": 8,
-    "first_s": 7, "peak_mb": 7, "outside_us": 10, "kernels": 7, "vs_best_peer": 12, "floor_share": 11,
-    "max_error": 9, "others": 6,
+    "least_ms": 8, "first_s": 7, "peak_mb": 7, "outside_us": 10, "kernels": 7, "vs_best_peer": 12,
+    "floor_share": 11, "max_error": 9, "others": 6,
 }  # fmt: skip
 TITLES = {
     "bytes_per_element": "B/el", "copy_share": "/copy", "vs_best_torch": "/torch",
@@ -57,6 +56,9 @@ ERROR_KEYS = (
 GENIE, ENCODING, PROFILE, SERVE = "genie.csv", "encoding.csv", "profile.csv", "serve.csv"
 NATIVE = "native.csv"
 NETWORKS = "networks.csv"  # what becomes of small networks that are recorded
+QUALITY = "quality.csv"  # trajectories in bfloat16
+AMX = "amx.csv"  # instructions of a call in bfloat16, counted
+PROVIDERS = "providers.csv"  # rows of samplers by each executor, and by auto
 PIPELINES = "pipeline-loops.csv"  # pipelines of diffusers with the engine's loop
 SCHEDULERS = "schedulers.csv"  # how far diffusers' schedulers and `like` are apart
 UPSTREAM = "upstream.csv"  # diffusers' own tests of schedulers on EngineScheduler
@@ -100,18 +102,46 @@ SOAK_SHOWN = {
     "p99_ms": 7, "server_mb": 9, "worker_mb": 9, "growth_mb": 9, "p99_drift": 9, "checked": 7, "wrong": 5,
     "others": 6,
 }  # fmt: skip
-# part: call, run (20 steps, ms an image), floor or memory; isa: what all were restricted to
+# part: call, run (20 steps, ms an image), floor or memory; isa: what all were restricted to; no dtype is
+# float32
 NATIVE_KEYS = (
-    "part", "network", "batch", "contender", "waiting", "load", "isa", "ms", "p20_ms", "p80_ms", "error",
-    "repeats",
+    "part", "network", "batch", "contender", "dtype", "waiting", "load", "isa", "ms", "p20_ms", "p80_ms",
+    "error", "repeats",
     "operation", "size", "count", "gflop", "mbyte", "floor_ms", "gflop_s", "gb_s",
     "peak_mb", "held_mb", "export_s", "first_s", "further_s", "version", "others", *ABOUT,
 )  # fmt: skip
 NATIVE_SHOWN = {
     "part": 6, "network": 7, "batch": 5, "contender": 19, "threads": 7, "waiting": 8, "load": 5, "isa": 4,
-    "ms": 8,
-    "p20_ms": 8, "p80_ms": 8, "error": 8, "repeats": 7, "operation": 12, "size": 34, "count": 5,
+    "ms": 8, "p20_ms": 8, "p80_ms": 8, "error": 8, "repeats": 7, "operation": 12, "size": 34, "count": 5,
     "floor_ms": 8, "peak_mb": 7, "held_mb": 7, "export_s": 8, "first_s": 7, "further_s": 9, "others": 6,
+}  # fmt: skip
+# changed: the share of digits that a classifier of this accuracy labels otherwise than those in float32
+QUALITY_KEYS = (
+    "network", "contender", "dtype", "form", "samples", "steps", "guidance", "psnr_db", "largest", "changed",
+    "as_asked", "accuracy", *ABOUT,
+)  # fmt: skip
+QUALITY_SHOWN = {
+    "network": 7,
+    "contender": 30,
+    "form": 32,
+    "psnr_db": 7,
+    "largest": 8,
+    "changed": 7,
+}
+# wanted and done: multiplications, in 1e9
+AMX_KEYS = (
+    "network", "batch", "dots", "loads", "stores", "wanted", "done", "useful", "dot_cycles",
+    "load_cycles", "ms", *ABOUT,
+)  # fmt: skip
+AMX_SHOWN = dict.fromkeys(AMX_KEYS[: -len(ABOUT)], 11)
+# ms of a row: the call and its step; of_best: of auto, over the fastest of the others
+PROVIDER_KEYS = (
+    "network", "batch", "executor", "dtype", "ms", "p20_ms", "p80_ms", "chosen", "of_best", "error",
+    "repeats", "form", "others", *ABOUT,
+)  # fmt: skip
+PROVIDERS_SHOWN = {
+    "network": 7, "batch": 5, "executor": 11, "dtype": 8, "ms": 8, "p20_ms": 8, "p80_ms": 8, "chosen": 24,
+    "of_best": 7, "error": 8, "repeats": 7, "others": 6,
 }  # fmt: skip
 PIPELINE_KEYS = (
     "pipeline", "contender", "waiting", "ms", "p20_ms", "p80_ms", "outside_us_step", "error", "repeats",
@@ -142,7 +172,7 @@ HTTP_SHOWN = {
 COLUMNS = {
     RUNS: RUN_KEYS, ERRORS: ERROR_KEYS,
     GENIE: GENIE_KEYS, ENCODING: ENCODING_KEYS, PROFILE: PROFILE_KEYS, SERVE: SERVE_KEYS,
-    NATIVE: NATIVE_KEYS,
+    NATIVE: NATIVE_KEYS, QUALITY: QUALITY_KEYS, AMX: AMX_KEYS, PROVIDERS: PROVIDER_KEYS,
     NETWORKS: NETWORK_KEYS,
     PIPELINES: PIPELINE_KEYS,
     SCHEDULERS: SCHEDULER_KEYS,

@@ -22,12 +22,15 @@ def compiled(ddim_run: DDIMRun) -> Contender:
     return loop.contender(opened(model, torch.get_num_threads()), openvino.__version__)
 
 
-def opened(model: Any, threads: int) -> Call:
-    """The network of a converted model, or of an ONNX file by its path."""
+def opened(model: Any, threads: int, precision: str = "f32") -> Call:
+    """The network of a converted model, or of an ONNX file by its path.
+
+    precision  "f32" or "bf16", of its products; inputs and outputs are in float32
+    """
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": precision,
     }
     request = openvino.compile_model(model, "CPU", settings).create_infer_request()
 

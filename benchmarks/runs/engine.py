@@ -28,8 +28,8 @@ def sampler(ddim_run: DDIMRun, module: Callable[..., Any], **how: Any) -> Sample
     network, schedule = score_network(ddim_run, module), ddim_run.schedule
     end = network.process.clean.t if schedule.to_clean else 0
     return Sampler(
-        network, "ddim", times=[*schedule.timesteps(ddim_run.steps), end], dtype=ddim_run.dtype,
-        device=ddim_run.device, batch_size=len(ddim_run.noise), **how,
+        network, "ddim", times=[*schedule.timesteps(ddim_run.steps), end], device=ddim_run.device,
+        batch_size=len(ddim_run.noise), **{"dtype": ddim_run.dtype} | how,
     )  # fmt: skip
 
 

@@ -23,9 +23,7 @@ from ..native.fitness import unfit
 from ..native.locks import Locks
 from ..native.lower import Refused
 from ..networks.network import ScoreNetwork
-from ..networks.onnx import OnnxModule
 from ..networks.watched import Watched
-from .file import File
 
 PROTOBUF = (1 << 31) - (1 << 24)  # bytes of weights that a file without others beside it can hold
 STATIC = 4  # models of one batch size each that are kept
@@ -122,11 +120,9 @@ _known: WeakKeyDictionary[ScoreNetwork, dict[tuple, Exported]] = WeakKeyDictiona
 _locks = Locks()
 
 
-def exported(network: ScoreNetwork, given: Inputs) -> Exported | File:
+def exported(network: ScoreNetwork, given: Inputs) -> Exported:
     """What a network was exported as, for calls like the given one; now, where it was not, or its module is
-    made of other parts. An ONNX file is its own export. Raises Refused."""
-    if isinstance(network.module, OnnxModule):
-        return File(network, given)
+    made of other parts. Raises Refused."""
     key = kinds(given)
     with _locks.of((id(network), key)):
         found = _known.setdefault(network, {}).get(key)

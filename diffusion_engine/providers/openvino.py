@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..backends import machine
 from .export import Model, Source
-from .file import File
 from .opened import Session, Setting
 from .provider import Provider
 
@@ -51,7 +50,7 @@ class OpenVINO(Provider):
         return [Setting(n) for n in threads]
 
     def load(
-        self, source: Source, model: Model | File, setting: Setting, shapes: list[list[int]] | None
+        self, source: Source, model: Model, setting: Setting, shapes: list[list[int]] | None
     ) -> Session:
         import openvino
 
@@ -72,7 +71,7 @@ class OpenVINO(Provider):
 class Running:
     """A compiled model of OpenVINO."""
 
-    def __init__(self, compiled: Any, model: Model | File) -> None:
+    def __init__(self, compiled: Any, model: Model) -> None:
         self._compiled, self._model = compiled, model
         self._inputs = _names(compiled)
 

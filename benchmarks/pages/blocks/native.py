@@ -49,9 +49,9 @@ def _speeds(part: str, *loads: str, isa: str = "", said: str = "") -> str:
     for (network, batch, load), same in rows.grouped(found, "network", "batch", "load"):
         times = [best(same, name) for name in contenders]
         peer = best_peer(same)
-        ratio = rows.times(_ms(peer) / _ms(ours(same)))
+        ratio = rows.times(ms(peer) / ms(ours(same)))
         case = [NAMES[network], batch, *([load] if len(loads) > 1 else [])]
-        body.append([*case, *(_cell(row) for row in times), f"{ratio} {peer['contender']}"])
+        body.append([*case, *(cell(row) for row in times), f"{ratio} {peer['contender']}"])
     head = ["network", "batch", *(["machine"] if len(loads) > 1 else []), *contenders]
     left = len(head) - len(contenders)
     text = rows.lines([*head, "faster than the best peer by"], body, left)
@@ -67,8 +67,9 @@ def _speeds(part: str, *loads: str, isa: str = "", said: str = "") -> str:
     return f"{text}\n\n{rows.prose(*about, _origin(found, isa))}"
 
 
-def calls(part: str, load: str, isa: str = "", **known: str) -> list[Row]:
-    return rows.some(_committed(), part=part, load=load, isa=isa, **known)
+def calls(part: str, load: str, isa: str = "", dtype: str = "", **known: str) -> list[Row]:
+    """Rows of one dtype, "" for float32."""
+    return rows.some(_committed(), part=part, load=load, isa=isa, dtype=dtype, **known)
 
 
 def native_floor() -> str:
@@ -76,13 +77,13 @@ def native_floor() -> str:
     found = rows.some(_committed(), part="floor")
     shown = rows.some(found, network="W1", batch="1", threads=most_threads(found))
     body = []
-    for row in sorted(shown, key=_ms, reverse=True):
+    for row in sorted(shown, key=ms, reverse=True):
         if row["operation"] != "all" and len(body) < MOST:
             cells = [rows.number(float(row[key])) for key in ("ms", "floor_ms")]
             body.append([row["operation"], row["size"], row["count"], *cells, _share(row)])
     text = rows.lines(["operation", "size", "count", "ms", "least ms", "share"], body, 2)
     wholes = [
-        [NAMES[row["network"]], row["batch"], row["threads"], rows.number(_ms(row)),
+        [NAMES[row["network"]], row["batch"], row["threads"], rows.number(ms(row)),
          rows.number(float(row["floor_ms"])), _share(row), rows.number(float(row["gflop_s"]))]
         for row in rows.some(found, operation="all")
     ]  # fmt: skip
@@ -115,12 +116,13 @@ def native_memory() -> str:
 
 def _calls_to_pay(row: Row) -> str:
     """How many calls make up for the time to be ready, beside torch at its best; "" where none do."""
-    same = calls("call", "quiet", network=row["network"], batch=row["batch"])
-    own = best(same, row["contender"])
+    about = {"network": row["network"], "batch": row["batch"]}
+    same = calls("call", "quiet", **about)
+    own = best(calls("call", "quiet", dtype=row["dtype"], **about), row["contender"])
     plain = [r for name in ("torch", "torch:channels_last") if (r := best(same, name)) is not None]
     if own is None or not plain or row["contender"].startswith("torch"):
         return ""
-    gained = min(map(_ms, plain)) - _ms(own)
+    gained = min(map(ms, plain)) - ms(own)
     ready = float(row["first_s"] or 0) + float(row["export_s"] or 0)
     return f"{1e3 * ready / gained:.0f}" if gained > 0.0 else ""
 
@@ -128,11 +130,11 @@ def _calls_to_pay(row: Row) -> str:
 def best(found: list[Row], contender: str) -> Row | None:
     """The row of a contender's best setting, or None where it took no part."""
     own = [row for row in found if row["contender"] == contender]
-    return min(own, key=_ms, default=None)
+    return min(own, key=ms, default=None)
 
 
 def best_peer(found: list[Row]) -> Row:
-    return min((row for row in found if not _own(row)), key=_ms)
+    return min((row for row in found if not _own(row)), key=ms)
 
 
 def most_threads(found: list[Row]) -> str:
@@ -140,27 +142,25 @@ def most_threads(found: list[Row]) -> str:
 
 
 def ours(found: list[Row]) -> Row:
-    return min(rows.some(found, contender=OURS), key=_ms)
+    return min(rows.some(found, contender=OURS), key=ms)
 
 
 def _own(row: Row) -> bool:
     return row["contender"].startswith("ours")
 
 
-def _ms(row: Row) -> float:
+def ms(row: Row) -> float:
     return float(row["ms"])
 
 
-def _cell(row: Row | None) -> str:
+def cell(row: Row | None) -> str:
     if row is None:
         return ""
-    return (
-        f"{rows.number(_ms(row))} ({row['threads']}{', ' * bool(row['waiting'])}{row['waiting']})"
-    )
+    return f"{rows.number(ms(row))} ({row['threads']}{', ' * bool(row['waiting'])}{row['waiting']})"
 
 
 def _share(row: Row) -> str:
-    return rows.percent(float(row["floor_ms"]) / _ms(row))
+    return rows.percent(float(row["floor_ms"]) / ms(row))
 
 
 def _committed() -> list[Row]:

@@ -20,7 +20,7 @@ from typing import Any
 from ... import peers, results
 from . import floor, memory, speed, worker
 from .cases import CASES, NETWORKS, Case
-from .contenders import CONTENDERS
+from .contenders import CONTENDERS, EXPORTED, library
 
 MEMORY, FLOOR = ("W1", "digits"), ("W1", "digits")
 
@@ -78,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
 
 def measured(given: argparse.Namespace) -> list[results.Row]:
     names = [n for n in given.contenders if available(n)]
-    prepare(given, export="onnxruntime" in names or "openvino" in names)
+    prepare(given, export=any(library(n) in EXPORTED for n in names))
     cases, rows = [case for case in CASES if case.network in given.networks], []
     if not given.no_speed:
         loads = ("quiet", "busy") if given.busy else ("quiet",)
@@ -97,8 +97,9 @@ def measured(given: argparse.Namespace) -> list[results.Row]:
 
 def available(name: str) -> bool:
     """Whether a contender's packages are here; says what is missing."""
-    lacking = peers.missing(name) if name in ("onnxruntime", "openvino") else []
-    if name == "openvino":  # it reads what is exported with those of the other
+    needs = library(name)
+    lacking = peers.missing(needs) if needs in EXPORTED else []
+    if needs == "openvino":  # it reads what is exported with those of the other
         lacking += peers.missing("onnxruntime")
     if lacking:
         print(f"{name} is left out: it needs {', '.join(lacking)}", file=sys.stderr)
@@ -160,7 +161,8 @@ def kept(rows: list[results.Row]) -> list[results.Row]:
         return []
     now = {_known(row) for row in rows}
     with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if _known(row) not in now]
+        old = [row for row in csv.DictReader(file) if _known(row) not in now]
+    return [{key: row.get(key, "") for key in results.NATIVE_KEYS} for row in old]
 
 
 def _known(row: Mapping[str, Any]) -> tuple:

@@ -10,15 +10,9 @@ import torch
 from ... import results
 from ..memory import growth, resident
 from .cases import CPU, Case, Files
-from .contenders import CONTENDERS, Place
+from .contenders import CONTENDERS, EXPORTED, Place, dtype_said, library
 
 CALLS = 3
-OWN_MODULE = (
-    "torch",
-    "torch:channels_last",
-    "ours:accelerate",
-    "ours:native",
-)  # nothing is exported
 
 
 def measure(contender: str, case: Case, threads: int, folder: Path) -> results.Row:
@@ -27,7 +21,8 @@ def measure(contender: str, case: Case, threads: int, folder: Path) -> results.R
     `peak_mb` until it is ready and has been called, `held_mb` the peak of calls from there on; the module is
     part where torch or a recording needs it.
     """
-    files, make = Files(folder), CONTENDERS[contender][0]
+    files, make = Files(folder), CONTENDERS[contender].make
+    exported = library(contender) in EXPORTED
     import_libraries(contender)
     with growth(CPU) as peak:
         before = resident()
@@ -47,10 +42,9 @@ def measure(contender: str, case: Case, threads: int, folder: Path) -> results.R
         further = time.perf_counter() - began
     return results.row(
         CPU, results.NATIVE_KEYS, part="memory", network=case.network, batch=case.batch, contender=contender,
-        threads=threads, peak_mb=max(peak, default=None), held_mb=left + max(more, default=0.0),
-        first_s=first,
-        further_s=further, export_s=None if contender in OWN_MODULE else files.said(case).get("export_s"),
-        version=made.version,
+        dtype=dtype_said(contender), threads=threads, peak_mb=max(peak, default=None),
+        held_mb=left + max(more, default=0.0), first_s=first, further_s=further,
+        export_s=files.said(case).get("export_s") if exported else None, version=made.version,
     )  # fmt: skip
 
 
@@ -65,11 +59,11 @@ def import_libraries(contender: str) -> None:
     import diffusion_engine.accelerate
     import diffusion_engine.native.recording  # noqa: F401
 
-    if contender == "ours:native":
+    if contender.startswith("ours:native"):
         torch.export.export(torch.nn.Identity(), (torch.zeros(2),))
-    if contender == "onnxruntime":
+    if library(contender) == "onnxruntime":
         import onnxruntime  # noqa: F401
-    if contender == "openvino":
+    if library(contender) == "openvino":
         import openvino
 
         openvino.Core().available_devices  # noqa: B018 (loads the plugin)

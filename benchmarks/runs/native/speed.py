@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,14 +12,21 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
 from ... import results
 from ...agreement import Disagreement
 from ...timing import Others, Spread
 from .cases import CPU, Case
-from .contenders import CONTENDERS
+from .contenders import CONTENDERS, dtype_said
 from .worker import Worker
 
-LIMITS = {"call": 1e-4, "run": 1e-3}  # of the largest element, as in whole runs
+# Of the largest element, as in whole runs. Peers in bfloat16 that are farther off are timed, and their rows
+# say so; what becomes of trajectories in it is a part of its own (benchmarks.runs.quality).
+LIMITS = {
+    torch.float32: {"call": 1e-4, "run": 1e-3},
+    torch.bfloat16: {"call": 2e-2, "run": math.inf},
+}
 SCREEN = 2  # rounds after which settings that are far from a contender's best are left
 FAR = 1.3
 TURN = {
@@ -39,9 +47,11 @@ def measure(
 ) -> Iterator[results.Row]:
     """Rows of every contender in every setting, quiet and busy.
 
-    isa  the newest instructions that may be used; "" are the processor's own
+    isa  the newest instructions that may be used; "" are the processor's own. With a name only float32 is
+         computed in: those of bfloat16 are newer
     """
-    workers = [Worker(n, *setting, folder, isa) for n in names for setting in CONTENDERS[n][1]]
+    shown = [n for n in names if not isa or CONTENDERS[n].dtype == torch.float32]
+    workers = [Worker(n, *at, folder, isa) for n in shown for at in CONTENDERS[n].settings]
     try:
         for case in cases:
             for row in compare(case, workers, rounds, loads):
@@ -67,7 +77,8 @@ def compare(
                     spread, said = Spread.of(each), ready[worker]
                     yield results.row(
                         CPU, results.NATIVE_KEYS, part=part, network=case.network, batch=case.batch,
-                        contender=worker.contender, threads=worker.threads, waiting=worker.waiting,
+                        contender=worker.contender, dtype=dtype_said(worker.contender),
+                        threads=worker.threads, waiting=worker.waiting,
                         load=load, ms=spread.median / 1e3, p20_ms=spread.p20 / 1e3, p80_ms=spread.p80 / 1e3,
                         error=said[part], repeats=len(each), version=said["version"],
                         others=Others.share_of(*others),
@@ -79,11 +90,13 @@ def _loaded(worker: Worker, case: Case) -> dict[str, Any] | None:
     if "objection" in said:
         print(f"{worker.contender} is left out of {case}: {said['objection']}", file=sys.stderr)
         return None
-    for part, limit in LIMITS.items():
+    dtype = CONTENDERS[worker.contender].dtype
+    for part, limit in LIMITS[dtype].items():
         if not said.get(part, 0.0) <= limit:
-            raise Disagreement(
-                f"{worker.contender}: its {part} of {case} is off by {said[part]:.2g}"
-            )
+            off = f"{worker.contender}: its {part} of {case} is off by {said[part]:.2g}"
+            if dtype == torch.float32 or worker.contender.startswith("ours"):
+                raise Disagreement(off)
+            print(f"{off}, which its row says", file=sys.stderr)
     return said
 
 

@@ -83,7 +83,7 @@ def serve(contender: str, threads: int, waiting: str, folder: Path, isa: str = "
 def load(contender: str, place: Place) -> tuple[Ready | None, dict[str, Any]]:
     began = time.perf_counter()
     try:
-        made = CONTENDERS[contender][0](place)
+        made = CONTENDERS[contender].make(place)
     except Exception as error:
         said = " ".join(str(error).split())[:200]
         return None, {"objection": f"{type(error).__name__}: {said}"}
