@@ -14,6 +14,7 @@ from .version import __version__ as __version__
 if TYPE_CHECKING:
     from . import processes
     from .adapters.diffusers import decoder_from_diffusers, from_diffusers
+    from .adapters.onnx import from_onnx
     from .client import AsyncClient, Client
     from .drivers.likelihood import Likelihood, likelihood
     from .drivers.likelihood_bound import VariationalBound, variational_bound
@@ -59,6 +60,7 @@ __all__ = [
     "compose",
     "decoder_from_diffusers",
     "from_diffusers",
+    "from_onnx",
     "inpaint",
     "likelihood",
     "linearized",
@@ -71,6 +73,7 @@ __all__ = [
 
 _MODULES = {
     "adapters.diffusers": ("decoder_from_diffusers", "from_diffusers"),
+    "adapters.onnx": ("from_onnx",),
     "client": ("AsyncClient", "Client"),
     "drivers.likelihood": ("Likelihood", "likelihood"),
     "drivers.likelihood_bound": ("VariationalBound", "variational_bound"),

@@ -8,6 +8,9 @@ from torch import nn
 from ..accelerate.handle import accelerated
 from ..networks.compiled import Compiled
 from ..networks.network import ScoreNetwork
+from ..networks.onnx import OnnxModule
+
+ONNX = "it is an ONNX file, which has no module to record; executor='onnxruntime' and 'openvino' read it"
 
 
 def unfit(network: ScoreNetwork) -> str | None:
@@ -19,6 +22,10 @@ def unfit(network: ScoreNetwork) -> str | None:
     if isinstance(module, Compiled):
         return "it runs through torch.compile; leave compile out"
     if isinstance(module, nn.Module):
+        if isinstance(module, OnnxModule):
+            return ONNX
+        if any(isinstance(part, OnnxModule) for part in module.modules()):
+            return "a part of it is an ONNX file, which has no module to record"
         if accelerated(module) is not None:
             return "it has fused ops in it already; leave accelerate out"
         hooked = [name for name, part in module.named_modules() if _hooks(part)]

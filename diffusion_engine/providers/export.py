@@ -23,7 +23,9 @@ from ..native.fitness import unfit
 from ..native.locks import Locks
 from ..native.lower import Refused
 from ..networks.network import ScoreNetwork
+from ..networks.onnx import OnnxModule
 from ..networks.watched import Watched
+from .file import File
 
 PROTOBUF = (1 << 31) - (1 << 24)  # bytes of weights that a file without others beside it can hold
 STATIC = 4  # models of one batch size each that are kept
@@ -120,9 +122,11 @@ _known: WeakKeyDictionary[ScoreNetwork, dict[tuple, Exported]] = WeakKeyDictiona
 _locks = Locks()
 
 
-def exported(network: ScoreNetwork, given: Inputs) -> Exported:
+def exported(network: ScoreNetwork, given: Inputs) -> Exported | File:
     """What a network was exported as, for calls like the given one; now, where it was not, or its module is
-    made of other parts. Raises Refused."""
+    made of other parts. An ONNX file is its own export. Raises Refused."""
+    if isinstance(network.module, OnnxModule):
+        return File(network, given)
     key = kinds(given)
     with _locks.of((id(network), key)):
         found = _known.setdefault(network, {}).get(key)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .export import Model, Source
+from .file import File
 from .opened import Session, Setting
 from .provider import Provider
 
@@ -60,7 +61,7 @@ class OnnxRuntime(Provider):
         return [Setting(n, way) for n in threads for way in (ways if n > 1 else [False])]
 
     def load(
-        self, source: Source, model: Model, setting: Setting, shapes: list[list[int]] | None
+        self, source: Source, model: Model | File, setting: Setting, shapes: list[list[int]] | None
     ) -> Session:
         import onnxruntime
 
@@ -76,7 +77,7 @@ class OnnxRuntime(Provider):
 class Running:
     """A session of ONNX Runtime."""
 
-    def __init__(self, session: Any, model: Model) -> None:
+    def __init__(self, session: Any, model: Model | File) -> None:
         self._session, self._model = session, model
 
     def bound(self, given: Sequence[Tensor], outs: Sequence[Tensor]) -> Callable[[], object]:

@@ -22,6 +22,7 @@ from ..native.lower import Refused
 from ..networks.network import ScoreNetwork
 from ..networks.watched import Watched
 from .export import Model, Source, exported
+from .file import File
 
 HALF_WITHIN = 2e-2  # of the largest element of an output, of a network that is run in bfloat16
 EACH = 8  # sizes of a call that have sessions of their own
@@ -68,7 +69,7 @@ class Runtime(Protocol):
         """The ways to run a call of so many entries, one where nothing is to be measured."""
 
     def load(
-        self, source: Source, model: Model, setting: Setting, shapes: list[list[int]] | None
+        self, source: Source, model: Model | File, setting: Setting, shapes: list[list[int]] | None
     ) -> Session:
         """A model, opened."""
 
@@ -181,7 +182,7 @@ class Opened:
         return batch if batch in own or len(own - {0}) < EACH - 1 else 0
 
     def _load(
-        self, source: Source, model: Model, setting: Setting, given: list[Tensor], size: int
+        self, source: Source, model: Model | File, setting: Setting, given: list[Tensor], size: int
     ) -> Session:
         shapes = [list(t.shape) for t in given] if size else None
         try:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..backends import machine
 from .export import Model, Source
+from .file import File
 from .opened import Session, Setting
 from .provider import Provider
 
@@ -50,7 +51,7 @@ class OpenVINO(Provider):
         return [Setting(n) for n in threads]
 
     def load(
-        self, source: Source, model: Model, setting: Setting, shapes: list[list[int]] | None
+        self, source: Source, model: Model | File, setting: Setting, shapes: list[list[int]] | None
     ) -> Session:
         import openvino
 
@@ -71,7 +72,7 @@ class OpenVINO(Provider):
 class Running:
     """A compiled model of OpenVINO."""
 
-    def __init__(self, compiled: Any, model: Model) -> None:
+    def __init__(self, compiled: Any, model: Model | File) -> None:
         self._compiled, self._model = compiled, model
         self._inputs = _names(compiled)
 

@@ -26,6 +26,7 @@ from ..native.stages import differentiates
 from ..networks.network import ScoreNetwork
 from ..ops.registry import known
 from .export import Model, Source
+from .file import File
 from .opened import Opened, ProviderError, Session, Setting
 from .stages import Calls, Provided
 
@@ -84,7 +85,7 @@ class Provider(Executor):
 
     @abstractmethod
     def load(
-        self, source: Source, model: Model, setting: Setting, shapes: list[list[int]] | None
+        self, source: Source, model: Model | File, setting: Setting, shapes: list[list[int]] | None
     ) -> Session:
         """A model, opened.
 

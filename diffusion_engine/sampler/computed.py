@@ -18,6 +18,8 @@ NEARLY = "for samples that are nearly the same, give the recipe with network_for
 def formed(recipe: Recipe, how: Mapping[str, Any]) -> dict[str, Any]:
     """How to run what a recipe was made with. Raises ValueError where that cannot be here."""
     form, how = recipe.network_form, dict(how)
+    if how.get("executor") == "auto":  # which came to the recipe's: nothing is measured again
+        del how["executor"]
     if how.get("threads") is None and how.get("executor", "eager") in ("eager", *named.COMPUTING):
         how["threads"] = recipe.threads
     if form is None:

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -14,6 +15,7 @@ from diffusion_engine.choices import files
 from diffusion_engine.executors import GraphError
 from diffusion_engine.native import Native, NativeError, reference
 from diffusion_engine.native.called import Called
+from diffusion_engine.native.emit import Emitter
 from diffusion_engine.native.operations import Attention, Conv
 from diffusion_engine.native.program import Program
 from diffusion_engine.native.record import Graph, Recorded
@@ -126,6 +128,21 @@ def test_what_stays_in_float32(any_kind):
     given = GIVEN | {"condition": [0, 1, 0]}
     made = sampler(small()).sample(**given).samples
     assert torch.equal(made, Sampler(small(), "ddim", 3, executor="native").sample(**given).samples)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "kinds"),
+    [((8, 8), {"amx", "avx512_bf16", "emulated"}), ((16, 16), {"amx", "emulated"})],
+)
+def test_large_pictures_are_left_to_winograd_without_tiles(pixels, kinds):
+    x = Value.new((1, pixels[0] * pixels[1], 64), (1, 64, 1))
+    layer = Conv(x, x, torch.randn(64, 64, 3, 3), pixels, pixels, padding=(1, 1))
+    strided = replace(layer, stride=(2, 2))
+    found = {
+        kind: Emitter(lambda _: 0, Weights(kind)) for kind in ("", "amx", "avx512_bf16", "emulated")
+    }
+    assert {kind for kind, emit in found.items() if emit.half(layer)} == kinds
+    assert {kind for kind, emit in found.items() if emit.half(strided)} == found.keys() - {""}
 
 
 def test_samples_are_near_those_of_float32(kind):

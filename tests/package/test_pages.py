@@ -27,6 +27,8 @@ def ran(name: str) -> Run:
     for package in OPTIONAL:
         if f"import {package}" in PAGES[name].code or f"from {package}" in PAGES[name].code:
             needs(package)
+    if "from_onnx(" in PAGES[name].code:
+        needs("onnxruntime"), needs("onnxscript")
     return run(PAGES[name])
 
 

@@ -21,7 +21,7 @@ from diffusion_engine.native import Native
 from diffusion_engine.processes import CLD, VP
 from diffusion_engine.providers import auto as auto_file
 from diffusion_engine.providers.auto import Auto
-from diffusion_engine.providers.candidates import Candidate
+from diffusion_engine.providers.candidates import Candidate, candidates
 from diffusion_engine.providers.chosen import AutoError
 
 CPU = torch.device("cpu")
@@ -320,6 +320,22 @@ def test_what_differentiates_is_called_by_torch(machine):
     assert sampler.choice.kept.executor == "eager" and not list(files("executors"))
 
 
+def names(device=CPU, **how):
+    given = {"backend": "auto", "threads": None, "dtype": torch.float32, "fallback": False}
+    found = candidates(device, **given | how)
+    return [(one.name, str(one.dtype).removeprefix("torch.")) for one in found]
+
+
+def test_who_is_measured():
+    others = ("native", "onnxruntime", "openvino")
+    assert names() == [("eager", "float32"), *((name, "float32") for name in others)]
+    assert names(dtype=torch.bfloat16) == [(name, "bfloat16") for name in others]
+    both = [(name, dtype) for name in others for dtype in ("float32", "bfloat16")]
+    assert names(dtype=torch.bfloat16, fallback=True) == [("eager", "float32"), *both]
+    gpu = candidates(torch.device("cuda"), "auto", None, torch.float32, False)
+    assert [one.name for one in gpu] == ["eager", "graph"]
+
+
 def test_threads_are_of_the_cpu():
     assert Auto(threads=1).objection(CPU) is None
     assert "threads=1 are of the CPU" in Auto(threads=1).objection(torch.device("cuda"))
@@ -336,7 +352,7 @@ def test_what_makes_no_sense_is_refused(given):
 def test_a_network_that_is_recorded():
     """The real thing: nothing is between, and a replay runs what was kept."""
     network = small()
-    sampler = Sampler(network, "ddim", 2, executor=Auto(threads=1))
+    sampler = Sampler(network, "ddim", 2, executor="auto", threads=1)
     request = {"seeds": [1, 2, 3], "condition": [0, 1, 0]}
     result = sampler.sample(**request)
     choice, kept = sampler.choice, sampler.executor.runs(sampler.network)
@@ -347,5 +363,6 @@ def test_a_network_that_is_recorded():
     else:
         own = Sampler(network, "ddim", 2, threads=1)
     assert torch.equal(own.sample(**request).samples, result.samples)
-    again = Sampler.replay(network, json.loads(json.dumps(result.recipe)))
-    assert torch.equal(again.samples, result.samples)
+    for how in ({}, {"executor": "auto"}):
+        again = Sampler.replay(network, json.loads(json.dumps(result.recipe)), how)
+        assert torch.equal(again.samples, result.samples)
