@@ -87,7 +87,7 @@ class Sessions:
 
     def __init__(self, known: Any) -> None:
         self.known = known
-        self.all: Lru[Key, Session] = Lru(EACH)
+        self.all: Lru[Key, Session] = Lru(2 * EACH)
         self.held: dict[int, Key] = {}
 
 
@@ -115,6 +115,7 @@ class Opened:
         self._choices = Kept("providers", about, _is_setting)
         self.settings: dict[int, Setting] = {}
         self.times: dict[int, dict[Setting, float]] = {}
+        self._outs: list[Tensor] = []  # of the last call that was held against the module
 
     @property
     def threads(self) -> dict[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -84,12 +85,7 @@ class Running:
         for name, tensor in zip(own, (*given, *outs), strict=True):
             if name in self._inputs or name in self._model.outputs:
                 request.set_tensor(name, Shared(tensor.detach().numpy(), shared_memory=True))
-
-        def run() -> None:
-            request.start_async()
-            request.wait()
-
-        return run
+        return partial(request.infer, share_outputs=True)
 
 
 def _names(model: Any) -> set[str]:
