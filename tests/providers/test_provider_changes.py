@@ -201,9 +201,7 @@ def test_what_cannot_be_run_is_said(module, why):
     needs("onnx"), needs("onnxscript"), needs("onnxruntime")
     own = ScoreNetwork(module(), VP(), SHAPE, null=2, classes=3, name="odd")
     sampler = Sampler(own, "ddim", 3, executor=provider(threads=1))
-    with pytest.raises(
-        ProviderError, match=f"'{provider.name}' cannot run .*'odd': .*{why}.*eager"
-    ):
+    with pytest.raises(ProviderError, match=f"'onnxruntime' cannot run .*'odd': .*{why}.*eager"):
         sampler.sample(**GIVEN)
 
 

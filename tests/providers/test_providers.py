@@ -76,7 +76,7 @@ def test_what_a_sampler_has(network, executor):
     assert made.samples.shape == (3, 1, 12, 10)
     steps = []
     sampler = Sampler(network, "ddim", 3, executor=executor)
-    sampler.sample(**GIVEN, on_step=lambda progress: steps.append(progress.step))
+    sampler.sample(**GIVEN, on_step=lambda progress: steps.append(progress))
     assert len(steps) == 3
 
 
