@@ -17,14 +17,14 @@ from ..executors.buffers import Inputs
 from ..executors.lru import Lru
 from ..native.called import SCALES, Called, examples
 from ..native.executor import kinds
-from ..native.held import WITHIN
+from ..native.held import HALF_WITHIN, exactly
 from ..native.lower import Refused
+from ..native.reference import off
 from ..networks.network import ScoreNetwork
 from ..networks.watched import Watched
 from .export import Model, Source, exported
 from .file import File
 
-HALF_WITHIN = 2e-2  # of the largest element of an output, of a network that is run in bfloat16
 EACH = 8  # sizes of a call that have sessions of their own
 BEFORE = 1 << 28  # bytes of weights that the network had before: adapters take turns
 ROUNDS, SECONDS = (3, 15), 0.3  # of a measurement
@@ -245,12 +245,9 @@ class Opened:
             raise Refused(f"{self.provider.title} cannot run it: {said[-1]}") from error
 
     def _compare(self, want: Tensor, got: Tensor) -> None:
-        error = float((want - got).abs().max() / want.abs().max().clamp(min=1e-30))
-        if self.provider.precision is None and not error <= WITHIN:
-            raise Refused(
-                f"its outputs differ by {error:.1e} of the largest from the module's own: it draws random "
-                "numbers, or keeps something from call to call"
-            )
+        error = off(want, got)
+        if self.provider.precision is None:
+            exactly(error)
         if not error <= HALF_WITHIN:
             raise Refused(
                 f"in {self.provider.precision} its outputs differ by {error:.1e} of the largest from the "

@@ -24,6 +24,8 @@ OPTIONAL = ("diffusers", "transformers")
 @cache
 def ran(name: str) -> Run:
     """A page after its run."""
+    if 'executor="onnxruntime"' in PAGES[name].code:
+        needs("onnxruntime"), needs("openvino"), needs("onnxscript")
     for package in OPTIONAL:
         if f"import {package}" in PAGES[name].code or f"from {package}" in PAGES[name].code:
             needs(package)

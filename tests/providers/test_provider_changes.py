@@ -15,8 +15,9 @@ from torch import nn
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.backends import machine
 from diffusion_engine.executors import GraphError
+from diffusion_engine.native import held
 from diffusion_engine.processes import VP
-from diffusion_engine.providers import OnnxRuntime, OpenVINO, ProviderError, export, opened
+from diffusion_engine.providers import OnnxRuntime, OpenVINO, ProviderError, export
 from diffusion_engine.providers.opened import Setting
 
 GIVEN = {"seeds": [1, 2, 3], "condition": [0, 1, 0]}
@@ -200,13 +201,13 @@ class Unknown(Small):
 def test_what_cannot_be_run_is_said(module, why):
     needs("onnx"), needs("onnxscript"), needs("onnxruntime")
     own = ScoreNetwork(module(), VP(), SHAPE, null=2, classes=3, name="odd")
-    sampler = Sampler(own, "ddim", 3, executor=provider(threads=1))
+    sampler = Sampler(own, "ddim", 3, executor=OnnxRuntime(threads=1))
     with pytest.raises(ProviderError, match=f"'onnxruntime' cannot run .*'odd': .*{why}.*eager"):
         sampler.sample(**GIVEN)
 
 
 def test_what_differs_too_much_is_said(provider, network, monkeypatch):
-    monkeypatch.setattr(opened, "WITHIN", 0.0)
+    monkeypatch.setattr(held, "WITHIN", 0.0)
     with pytest.raises(ProviderError, match=r"differ by .*e-\d+ of the largest"):
         Sampler(network, "ddim", 3, executor=provider(threads=1)).sample(**GIVEN)
 
