@@ -75,9 +75,12 @@ def called(
     Entries that do not stand in one another's way share a call. The rest of it is copies of one of them.
     """
     outs: list[list[Tensor]] = [[] for _ in wanted]
-    for size, group in _grouped(wanted):
+    groups = _grouped(wanted)
+    for size, group in groups:
         filler = next(iter(group.values()))
         made = call(*some(given, [group.get(place, filler) for place in range(size)]))
+        if len(groups) > 1:  # the next may overwrite them
+            made = [out.clone() for out in made]
         for place, entry in group.items():
             outs[entry] = [out[place] for out in made]
     return [torch.stack(column) for column in zip(*outs, strict=True)]
