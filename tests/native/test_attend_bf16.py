@@ -27,8 +27,7 @@ def kind(request):
     before = _cpu.bf16()
     _cpu.set_bf16(request.param)
     yield request.param
-    if before:
-        _cpu.set_bf16(before)
+    _cpu.set_bf16(before)
 
 
 def attend(case, threads=1, **options):
@@ -178,5 +177,4 @@ def test_no_tile_is_multiplied_that_need_not_be(queries, keys, dim):
     _cpu.bf16_reset()
     attend(make(1, 2, queries, keys, dim))
     assert _cpu.bf16_counts()["dots"] == 2 * 2 * queries * keys * dim // (16 * 16 * 32)
-    if before:
-        _cpu.set_bf16(before)
+    _cpu.set_bf16(before)

@@ -16,8 +16,7 @@ def kind(request):
     before = _cpu.bf16()
     _cpu.set_bf16(request.param)
     yield request.param
-    if before:
-        _cpu.set_bf16(before)
+    _cpu.set_bf16(before)
 
 
 def packed(right):
@@ -61,8 +60,7 @@ def test_it_is_the_product(rows, count, blocks, gap, seed):
         added = product(left, right, offsets, blocks, rows, start.clone(), add=True)[:, :32]
         want = start[:rows, :32].double() + a.double() @ right.double()
         assert_accurate(added, plain_sum(a, right, start[:rows, :32]), want)
-    if before:
-        _cpu.set_bf16(before)
+    _cpu.set_bf16(before)
 
 
 def plain_sum(a, right, start=0.0):
@@ -91,8 +89,7 @@ def test_tiles_are_counted_where_they_are_emulated():
     assert _cpu.bf16_counts() == {"dots": 8, "loads": 8, "stores": 4}
     product(left, right, [0, 32], 1, 16, torch.empty(32, 32))
     assert _cpu.bf16_counts() == {"dots": 12, "loads": 14, "stores": 6}
-    if before:
-        _cpu.set_bf16(before)
+    _cpu.set_bf16(before)
 
 
 def test_an_unknown_kind_is_refused():

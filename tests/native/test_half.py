@@ -33,8 +33,7 @@ def kind(request):
     before = _cpu.bf16()
     _cpu.set_bf16(request.param)
     yield request.param
-    if before:
-        _cpu.set_bf16(before)
+    _cpu.set_bf16(before)
 
 
 @pytest.fixture

@@ -33,8 +33,7 @@ def with_amx(monkeypatch):
     monkeypatch.setattr(machine, "bf16", lambda: machine.Bf16("amx", 1.0, "it has AMX"))
     _cpu.set_bf16("emulated")
     yield
-    if before:
-        _cpu.set_bf16(before)
+    _cpu.set_bf16(before)
 
 
 @pytest.mark.parametrize("own", [torch.float32, torch.bfloat16])

@@ -28,7 +28,7 @@ inline void bind_half(pybind11::module_& m) {
   namespace py = pybind11;
   m.def("bf16s", &halves, "What this machine has for products in bf16, best first.");
   m.def("bf16", [] { return half_in_use() ? half_in_use()->name : ""; }, "What is in use; nothing where there is none.");
-  m.def("set_bf16", &set_half, "Uses another one, of bf16s() or 'emulated', from now on.");
+  m.def("set_bf16", &set_half, "Uses another one, of bf16s() or 'emulated', or '' for none, from now on.");
   m.def(
       "bf16_counts",
       [] {

@@ -117,19 +117,31 @@ struct HalfConvItem {
     });
   }
 
+  // All rows of the item times one panel; each product asks memory for its share of the next.
+  void multiply(const uint16_t* weight, int64_t first, bool last) const {
+    const int64_t rows = lines * blocks.columns, products = samples * ConvBlocks::parts_of(rows, HALF_ROWS);
+    const int64_t all = HALF_TERMS, share = last ? 0 : ConvBlocks::parts_of(all, products);  // lines of a block
+    const int64_t room = ConvBlocks::parts_of(p.channels, HALF_TERMS) * HALF_TERMS;
+    Pieces pieces{blocks.taps.data(), p.taps(), room / HALF_TERMS, (room - p.channels) / 2};
+    const uint16_t* next = weight + blocks.panel(p);
+    int64_t asked = 0;
+    for (int64_t s = 0; s < samples; ++s)
+      for (int64_t r = 0; r < rows; r += HALF_ROWS, asked += share) {
+        pieces.lines = asked < all ? share : 0;
+        pieces.ahead = next + asked * p.taps() * pieces.blocks * 32;
+        const int64_t number = std::min(HALF_ROWS, rows - r);
+        product(strips + s * blocks.sample(p) + r * blocks.row, blocks.row, pieces, weight, number, sums, HALF_COLUMNS,
+                false);
+        finish(s, r, number, first);
+      }
+  }
+
   void run() const {
     const Tiles tiles;
     for (int64_t s = 0; s < samples; ++s) fill(s);
-    const Pieces pieces{blocks.taps.data(), p.taps(), ConvBlocks::parts_of(p.channels, HALF_TERMS)};
     const uint16_t* weight = p.half + panel * blocks.panel(p);
     for (int64_t n = 0; n < panels; ++n, weight += blocks.panel(p))
-      for (int64_t s = 0; s < samples; ++s)
-        for (int64_t r = 0, rows = lines * blocks.columns; r < rows; r += HALF_ROWS) {
-          const int64_t number = std::min(HALF_ROWS, rows - r);
-          product(strips + s * blocks.sample(p) + r * blocks.row, blocks.row, pieces, weight, number, sums,
-                  HALF_COLUMNS, false);
-          finish(s, r, number, (panel + n) * HALF_COLUMNS);
-        }
+      multiply(weight, (panel + n) * HALF_COLUMNS, n + 1 == panels);
   }
 };
 

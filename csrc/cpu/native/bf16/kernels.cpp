@@ -63,6 +63,10 @@ const HalfKernels& half_kernels() {
 }
 
 bool choose_half(const std::string& name) {
+  if (name.empty()) {
+    current() = nullptr;
+    return true;
+  }
   std::vector<const HalfKernels*> known = half_supported();
   known.push_back(&half_emulated);
   for (const HalfKernels* k : known) {

@@ -17,6 +17,9 @@ struct Pieces {
   const int64_t* offsets;
   int64_t count, blocks;
   int64_t empty = 0;  // pairs at the end of each piece that are 0 in the panel: a product may pass over them
+  // What is read after it: with every block a product may ask memory for the next `lines` cache lines from there.
+  const uint16_t* ahead = nullptr;
+  int64_t lines = 0;
 };
 
 struct ConvParams;
@@ -35,7 +38,7 @@ struct HalfKernels {
 std::vector<const HalfKernels*> half_supported();  // at speed, best first
 const HalfKernels* half_in_use();                  // null where there is none
 const HalfKernels& half_kernels();                 // throws where there is none
-bool choose_half(const std::string& name);         // also "emulated", on any processor; false where it is none of them
+bool choose_half(const std::string& name);         // also "emulated", on any processor, and "" for none
 
 extern const HalfKernels half_emulated;
 #ifdef DE_X86
