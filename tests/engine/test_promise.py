@@ -358,12 +358,12 @@ def small_chunks(monkeypatch):
 @pytest.mark.parametrize("batch", ["bucket", "fixed"])
 @pytest.mark.usefixtures("small_chunks")
 def test_requests_under_load(executor, batch):
-    check_load(executor, batch, requests=150, steps=12, digits=8)
+    check_load(executor, batch, requests=100, steps=12, digits=8)
 
 
 @pytest.mark.usefixtures("small_chunks")
 def test_recorded_requests_under_load():
-    check_load("native", "bucket", requests=60, steps=8, digits=6)
+    check_load("native", "bucket", requests=40, steps=8, digits=6)
 
 
 @pytest.mark.slow

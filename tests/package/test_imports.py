@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def name_of(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
 def files():
     return {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
@@ -52,6 +54,7 @@ def imported(path):
                         yield inner if inner in known else module
 
 
+@cache
 def graph():
     return {name: set(imported(path)) - {name} for name, path in files().items()}
 

@@ -120,9 +120,9 @@ def test_more_steps_on_a_path_come_to_the_same_sample(solver, options, process):
 
     def distances(how):
         network = suited(solver, cld_mixture(process=process, shape=(64,)))
+        counts = (10, 20, 40) if solver == "sscs_exact" else (20, 40, 80)  # of second order
         made = [
-            Sampler(network, solver, n, **options).sample(32, noise=how).samples
-            for n in (20, 40, 80)
+            Sampler(network, solver, n, **options).sample(32, noise=how).samples for n in counts
         ]
         assert float(made[-1].std()) == pytest.approx(0.6262, abs=0.03)
         return [float((a - b).abs().mean()) for a, b in itertools.pairwise(made)]

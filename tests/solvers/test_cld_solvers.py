@@ -176,8 +176,11 @@ def by_loop(solver, network, process, times, x, v, noise, denoise, **options):
     return oracle(solver)(law(process), score, times, x, v, noise, denoise, **options)[0]
 
 
-@pytest.mark.parametrize("mixed", [False, True], ids=["plain", "mixed"])
-@pytest.mark.parametrize("end", ["zero", "t_min"])
+@pytest.mark.parametrize(
+    "end, mixed",
+    [("zero", False), ("zero", True), ("t_min", False)],
+    ids=["zero-plain", "zero-mixed", "t_min-plain"],
+)
 @pytest.mark.parametrize("process", [CLD(numerical_eps=0.0), replace(VARYING, numerical_eps=0.0)])
 @pytest.mark.parametrize(
     "solver, options",
