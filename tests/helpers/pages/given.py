@@ -56,7 +56,10 @@ FILES: dict[str, dict[str, Callable[[Path], None]]] = {}
 FEWER = {"--out samples.png": "--out samples.png --n 2"}
 SUBSTITUTIONS: dict[str, dict[str, str]] = {
     "README.md": FEWER
-    | {"--seeds 0-49": "--seeds 0-1", "serve --model digits": "serve --model digits --print-config"},
+    | {
+        "--seeds 0-49": "--seeds 0-1",
+        "serve --model digits": "serve --model digits --print-config",
+    },
     "docs/engine.md": {"--requests 20": "--requests 6 --capacity 4"},
     "docs/many-samples.md": {"--seeds 0-49999": "--seeds 0-1"},
     "docs/quickstart.md": FEWER,
