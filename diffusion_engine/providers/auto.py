@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import checks
+from ..backends import machine
 from ..choices import Kept, structure
 from ..executors import Batch, Capacity, Eager, Executor
 from ..executors.base import After
@@ -169,11 +170,13 @@ class Auto(Executor):
         found = self._chosen.get(network)
         if found is None or not found.same() or not found.met(capacity):
             with self._lock:  # one measures, and the others wait for what it finds
-                found = self._chosen.get(network)
+                before = found = self._chosen.get(network)
                 if found is None or not found.same():
                     found = self._choose(network, capacity, enter)
                 if not found.met(capacity):
                     found.meet(network, capacity, enter)
+                if before is not None and before.executor is not found.executor:
+                    before.executor.forget(network)
                 self._known[found.name], self._chosen[network] = found.choice, found
         return found.executor
 
@@ -211,6 +214,7 @@ class Auto(Executor):
             structure(network.module),
             *map(str, kind(capacity)[:-1]),
             where,
+            machine.bf16().kind,
             *installed(),
         ]
 

@@ -12,12 +12,12 @@ import torch
 
 from ..executors import Eager, Executor, Graph
 from ..executors.threads import MEASURED, Given
-from ..native import Native
+from ..native import Native, held
 
 # The class in the module of each name, which is the package's that it needs too.
 PROVIDERS = {"onnxruntime": "OnnxRuntime", "openvino": "OpenVINO"}
 # Of the largest element: what an output may differ by from the module's.
-WITHIN = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+WITHIN = {torch.float32: held.WITHIN, torch.bfloat16: held.HALF_WITHIN}
 
 
 @dataclass(frozen=True)

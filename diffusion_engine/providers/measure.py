@@ -14,6 +14,7 @@ from ..executors import Batch, Capacity, Executor
 from ..executors.batch import plain
 from ..executors.packing import bucket
 from ..executors.stages import as_called
+from ..native.held import difference
 from ..native.stages import differentiates
 from ..networks.network import ScoreNetwork
 from . import trial
@@ -126,7 +127,7 @@ class _Measuring:
         """Of the outputs of a first call, of the largest of the module's."""
         if not self._want:
             self._want = [out.clone() for out in as_called(self._network)(*made.inputs())]
-        return error_of(made.outputs(), self._want)
+        return difference(self._want, made.outputs(), self._capacity.room)
 
     def _threads(self, i: int) -> int | None:
         executor, entries = self._among[i].executor, self._capacity.room
@@ -134,11 +135,3 @@ class _Measuring:
         if isinstance(named, Mapping):
             return named.get(str(entries)) or named.get(str(bucket(entries)))
         return named
-
-
-def error_of(got: Sequence[Tensor], want: Sequence[Tensor]) -> float:
-    """The largest difference of outputs, of the largest element of each; not a number where one is none."""
-    if [a.shape for a in got] != [b.shape for b in want]:
-        return math.nan
-    pairs = [(a.double(), b.double()) for a, b in zip(got, want, strict=True)]
-    return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-30)) for a, b in pairs)

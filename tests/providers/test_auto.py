@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import pickle
 import threading
 
@@ -14,12 +15,14 @@ from tape import launches_are_recorded, taping  # noqa: F401
 from torch import nn
 
 from diffusion_engine import Sampler, ScoreNetwork
+from diffusion_engine.backends import machine as processor
 from diffusion_engine.choices import files
 from diffusion_engine.engine import Engine
 from diffusion_engine.executors import Capacity
 from diffusion_engine.native import Native
 from diffusion_engine.processes import CLD, VP
 from diffusion_engine.providers import auto as auto_file
+from diffusion_engine.providers import measure
 from diffusion_engine.providers.auto import Auto
 from diffusion_engine.providers.candidates import Candidate, candidates
 from diffusion_engine.providers.chosen import AutoError
@@ -94,6 +97,15 @@ def test_one_that_raises_is_a_reason(machine):
     assert sampler.choice.tried[1].reason == "native takes no 2"
 
 
+def test_of_several_outputs_none_may_be_no_number(machine, monkeypatch):
+    both = [torch.ones(2), torch.ones(2)]
+    monkeypatch.setattr(measure, "as_called", lambda network: lambda *given: both)
+    monkeypatch.setattr(measure.Trial, "outputs", lambda trial: [both[0], math.nan * both[1]])
+    machine.has(eager=3.0, native=1.0)
+    sampler, _ = made()
+    assert sampler.choice.kept.executor == "eager" and "1e-04" in sampler.choice.tried[1].reason
+
+
 def test_where_all_others_fail_the_module_runs(machine):
     machine.has(eager=2.0, native=(1.0, {"error": 1.0}), openvino="is not installed")
     sampler, _ = made()
@@ -150,7 +162,9 @@ def test_later_processes_take_the_choice_and_make_no_others(machine):
     assert "found on disk" in str(later.choice) and str(later.choice).startswith("again")
 
 
-@pytest.mark.parametrize("other", ["size", "shape", "installed", "threads", "damaged", "missing"])
+@pytest.mark.parametrize(
+    "other", ["size", "shape", "installed", "threads", "bf16", "damaged", "missing"]
+)
 def test_what_a_choice_holds_for(machine, monkeypatch, other):
     machine.has(eager=3.0, native=1.0)
     made()
@@ -160,6 +174,9 @@ def test_what_a_choice_holds_for(machine, monkeypatch, other):
     eager, _ = machine.has(eager=0.5, native=1.0)
     if other == "installed":
         monkeypatch.setattr(auto_file, "installed", lambda: ["onnxruntime 9"])
+    if other == "bf16":
+        here = processor.Bf16("another", 1.0, "it has another kind")
+        monkeypatch.setattr(processor, "bf16", lambda: here)
     if other == "damaged":
         file.write_text('{"2": {"seconds": 1.0, "tried": [{"executor": 3, "dtype": "x"}]}}')
     if other == "missing":
@@ -219,6 +236,20 @@ def test_other_weights_keep_the_choice_and_another_structure_measures_anew(machi
     network.module.layer = nn.Conv2d(3, 3, 3, padding=1)
     made(network, executor)
     assert eager.opened == 2
+
+
+def test_one_that_another_choice_replaces_lets_go_of_the_network(machine):
+    eager, native = machine.has(eager=3.0, native=1.0)
+    network, executor = ScoreNetwork(Layers(), VP(), (3, 5, 7)), Auto()
+    made(network, executor)
+    native.seconds, network.module.layer = 5.0, nn.Conv2d(3, 3, 3, padding=1)
+    made(network, executor)
+    assert executor.runs(network) is eager
+    opened, forgotten = eager.opened, eager.forgotten
+    network.module.layer = nn.Conv2d(3, 3, 1)
+    made(network, executor)
+    assert executor.runs(network) is native
+    assert (eager.opened, eager.forgotten) == (opened, forgotten + 1)
 
 
 def test_where_the_kept_one_cannot_make_another_size_the_next_takes_the_network(machine):
