@@ -12,8 +12,8 @@ from torch import Tensor
 
 from .export import Model, Source
 from .file import File
-from .opened import Session, Setting
 from .provider import Provider
+from .runtime import Session, Setting
 
 # Of an ONNX file: TensorProto.DataType.
 TYPES = {
@@ -61,7 +61,12 @@ class OnnxRuntime(Provider):
         return [Setting(n, way) for n in threads for way in (ways if n > 1 else [False])]
 
     def load(
-        self, source: Source, model: Model | File, setting: Setting, shapes: list[list[int]] | None
+        self,
+        source: Source,
+        model: Model | File,
+        setting: Setting,
+        shapes: list[list[int]] | None,
+        dtype: torch.dtype,
     ) -> Session:
         import onnxruntime
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,13 +16,14 @@ from ..executors.buffers import Inputs
 from ..executors.lru import Lru
 from ..native.called import SCALES, Called, examples
 from ..native.executor import kinds
-from ..native.held import HALF_WITHIN, exactly
+from ..native.held import HALF_WITHIN, Beyond, exactly
 from ..native.lower import Refused
 from ..native.reference import off
 from ..networks.network import ScoreNetwork
 from ..networks.watched import Watched
 from .export import Model, Source, exported
 from .file import File
+from .runtime import Runtime, Session, Setting
 
 EACH = 8  # sizes of a call that have sessions of their own
 BEFORE = 1 << 28  # bytes of weights that the network had before: adapters take turns
@@ -33,45 +33,6 @@ LONG, LONGEST = 0.1, 2.0  # seconds of a call that is timed once, or not at all
 
 class ProviderError(ValueError):
     """A network cannot be run by a provider; its text says why."""
-
-
-@dataclass(frozen=True, order=True)
-class Setting:
-    """How a runtime runs a call.
-
-    threads   that do
-    spinning  whether those that wait for work look for it all the time; None where the runtime decides
-    """
-
-    threads: int
-    spinning: bool | None = None
-
-
-class Session(Protocol):
-    """A model that a runtime has opened. Objects are safe to share between threads."""
-
-    def bound(self, given: Sequence[Tensor], outs: Sequence[Tensor]) -> Callable[[], object]:
-        """A call that reads and writes these tensors where they lie, for one thread at a time."""
-
-
-class Runtime(Protocol):
-    """What opens models: a `Provider`."""
-
-    name: str
-    title: str
-    each: bool
-    precision: torch.dtype | None
-
-    def form(self, network: ScoreNetwork) -> str | None:
-        """What computes a network, as recipes name it."""
-
-    def candidates(self, entries: int) -> list[Setting]:
-        """The ways to run a call of so many entries, one where nothing is to be measured."""
-
-    def load(
-        self, source: Source, model: Model | File, setting: Setting, shapes: list[list[int]] | None
-    ) -> Session:
-        """A model, opened."""
 
 
 Key = tuple[Setting, int]  # and the entries of the calls of a session, 0 of any
@@ -96,6 +57,7 @@ class Opened:
 
     network   in eval mode, on the CPU in float32
     given     inputs of a call, of any number of entries
+    dtype     in which it is computed
     settings  that run a call, by the number of entries
     times     seconds of a call by its setting, by the number of entries: what was measured
 
@@ -109,13 +71,19 @@ class Opened:
         self._called = Called(network, given)
         self._watched = Watched(network.module, self._exported.constants)
         self.same, self.written = self._watched.same, self._watched.written
+        self._about = [str(kinds(given)), structure(network.module)]
+        self._outs: list[Tensor] = []  # of the last call that was held against the module
+        self._begin()
+
+    def _begin(self) -> None:
+        """In the dtype that the network is computed in now: nothing that was of another holds."""
+        self.dtype = self.provider.dtype_of(self.network) or torch.float32
         self.sessions = Sessions(self._watched.known())
         self._before: Lru[Any, Sessions] = Lru(BEFORE)
-        about = [provider.form(network), str(kinds(given)), structure(network.module)]
+        about = [self.provider.form(self.network), *self._about]
         self._choices = Kept("providers", about, _is_setting)
         self.settings: dict[int, Setting] = {}
         self.times: dict[int, dict[Setting, float]] = {}
-        self._outs: list[Tensor] = []  # of the last call that was held against the module
 
     @property
     def threads(self) -> dict[int, int]:
@@ -133,6 +101,8 @@ class Opened:
     def follow(self) -> None:
         """Takes over values of weights that have changed, by whatever way."""
         with self.lock:
+            if self.provider.dtype_of(self.network) not in (None, self.dtype):
+                self._begin()
             known, before = self._watched.known(), self.sessions
             if known != before.known:
                 self.sessions = self._before.take(known) or Sessions(known)
@@ -149,7 +119,16 @@ class Opened:
         with self.lock, self._refusals():
             key = self.sessions.held.get(batch)
             found = None if key is None else self.sessions.all.get(key)
-            return self._made(batch) if found is None else found
+            if found is not None:
+                return found
+            try:
+                return self._made(batch)
+            except Beyond as beyond:
+                if not self.provider.fallback:
+                    raise
+                self.provider.in_float32(self.network, str(beyond))
+                self._begin()
+                return self._made(batch)
 
     def _made(self, batch: int) -> Session:
         model, size = self._exported.at(batch), self._size(batch)
@@ -187,7 +166,7 @@ class Opened:
     ) -> Session:
         shapes = [list(t.shape) for t in given] if size else None
         try:
-            return self.provider.load(source, model, setting, shapes)
+            return self.provider.load(source, model, setting, shapes, self.dtype)
         except Exception as error:
             said = str(error).strip().splitlines() or [repr(error)]
             raise Refused(f"{self.provider.title} cannot open it: {said[-1]}") from error
@@ -246,12 +225,13 @@ class Opened:
 
     def _compare(self, want: Tensor, got: Tensor) -> None:
         error = off(want, got)
-        if self.provider.precision is None:
+        if self.dtype == torch.float32:
             exactly(error)
-        if not error <= HALF_WITHIN:
-            raise Refused(
-                f"in {self.provider.precision} its outputs differ by {error:.1e} of the largest from the "
-                f"module's own, and {HALF_WITHIN} is what is taken: leave dtype out"
+        elif not error <= HALF_WITHIN:
+            raise Beyond(
+                f"in {self.dtype} its outputs differ by {error:.1e} of the largest from the module's own, "
+                f"and {HALF_WITHIN} is what is taken: use dtype=torch.float32, or dtype='auto', which takes "
+                "float32 where it has to"
             )
 
     def outs(self, batch: int) -> list[Tensor]:

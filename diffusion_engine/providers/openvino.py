@@ -12,8 +12,8 @@ from torch import Tensor
 from ..backends import machine
 from .export import Model, Source
 from .file import File
-from .opened import Session, Setting
 from .provider import Provider
+from .runtime import Session, Setting
 
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
@@ -26,6 +26,7 @@ class OpenVINO(Provider):
              many are the fastest is measured for each network and number of entries, and kept under the
              user's cache folder
     dtype    that it computes in: float32; or bfloat16, where the processor has that
+    fallback whether a network that bfloat16 is too coarse for is done in float32; it is refused otherwise
 
     The network, its inputs and its outputs are float32. What is noticed of a network's changes, and which are
     called as the eager executor does, is as for `Native`.
@@ -52,7 +53,12 @@ class OpenVINO(Provider):
         return [Setting(n) for n in threads]
 
     def load(
-        self, source: Source, model: Model | File, setting: Setting, shapes: list[list[int]] | None
+        self,
+        source: Source,
+        model: Model | File,
+        setting: Setting,
+        shapes: list[list[int]] | None,
+        dtype: torch.dtype,
     ) -> Session:
         import openvino
 
@@ -65,7 +71,7 @@ class OpenVINO(Provider):
         asked = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": setting.threads,
-            "INFERENCE_PRECISION_HINT": PRECISIONS[self.dtype],
+            "INFERENCE_PRECISION_HINT": PRECISIONS[dtype],
         }
         return Running(core.compile_model(read, "CPU", asked), model)
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -27,7 +28,8 @@ from ..networks.network import ScoreNetwork
 from ..ops.registry import known
 from .export import Model, Source
 from .file import File
-from .opened import Opened, ProviderError, Session, Setting
+from .opened import Opened, ProviderError
+from .runtime import Session, Setting
 from .stages import Calls, Provided
 
 BUDGET = 1 << 30  # bytes of batches that wait for the next run
@@ -56,6 +58,7 @@ class Provider(Executor):
         backend: str = "auto",
         threads: int | Mapping[int, int] | str | None = None,
         dtype: torch.dtype = torch.float32,
+        fallback: bool = False,
     ) -> None:
         self.backend = known(backend)
         if backend not in ("auto", "torch", "cpp"):
@@ -66,13 +69,17 @@ class Provider(Executor):
         self.threads = None if isinstance(given, str) else given  # "measured", as without
         self.dtype = checks.one_of("dtype", dtype, DTYPES)
         self.precision = None if dtype == torch.float32 else dtype
+        self.fallback = checks.flag("fallback", fallback)
+        # Networks in float32 though another dtype was asked for, and why: whatever their weights become.
+        self._plain: WeakKeyDictionary[ScoreNetwork, str] = WeakKeyDictionary()
         self._opened: Lru[tuple, Opened] = Lru(WEIGHTS)
         self._idle: Lru[tuple, Batch] = Lru(BUDGET)
         self._locks = Locks()
 
     def __reduce__(self) -> tuple:
         """A copy, here or in another process, opens networks anew."""
-        return partial(type(self), threads=self.threads, dtype=self.dtype), (self.backend,)
+        how: dict[str, Any] = {"dtype": self.dtype, "fallback": self.fallback}
+        return partial(type(self), threads=self.threads, **how), (self.backend,)
 
     @property
     @abstractmethod
@@ -85,12 +92,18 @@ class Provider(Executor):
 
     @abstractmethod
     def load(
-        self, source: Source, model: Model | File, setting: Setting, shapes: list[list[int]] | None
+        self,
+        source: Source,
+        model: Model | File,
+        setting: Setting,
+        shapes: list[list[int]] | None,
+        dtype: torch.dtype,
     ) -> Session:
         """A model, opened.
 
         source   what is in its file, or the path of it
         shapes   of its inputs, where all calls have these
+        dtype    that it computes in
         """
 
     def objection(self, device: torch.device) -> str | None:
@@ -137,10 +150,20 @@ class Provider(Executor):
     def form(self, network: ScoreNetwork) -> str | None:
         if differentiates(network):
             return None
-        return f"{self.name}/{self.version}/{str(self.dtype).removeprefix('torch.')}"
+        dtype = self.dtype_of(network) or torch.float32
+        return f"{self.name}/{self.version}/{str(dtype).removeprefix('torch.')}"
 
     def dtype_of(self, network: ScoreNetwork) -> torch.dtype | None:
-        return None if differentiates(network) else self.precision
+        plain = differentiates(network) or network in self._plain
+        return torch.float32 if self.precision and plain else self.precision
+
+    def coarse(self, network: ScoreNetwork) -> str | None:
+        """Why a network is computed in float32 though another dtype was asked for."""
+        return self._plain.get(network)
+
+    def in_float32(self, network: ScoreNetwork, reason: str) -> None:
+        """Has a network computed in float32 from now on."""
+        self._plain[network] = reason
 
     def threads_of(self, network: ScoreNetwork) -> int | dict[str, int] | None:
         if isinstance(self.threads, int) and not differentiates(network):

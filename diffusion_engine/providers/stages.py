@@ -14,7 +14,8 @@ from ..executors.stages import Stages
 from ..native.called import taken_apart
 from ..native.stages import differentiates
 from ..networks.network import ScoreNetwork
-from .opened import Opened, Session, Sessions
+from .opened import Opened, Sessions
+from .runtime import Session
 
 
 class Owner(Protocol):
@@ -88,14 +89,20 @@ class Calls:
     def _followed(self, given: Inputs) -> Opened:
         found = self._opened = self._owner.opened(self._network, given, look=self._look)
         self._look = False
-        if found.sessions is not self._sessions:
-            self._sessions = found.sessions
-            self._bound.clear()
+        self._unbind(found)
         return found
+
+    def _unbind(self, opened: Opened) -> None:
+        """Lets go of sessions that a network has no more."""
+        if opened.sessions is not self._sessions:
+            self._sessions = opened.sessions
+            self._bound.clear()
 
     def _bind(self, opened: Opened, tensors: list[Tensor], places: list[int]) -> Bound:
         count = len(tensors[0])
-        session, before = self._owner.session(opened, count), self._bound.get(count)
+        session = self._owner.session(opened, count)
+        self._unbind(opened)  # where it turned out to be too coarse
+        before = self._bound.get(count)
         outs = opened.outs(count) if before is None else before.outs
         bound = self._bound[count] = Bound(places, tensors, outs, session.bound(tensors, outs))
         return bound

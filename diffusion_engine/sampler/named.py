@@ -72,9 +72,7 @@ def _computing(
         raise ValueError(machine.emulated(f"executor={name!r} in {dtype}"))
     how: dict[str, Any] = {"threads": threads}
     if dtype != torch.float32:
-        how["dtype"] = dtype
-        if fallback and name in ("native", "auto"):
-            how["fallback"] = True
+        how |= {"dtype": dtype, "fallback": fallback}
     if name == "native":
         return Native(backend, **how)
     module = importlib.import_module(f"..providers.{name}", __package__)

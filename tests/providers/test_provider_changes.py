@@ -3,6 +3,7 @@
 import gc
 import importlib.util
 import os
+import pickle
 import sys
 import tempfile
 
@@ -17,8 +18,8 @@ from diffusion_engine.backends import machine
 from diffusion_engine.executors import GraphError
 from diffusion_engine.native import held
 from diffusion_engine.processes import VP
-from diffusion_engine.providers import OnnxRuntime, OpenVINO, ProviderError, export
-from diffusion_engine.providers.opened import Setting
+from diffusion_engine.providers import OnnxRuntime, OpenVINO, ProviderError, export, opened
+from diffusion_engine.providers.runtime import Setting
 
 GIVEN = {"seeds": [1, 2, 3], "condition": [0, 1, 0]}
 EACH = {"onnxruntime": OnnxRuntime, "openvino": OpenVINO}
@@ -231,6 +232,30 @@ def test_bfloat16(network, monkeypatch):
     needs("onnxruntime")
     with pytest.raises(GraphError, match="ONNX Runtime computes in float32"):
         Sampler(own, "ddim", 3, executor=OnnxRuntime(dtype=torch.bfloat16))
+
+
+def test_where_bfloat16_is_too_coarse(network, monkeypatch):
+    """Refused, or done in float32 from then on: calls of all sizes, whatever the weights become."""
+    needs("openvino"), needs("onnx"), needs("onnxscript")
+    monkeypatch.setattr(machine, "bf16", lambda: machine.Bf16("amx", 1.0, "it has it"))
+    how = {"executor": "openvino", "threads": 1}
+    sampler = Sampler(network, "ddim", 3, dtype="auto", **how)
+    forms = [sampler.sample(**GIVEN).recipe["network_form"]]
+    monkeypatch.setattr(opened, "HALF_WITHIN", 0.0)
+    with pytest.raises(ProviderError, match=r"in torch.bfloat16 its outputs differ .*dtype='auto'"):
+        Sampler(network, "ddim", 3, dtype=torch.bfloat16, **how).sample(**GIVEN)
+    assert sampler.executor.coarse(network) is None
+    plain = Sampler(network, "ddim", 3, **how)
+    for given in ({"seeds": [1, 2], "condition": [0, 1]}, GIVEN):
+        made, want = sampler.sample(**given), plain.sample(**given)
+        assert torch.equal(made.samples, want.samples) and made.recipe == want.recipe
+        forms.append(made.recipe["network_form"])
+    kind = f"openvino/{sampler.executor.version}"
+    assert forms == [f"{kind}/bfloat16", f"{kind}/float32", f"{kind}/float32"]
+    assert sampler.dtype == torch.float32
+    assert sampler.executor.coarse(network).startswith("in torch.bfloat16 its outputs differ by")
+    again = pickle.loads(pickle.dumps(sampler.executor))
+    assert again.fallback and again.precision == torch.bfloat16
 
 
 @pytest.mark.parametrize("name", EACH)
