@@ -6,8 +6,10 @@ import pytest
 import torch
 from optional import needs
 
+from diffusion_engine import _cpu
 from diffusion_engine.adapters.diffusers import EngineScheduler
 from diffusion_engine.adapters.diffusers.pipelines import accelerate_pipeline, run
+from diffusion_engine.backends import machine
 
 needs("diffusers")
 needs("transformers")
@@ -143,7 +145,50 @@ def test_a_recorded_network():
     assert close(called(fast, given), called(pipe, given))
     more = given | {"num_inference_steps": 9}
     assert close(called(fast, more), called(pipe, more))
-    assert "StableDiffusion" not in str(fast.executor)
+
+
+PIPES = {
+    "Stable Diffusion": (stable, BOTH | SIZE),
+    "Flux": (small.flux, TEXT | SIZE | {"pooled_prompt_embeds": POOLED["pooled_prompt_embeds"]}),
+}
+
+
+@pytest.mark.parametrize("name", PIPES)
+def test_a_pipeline_in_bfloat16(name, monkeypatch):
+    """Its network is what it was asked to be, as a sampler's is; its latents stay what they are."""
+    make, given = PIPES[name]
+    pipe, half = make(), torch.bfloat16
+    own = called(pipe, given)
+    pipe.to(half)
+    given = {n: v.to(half) if isinstance(v, torch.Tensor) else v for n, v in given.items()}
+    monkeypatch.setattr(machine, "bf16", lambda: machine.Bf16("amx", 1.0, "it has AMX"))
+    _cpu.set_bf16("emulated")
+    for dtype, kinds in {
+        torch.float32: (None, torch.float32),
+        None: (half, half),
+        "auto": (half, half),
+    }.items():
+        fast = accelerate_pipeline(pipe, executor="native", dtype=dtype)
+        made = called(fast, given)
+        (sampler,) = [sampler for _, sampler in fast._samplers]
+        assert (fast.executor.precision, sampler.dtype) == kinds
+        assert made.dtype == half and close(made.float(), own, 0.05)
+
+
+def test_what_a_network_is_computed_in_is_settled_at_each_call(monkeypatch):
+    pipe, given = stable(), BOTH | SIZE
+    monkeypatch.setattr(machine, "bf16", lambda: machine.Bf16("", 5.0, "it has neither"))
+    with pytest.raises(ValueError, match=r"executor='native' in torch.bfloat16: it has neither"):
+        accelerate_pipeline(pipe, executor="native", dtype=torch.bfloat16)
+    fast = accelerate_pipeline(pipe, executor="native", dtype="auto")
+    first, own = fast.executor, called(pipe, given)
+    assert fast.executor is first and first.precision is None and close(called(fast, given), own)
+    monkeypatch.setattr(machine, "bf16", lambda: machine.Bf16("amx", 1.0, "it has AMX"))
+    plain = accelerate_pipeline(pipe, executor="native")
+    pipe.unet.to(torch.bfloat16)
+    assert plain.executor.precision == torch.bfloat16
+    pipe.unet.to(torch.float32)
+    assert plain.executor.precision is None
 
 
 def test_fused_ops_and_tiles():

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from threading import RLock
 from typing import Any
 
+import torch
 from torch import nn
 
 from .... import checks
 from ....executors import Executor
 from ....networks.decoder import Decoder
 from ....networks.network import ScoreNetwork
-from ....sampler.named import executor as named_executor
+from ....sampler.place import Place
 from ....sampler.sampler import Sampler
 from ..networks import VAE
 from .asked import Kind, bound, kind_of
@@ -26,15 +27,20 @@ KEPT = 8  # networks, and samplers, that are kept for the next call
 
 
 def run(
-    pipe: Any, *args: Any, solver: Any = None, executor: str | Executor = "eager", **kwargs: Any
+    pipe: Any,
+    *args: Any,
+    solver: Any = None,
+    executor: str | Executor = "eager",
+    dtype: torch.dtype | str | None = None,
+    **kwargs: Any,
 ) -> Any:
     """What `pipe(*args, **kwargs)` returns, made by the engine: accelerate_pipeline(pipe)(...), once.
 
-    solver    a name, or a Solver; None is that of the pipeline's scheduler
-    executor  as in Sampler
+    solver           a name, or a Solver; None is that of the pipeline's scheduler
+    executor, dtype  as in Sampler
     Raises ValueError where the pipeline, or an argument, does what the engine's loop does not.
     """
-    return accelerate_pipeline(pipe, solver=solver, executor=executor)(*args, **kwargs)
+    return accelerate_pipeline(pipe, solver=solver, executor=executor, dtype=dtype)(*args, **kwargs)
 
 
 def accelerate_pipeline(
@@ -42,6 +48,7 @@ def accelerate_pipeline(
     *,
     solver: Any = None,
     executor: str | Executor = "eager",
+    dtype: torch.dtype | str | None = None,
     accelerate: bool = False,
     tile: int | None = None,
     **options: Any,
@@ -51,7 +58,8 @@ def accelerate_pipeline(
     pipe        one of the classes in asked.py; it is not changed, and what you change of it later is seen
     solver      a name of SOLVERS, or a Solver, on the levels of the pipeline's scheduler; None is that
                 scheduler's own
-    executor    "eager", "graph", "native" or an Executor, as in Sampler
+    executor    its name, or an Executor, as in Sampler
+    dtype       in which the network is computed, as in Sampler; None is that of its weights
     accelerate  run the network with fused ops in it, as in Sampler
     tile        latents a side that the autoencoder decodes at once, overlapping; None leaves that to the
                 pipeline
@@ -59,7 +67,7 @@ def accelerate_pipeline(
 
     Raises ValueError at a pipeline, or later at an argument, that does what the engine's loop does not.
     """
-    return EnginePipeline(pipe, solver, named_executor(executor), accelerate, tile, options)
+    return EnginePipeline(pipe, solver, executor, dtype, accelerate, tile, options)
 
 
 class EnginePipeline:
@@ -69,13 +77,15 @@ class EnginePipeline:
         self,
         pipe: Any,
         solver: Any,
-        executor: Executor,
+        executor: str | Executor,
+        dtype: torch.dtype | str | None,
         accelerate: bool,
         tile: int | None,
         options: Mapping[str, Any],
     ) -> None:
         self.kind: Kind = kind_of(pipe)
-        self.pipe, self.executor = pipe, executor
+        self.pipe = pipe
+        self._asked: dict[str, Any] = {"executor": executor, "dtype": dtype}
         self._solver, self._options = solver, dict(options)
         self._accelerate = checks.flag("accelerate", accelerate)
         self._tile = (
@@ -86,7 +96,9 @@ class EnginePipeline:
         # The last ones, with what they were made of.
         self._networks: list[tuple[tuple, Mapping[str, Any], ScoreNetwork]] = []
         self._samplers: list[tuple[tuple, Sampler]] = []
+        self._executors: dict[torch.dtype, Executor] = {}  # by what they compute in
         self._lock = RLock()
+        _ = self.executor  # refused here, and not in a run
 
     def __getattr__(self, name: str) -> Any:
         if name == "pipe":  # a copy asks before there is one
@@ -114,21 +126,28 @@ class EnginePipeline:
         """A sampler of a run like this one: the one of an earlier call, where it is the same."""
         module = getattr(self.pipe, self.kind.network)
         with self._lock:
-            network = self._network(module, call, setting)
-            for known, sampler in self._samplers:
-                if known == (network, setting.found):
-                    return sampler
+            network, executor = self._network(module, call, setting), self.executor
             found = setting.found
+            for known, sampler in self._samplers:
+                if known == (network, found, executor):
+                    return sampler
             made = Sampler(
                 network,
                 found.solver if self._solver is None else self._solver,
                 times=found.points,
-                executor=self.executor,
+                executor=executor,
+                dtype=self._asked["dtype"],
                 accelerate=self._accelerate,
                 **self._options,
             )
-            self._samplers = [((network, found), made), *self._samplers][:KEPT]
+            self._samplers = [((network, found, executor), made), *self._samplers][:KEPT]
             return made
+
+    @property
+    def executor(self) -> Executor:
+        """What runs the network as it is now: one for all runs in a dtype."""
+        place = Place.of(getattr(self.pipe, self.kind.network), **self._asked)
+        return self._executors.setdefault(place.dtype, place.executor)
 
     def _network(self, module: nn.Module, call: Call, setting: Setting) -> ScoreNetwork:
         key = (module, setting.shape, setting.axis, setting.config, setting.factor)
