@@ -10,16 +10,17 @@ from diffusion_engine.backends import native
 
 @contextmanager
 def kept():
-    """Threads, the instruction set of the CPU kernels, torch's dtype and NVTX ranges end as they began."""
+    """Threads, the instructions of the CPU kernels, torch's dtype and NVTX ranges end as they began."""
     cpu = native.module("_cpu")
     threads, dtype, traced = torch.get_num_threads(), torch.get_default_dtype(), trace.active()
-    isa = None if isinstance(cpu, str) else cpu.isa()
+    used = None if isinstance(cpu, str) else (cpu.isa(), cpu.bf16())
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.set_default_dtype(dtype)
-        if isa is not None:
-            cpu.set_isa(isa)
+        if used is not None:
+            cpu.set_isa(used[0])
+            cpu.set_bf16(used[1])
         if "nvtx" in trace.active() and "nvtx" not in traced:
             trace.disable()

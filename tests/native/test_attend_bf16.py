@@ -24,10 +24,8 @@ SIZES = [
 
 @pytest.fixture(params=[*_cpu.bf16s(), "emulated"])
 def kind(request):
-    before = _cpu.bf16()
     _cpu.set_bf16(request.param)
-    yield request.param
-    _cpu.set_bf16(before)
+    return request.param
 
 
 def attend(case, threads=1, **options):
@@ -172,9 +170,7 @@ def test_nothing_is_read_beyond_the_tensors(kind, dim, queries):
 @pytest.mark.parametrize(("queries", "keys", "dim"), [(32, 32, 32), (96, 256, 64), (64, 320, 160)])
 def test_no_tile_is_multiplied_that_need_not_be(queries, keys, dim):
     """A dot product of tiles is 16 rows by 16 columns by 32 terms."""
-    before = _cpu.bf16()
     _cpu.set_bf16("emulated")
     _cpu.bf16_reset()
     attend(make(1, 2, queries, keys, dim))
     assert _cpu.bf16_counts()["dots"] == 2 * 2 * queries * keys * dim // (16 * 16 * 32)
-    _cpu.set_bf16(before)

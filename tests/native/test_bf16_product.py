@@ -13,10 +13,8 @@ KINDS = [*_cpu.bf16s(), "emulated"]
 
 @pytest.fixture(params=KINDS)
 def kind(request):
-    before = _cpu.bf16()
     _cpu.set_bf16(request.param)
-    yield request.param
-    _cpu.set_bf16(before)
+    return request.param
 
 
 def packed(right):
@@ -50,7 +48,6 @@ def test_it_is_the_product(rows, count, blocks, gap, seed):
     left[rows:] = float("nan")
     right = torch.randn(count * blocks * 32, 32).bfloat16()
     a, start = terms(left, offsets, blocks)[:rows], torch.randn(32, 40)
-    before = _cpu.bf16()
     for name in KINDS:
         _cpu.set_bf16(name)
         to = torch.full((32, 40), float("nan"))
@@ -60,7 +57,6 @@ def test_it_is_the_product(rows, count, blocks, gap, seed):
         added = product(left, right, offsets, blocks, rows, start.clone(), add=True)[:, :32]
         want = start[:rows, :32].double() + a.double() @ right.double()
         assert_accurate(added, plain_sum(a, right, start[:rows, :32]), want)
-    _cpu.set_bf16(before)
 
 
 def plain_sum(a, right, start=0.0):
@@ -81,7 +77,6 @@ def test_a_row_has_the_same_bits_in_any_block(kind):
 
 
 def test_tiles_are_counted_where_they_are_emulated():
-    before = _cpu.bf16()
     _cpu.set_bf16("emulated")
     _cpu.bf16_reset()
     left, right = torch.ones(32, 64).bfloat16(), torch.ones(64, 32).bfloat16()
@@ -89,7 +84,6 @@ def test_tiles_are_counted_where_they_are_emulated():
     assert _cpu.bf16_counts() == {"dots": 8, "loads": 8, "stores": 4}
     product(left, right, [0, 32], 1, 16, torch.empty(32, 32))
     assert _cpu.bf16_counts() == {"dots": 12, "loads": 14, "stores": 6}
-    _cpu.set_bf16(before)
 
 
 def test_an_unknown_kind_is_refused():

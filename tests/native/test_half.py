@@ -1,5 +1,6 @@
 """Recorded networks in bf16: what is rounded, what is not, and what is too coarse."""
 
+import copy
 import pickle
 import re
 from dataclasses import replace
@@ -13,9 +14,10 @@ from torch import nn
 from diffusion_engine import Sampler, ScoreNetwork, _cpu
 from diffusion_engine.choices import files
 from diffusion_engine.executors import GraphError
-from diffusion_engine.native import Native, NativeError, reference
+from diffusion_engine.native import Native, NativeError, record, reference
 from diffusion_engine.native.called import Called
 from diffusion_engine.native.emit import Emitter
+from diffusion_engine.native.export import exported
 from diffusion_engine.native.operations import Attention, Conv
 from diffusion_engine.native.program import Program
 from diffusion_engine.native.record import Graph, Recorded
@@ -30,10 +32,8 @@ HALF = torch.bfloat16
 
 @pytest.fixture(params=[*_cpu.bf16s(), "emulated"])
 def kind(request):
-    before = _cpu.bf16()
     _cpu.set_bf16(request.param)
-    yield request.param
-    _cpu.set_bf16(before)
+    return request.param
 
 
 @pytest.fixture
@@ -42,6 +42,29 @@ def any_kind():
     if not _cpu.bf16():
         _cpu.set_bf16("emulated")
     return _cpu.bf16()
+
+
+@pytest.fixture(autouse=True)
+def traced_once(monkeypatch):
+    """torch.export takes longer than all that is tested here: once for each kind of network, whose graph then
+    has the weights of each."""
+    monkeypatch.setattr(record, "exported", exported_once)
+
+
+EXPORTS = {}
+
+
+def exported_once(called, inputs, dynamic):
+    named = {name: t for name, t in (*called.named_parameters(), *called.named_buffers())}
+    key = (type(called.network.module), len(inputs), tuple(inputs[0].shape), dynamic)
+    if key not in EXPORTS:
+        made = exported(called, inputs, dynamic)
+        places = {id(t): name for name, t in named.items()}
+        EXPORTS[key] = made, {n: places.get(id(t)) for n, t in made.constants.items()}
+    made, names = EXPORTS[key]
+    again = copy.copy(made)
+    again.constants = {n: named.get(names[n], t) for n, t in made.constants.items()}
+    return again
 
 
 class Wide(nn.Module):

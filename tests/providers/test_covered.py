@@ -39,24 +39,17 @@ REFUSED = {("exact, a student", "onnxruntime"): "Could not find an implementatio
 }
 
 
-@pytest.fixture
-def kind():
-    before = _cpu.bf16()
-    yield _cpu.set_bf16
-    _cpu.set_bf16(before)
-
-
 @pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize(
     "name", [n if n == "exact" else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS]
 )
-def test_samples_are_those_of_the_module(name, executor, kind):
+def test_samples_are_those_of_the_module(name, executor):
     made, named, request = NETWORKS[name]
     how = {"executor": executor, "threads": 1}
     within = BFLOAT16 if "bfloat16" in executor else FLOAT32
     if "bfloat16" in executor:
         fast = [] if "emulated" in executor else _cpu.bf16s()
-        kind(fast[0] if fast else "emulated")
+        _cpu.set_bf16(fast[0] if fast else "emulated")
         how = {"executor": Native(threads=1, dtype=torch.bfloat16)}
     elif executor != "native":
         needs("onnxscript"), needs(executor)

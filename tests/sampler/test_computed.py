@@ -29,11 +29,8 @@ def network():
 @pytest.fixture
 def with_amx(monkeypatch):
     """A processor that has AMX, as far as anybody can tell."""
-    before = _cpu.bf16()
     monkeypatch.setattr(machine, "bf16", lambda: machine.Bf16("amx", 1.0, "it has AMX"))
     _cpu.set_bf16("emulated")
-    yield
-    _cpu.set_bf16(before)
 
 
 @pytest.mark.parametrize("own", [torch.float32, torch.bfloat16])
