@@ -95,7 +95,7 @@ CASES = {
     "sums": ((2, 3, 4, 5), lambda t, x: (
         x.mean(1), x.sum((1, 3)), x.mean(dim=(2, 3), keepdim=True), x.sum(-1), x.mean(2, keepdim=True),
         torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True), x.flatten(1).mean(1),
-        x.transpose(0, 1).mean(0),
+        x.transpose(0, 1).mean(0), x.mT.mean(1),
     ), ()),
     "pads": ((3, 6, 7), lambda t, x: (
         F.pad(x, (1, 2, 3, 0), mode="reflect"), F.pad(x[:, 0], (2, 1), mode="circular"),

@@ -9,6 +9,7 @@ import pytest
 import ray_cases
 from optional import needs
 
+from diffusion_engine.backends import machine
 from diffusion_engine.ray import cluster, generate, shards, table
 from diffusion_engine.sampler.spec import Spec
 
@@ -194,3 +195,22 @@ def test_an_old_ray_is_refused(monkeypatch):
     monkeypatch.setattr(cluster.metadata, "version", lambda name: "2.53.1")
     with pytest.raises(ValueError, match=r"Ray 2\.53\.1 has a known hole .* install 2\.54"):
         cluster.check_version()
+
+
+def test_all_nodes_compute_in_one_dtype(tmp_path, monkeypatch):
+    """What "auto" comes to is settled once, for every node, and a shard's recipe says it."""
+    network = ray_cases.tiny()
+    for kind, found in {"amx": "bfloat16", "": "float32"}.items():
+        monkeypatch.setattr(machine, "bf16", lambda kind=kind: machine.Bf16(kind, 1.0, "a test's"))
+        assert generate._dtype(network, "auto", gpus=0.0) == found
+        assert generate._dtype(network, "auto", gpus=1.0) is None
+    assert generate._dtype(network, None, 0.0) is None
+    assert generate._dtype(network, "bfloat16", 0.0) == "bfloat16"
+    with pytest.raises(ValueError, match="dtype='half'"):
+        generate._dtype(network, "half", 0.0)
+    monkeypatch.setattr(machine, "bf16", lambda: machine.Bf16("amx", 1.0, "a test's"))
+    for dtype, other in (("bfloat16", "float32"), ("float32", "bfloat16")):
+        folder = tmp_path / dtype
+        folder.mkdir()
+        shard = made(folder, rows_of(0), dtype=dtype)[1].read_bytes()
+        assert dtype.encode() in shard and other.encode() not in shard

@@ -13,7 +13,7 @@ from .elementwise import READ, mapped
 NAMES = (
     "permute", "transpose", "t", "unsqueeze", "squeeze", "expand", "expand_as", "slice", "select", "narrow",
     "chunk", "split", "split_with_sizes", "unbind", "movedim", "swapaxes", "unflatten", "view_as",
-    "tensor_split", "numpy_T", "diagonal", "broadcast_to", "view_as_complex", "view_as_real",
+    "tensor_split", "numpy_T", "mT", "diagonal", "broadcast_to", "view_as_complex", "view_as_real",
 )  # fmt: skip
 # What leaves values as they are: memory formats are ours.
 SAME = ("contiguous", "clone", "alias", "detach", "lift_fresh_copy", "dropout", "feature_dropout")
