@@ -38,10 +38,15 @@ def place(
 
 
 def device_of(module: Any, device: torch.device | str | None) -> torch.device:
-    """The device of a module: its own, unless told another."""
+    """The device of a module: its own, unless told another. Raises ValueError where it has no values."""
+    weights = first_weight(module)
+    if weights is not None and weights.is_meta:
+        raise ValueError(
+            "the network's weights are on the device 'meta', which holds no values: give them some with "
+            "module.to_empty(device='cpu') and load_state_dict"
+        )
     if device is not None:
         return _device(device)
-    weights = first_weight(module)
     return torch.device("cpu") if weights is None else weights.device
 
 
@@ -149,6 +154,8 @@ def _device(given: Any) -> torch.device:
         if place.type == "cuda" and place.index is None:
             place = torch.device("cuda", torch.cuda.current_device())
         torch.empty(0, device=place)
+        if place.type == "meta":
+            raise TypeError("it holds no values")
     except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
         reason = textwrap.shorten(str(error), 80, placeholder=" ...")
         raise ValueError(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from entrance_cases import INF, NAN, SHAPE, net, refused
+from native_cases import small
 from torch import nn
 
 from diffusion_engine import (
@@ -76,6 +77,7 @@ def labelled():
         ({"dtype": torch.int8}, "dtype=torch.int8"),
         ({"device": "gpu"}, "device='gpu' cannot be used here"),
         ({"device": "cuda:99"}, "device='cuda:99' cannot be used here"),
+        ({"device": "meta"}, r"device='meta' cannot be used here \(it holds no values\)"),
         ({"executor": 3}, "executor=3; choose eager, graph, native, onnxruntime"),
         ({"step": 20}, "has no option step; it has .*; did you mean steps"),
         ({"solver": solver("ddim"), "guidence": 2.0}, "did you mean guidance"),  # codespell:ignore
@@ -92,6 +94,13 @@ def test_sampler(options, message):
 
 def test_a_module_that_is_not_wrapped():
     refused("network=Conv2d: wrap the module in ScoreNetwork", Sampler, nn.Conv2d(3, 3, 1))
+
+
+@pytest.mark.parametrize("executor", ["eager", "native", "openvino", "auto"])
+def test_a_module_without_values(executor):
+    network = small().with_module(small().module.to("meta"))
+    refused("device 'meta', which holds no values", Sampler, network, executor=executor)
+    refused("device 'meta', which holds no values", Sampler, network, device="cpu")
 
 
 FREE = torch.ones(2, 4)
