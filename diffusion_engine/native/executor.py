@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -11,17 +10,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from .. import trace
 from ..checks import flag
-from ..executors.base import Executor
 from ..executors.batch import Batch, plain
 from ..executors.buffers import Inputs
 from ..executors.capacity import Capacity, kind_of
-from ..executors.lru import Lru
-from ..executors.threads import checked, written
 from ..networks.network import ScoreNetwork
-from ..ops.registry import known
-from .locks import Locks
+from .computing import Computing
 from .pools import Pools
 from .stages import Recorded, Replay, differentiates
 
@@ -29,9 +23,6 @@ if TYPE_CHECKING:
     from .program import Program
     from .recording import Recording
     from .shown import Shown
-
-BUDGET = 1 << 30  # bytes of batches, with the memory of their programs, that wait for the next run
-PACKED = 1 << 34  # bytes of packed weights
 
 FLOAT32 = "Use dtype=torch.float32, or dtype='auto', which takes float32 where it has to"
 
@@ -42,7 +33,7 @@ class NativeError(ValueError):
     """A network cannot be recorded; its text says why."""
 
 
-class Native(Executor):
+class Native(Computing["Recording"]):
     """Records a network once and replays it, without torch, in float32 or bfloat16 on the CPU.
 
     A sample's bits depend on nothing beside it: not on the size of the call, its place there or the number
@@ -72,22 +63,13 @@ class Native(Executor):
         dtype: torch.dtype = torch.float32,
         fallback: bool = False,
     ) -> None:
-        self.backend = known(backend)
-        if backend not in ("auto", "torch", "cpp"):
-            raise ValueError(
-                f"backend={backend!r}: the native executor steps by 'auto', 'torch' or 'cpp'"
-            )
-        given = checked(threads)
-        self.threads = None if isinstance(given, str) else given  # "measured", as without
+        super().__init__("the native executor", backend, threads)
         if dtype not in (torch.float32, torch.bfloat16):
             raise ValueError(
                 f"dtype={dtype!r}: the native executor runs in torch.float32 or torch.bfloat16"
             )
         self.precision = torch.bfloat16 if dtype == torch.bfloat16 else None
         self.fallback = flag("fallback", fallback)
-        self._recordings: Lru[tuple, Recording] = Lru(PACKED)
-        self._idle: Lru[tuple, Batch] = Lru(BUDGET)
-        self._locks = Locks()
         # Networks in float32 though bf16 was asked for, and why: whatever their weights become.
         self._plain: WeakKeyDictionary[ScoreNetwork, str] = WeakKeyDictionary()
 
@@ -108,12 +90,6 @@ class Native(Executor):
             return emulated(f"the native executor in {self.precision}")
         return reason
 
-    def forget(self, network: ScoreNetwork) -> None:
-        for kept in (self._recordings, self._idle):
-            for key in kept:
-                if key[0] is network:
-                    kept.take(key)  # type: ignore[attr-defined]
-
     def open(self, network: ScoreNetwork | None, capacity: Capacity) -> Batch:
         if capacity.state_dtype == torch.float64 or capacity.dtype != torch.float32:
             raise NativeError(
@@ -124,18 +100,6 @@ class Native(Executor):
             self._allows(network)
         with plain():
             return Batch(capacity, partial(Recorded, network, self))
-
-    @contextmanager
-    def batch(self, network: ScoreNetwork, capacity: Capacity) -> Iterator[Batch]:
-        key = (network, capacity)
-        with plain():
-            batch = self._idle.take(key) or self.open(network, capacity)
-            batch.stages.renew()
-            if batch.bound_to != trace.active():
-                batch.bind()
-            yield batch
-            batch.clear()
-        self._idle.put(key, batch, batch.bytes)
 
     def calling(self, network: ScoreNetwork) -> Callable[..., Sequence[Tensor]]:
         self._allows(network)
@@ -155,7 +119,7 @@ class Native(Executor):
         if differentiates(network):
             return False
         with plain():
-            return self._made(self.recording(network, given), lambda recording: recording.exact)
+            return self._packing(self.recording(network, given), lambda recording: recording.exact)
 
     def form(self, network: ScoreNetwork) -> str | None:
         from ..backends.native import loaded
@@ -170,23 +134,11 @@ class Native(Executor):
         plain = differentiates(network) or network in self._plain
         return torch.float32 if self.precision and plain else self.precision
 
-    def threads_of(self, network: ScoreNetwork) -> int | dict[str, int] | None:
-        if isinstance(self.threads, int) and not differentiates(network):
-            return self.threads
-        return written(self.recorded(network).threads)
-
-    def packed(self, network: ScoreNetwork) -> int:
-        return sum(one.bytes for one in self._of(network))
-
     def recorded(self, network: ScoreNetwork) -> Shown:
         """What was recorded of a network so far; print it."""
         from .shown import Shown
 
-        return Shown(network, self._of(network), self.dtype_of(network), self._plain.get(network))
-
-    def _of(self, network: ScoreNetwork) -> list[Recording]:
-        found = [self._recordings.get(key) for key in self._recordings if key[0] is network]
-        return [one for one in found if one is not None]
+        return Shown(network, self.made(network), self.dtype_of(network), self._plain.get(network))
 
     def recording(self, network: ScoreNetwork, given: Inputs, look: bool = False) -> Recording:
         """What a network was recorded as, for calls like the given one, now where it was not. Raises
@@ -199,13 +151,13 @@ class Native(Executor):
 
         half = halves() if self.precision else ""
         key = (network, *kinds(given), half)
-        found = self._recordings.get(key)
+        found = self._made.get(key)
         if found is not None and not look and not found.written():
             return found
         with self._locks.of(key):
-            found = self._recordings.get(key)
+            found = self._made.get(key)
             if found is not None and not found.same():
-                self._recordings.take(key)
+                self._made.take(key)
                 found = None
             if found is not None:
                 found.follow()
@@ -215,7 +167,7 @@ class Native(Executor):
                 found = Recording(network, given, Pools(self.threads), done)
             except Refused as refused:
                 raise NativeError(refusal(network, refused)) from refused
-            self._recordings.put(key, found, found.bytes)
+            self._made.put(key, found, found.bytes)
             return found
 
     def program(self, recording: Recording, count: int) -> Program:
@@ -223,9 +175,9 @@ class Native(Executor):
 
         count  its entries
         """
-        return self._made(recording, lambda one: one.program(count))
+        return self._packing(recording, lambda one: one.program(count))
 
-    def _made(self, recording: Recording, make: Callable[[Recording], T]) -> T:
+    def _packing(self, recording: Recording, make: Callable[[Recording], T]) -> T:
         """What is made of a recording, whose weights are packed then."""
         from .held import Beyond
         from .lower import Refused
@@ -237,14 +189,12 @@ class Native(Executor):
                 if not self.fallback:
                     raise
                 self._plain[recording.network] = str(beyond)
-                for one in self._of(recording.network):
+                for one in self.made(recording.network):
                     one.in_float32()
                 made = make(recording)
         except Refused as refused:
             raise NativeError(refusal(recording.network, refused)) from refused
-        for key in self._recordings:
-            if self._recordings.get(key) is recording:
-                self._recordings.put(key, recording, recording.bytes)
+        self._weighed(recording)
         return made
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -13,31 +12,25 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from .. import checks, trace
+from .. import checks
 from ..choices.turns import numbers
-from ..executors.base import Executor
 from ..executors.batch import Batch, plain
 from ..executors.buffers import Inputs
 from ..executors.capacity import Capacity
-from ..executors.lru import Lru
-from ..executors.threads import checked, written
+from ..native.computing import Computing
 from ..native.executor import kinds
-from ..native.locks import Locks
 from ..native.stages import differentiates
 from ..networks.network import ScoreNetwork
-from ..ops.registry import known
 from .export import Model, Source
 from .file import File
 from .opened import Opened, ProviderError
 from .runtime import Session, Setting
 from .stages import Calls, Provided
 
-BUDGET = 1 << 30  # bytes of batches that wait for the next run
-WEIGHTS = 1 << 34  # bytes of weights that runtimes have beside the networks' own
 DTYPES = (torch.float32, torch.bfloat16)
 
 
-class Provider(Executor):
+class Provider(Computing[Opened]):
     """Runs networks, exported once as ONNX, in another runtime.
 
     name      as `executor=` takes it
@@ -60,21 +53,12 @@ class Provider(Executor):
         dtype: torch.dtype = torch.float32,
         fallback: bool = False,
     ) -> None:
-        self.backend = known(backend)
-        if backend not in ("auto", "torch", "cpp"):
-            raise ValueError(
-                f"backend={backend!r}: executor={self.name!r} steps by 'auto', 'torch' or 'cpp'"
-            )
-        given = checked(threads)
-        self.threads = None if isinstance(given, str) else given  # "measured", as without
+        super().__init__(f"executor={self.name!r}", backend, threads)
         self.dtype = checks.one_of("dtype", dtype, DTYPES)
         self.precision = None if dtype == torch.float32 else dtype
         self.fallback = checks.flag("fallback", fallback)
         # Networks in float32 though another dtype was asked for, and why: whatever their weights become.
         self._plain: WeakKeyDictionary[ScoreNetwork, str] = WeakKeyDictionary()
-        self._opened: Lru[tuple, Opened] = Lru(WEIGHTS)
-        self._idle: Lru[tuple, Batch] = Lru(BUDGET)
-        self._locks = Locks()
 
     def __reduce__(self) -> tuple:
         """A copy, here or in another process, opens networks anew."""
@@ -117,12 +101,6 @@ class Provider(Executor):
             )
         return None
 
-    def forget(self, network: ScoreNetwork) -> None:
-        for kept in (self._opened, self._idle):
-            for key in kept:
-                if key[0] is network:
-                    kept.take(key)  # type: ignore[attr-defined]
-
     def open(self, network: ScoreNetwork | None, capacity: Capacity) -> Batch:
         if capacity.state_dtype == torch.float64 or capacity.dtype != torch.float32:
             raise ProviderError(
@@ -131,18 +109,6 @@ class Provider(Executor):
             )
         with plain():
             return Batch(capacity, partial(Provided, network, self))
-
-    @contextmanager
-    def batch(self, network: ScoreNetwork, capacity: Capacity) -> Iterator[Batch]:
-        key = (network, capacity)
-        with plain():
-            batch = self._idle.take(key) or self.open(network, capacity)
-            batch.stages.renew()
-            if batch.bound_to != trace.active():
-                batch.bind()
-            yield batch
-            batch.clear()
-        self._idle.put(key, batch, batch.bytes)
 
     def calling(self, network: ScoreNetwork) -> Callable[..., Sequence[Tensor]]:
         return super().calling(network) if differentiates(network) else Calls(network, self)
@@ -165,44 +131,29 @@ class Provider(Executor):
         """Has a network computed in float32 from now on."""
         self._plain[network] = reason
 
-    def threads_of(self, network: ScoreNetwork) -> int | dict[str, int] | None:
-        if isinstance(self.threads, int) and not differentiates(network):
-            return self.threads
-        return written({n: t for one in self.recorded(network) for n, t in one.threads.items()})
-
-    def packed(self, network: ScoreNetwork) -> int:
-        return sum(one.bytes for one in self.recorded(network))
-
-    def recorded(self, network: ScoreNetwork) -> list[Opened]:
-        """What was opened of a network so far."""
-        found = [self._opened.get(key) for key in self._opened if key[0] is network]
-        return [one for one in found if one is not None]
-
     def opened(self, network: ScoreNetwork, given: Inputs, look: bool = False) -> Opened:
         """A network as it is now, for calls like the given one. Raises ProviderError.
 
         look  whether it is held against the module, in whatever way that was changed
         """
         key = (network, *kinds(given))
-        found = self._opened.get(key)
+        found = self._made.get(key)
         if found is not None and not look and not found.written():
             return found
         with self._locks.of(key):
-            found = self._opened.get(key)
+            found = self._made.get(key)
             if found is None or not found.same():
                 found = Opened(network, given, self)
             else:
                 found.follow()
-            self._opened.put(key, found, found.bytes)
+            self._made.put(key, found, found.bytes)
             return found
 
     def session(self, opened: Opened, count: int) -> Session:
         """What runs calls of `count` entries of a network, whose weights a session keeps. Raises
         ProviderError."""
         made = opened.session(count)
-        for key in self._opened:
-            if self._opened.get(key) is opened:
-                self._opened.put(key, opened, opened.bytes)
+        self._weighed(opened)
         return made
 
     def candidates(self, entries: int) -> list[Setting]:

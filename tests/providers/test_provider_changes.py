@@ -160,13 +160,13 @@ def test_threads_are_measured_and_kept(provider, network, monkeypatch, tmp_path)
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     own, made = network, provider()
     close(Sampler(own, "ddim", 3, executor=made))
-    (found,) = made.recorded(own)
+    (found,) = made.made(own)
     ways = [Setting(1, False), Setting(2, False), Setting(2, True)]
     assert list(found.times[3]) == (ways if provider is OnnxRuntime else [Setting(1), Setting(2)])
     assert made.threads_of(own) == {"3": found.settings[3].threads}
     other = provider()
     close(Sampler(own, "ddim", 3, executor=other))
-    (again,) = other.recorded(own)
+    (again,) = other.made(own)
     assert not again.times and again.settings == found.settings
 
 
@@ -294,7 +294,7 @@ def test_nothing_is_printed_and_nothing_stays(capfd):
     Sampler(own, "ddim", 3, executor=made).sample(**GIVEN)
     assert capfd.readouterr() == ("", "")
     made.forget(own)
-    assert not made.recorded(own)
+    assert not made.made(own)
     before = len(export._known)
     del own
     gc.collect()

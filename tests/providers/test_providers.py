@@ -182,5 +182,5 @@ def test_more_sizes_than_have_a_session_of_their_own(network, executor):
         given = {"n": n, "seed": 1, "condition": 1}
         made = sampler.sample(**given).samples
         assert torch.allclose(made, want.sample(**given).samples, rtol=1e-4, atol=1e-4)
-    (opened,) = executor.recorded(network)
+    (opened,) = executor.made(network)
     assert len(opened.sessions.all) <= 9
