@@ -64,8 +64,8 @@ struct Emulated {
     for (int r = 0; r < rows[t]; ++r) std::memcpy((char*)to + r * stride, tile[t][r], (size_t)bytes[t]);
   }
 
-  // TDPBF16PS: sums of the even and of the odd terms on their own, then both, then what was there; subnormal
-  // numbers are 0 throughout.
+  // TDPBF16PS: sums of the even and of the odd terms on their own, then both, then what was there. Subnormal
+  // inputs and results are 0; the instruction has sums in between that are subnormal as 0 too.
   void dot(int t, int a, int b) {
     ready(t), ready(a), ready(b);
     ++amx_counts.dots;
