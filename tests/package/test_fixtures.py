@@ -40,12 +40,17 @@ def test_makers_follow_the_default_device():
 
 def test_a_test_leaves_the_process_as_it_was():
     cpu = native.module("_cpu")
-    before = (torch.get_num_threads(), torch.get_default_dtype(), cpu.isa(), trace.active())
+
+    def state():
+        threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+        return threads, dtype, cpu.isa(), cpu.bf16(), trace.active()
+
+    cpu.set_bf16("")  # as where no processor has it
+    before = state()
     with kept():
         torch.set_num_threads(before[0] + 2)
         torch.set_default_dtype(torch.float64)
         cpu.set_isa(next(isa for isa in cpu.isas() if isa != before[2]))
+        cpu.set_bf16("emulated")
         trace.enable()
-    assert before == (
-        torch.get_num_threads(), torch.get_default_dtype(), cpu.isa(), trace.active()
-    )  # fmt: skip
+    assert before == state()
