@@ -77,7 +77,12 @@ class Computing(Executor, Generic[M]):
     def threads_of(self, network: ScoreNetwork) -> int | dict[str, int] | None:
         if isinstance(self.threads, int) and not differentiates(network):
             return self.threads
-        return written({n: t for one in self.made(network) for n, t in one.threads.items()})
+        threads: dict[int, int] = {}
+        if isinstance(self.threads, Mapping) and not differentiates(network):
+            threads.update(self.threads)
+        for one in self.made(network):
+            threads.update(one.threads)
+        return written(threads)
 
     def packed(self, network: ScoreNetwork) -> int:
         return sum(one.bytes for one in self.made(network))

@@ -128,6 +128,16 @@ def test_a_recipe_names_it(network, executor):
     assert again.recipe == made.recipe
 
 
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "native"])
+def test_threads_that_were_measured_are_replayed(network, name):
+    made = Sampler(network, "ddim", 3, executor=name).sample(**GIVEN)
+    recipe = json.loads(json.dumps(made.recipe))
+    assert isinstance(recipe["threads"], dict)
+    for how in ({}, {"executor": name}, {"executor": "auto"}):
+        again = Sampler.replay(network, recipe, how=how)
+        assert torch.equal(again.samples, made.samples) and again.recipe == made.recipe
+
+
 def test_a_network_that_differentiates(executor):
     own = gradient()
     made = Sampler(own, "ddim", 3, executor=executor).sample(**GIVEN)
