@@ -59,6 +59,7 @@ NETWORKS = "networks.csv"  # what becomes of small networks that are recorded
 QUALITY = "quality.csv"  # trajectories in bfloat16
 AMX = "amx.csv"  # instructions of a call in bfloat16, counted
 PROVIDERS = "providers.csv"  # rows of samplers by each executor, and by auto
+PROVIDED = "networks-providers.csv"  # and of those that other runtimes run
 PIPELINES = "pipeline-loops.csv"  # pipelines of diffusers with the engine's loop
 SCHEDULERS = "schedulers.csv"  # how far diffusers' schedulers and `like` are apart
 UPSTREAM = "upstream.csv"  # diffusers' own tests of schedulers on EngineScheduler
@@ -82,6 +83,10 @@ STEP_KEYS = (
     "diffusers", *ABOUT,
 )  # fmt: skip
 NETWORK_KEYS = ("network", "operations", "callbacks", "refused")
+PROVIDED_KEYS = (
+    "network", "batch", "onnxruntime_error", "onnxruntime_refused", "openvino_error", "openvino_refused",
+    "torch", "onnxruntime", "openvino",
+)  # fmt: skip
 SERVE_KEYS = (
     "mix", "executor", "contender", "waiting", "load", "images_s", "p20", "p80", "latency_p50_ms",
     "latency_p95_ms", "latency_p99_ms", "preview_p50_ms", "preview_p95_ms", "preview_p99_ms", "occupancy",
@@ -174,6 +179,7 @@ COLUMNS = {
     GENIE: GENIE_KEYS, ENCODING: ENCODING_KEYS, PROFILE: PROFILE_KEYS, SERVE: SERVE_KEYS,
     NATIVE: NATIVE_KEYS, QUALITY: QUALITY_KEYS, AMX: AMX_KEYS, PROVIDERS: PROVIDER_KEYS,
     NETWORKS: NETWORK_KEYS,
+    PROVIDED: PROVIDED_KEYS,
     PIPELINES: PIPELINE_KEYS,
     SCHEDULERS: SCHEDULER_KEYS,
     UPSTREAM: UPSTREAM_KEYS,
