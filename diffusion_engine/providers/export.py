@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -26,10 +27,12 @@ from ..networks.network import ScoreNetwork
 from ..networks.onnx import OnnxModule
 from ..networks.watched import Watched
 from .file import File
+from .spelled import spelled
 
 PROTOBUF = (1 << 31) - (1 << 24)  # bytes of weights that a file without others beside it can hold
 STATIC = 4  # models of one batch size each that are kept
 Source = bytes | str  # what is in an ONNX file, or its path
+LACKING = re.compile(r"No ONNX function found .*op='([\w.]+)'.* for the (\w+)-valued input")
 CHATTY = ("torch.onnx", "onnxscript", "onnx_ir")
 
 
@@ -138,7 +141,7 @@ def exported(network: ScoreNetwork, given: Inputs) -> Exported | File:
 def _translated(program: Any) -> Any:
     """A program of torch.export as one of ONNX. Raises Refused."""
     try:
-        made = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False)
+        made = torch.onnx.export(spelled(program), dynamo=True, verbose=False, optimize=False)
         assert made is not None
         made.exported_program = None  # type: ignore[assignment]
         inputs = made.model.graph.inputs
@@ -156,8 +159,9 @@ def _first(error: BaseException) -> str:
     """The first line of what an error says, or of the one that it came from."""
     while error.__cause__ is not None:
         error = error.__cause__
-    said = str(error).strip().splitlines()
-    return said[0] if said else repr(error)
+    said = (str(error).strip().splitlines() or [repr(error)])[0]
+    lacking = LACKING.search(said)
+    return f"it has no {lacking[1]} of {lacking[2]} numbers" if lacking else said
 
 
 @contextmanager

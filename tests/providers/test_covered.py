@@ -1,5 +1,7 @@
 """The shipped networks and those with a closed form under every executor, against the eager one."""
 
+from functools import cache
+
 import pytest
 import torch
 from optional import needs
@@ -39,12 +41,18 @@ REFUSED = {("exact, a student", "onnxruntime"): "Could not find an implementatio
 }
 
 
+@cache
+def network_of(name):
+    """One for all executors, which share what is exported."""
+    return NETWORKS[name][0]()
+
+
 @pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize(
     "name", [n if n == "exact" else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS]
 )
 def test_samples_are_those_of_the_module(name, executor):
-    made, named, request = NETWORKS[name]
+    _, named, request = NETWORKS[name]
     how = {"executor": executor, "threads": 1}
     within = BFLOAT16 if "bfloat16" in executor else FLOAT32
     if "bfloat16" in executor:
@@ -53,7 +61,7 @@ def test_samples_are_those_of_the_module(name, executor):
         how = {"executor": Native(threads=1, dtype=torch.bfloat16)}
     elif executor != "native":
         needs("onnxscript"), needs(executor)
-    network = made()
+    network = network_of(name)
     wanted = Sampler(network, named, 4).sample(seed=1, **request).samples
     sampler = Sampler(network, named, 4, **how)
     if said := REFUSED.get((name, executor)):
