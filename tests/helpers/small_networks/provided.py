@@ -61,7 +61,7 @@ def _fate(name: str, models: dict[int, Model], called: Called, case: Case) -> di
         shapes = [list(t.shape) for t in given] if provider.each else None
         try:
             with model.read() as source:
-                session = provider.load(source, model, Setting(1), shapes)
+                session = provider.load(source, model, Setting(1), shapes, torch.float32)
             session.bound([t.contiguous() for t in given], outs)()
         except Exception as error:  # each runtime has classes of its own
             return _refused(error)
