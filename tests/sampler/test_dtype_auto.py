@@ -12,6 +12,7 @@ from command import run
 from diffusion_engine import Engine, Sampler, ScoreNetwork
 from diffusion_engine.backends import machine
 from diffusion_engine.executors import Eager
+from diffusion_engine.networks import placement
 from diffusion_engine.networks.placement import named_dtype, place
 from diffusion_engine.processes import VP
 from diffusion_engine.sampler import named
@@ -74,10 +75,11 @@ def test_it_is_what_suits_the_processor(processor, kind, own):
     assert result.samples.dtype == F32
 
 
-def test_elsewhere_it_is_the_modules_own(processor):
+def test_elsewhere_it_is_the_modules_own(processor, monkeypatch):
     processor("amx")
-    assert place(Net(), "auto", "meta")[0] == F32
-    assert place(Net().half(), "auto", "meta")[0] == torch.float16
+    monkeypatch.setattr(placement, "_device", torch.device)
+    assert place(Net(), "auto", "cuda")[0] == F32
+    assert place(Net().half(), "auto", "cuda")[0] == torch.float16
     assert place(lambda x, label: x, "auto", None)[0] == F32  # whose weights nobody can cast
 
 
