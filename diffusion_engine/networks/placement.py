@@ -154,8 +154,6 @@ def _device(given: Any) -> torch.device:
         if place.type == "cuda" and place.index is None:
             place = torch.device("cuda", torch.cuda.current_device())
         torch.empty(0, device=place)
-        if place.type == "meta":
-            raise TypeError("it holds no values")
     except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
         reason = textwrap.shorten(str(error), 80, placeholder=" ...")
         raise ValueError(

@@ -77,7 +77,6 @@ def labelled():
         ({"dtype": torch.int8}, "dtype=torch.int8"),
         ({"device": "gpu"}, "device='gpu' cannot be used here"),
         ({"device": "cuda:99"}, "device='cuda:99' cannot be used here"),
-        ({"device": "meta"}, r"device='meta' cannot be used here \(it holds no values\)"),
         ({"executor": 3}, "executor=3; choose eager, graph, native, onnxruntime"),
         ({"step": 20}, "has no option step; it has .*; did you mean steps"),
         ({"solver": solver("ddim"), "guidence": 2.0}, "did you mean guidance"),  # codespell:ignore
