@@ -92,6 +92,7 @@ ELSEWHERE |= dict.fromkeys(("ray generate", "ray table", "ray python", "ray serv
 EXAMPLES = {
     "CONTRIBUTING.md": {"diffusion_engine/solvers/midpoint.py"},
     "docs/comfyui.md": {"custom_nodes/diffusion_engine_samplers.py"},
+    "docs/native.md": {"native/avx512/amx"},
     "docs/scaling.md": {"manifest.json"},
 }
 
