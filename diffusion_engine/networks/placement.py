@@ -52,10 +52,7 @@ def device_of(module: Any, device: torch.device | str | None) -> torch.device:
 
 def named_dtype(name: str | None) -> torch.dtype | str | None:
     """A dtype by its name, as place takes it: "auto" and None stay. Raises ValueError where it is none."""
-    if name is None or name == AUTO:
-        return name
-    known = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
-    return _dtype(known.get(name, name))
+    return name if name is None or name == AUTO else _dtype(name)
 
 
 def moved(network: ScoreNetwork, dtype: torch.dtype, device: torch.device) -> ScoreNetwork:
@@ -138,13 +135,15 @@ def compute_dtype(module: Any, given: torch.dtype | None = None) -> torch.dtype:
 
 
 def _dtype(given: Any) -> torch.dtype:
-    """One a network can compute in."""
-    if given not in DTYPES:
+    """One a network can compute in, or the name of one."""
+    known = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
+    found = known.get(given.removeprefix("torch.")) if isinstance(given, str) else given
+    if found not in DTYPES:
+        *others, last = known
         raise ValueError(
-            f"dtype={checks.said(given)}: the network's input is "
-            f"{', '.join(map(str, DTYPES[:-1]))} or {DTYPES[-1]}; or say 'auto'"
+            f"dtype={checks.said(given)}: a network computes in {', '.join(others)} or {last}; or say 'auto'"
         )
-    return given
+    return found
 
 
 def _device(given: Any) -> torch.device:

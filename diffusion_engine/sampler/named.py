@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .. import checks
 from ..backends import machine
 from ..executors import Eager, Executor, Graph
 from ..native import Native
@@ -54,6 +55,7 @@ def executor(
     if not isinstance(given, str) or given not in NAMES:
         raise ValueError(
             f"executor={given!r}; choose {', '.join(NAMES[:-1])} or {NAMES[-1]}, or give an Executor"
+            f"{checks.nearest([str(given).lower()], NAMES)}"
         )
     return _computing(given, backend, threads, dtype or torch.float32, fallback)
 

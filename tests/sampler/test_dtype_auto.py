@@ -179,7 +179,7 @@ def test_names_of_dtypes():
     assert named_dtype(None) is None and named_dtype("auto") == "auto"
     assert named_dtype("bfloat16") == BF16
     for wrong in ("half", "int8", "load", "no_such"):
-        with pytest.raises(ValueError, match="the network's input is"):
+        with pytest.raises(ValueError, match="a network computes in float32"):
             named_dtype(wrong)
 
 

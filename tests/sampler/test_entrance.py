@@ -73,7 +73,7 @@ def labelled():
         ({"batch_size": "8"}, "batch_size='8'"),
         ({"accelerate": "no"}, "accelerate='no': give True or False"),
         ({"compile": 2}, "compile=2: give True or False"),
-        ({"dtype": "bfloat16"}, "dtype='bfloat16': the network's input is torch.float32"),
+        ({"dtype": "bf16"}, "dtype='bf16': a network computes in float32, bfloat16"),
         ({"dtype": torch.int8}, "dtype=torch.int8"),
         ({"device": "gpu"}, "device='gpu' cannot be used here"),
         ({"device": "cuda:99"}, "device='cuda:99' cannot be used here"),

@@ -71,7 +71,10 @@ def _path(given: Any) -> Path:
     try:
         path = Path(given).absolute()
     except TypeError as error:
-        raise ValueError(f"path={given!r}: give the path of an ONNX file") from error
+        said = type(given).__name__ if isinstance(given, bytes) else repr(given)
+        raise ValueError(
+            f"path={said}: give the path of an ONNX file, not what is in it"
+        ) from error
     if not path.is_file():
         raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'not there'}: give a file")
     return path
