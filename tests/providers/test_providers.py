@@ -43,7 +43,8 @@ def close(own, executor, given=None, solver="ddim", **how):
     given = GIVEN if given is None else given
     made = Sampler(own, solver, 3, executor=executor, **how).sample(**given)
     want = Sampler(own, solver, 3, **how).sample(**given)
-    assert torch.allclose(made.samples, want.samples, rtol=1e-4, atol=1e-4)
+    off = (made.samples - want.samples).abs().max()  # torch's own sums differ by processor
+    assert off <= 1e-5 * want.samples.abs().max()
     return made
 
 
