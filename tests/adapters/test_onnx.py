@@ -128,7 +128,8 @@ def test_networks_of_diffusers(tmp_path, name, exporter):
             super().__init__()
             self.module = module
 
-        def forward(self, *given):
+        def forward(self, sample, timestep, encoder_hidden_states=None):
+            given = [t for t in (sample, timestep, encoder_hidden_states) if t is not None]
             return self.module(*given, return_dict=False)[0]
 
     _, case = made(name)
