@@ -167,7 +167,7 @@ def kept(rows: list[results.Row]) -> list[results.Row]:
 
 def _known(row: Mapping[str, Any]) -> tuple:
     """What rows of one measurement have in common."""
-    return row["part"], row["network"], row.get("isa") or ""
+    return row["part"], row["network"], row.get("isa") or "", row.get("load") or ""
 
 
 def _worker(given: argparse.Namespace) -> None:
