@@ -261,8 +261,9 @@ def device_file(device: object, end: str) -> Path:
 
 
 def columns(path: Path) -> tuple[str, ...]:
-    """The columns of a file of rows, by the end of its name."""
-    return next((keys for end, keys in COLUMNS.items() if path.name.endswith(end)), KEYS)
+    """The columns of a file of rows, by the end of its name, the longest that is known."""
+    known = max((end for end in COLUMNS if path.name.endswith(end)), key=len, default=None)
+    return KEYS if known is None else COLUMNS[known]
 
 
 def save(rows: list[Row], end: str = ".csv") -> Path:

@@ -40,7 +40,7 @@ def alone(out):
     job = {
         "model": "ray_cases:tiny", "weights": weights_sum(ray_cases.tiny()),
         "spec": Spec.model_validate(SPEC).model_dump(mode="json"), "capacity": 4,
-        "executor": "eager", "threads": 1, "device": "cpu",
+        "executor": "eager", "threads": 1, "device": "cpu", "dtype": None,
     }  # fmt: skip
     maker = Maker(job, str(out))
     for name, rows in ROWS.shards(4):
