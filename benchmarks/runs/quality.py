@@ -139,12 +139,12 @@ def compare(name: str, case: Trajectories, ways: Mapping[str, Way]) -> Iterator[
         try:
             with products(way.kind), mock.patch.object(opened, "HALF_WITHIN", math.inf):
                 sampler = case.sampler(case.network, executor=way.executor, dtype=way.dtype)
-                found = case.samples(sampler)
+                found, form = case.samples(sampler), sampler.form
         except Exception as error:
             said = " ".join(str(error).split())[:200]
             print(f"{contender} is left out of {name}: {said}", file=sys.stderr)
             continue
-        yield row(name, contender, way, case, found, reference) | {"form": sampler.form}
+        yield row(name, contender, way, case, found, reference) | {"form": form}
 
 
 def row(

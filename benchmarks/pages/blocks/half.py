@@ -66,7 +66,7 @@ def native_quality() -> str:
         "float32 with the state in float64. PSNR is of the data's range, 2, over all samples. A classifier "
         f"labels the digits, which is right of {100 * float(labelled['accuracy']):.1f} % of images it has "
         "not seen. W1's weights are random, and its estimates of clean data are clipped to the range. "
-        "Emulated AMX makes the bits that a processor with AMX does.",
+        "AMX is emulated as its manual describes it.",
         rows.origin(*found, command="python -m benchmarks.runs.quality"),
     )
     return f"{rows.lines(head, body, 2)}\n\n{rows.prose(*said)}"
