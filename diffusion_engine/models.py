@@ -22,8 +22,11 @@ def network_of(
 
     rule  the solver that a closed form has to suit, DDIM if None
     """
-    from .zoo import load_network
+    from .adapters.checkpoint import folder
+    from .zoo import load_network, names
 
+    if model not in names() and folder.is_checkpoint(model):
+        return checkpoint(model, device)
     if model == "exact":
         from .solvers import solver
         from .testing import exact_network
@@ -32,6 +35,18 @@ def network_of(
     if ":" in model:
         return imported(model)
     return load_network(model, device)
+
+
+def checkpoint(path: str, device: torch.device | str) -> ScoreNetwork:
+    """The network of a folder of config.json and model.safetensors, its weights on the device."""
+    from torch import nn
+
+    from .adapters.checkpoint import open_checkpoint
+
+    made = open_checkpoint(path)
+    if isinstance(made.module, nn.Module):
+        made.module.to(device)
+    return made
 
 
 def imported(name: str) -> ScoreNetwork:

@@ -26,8 +26,9 @@ def _about(name: str) -> str:
 Model = Annotated[
     str,
     typer.Option(
-        help="a shipped network; a .safetensors file with its .json; package.module:function that "
-        "returns a ScoreNetwork; or exact, a mixture's closed form that suits the solver"
+        help="a shipped network; a .safetensors file with its .json; a checkpoint's folder, as `convert` "
+        "writes it; package.module:function that returns a ScoreNetwork; or exact, a mixture's closed form "
+        "that suits the solver"
     ),
 ]
 SolverName = Annotated[

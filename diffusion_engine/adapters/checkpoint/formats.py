@@ -1,0 +1,51 @@
+"""Which reader a format of checkpoints has: "module:function", imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ... import checks
+from .folder import FORM, config_of, files, format_of
+
+if TYPE_CHECKING:
+    from ...networks.network import ScoreNetwork
+
+# from_<family>(path, **options) -> ScoreNetwork
+READERS: dict[str, str] = {}
+
+# parameter_names(config) -> names of the network's trained parameters in the order in which it holds them,
+# for checkpoints whose averages are a list without names
+PARAMETERS: dict[str, str] = {}
+
+
+def open_checkpoint(path: str | os.PathLike[str], **options: Any) -> ScoreNetwork:
+    """The network of a checkpoint, by the reader of the format that its config names.
+
+    path     a folder of config.json and model.safetensors, or a .safetensors file with its .json beside it
+    options  of that reader
+
+    Nothing in the files is run. Raises ValueError where the format is unknown, or its reader takes something
+    in the files otherwise.
+    """
+    config_path, _ = files(path)
+    name = format_of(config_of(config_path))
+    if not isinstance(name, str) or name not in READERS:
+        raise ValueError(
+            f"{config_path} names {_said(name)}; known are {', '.join(sorted(READERS))}"
+            f"{checks.nearest([name], READERS) if isinstance(name, str) else ''}. {FORM[0].upper()}{FORM[1:]}"
+        )
+    reader: Callable[..., ScoreNetwork] = found(READERS[name])
+    return reader(path, **options)
+
+
+def found(place: str) -> Any:
+    """What is at "module:name" of the tables above."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _said(name: Any) -> str:
+    return 'no "format"' if name is None else f"the format {checks.said(name)}"
