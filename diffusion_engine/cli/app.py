@@ -1,4 +1,4 @@
-"""Commands: sample, encode, likelihood, solvers, drivers, plan, profile, bench-serve, serve, ray, doctor."""
+"""Commands: sample, encode, likelihood, solvers, drivers, plan, profile, convert, serve, ray, doctor, ..."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from ..models import network_of
 from .bench_serve import bench_serve
+from .convert import convert
 from .encode import encode
 from .likelihood import likelihood
 from .options import (
@@ -41,6 +42,7 @@ app.command()(profile)
 app.command()(bench_serve)
 app.command()(encode)
 app.command()(likelihood)
+app.command()(convert)
 app.command()(serve)
 app.add_typer(ray, name="ray")
 

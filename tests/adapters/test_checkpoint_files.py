@@ -185,9 +185,19 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 def test_fields():
     fields = Fields(
-        {"a": 3, "b": 0.5, "c": True, "d": "vp", "e": [1, 2], "f": {"g": 1}, "h": None, "i": 2} | {"format": "x"},
+        {
+            "format": "x",
+            "a": 3,
+            "b": 0.5,
+            "c": True,
+            "d": "vp",
+            "e": [1, 2],
+            "f": {"g": 1},
+            "h": None,
+        }
+        | {"i": 2},
         "it",
-    )  # fmt: skip
+    )
     assert fields.whole("a", 1, 4) == 3
     assert fields.number("b", 0, 1) == 0.5
     assert fields.number("i", 0, 4) == 2.0

@@ -6,6 +6,7 @@ The format is 8 bytes of the header's length, little-endian, a JSON header and t
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -157,3 +158,23 @@ def _tensor(path: Path, file: BinaryIO, entry: Entry) -> Tensor:
             raise ValueError(f"{path} became shorter while it was read: read it again")
         at += count
     return made
+
+
+def save(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
+    """Writes tensors as `load` reads them, one after the other, so that none has to be held twice."""
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    header: dict[str, Any] = {}
+    at = 0
+    for name, tensor in tensors.items():
+        end = at + tensor.numel() * tensor.dtype.itemsize
+        header[name] = {
+            "dtype": names[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [at, end],
+        }
+        at = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the numbers are aligned
+    file.write(len(text).to_bytes(8, "little") + text)
+    for tensor in tensors.values():
+        file.write(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
