@@ -31,13 +31,16 @@ from .ddim import DDIM, DDPM
 from .dpm_solver import DPMFast, DPMSolver2, DPMSolver3
 from .dpmpp import DPMpp2M, DPMpp3M, DPMSolver2M, DPMSolver3M
 from .dpmpp_sde import DPMpp2MSDE, DPMpp3MSDE, DPMppSDE, DPMSolverSDE
+from .er_sde import ERSDE
 from .euler import Euler, EulerAncestral
 from .genie import GENIE
 from .heun import DPM2, DPM2Ancestral, FlowHeun, Heun
 from .own import Rule, adopted
 from .pndm import PLMS, PNDM
 from .policy import CPS, FlowSDE
+from .sa_solver import SASolver
 from .sde import DPDMSDE, Ancestral, EulerMaruyama, ReverseDiffusion
+from .seeds import SEEDS2, SEEDS3
 from .singlestep import DPMppSinglestep, DPMSolverSinglestep
 from .unipc import UniPC
 from .vdm import VDM
@@ -60,6 +63,10 @@ SOLVERS: dict[str, type[Solver]] = {
     "dpm_solver_2m": DPMSolver2M,
     "dpm_solver_3m": DPMSolver3M,
     "dpm_solver_sde": DPMSolverSDE,
+    "er_sde": ERSDE,
+    "seeds_2": SEEDS2,
+    "seeds_3": SEEDS3,
+    "sa_solver": SASolver,
     "dpm_solver_2": DPMSolver2,
     "dpm_solver_3": DPMSolver3,
     "dpm_fast": DPMFast,

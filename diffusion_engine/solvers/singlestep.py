@@ -79,6 +79,33 @@ class Spread(NamedTuple):
 QUIET = Spread()
 
 
+def walked(
+    s: Point, ends: Points, spread: Spread, form: Form, taken: Sequence[Sequence[float]]
+) -> Iterator[Update]:
+    """One step: the calls at s and at all ends but the last, each of which is reached from s.
+
+    taken  the weights in the state at each end of m - m_s, m of the calls at the ends before it
+
+    Slot 0 sums up the last end, slot k < len(ends) the k-th; what a state takes of the calls to come is
+    weights of them, and of the call at s less.
+    """
+    shares, last = spread.shares(s, ends), len(ends) - 1
+    at = [k + 1 for k in range(last)] + [0]
+    new = {
+        at[k]: spread.mean(s, t) - sum(taken[k]) * form.predicted(s) + shares[k][0] * normal(0)
+        for k, t in enumerate(ends)
+    }
+    yield Update(s, new, ends[0] if last == 0 else None, span=(s, ends[0]))
+    for i in range(1, last + 1):
+        here, made = ends[i - 1], denoised if form is DATA else eps_of(ends[i - 1], slot(i))
+        new = {
+            at[k]: slot(at[k]) + taken[k][i - 1] * made + shares[k][i] * normal(0)
+            for k in range(i, last + 1)
+        }
+        state = ends[i] if i == last else None
+        yield Update(here, new, state, read=(i,), span=(here, ends[i]))
+
+
 @dataclass(frozen=True)
 class Singlestep(Solver):
     """What both forms share.
@@ -124,30 +151,8 @@ class Singlestep(Solver):
             yield from self.step(points[i], points[i + 1 : j + 1])
 
     def step(self, s: Point, ends: Points) -> Iterator[Update]:
-        """The calls at s and at all ends but the last, each of which is reached from s.
-
-        Slot 0 sums up the last end, slot k < len(ends) the k-th; what a state takes of the calls to come is
-        weights of them, and of the call at s less.
-        """
-        spread, form, last = self.spread(), self.form, len(ends) - 1
-        shares, taken = (
-            spread.shares(s, ends),
-            [self.weights(s, ends[: k + 1]) for k in range(last + 1)],
-        )
-        at = [k + 1 for k in range(last)] + [0]
-        new = {
-            at[k]: spread.mean(s, t) - sum(taken[k]) * form.predicted(s) + shares[k][0] * normal(0)
-            for k, t in enumerate(ends)
-        }
-        yield Update(s, new, ends[0] if last == 0 else None, span=(s, ends[0]))
-        for i in range(1, last + 1):
-            here, made = ends[i - 1], denoised if form is DATA else eps_of(ends[i - 1], slot(i))
-            new = {
-                at[k]: slot(at[k]) + taken[k][i - 1] * made + shares[k][i] * normal(0)
-                for k in range(i, last + 1)
-            }
-            state = ends[i] if i == last else None
-            yield Update(here, new, state, read=(i,), span=(here, ends[i]))
+        taken = [self.weights(s, ends[: k + 1]) for k in range(len(ends))]
+        return walked(s, ends, self.spread(), self.form, taken)
 
     def weights(self, s: Point, ends: Sequence[Point]) -> list[float]:
         """Weights of m - m_s in the state at the last end, m of the calls at those before."""

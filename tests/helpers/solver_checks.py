@@ -25,6 +25,7 @@ TO_ORACLE = {
     "unipc": lambda o: {"order": 3} | o,
     "dpmpp_3m": lambda o: {"kappa": 2.0} | o,
     "dpm_solver_3m": lambda o: {"kappa": 2.0} | o,
+    "er_sde": as_it_is,
     "dpm_solver_sde": as_it_is,
     "dpmpp_singlestep": as_it_is,
     "dpm_solver_singlestep": as_it_is,

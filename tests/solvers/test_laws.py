@@ -1,6 +1,7 @@
 """The laws of all stochastic solvers: exactly on Gaussian data, by moments on a mixture, by weak orders."""
 
 import dataclasses
+import itertools
 import math
 import re
 from itertools import combinations_with_replacement
@@ -197,22 +198,29 @@ def test_what_has_no_order_says_so(name):
     assert (order == 0) == (name in UNORDERED), f"{name} has order {order}: 0 goes with UNORDERED"
 
 
+# Terms of order 3 are large in these: slopes come from far above, so that many steps on one process tell
+# the order, or are p + b, p + b / 2, ...
+MANY, LATE = {"sa_solver"}, {"seeds_3"}
+
+
 @pytest.mark.parametrize("form", ORDERED, ids=str)
 def test_weak_order(form):
     """Errors of the law at t_min, from the true one at t_max, on the default grids."""
     options = {k: v for k, v in form.options.items() if k in SMOOTH}  # other noise has another law
     rule = form.kind(**options)
-    several = form in cases.PLAIN
+    several = form in cases.PLAIN and form.name not in MANY
     n = 100 if rule.parts == 2 else (200 if several else 400) // rule.calls
     suited = on_default_grids(rule, several)
     assert suited
     for process in suited:
-        errors = [weak.error(rule, process, steps) for steps in (n, 2 * n)]
-        slope = math.log2(errors[0] / errors[1])
+        doubled = (n, 2 * n, 4 * n)[: 2 + (several and form.name in LATE)]
+        errors = [weak.error(rule, process, steps) for steps in doubled]
+        found = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
+        slope = found[-1] if len(found) == 1 else 2.0 * found[1] - found[0]
         assert slope == pytest.approx(rule.order, abs=0.15), (
-            f"{rule} on {type(process).__name__}: errors {errors[0]:.3g} in {n} steps and {errors[1]:.3g} in "
-            f"{2 * n} have the slope {slope:.2f}, not {rule.order}. Where slopes tend to it with more steps "
-            "only, which weak.error tells, take more of them here for this solver, with the reason"
+            f"{rule} on {type(process).__name__}: errors {np.array(errors)} in {doubled} steps have the "
+            f"slope {slope:.2f}, not {rule.order}. Where slopes tend to it with more steps only, which "
+            "weak.error tells, take more of them here for this solver, with the reason"
         )
 
 

@@ -128,6 +128,12 @@ OPTIONS = {
         "kappa": (1.0, 2.0), "start": STARTS, "variant": ("midpoint", "heun"), "lower_order_final": BOTH,
     },
     "dpmpp_3m_sde": {"kappa": (1.0, 2.0), "flipped": BOTH},
+    "er_sde": {"max_order": (1, 2, 3), "variant": ("published", "newton")},
+    "seeds_2": {"variant": ("midpoint", "heun"), "r": (0.5, 1.0)},
+    "seeds_3": {"r_2": (2 / 3, 0.8)},
+    "sa_solver": {
+        "predictor_order": (1, 3), "corrector_order": (0, 2, 4), "lower_order_final": BOTH,
+    },
     "dpm_solver_2m": {"variant": ("midpoint", "heun"), "lower_order_final": BOTH},
     "dpm_solver_3m": {
         "kappa": (1.0, 2.0), "start": STARTS, "lower_order_final": BOTH, "euler_at_final": BOTH,
