@@ -14,11 +14,17 @@ if TYPE_CHECKING:
     from ...networks.network import ScoreNetwork
 
 # from_<family>(path, **options) -> ScoreNetwork
-READERS: dict[str, str] = {}
+READERS: dict[str, str] = {
+    "cld_sgm": "diffusion_engine.adapters.cld_sgm:from_cld_sgm",
+    "score_sde": "diffusion_engine.adapters.score_sde:from_score_sde",
+}
 
 # parameter_names(config) -> names of the network's trained parameters in the order in which it holds them,
 # for checkpoints whose averages are a list without names
-PARAMETERS: dict[str, str] = {}
+PARAMETERS: dict[str, str] = {
+    "cld_sgm": "diffusion_engine.adapters.cld_sgm:parameter_names",
+    "score_sde": "diffusion_engine.adapters.score_sde:parameter_names",
+}
 
 
 def open_checkpoint(path: str | os.PathLike[str], **options: Any) -> ScoreNetwork:
