@@ -30,11 +30,15 @@ from .ddgan import DDGAN
 from .ddim import DDIM, DDPM
 from .dpm_solver import DPMFast, DPMSolver2, DPMSolver3
 from .dpmpp import DPMpp2M, DPMpp3M, DPMSolver2M, DPMSolver3M
+from .dpmpp_2s import DPMpp2SAncestral
 from .dpmpp_sde import DPMpp2MSDE, DPMpp3MSDE, DPMppSDE, DPMSolverSDE
 from .er_sde import ERSDE
 from .euler import Euler, EulerAncestral
+from .exponential import ExpRK, RESMultistep
 from .genie import GENIE
+from .gradient import GradientEstimation
 from .heun import DPM2, DPM2Ancestral, FlowHeun, Heun
+from .heunpp import HeunPP2
 from .own import Rule, adopted
 from .pndm import PLMS, PNDM
 from .policy import CPS, FlowSDE
@@ -56,6 +60,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "ddim": DDIM,
     "ddpm": DDPM,
     "dpmpp_2m": DPMpp2M,
+    "dpmpp_2s_ancestral": DPMpp2SAncestral,
     "dpmpp_sde": DPMppSDE,
     "dpmpp_2m_sde": DPMpp2MSDE,
     "dpmpp_3m": DPMpp3M,
@@ -72,6 +77,10 @@ SOLVERS: dict[str, type[Solver]] = {
     "dpm_fast": DPMFast,
     "dpmpp_singlestep": DPMppSinglestep,
     "dpm_solver_singlestep": DPMSolverSinglestep,
+    "exp_rk": ExpRK,
+    "res_multistep": RESMultistep,
+    "gradient_estimation": GradientEstimation,
+    "heunpp2": HeunPP2,
     "unipc": UniPC,
     "deis": DEIS,
     "ipndm": IPNDM,

@@ -54,6 +54,12 @@ FORMS: dict[str, list[dict]] = {
         {"variant": "midpoint", "lower_order_final": True},
         {"euler_at_final": True},
     ],
+    "dpmpp_2s_ancestral": [{"eta": 0.5, "s_noise": 1.1}, {"coordinates": "flow"}],
+    "res_multistep": [
+        {"eta": 1.0},
+        {"eta": 0.5, "s_noise": 0.9, "coordinates": "flow"},
+    ],
+    "heunpp2": [CHURN, CHURN | {"coordinates": "flow"}],
     "dpm_solver_sde": [
         {"eta": 0.5, "s_noise": 0.9, "variant": "heun"},
         {"max_order": 1},

@@ -167,6 +167,7 @@ UNORDERED = {
     "lcm": "a step is a function that was learned",
     "ddgan": "its chain has a fixed number of steps",
 }
+SLOW = {"heunpp2": 2}  # its weights are levels: the next order of its error is large
 SMOOTH = {
     "eta",
     "variant",
@@ -210,6 +211,7 @@ def test_weak_order(form):
     rule = form.kind(**options)
     several = form in cases.PLAIN and form.name not in MANY
     n = 100 if rule.parts == 2 else (200 if several else 400) // rule.calls
+    n *= SLOW.get(form.name, 1)
     suited = on_default_grids(rule, several)
     assert suited
     for process in suited:

@@ -28,6 +28,9 @@ BY_PLACE = {
     "plms",
     "dpmpp_singlestep",
     "dpm_solver_singlestep",
+    "res_multistep",
+    "gradient_estimation",
+    "heunpp2",
 }  # keep a first prediction that interpolation in lam cannot reach, or count their points from the first
 CONFIGURATIONS = [
     *((name, {}) for name in KEEPING),

@@ -146,6 +146,11 @@ OPTIONS = {
         "max_order": (1, 2, 3), "variant": ("bh1", "bh2"), "corrector": BOTH, "lower_order_final": BOTH,
         "predict_x0": BOTH,
     },
+    "exp_rk": {
+        "tableau": ("res_2s", "res_3s", "etdrk4", "hochbruck_ostermann"), "coordinates": ("edm", "flow"),
+    },
+    "res_multistep": {"coordinates": ("edm", "flow")},
+    "gradient_estimation": {"gamma": (1.0, 1.5, 2.0)},
     "lms": {"max_order": (1, 2, 3, 4), "start": STARTS, "lower_order_final": BOTH},
     "deis": {"max_order": (1, 2, 3, 4), "start": STARTS, "variant": ("tab", "rhoab", "logrho")},
     "ipndm": {"max_order": (1, 2, 3, 4), "start": STARTS, "variable": BOTH},

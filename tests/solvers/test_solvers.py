@@ -14,6 +14,7 @@ from solver_checks import equals_oracle, keeps_its_level, name_of, run
 
 from diffusion_engine import Sampler
 from diffusion_engine.processes import Discrete, FlowMatching
+from diffusion_engine.solvers.tableaus import NAMED
 from diffusion_engine.solvers.unipc import corrector_weights, predictor_weights
 
 CONFIGURATIONS = [
@@ -104,6 +105,12 @@ CONFIGURATIONS = [
     ("ancestral", {"denoise": False}),
     ("ald", {"n_steps": 2, "snr": 0.3, "denoise": False}),
     ("lcm", {"scaling": 0.1, "original": 40}),
+    ("exp_rk", {"tableau": NAMED["hochbruck_ostermann"](), "coordinates": "flow"}),
+    ("res_multistep", {"eta": 0.6, "s_noise": 0.9}),
+    ("gradient_estimation", {"gamma": 1.5, "coordinates": "flow"}),
+    ("heunpp2", {"s_churn": 3.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003}),
+    ("dpmpp_2s_ancestral", {"eta": 0.5, "s_noise": 1.1, "coordinates": "edm"}),
+    ("dpmpp_2s_ancestral", {"eta": 0.7, "coordinates": "flow"}),
     ("flow_sde", {"denoise": False}),
     ("flow_sde", {"noise_level": 0.0}),
     ("cps", {"noise_level": 1.0}),
