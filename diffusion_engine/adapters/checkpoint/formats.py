@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 # from_<family>(path, **options) -> ScoreNetwork
 READERS: dict[str, str] = {
     "cld_sgm": "diffusion_engine.adapters.cld_sgm:from_cld_sgm",
+    "consistency_models": "diffusion_engine.adapters.consistency_models:from_consistency_models",
+    "edm": "diffusion_engine.adapters.edm:from_edm",
+    "edm2": "diffusion_engine.adapters.edm2:from_edm2",
+    "guided_diffusion": "diffusion_engine.adapters.guided_diffusion:from_guided_diffusion",
     "score_sde": "diffusion_engine.adapters.score_sde:from_score_sde",
 }
 
