@@ -3,7 +3,8 @@
 Run it with checkouts of the four repositories, in any environment that has torch; nothing else of theirs is
 needed, since what they import besides is not used here:
 
-    PYTHONPATH=tests/helpers python tests/adapters/record_networks.py EDM EDM2 GUIDED_DIFFUSION CONSISTENCY_MODELS
+    PYTHONPATH=tests/helpers python tests/adapters/record_networks.py \\
+        EDM EDM2 GUIDED_DIFFUSION CONSISTENCY_MODELS
 """
 
 import importlib
@@ -18,7 +19,10 @@ from checkpoint_cases import CASES, GOLDEN, images, shown, told, weight
 
 CONSTANT = ("resample_filter", "u")
 PACKAGES = ("training", "torch_utils", "dnnlib", "guided_diffusion", "cm")
-UNUSED = ("mpi4py", "blobfile", "piq", "torchvision", "torchvision.transforms", "flash_attn")
+UNUSED = (
+    "mpi4py", "blobfile", "piq", "torchvision", "torchvision.transforms", "flash_attn",
+    "flash_attn.flash_attention",
+)  # fmt: skip
 
 
 class FlashAttention(torch.nn.Module):
@@ -38,8 +42,7 @@ def stand_ins():
         sys.modules[name] = types.ModuleType(name)
     sys.modules["mpi4py"].MPI = sys.modules["piq"].LPIPS = None
     sys.modules["torchvision.transforms"].RandomCrop = None
-    flash = sys.modules["flash_attn.flash_attention"] = types.ModuleType("flash_attn.flash_attention")
-    flash.FlashAttention = FlashAttention
+    sys.modules["flash_attn.flash_attention"].FlashAttention = FlashAttention
 
 
 @contextmanager
@@ -64,7 +67,8 @@ def network(kind, config):
         def call(x, sigma, classes):
             known = None
             if classes is not None:
-                known = torch.nn.functional.one_hot(classes, config["label_dim"] + 1)[:, :-1].float()
+                count = config["label_dim"]
+                known = torch.nn.functional.one_hot(classes, count + 1)[:, :count].float()
             sigma = getattr(net, "round_sigma", lambda s: s)(sigma)
             return net(x * sigma.view(-1, 1, 1, 1), sigma, known)
 

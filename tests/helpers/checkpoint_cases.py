@@ -12,7 +12,9 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "networks.json"
 SIDE = 8
 
 _wide = {"img_resolution": SIDE, "img_channels": 3}
-_song = _wide | {"model_type": "SongUNet", "model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1}
+_song = _wide | {
+    "model_type": "SongUNet", "model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1,
+}  # fmt: skip
 _adm = _wide | {
     "model_type": "DhariwalUNet", "model_channels": 64, "channel_mult": [1, 1], "num_blocks": 1,
     "attn_resolutions": [4],
@@ -42,7 +44,8 @@ CASES = {
         {"class_name": "EDMPrecond", "label_dim": 4, "augment_dim": 9, "attn_resolutions": [4], **_song},
     ),
     "edm ve": (
-        "edm", {"class_name": "VEPrecond", "decoder_type": "skip", "attn_resolutions": [8], **_song, **_ncsnpp}
+        "edm",
+        {"class_name": "VEPrecond", "decoder_type": "skip", "attn_resolutions": [8], **_song, **_ncsnpp},
     ),
     "edm vp": ("edm", {"class_name": "VPPrecond", **_song, "encoder_type": "skip"}),
     "edm iddpm": ("edm", {"class_name": "iDDPMPrecond", "label_dim": 5, "M": 40, **_adm}),
@@ -50,8 +53,9 @@ CASES = {
     "edm2 latents": (
         "edm2",
         {
-            "img_channels": 4, "label_dim": 0, **_edm2, "clip_act": 2.0, "concat_balance": 0.4, "sigma_data": 0.7,
-            "channel_mult_noise": 2, "channel_mult_emb": 3, "resample_filter": [1, 3, 3, 1],
+            "img_channels": 4, "label_dim": 0, **_edm2, "clip_act": 2.0, "concat_balance": 0.4,
+            "sigma_data": 0.7, "channel_mult_noise": 2, "channel_mult_emb": 3,
+            "resample_filter": [1, 3, 3, 1],
         },
     ),
     "guided": (

@@ -1,5 +1,7 @@
 """The samplers that repositories publish with their networks, in their own variables, as loops in float64."""
 
+from itertools import pairwise
+
 import numpy as np
 
 
@@ -9,11 +11,13 @@ def karras_levels(n, low=0.002, high=80.0, rho=7.0):
     return (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
 
 
-def edm_sampler(denoise, x, levels, noise=None, churn=0.0, low=0.0, high=np.inf, s_noise=1.0, rounded=float):
+def edm_sampler(
+    denoise, x, levels, noise=None, churn=0.0, low=0.0, high=np.inf, s_noise=1.0, rounded=float
+):
     """Karras et al. 2022, algorithm 2: denoise(x, sigma) is D; levels are those before 0."""
     sigmas = [rounded(s) for s in levels] + [0.0]
     x = x.double()
-    for s, t in zip(sigmas, sigmas[1:], strict=False):
+    for s, t in pairwise(sigmas):
         gamma = min(churn / len(levels), 2**0.5 - 1) if low <= s <= high else 0.0
         hat = rounded(s + gamma * s)
         if hat > s:
@@ -43,7 +47,8 @@ def p_sample_loop(model, x, betas, timesteps, noise, learned=False, clip=True):
         eps, nu = model(x, timesteps[i])
         x0 = (x - (1 - bar[i]) ** 0.5 * eps) / bar[i] ** 0.5
         x0 = x0.clamp(-1, 1) if clip else x0
-        x = (betas[i] * before[i] ** 0.5 * x0 + (1 - before[i]) * (1 - betas[i]) ** 0.5 * x) / (1 - bar[i])
+        mean = betas[i] * before[i] ** 0.5 * x0 + (1 - before[i]) * (1 - betas[i]) ** 0.5 * x
+        x = mean / (1 - bar[i])
         if i > 0:
             share = (nu + 1) / 2
             log_variance = share * np.log(betas[i]) + (1 - share) * np.log(small[i])
@@ -70,7 +75,7 @@ def ddim_sample_loop(model, x, betas, timesteps, noise=None, eta=0.0, clip=True)
 def stochastic_iterative(distiller, x, places, levels, noise):
     """Song et al. 2023, algorithm 1: distiller(x, sigma) is f, clipped; places of the levels, the last one
     the least."""
-    for place, following in zip(places, places[1:], strict=False):
+    for place, following in pairwise(places):
         x = distiller(x, levels[place])
         if following != places[-1]:
             x = x + (levels[following] ** 2 - levels[-1] ** 2) ** 0.5 * noise()

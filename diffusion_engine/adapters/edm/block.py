@@ -15,7 +15,9 @@ def norm(channels: int, eps: float) -> nn.GroupNorm:
     """Up to 32 groups of 4 channels or more. Raises ValueError where channels are left over."""
     groups = min(32, channels // 4)
     if channels % max(groups, 1):
-        raise ValueError(f"a norm of {channels} channels has {groups} groups, which do not divide them")
+        raise ValueError(
+            f"a norm of {channels} channels has {groups} groups, which do not divide them"
+        )
     return nn.GroupNorm(groups, channels, eps)
 
 

@@ -56,6 +56,10 @@ class Rounded(EDM):
 
 
 def rounded_karras(process: GaussianProcess, n: int) -> list[Point]:
-    """n levels evenly spaced in sigma^(1/7), each then rounded: the sampler of EDM (Karras et al. 2022)."""
+    """n levels evenly spaced in sigma^(1/7), each then rounded: the sampler of EDM (Karras et al. 2022).
+
+    Those that are rounded to one level are visited once: a step that stays there changes nothing.
+    """
     ends = process.t_max ** (1.0 / RHO), process.t_min ** (1.0 / RHO)
-    return [process.at_ratio(g) for g in (np.linspace(*ends, n) ** RHO).tolist()]
+    made = [process.at_ratio(g) for g in (np.linspace(*ends, n) ** RHO).tolist()]
+    return list(dict.fromkeys(made))

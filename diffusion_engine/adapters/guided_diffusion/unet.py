@@ -94,7 +94,10 @@ class UNetModel(nn.Module):
         super().__init__()
         style, self.size = form.style, form.size
         self.time_embed = Embedding(form.size, style.embedded)
-        self.label_emb = nn.Embedding(classes, style.embedded) if classes else None
+        self.label_emb = None
+        if classes:  # without nn.Embedding's own start: drawing one on "meta" takes torch seconds
+            table = torch.empty(classes, style.embedded)
+            self.label_emb = nn.Embedding.from_pretrained(table, freeze=False)
         self.input_blocks, skips = encoder(form)
         width = skips[-1]
         self.middle_block = middle(width, style)
