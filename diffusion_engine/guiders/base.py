@@ -83,6 +83,11 @@ class Guider:
 
     def plan(self, plan: Plan, scale: float, interval: Interval) -> Plan:
         """The plan with rows that the rule guides inside an interval, in place of classifier_free."""
+        if any(row.unconditional for row in plan.rows):
+            raise ValueError(
+                f"guider {self.name!r} weighs both branches of an output, and CFG++ moves along the one "
+                "without a condition alone: leave out cfg_pp or the guider"
+            )
         if scale == 1.0:
             return plan
         rows = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import replace
 
 from .. import checks
@@ -20,32 +21,36 @@ def classifier_free(
 ) -> Plan:
     """out = (1 - s) out_uncond + s out_cond on the calls inside an interval (Ho & Salimans 2022).
 
-    scale     s = 1 + w (see scale_of_w); 1 is the conditional network alone and makes no unconditional call
+    scale     s = 1 + w (see scale_of_w); 1 is the conditional network alone and makes no unconditional call,
+              but in rows of CFG++, whose `raw` is of the unconditional output alone at every scale
     interval  (low, high]: noise-to-signal ratios sigma / alpha in which guidance acts
               (Kynkaanniemi et al. 2024); calls outside it are conditional alone
     Raises ValueError where the numbers make no sense or the plan is guided already.
     """
     scale = checks.number("guidance", scale, "the scale is a finite number, 1 for none")
     interval = checked_interval(interval)
-    if scale == 1.0:
-        return plan
 
-    weights = (scale, 1.0 - scale)
-    return plan.replace_rows(
-        [branched(row, weights) if inside(row, interval) else row for row in plan.rows]
-    )
+    def guided(row: Row) -> Row:
+        if not inside(row, interval) or (scale == 1.0 and not row.unconditional):
+            return row
+        return branched(row, (scale, 1.0 - scale))
+
+    rows = [guided(row) for row in plan.rows]
+    return plan if all(map(operator.is_, rows, plan.rows)) else plan.replace_rows(rows)
 
 
 def branched(row: Row, weights: tuple[float, float] = (1.0, 1.0)) -> Row:
     """A row that reads its outputs with the condition and without, in this order, each with its own weights
-    times one of these. Raises ValueError where it reads several branches already."""
+    times one of these; raw of CFG++ has that without alone. Raises ValueError where it reads several branches
+    already."""
     if len(set(row.branches)) != 1:
         raise ValueError("this plan is guided already; guide the solver's own plan")
     _check_room(2, row)
+    of_raw = (0.0, 1.0) if row.unconditional else weights
     return replace(
         row,
         q=tuple(s * w for s in weights for w in row.q),
-        e=tuple(s * w for s in weights for w in row.e),
+        e=tuple(s * w for s in of_raw for w in row.e),
         channel_blocks=row.channel_blocks * 2,
         branches=tuple(b for b in (CONDITIONAL, UNCONDITIONAL) for _ in row.q),
     )
@@ -89,7 +94,7 @@ def classifier_guidance(
         first = next(
             j for j, (h, w) in enumerate(zip(row.channel_blocks, row.q, strict=True)) if not h and w
         )
-        e = row.e and (*row.e, row.e[first] * q / row.q[first])
+        e = row.e and (*row.e, 0.0 if row.unconditional else row.e[first] * q / row.q[first])
         return replace(
             row,
             q=(*row.q, q),
@@ -125,6 +130,11 @@ def compose(plan: Plan, weights: tuple[float, ...], unconditional: bool = True) 
             return row
         if len(set(row.branches)) != 1:
             raise ValueError("this plan is guided already; compose the solver's own plan")
+        if row.unconditional:
+            raise ValueError(
+                "CFG++ moves along the output without a condition, and a composition has several conditions: "
+                "leave out cfg_pp or compose"
+            )
         _check_room(len(terms), row)
         p = row.p if unconditional or rest == 0.0 else _product(row, rest)
         return replace(

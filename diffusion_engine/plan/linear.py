@@ -13,7 +13,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Linear:
     """sum of weight x symbol; symbols are "S0" ... "S4", "D" (denoised), "raw", "z0", "z1";
-    in a solver's update also "eps", which the network's parameterisation turns into S and raw."""
+    in a solver's update also "eps" and "U" (uncond), which the network's parameterisation turns into S and
+    raw."""
 
     weights: tuple[tuple[str, float], ...] = ()
 
@@ -82,6 +83,8 @@ denoised = Linear((("D", 1.0),))
 # The network's output as it is, all channel blocks by the update's weights `raw`.
 raw = Linear((("raw", 1.0),))
 unclipped_eps = Linear((("eps", 1.0),))  # what the network says, where clipping changes `denoised`
+# The estimate of x0 of the branch without a condition alone, unclipped; `denoised` where that is not called.
+uncond = Linear((("U", 1.0),))
 
 
 def said(terms: Iterable[tuple[str, float]]) -> str:

@@ -177,7 +177,8 @@ class Plan:
                 made = f"{row.scale:.6g} {made if row.clip else f'({made})'}"
             lines.append(f"{i:4d}  {at}" + (f"  D = {made}" if row.q else ""))
             if any(row.e):
-                lines.append(f"        raw = {said(zip(outs, row.e, strict=True))}")
+                whose = ", unconditional alone" if row.unconditional else ""
+                lines.append(f"        raw = {said(zip(outs, row.e, strict=True))}{whose}")
             if row.guider:
                 lines.append(f"        guided by {row.guider[0]} {row.guider[1]}")
             lines += [f"        S{k} <- {update}" for k, update in row.new.items()]
@@ -204,6 +205,8 @@ def _check_row(i: int, row: Row, written: set[int]) -> None:
         raise ValueError(
             f"row {i}: q, channel_blocks, branches and e need one value for each output"
         )
+    if row.unconditional:
+        _check_unconditional(i, row)
     numbers = [*row.p, *row.q, *row.e, row.scale, *(row.known or ()), *(row.learned or ())]
     numbers += row.guider[1] if row.guider else ()
     if row.call:
@@ -221,6 +224,22 @@ def _check_row(i: int, row: Row, written: set[int]) -> None:
     if i and not used <= written:
         raise ValueError(f"row {i} reads slots {sorted(used - written)} before any row wrote them")
     written |= set(row.new)
+
+
+def _check_unconditional(i: int, row: Row) -> None:
+    """One branch's output makes raw, with the weight that all together have in denoised."""
+    outputs = zip(row.e, row.q, row.branches, row.channel_blocks, strict=bool(row.e))
+    read = [(e, branch, block) for e, _, branch, block in outputs if e]
+    weight = math.fsum(q for q, block in zip(row.q, row.channel_blocks, strict=True) if block == 0)
+    if len(read) != 1 or read[0][1:] != (max(row.branches), 0):
+        raise ValueError(
+            f"row {i}: raw is of the branch without a condition alone, and is made of {len(read)} outputs"
+        )
+    if row.guider is None and not math.isclose(read[0][0], weight, rel_tol=1e-9):
+        raise ValueError(
+            f"row {i}: the branch without a condition has the weight {read[0][0]!r} in raw and the outputs "
+            f"{weight!r} in denoised"
+        )
 
 
 def _is_span(span: Any) -> bool:
@@ -243,7 +262,8 @@ def _check_transport(rows: tuple[Row, ...]) -> None:
         new, rounded = {}, {}
         for k, update in row.new.items():
             parts = [w * carried[int(s[1:])] for s, w in update if s[0] == "S"] + [update["D"]]
-            if row.e == row.q:  # raw is then denoised before the slots are added and clipped
+            # raw is then denoised before the slots are added and clipped
+            if row.e == row.q or row.unconditional:
                 parts.append(
                     update["raw"] * (1.0 - sum(p * carried[j] for j, p in enumerate(row.p)))
                 )

@@ -49,6 +49,7 @@ class Row:
     state     the law of slot 0 after the row; None while slot 0 holds a partial sum
     guider    (name, numbers) of what gives the outputs their weights between the call and the step, from sums
               of each sample (guiders/): q and e are those of each branch alone then
+    unconditional  raw is of the branch without a condition alone, where the row calls that (CFG++)
     spans     of each normal, the interval of a Brownian path whose increment it is with
               noise="brownian"; None, or no entry, where it stays the row's own
     """
@@ -68,6 +69,7 @@ class Row:
     state: Point | None = None
     spans: tuple[Span | None, ...] = ()
     guider: tuple[str, tuple[float, ...]] | None = None
+    unconditional: bool = False
 
     @property
     def entries(self) -> tuple[int, ...]:
@@ -98,6 +100,7 @@ def to_dict(row: Row) -> dict[str, Any]:
         "state": point(row.state),
         "spans": row.spans,
         **({} if row.guider is None else {"guider": row.guider}),
+        **({"unconditional": True} if row.unconditional else {}),
     }
 
 
@@ -119,6 +122,7 @@ def from_dict(body: dict[str, Any]) -> Row:
         state=body["state"] and Point(*body["state"]),
         spans=tuple(span and tuple(span) for span in body.get("spans", ())),
         guider=_guider(body.get("guider")),
+        unconditional=body.get("unconditional", False) is True,
     )
 
 

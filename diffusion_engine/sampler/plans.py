@@ -74,7 +74,7 @@ class Plans:
             raise ValueError(
                 "churn belongs to the row ahead, which a driver writes itself: add the normal there"
             )
-        whole = any(new["eps"] for new in update.new.values())
+        whole = any(new["eps"] or new["U"] for new in update.new.values())
         new = (
             None if not whole else tuple((k, content.weights) for k, content in update.new.items())
         )

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..networks.parameterisation import Parameterisation
 from ..plan import Call, Plan, Row, Span
 from ..plan.brownian import span
-from ..plan.linear import Linear, denoised, normal, raw, slot, x
+from ..plan.linear import Linear, denoised, normal, slot, x
 from ..processes import GaussianProcess, Point
 from ..processes.grids import Grid
-from .update import Update, arrived, written
+from .update import Update, arrived, without_outputs, written
 
 # The points of a run, from noise to data.
 Points = Sequence[Point]
@@ -136,7 +136,8 @@ def row_of(
         update = replace(update, raw=network.slope_weights(at))
         count = update.channel_blocks
     weights, q = network.weights(at)
-    update = _without_eps(update, weights, q)
+    own = any(new["U"] for new in update.new.values())
+    update = without_outputs(update, weights, q)
     p = [0.0] * (1 + max(read))
     for k, weight in zip(read, weights, strict=True):
         p[k] = weight
@@ -152,25 +153,8 @@ def row_of(
         learned=update.learned,
         key=key,
         state=update.state,
+        unconditional=own,
     )
-
-
-def _without_eps(update: Update, p: Sequence[float], q: float) -> Update:
-    """Writes eps = (x - alpha (p x + q out)) / sigma, x what the network read, with slots and raw."""
-    if not any(new["eps"] for new in update.new.values()):
-        return update
-    if update.raw:
-        raise ValueError("an update with weights of its own for `raw` has no room for eps")
-    at = update.at
-    eps = slot(update.read[0]) - sum(
-        (at.alpha * weight * slot(k) for k, weight in zip(update.read, p, strict=True)), Linear()
-    )
-    eps = (eps - at.alpha * raw) / at.sigma
-    new = {
-        k: Linear.of({s: w for s, w in content if s != "eps"}) + content["eps"] * eps
-        for k, content in update.new.items()
-    }
-    return replace(update, new=new, raw=(q,))
 
 
 def first_row(process: GaussianProcess, first: Point, start: str) -> Row:

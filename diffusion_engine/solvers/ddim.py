@@ -10,6 +10,7 @@ from typing import ClassVar
 from ..networks.parameterisation import Parameterisation
 from ..plan.linear import denoised, normal, unclipped_eps, x
 from ..processes import GaussianProcess, Point
+from . import cfg_pp
 from .base import Points, Solver, Update, steps, transfer
 
 VARIANCES = ("fixed_small", "fixed_large", "learned", "learned_range")
@@ -25,10 +26,14 @@ def forward_std(s: Point, t: Point) -> float:
     return math.sqrt(max(s.sigma**2 - (s.alpha / t.alpha * t.sigma) ** 2, 0.0))
 
 
+def below(t: Point, noise: float) -> Point:
+    """t without so much noise: sqrt(sigma_t^2 - noise^2) in place of sigma_t."""
+    return Point(t.t, t.alpha, math.sqrt(max(t.sigma**2 - noise**2, 0.0)))
+
+
 def toward(s: Point, t: Point, noise: float) -> dict:
     """x_t = alpha_t x0 + sqrt(sigma_t^2 - noise^2) eps: the deterministic part of a DDIM step."""
-    lower = Point(t.t, t.alpha, math.sqrt(max(t.sigma**2 - noise**2, 0.0)))
-    return {0: transfer(s, lower, x, denoised)}
+    return {0: transfer(s, below(t, noise), x, denoised)}
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class DDIM(Solver):
     eta          0 is deterministic, 1 is DDPM with the small variance (Song et al. 2021, eq. 12 and 16)
     clipped_eps  eps follows from the clipped `denoised` (GLIDE's use_clipped_model_output); False keeps
                  the network's own. The same without a clip
+    cfg_pp       eps is that of the unconditional output: CFG++, whose scale lies in [0, 1]
     """
 
     name: ClassVar[str] = "ddim"
@@ -48,6 +54,7 @@ class DDIM(Solver):
     )
     eta: float = 0.0
     clipped_eps: bool = True
+    cfg_pp: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.eta <= 1.0:
@@ -57,14 +64,19 @@ class DDIM(Solver):
     def stochastic(self) -> bool:
         return self.eta > 0.0
 
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        return cfg_pp.objection(parameterisation) if self.cfg_pp else None
+
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         for s, t in steps(points):
             c = self.eta * posterior_std(s, t) if self.eta else 0.0
-            if self.clipped_eps:
-                new = toward(s, t, c)[0]
+            lower = below(t, c)
+            if self.cfg_pp:
+                new = transfer(s, lower, x, denoised) + cfg_pp.renoised(s, lower)
+            elif self.clipped_eps:
+                new = transfer(s, lower, x, denoised)
             else:
-                rest = math.sqrt(max(t.sigma**2 - c**2, 0.0))
-                new = t.alpha * denoised + rest * unclipped_eps
+                new = t.alpha * denoised + lower.sigma * unclipped_eps
             yield Update(s, {0: new + c * normal(0)}, t)
 
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from .. import checks
-from ..plan.linear import Linear, denoised, slot, x
+from ..networks.parameterisation import Parameterisation
+from ..plan.linear import Linear, denoised, slot, uncond, x
 from ..processes import GaussianProcess, Point
+from . import cfg_pp
 from .base import STARTS, Points, Ring, Solver, Update, eps_of, first_order_only, steps, transfer
 
 Past = list[tuple[Point, Linear]]
@@ -91,6 +93,8 @@ class DPMpp2M(Solver):
 
     variant  weight of D1: "midpoint", or "heun", the exact integral of the linear interpolation
     lower_order_final  the last step is first order
+    cfg_pp   the step keeps the noise of the unconditional estimate D_u, and D1 is (D - D_u1) / r0: CFG++,
+             whose scale lies in [0, 1]
     """
 
     name: ClassVar[str] = "dpmpp_2m"
@@ -99,9 +103,15 @@ class DPMpp2M(Solver):
     order = 2
     variant: str = "midpoint"
     lower_order_final: bool = True
+    cfg_pp: bool = False
 
     def __post_init__(self) -> None:
         check_variant(self.variant)
+
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        if self.cfg_pp and points[-1].lam < points[0].lam:
+            return "cfg_pp in two calls does not lead back; encode with 'ddim', cfg_pp=True"
+        return cfg_pp.objection(parameterisation) if self.cfg_pp else None
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         ring, form = Ring(1), self.form
@@ -110,6 +120,8 @@ class DPMpp2M(Solver):
             if usable_order(2, i, points, len(ring.past), self.lower_order_final) == 2:
                 weight = form.scale(t) * second_weight(form.sign * (t.lam - s.lam), self.variant)
                 new = new + weight * first_difference(s, t, ring.past, newest)
+            if self.cfg_pp:
+                new, newest = new + cfg_pp.renoised(s, t), uncond
             yield Update(s, {0: new} | keep(ring, s, i, points, newest), t)
 
 
@@ -195,6 +207,7 @@ class DPMSolver2M(DPMpp2M):
     lower_order_final  the last step is first order
     """
 
+    cfg_pp: ClassVar[bool] = False  # type: ignore[misc]  # published on estimates of x0 alone
     name: ClassVar[str] = "dpm_solver_2m"
     source: ClassVar[str] = "Lu et al. 2022 (DPM-Solver), multistep"
     form: ClassVar[Form] = NOISE

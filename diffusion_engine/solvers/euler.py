@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..networks.parameterisation import Parameterisation
 from ..plan.linear import Linear, denoised, normal, x
 from ..processes import GaussianProcess, Point
+from . import cfg_pp
 from .base import Points, Solver, Update, steps, transfer
 
 
@@ -57,11 +59,23 @@ class Euler(Churned):
     s_churn, s_tmin, s_tmax, s_noise, churn_limit  noise before each step, as of 'heun'
     call_before_noise  the network sees the state before that noise, whose eps then moves the noised one, as
              where a scheduler's step adds it after the call
+    cfg_pp   the step keeps the noise of the unconditional output: CFG++, whose scale lies in [0, 1]
     """
 
     name: ClassVar[str] = "euler"
     source: ClassVar[str] = "Karras et al. 2022, algorithm 1"
     call_before_noise: bool = False
+    cfg_pp: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cfg_pp and self.call_before_noise:
+            raise ValueError(
+                "cfg_pp keeps the noise that the call saw: leave out call_before_noise"
+            )
+
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        return cfg_pp.objection(parameterisation) if self.cfg_pp else None
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         for start, t in steps(points):
@@ -71,7 +85,9 @@ class Euler(Churned):
                 end = t.alpha * (moved + churn / s.alpha * normal(0))
                 yield Update(start, {0: end}, t, span=(start, t))
             else:
-                yield Update(s, {0: transfer(s, t, x, denoised)}, t, churn=churn, span=(start, t))
+                end = transfer(s, t, x, denoised)
+                end = end + cfg_pp.renoised(s, t) if self.cfg_pp else end
+                yield Update(s, {0: end}, t, churn=churn, span=(start, t))
 
 
 def ancestral(s: Point, t: Point, eta: float) -> tuple[float, float]:
@@ -114,14 +130,20 @@ class EulerAncestral(Renewed):
 
     eta      amount of fresh noise, 0 (none) to 1 (DDPM's)
     s_noise  multiplies the fresh noise
+    cfg_pp   the step keeps the noise of the unconditional output: CFG++, whose scale lies in [0, 1]
     """
 
     name: ClassVar[str] = "euler_ancestral"
     source: ClassVar[str] = "k-diffusion; Song et al. 2021 (DDIM), eq. 16"
+    cfg_pp: bool = False
+
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        return cfg_pp.objection(parameterisation) if self.cfg_pp else None
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         for s, t in steps(points):
             down, up = ancestral(s, t, self.eta)
             noise = t.alpha * up * self.s_noise
             end = transfer(s, level(t, down), x, denoised)
+            end = end + cfg_pp.renoised(s, level(t, down)) if self.cfg_pp else end
             yield Update(s, {0: end + noise * normal(0)}, t)

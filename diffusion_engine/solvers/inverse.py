@@ -108,7 +108,7 @@ class Inverse(Solver):
     def _steps(self, process: GaussianProcess, points: Points) -> list[Update]:
         """The solver's own steps between the points, the cleanest first."""
         made = list(self.solver.updates(process, tuple(reversed(points))))
-        alone = {"S0", "D", "raw", "eps"}
+        alone = {"S0", "D", "raw", "eps", "U"}
         simple = len(made) == len(points) - 1 and all(
             set(step.new) == {0}
             and step.read == (0,)
@@ -125,5 +125,5 @@ class Inverse(Solver):
 
 
 def _of_x(step: Linear, s: Point) -> float:
-    """The weight of x in a step, written with eps in place of `denoised`."""
-    return step["S0"] + (step["D"] / s.alpha if s.alpha > 0.0 else 0.0)
+    """The weight of x in a step, written with eps in place of estimates of x0."""
+    return step["S0"] + ((step["D"] + step["U"]) / s.alpha if s.alpha > 0.0 else 0.0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import checks
-from ..plan.linear import Linear
+from ..plan.linear import Linear, raw, slot
 from ..processes import GaussianProcess, Point
 
 
@@ -79,6 +79,28 @@ def written(rule: Any, process: GaussianProcess, points: Sequence[Point]) -> Ite
             f"solver {rule.name!r} divides by 0: alpha is 0 at pure noise and sigma at clean data; "
             "first_order_only(s, t) tells steps from and to them"
         ) from error
+
+
+def without_outputs(update: Update, p: Sequence[float], q: float) -> Update:
+    """Writes uncond = p x + raw, or eps = (x - alpha (p x + raw)) / sigma, with raw = q out and x what the
+    network read."""
+    asked = {s for content in update.new.values() for s, _ in content if s in ("eps", "U")}
+    if not asked:
+        return update
+    if update.raw or len(asked) > 1:
+        raise ValueError("an update has one `raw`: for weights of its own, for eps or for uncond")
+    at = update.at
+    estimate = sum(
+        (weight * slot(k) for k, weight in zip(update.read, p, strict=True)), Linear()
+    ) + raw  # fmt: skip
+    made = {"U": estimate}
+    if "eps" in asked:
+        made = {"eps": (slot(update.read[0]) - at.alpha * estimate) / at.sigma}
+    new = {
+        k: sum((w * made.get(s, Linear(((s, 1.0),))) for s, w in content), Linear())
+        for k, content in update.new.items()
+    }
+    return replace(update, new=new, raw=(q,))
 
 
 def arrived(name: str, state: Point | None, last: Point) -> None:
