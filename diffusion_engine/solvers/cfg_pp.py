@@ -3,8 +3,8 @@ noise of the unconditional one.
 
     x_t = alpha_t D_guided + sigma_t eps_u,   eps_u = (x_s - alpha_s D_u) / sigma_s
 
-so that guidance moves the estimate and leaves the noise on the manifold. The scale is the paper's lambda, from
-0 to 1, where D_guided = (1 - lambda) D_u + lambda D_c lies between the two.
+so that guidance moves the estimate, and the noise stays on the manifold. The scale is the paper's lambda, 0
+to 1, where D_guided = (1 - lambda) D_u + lambda D_c lies between the two.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ def renoised(s: Point, t: Point) -> Linear:
 def objection(network: Parameterisation) -> str | None:
     """Why CFG++ cannot sample a network, as a sentence; None where it can."""
     if network.reads_scale or network.guided:
-        return (
-            "cfg_pp moves along the unconditional output, and this network is guided within: it has one alone"
-        )
+        return "cfg_pp moves along the unconditional output, and this network, guided within, has one alone"
     if not network.unconditional:
         return (
             "cfg_pp moves along the unconditional output and the network has no such branch; give "

@@ -129,9 +129,9 @@ def test_refusals():
     ):
         Sampler(bare, "euler", 4, cfg_pp=True)
     told = own.with_module(own.module, null=None, scale_input=lambda s: {"s": s})
-    with pytest.raises(ValueError, match="this network is guided within"):
+    with pytest.raises(ValueError, match="this network, guided within"):
         Sampler(told, "dpmpp_2m", 4, cfg_pp=True)
-    with pytest.raises(ValueError, match="this network is guided within"):
+    with pytest.raises(ValueError, match="this network, guided within"):
         Sampler(exact_derivative(own, guidance=2.0), "ddim", 4, cfg_pp=True)
     for guider in ("apg", "rescale", "tcfg", "cfg_zero"):
         with pytest.raises(ValueError, match="leave out cfg_pp or the guider"):

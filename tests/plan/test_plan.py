@@ -36,7 +36,7 @@ PLAN = Plan((FIRST, FULL), "every field", exact=False)
 
 def test_every_field_of_a_plan_is_saved():
     for field in fields(Row):
-        if field.name not in ("call", "new", "unconditional"):  # test_cfg_pp.py has a row of the last
+        if field.name not in ("call", "new", "unconditional"):  # see test_cfg_pp.py
             assert getattr(FULL, field.name) != field.default, field.name
     again = Plan.from_json(PLAN.to_json())
     for one, two in zip(again.rows, PLAN.rows, strict=True):
