@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.attention import attend, heads_of
-from ..layers.resample import BOX, down, up
+from ..layers.resample import BOX, Resampler
 
 
 def norm(channels: int, eps: float) -> nn.GroupNorm:
@@ -53,7 +53,8 @@ class Block(nn.Module):
         self, c_in: int, c_out: int, style: Style, attention: bool = False, resize: str = ""
     ) -> None:
         super().__init__()
-        self.c_in, self.c_out, self.style, self.resize = c_in, c_out, style, resize
+        self.style, self.resize = style, resize
+        self.filter = Resampler(style.taps) if resize else None
         self.norm0, self.act0 = norm(c_in, style.eps), nn.SiLU()
         self.conv0 = nn.Conv2d(c_in, c_out, 3, padding=1)
         self.affine = nn.Linear(style.embedded, c_out * (2 if style.adaptive else 1))
@@ -86,6 +87,6 @@ class Block(nn.Module):
         return x
 
     def _resized(self, x: Tensor) -> Tensor:
-        if not self.resize:
+        if self.filter is None:
             return x
-        return down(x, self.style.taps) if self.resize == "down" else up(x, self.style.taps)
+        return self.filter.down(x) if self.resize == "down" else self.filter.up(x)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..layers.embedding import Fourier, sinusoids
-from ..layers.resample import down, up
+from ..layers.resample import Resampler
 from .block import Block, Style, norm
 
 EMBEDDINGS = ("positional", "fourier")
@@ -37,10 +37,10 @@ class SongUNet(nn.Module):
         super().__init__()
         embedded, self.size = model_channels * channel_mult_emb, model_channels * channel_mult_noise
         self.encoder_type, self.decoder_type = encoder_type, decoder_type
-        self.taps = tuple(resample_filter)
+        self.filter = Resampler(resample_filter)
         self.style = Style(
-            embedded, eps=1e-6, adaptive=False, projected=True, scale=math.sqrt(0.5), taps=self.taps,
-            head=None,
+            embedded, eps=1e-6, adaptive=False, projected=True, scale=math.sqrt(0.5),
+            taps=tuple(resample_filter), head=None,
         )  # fmt: skip
         self.num_blocks, self.attending = num_blocks, tuple(attn_resolutions)
         self.map_noise = Fourier(self.size) if embedding_type == "fourier" else None
@@ -67,7 +67,7 @@ class SongUNet(nn.Module):
                 if self.encoder_type == "skip":
                     self.enc[f"{name}_aux_skip"] = nn.Conv2d(beside, width, 1)
                 elif self.encoder_type == "residual":
-                    pad = 1 + (len(self.taps) - 1) // 2  # the filter behind it has none
+                    pad = 1 + self.filter.pad  # the filter behind it has none
                     self.enc[f"{name}_aux_residual"] = nn.Conv2d(beside, width, 3, padding=pad)
                     beside = width
             for i in range(self.num_blocks):
@@ -106,7 +106,7 @@ class SongUNet(nn.Module):
                 x = self.dec[f"{name}_block{i}"](torch.cat([x, skips.pop()], dim=1), embedding)
             if f"{name}_aux_norm" in self.dec:
                 made = self.dec[f"{name}_aux_conv"](F.silu(self.dec[f"{name}_aux_norm"](x)))
-                out = made if out is None else made + up(out, self.taps)
+                out = made if out is None else made + self.filter.up(out)
         assert out is not None, "the last level has made one"
         return out
 
@@ -119,10 +119,10 @@ class SongUNet(nn.Module):
             if level:
                 x = self.enc[f"{name}_down"](x, embedding)
                 if self.encoder_type == "skip":
-                    beside = down(beside, self.taps)
+                    beside = self.filter.down(beside)
                     x = x + self.enc[f"{name}_aux_skip"](beside)
                 elif self.encoder_type == "residual":
-                    made = down(self.enc[f"{name}_aux_residual"](beside), self.taps, padding=0)
+                    made = self.filter.down(self.enc[f"{name}_aux_residual"](beside), pad=0)
                     x = beside = (x + made) * math.sqrt(0.5)
                 skips.append(x)
             for i in range(self.num_blocks):

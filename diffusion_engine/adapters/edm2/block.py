@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ..layers.attention import attend, heads_of
 from ..layers.embedding import Exact
-from ..layers.resample import BOX, down, up
+from ..layers.resample import BOX, Resampler
 
 EPS = 1e-4
 
@@ -88,6 +88,7 @@ class Block(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.style, self.decodes, self.resize = style, decodes, resize
+        self.filter = Resampler(style.resample_filter) if resize else None
         attends = attention and c_out >= style.channels_per_head
         self.heads = heads_of(c_out, style.channels_per_head) if attends else 0
         self.emb_gain = nn.Parameter(torch.zeros([]))
@@ -99,8 +100,8 @@ class Block(nn.Module):
         self.attn_proj = conv(c_out, c_out, 1) if self.heads else None
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        if self.resize:
-            x = (down if self.resize == "down" else up)(x, self.style.resample_filter)
+        if self.filter is not None:
+            x = self.filter.down(x) if self.resize == "down" else self.filter.up(x)
         skip = x if self.conv_skip is None else self.conv_skip(x)
         if not self.decodes:
             x = skip = unit(skip)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..layers.attention import attend, heads_of
-from ..layers.resample import down, up
+from ..layers.resample import half, twice
 
 GROUPS = 32
 
@@ -70,7 +70,7 @@ class ResBlock(nn.Module):
     def _resized(self, x: Tensor) -> Tensor:
         if not self.resize:
             return x
-        return down(x) if self.resize == "down" else up(x)
+        return half(x) if self.resize == "down" else twice(x)
 
 
 class AttentionBlock(nn.Module):
@@ -110,7 +110,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(up(x))
+        return self.conv(twice(x))
 
 
 class Stage(nn.Sequential):
