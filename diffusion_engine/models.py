@@ -42,8 +42,13 @@ def checkpoint(path: str, device: torch.device | str) -> ScoreNetwork:
     from torch import nn
 
     from .adapters.checkpoint import open_checkpoint
+    from .networks.network import ScoreNetwork
 
     made = open_checkpoint(path)
+    if not isinstance(made, ScoreNetwork):  # a part of one has a format as well
+        raise ValueError(
+            f"--model {path} holds a {type(made).__name__}, which is no network by itself"
+        )
     if isinstance(made.module, nn.Module):
         made.module.to(device)
     return made

@@ -121,6 +121,7 @@ def _read(config: Mapping[str, Any], where: str) -> tuple[Architecture, dict[str
         "sampling_eps": fields.number("sampling_eps", 1e-9, 0.5, 1e-3),
     }
     fields.choice("name", ("ncsnpp",), "ncsnpp")
+    fields.choice("resblock_type", ("biggan",), "biggan")
     fields.choice("beta_type", ("linear",), "linear")
     fields.choice("is_image", (True,), True)
     fields.choice("center_image", (True,), True)  # else its samples would lie in [0, 1]

@@ -190,6 +190,7 @@ def _read(config: Mapping[str, Any], where: str) -> tuple[Architecture, dict[str
 
 
 def _ncsnpp(model: Fields) -> dict[str, Any]:
+    model.choice("resblock_type", ("biggan",), "biggan")
     model.ignore("fourier_scale")
     fir = model.flag("fir")
     return {"fir": fir, "fir_kernel": model.wholes("fir_kernel", 0, 1000, (1, 3, 3, 1))} | shared(

@@ -1,6 +1,5 @@
 """CLD-SGM: its network from a folder, against its published samplers; what its conventions trip over."""
 
-import copy
 import json
 import re
 
@@ -61,7 +60,7 @@ def test_the_published_sampler(name, options, striding, changed, tmp_path):
         noise=lambda row, m, seeds: torch.from_numpy(drawn(row)[m]),
     )  # fmt: skip
     noise = drawn if name == "sscs" else (lambda i: drawn(i + 1)[0])
-    model = called(copy.deepcopy(network.module))
+    model = called(network.module)
     theirs = getattr(published, name)(sde, model, start, n, noise, striding=striding)
     assert ours.samples.numpy() == pytest.approx(theirs, rel=1e-8, abs=1e-8)
     assert ours.nfe == n - 1  # whose last call, of the denoising, moves v alone

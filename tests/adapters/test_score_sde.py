@@ -1,6 +1,5 @@
 """score_sde: its networks from folders, against its published sampler; what its conventions trip over."""
 
-import copy
 import json
 import re
 
@@ -70,7 +69,7 @@ def opened(folder, name, **options):
     network = from_score_sde(saved(folder, name), **options)
     if not table:
         network = from_score_sde(folder, label_dtype=torch.float64, **options)
-    return network, called(copy.deepcopy(unwrapped(network.module)))
+    return network, called(unwrapped(network.module))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
-"""Small networks of the NCSN++ family as their repositories save them: a folder each, with random weights."""
+"""Small networks of the NCSN++ family as their repositories save them, with weights of a formula."""
 
+import copy
 import json
 import math
 
+import numpy as np
 import safetensors.torch
 import torch
 
@@ -13,13 +15,19 @@ from diffusion_engine.ops import philox
 REFERENCE = {"dtype": torch.float64, "backend": "torch"}
 
 
-def weights(module, seed=0):
-    """Random numbers for all that a module of the meta device holds, of a size at which it stays tame."""
-    make = torch.Generator().manual_seed(seed)
+def numbers(shape, k):
+    """Numbers of variance 1 that look random, the same anywhere: parts of large sines."""
+    count = math.prod(shape)
+    parts = np.sin(np.arange(1, count + 1) * 12.9898 + 0.618 * k) * 43758.5453
+    return torch.from_numpy(((parts % 1.0) * 2.0 - 1.0) * math.sqrt(3.0)).float().reshape(shape)
+
+
+def weights(module):
+    """Numbers for all that a module holds, on "meta" or not, of a size at which it stays tame."""
     made = {}
-    for name, tensor in module.state_dict().items():
+    for k, (name, tensor) in enumerate(module.state_dict().items()):
         size = tensor[0].numel() if tensor.ndim > 1 else 25
-        made[name] = torch.randn(tensor.shape, generator=make) / math.sqrt(size)
+        made[name] = numbers(tensor.shape, k) / math.sqrt(size)
         if name.endswith("weight") and tensor.ndim == 1:
             made[name] += 1.0  # of a norm
         if name == "all_modules.0.W":
@@ -34,9 +42,9 @@ def save(folder, config, tensors):
     return folder
 
 
-def save_network(folder, config, architecture, seed=0, **more):
-    tensors = weights(on_meta(lambda: NCSNpp(architecture)), seed)
-    return save(folder, config, tensors | more)
+def save_network(folder, config, architecture, **more):
+    """As its repository does, with the buffers that it has besides."""
+    return save(folder, config, weights(on_meta(lambda: NCSNpp(architecture))) | more)
 
 
 def levels(low, high, count):
@@ -45,14 +53,14 @@ def levels(low, high, count):
 
 
 def called(module):
-    """A network of torch as a function of numpy, in float64: model(x, label), whole labels as int64."""
-    module = module.double()
+    """A copy of a network as a function of numpy in float64: model(x, label), whole labels as int64."""
+    module = copy.deepcopy(module).double()
 
-    def model(x, label):
+    def model(x, label, *rest):
         dtype = torch.int64 if isinstance(label, int) else torch.float64
         labels = torch.full((len(x),), label, dtype=dtype)
         with torch.no_grad():
-            return module(torch.from_numpy(x), labels).numpy()
+            return module(torch.from_numpy(x), labels, *map(torch.from_numpy, rest)).numpy()
 
     return model
 

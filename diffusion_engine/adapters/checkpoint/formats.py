@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 READERS: dict[str, str] = {
     "cld_sgm": "diffusion_engine.adapters.cld_sgm:from_cld_sgm",
     "consistency_models": "diffusion_engine.adapters.consistency_models:from_consistency_models",
+    "ddgan": "diffusion_engine.adapters.ddgan:from_ddgan",
     "edm": "diffusion_engine.adapters.edm:from_edm",
     "edm2": "diffusion_engine.adapters.edm2:from_edm2",
+    "genie": "diffusion_engine.adapters.genie:from_genie",
+    "genie_head": "diffusion_engine.adapters.genie:from_genie_head",
     "guided_diffusion": "diffusion_engine.adapters.guided_diffusion:from_guided_diffusion",
     "score_sde": "diffusion_engine.adapters.score_sde:from_score_sde",
 }
@@ -27,6 +30,8 @@ READERS: dict[str, str] = {
 # for checkpoints whose averages are a list without names
 PARAMETERS: dict[str, str] = {
     "cld_sgm": "diffusion_engine.adapters.cld_sgm:parameter_names",
+    "ddgan": "diffusion_engine.adapters.ddgan:parameter_names",
+    "genie": "diffusion_engine.adapters.genie:parameter_names",
     "score_sde": "diffusion_engine.adapters.score_sde:parameter_names",
 }
 

@@ -14,19 +14,20 @@ from .network import Architecture, NCSNpp
 SIDE, WIDTH, COUNT = 1 << 14, 1 << 13, 64
 
 
-def shared(fields: Fields, blocks: tuple[str, ...] = ("biggan",)) -> dict[str, Any]:
+def shared(fields: Fields, pyramid: str = "none") -> dict[str, Any]:
     """The fields of NCSN++ that all its repositories call the same.
 
-    What no network of theirs has, and their own code cannot run in torch, is refused: residual blocks of the
-    other type, and progressive='residual'.
+    pyramid  the default of progressive_input
+
+    Of `progressive` there is a third way, "residual", which no released network has and their own code does
+    not run in torch.
     """
-    fields.choice("resblock_type", blocks, "biggan")
     return {
         "resamp_with_conv": fields.flag("resamp_with_conv", True),
         "skip_rescale": fields.flag("skip_rescale", True),
         "progressive": fields.choice("progressive", ("none", "output_skip"), "none"),
         "progressive_input": fields.choice(
-            "progressive_input", ("none", "input_skip", "residual"), "none"
+            "progressive_input", ("none", "input_skip", "residual"), pyramid
         ),
         "progressive_combine": fields.choice("progressive_combine", ("sum", "cat"), "sum"),
         "embedding_type": fields.choice("embedding_type", ("positional", "fourier"), "positional"),
