@@ -15,6 +15,7 @@ from torch import Tensor
 from .. import checks
 from . import k_diffusion
 from .k_diffusion import SAMPLERS, BrownianTreeNoiseSampler
+from .k_diffusion.extended import EXTENDED
 from .seeded import ImageNoise as ImageNoise
 from .seeded import Nvidia as Nvidia
 from .seeded import prepare_noise as prepare_noise
@@ -59,6 +60,7 @@ def _dpm_adaptive(
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     **SAMPLERS,
+    **EXTENDED,
     "dpm_fast": _dpm_fast,
     "dpm_adaptive": _dpm_adaptive,
     **{f"{name}_gpu": SAMPLERS[name] for name in SDE},

@@ -44,24 +44,20 @@ def as_recorded(name, every):
             assert same and found.said == row["said"], (case, found, row)
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in CLASSES if n not in ("SASolverScheduler", "TCDScheduler")]
-)
+@pytest.mark.parametrize("name", [n for n in CLASSES if n != "TCDScheduler"])
 def test_some_configurations(name):
     as_recorded(name, max(1, len(cases(name)) // FEW))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [n for n in CLASSES if n not in ("SASolverScheduler", "TCDScheduler")]
-)
+@pytest.mark.parametrize("name", [n for n in CLASSES if n != "TCDScheduler"])
 def test_all_configurations(name):
     as_recorded(name, 1)
 
 
 def test_rows_are_of_all_classes():
     found = rows.committed(results.SCHEDULERS)
-    assert {row["scheduler"] for row in found} == {*CLASSES} - {"SASolverScheduler", "TCDScheduler"}
+    assert {row["scheduler"] for row in found} == {*CLASSES} - {"TCDScheduler"}
     assert not [row for row in found if row["outcome"] == "differs" and not row["said"]]
 
 
@@ -136,6 +132,13 @@ NOTED = [
 ]
 
 
+@pytest.mark.parametrize("flow", [{}, {"use_flow_sigmas": True}], ids=["table", "flow"])
+def test_a_tau_of_ones_own(flow):
+    config = {"tau_func": lambda t: 0.5 if t > 500 else 1.0, "predictor_order": 3} | flow
+    off, same = difference("SASolverScheduler", config, 9, torch.float64)
+    assert off < EQUAL and {0.5, 1.0} == set(same.solver.taus)
+
+
 @pytest.mark.parametrize("name, config, steps", NOTED)
 def test_both_are_offered(name, config, steps):
     off, same = difference(name, config, steps, torch.float64)
@@ -190,7 +193,11 @@ REFUSED = [
     ("FlowMatchEulerDiscreteScheduler", {"invert_sigmas": True, "stochastic_sampling": True}, {"steps": 5},
      "invert_sigmas of the scheduler"),
     ("LCMScheduler", {}, {"steps": 60}, "60 steps of original_inference_steps=50"),
-    ("SASolverScheduler", {}, {"steps": 5}, "the scheduler's steps are those of no solver here"),
+    ("TCDScheduler", {}, {"steps": 5}, "the scheduler's steps are those of no solver here"),
+    (
+        "SASolverScheduler", {"algorithm_type": "noise_prediction"}, {"steps": 5},
+        "algorithm_type='noise_prediction' of the scheduler interpolates eps",
+    ),
     ("TCDScheduler", {}, {"steps": 5}, "the scheduler's steps are those of no solver here"),
 ]  # fmt: skip
 

@@ -92,6 +92,9 @@ OWN = {
         solver_order=(1, 2, 3), solver_type=("bh1", "bh2"), lower_order_final=(True, False),
         predict_x0=(True, False), disable_corrector=([], [0, 2]),
     ),
+    "SASolverScheduler": orders(
+        predictor_order=(1, 2, 3, 4), corrector_order=(1, 2, 3, 4), lower_order_final=(True, False)
+    ),
     "DDPMScheduler": orders(
         variance_type=("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
         timestep_spacing=SPACINGS, steps_offset=(0, 1),

@@ -148,7 +148,7 @@ CLASSES: dict[str, Class] = {
     ),
     "SASolverScheduler": Class(
         or_straight(partial(levels.whole, stays=True)),
-        solving.refused,
+        orders.stochastic_adams,
         {**PLAIN, **SPACED, **CLIPPED, "lower_order_final": True, "algorithm_type": "data_prediction",
          "predictor_order": 2, "corrector_order": 2, "tau_func": None, "variance_type": None},
     ),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...processes import Point
 from .levels import Fields
+from .published import TimedSASolver
 from .solving import Choice, Run, one_of
 
 
@@ -113,3 +115,38 @@ def unipc(c: Fields, run: Run) -> Choice:
     }
     ends = run.points[-1].sigma == 0.0
     return Choice("unipc", options, (BH1_AT_0,) if ends and kind == "bh1" else ())
+
+
+NEAR_1 = (
+    "diffusers takes alpha = 1 - sigma of sigmas in float32, which leaves it few digits where the first "
+    "sigma is near 1, as here; here it is made in float64"
+)
+NOISY = (200, 800)  # the timesteps between which diffusers' tau is 1 where nothing else is said
+
+
+def stochastic_adams(c: Fields, run: Run) -> Choice:
+    run.take()
+    if one_of(c, "algorithm_type", "data_prediction", "noise_prediction") == "noise_prediction":
+        raise ValueError(
+            "algorithm_type='noise_prediction' of the scheduler interpolates eps, and SA-Solver here x0: "
+            "give 'data_prediction'"
+        )
+    options: dict[str, Any] = {
+        "predictor_order": c["predictor_order"], "corrector_order": c["corrector_order"], "simple": True,
+        "lower_order_final": bool(c["lower_order_final"]), "tau_at": "start",
+    }  # fmt: skip
+    notes = (NEAR_1,) if c["use_flow_sigmas"] and run.points[0].alpha < 5e-4 else ()
+    if c["tau_func"] is not None:
+        times = tuple(zip(*((p.ratio, timestep(c, p)) for p in run.points), strict=True))
+        taus = tuple(float(c["tau_func"](t)) for t in times[1])
+        return Choice(TimedSASolver(**options, levels=times[0], taus=taus), {}, notes)
+    low, high = NOISY
+    noisy = [p.ratio for p in run.points if low <= timestep(c, p) <= high]
+    if not noisy:
+        return Choice("sa_solver", options | {"eta": 0.0}, notes)
+    return Choice("sa_solver", options | {"s_tmin": min(noisy), "s_tmax": max(noisy)}, notes)
+
+
+def timestep(c: Fields, at: Point) -> int:
+    """What a scheduler calls the time of a point."""
+    return int(at.t * c["num_train_timesteps"] if c["use_flow_sigmas"] else at.t)

@@ -16,6 +16,7 @@ from ...processes import GaussianProcess, Point
 from ...solvers import Points, Solver, Update, eps_of, steps
 from ...solvers.adams import BASHFORTH
 from ...solvers.ddim import DDIM
+from ...solvers.sa_solver import SASolver
 
 
 def stride_end(process: GaussianProcess, t: float, points: Points) -> Point:
@@ -103,3 +104,24 @@ class StridedPLMS(Solver):
             mean = 0.5 * slot(1) + 0.5 * self.said(t, slot(2))
             begin = stride_end(process, t.t + self.stride, points)
             yield Update(t, {0: self.step(begin, t, mean)}, after, read=(2,))
+
+
+@dataclass(frozen=True)
+class TimedSASolver(SASolver):
+    """SA-Solver with a tau of its own in every step.
+
+    levels  sigma / alpha of the points of a run
+    taus    of the step that begins at each
+    """
+
+    name: ClassVar[str] = "timed_sa_solver"
+    source: ClassVar[str] = "diffusers' SASolverScheduler"
+    levels: tuple[float, ...] = ()
+    taus: tuple[float, ...] = ()
+
+    @property
+    def stochastic(self) -> bool:
+        return any(tau > 0.0 for tau in self.taus)
+
+    def tau(self, s: Point, t: Point) -> float:
+        return self.taus[self.levels.index(s.ratio)]

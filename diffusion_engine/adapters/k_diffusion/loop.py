@@ -17,7 +17,7 @@ from ...executors.batch import Batch
 from ...sampler.jobs import Shared
 from ...solvers import Solver
 from .noise import BrownianTreeNoiseSampler, Drawn, NoiseSampler
-from .tables import Table, levels, network_of, table_of
+from .tables import Draws, Table, levels, network_of, once, table_of
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 EXECUTOR = Eager()  # keeps small batches from run to run
@@ -70,7 +70,7 @@ def run(
     noise: NoiseSampler | None = None,
     *,
     multistep: bool = False,
-    draws: int = 1,
+    draws: Draws = once,
 ) -> Tensor:
     """x after the steps of a solver, [B, C, *pixel] in x's dtype; `table_of` has the other arguments."""
     sigmas = levels(asked.sigmas)

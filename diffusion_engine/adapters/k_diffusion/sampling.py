@@ -20,6 +20,7 @@ from ...solvers import solver
 from .adaptive import adaptive
 from .loop import Asked, Callback, run
 from .noise import BrownianTreeNoiseSampler, NoiseSampler, default_noise_sampler
+from .tables import first_and_whole
 
 Model = Callable[..., Tensor]
 Extra = Mapping[str, Any] | None
@@ -30,10 +31,10 @@ def _churned(name: str, asked: Asked, **options: float) -> Tensor:
 
 
 def _ancestral(name: str, asked: Asked, given: NoiseSampler | None, **options: float) -> Tensor:
-    return run(asked, solver(name, **options), _sampler(asked, given))
+    return run(asked, solver(name, **options), drawn_by(asked, given))
 
 
-def _sampler(asked: Asked, given: NoiseSampler | None) -> NoiseSampler:
+def drawn_by(asked: Asked, given: NoiseSampler | None) -> NoiseSampler:
     if given is None:
         return default_noise_sampler(asked.x)
     return checks.function(
@@ -43,7 +44,7 @@ def _sampler(asked: Asked, given: NoiseSampler | None) -> NoiseSampler:
 
 def _path(asked: Asked, given: NoiseSampler | None) -> NoiseSampler:
     """Of solvers of the reverse SDE: a Brownian path where nothing else is given."""
-    return BrownianTreeNoiseSampler(asked.x) if given is None else _sampler(asked, given)
+    return BrownianTreeNoiseSampler(asked.x) if given is None else drawn_by(asked, given)
 
 
 def _range(sigma_min: Any, sigma_max: Any) -> tuple[float, float]:
@@ -160,7 +161,7 @@ def sample_dpmpp_sde(
     noise = _path(asked, noise_sampler)
     one_path = isinstance(noise, BrownianTreeNoiseSampler)
     rule = solver("dpmpp_sde", eta=eta, s_noise=s_noise, r=r, one_path=one_path)
-    return run(asked, rule, noise, draws=2)
+    return run(asked, rule, noise, draws=first_and_whole)
 
 
 def sample_dpm_fast(
@@ -176,7 +177,7 @@ def sample_dpm_fast(
     sigmas = torch.linspace(first, last, n // 3 + 2).exp()
     asked = Asked(model, x, sigmas, extra_args, callback, disable)
     rule = solver("dpm_fast", rest=n % 3, eta=eta, s_noise=s_noise)
-    return run(asked, rule, _sampler(asked, noise_sampler))
+    return run(asked, rule, drawn_by(asked, noise_sampler))
 
 
 def sample_dpm_adaptive(
@@ -194,7 +195,7 @@ def sample_dpm_adaptive(
         order=order, rtol=rtol, atol=atol, h_init=h_init, pcoeff=pcoeff, icoeff=icoeff, dcoeff=dcoeff,
         accept_safety=accept_safety, eta=eta, s_noise=s_noise, rule="batch",
     )  # fmt: skip
-    made, info = adaptive(asked, rule, (high, low), _sampler(asked, noise_sampler))
+    made, info = adaptive(asked, rule, (high, low), drawn_by(asked, noise_sampler))
     return (made, info) if return_info else made
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -59,11 +59,24 @@ def levels(sigmas: Any) -> tuple[float, ...]:
     return made
 
 
-def table_of(rule: Solver, sigmas: tuple[float, ...], multistep: bool, draws: int) -> Table:
+# (rule, sigma, sigma_next) -> what a loop draws in a step to another level than 0, in its order
+Draws = Callable[[Any, float, float], list[tuple[float, float]]]
+
+
+def once(rule: Any, s: float, t: float) -> list[tuple[float, float]]:
+    return [(s, t)]
+
+
+def first_and_whole(rule: Any, s: float, t: float) -> list[tuple[float, float]]:
+    """The noise of the part of a step before its middle call, and that of the step."""
+    return [(s, s ** (1.0 - rule.r) * t**rule.r), (s, t)]
+
+
+def table_of(rule: Solver, sigmas: tuple[float, ...], multistep: bool, draws: Draws) -> Table:
     """The table of a solver over sigmas, made once.
 
     multistep  a step that stays on its level is left out: between predictions at one level there is no slope
-    draws      normals that a step to another level than 0 draws
+    draws      of a step, as `once` and `first_and_whole`
     """
     key = (rule, sigmas, multistep, draws)
     table = _tables.get(key)
@@ -73,7 +86,7 @@ def table_of(rule: Solver, sigmas: tuple[float, ...], multistep: bool, draws: in
     return table
 
 
-def _made(rule: Solver, sigmas: tuple[float, ...], multistep: bool, draws: int) -> Table:
+def _made(rule: Solver, sigmas: tuple[float, ...], multistep: bool, draws: Draws) -> Table:
     own = [i for i, (a, b) in enumerate(pairwise(sigmas)) if a != b or not multistep]
     visited = [*(sigmas[i] for i in own), sigmas[-1]]
     points = [PROCESS.at_ratio(g) if g > 0.0 else PROCESS.clean for g in visited]
@@ -95,7 +108,7 @@ def _steps(plan: Plan) -> list[int]:
 
 
 def _noise(
-    rule: Solver, plan: Plan, of_row: Sequence[int], visited: Sequence[float], draws: int
+    rule: Solver, plan: Plan, of_row: Sequence[int], visited: Sequence[float], draws: Draws
 ) -> tuple[tuple[tuple[float, float], ...], dict[tuple[int, int], int]]:
     """What is drawn in which order, and which of it each row's normals are. Not all that k-diffusion draws is
     used: of a step that stays on its level, or has no churn, it is multiplied by 0."""
@@ -104,10 +117,8 @@ def _noise(
     begins = []
     for s, t in pairwise(visited):
         begins.append(len(calls))
-        if draws == 2 and t > 0.0:
-            calls.append((s, s ** (1.0 - rule.r) * t**rule.r))  # type: ignore[attr-defined]
         if churned or t > 0.0:
-            calls.append((s, t))
+            calls += draws(rule, s, t)
     used: dict[int, int] = {}
     places = {}
     for r, row in enumerate(plan.rows):
