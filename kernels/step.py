@@ -85,6 +85,7 @@ def prepare(
         "ticket_ptr": ticket,
         "status_ptr": args.status,
         "label_ptr": args.label,
+        "end_label_ptr": args.end_label,
         "outs_at": outs_at or None,
         "net_in_ptr": args.net_in,
         "net_in_at": at("net_in", blocks=True),

@@ -21,7 +21,7 @@ U0, U1 = tl.constexpr(layout.U0), tl.constexpr(layout.U1)
 NEXT, KEY, FLAGS = tl.constexpr(layout.NEXT), tl.constexpr(layout.KEY), tl.constexpr(layout.FLAGS)
 READS, WRITES = tl.constexpr(layout.READS), tl.constexpr(layout.WRITES)
 READ, JV, H = tl.constexpr(layout.READ), tl.constexpr(layout.JV), tl.constexpr(layout.H)
-INDEX = tl.constexpr(layout.INDEX)
+INDEX, LABELS = tl.constexpr(layout.INDEX), tl.constexpr(layout.LABELS)
 IS_LEARNED, IS_MASKED = tl.constexpr(layout.LEARNED), tl.constexpr(layout.MASKED)
 NORMAL = tl.constexpr(layout.NORMAL)
 END = tl.constexpr(2.0**63)  # of int64
@@ -92,12 +92,26 @@ def normal(
 
 
 @triton.jit
+def write_label(to_ptr, label_ptr, dst, entries):
+    """A row's label, into the entries that its sample fills."""
+    label = tl.load(label_ptr)
+    if to_ptr.dtype.element_ty == tl.int64:
+        whole = (label >= -END) & (label < END)
+        label = tl.where(whole, label, -END)
+    label = label.to(to_ptr.dtype.element_ty)
+    for g in range(entries):
+        entry = tl.load(dst + g).to(tl.int64)
+        if entry >= 0:
+            tl.store(to_ptr + entry, label)
+
+
+@triton.jit
 def step(
     outs,  # a pointer for each tensor
     outs_at,  # for each its strides of (entry, block, c, px) and its number of blocks
     slots, slots_at,  # K pointers; strides of (sample, c, px)
     row_ptr, seed_ptr, coef_ptr, index_ptr, labels_ptr,
-    src_ptr, dst_ptr, ticket_ptr, status_ptr, label_ptr,
+    src_ptr, dst_ptr, ticket_ptr, status_ptr, label_ptr, end_label_ptr,
     net_in_ptr, net_in_at,  # (entry, block, c, px)
     noise, noise_at, given_ptr,  # a pointer for each draw
     mask_ptr, mask_at, known_ptr, known_at, denoised_ptr, denoised_at,
@@ -217,15 +231,11 @@ def step(
                 tl.store(pointer, value, mask=only(valid, entry >= 0))
     if label_ptr is not None:
         if program == 0:
-            label = tl.load(labels_ptr + r)
-            if label_ptr.dtype.element_ty == tl.int64:
-                whole = (label >= -END) & (label < END)
-                label = tl.where(whole, label, -END)
-            label = label.to(label_ptr.dtype.element_ty)
-            for g in range(entries):
-                entry = tl.load(dst_ptr + b * entries + g).to(tl.int64)
-                if entry >= 0:
-                    tl.store(label_ptr + entry, label)
+            write_label(label_ptr, labels_ptr + r * LABELS, dst_ptr + b * entries, entries)
+            if end_label_ptr is not None:
+                write_label(
+                    end_label_ptr, labels_ptr + r * LABELS + 1, dst_ptr + b * entries, entries
+                )
     last = (lane == 0) & (arrived == programs - 1)
     tl.store(row_ptr + b + tl.zeros_like(lane), tl.load(index + NEXT), mask=last)
     tl.store(ticket, 0, mask=last)

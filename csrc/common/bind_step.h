@@ -107,6 +107,7 @@ void bind_step_params(py::module_& m) {
   def_view(c, "known", &StepParams::known);
   def_view(c, "denoised", &StepParams::denoised);
   def_address(c, "label", &StepParams::label);
+  def_address(c, "end_label", &StepParams::end_label);
   def_address(c, "row", &StepParams::row);
   def_address(c, "seed", &StepParams::seed);
   def_address(c, "src", &StepParams::src);
@@ -152,7 +153,7 @@ void bind_brownian_params(py::module_& m) {
 py::dict abi() {
   py::dict d;
 #define DE_ABI(name) d[#name] = name;
-  DE_ABI(SLOTS) DE_ABI(OUTPUTS) DE_ABI(NORMALS) DE_ABI(INPUTS) DE_ABI(TENSORS)
+  DE_ABI(SLOTS) DE_ABI(OUTPUTS) DE_ABI(NORMALS) DE_ABI(INPUTS) DE_ABI(TENSORS) DE_ABI(LABELS)
   DE_ABI(P) DE_ABI(Q) DE_ABI(RAW) DE_ABI(LO) DE_ABI(HI) DE_ABI(SCALE) DE_ABI(A) DE_ABI(D) DE_ABI(E)
   DE_ABI(C) DE_ABI(C_IN) DE_ABI(V0) DE_ABI(V1) DE_ABI(U0) DE_ABI(U1) DE_ABI(COEF)
   DE_ABI(NEXT) DE_ABI(KEY) DE_ABI(READS) DE_ABI(WRITES) DE_ABI(FLAGS) DE_ABI(READ) DE_ABI(JV)

@@ -1,6 +1,7 @@
-// The network's label as an int64, for host and device.
+// What the network is told for the time, for host and device.
 #pragma once
 #include "philox.h"
+#include "step.h"
 
 namespace de {
 
@@ -9,6 +10,21 @@ namespace de {
 DE_HD int64_t whole_label(double label) {
   constexpr double end = 9223372036854775808.0;
   return label >= -end && label < end ? (int64_t)label : INT64_MIN;
+}
+
+DE_HD void set_label(void* to, int32_t dtype, int32_t entry, double label) {
+  if (dtype == F32)
+    static_cast<float*>(to)[entry] = (float)label;
+  else if (dtype == F64)
+    static_cast<double*>(to)[entry] = label;
+  else
+    static_cast<int64_t*>(to)[entry] = whole_label(label);
+}
+
+// Both labels of row r, into one entry.
+DE_HD void set_labels(const StepParams& p, int32_t entry, int64_t r) {
+  set_label(p.label, p.label_dtype, entry, p.labels[r * LABELS]);
+  if (p.end_label) set_label(p.end_label, p.label_dtype, entry, p.labels[r * LABELS + 1]);
 }
 
 }  // namespace de

@@ -5,7 +5,7 @@
 
 namespace de {
 
-constexpr int SLOTS = 5, OUTPUTS = 16, NORMALS = 2, INPUTS = 2, TENSORS = 4;
+constexpr int SLOTS = 5, OUTPUTS = 16, NORMALS = 2, INPUTS = 2, TENSORS = 4, LABELS = 2;
 
 // float columns
 constexpr int P = 0, Q = 5, RAW = 21, LO = 37, HI = 38, SCALE = 39, A = 40, D = 65, E = 70, C = 75,
@@ -47,6 +47,7 @@ struct StepParams {
   View mask, known, denoised;  // float32
 
   void* label;           // [entries of the network] of label_dtype
+  void* end_label;       // the same of where the step ends, or null
   int32_t label_dtype;
   int32_t* row;          // [batch]
   const int64_t* seed;   // [batch]
@@ -57,7 +58,7 @@ struct StepParams {
   int32_t* ticket;       // [batch] zeros; used by GPU kernels
   const float* coef;     // [rows, COEF]
   const int32_t* index;  // [rows, INDEX]
-  const double* labels;  // [rows]
+  const double* labels;  // [rows, LABELS]: label, end_label
   int64_t rows, room;    // of the table; entries that net_in and label have at least
 };
 

@@ -62,15 +62,6 @@ static void spread(const Items& items, Run run) {
   for (int64_t item = 0; item < items.count; ++item) run(item);
 }
 
-static void set_label(const StepParams& p, int32_t entry, double label) {
-  if (p.label_dtype == F32)
-    ((float*)p.label)[entry] = (float)label;
-  else if (p.label_dtype == F64)
-    ((double*)p.label)[entry] = label;
-  else
-    ((int64_t*)p.label)[entry] = whole_label(label);
-}
-
 // How many samples draw their normals.
 static int64_t draws(const StepParams& p) {
   if (!p.noise.data) return p.batch;
@@ -98,7 +89,7 @@ void Step::end() const {
     if (row < 0) continue;
     for (int g = 0; p.label && p.dst && g < p.entries; ++g) {
       const int32_t entry = p.dst[b * p.entries + g];
-      if (entry >= 0) set_label(p, entry, p.labels[row]);
+      if (entry >= 0) set_labels(p, entry, row);
     }
     p.row[b] = p.index[(int64_t)row * INDEX + NEXT];
   }

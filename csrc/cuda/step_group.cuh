@@ -55,14 +55,10 @@ DE_HD void load_row(const StepParams& p, Row& row, int64_t b, int64_t r, int thr
 // One thread's share of the next call's labels, for the first block of the sample.
 DE_HD void write_labels(const StepParams& p, int64_t b, int64_t r, int thread) {
   if (!p.label || !p.dst) return;
-  const double label = p.labels[r];
 #pragma unroll 1
   for (int g = thread; g < p.entries; g += THREADS) {
     const int32_t entry = p.dst[b * p.entries + g];
-    if (entry < 0) continue;
-    if (p.label_dtype == F64) static_cast<double*>(p.label)[entry] = label;
-    if (p.label_dtype == F32) static_cast<float*>(p.label)[entry] = (float)label;
-    if (p.label_dtype == I64) static_cast<int64_t*>(p.label)[entry] = whole_label(label);
+    if (entry >= 0) set_labels(p, entry, r);
   }
 }
 

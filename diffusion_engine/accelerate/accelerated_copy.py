@@ -26,6 +26,7 @@ class Example:
     label      of all samples
     condition  of one sample
     form       that a recipe names; None takes the fastest
+    end_label  of all samples, of a network that is told where its step ends
     """
 
     label: float
@@ -33,6 +34,7 @@ class Example:
     dtype: torch.dtype
     device: torch.device
     form: Form | None = None
+    end_label: float | None = None
 
     def of(self, network: ScoreNetwork, size: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         """The arguments of a call for `size` samples."""
@@ -40,7 +42,10 @@ class Example:
         generator = torch.Generator(self.device).manual_seed(0)
         x = torch.randn(size, *network.state_shape, generator=generator, **place)
         x = x.contiguous(memory_format=network.memory_format)
-        labels = torch.full((size,), self.label, dtype=network.label_dtype, device=self.device)
+        told = [self.label] if self.end_label is None else [self.label, self.end_label]
+        labels = [
+            torch.full((size,), one, dtype=network.label_dtype, device=self.device) for one in told
+        ]
         unnamed, named = arguments(self.condition)
         if latent := network.parameterisation.latent:
             unnamed = (x.new_zeros(1, latent), *unnamed)
@@ -48,7 +53,7 @@ class Example:
         def many(given: Tensor) -> Tensor:
             return given.expand(size, *given.shape[1:]).contiguous()
 
-        return (x, labels, *map(many, unnamed)), {name: many(t) for name, t in named.items()}
+        return (x, *labels, *map(many, unnamed)), {name: many(t) for name, t in named.items()}
 
 
 def check(network: ScoreNetwork) -> None:

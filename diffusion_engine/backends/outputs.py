@@ -20,7 +20,7 @@ class Outputs:
     """What a launch asks of outputs, and the copies of those that it cannot read."""
 
     def __init__(self, args: StepArgs) -> None:
-        written = (args.net_in, args.label, args.denoised, args.slots)
+        written = (args.net_in, args.label, args.end_label, args.denoised, args.slots)
         self._written = [_span(t) for t in written if t is not None]
         self._first = min(first for first, _ in self._written)
         self._end = max(end for _, end in self._written)

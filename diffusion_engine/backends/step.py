@@ -74,7 +74,7 @@ def _params(args: StepArgs, outs: Sequence[Tensor], on: Module) -> Any:
         setattr(p, name, view(getattr(args, name)))
     if args.noise is not None and len(args.noise):
         p.noise, p.noise_draw = view(args.noise[0]), args.noise.stride(0)
-    for name in ("label", "row", "seed", "src", "dst", "given", "status", "ticket"):
+    for name in ("label", "end_label", "row", "seed", "src", "dst", "given", "status", "ticket"):
         setattr(p, name, address(getattr(args, name)))
     if args.label is not None:
         p.label_dtype = DTYPE[args.label.dtype]

@@ -128,6 +128,8 @@ def refuse(made: InverseProblem, about: Parameterisation) -> None:
         why = "it follows x alone, and the network's state is [x, v]; give a network of x"
     elif about.latent:
         why = "it is a generator that reads a latent, and none of its estimates is E[x0 | x]"
+    elif about.end_label is not None:
+        why = "it is told where its step ends, and none of its estimates is E[x0 | x]"
     elif about.gradient is not None:
         why = "it has a classifier, whose gradient would be left out; give the network within"
     if why:

@@ -86,8 +86,10 @@ def check_network(network: Any, options: Mapping[str, Any]) -> None:
             "which says how it is called"
         )
     about = network.parameterisation
-    if about.latent or about.guided or about.gradient is not None:
-        what = "reads a latent" if about.latent else "is guided"
+    ends = about.end_label is not None
+    if about.latent or about.guided or about.gradient is not None or ends:
+        what = "is told where its step ends" if ends else "is guided"
+        what = "reads a latent" if about.latent else what
         raise ValueError(
             f"the network {about.name!r} {what}, and its ODE follows no density: give the network itself, "
             "without guidance or a classifier"

@@ -107,7 +107,7 @@ def carried(
         if given is None:
             batch.step()
             continue
-        x, label, condition, _ = given
+        x, label, condition, *_ = given
         entries = [batch.reads()[seat][0] for seat in seats]
         assert entries == list(range(len(seats))), "unguided seats are packed in their order"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from ..networks.network import ScoreNetwork
 from ..processes import grids
 
 MEET = 4  # entries of the call in which samples meet for the first time
+Labels = tuple[float, float]
 WATCHED, SCALES = 3, (1.0, 3.0, 0.5)
 
 CURE = (
@@ -29,7 +31,7 @@ class Probe:
     """A network on its device, called with the same few entries in calls of all sizes.
 
     given   the inputs of a call, whose conditions the watched entries have
-    label   one that a call may have
+    labels  that a call may have: where its step starts and where it ends
     sizes   that calls may have
     call    how it is called, where that is not the network itself
     found   of each size that was tried and each place there, which bits came: 0 are those of an entry alone;
@@ -41,14 +43,14 @@ class Probe:
     """
 
     def __init__(
-        self, network: ScoreNetwork, given: Inputs, label: float, sizes: Iterable[int],
+        self, network: ScoreNetwork, given: Inputs, labels: Labels, sizes: Iterable[int],
         call: Callable[..., Sequence[Tensor]] | None = None,
     ) -> None:  # fmt: skip
         self.network, self.sizes = network, set(sizes)
         self.found: dict[int, tuple[int, ...]] = {}
         self.reason: str | None = None
         self._call = call or as_called(network)
-        self._watched = _watched(given, _labels(network, label))
+        self._watched = _watched(given, _labels(network, labels))
         self._seen: dict[tuple[bytes, ...], int] = {}
         self.look(1)
 
@@ -197,20 +199,21 @@ class Promised(Probe):
         )
 
 
-def _labels(network: ScoreNetwork, label: float) -> list[float]:
+def _labels(network: ScoreNetwork, labels: Labels) -> list[Labels]:
     """Of times within a run, where the process has as many."""
     rule = network.parameterisation
     try:
-        points = grids.points(network.process, WATCHED + 1, rule.grid)[1 : WATCHED + 1]
-        return [rule.label_of(point) for point in points]
+        points = grids.points(network.process, WATCHED + 1, rule.grid)[1:]
+        ways = list(pairwise(points))[:WATCHED]
+        return [(rule.label_of(s), rule.end_label_of(s, t) or 0.0) for s, t in ways]
     except ValueError:
-        return [label] * WATCHED
+        return [labels] * WATCHED
 
 
-def _watched(given: Inputs, labels: Sequence[float]) -> Inputs:
+def _watched(given: Inputs, labels: Sequence[Labels]) -> Inputs:
     """Normals at different times; of different sizes, so that a scale taken over a batch shows."""
     last = len(given[0]) - 1
-    x, label, condition, latent = some(given, [0, last, 0])
+    x, label, condition, latent, end = some(given, [0, last, 0])
 
     def varied(tensor: Tensor) -> Tensor:
         made = tensor.clone()
@@ -221,12 +224,14 @@ def _watched(given: Inputs, labels: Sequence[float]) -> Inputs:
 
     normals = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     x.copy_(normals)
-    label.copy_(torch.tensor(labels, dtype=torch.float64))
+    for told, values in zip((label, end), zip(*labels, strict=True), strict=True):
+        if told is not None:
+            told.copy_(torch.tensor(values, dtype=torch.float64))
     if isinstance(condition, Mapping):
         condition = {name: varied(tensor) for name, tensor in condition.items()}
     elif condition is not None:
         condition = varied(condition)
-    return varied(x), label, condition, None if latent is None else varied(latent)
+    return varied(x), label, condition, None if latent is None else varied(latent), end
 
 
 def _mixes(name: str) -> str:
@@ -254,8 +259,8 @@ def _ranges(sizes: Sequence[int]) -> str:
     return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)
 
 
-def first_call(executor: Executor, capacity: Capacity, job: Job) -> tuple[Inputs, float] | None:
-    """The inputs of a job's first call, and the label of its last; None where it makes none."""
+def first_call(executor: Executor, capacity: Capacity, job: Job) -> tuple[Inputs, Labels] | None:
+    """The inputs of a job's first call, and the labels of its last; None where it makes none."""
     own = replace(job, noise=None, brownian=False, on_row=None, on_slots=None)
     room = replace(
         capacity,
@@ -269,6 +274,6 @@ def first_call(executor: Executor, capacity: Capacity, job: Job) -> tuple[Inputs
     batch.admit(own)
     while batch.live:
         if (given := batch.inputs()) is not None:
-            return given, batch.buffers.rows.label
+            return given, batch.buffers.rows.labels
         batch.step(outs=())
     return None

@@ -281,5 +281,6 @@ def _calls(ticket: Ticket) -> tuple:
         c.memory_format,
         c.condition,
         c.latent,
+        c.ends,
         c.device,
     )

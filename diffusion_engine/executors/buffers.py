@@ -19,8 +19,8 @@ from .packing import Kinds
 from .placed import Table as Places
 from .rows import RowTable
 
-# What a ScoreNetwork is called with: input, label, condition, latent.
-Inputs = tuple[Tensor, Tensor, Condition | None, Tensor | None]
+# What a ScoreNetwork is called with: input, label, condition, latent, end label.
+Inputs = tuple[Tensor, Tensor, Condition | None, Tensor | None, Tensor | None]
 
 
 def some(given: Inputs, entries: Sequence[int]) -> Inputs:
@@ -60,12 +60,13 @@ class Buffers:
             table=Table(
                 self._zeros(rows, layout.COEF, dtype=s.state_dtype),
                 self._zeros(rows, layout.INDEX),
-                self._zeros(rows, dtype=torch.float64),
+                self._zeros(rows, layout.LABELS, dtype=torch.float64),
             ),
             src=self._zeros(s.seats, s.outputs),
             dst=self._zeros(s.seats, s.entries),
             net_in=self._images(s.room, s.shape[0] * s.inputs, *s.shape[1:], dtype=s.dtype),
             label=self._zeros(s.room, dtype=s.label_dtype),
+            end_label=self._zeros(s.room, dtype=s.label_dtype) if s.ends else None,
             noise=self._images(s.draws, *state, dtype=torch.float32) if s.draws else None,
             given=self._zeros(s.seats) if s.draws else None,
             mask=self._images(*state, dtype=torch.float32) if s.masked else None,
@@ -126,7 +127,8 @@ class Buffers:
             elif self._names:
                 condition = dict(zip(self._names, given, strict=True))
             latent = None if self.latents is None else self.latents.given[:count]
-            self._inputs[count] = net_in[:count], label[:count], condition, latent
+            end = None if self.step.end_label is None else self.step.end_label[:count]
+            self._inputs[count] = net_in[:count], label[:count], condition, latent, end
         return self._inputs[count]
 
     def gather(self, places: Places) -> None:

@@ -39,6 +39,7 @@ class Capacity:
     device             of the buffers
     condition          the tensors of one sample's condition
     latent             size of the network's z, 0 where it takes none
+    ends               whether the network is told where its step ends
     guiders            the names of those whose rules may guide rows
     fixed              every call has `room` entries, padded where fewer are due: a sample's bits depend on
                        the network, its own job and that size
@@ -66,6 +67,7 @@ class Capacity:
     device: torch.device
     condition: Kind
     latent: int
+    ends: bool = False
     guiders: tuple[str, ...] = ()
     fixed: bool = False
 
@@ -118,6 +120,7 @@ class Capacity:
             device=device,
             condition=_widest([kind_of(condition) for condition in conditions]),
             latent=network.parameterisation.latent,
+            ends=network.parameterisation.end_label is not None,
             guiders=tuple(sorted(frozenset[str]().union(*(plan.guiders for plan in plans)))),
         )
 

@@ -29,7 +29,7 @@ class Written:
 
     def __init__(self, buffers: Buffers, vary: Callable[[], None]) -> None:
         a = buffers.step
-        listed = (a.slots, a.row, a.net_in, a.label, a.status, a.denoised, a.seed)
+        listed = (a.slots, a.row, a.net_in, a.label, a.end_label, a.status, a.denoised, a.seed)
         self._tensors = [t for t in listed if t is not None]
         self._before = [t.clone() for t in self._tensors]
         self._vary = vary
@@ -134,7 +134,9 @@ class Replays(Stages):
         step = self.buffers.step
         assert step.net_in is not None and step.label is not None
         step.net_in.mul_(-0.5)
-        step.label.fill_(self.buffers.rows.label)
+        for told, value in zip((step.label, step.end_label), self.buffers.rows.labels, strict=True):
+            if told is not None:
+                told.fill_(value)
 
 
 def contents_of(network: ScoreNetwork) -> Contents | None:

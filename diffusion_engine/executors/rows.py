@@ -53,7 +53,7 @@ class RowTable:
     last   [R + 1] of each row whether it is the last of its plan
     kind   [R + 1] of each row what it asks of a call
     draws  [R + 1] of each row the normals it uses, bit m
-    label  one that a row of the table gives its call
+    labels  those that a row of the table gives its call: where its step starts and where it ends
     """
 
     table: Table
@@ -61,7 +61,7 @@ class RowTable:
     paths: BrownianArgs | None
     kinds: Kinds
     guides: Tensor | None = None
-    label: float = 0.0
+    labels: tuple[float, float] = (0.0, 0.0)
     _held: dict[tuple[int, bool], Rows] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -125,7 +125,7 @@ class RowTable:
         pack_row(row, then, made.coef[0], made.index[0])
         if then is not None:
             made.index[0, layout.NEXT] = 0
-            made.label[0] = then.call.label if then.call else 0.0
+            made.label[0] = then.call.labels if then.call else 0.0
         if len(self._own) >= OWN:
             self._own.clear()
         self._own[key] = row, then, made  # who is held keeps its id
@@ -163,7 +163,7 @@ class RowTable:
         self.kind[first : rows.end] = [self.kinds.of(branches) for branches in plan.branches]
         self.draws[first : rows.end] = plan.draws
         call = plan.rows[-1].call
-        self.label = call.label if call else self.label
+        self.labels = call.labels if call else self.labels
         if self.paths is not None:
             kept = (self.paths.terms, self.paths.weight)
             if follows_path:

@@ -111,6 +111,7 @@ def attach(network: ScoreNetwork, head: nn.Module, *, feature: str, embedding: s
         raise ValueError(
             f"{about.name!r} reads a latent: a generator has no ODE for a head to follow"
         )
+    natural.refuse_ends(about)
     if about.variance is not None:
         raise ValueError(
             "the heads lie in channel blocks 1 to 3, where this network has its learned variance; attach "

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..networks.network import ScoreNetwork
+from ..networks.parameterisation import Parameterisation
 from ..processes.levels import Levels, per_sample
 
 
@@ -31,6 +32,15 @@ def eps(network: ScoreNetwork, at: Levels, x: Tensor, out: Tensor) -> Tensor:
     return per_sample(of_x, x) * x + per_sample(of_out, x) * out[:, : x.shape[1]]
 
 
+def refuse_ends(about: Parameterisation) -> None:
+    """Raises ValueError where a network is told where its step ends, and says nothing of one time alone."""
+    if about.end_label is not None:
+        raise ValueError(
+            f"{about.name!r} is told where its step ends (end_label): what it returns is of a step, and here "
+            "that of one time is needed; use a network without"
+        )
+
+
 def check(network: ScoreNetwork) -> None:
     """Raises ValueError where a network cannot be called this way: a rule of the user's own that takes
     no tensors would stop at the first call, or lose its derivative."""
@@ -39,6 +49,7 @@ def check(network: ScoreNetwork) -> None:
         raise ValueError(
             f"{about.name!r} reads a latent: a generator has no ODE to take a derivative along"
         )
+    refuse_ends(about)
     t = torch.tensor([0.3, 0.7], dtype=torch.float64) * about.process.t_max
     at = Levels.of(about.process, t)
     rules = {"prediction": about.weights, "label": about.label_of, "scale": about.c_in}

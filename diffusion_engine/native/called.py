@@ -31,9 +31,9 @@ class Called(nn.Module):
 
 def taken_apart(given: Inputs) -> list[Tensor]:
     """The tensors of a call."""
-    x, label, condition, latent = given
+    x, label, condition, latent, end = given
     named = condition.values() if isinstance(condition, Mapping) else [condition]
-    return [t for t in (x, label, *named, latent) if t is not None]
+    return [t for t in (x, label, *named, latent, end) if t is not None]
 
 
 def taken_up(like: Inputs, tensors: list[Tensor]) -> Inputs:
@@ -44,7 +44,8 @@ def taken_up(like: Inputs, tensors: list[Tensor]) -> Inputs:
         condition = {name: rest.pop(0) for name in condition}
     elif condition is not None:
         condition = rest.pop(0)
-    return x, label, condition, rest.pop(0) if like[3] is not None else None
+    latent, end = (rest.pop(0) if t is not None else None for t in like[3:])
+    return x, label, condition, latent, end
 
 
 def examples(like: list[Tensor], batch: int) -> list[Tensor]:

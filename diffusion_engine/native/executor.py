@@ -218,10 +218,10 @@ def halves() -> str:
 
 def kinds(given: Inputs) -> tuple:
     """What calls have in common that one recording serves."""
-    x, label, condition, latent = given
+    x, label, condition, *others = given
     one = None if condition is None else kind_of(condition)
-    parts = (x, label) if latent is None else (x, label, latent)
-    return (tuple((tuple(t.shape[1:]), t.dtype) for t in parts), one and _without_batch(one))
+    parts = tuple(None if t is None else (tuple(t.shape[1:]), t.dtype) for t in (x, label, *others))
+    return parts, one and _without_batch(one)
 
 
 def _without_batch(kind: Any) -> tuple:

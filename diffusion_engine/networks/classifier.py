@@ -133,6 +133,10 @@ def with_classifier(
     about = network.parameterisation
     if about.latent:
         raise ValueError(f"{about.name!r} reads a latent: a generator's eps is none to guide")
+    if about.end_label is not None:
+        raise ValueError(
+            f"{about.name!r} is told where its step ends (end_label): a classifier's gradient is of one time"
+        )
     if about.gradient is not None:
         raise ValueError(f"the network {about.name!r} has a classifier already")
     if about.derivative == "exact":

@@ -52,7 +52,8 @@ class ScoreNetwork:
     """A trained network: its module, how that is called, and its `parameterisation`, which plans are made of.
 
     module      called as module(x, label), module(x, label, condition), or with a latent z
-                module(x, label, z) and module(x, label, z, condition); a condition that is a
+                module(x, label, z) and module(x, label, z, condition); with an end_label that stands
+                behind the label, module(x, label, end_label, ...). A condition that is a
                 mapping is passed by keyword. It returns a tensor [N, C, *pixel], or up to four whose
                 channels count on; of diffusers' outputs, and of a mapping, `sample` is read. Its training
                 mode does not act: it runs in eval mode, and is put back afterwards
@@ -105,12 +106,13 @@ class ScoreNetwork:
         latent: int = 0,
         inference: bool = False,
         measured: tuple[int, ...] | None = None,
+        end_label: str | Callable[[Point, Point], float] | None = None,
     ) -> None:
         parameterisation = Parameterisation(
             process, shape, prediction=prediction, label=label, whole_label=label_dtype == torch.int64,
             scale=scale, unconditional=null is not None, classes=classes, name=name, clip=clip, grid=grid,
             variance=variance, reads_scale=scale_input is not None, derivative=derivative, guided=guided,
-            gradient=gradient, latent=latent,
+            gradient=gradient, latent=latent, end_label=end_label,
         )  # fmt: skip
         vars(self).update(
             module=module, parameterisation=parameterisation, label_dtype=label_dtype, null=null,
@@ -184,13 +186,17 @@ class ScoreNetwork:
         return self.parameterisation.name
 
     def __call__(
-        self, x: Tensor, label: Tensor, condition: Condition | None, latent: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
+        self, x: Tensor, label: Tensor, condition: Condition | None, latent: Tensor | None = None,
+        end_label: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         """The outputs of one batched call, as a tuple of tensors."""
+        if (end_label is None) != (self.parameterisation.end_label is None):
+            raise ValueError(_of_the_end(self.name, end_label is None))
+        told: tuple[Tensor, ...] = (label,) if end_label is None else (label, end_label)
         if self.label_dtype in HALF:  # the step writes no such labels
-            label = label.to(self.label_dtype)
+            told = tuple(one.to(self.label_dtype) for one in told)
         unnamed, named = arguments(condition)
-        given = (x, label) if latent is None else (x, label, latent)
+        given = (x, *told) if latent is None else (x, *told, latent)
         try:
             out = self.module(*given, *unnamed, **named)
         except RuntimeError as error:
@@ -245,6 +251,17 @@ class ScoreNetwork:
             "weights were cast since, make the Sampler again; if it computes in another dtype, say "
             "Sampler(dtype=)"
         )
+
+
+def _of_the_end(name: str, missing: bool) -> str:
+    if missing:
+        return (
+            f"the network {name!r} is told where its step ends (end_label), and was called without: who "
+            "needs its estimate at one time cannot run it"
+        )
+    return (
+        f"the network {name!r} has no end_label, and was given one; say ScoreNetwork(end_label=...)"
+    )
 
 
 OPTIONS = frozenset(signature(ScoreNetwork).parameters) - {"module"}

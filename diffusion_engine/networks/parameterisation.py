@@ -27,6 +27,17 @@ LABELS: dict[str, Callable[[Any], Any]] = {
     "lam": lambda at: at.lam,
     "gamma": lambda at: -2.0 * at.lam,
 }
+
+
+def _of_end(rule: Callable[[Any], Any], at: Any, end: Any) -> Any:
+    return rule(end)
+
+
+# What a network is told for the end of its step, as functions of its two points.
+END_LABELS: dict[str, Callable[[Any, Any], Any]] = {
+    "dt": lambda at, end: abs(at.t - end.t),
+    **{name: partial(_of_end, rule) for name, rule in LABELS.items()},
+}
 SCALES = ("one", "sigma", "F")
 RULE = "its function of a Point returns a number"
 
@@ -43,6 +54,8 @@ class Parameterisation:
     label       what it is told for the time: "t", "999t", "1000t", "sigma" (= sigma/alpha),
                 "log_sigma", "log_sigma/4", "lam", "gamma" (VDM's), or a function of a Point, such as the
                 c_noise of a prediction that has one (prediction.py)
+    end_label   what it is told for the end of the step that its call makes: the name of a label there, "dt",
+                which is |t - t_end|, or a function of both Points, (at, end); None where it is told none
     whole_label  labels are rounded to whole numbers
     scale       its input is scale x: "one", "sigma" (x / alpha: VE coordinates), "F" (EDM's), or a
                 function of a Point; None is the prediction's c_in where it has one, else "one"
@@ -82,6 +95,7 @@ class Parameterisation:
     guided: bool = False
     gradient: int | None = None
     latent: int = 0
+    end_label: str | Callable[[Point, Point], float] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.process, GaussianProcess):
@@ -91,6 +105,7 @@ class Parameterisation:
         vars(self).update(shape=checks.shape(self.shape))
         for kind, table in (("prediction", PREDICTIONS), ("label", LABELS), ("grid", grids.GRIDS)):
             self._check_rule(kind, table)
+        self._check_rule("end_label", END_LABELS)
         self._check_rule("scale", SCALES)
         settle = partial(checks.settle, self)
         settle("classes", checks.whole, 1, "the number of classes, 1 or more, or None")
@@ -196,6 +211,23 @@ class Parameterisation:
         if not isinstance(at, Point):
             return label.round() if self.whole_label else label
         label = checks.number("label", label, RULE, infinite=True)
+        return float(round(label)) if self.whole_label else label
+
+    def end_label_of(self, at: Point, end: Point) -> float | None:
+        """What the network is told for the end of a step from `at`; None where it is told none.
+
+        Raises ValueError where that is not finite.
+        """
+        if self.end_label is None:
+            return None
+        rule = END_LABELS[self.end_label] if isinstance(self.end_label, str) else self.end_label
+        try:
+            label = checks.number("end_label", rule(at, end), "of both Points a number is due")
+        except (ValueError, ZeroDivisionError) as error:
+            raise ValueError(
+                f"end_label={self.end_label!r} of a step from t={at.t:g} to t={end.t:g}, where sigma is "
+                f"{end.sigma:g}: {error}; end the run before, or give a function (at, end) -> number"
+            ) from error
         return float(round(label)) if self.whole_label else label
 
     @property

@@ -11,6 +11,7 @@ OUTPUTS = 16  # J, network outputs
 NORMALS = 2  # M, fresh normals per element; index NORMALS is the normal of the known region
 INPUTS = 2  # I, slots the network reads
 TENSORS = 4  # tensors a network call may return
+LABELS = 2  # columns of the table's labels: where a call's step starts, and where it ends
 
 # float columns
 P = 0  # denoised: weight of slot k

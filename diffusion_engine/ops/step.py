@@ -9,7 +9,8 @@ For every sample b whose row r = row[b] is not negative, with that row's fields 
     z[m]      = normal m of (seed[b], KEY), or noise[m] where given; learned variance: * exp(V0 + V1 out[JV])
     S'[k]     = sum_l A[k,l] S[l] + D[k] denoised + E[k] raw + sum_m C[k,m] z[m]
     S'[0]     = mask S'[0] + (1 - mask) (U0 known + U1 z[2])            on rows with the MASKED flag
-    net_in[dst[b, g], block i] = cast(C_IN[i] S'[READ[i]]) ; label[dst[b, g]] = labels[r]
+    net_in[dst[b, g], block i] = cast(C_IN[i] S'[READ[i]])
+    label[dst[b, g]] = labels[r, 0] ; end_label[dst[b, g]] = labels[r, 1]
     status[b] = 1 if a written value is not finite ; row[b] = NEXT
 
 Sums run in the written order from +0, one rounding for each product and each addition. A term whose
@@ -36,7 +37,7 @@ LABEL_DTYPES = (torch.float32, torch.float64, torch.int64)
 
 
 class Table(NamedTuple):
-    """Packed rows: coef [R, COEF] like the slots, index [R, INDEX] int32, label [R] float64."""
+    """Packed rows: coef [R, COEF] like the slots, index [R, INDEX] int32, label [R, LABELS] float64."""
 
     coef: Tensor
     index: Tensor  # type: ignore[assignment]
@@ -57,6 +58,7 @@ class StepArgs:
     net_in    [N, >= inputs * C, *pixel] float32, bfloat16, float16 or the slots' dtype, written at channels
               [0, inputs * C); further channels are left alone
     label     [N] float32, float64 or int64, written; as int64 what is no such number is -2^63
+    end_label  [N] like label, written, of networks that are told where their step ends
     noise     [>= normals, B, C, *pixel] float32, read instead of drawing; index 2 is the known
               region's
     given     [B] int32, 1 where the sample reads `noise`, 0 where it draws its own; None: all read it
@@ -80,6 +82,7 @@ class StepArgs:
     dst: Tensor | None = None
     net_in: Tensor | None = None
     label: Tensor | None = None
+    end_label: Tensor | None = None
     noise: Tensor | None = None
     given: Tensor | None = None
     mask: Tensor | None = None
@@ -106,7 +109,7 @@ class StepArgs:
         _check("seed", self.seed, (batch,), (torch.int64,))
         _check("table.coef", coef, (rows, at.COEF), (slots.dtype,))
         _check("table.index", index, (rows, at.INDEX), (torch.int32,))
-        _check("table.label", label, (rows,), (torch.float64,))
+        _check("table.label", label, (rows, at.LABELS), (torch.float64,))
         for name in ("mask", "known"):
             _check(name, getattr(self, name), state, (torch.float32,))
         _check("denoised", self.denoised, state, (slots.dtype,))
@@ -135,12 +138,16 @@ class StepArgs:
                 )
         if self.label is not None:
             _check("label", self.label, (None,), LABEL_DTYPES)
+        if self.end_label is not None:
+            if self.label is None:
+                raise ValueError("end_label is written beside label, which is missing")
+            _check("end_label", self.end_label, tuple(self.label.shape), (self.label.dtype,))
         devices = {t.device for t in self.tensors()}
         if len(devices) > 1:
             raise ValueError(
                 f"all tensors of a step lie on one device, got {sorted(map(str, devices))}"
             )
-        names = ("slots", "row", "net_in", "label", "denoised", "status", "ticket")
+        names = ("slots", "row", "net_in", "label", "end_label", "denoised", "status", "ticket")
         check_written("step", **{name: getattr(self, name) for name in names})
 
     def images(self) -> dict[str, Tensor]:
@@ -154,7 +161,7 @@ class StepArgs:
 
     def small(self) -> dict[str, Tensor]:
         """The tensors of numbers for each sample, row or entry."""
-        names = ("row", "seed", "src", "dst", "label", "given", "status", "ticket")
+        names = ("row", "seed", "src", "dst", "label", "end_label", "given", "status", "ticket")
         found = {name: t for name in names if (t := getattr(self, name)) is not None}
         return found | self.table._asdict()
 

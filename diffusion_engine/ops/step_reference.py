@@ -145,11 +145,12 @@ def _fill(
     samples = torch.arange(args.slots.shape[1], device=new.device)
     if args.label is not None:
         label = _label(label, args.label.dtype)
+    told = [t for t in (args.label, args.end_label) if t is not None]
     for g in range(args.dst.shape[1]):
         entry = args.dst[:, g].long()
         valid = active & (entry >= 0)
-        if args.label is not None:
-            args.label[entry[valid]] = label[valid]
+        for column, kept in enumerate(told):
+            kept[entry[valid]] = label[valid, column]
         for i in range(args.inputs if args.net_in is not None else 0):
             read = index[:, at.READ + i].long()
             value = coef[:, at.C_IN + i].view(-1, 1, 1) * new[read, samples]
@@ -163,7 +164,7 @@ def plain(device: torch.device) -> StepArgs:
     table = Table(
         torch.zeros(1, at.COEF, device=device),
         torch.zeros(1, at.INDEX, dtype=torch.int32, device=device),
-        torch.zeros(1, dtype=torch.float64, device=device),
+        torch.zeros(1, at.LABELS, dtype=torch.float64, device=device),
     )
     row = torch.full((1,), -1, dtype=torch.int32, device=device)
     seed = torch.zeros(1, dtype=torch.int64, device=device)
@@ -175,7 +176,8 @@ SCHEMA = (
     "Tensor[] outs, *, Tensor? src=None, Tensor? dst=None, Tensor(c!)? net_in=None, "
     "Tensor(d!)? label=None, Tensor? noise=None, Tensor? given=None, Tensor? mask=None, "
     "Tensor? known=None, Tensor(e!)? denoised=None, Tensor(f!)? status=None, "
-    "Tensor(g!)? ticket=None, int normals=2, int inputs=1, bool learned=False) -> ()"
+    "Tensor(g!)? ticket=None, Tensor(h!)? end_label=None, int normals=2, int inputs=1, "
+    "bool learned=False) -> ()"
 )
 
 

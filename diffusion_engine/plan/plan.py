@@ -168,6 +168,8 @@ class Plan:
             at = "no call" if i else "start"
             if row.call:
                 at = f"t={row.call.at.t:.6g} label={row.call.label:.6g}"
+                if row.call.end_label is not None:
+                    at += f" end_label={row.call.end_label:.6g}"
             given = [(f"S{k}", p) for k, p in enumerate(row.p)]
             outs = [f"out{j}" for j in range(len(row.q))]
             made = said([*given, *zip(outs, row.q, strict=True)])
@@ -210,7 +212,7 @@ def _check_row(i: int, row: Row, written: set[int]) -> None:
     numbers = [*row.p, *row.q, *row.e, row.scale, *(row.known or ()), *(row.learned or ())]
     numbers += row.guider[1] if row.guider else ()
     if row.call:
-        numbers += [row.call.label, *row.call.c_in]
+        numbers += [*row.call.labels, *row.call.c_in]
         if not 1 <= len(row.call.read) <= layout.INPUTS or len(row.call.c_in) != len(row.call.read):
             raise ValueError(f"row {i}: the network reads 1 or 2 slots, each with its scale")
     if not all(span is None or _is_span(span) for span in row.spans):

@@ -23,12 +23,21 @@ class Call:
     read   the slots the network reads, at most two, joined on the channel axis
     c_in   the input scale of each
     label  the number the network is given for the time
+    end_label  the number it is given for the end of its step; None where it is told none
+    until  the point of that end
     """
 
     at: Point
     label: float
     read: tuple[int, ...] = (0,)
     c_in: tuple[float, ...] = (1.0,)
+    end_label: float | None = None
+    until: Point | None = None
+
+    @property
+    def labels(self) -> tuple[float, float]:
+        """The label and the end label, 0 where there is none."""
+        return self.label, 0.0 if self.end_label is None else self.end_label
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,8 @@ def to_dict(row: Row) -> dict[str, Any]:
         "read": row.call.read,
         "c_in": row.call.c_in,
     }
+    if call and row.call and row.call.end_label is not None:
+        call |= {"end_label": row.call.end_label, "until": point(row.call.until)}
     return {
         "call": call,
         "new": {str(k): dict(update.weights) for k, update in row.new.items()},
@@ -106,12 +117,7 @@ def to_dict(row: Row) -> dict[str, Any]:
 
 def from_dict(body: dict[str, Any]) -> Row:
     """The row of `to_dict`."""
-    call = body["call"] and Call(
-        Point(*body["call"]["at"]),
-        body["call"]["label"],
-        tuple(body["call"]["read"]),
-        tuple(body["call"]["c_in"]),
-    )
+    call = body["call"] and _call(body["call"])
     tuples: dict[str, Any] = {n: None if body[n] is None else tuple(body[n]) for n in LISTS}
     return Row(
         call=call,
@@ -123,6 +129,18 @@ def from_dict(body: dict[str, Any]) -> Row:
         spans=tuple(span and tuple(span) for span in body.get("spans", ())),
         guider=_guider(body.get("guider")),
         unconditional=body.get("unconditional", False) is True,
+    )
+
+
+def _call(body: dict[str, Any]) -> Call:
+    until = body.get("until")
+    return Call(
+        Point(*body["at"]),
+        body["label"],
+        tuple(body["read"]),
+        tuple(body["c_in"]),
+        body.get("end_label"),
+        until and Point(*until),
     )
 
 

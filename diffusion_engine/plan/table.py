@@ -11,7 +11,7 @@ from .plan import Plan, Row
 
 
 class Columns(NamedTuple):
-    """Packed rows: coef [R, COEF] float32 or float64, index [R, INDEX] int32, label [R] float64."""
+    """Packed rows: coef [R, COEF] float32 or float64, index [R, INDEX] int32, label [R, LABELS] float64."""
 
     coef: np.ndarray
     index: np.ndarray  # type: ignore[assignment]
@@ -22,7 +22,7 @@ class Columns(NamedTuple):
         """Of so many rows, each the last of a run."""
         index = np.zeros((rows, at.INDEX), np.int32)
         index[:, at.NEXT] = -1
-        return cls(np.zeros((rows, at.COEF), dtype), index, np.zeros(rows))
+        return cls(np.zeros((rows, at.COEF), dtype), index, np.zeros((rows, at.LABELS)))
 
 
 def pack(plan: Plan, dtype: np.dtype) -> Columns:
@@ -42,7 +42,7 @@ def packed(rows: tuple[Row, ...], dtype: np.dtype) -> Columns:
         pack_row(row, after, coef[i], index[i])
         if after is not None:
             index[i, at.NEXT] = i + 1
-            label[i] = after.call.label if after.call else 0.0
+            label[i] = after.call.labels if after.call else 0.0
     return made
 
 

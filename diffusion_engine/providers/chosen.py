@@ -110,5 +110,6 @@ def kind(capacity: Capacity) -> tuple:
         c.memory_format,
         c.condition,
         c.latent,
+        c.ends,
         c.room,
     )

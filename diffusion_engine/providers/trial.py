@@ -14,8 +14,9 @@ from ..executors.buffers import Inputs
 from ..executors.capacity import Capacity, kind_of
 from ..executors.job import Given, Job
 from ..networks.network import ScoreNetwork
-from ..plan import Call, Plan, Row
+from ..plan import Plan, Row
 from ..plan.linear import raw, slot, x
+from ..solvers.update import call_of
 
 ROWS = 65  # of the plan, where there is room
 TURN, ENOUGH = 9, 5e-3  # rows of a turn at most, and the seconds after which it has no more
@@ -120,7 +121,7 @@ def _plan(network: ScoreNetwork, capacity: Capacity) -> Plan:
     at, read = process.at(0.5 * (process.t_min + process.t_max)), tuple(range(capacity.inputs))
     count = capacity.entries
     row = Row(
-        call=Call(at, rule.label_of(at), read, (rule.c_in(at),) * len(read)),
+        call=call_of(rule, at, read, at),
         new={0: x + 1e-3 * raw},
         q=(0.0,) * count,
         e=(1.0 / count,) * count,
@@ -147,7 +148,7 @@ def _condition(capacity: Capacity, numbers: torch.Generator) -> Given:
 
 def capacity_of(network: ScoreNetwork, given: Inputs) -> Capacity:
     """Room for calls like a given one."""
-    state, label, condition, latent = given
+    state, label, condition, latent, end = given
     one: Given = None
     if isinstance(condition, Mapping):
         one = {name: tensor[0] for name, tensor in condition.items()}
@@ -160,5 +161,5 @@ def capacity_of(network: ScoreNetwork, given: Inputs) -> Capacity:
         shape=network.shape, memory_format=network.memory_format, dtype=state.dtype,
         state_dtype=torch.float64 if state.dtype == torch.float64 else torch.float32,
         label_dtype=label.dtype, device=state.device, condition=kind_of(one),
-        latent=0 if latent is None else latent.shape[1],
+        latent=0 if latent is None else latent.shape[1], ends=end is not None,
     )  # fmt: skip

@@ -181,12 +181,14 @@ class _Replay:
         x = torch.cat(read, dim=1).to(self.dtype)
         index = torch.cat([group for _, group, _ in entries])
         label_dtype = torch.float32 if network.label_dtype in HALF else network.label_dtype
-        label = torch.full((len(index),), call.label, dtype=torch.float64, device=x.device)
+        told = [call.label, *([] if call.end_label is None else [call.end_label])]
+        label, *end = (
+            torch.full((len(index),), one, dtype=torch.float64, device=x.device).to(label_dtype)
+            for one in told
+        )
         condition = self.condition([(group, branch) for _, group, branch in entries])
         latent = self.latent(i)
-        outs = network(
-            x[index], label.to(label_dtype), condition, None if latent is None else latent[index]
-        )
+        outs = network(x[index], label, condition, None if latent is None else latent[index], *end)
         return torch.cat([out.double() for out in outs], dim=1)
 
     def condition(self, entries: Sequence[tuple[Tensor, int]]) -> Condition | None:

@@ -88,9 +88,10 @@ class Runner:
         self.decoder = None if decoder is None else decoder.placed(network.shape, self.device)
 
     def _example(self, network: ScoreNetwork, first: Point, form: Form | None) -> Example:
-        label = network.parameterisation.label_of(first)
+        about = network.parameterisation
+        label, end = about.label_of(first), about.end_label_of(first, first)
         given = example(network, self.device, self.input_dtype)
-        return Example(label, given, self.input_dtype, self.device, form)
+        return Example(label, given, self.input_dtype, self.device, form, end)
 
     @property
     def network(self) -> ScoreNetwork:

@@ -161,11 +161,18 @@ class Saved:
             return "calls it without a condition; give ScoreNetwork its null condition"
         if any(row.branches) and network.reads_scale:
             return "guides it, and it reads its guidance scale"
-        for name, given, own in (
+        if (call.end_label is None) != (network.end_label is None):
+            told = "no end" if call.end_label is None else "an end"
+            return f"tells it {told} of its step; run it on the network that it was made for"
+        checked: list[tuple[str, float | None, Any]] = [
             ("label", call.label, network.label_of(call.at)),
             ("input scale", call.c_in[0], network.c_in(call.at)),
             ("weight of its output", _output(row), network.weights(call.at)[1]),
-        ):
+        ]
+        if call.until is not None:
+            own = network.end_label_of(call.at, call.until)
+            checked.append(("end label", call.end_label, own))
+        for name, given, own in checked:
             if given is not None and not math.isclose(given, own, rel_tol=CLOSE, abs_tol=CLOSE):
                 return (
                     f"has the {name} {given:g} at t={call.at.t:g}, and this network's is {own:g}; run it on "

@@ -35,6 +35,7 @@ from .dpmpp_sde import DPMpp2MSDE, DPMpp3MSDE, DPMppSDE, DPMSolverSDE
 from .er_sde import ERSDE
 from .euler import Euler, EulerAncestral
 from .exponential import ExpRK, RESMultistep
+from .flow_map import FlowMap
 from .genie import GENIE
 from .gradient import GradientEstimation
 from .heun import DPM2, DPM2Ancestral, FlowHeun, Heun
@@ -104,6 +105,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "cps": CPS,
     "consistency": Consistency,
     "lcm": LCM,
+    "flow_map": FlowMap,
     "vdm": VDM,
     "genie": GENIE,
     "ddgan": DDGAN,

@@ -9,12 +9,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..networks.parameterisation import Parameterisation
-from ..plan import Call, Plan, Row, Span
+from ..plan import Plan, Row, Span
 from ..plan.brownian import span
 from ..plan.linear import Linear, denoised, normal, slot, x
 from ..processes import GaussianProcess, Point
 from ..processes.grids import Grid
-from .update import Update, arrived, without_outputs, written
+from .update import Update, arrived, call_of, without_outputs, written
 
 # The points of a run, from noise to data.
 Points = Sequence[Point]
@@ -142,7 +142,7 @@ def row_of(
     for k, weight in zip(read, weights, strict=True):
         p[k] = weight
     return Row(
-        call=Call(at, network.label_of(at), read, (network.c_in(at),) * len(read)),
+        call=call_of(network, at, read, update.until),
         new=update.new,
         p=tuple(p),
         q=(q,) + (0.0,) * (count - 1),

@@ -31,6 +31,14 @@ def below(t: Point, noise: float) -> Point:
     return Point(t.t, t.alpha, math.sqrt(max(t.sigma**2 - noise**2, 0.0)))
 
 
+def landing(process: GaussianProcess, t: Point, noise: float) -> Point:
+    """The process's own point with the level of `below`, from which noise leads up to t."""
+    if noise == 0.0:
+        return t
+    ratio = below(t, noise).ratio
+    return process.at_ratio(ratio) if ratio > 0.0 else process.clean
+
+
 def toward(s: Point, t: Point, noise: float) -> dict:
     """x_t = alpha_t x0 + sqrt(sigma_t^2 - noise^2) eps: the deterministic part of a DDIM step."""
     return {0: transfer(s, below(t, noise), x, denoised)}
@@ -77,7 +85,8 @@ class DDIM(Solver):
                 new = transfer(s, lower, x, denoised)
             else:
                 new = t.alpha * denoised + lower.sigma * unclipped_eps
-            yield Update(s, {0: new + c * normal(0)}, t)
+            until = None if self.cfg_pp else landing(process, t, c)
+            yield Update(s, {0: new + c * normal(0)}, t, until=until)
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,8 @@ class Euler(Churned):
             else:
                 end = transfer(s, t, x, denoised)
                 end = end + cfg_pp.renoised(s, t) if self.cfg_pp else end
-                yield Update(s, {0: end}, t, churn=churn, span=(start, t))
+                until = None if self.cfg_pp else t
+                yield Update(s, {0: end}, t, churn=churn, span=(start, t), until=until)
 
 
 def ancestral(s: Point, t: Point, eta: float) -> tuple[float, float]:

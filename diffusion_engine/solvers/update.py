@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import checks
+from ..networks.parameterisation import Parameterisation
+from ..plan import Call
 from ..plan.linear import Linear, raw, slot
 from ..processes import GaussianProcess, Point
 
@@ -26,6 +28,8 @@ class Update:
     slope    `raw` is d eps / dg along the ODE, in the form the network offers it, in place of `raw=`
     span     with noise="brownian", the interval of the sample's path whose increment the churn, or else
              normal 0, is; None: for every normal that from the last complete state to `state`
+    until    where the step ends that the call alone makes, for networks that are told it; None where the
+             call serves more than one, or a part of one
 
     All of `new` is made of the slots as they were before the row.
 
@@ -41,12 +45,15 @@ class Update:
     learned: tuple[float, float, int] | None = None
     slope: bool = False
     span: tuple[Point, Point] | None = None
+    until: Point | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.at, Point):
             raise ValueError(f"Update(at={checks.said(self.at)}): give the point of the call")
         if not isinstance(self.state, Point | None):
             raise ValueError(f"Update(state={checks.said(self.state)}): give a point, or None")
+        if not isinstance(self.until, Point | None):
+            raise ValueError(f"Update(until={checks.said(self.until)}): give a point, or None")
         written = self.new.items() if isinstance(self.new, Mapping) else ((None, None),)
         if not all(isinstance(k, int) and isinstance(content, Linear) for k, content in written):
             raise ValueError(
@@ -58,6 +65,24 @@ class Update:
     def channel_blocks(self) -> int:
         """How many channel blocks the row takes from the network; block 0 is its prediction."""
         return max(1, len(self.raw), 1 + self.learned[2] if self.learned else 0)
+
+
+def call_of(
+    network: Parameterisation, at: Point, read: tuple[int, ...], until: Point | None
+) -> Call:
+    """The call of a network at a point, for the step to `until`.
+
+    Raises ValueError where it is told a step's end, and the solver says none.
+    """
+    c_in = (network.c_in(at),) * len(read)
+    if network.end_label is None:
+        return Call(at, network.label_of(at), read, c_in)
+    if until is None:
+        raise ValueError(
+            f"the network {network.name!r} is told where its step ends (end_label), and this solver's calls "
+            "have no single end; use 'flow_map', 'ddim' or 'euler', or say Update(until=) in your own solver"
+        )
+    return Call(at, network.label_of(at), read, c_in, network.end_label_of(at, until), until)
 
 
 def written(rule: Any, process: GaussianProcess, points: Sequence[Point]) -> Iterator[Update]:

@@ -7,7 +7,7 @@ from .exact_networks import exact_network
 from .gaussian import Gaussian
 from .labelled import LabelledMixture, labelled_mixture
 from .mixture import Mixture
-from .quantiles import MixtureGenerator, MixtureStudent
+from .quantiles import MixtureFlowMap, MixtureGenerator, MixtureStudent
 
 __all__ = [
     "ConsistencyFunction",
@@ -15,6 +15,7 @@ __all__ = [
     "GaussianGenerator",
     "LabelledMixture",
     "Mixture",
+    "MixtureFlowMap",
     "MixtureGenerator",
     "MixtureStudent",
     "cld_gaussian",

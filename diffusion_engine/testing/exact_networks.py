@@ -16,7 +16,7 @@ from ..solvers import Rule, solver
 from .cld import cld_mixture
 from .labelled import labelled_mixture
 from .mixture import Mixture
-from .quantiles import MixtureGenerator, MixtureStudent
+from .quantiles import MixtureFlowMap, MixtureGenerator, MixtureStudent
 
 Shape = tuple[int, ...]
 
@@ -35,6 +35,7 @@ _STUDENTS: dict[str, Callable[[Shape], ScoreNetwork]] = {
     "consistency": MixtureStudent().consistency,
     "lcm": partial(MixtureStudent().network, Discrete.scaled_linear()),
     "ddgan": generator,
+    "flow_map": partial(MixtureFlowMap().network, VP()),
 }
 # Most solvers take the first; the others need more than a score of x.
 _SCORES: tuple[Callable[[Shape], ScoreNetwork], ...] = (

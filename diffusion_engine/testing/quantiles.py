@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from ..networks.network import ScoreNetwork
 from ..networks.prediction import Consistency
-from ..processes import EDM, Discrete
+from ..processes import EDM, Discrete, GaussianProcess
 from .consistency import Inner
 from .ddgan import fresh
-from .exact import Data
+from .exact import Data, angle, unit
 from .mixture import Mixture
 
 HALVINGS = 80  # of an interval, until neighbouring float64 numbers are left
@@ -72,6 +72,49 @@ class MixtureStudent(Data):
             "name": "mixture student",
         }
         return ScoreNetwork(inner, process, shape, **{**known, **options})
+
+
+class MixtureFlowMap(nn.Module):
+    """The flow map of a mixture: the x0 whose DDIM step from one angle of noise to another makes the step of
+    the probability flow ODE, which keeps quantiles in every element.
+
+        x_t = F_t^-1(F_s(x_s)) = (sin t x_s + sin(s - t) x0) / sin s,  x = cos x0 + sin eps
+
+    data  the mixture, Mixture() when None
+    """
+
+    def __init__(self, data: Mixture | None = None) -> None:
+        super().__init__()
+        self.data = data or Mixture()
+
+    def forward(self, x: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        state, like = x.double(), (-1, *[1] * (x.ndim - 1))
+        s, t = start.double().view(like), end.double().view(like)
+        weights, means, stds = self.data.components(state)
+
+        def law(angle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            cos, sin = angle.cos()[..., None], angle.sin()[..., None]
+            return weights, cos * means, ((cos * stds) ** 2 + sin**2).sqrt()
+
+        moved = quantile(below(state, *law(s)), *law(t))
+        gap = (s - t).sin()
+        still = gap == 0.0  # the limit of no step at all
+        made = (s.sin() * moved - t.sin() * state) / torch.where(still, 1.0, gap)
+        return torch.where(still, self.data.denoised(state, s.cos(), s.sin()), made).to(x.dtype)
+
+    def network(
+        self, process: GaussianProcess, shape: tuple[int, ...] = (1,), **options: Any
+    ) -> ScoreNetwork:
+        """It on a process, told the angles of both ends of a step; options of ScoreNetwork."""
+        known: dict[str, Any] = {
+            "prediction": "x0",
+            "label": angle,
+            "end_label": lambda at, end: angle(end),
+            "label_dtype": torch.float64,
+            "scale": unit,
+            "name": "mixture flow map",
+        }
+        return ScoreNetwork(self, process, shape, **{**known, **options})
 
 
 class MixtureGenerator(nn.Module):

@@ -83,7 +83,7 @@ def assignment(state, net_in=None):
         slots=state[None],
         row=torch.zeros(batch, dtype=torch.int32),
         seed=torch.zeros(batch, dtype=torch.int64),
-        table=Table(coef, index, torch.zeros(1, dtype=torch.float64)),
+        table=Table(coef, index, torch.zeros(1, at.LABELS, dtype=torch.float64)),
         src=entries,
         dst=None if net_in is None else entries,
         net_in=net_in,

@@ -198,7 +198,7 @@ def test_offsets_take_more_than_32_bits(cuda, vast):
     index[0, [at.READS, at.WRITES, at.FLAGS]] = torch.tensor([3, 3, at.NORMAL], dtype=torch.int32)
     fields = {
         "seed": torch.tensor([5, 6]),
-        "table": Table(coef, index, torch.zeros(1, dtype=torch.float64)),
+        "table": Table(coef, index, torch.zeros(1, at.LABELS, dtype=torch.float64)),
         "normals": 1,
         "inputs": 0,
     }

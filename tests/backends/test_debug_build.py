@@ -66,7 +66,7 @@ def step(field=None, where=None, value=None, column=None):
     args = StepArgs(
         slots=torch.ones(2, 2, 3, 4),
         seed=torch.zeros(2, dtype=torch.int64),
-        table=Table(*map(torch.from_numpy, (coef, index, np.zeros(3)))),
+        table=Table(*map(torch.from_numpy, (coef, index, np.zeros((3, 2))))),
         net_in=torch.ones(2, 3, 4),
         label=torch.ones(2),
         normals=0,

@@ -30,7 +30,9 @@ def row(normals):
     ):
         index[0, column] = value
     return Table(
-        coef.to(DEVICE), index.to(DEVICE), torch.zeros(1, dtype=torch.float64, device=DEVICE)
+        coef.to(DEVICE),
+        index.to(DEVICE),
+        torch.zeros(1, at.LABELS, dtype=torch.float64, device=DEVICE),
     )
 
 

@@ -39,9 +39,11 @@ def outputs(plan: Plan, network: ScoreNetwork) -> list[Outputs | None]:
     scales = np.array([row.call.c_in for row in rows])
     given = units[None, :, :reads] * scales[:, None, :]
     x = torch.from_numpy(given.reshape(-1, reads))
-    labels = torch.tensor([row.call.label for row in rows], dtype=torch.float64)
+    told = torch.tensor([row.call.labels for row in rows], dtype=torch.float64)
+    label, end = told.repeat_interleave(tries, 0).unbind(1)
+    end = None if network.parameterisation.end_label is None else end
     z = torch.from_numpy(np.tile(units[:, reads:], (len(rows), 1))) if latent else None
-    made = torch.cat(network(x, labels.repeat_interleave(tries), None, z), dim=1)
+    made = torch.cat(network(x, label, None, z, end), dim=1)
     made = made.double().numpy().reshape(len(rows), tries, -1)
     offsets, weights = made[:, 0], (made[:, 1:] - made[:, :1]).transpose(0, 2, 1)
     each = iter(

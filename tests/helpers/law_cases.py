@@ -92,6 +92,7 @@ FORMS: dict[str, list[dict]] = {
     "cps": [{"noise_level": 0.4}],
     "consistency": [{"indices": (0, 9, 12, 20), "scales": 21}],
     "lcm": [{"scaling": 0.1, "original": 40}],
+    "flow_map": [{"gamma": 1.0}],
     "sscs": [{"merged": False}, {"published": True}],
     "sscs_mid": [{"merged": False}],
     "sscs_mixed": [{"merged": False}],
@@ -153,7 +154,7 @@ class Estimate(torch.nn.Module):
         super().__init__()
         self.data, self.learned = data, learned
 
-    def forward(self, x, label):
+    def forward(self, x, label, end=None):
         out = torch.empty(len(x), (1 + self.learned) * x.shape[1], dtype=x.dtype)
         for told in label.unique().tolist():  # samples of one batch may be at different times
             here = label == told
@@ -230,6 +231,8 @@ def network(form: Form, data: Correlated, process) -> ScoreNetwork:
     learned = form.options.get("variance", "").startswith("learned")
     if learned:
         told["variance"] = form.options["variance"]
+    if form.name == "flow_map":  # a step is the solver's own, whatever it is told of its end
+        told["end_label"] = lambda at, end: angle(end)
     return ScoreNetwork(
         Estimate(data, learned), process, shape, "x0", label=angle, scale=unit, **told
     )

@@ -220,9 +220,11 @@ class _Maker:
         index[at.FLAGS] = flags
 
     def labels(self) -> np.ndarray:
-        labels = self.rng.integers(-2, 2000, self.rows) * 0.5
+        labels = self.rng.integers(-2, 2000, (self.rows, at.LABELS)) * 0.5
         if self.chance(0.2):
-            labels[self.rng.integers(self.rows)] = self.rng.choice(NO_INT64)
+            labels[self.rng.integers(self.rows), self.rng.integers(at.LABELS)] = self.rng.choice(
+                NO_INT64
+            )
         return labels
 
     def dtype(self) -> torch.dtype:
@@ -300,6 +302,8 @@ class _Maker:
             if self.chance(0.8):
                 label = LABEL_DTYPES[self.rng.integers(len(LABEL_DTYPES))]
                 fields["label"] = torch.full((network,), -7, dtype=label)
+                if self.chance(0.5):
+                    fields["end_label"] = torch.full((network,), -7, dtype=label)
         if self.masked:
             fields["mask"] = (self.tensor(self.batch) > 0).float()
             if self.chance(0.3):
@@ -346,7 +350,7 @@ def args(**fields):
     table = Table(
         torch.zeros(1, at.COEF),
         torch.zeros(1, at.INDEX, dtype=torch.int32),
-        torch.zeros(1, dtype=torch.float64),
+        torch.zeros(1, at.LABELS, dtype=torch.float64),
     )
     given = {
         "slots": state,

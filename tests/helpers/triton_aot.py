@@ -78,12 +78,15 @@ def step_args(
         row=ints(BATCH),
         seed=torch.zeros(BATCH, dtype=torch.int64),
         table=Table(
-            torch.zeros(8, at.COEF), ints(8, at.INDEX), torch.zeros(8, dtype=torch.float64)
+            torch.zeros(8, at.COEF),
+            ints(8, at.INDEX),
+            torch.zeros(8, at.LABELS, dtype=torch.float64),
         ),
         src=ints(BATCH, outputs),
         dst=ints(BATCH, 2),
         net_in=state(2 * BATCH, width=inputs, dtype=torch.bfloat16),
         label=torch.zeros(2 * BATCH),
+        end_label=torch.zeros(2 * BATCH) if full else None,
         noise=state(at.NORMALS + 1, BATCH) if given else None,
         given=ints(BATCH) if given else None,
         mask=state(BATCH) if full else None,

@@ -201,6 +201,7 @@ Call step(Random random) {
   if (random.chance(30)) p.denoised = state(true, p.batch, 1, de::F32);
   p.label_dtype = (int32_t)random.from({de::F32, de::F64, de::I64});
   p.label = b.made(entries * (p.label_dtype == de::F32 ? 4 : 8), true);
+  if (random.chance(50)) p.end_label = b.made(entries * (p.label_dtype == de::F32 ? 4 : 8), true);
   p.row = b.numbers<int32_t>((size_t)p.batch, [&] { return (int32_t)random.below(rows + 1) - 1; }, true);
   p.seed = b.numbers<int64_t>((size_t)p.batch, [&] { return (int64_t)random.engine(); });
   p.status = b.numbers<int32_t>((size_t)p.batch, [] { return 0; }, true);
@@ -232,7 +233,7 @@ Call step(Random random) {
   }
   p.coef = coef;
   p.index = index;
-  p.labels = b.numbers<double>(rows, [&] { return (double)random.below(1000); });
+  p.labels = b.numbers<double>(rows * de::LABELS, [&] { return (double)random.below(1000); });
   if (merged) {
     p.pixels *= p.channels;
     p.channels = 1;

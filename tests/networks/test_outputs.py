@@ -102,7 +102,7 @@ def test_outputs_that_the_step_overwrites(backend, which):
             slots=torch.randn(1, 2, 3, 4, 4, generator=generator),
             net_in=torch.randn(2, 3, 4, 4, generator=generator),
             label=torch.tensor([5.0, 7.0]),
-            table=Table(coef, index, torch.tensor([11.0], dtype=torch.float64)),
+            table=Table(coef, index, torch.tensor([[11.0, 0.0]], dtype=torch.float64)),
             src=torch.tensor([[1], [0]], dtype=torch.int32),
             dst=torch.tensor([[0], [1]], dtype=torch.int32),
             normals=0,

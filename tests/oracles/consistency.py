@@ -1,4 +1,4 @@
-"""Consistency models, latent consistency models, and VDM's ancestral sampler."""
+"""Consistency models, latent consistency models, flow maps, and VDM's ancestral sampler."""
 
 import math
 
@@ -27,6 +27,17 @@ def lcm(denoiser: Denoiser, points, x, noise: Noise | None = None, *, scaling=10
         x = t.alpha * f
         if i < len(points) - 2:
             x = x + t.sigma * noise(i, 0)
+    return x
+
+
+def flow_map(denoiser: Denoiser, points, x, noise: Noise | None = None, *, gamma=0.0):
+    """Kim et al. 2024, algorithm 3: to sqrt(1 - gamma^2) of the next level, then noise back up to it."""
+    for i, s, t in steps(points):
+        x0 = denoiser(x, s)
+        eps, last = (x - s.alpha * x0) / s.sigma, i == len(points) - 2
+        x = t.alpha * x0 + (1.0 if last else math.sqrt(1.0 - gamma**2)) * t.sigma * eps
+        if gamma and not last:
+            x = x + gamma * t.sigma * noise(i, 0)
     return x
 
 

@@ -165,6 +165,7 @@ UNORDERED = {
     "cps": "a step's share of fresh noise does not shrink with it",
     "consistency": "a step is a function that was learned",
     "lcm": "a step is a function that was learned",
+    "flow_map": "a step is a function that was learned",
     "ddgan": "its chain has a fixed number of steps",
 }
 SLOW = {"heunpp2": 2}  # its weights are levels: the next order of its error is large
