@@ -9,6 +9,7 @@ from checkpoint_cases import folder, images, normals
 from oracles.published_samplers import ddim_sample_loop, p_sample_loop, respaced_betas
 
 from diffusion_engine import Sampler
+from diffusion_engine.adapters.checkpoint import formats
 from diffusion_engine.adapters.guided_diffusion import (
     from_guided_diffusion,
     guided_diffusion_network,
@@ -183,3 +184,12 @@ def test_images_are_enlarged(tmp_path):
 def test_refusals(said, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         from_guided_diffusion(folder(tmp_path / "it", "guided", **said))
+
+
+def test_a_classifier_is_checked_when_it_is_converted(tmp_path):
+    where = folder(tmp_path / "it", "classifier")
+    formats.check(where)
+    with pytest.raises(ValueError, match="known are"):  # it is no network to sample
+        formats.open_checkpoint(where)
+    with pytest.raises(ValueError, match="choose adaptive, attention"):
+        formats.check(folder(tmp_path / "other", "classifier", classifier_pool="max"))

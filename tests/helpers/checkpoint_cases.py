@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -107,13 +108,19 @@ def weight(name, shape):
     return torch.from_numpy(np.asarray(made, np.float32))
 
 
+@cache
+def recorded():
+    return json.loads(GOLDEN.read_text())
+
+
 def golden(name):
     """What the repository's own code said of a case: layout {name: shape}, constants, outputs."""
-    return json.loads(GOLDEN.read_text())[name]
+    return recorded()[name]
 
 
+@cache
 def tensors(name):
-    """The state_dict of a case as its repository saves it."""
+    """The state_dict of a case as its repository saves it. Not to be written to."""
     found = golden(name)
     made = {key: weight(key, shape) for key, shape in found["layout"].items()}
     return made | {key: torch.tensor(value) for key, value in found["constants"].items()}

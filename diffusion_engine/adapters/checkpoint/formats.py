@@ -26,6 +26,11 @@ READERS: dict[str, str] = {
     "score_sde": "diffusion_engine.adapters.score_sde:from_score_sde",
 }
 
+# What stands beside networks and is none: it is converted as they are, and read by its own function
+PARTS: dict[str, str] = {
+    "guided_diffusion_classifier": "diffusion_engine.adapters.guided_diffusion:classifier_of",
+}
+
 # parameter_names(config) -> names of the network's trained parameters in the order in which it holds them,
 # for checkpoints whose averages are a list without names
 PARAMETERS: dict[str, str] = {
@@ -54,6 +59,15 @@ def open_checkpoint(path: str | os.PathLike[str], **options: Any) -> ScoreNetwor
         )
     reader: Callable[..., ScoreNetwork] = found(READERS[name])
     return reader(path, **options)
+
+
+def check(path: str | os.PathLike[str]) -> None:
+    """Raises ValueError where a checkpoint is no network, nor one of PARTS, that can be read."""
+    name = format_of(config_of(files(path)[0]))
+    if name in PARTS:
+        found(PARTS[name])(path)
+    else:
+        open_checkpoint(path)
 
 
 def found(place: str) -> Any:

@@ -39,7 +39,7 @@ def convert(
 
     source  a file of torch.save (.pt, .pth, .pkl, .ckpt), of flax, .npz or .safetensors
     out     the folder, which is not there yet
-    format  of the network, a key of `formats.READERS`; what `config` says
+    format  of the network, a key of `formats.READERS` or `formats.PARTS`; what `config` says
     ema     auto: averages where there are some; none: the weights; or a decay, which the averages must have
     config  a .json file, or its content: the fields that the format's reader takes
 
@@ -55,7 +55,7 @@ def convert(
     with _new(folder) as part:
         report = _asked(path, part / WEIGHTS, ema, _names(settled))
         (part / CONFIG).write_text(json.dumps(settled, indent=2, allow_nan=False) + "\n")
-        formats.open_checkpoint(part)
+        formats.check(part)
     return {"source": str(path), "format": settled["format"], "folder": str(folder)} | report
 
 
@@ -66,8 +66,9 @@ def _settled(format: str | None, config: Any) -> dict[str, Any]:
     else:
         said, about = str(config), config_of(Path(config))
     name = format or formats.format_of(about)
-    if name not in formats.READERS:
-        known = ", ".join(sorted(formats.READERS))
+    every = formats.READERS | formats.PARTS
+    if name not in every:
+        known = ", ".join(sorted(every))
         given = (
             "no format is said" if name is None else f"the format {checks.said(name)} is unknown"
         )
