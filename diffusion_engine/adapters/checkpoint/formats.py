@@ -29,6 +29,7 @@ READERS: dict[str, str] = {
 # What stands beside networks and is none: it is converted as they are, and read by its own function
 PARTS: dict[str, str] = {
     "guided_diffusion_classifier": "diffusion_engine.adapters.guided_diffusion:classifier_of",
+    "vdm": "diffusion_engine.adapters.vdm:from_vdm",
 }
 
 # parameter_names(config) -> names of the network's trained parameters in the order in which it holds them,

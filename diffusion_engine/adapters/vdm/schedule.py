@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..processes import GaussianProcess
+from ...processes import GaussianProcess
 
 
 class MonotoneGamma(nn.Module):
