@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -176,6 +177,9 @@ def solver_of(name: str, given: list[str] | None) -> Solver:
 
     made = options_of("--option", given)
     if ":" not in name:
+        # Here, and in no JSON, the text of a table is a file's name.
+        if name == "learned" and isinstance(made.get("table"), str):
+            made["table"] = Path(made["table"])
         return solver(name, **made)
     own = found("--solver", name)
     return solver(own(**made)) if isinstance(own, type) else solver(own, **made)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from .model import Model
+from ..model import Model
 
 
 class Method(Model):

@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import checks
 from ..guiders import Guider
+from ..model import Model
 from ..networks.condition import origins
 from ..networks.decoder import Decoder
 from ..processes import GaussianProcess
@@ -28,6 +29,8 @@ def _plain(value: Any) -> Any:
         value = value.tolist()
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
+    if isinstance(value, Model):
+        return value.model_dump(mode="json", exclude_defaults=True)
     if isinstance(value, Mapping):
         return {name: _plain(part) for name, part in value.items()}
     value = checks.plain(value)

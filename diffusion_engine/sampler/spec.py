@@ -19,12 +19,12 @@ from pydantic import (
 )
 
 from .. import checks
+from ..model import Model
 from ..plan.guidance import CLASSIFIER, checked_interval
 from ..processes import Point
 from ..processes.grids import STEPS
 from .fields import Calls, Count, Dtype, Entries, Labels, Level, Need, Number, Range, Seed
 from .methods import Driven, Method, Steered
-from .model import Model
 from .numbers import SIZE, bucket
 from .wanted import REFINE, START
 

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field, field_validator
 
 from .. import checks
-from ..sampler.model import Model
+from ..model import Model
 from ..sampler.spec import Spec
 from ..sampler.wanted import SEED
 from ..workers.messages import About, Asked
@@ -24,6 +24,7 @@ LABEL = "a class is a whole number below 2^31"
 CONCEPTS = 16
 REFINE = 64  # iterations a step
 OPTIONS = 64  # values within a solver's options
+TABLE = 4096  # and where one is a table of coefficients
 LARGEST = 1000  # a whole number among them: some count rows
 
 
@@ -205,11 +206,12 @@ def _check(spec: Spec, about: About, settings: Settings) -> None:
             422, f"solver {checks.said(name)} does not suit {about.name!r}{known}", param="spec"
         )
     led = {} if spec.driver is None else spec.driver.options
-    for who, given in ((name, options), (spec.driver and spec.driver.name, led)):
-        if sum(_weigh(value) for value in given.values()) > OPTIONS:
-            raise Refused(
-                422, f"the options of {who} hold more than {OPTIONS} values", param="spec"
-            )
+    held = TABLE if name == "learned" else OPTIONS
+    for who, given, most in (
+        (name, options, held), (spec.driver and spec.driver.name, led, OPTIONS),
+    ):  # fmt: skip
+        if sum(_weigh(value) for value in given.values()) > most:
+            raise Refused(422, f"the options of {who} hold more than {most} values", param="spec")
     steps = max(spec.steps, *(len(times) - 1 for times in (spec.times or (), spec.sigmas or ())))
     if steps > settings.max_steps:
         said = f"{steps} steps are asked for, and a request may have {settings.max_steps}"
@@ -245,7 +247,7 @@ def _weigh(value: Any, depth: int = 0) -> int:
     """How many values an option holds. Raises Refused on one that nothing takes."""
     if isinstance(value, (list, dict)):
         if depth > 2:
-            return OPTIONS + 1
+            return TABLE + 1
         inner = value.values() if isinstance(value, dict) else value
         return 1 + sum(_weigh(part, depth + 1) for part in inner)
     small = not isinstance(value, int) or abs(value) <= LARGEST

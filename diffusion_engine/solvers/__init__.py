@@ -40,6 +40,7 @@ from .genie import GENIE
 from .gradient import GradientEstimation
 from .heun import DPM2, DPM2Ancestral, FlowHeun, Heun
 from .heunpp import HeunPP2
+from .learned import Learned
 from .own import Rule, adopted
 from .pndm import PLMS, PNDM
 from .policy import CPS, FlowSDE
@@ -109,6 +110,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "vdm": VDM,
     "genie": GENIE,
     "ddgan": DDGAN,
+    "learned": Learned,
 }
 
 

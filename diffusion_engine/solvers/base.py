@@ -39,6 +39,7 @@ class Solver:
     exact       whether a row that completes a step transports x0 exactly, given a perfect network
     keeps_noise whether it then also leaves the noise level of its state, where a paper lets it
     on_path     whether its noise is that of an SDE, so that a Brownian path can drive it
+    needs       options without which it runs nothing
     """
 
     if TYPE_CHECKING:  # subclasses reckon it from their options, or say it, also as a field
@@ -57,6 +58,7 @@ class Solver:
     parts: ClassVar[int] = 1
     keeps_noise: ClassVar[bool] = True
     on_path: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **how: Any) -> None:
         super().__init_subclass__(**how)

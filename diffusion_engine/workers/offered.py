@@ -14,13 +14,15 @@ def offered(engine: Engine, network: str, condition: int | None) -> dict[str, Of
 
     condition  a class of the network, None where it has none
     """
-    found = {}
+    found: dict[str, Offered] = {}
     for name in SOLVERS:
+        rule = solver(name)
         try:
             asked = {"solver": name, "steps": STEPS}
             engine.checked(asked, 1, network=network, condition=condition)
         except (ValueError, EngineError):
-            continue
-        rule = solver(name)
+            # What it needs comes with a request, and is held against the network there.
+            if not rule.needs or rule.parts not in {solver(other).parts for other in found}:
+                continue
         found[name] = Offered(rule.calls, rule.order, rule.stochastic)
     return found

@@ -199,6 +199,14 @@ def encoding(network: Callable[[], ScoreNetwork], solver: str, steps: int, **ask
 PLAIN = {"n": 3, "seed": 5}
 BROWNIAN = {"noise": "brownian", **EACH}
 
+# x_2 is made of all that is known, x_3 of the last call.
+TABLE = {
+    "process": {"name": "VP", "numbers": {"beta_min": 0.1, "beta_max": 20.0}},
+    "times": [1.0, 0.5, 0.125, 0.0],
+    "of": "v",
+    "b": [[None], [-0.25, None], [0.0, -0.125, None]],
+}
+
 RUNS = {
     # every solver, with laws and options in turn
     "euler": run(flow, "euler", 5, asked=GUIDED),
@@ -271,6 +279,7 @@ RUNS = {
         "genie", 5, asked=GUIDED, afs=True,
     ),
     "ddgan": run(gan, "ddgan", 4, asked=PLAIN),
+    "learned": run(network, "learned", 3, asked=GUIDED, table=TABLE),
     # what may be asked
     "interval": run(network, "dpmpp_2m", 6, asked=GUIDED, interval=(0.3, 5.0)),
     "composed": run(network, "ddpm", 5, asked={"compose": [(CLASSES, MIXED), (2, -0.5), (6, 0.75)]}),

@@ -95,6 +95,8 @@ UNFITTED = {
     **dict.fromkeys(["ddpm", "ancestral", "ald", "vdm", "cld_em"], ALWAYS_NOISE),
     **dict.fromkeys(["sscs", "sscs_mid", "sscs_mixed", "sscs2", "sscs_exact"], ALWAYS_NOISE),
     **dict.fromkeys(["consistency", "lcm", "flow_map", "ddgan"], NO_SCORE),
+    **dict.fromkeys(["consistency", "lcm", "ddgan"], NO_SCORE),
+    "learned": "its calls are those of its table",  # whose slopes are those of what is written as one
 }
 WITHOUT_NOISE = {"eta": 0.0, "noise": False, "noise_level": 0.0}
 

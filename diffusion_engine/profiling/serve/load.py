@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import AliasChoices, Field, field_validator
 
 from ... import checks
+from ...model import Model
 from ...networks.network import ScoreNetwork
-from ...sampler.model import Model
 from ...sampler.spec import Spec
 
 MIX = (

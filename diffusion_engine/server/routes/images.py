@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from ...sampler.model import Model
+from ...model import Model
 from ...workers.messages import About, Made, Told
 from .. import asked, bodies, pictures, schema
 from ..asked import Seed, wrong

@@ -1,4 +1,4 @@
-"""What Spec and Recipe have in common: known keys, and what is wrong in one sentence."""
+"""What models of JSON have in common: known keys, and what is wrong in one sentence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .. import checks
+from . import checks
 
 
 class Model(BaseModel):

@@ -1,0 +1,7 @@
+"""Learned coefficients of solvers: tables as JSON files, for the solver "learned"."""
+
+from .files import read, write
+from .plans import table_of
+from .table import Table
+
+__all__ = ["Table", "read", "table_of", "write"]
