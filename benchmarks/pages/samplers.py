@@ -16,6 +16,8 @@ import numpy as np
 import torch
 
 from diffusion_engine import SOLVERS, Sampler, ScoreNetwork, testing
+from diffusion_engine.learned import table_of
+from diffusion_engine.ops.layout import SLOTS
 from diffusion_engine.solvers.base import orders
 
 from . import measured
@@ -48,7 +50,7 @@ def main(words: Sequence[str] | None = None) -> None:
         print(f"{PICTURE.name} is as it was: --curves draws it")
         return
     pyplot = plotter()
-    draw(pyplot, {name: curve(name) for name in SOLVERS})
+    draw(pyplot, {name: curve(name) for name, kind in SOLVERS.items() if not kind.needs})
     print(f"wrote {PICTURE}")
 
 
@@ -85,8 +87,9 @@ def table(names: list[str]) -> str:
         kind = SOLVERS[name]
         made = kind()
         plan = sampler(name, 4).plan()
+        slots = f"1 to {SLOTS}" if kind.needs else str(plan.slots)
         lines.append((
-            f"`{name}`", kind.__name__, kind.source, orders(made), options(kind), str(plan.slots),
+            f"`{name}`", kind.__name__, kind.source, orders(made), options(kind), slots,
             str(made.calls), f"{(len(plan.rows) - 1) / plan.nfe:g}",
         ))  # fmt: skip
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -103,10 +106,15 @@ def options(kind: type) -> str:
     return ", ".join(f"`{option}`" for option in found)
 
 
-network_of = cache(testing.exact_network)
+@cache
+def network_of(name: str) -> ScoreNetwork:
+    return testing.exact_network("dpmpp_2m" if SOLVERS[name].needs else name)
 
 
 def sampler(name: str, steps: int, **options: object) -> Sampler:
+    if "table" in SOLVERS[name].needs:
+        plan = sampler("dpmpp_2m", steps).plan(kind="state")
+        options = {"table": table_of(plan, network_of(name).process)}
     return Sampler(network_of(name), name, steps, **options)
 
 
