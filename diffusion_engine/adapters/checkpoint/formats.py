@@ -24,12 +24,12 @@ READERS: dict[str, str] = {
     "genie_head": "diffusion_engine.adapters.genie:from_genie_head",
     "guided_diffusion": "diffusion_engine.adapters.guided_diffusion:from_guided_diffusion",
     "score_sde": "diffusion_engine.adapters.score_sde:from_score_sde",
+    "vdm": "diffusion_engine.adapters.vdm:from_vdm",
 }
 
 # What stands beside networks and is none: it is converted as they are, and read by its own function
 PARTS: dict[str, str] = {
     "guided_diffusion_classifier": "diffusion_engine.adapters.guided_diffusion:classifier_of",
-    "vdm": "diffusion_engine.adapters.vdm:from_vdm",
 }
 
 # parameter_names(config) -> names of the network's trained parameters in the order in which it holds them,
