@@ -13,7 +13,7 @@ from diffusion_engine.adapters import genie as reader
 from diffusion_engine.adapters.checkpoint import on_meta, open_checkpoint
 from diffusion_engine.adapters.genie import from_genie, from_genie_head, genie_network
 from diffusion_engine.adapters.genie.head import Head, HeadSizes
-from diffusion_engine.adapters.genie.reader import _network, _read
+from diffusion_engine.adapters.genie.reader import _read
 from diffusion_engine.adapters.ncsnpp.blocks import Style
 from diffusion_engine.models import network_of
 
@@ -26,8 +26,16 @@ DDPM = {
     "name": "ddpm", "nf": 32, "ch_mult": [1, 1], "num_res_blocks": 1, "attn_resolutions": [4],
     "image_size": 4, "num_in_channels": 3, "num_out_channels": 3, "pred": "eps", "M": 1.0,
 }  # fmt: skip
-CIFAR, CHURCH = (NCSNPP, False), (DDPM, True)
+ADM = {
+    "name": "openai", "nf": 32, "ch_mult": [1, 1], "num_res_blocks": 1, "attn_resolutions": [2],
+    "image_size": 4, "num_in_channels": 3, "num_out_channels": 3, "pred": "v", "M": 1.0,
+    "num_heads": None, "num_head_channels": 16, "num_head_upsample": -1, "num_classes": None,
+    "use_scale_shift_norm": True, "resblock_updown": True, "use_new_attention_order": True,
+    "fourier_scale": 16,
+}  # fmt: skip
+CASES = [(NCSNPP, False), (DDPM, True), (ADM, False)]
 LAST = {"ncsnpp": ("all_modules.15", "all_modules.1"), "ddpm": ("up.0.attn.1", "temb")}
+LAST["openai"] = ("output_blocks.3", "embedding")
 
 
 def config_of(model):
@@ -36,8 +44,7 @@ def config_of(model):
 
 def saved(folder, model, normalise=False):
     """The network, and its head in the folder within."""
-    about, _ = _read(config_of(model), "it")
-    save(folder, config_of(model), weights(_network(about, "it")))
+    save(folder, config_of(model), weights(_read(config_of(model), "it")[0].module))
     features = model["nf"]
     head = {
         "num_in_channels": features + 6, "num_out_channels": 9, "nf": 16, "num_res_blocks": 1,
@@ -50,13 +57,13 @@ def saved(folder, model, normalise=False):
     return folder
 
 
-def loop(base, head, names, m, x, n, afs, denoise, quadratic):
+def loop(base, head, model, x, n, afs, denoise, quadratic):
     """TTM2 in the repository's words: gamma = sigma / alpha, x_bar = x sqrt(1 + gamma^2)."""
     ends = (1.0, 1e-3**0.5) if quadratic else (1.0, 1e-3)
     t = np.linspace(*ends, n + 1) ** (2 if quadratic else 1)
     alpha = np.exp(-0.5 * (0.1 * t + 0.5 * 19.9 * t**2))
     gamma = np.sqrt(1 - alpha**2) / alpha
-    kept = {}
+    kept, names, m = {}, LAST[model["name"]], model["M"]
     for name in names:
         base.get_submodule(name).register_forward_hook(
             lambda module, args, out, name=name: kept.update({name: out})
@@ -66,6 +73,8 @@ def loop(base, head, names, m, x, n, afs, denoise, quadratic):
         x = torch.from_numpy(x_bar / np.sqrt(1 + gamma[k] ** 2))
         with torch.no_grad():
             eps = base(x, torch.full((len(x),), m * t[k], dtype=torch.float64))
+            if model["pred"] == "v":
+                eps = alpha[k] * eps + np.sqrt(1 - alpha[k] ** 2) * x
             k1, k2, k3 = head(x, eps, *(kept[name] for name in names)).chunk(3, dim=1)
         g = gamma[k]
         return eps.numpy(), (-k1 / g + k2 * g / (1 + g**2) + k3 / (g * (1 + g**2))).numpy()
@@ -78,7 +87,7 @@ def loop(base, head, names, m, x, n, afs, denoise, quadratic):
     return x_bar - gamma[-1] * called(n)[0] if denoise else x_bar / np.sqrt(1 + gamma[-1] ** 2)
 
 
-@pytest.mark.parametrize("model, normalise", [CIFAR, CHURCH], ids=["cifar", "church"])
+@pytest.mark.parametrize("model, normalise", CASES, ids=["cifar", "church", "cats"])
 @pytest.mark.parametrize(
     "afs, denoise, quadratic", [(False, False, False), (True, True, True)], ids=["plain", "afs"]
 )
@@ -95,7 +104,7 @@ def test_the_published_sampler(model, normalise, afs, denoise, quadratic, tmp_pa
     base = from_genie(folder).module.double()
     assert base.state_dict().keys() == network.module.unet.state_dict().keys()
     head = from_genie_head(folder / "trained").double()
-    want = loop(base, head, LAST[model["name"]], model["M"], start, n, afs, denoise, quadratic)
+    want = loop(base, head, model, start, n, afs, denoise, quadratic)
     assert ours.samples.numpy() == pytest.approx(want, rel=1e-8, abs=1e-8)
     assert ours.nfe == n - afs + denoise
 
@@ -166,6 +175,16 @@ def test_refusals(changed, message, tmp_path):
     (folder / "config.json").write_text(json.dumps(config_of(NCSNPP | changed)))
     with pytest.raises(ValueError, match=re.escape(message)):
         from_genie(folder)
+
+
+def test_classes_and_where_images_attend(tmp_path):
+    """attn_resolutions of "openai" are factors: 2 of images of 4 is their half."""
+    folder = saved(tmp_path / "net", ADM | {"num_classes": 3, "pred": "eps"})
+    network = from_genie(folder)
+    assert network.classes == 3
+    assert Sampler(network, "genie", 3).sample(2, condition=[0, 2]).finite == [True, True]
+    stages = network.module.unet.input_blocks
+    assert [len(stage) for stage in stages] == [1, 1, 1, 2]
 
 
 def test_averages():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ...networks.network import ScoreNetwork
 from ...processes import VP
 from ..checkpoint import Checkpoint, Fields, on_meta, read
 from ..ncsnpp.blocks import Style
-from ..ncsnpp.network import Architecture, NCSNpp
+from ..ncsnpp.network import Architecture
 from ..ncsnpp.reader import (
     COUNT,
     SIDE,
@@ -29,6 +30,7 @@ from ..ncsnpp.reader import (
 from .ddpm import Sizes, UNet
 from .head import Head, HeadSizes
 from .network import Times
+from .openai import OpenAIUNet, read_form
 
 HEAD = "head"  # a folder within that of a network
 
@@ -49,13 +51,14 @@ def from_genie(
     """
     checkpoint = read(path, "genie")
     where = config_of(checkpoint)
-    about, law = _read(checkpoint.config, where)
-    module = filled(_network(about, where), checkpoint)
-    network = ScoreNetwork(module, **law, **({"name": checkpoint.name} | options))
+    base, law = _read(checkpoint.config, where)
+    network = ScoreNetwork(
+        filled(base.module, checkpoint), **law, **({"name": checkpoint.name} | options)
+    )
     inside = Path(path) / HEAD
     if head is None and inside.is_dir():
         head = inside
-    return network if head is None else _attached(network, about, read(head, "genie_head"))
+    return network if head is None else _attached(network, base, read(head, "genie_head"))
 
 
 def from_genie_head(path: str | os.PathLike[str]) -> Head:
@@ -65,38 +68,33 @@ def from_genie_head(path: str | os.PathLike[str]) -> Head:
 
 def parameter_names(config: Mapping[str, Any]) -> list[str]:
     """The names of a network's averages; a head's checkpoint has none."""
-    where = "the config"
-    return trained(_network(_read(config, where)[0], where))
+    return trained(_read(config, "the config")[0].module)
 
 
-def _network(about: Architecture | Sizes, where: str) -> nn.Module:
-    if isinstance(about, Architecture):
-        return built(about, where)
-    return on_meta(lambda: UNet(about))
+@dataclass(frozen=True)
+class Base:
+    """A network without numbers, and what a head reads of it.
+
+    features   channels of its last feature map, before the last norm
+    feature, embedding  names of the modules that return that and the time embedding
+    """
+
+    module: nn.Module
+    features: int
+    feature: str
+    embedding: str
 
 
-def _attached(
-    network: ScoreNetwork, about: Architecture | Sizes, checkpoint: Checkpoint
-) -> ScoreNetwork:
+def _attached(network: ScoreNetwork, base: Base, checkpoint: Checkpoint) -> ScoreNetwork:
     head = _head(checkpoint)
-    if isinstance(about, Architecture):
-        assert isinstance(network.module, NCSNpp)
-        # The last layers are a norm and a convolution.
-        feature = f"all_modules.{len(network.module.all_modules) - 3}"
-        embedding = "all_modules.2" if about.embedding_type == "fourier" else "all_modules.1"
-        channels, width = about.num_channels, about.nf
-    else:
-        kind = "attn" if about.attends(0) else "block"
-        feature, embedding = f"up.0.{kind}.{about.blocks}", "temb"
-        channels, width = about.c_out, about.ch
-    sizes = head.sizes
-    if (sizes.channels, sizes.features) != (channels, width):
+    sizes, channels = head.sizes, network.shape[0]
+    if (sizes.channels, sizes.features) != (channels, base.features):
         raise ValueError(
             f"the head {checkpoint.name!r} reads {sizes.features} features of images of {sizes.channels} "
-            f"channels, and the network {network.name!r} makes {width} of {channels}: give the head that was "
-            "trained on it"
+            f"channels, and the network {network.name!r} makes {base.features} of {channels}: give the head "
+            "that was trained on it"
         )
-    return attach(network, head, feature=feature, embedding=embedding)
+    return attach(network, head, feature=base.feature, embedding=base.embedding)
 
 
 def _head(checkpoint: Checkpoint) -> Head:
@@ -132,46 +130,30 @@ def _head(checkpoint: Checkpoint) -> Head:
 SECTIONS = ("setup", "data", "sde", "diffusion_model", "sampler", "optim", "train", "test")
 
 
-def _read(config: Mapping[str, Any], where: str) -> tuple[Architecture | Sizes, dict[str, Any]]:
+def _read(config: Mapping[str, Any], where: str) -> tuple[Base, dict[str, Any]]:
     """The network, and the arguments of ScoreNetwork beside the module and the name."""
     outer = Fields(config, where)
     fields = outer.inner("diffusion_model")
     sde = outer.inner("sde")
     b0, slope = sde.number("beta_min", 0.0, 1e4, 0.1), sde.number("beta_d", -1e4, 1e4, 19.9)
-    name = fields.choice("name", ("ncsnpp", "ddpm"))
+    make = BASES[fields.choice("name", tuple(BASES))]
     side = fields.whole("image_size", 1, SIDE)
     channels = fields.whole("num_in_channels", 1, WIDTH)
-    about = (_ncsnpp if name == "ncsnpp" else _ddpm)(fields, side, channels)
+    base = make(fields, side, channels)
     law = {
         "process": VP(beta_min=b0, beta_max=b0 + slope),
         "shape": (channels, side, side),
         "prediction": fields.choice("pred", ("eps", "v"), "eps"),
         "label": Times(fields.number("M", 1e-9, 1e9)),
+        "classes": fields.whole("num_classes", 1, 1 << 20, None),
     }
     fields.whole("num_out_channels", channels, channels, channels)
-    fields.ignore(
-        "ema_rate", "normalization", "attention_type", "init_scale", "fourier_scale", "conv_size"
-    )
-    fields.ignore("dropout", "ckpt_path")
+    fields.ignore("ema_rate", "normalization", "attention_type", "init_scale", "fourier_scale")
+    fields.ignore("conv_size", "dropout", "ckpt_path")
     outer.ignore("genie_model", *SECTIONS)
     for part in (fields, sde, outer):
         part.done()
-    return about, law
-
-
-def _ncsnpp(fields: Fields, side: int, channels: int) -> Architecture:
-    fields.choice("resblock_type", ("biggan",), "biggan")
-    return Architecture(
-        image_size=side,
-        num_channels=channels,
-        in_channels=channels,
-        nonlinearity=nonlinearity(fields, "act_name"),
-        conditional=fields.flag("conditional", True),
-        fir=fields.flag("fir", False),
-        fir_kernel=fields.wholes("fir_kernel", 0, 1000, (1, 3, 3, 1)),
-        **_sizes(fields),
-        **shared(fields),
-    )
+    return base, law
 
 
 def _sizes(fields: Fields) -> dict[str, Any]:
@@ -183,11 +165,44 @@ def _sizes(fields: Fields) -> dict[str, Any]:
     }
 
 
-def _ddpm(fields: Fields, side: int, channels: int) -> Sizes:
+def _ncsnpp(fields: Fields, side: int, channels: int) -> Base:
+    fields.choice("resblock_type", ("biggan",), "biggan")
+    fields.choice("conditional", (True,), True)
+    architecture = Architecture(
+        image_size=side,
+        num_channels=channels,
+        in_channels=channels,
+        nonlinearity=nonlinearity(fields, "act_name"),
+        fir=fields.flag("fir", False),
+        fir_kernel=fields.wholes("fir_kernel", 0, 1000, (1, 3, 3, 1)),
+        **_sizes(fields),
+        **shared(fields),
+    )
+    module = built(architecture, fields.where)
+    # The last layers are a norm and a convolution; the first embed the time.
+    feature = f"all_modules.{len(module.all_modules) - 3}"
+    fourier = architecture.embedding_type == "fourier"
+    return Base(module, architecture.nf, feature, f"all_modules.{2 if fourier else 1}")
+
+
+def _ddpm(fields: Fields, side: int, channels: int) -> Base:
     own = _sizes(fields)
-    made = Sizes(
+    sizes = Sizes(
         side, channels, channels, own["nf"], own["ch_mult"], own["num_res_blocks"], own["attn_resolutions"],
         fields.flag("resamp_with_conv", True),
     )  # fmt: skip
-    made.check(fields.where)
-    return made
+    sizes.check(fields.where)
+    kind = "attn" if sizes.attends(0) else "block"
+    return Base(on_meta(lambda: UNet(sizes)), sizes.width(0), f"up.0.{kind}.{sizes.blocks}", "temb")
+
+
+def _openai(fields: Fields, side: int, channels: int) -> Base:
+    form, classes, fourier = read_form(fields, side, channels)
+    module = on_meta(lambda: OpenAIUNet(form, classes, fourier))
+    feature = f"output_blocks.{len(module.output_blocks) - 1}"
+    return Base(module, form.widths[0], feature, "embedding")
+
+
+BASES: dict[str, Callable[[Fields, int, int], Base]] = {
+    "ncsnpp": _ncsnpp, "ddpm": _ddpm, "openai": _openai,
+}  # fmt: skip

@@ -115,14 +115,23 @@ class UNetModel(nn.Module):
             norm(width), nn.SiLU(), nn.Conv2d(width, form.outputs, 3, padding=1)
         )  # fmt: skip
 
+    def waves(self, t: Tensor) -> Tensor:
+        """What `time_embed` reads, [N, size]."""
+        return torch.cat(sinusoids(t, self.size), dim=1)
+
+    def embedded(self, t: Tensor, y: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """The embedding of times and classes."""
+        embedding = self.time_embed(self.waves(t).to(dtype))
+        if self.label_emb is None:
+            return embedding
+        if y is None:
+            raise ValueError(
+                "this network was trained with a class for each image and without none: give condition="
+            )
+        return embedding + self.label_emb(y)
+
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        embedding = self.time_embed(torch.cat(sinusoids(t, self.size), dim=1).to(x.dtype))
-        if self.label_emb is not None:
-            if y is None:
-                raise ValueError(
-                    "this network was trained with a class for each image and without none: give condition="
-                )
-            embedding = embedding + self.label_emb(y)
+        embedding = self.embedded(t, y, x.dtype)
         skips = []
         for block in self.input_blocks:
             x = block(x, embedding)

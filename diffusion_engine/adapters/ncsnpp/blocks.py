@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..layers.embedding import Exact
 from .resample import Resample
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -63,13 +64,15 @@ def sinusoids(t: Tensor, size: int) -> Tensor:
     return F.pad(torch.cat((angle.sin(), angle.cos()), dim=1), (0, size % 2))
 
 
-class Fourier(nn.Module):
+class Fourier(Exact):
     """[n, 2 size]: sines, then cosines of 2 pi w t, for frequencies w that were drawn once (Tancik et al.
     2020)."""
 
+    W: Tensor
+
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.W = nn.Parameter(torch.empty(size), requires_grad=False)
+        self.register_buffer("W", torch.empty(size))
 
     def forward(self, t: Tensor) -> Tensor:
         angle = t[:, None] * self.W * 2.0 * math.pi
