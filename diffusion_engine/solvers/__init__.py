@@ -48,6 +48,7 @@ from .sa_solver import SASolver
 from .sde import DPDMSDE, Ancestral, EulerMaruyama, ReverseDiffusion
 from .seeds import SEEDS2, SEEDS3
 from .singlestep import DPMppSinglestep, DPMSolverSinglestep
+from .stork import STORK
 from .unipc import UniPC
 from .vdm import VDM
 
@@ -83,6 +84,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "res_multistep": RESMultistep,
     "gradient_estimation": GradientEstimation,
     "heunpp2": HeunPP2,
+    "stork": STORK,
     "unipc": UniPC,
     "deis": DEIS,
     "ipndm": IPNDM,

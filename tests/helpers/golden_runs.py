@@ -246,6 +246,8 @@ RUNS = {
     "res_multistep": run(flow, "res_multistep", 6, eta=0.5),
     "gradient_estimation": run(edm, "gradient_estimation", 6, asked=GUIDED),
     "heunpp2": run(flow, "heunpp2", 5),
+    "stork": run(network, "stork", 6),
+    "stork flow": run(flow, "stork", 6, max_order=4, taylor=3, start="half", asked=GUIDED),
     "dpmpp_2s_ancestral": run(network, "dpmpp_2s_ancestral", 4),
     "deis": run(network, "deis", 7),
     "deis in log rho": run(network, "deis", 6, variant="logrho", lower_order_final=True),

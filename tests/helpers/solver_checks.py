@@ -29,6 +29,7 @@ TO_ORACLE = {
     "dpm_solver_sde": as_it_is,
     "dpmpp_singlestep": as_it_is,
     "dpm_solver_singlestep": as_it_is,
+    "stork": as_it_is,
     "lms": lambda o: o | {"denoised_at_zero": False},
     "ipndm": lambda o: o | {"denoised_at_zero": False},
     "plms": lambda o: o | {"denoised_at_zero": False},

@@ -153,6 +153,7 @@ OPTIONS = {
     },
     "res_multistep": {"coordinates": ("edm", "flow")},
     "gradient_estimation": {"gamma": (1.0, 1.5, 2.0)},
+    "stork": {"max_order": (2, 4), "taylor": (1, 3), "stages": (10,)},
     "lms": {"max_order": (1, 2, 3, 4), "start": STARTS, "lower_order_final": BOTH},
     "deis": {"max_order": (1, 2, 3, 4), "start": STARTS, "variant": ("tab", "rhoab", "logrho")},
     "ipndm": {"max_order": (1, 2, 3, 4), "start": STARTS, "variable": BOTH},
