@@ -46,19 +46,50 @@ class Interval(NamedTuple):
 ROWS = 100_000  # that a plan is made of at once
 
 
+def _of_imagenet(*passes: tuple[int, int]) -> tuple[Interval, ...]:
+    """The paper's levels of ImageNet 64 with (K, steps) of each, from noise to data."""
+    levels = ((19.35, 40.79), (1.09, 1.92), (0.59, 1.09), (0.3, 0.59), (0.06, 0.3))
+    return tuple(Interval(*ends, *one) for ends, one in zip(levels, passes, strict=True) if one[0])
+
+
+# (steps of the run, intervals) by data and calls, for 'heun' on EDM's grid (Xu et al. 2023, tables 3 and 5).
+PUBLISHED: dict[str, tuple[int, tuple[Interval, ...]]] = {
+    "cifar10_vp_43": (18, (Interval(0.06, 0.3, 2, 2),)),
+    "cifar10_vp_55": (18, (Interval(0.06, 0.3, 5, 2),)),
+    "cifar10_vp_75": (18, (Interval(0.06, 0.3, 10, 2),)),
+    "cifar10_vp_115": (18, (Interval(0.06, 0.3, 20, 2),)),
+    "cifar10_vp_519": (20, (Interval(0.06, 0.2, 30, 8),)),
+    "cifar10_edm_43": (18, (Interval(0.14, 0.3, 2, 2),)),
+    "imagenet64_39": (14, _of_imagenet((1, 2), (1, 2), (0, 0), (0, 0), (1, 2))),
+    "imagenet64_67": (18, _of_imagenet((1, 4), (1, 4), (1, 4), (0, 0), (1, 4))),
+    "imagenet64_99": (18, _of_imagenet((1, 2), (1, 3), (4, 3), (1, 3), (4, 3))),
+    "imagenet64_165": (18, _of_imagenet((1, 2), (1, 3), (5, 3), (5, 3), (10, 3))),
+    "imagenet64_203": (36, _of_imagenet((1, 3), (1, 3), (5, 3), (5, 3), (6, 5))),
+    "imagenet64_385": (36, _of_imagenet((1, 2), (1, 5), (5, 5), (5, 5), (20, 5))),
+    "imagenet64_535": (36, _of_imagenet((1, 5), (1, 5), (6, 6), (6, 6), (25, 6))),
+    "imagenet64_623": (36, _of_imagenet((3, 9), (3, 9), (6, 6), (6, 6), (25, 6))),
+}
+
+
 @dataclass(frozen=True)
 class Restart(Driver):
     """K times noise up from low to high, and the ODE's solver down again.
 
     intervals  (low, high, K, steps) of each, levels in sigma / alpha. A run goes back where it arrives at the
-               point nearest to `low`
+               point nearest to `low`. Or the name of published ones, as "cifar10_vp_43", of PUBLISHED
+    s_noise    multiplies the noise; the paper's runs of EDM's networks have 1.003
     """
 
     name: ClassVar[str] = "restart"
     source: ClassVar[str] = "Xu et al. 2023 (Restart), algorithm 1"
-    intervals: Sequence[tuple[float, float, int, int]] = ((0.1, 0.6, 2, 3),)
+    intervals: Sequence[tuple[float, float, int, int]] | str = ((0.1, 0.6, 2, 3),)
+    s_noise: float = 1.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "s_noise", checks.number("s_noise", self.s_noise))
+        if isinstance(self.intervals, str):
+            found = PUBLISHED[checks.one_of("intervals", self.intervals, tuple(PUBLISHED))]
+            object.__setattr__(self, "intervals", found[1])
         made = tuple(map(_interval, checks.entries("intervals", self.intervals, INTERVALS)))
         if not made:
             raise ValueError(f"intervals={checks.said(self.intervals)}: {INTERVALS}")
@@ -69,11 +100,17 @@ class Restart(Driver):
             )
         object.__setattr__(self, "intervals", made)
 
+    @property
+    def passes(self) -> tuple[Interval, ...]:
+        """The intervals, checked."""
+        assert not isinstance(self.intervals, str)
+        return tuple(map(Interval._make, self.intervals))
+
     def objection(self, network: Parameterisation, points: Sequence[Point]) -> str | None:
         if network.process.parts > 1:
             return "it adds noise to x alone, and this process moves a velocity too; leave the driver out"
         taken: set[int] = set()
-        for low, high, *_ in self.intervals:
+        for low, high, *_ in self.passes:
             i = _nearest(points, low)
             if not points[0].ratio >= high > points[i].ratio > 0.0 or i == 0:
                 return (
@@ -95,7 +132,7 @@ class Restart(Driver):
         for run, low in self._passes(network.process, tuple(points)):
             made = solver.plan(network, run, start, clip).rows
             if rows:
-                rows[-1] = _raised(rows[-1], run[0])
+                rows[-1] = _raised(rows[-1], run[0], self.s_noise)
             rows += _until(made[1:], low) if rows else [made[0], *_until(made[1:], low)]
             if any(row.draws(m) for row in made[1:] for m in range(layout.NORMALS)):
                 raise ValueError(
@@ -109,7 +146,7 @@ class Restart(Driver):
         self, process: GaussianProcess, points: tuple[Point, ...]
     ) -> Iterator[tuple[tuple[Point, ...], Point | None]]:
         """The points of each pass and where it ends; None is the run's end, where the last one goes."""
-        begins = {_nearest(points, one.low): one for one in map(Interval._make, self.intervals)}
+        begins = {_nearest(points, one.low): one for one in self.passes}
         run = points
         for i in sorted(begins):
             low, one = points[i], begins[i]
@@ -159,10 +196,11 @@ def _until(rows: Sequence[Row], low: Point | None) -> list[Row]:
     return list(rows[: next(arrived)])
 
 
-def _raised(row: Row, high: Point) -> Row:
+def _raised(row: Row, high: Point, s_noise: float) -> Row:
     """A row that arrives at low, with the noise that leads up from there."""
     low = row.state
     assert low is not None
     scale = high.alpha / low.alpha
     noise = math.sqrt(high.sigma**2 - (scale * low.sigma) ** 2)
-    return replace(row, new={0: scale * row.new[0] + noise * normal(0)}, state=high)
+    raised = scale * row.new[0] + s_noise * noise * normal(0)
+    return replace(row, new={0: raised}, state=high)

@@ -16,7 +16,7 @@ from solver_checks import size, to_oracle
 from diffusion_engine import SOLVERS as KINDS
 from diffusion_engine import Engine, Recipe, Sampler, Spec
 from diffusion_engine.drivers import driver
-from diffusion_engine.drivers.restart import Restart
+from diffusion_engine.drivers.restart import PUBLISHED, Restart
 from diffusion_engine.processes import VP
 from diffusion_engine.testing import Gaussian, Mixture, labelled_mixture
 
@@ -35,17 +35,17 @@ def points(schedule, n=9):
 
 
 @pytest.mark.parametrize(
-    ("solver", "schedule", "intervals"),
+    ("solver", "schedule", "intervals", "s_noise"),
     [
-        ("heun", "edm", ONE),
-        *((solver, schedule, TWO) for solver in SOLVERS for schedule in ("vp", "flow")),
+        ("heun", "edm", ONE, 1.003),
+        *((solver, schedule, TWO, 1.0) for solver in SOLVERS for schedule in ("vp", "flow")),
     ],
 )
-def test_it_is_the_papers_loop(solver, schedule, intervals):
+def test_it_is_the_papers_loop(solver, schedule, intervals, s_noise):
     law, over, options = SCHEDULES[schedule], points(schedule), SOLVERS[solver]
     sampler = Sampler(
         network(TM, BY_SCHEDULE[schedule], label="sigma"), solver, times=points_of(over),
-        driver=Restart(intervals), **REFERENCE, **options,
+        driver=Restart(intervals, s_noise), **REFERENCE, **options,
     )  # fmt: skip
     x, normals = np.array([0.7, -1.3, 0.1]) * over[0].sigma, {}
 
@@ -56,7 +56,7 @@ def test_it_is_the_papers_loop(solver, schedule, intervals):
     found = sampler.sample(x=torch.from_numpy(x)[:, None], noised=True, noise=noise).samples[:, 0]
     left = iter([normals[at].astype(float) for at in sorted(normals)])
     run = partial(passed, solver, law, to_oracle(solver, options))
-    wanted = oracle.restart(run, law, over, x, intervals, partial(next, left))
+    wanted = oracle.restart(run, law, over, x, intervals, partial(next, left), s_noise)
     assert np.abs(found.numpy() - wanted).max() <= 1e-12 * size(sampler.plan()) * np.abs(x).max()
     assert next(left, None) is None and len(normals) == sum(one[2] for one in intervals)
 
@@ -148,6 +148,13 @@ def test_errors_of_the_network_contract():
     assert ends[0] > 1.4 * ends[1] > 1.4**2 * ends[2]
 
 
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_runs_have_the_calls_of_the_papers_tables(name):
+    steps, _ = PUBLISHED[name]
+    sampler = Sampler(Gaussian().network(BY_SCHEDULE["edm"]), "heun", steps, driver=Restart(name))
+    assert sampler.plan().nfe == int(name.rpartition("_")[2])
+
+
 # --- a table like any other
 
 
@@ -190,7 +197,8 @@ def test_a_recipe_replays():
     net = Gaussian().network(VP(), (4,))
     result = Sampler(net, "heun", 7, driver=driver("restart", intervals=TWO)).sample(3)
     said = json.loads(json.dumps(result.recipe))
-    assert said["driver"] == {"name": "restart", "options": {"intervals": [list(i) for i in TWO]}}
+    options = {"intervals": [list(i) for i in TWO], "s_noise": 1.0}
+    assert said["driver"] == {"name": "restart", "options": options}
     Recipe.model_validate(said)
     assert torch.equal(Sampler.replay(net, said).samples, result.samples)
 
@@ -224,6 +232,8 @@ def made(intervals, solver="ddim", net=NET, **how):
 
 BAD = {
     "nothing": (lambda: Restart([]), r"intervals=\[\]: give \(low, high, repeats, steps\) of each"),
+    "name": (lambda: Restart("cifar10_vp_44"), "intervals='cifar10_vp_44': choose cifar10_vp_43, "),
+    "noise": (lambda: Restart(ONE, s_noise="much"), "s_noise='much'"),
     "three": (lambda: Restart([(0.1, 0.6, 2)]), r"intervals=\(0.1, 0.6, 2\): give"),
     "order": (lambda: Restart([(0.6, 0.1, 2, 3)]), "low < high in sigma / alpha"),
     "zero": (lambda: Restart([(0.0, 0.1, 2, 3)]), "low=0: .* low above 0"),

@@ -14,13 +14,13 @@ def levels(schedule, high, low, steps):
     return [schedule.point_at_lam(-np.log(ratio)) for ratio in ratios] + [low]
 
 
-def backward(s, t, x, z):
+def backward(s, t, x, z, s_noise=1.0):
     """x at the noisier t, of x at s and a standard normal."""
     variance = t.sigma**2 - (t.alpha * s.sigma / s.alpha) ** 2
-    return t.alpha / s.alpha * x + math.sqrt(variance) * z
+    return t.alpha / s.alpha * x + s_noise * math.sqrt(variance) * z
 
 
-def restart(run, schedule, points, x, intervals, noise):
+def restart(run, schedule, points, x, intervals, noise, s_noise=1.0):
     """The end of a run.
 
     run        (points, x, cut) -> x at the last of the points; cut: more points follow
@@ -34,8 +34,8 @@ def restart(run, schedule, points, x, intervals, noise):
         x = run(begun[: i + 1], x, True)
         down = levels(schedule, high, at, steps)
         for _ in range(repeats - 1):
-            x = run(down, backward(at, down[0], x, noise()), True)
-        x = backward(at, down[0], x, noise())
+            x = run(down, backward(at, down[0], x, noise(), s_noise), True)
+        x = backward(at, down[0], x, noise(), s_noise)
         begun = down + rest
     return run(begun, x, False)
 
