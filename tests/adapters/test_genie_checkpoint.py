@@ -42,14 +42,17 @@ def config_of(model):
     return {"format": "genie", "sde": {"beta_min": 0.1, "beta_d": 19.9}, "diffusion_model": model}
 
 
+def head_of(model, normalise):
+    return {
+        "num_in_channels": model["nf"] + 6, "num_out_channels": 9, "nf": 16, "num_res_blocks": 1,
+        "normalize_xemb": normalise, "skip_rescale": True, "is_upsampler": False, "fir": False,
+    }  # fmt: skip
+
+
 def saved(folder, model, normalise=False):
     """The network, and its head in the folder within."""
     save(folder, config_of(model), weights(_read(config_of(model), "it")[0].module))
-    features = model["nf"]
-    head = {
-        "num_in_channels": features + 6, "num_out_channels": 9, "nf": 16, "num_res_blocks": 1,
-        "normalize_xemb": normalise, "skip_rescale": True, "is_upsampler": False, "fir": False,
-    }  # fmt: skip
+    features, head = model["nf"], head_of(model, normalise)
     made = on_meta(
         lambda: Head(HeadSizes(3, features, 16, 1, normalise, False), Style(4 * features))
     )

@@ -1,8 +1,10 @@
 """Small networks of the NCSN++ family as their repositories save them, with weights of a formula."""
 
 import copy
+import hashlib
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import safetensors.torch
@@ -12,6 +14,7 @@ from diffusion_engine.adapters.checkpoint import on_meta
 from diffusion_engine.adapters.ncsnpp.network import NCSNpp, sigma_row
 from diffusion_engine.ops import philox
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "ncsnpp.safetensors"
 REFERENCE = {"dtype": torch.float64, "backend": "torch"}
 
 
@@ -24,8 +27,9 @@ def numbers(shape, k):
 
 def weights(module):
     """Numbers for all that a module holds, on "meta" or not, of a size at which it stays tame."""
-    made = {}
-    for k, (name, tensor) in enumerate(module.state_dict().items()):
+    made, held = {}, module.state_dict()
+    held.pop("sigmas", None)  # made of the config
+    for k, (name, tensor) in enumerate(held.items()):
         size = tensor[0].numel() if tensor.ndim > 1 else 25
         made[name] = numbers(tensor.shape, k) / math.sqrt(size)
         if name.endswith("weight") and tensor.ndim == 1:
@@ -33,6 +37,35 @@ def weights(module):
         if name == "all_modules.0.W":
             made[name] *= 5.0
     return made
+
+
+def image(parts=1):
+    """What networks are shown: [2, 3, 4, 4], or [x, v] of one channel each."""
+    return numbers((2, 3, 4, 4) if parts == 1 else (2, parts, 4, 4), 1000)
+
+
+def times():
+    return torch.tensor([0.02, 0.9])
+
+
+def labels(config):
+    """Of two times, as the network of a config is told."""
+    training = config.get("training", {})
+    if config["format"] == "cld_sgm":
+        return times()
+    if config["format"] == "ddgan" or not training["continuous"]:
+        return torch.tensor([1, 3] if training.get("sde") != "vpsde" else [1.0, 3.0])
+    return torch.tensor([0.05, 20.0]) if training["sde"] == "vesde" else 999.0 * times()
+
+
+def latent():
+    return numbers((2, 10), 1001)
+
+
+def digest(names):
+    """Of the names of a checkpoint's tensors in their order."""
+    own = "\n".join(name for name in names if name != "sigmas")
+    return hashlib.sha256(own.encode()).hexdigest()
 
 
 def save(folder, config, tensors):
