@@ -10,6 +10,7 @@ import typer
 
 from ..models import network_of
 from .bench_serve import bench_serve
+from .compare import compare
 from .convert import convert
 from .encode import encode
 from .likelihood import likelihood
@@ -42,6 +43,7 @@ app.command()(profile)
 app.command()(bench_serve)
 app.command()(encode)
 app.command()(likelihood)
+app.command()(compare)
 app.command()(convert)
 app.command()(serve)
 app.add_typer(ray, name="ray")
