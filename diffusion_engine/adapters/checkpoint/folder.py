@@ -86,7 +86,7 @@ def files(path: str | os.PathLike[str]) -> tuple[Path, Path]:
     for file in made:
         if not file.is_file():
             raise ValueError(f"{file} is not there: {FORM}")
-        _check_link(file)
+        check_link(file)
     return made
 
 
@@ -99,7 +99,7 @@ def config_of(path: Path) -> dict[str, Any]:
     return parsed(data, str(path))
 
 
-def _check_link(file: Path) -> None:
+def check_link(file: Path) -> None:
     """Raises ValueError where a file is a link out of its folder; a cache of Hugging Face's hub has its
     files in `blobs`, beside `snapshots/REVISION`."""
     folder, real = file.parent.resolve(), file.resolve()

@@ -23,6 +23,7 @@ READERS: dict[str, str] = {
     "genie": "diffusion_engine.adapters.genie:from_genie",
     "genie_head": "diffusion_engine.adapters.genie:from_genie_head",
     "guided_diffusion": "diffusion_engine.adapters.guided_diffusion:from_guided_diffusion",
+    "lerobot_diffusion": "diffusion_engine.adapters.lerobot:from_lerobot",
     "score_sde": "diffusion_engine.adapters.score_sde:from_score_sde",
     "vdm": "diffusion_engine.adapters.vdm:from_vdm",
 }
