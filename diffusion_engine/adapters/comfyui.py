@@ -15,6 +15,7 @@ from torch import Tensor
 from .. import checks
 from . import k_diffusion
 from .k_diffusion import SAMPLERS, BrownianTreeNoiseSampler
+from .k_diffusion.exponential import EXPONENTIAL
 from .k_diffusion.extended import EXTENDED
 from .seeded import ImageNoise as ImageNoise
 from .seeded import Nvidia as Nvidia
@@ -61,14 +62,12 @@ def _dpm_adaptive(
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     **SAMPLERS,
     **EXTENDED,
+    **EXPONENTIAL,
     "dpm_fast": _dpm_fast,
     "dpm_adaptive": _dpm_adaptive,
     **{f"{name}_gpu": SAMPLERS[name] for name in SDE},
 }
 """By the names that ComfyUI has them under; "_gpu" says there where noise is drawn, and nothing here."""
-REFUSED: dict[str, Callable[..., Any]] = {
-    "dpmpp_2s_ancestral": k_diffusion.sample_dpmpp_2s_ancestral,
-}
 
 
 def sampler_function(name: str, **options: Any) -> Callable[..., Tensor]:
@@ -82,8 +81,6 @@ def sampler_function(name: str, **options: Any) -> Callable[..., Tensor]:
     where ComfyUI's is torchsde's: give a noise_sampler for that. Without a seed torch's global generator
     decides. Raises ValueError on an unknown name or option.
     """
-    if name in REFUSED:
-        REFUSED[name]()
     function = FUNCTIONS[checks.one_of("name", name, tuple(FUNCTIONS))]
     known = tuple(k for k in signature(function).parameters if k not in ASKED)
     checks.names(name, options, known)

@@ -143,7 +143,6 @@ def test_the_noise_is_that_of_this_gpu(seed):
     "call, said",
     [
         (lambda: sampler_function("eular"), "name='eular': choose euler, "),
-        (lambda: sampler_function("dpmpp_2s_ancestral"), "has no table here"),
         (lambda: sampler_function("euler", etta=1.0), "euler takes no etta; it takes s_churn"),
         (lambda: sampler_function("dpmpp_2m_sde", et=1.0), "did you mean eta?"),
         (lambda: run("euler", model=3), "euler takes no model"),

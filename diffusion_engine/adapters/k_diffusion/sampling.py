@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -119,6 +119,16 @@ def sample_lms(
     return run(asked, solver("lms", max_order=order), multistep=True)
 
 
+def sample_dpmpp_2s_ancestral(
+    model: Model, x: Tensor, sigmas: Tensor, extra_args: Extra = None, callback: Callback | None = None,
+    disable: bool | None = None, eta: float = 1.0, s_noise: float = 1.0,
+    noise_sampler: NoiseSampler | None = None,
+) -> Tensor:  # fmt: skip
+    """DPM-Solver++(2S) to a lower level, then noise up to the next (Lu et al. 2022, algorithm 1)."""
+    asked = Asked(model, x, sigmas, extra_args, callback, disable)
+    return _ancestral("dpmpp_2s_ancestral", asked, noise_sampler, eta=eta, s_noise=s_noise)
+
+
 def sample_dpmpp_2m(
     model: Model, x: Tensor, sigmas: Tensor, extra_args: Extra = None, callback: Callback | None = None,
     disable: bool | None = None,
@@ -199,14 +209,6 @@ def sample_dpm_adaptive(
     return (made, info) if return_info else made
 
 
-def sample_dpmpp_2s_ancestral(*given: Any, **options: Any) -> NoReturn:
-    """Refused: no solver here is DPM-Solver++(2S) with ancestral noise."""
-    raise ValueError(
-        "sample_dpmpp_2s_ancestral has no table here; use sample_dpmpp_sde, which calls twice a step too, or "
-        "k-diffusion's own"
-    )
-
-
 # The functions over sigmas by the names that tools list them under.
 SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "euler": sample_euler,
@@ -215,6 +217,7 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "dpm_2": sample_dpm_2,
     "dpm_2_ancestral": sample_dpm_2_ancestral,
     "lms": sample_lms,
+    "dpmpp_2s_ancestral": sample_dpmpp_2s_ancestral,
     "dpmpp_sde": sample_dpmpp_sde,
     "dpmpp_2m": sample_dpmpp_2m,
     "dpmpp_2m_sde": sample_dpmpp_2m_sde,
