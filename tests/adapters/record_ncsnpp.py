@@ -1,9 +1,9 @@
-"""Records what networks of the NCSN++ family say in their repositories' own code: tests/golden/ncsnpp.safetensors.
+"""Records what networks of the NCSN++ family say in their own repositories: tests/golden/ncsnpp.safetensors.
 
     PYTHONPATH=.:tests:tests/helpers:tests/adapters python tests/adapters/record_ncsnpp.py FOLDER
 
-FOLDER holds score_sde_pytorch, CLD-SGM, GENIE and denoising-diffusion-gan; ml_collections has to be installed.
-Their CUDA resampling is replaced by a plain one. Weights and inputs are those of `ncsnpp_cases`.
+FOLDER holds score_sde_pytorch, CLD-SGM, GENIE and denoising-diffusion-gan; needs ml_collections. Their
+CUDA resampling is replaced by a plain one. Weights and inputs are those of `ncsnpp_cases`.
 """
 
 import importlib

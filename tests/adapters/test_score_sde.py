@@ -19,18 +19,19 @@ from diffusion_engine.ops import philox
 from diffusion_engine.processes import Discrete
 
 SEEDS, SHAPE = (3, 4), (3, 4, 4)
-N, FEW = 21, 6  # beta / N of VP has to stay below 1
+N = 6
 NCSNPP = {
     "name": "ncsnpp", "nf": 8, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [2],
     "fir": False, "fir_kernel": [1, 3, 3, 1], "num_scales": N, "fourier_scale": 16, "ema_rate": 0.999,
 }  # fmt: skip
 NCSNPP = NCSNPP | {"embedding_type": "positional", "scale_by_sigma": False}
 FIR = NCSNPP | {"fir": True}
-VE = FIR | {"scale_by_sigma": True, "num_scales": FEW}
+VE = FIR | {"scale_by_sigma": True}
 SKIPS = {"progressive": "output_skip", "progressive_input": "input_skip"}
 DDPM = {
     "name": "ddpm", "nf": 32, "ch_mult": [1, 1], "num_res_blocks": 1, "attn_resolutions": [2],
     "num_scales": N, "scale_by_sigma": False, "nonlinearity": "swish",
+    "beta_max": 4.0,  # of six large steps
 }  # fmt: skip
 CONFIGS = {  # sde, continuous, model
     "ddpm++": ("vpsde", True, NCSNPP),
@@ -84,19 +85,20 @@ def test_the_published_sampler(name, predictor, tmp_path):
     """Corrector first, then the predictor, and the mean at the end; steps of 1 / N; VE in [0, 1]."""
     network, model = opened(tmp_path / "net", name)
     sde, continuous, _ = CONFIGS[name]
-    law = {"vpsde": published.VPSDE, "subvpsde": published.SubVPSDE, "vesde": published.VESDE}
-    corrected, n = sde == "vesde", FEW if sde == "vesde" else N
+    law = {"vpsde": published.VPSDE, "subvpsde": published.SubVPSDE, "vesde": published.VESDE}[sde]
+    rates = {"b1": DDPM["beta_max"]} if name == "ddpm" else {}
+    corrected = sde == "vesde"
     how = {"driver": PredictorCorrector(rule="batch")} if corrected else {}
     if not isinstance(network.process, Discrete):  # of which every timestep is a step
         how |= {"grid": "uniform", "step": "1/N"}
-    sampler = Sampler(network, predictor, n, **REFERENCE, **how)
+    sampler = Sampler(network, predictor, N, **REFERENCE, **how)
     size = 2.0 if corrected else 1.0
     start = np.random.default_rng(0).normal(size=(2, *SHAPE)) * (100.0 if corrected else 1.0)
     ours = sampler.sample(x=torch.from_numpy(start), noised=True, seeds=SEEDS)
     given = philox.STATE
 
     theirs = published.pc_sampler(
-        law[sde](n, continuous), model, start / size + (0.5 if corrected else 0.0),
+        law(N, continuous, **rates), model, start / size + (0.5 if corrected else 0.0),
         lambda i: normals(given | i + 1, SHAPE, SEEDS), predictor,
         (lambda i: normals(CORRECTS | given | i + 1, SHAPE, SEEDS)) if corrected else None,
         eps=0.0 if name == "ddpm" else None,
@@ -115,7 +117,7 @@ def test_labels(tmp_path):
     assert labels["ddpm++"] == labels["ncsn++ of sub-VP"] == pytest.approx([999.0, 0.999])
     assert labels["ddpm"] == [N - 1, 0]
     assert labels["ncsn++"] == pytest.approx([50.0, 0.01], rel=1e-4)
-    assert labels["ncsn++ of a table"] == [0, FEW - 1]
+    assert labels["ncsn++ of a table"] == [0, N - 1]
 
 
 def test_a_module_on_0_to_1():
