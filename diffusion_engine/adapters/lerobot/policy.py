@@ -58,10 +58,11 @@ class Policy:
     """A diffusion policy of lerobot: Sampler(policy.network, policy.solver, policy.steps) is its sampler.
 
     network    makes normalised actions [horizon, actions] of the condition
+    solver, steps  of the sampler that its config says
     n_obs_steps, n_action_steps  steps that are observed, and of actions that are done
-    scales     of features, by their names
-    environment  size of observation.environment_state, 0 without; images is how many numbers its vision
-               encoder, which is no part of this, makes of all cameras
+    state, environment  sizes of observation.state and observation.environment_state, 0 without
+    images  how many numbers its vision encoder, which is no part of this, makes of all cameras
+    scales  of features, by their names
     """
 
     network: ScoreNetwork
