@@ -104,6 +104,29 @@ class Consistency:
 
 
 @dataclass(frozen=True)
+class Trig:
+    """TrigFlow's network, o = d(x_t) / dt / sigma_data: x0 = cos x - sin sigma_data o of the state
+    x_t = cos x0 + sin sigma_data eps, told the angle t (Lu & Song 2025, eq. 3).
+
+    sigma_data  the data's standard deviation
+    """
+
+    sigma_data: float = 0.5
+
+    def __call__(self, at: Point) -> tuple[float, float]:
+        square = (at.alpha * self.sigma_data) ** 2 + at.sigma**2
+        return at.alpha * self.sigma_data**2 / square, -at.sigma * self.sigma_data / _sqrt(square)
+
+    def c_in(self, at: Point) -> float:
+        """Input scale of the state, 1 / sigma_data on TrigFlow."""
+        return 1.0 / _sqrt((at.alpha * self.sigma_data) ** 2 + at.sigma**2)
+
+    def c_noise(self, at: Point) -> float:
+        """The angle."""
+        return math.atan2(at.sigma / self.sigma_data, at.alpha)
+
+
+@dataclass(frozen=True)
 class VEScale:
     """The denoiser "vesde": x0 = x / alpha + g o, told log(g / 2) (Karras et al. 2022, table 1)."""
 
@@ -211,6 +234,7 @@ PREDICTIONS: dict[str, Prediction | Velocity] = {
     "score": score,
     "flow": flow,
     "F": F(),
+    "trigflow": Trig(),
     "velocity": Velocity(),
     "mixed_velocity": Velocity(mixed=True),
 }

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from .. import checks
-from . import GaussianProcess, Point, published
+from . import GaussianProcess, Point, TrigFlow, published
 from .ends import between_ends, ratio_ends, table_of
 
 Array = np.ndarray
@@ -102,6 +102,17 @@ def distilled(process: GaussianProcess, n: int, original: int = 50) -> Array:
         )
     own = np.arange(original, 0.0, -1.0) * stride - 1.0
     return own[np.floor(np.linspace(0, original, n, endpoint=False)).astype(int)]
+
+
+def angles(process: GaussianProcess, n: int, intermediate: float | None = None) -> list[Point]:
+    """n levels whose arctan(sigma / alpha), over sigma_data on TrigFlow, falls evenly to 0; of two steps the
+    second at `intermediate`, where that is given."""
+    data = process.sigma_data if isinstance(process, TrigFlow) else 1.0
+    first = process.noisiest
+    made = np.linspace(math.atan(first.ratio / data), 0.0, n + 1)[:-1].tolist()
+    if n == 2 and intermediate is not None:
+        made[1] = intermediate
+    return [first, *(process.at_ratio(data * math.tan(angle)) for angle in made[1:])]
 
 
 # What `grid` may be by name: functions (process, n) -> n descending times or points.

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import EDM, VE, VP, Discrete, FlowMatching, SubVP
+from . import EDM, VE, VP, Discrete, FlowMatching, SubVP, TrigFlow
 
 
 @singledispatch
@@ -59,6 +59,11 @@ def _edm(process: EDM, t: Tensor) -> tuple[Tensor, Tensor]:
 @levels.register
 def _flow(process: FlowMatching, t: Tensor) -> tuple[Tensor, Tensor]:
     return 1.0 - t, t
+
+
+@levels.register
+def _trig(process: TrigFlow, t: Tensor) -> tuple[Tensor, Tensor]:
+    return t.cos(), process.sigma_data * t.sin()
 
 
 @levels.register

@@ -25,7 +25,7 @@ from .base import (
 from .cld import CLDEulerMaruyama, CLDHeun
 from .cld_exp import CLDExponential
 from .cld_sscs import SSCS, SSCS2, SSCSExact, SSCSMid, SSCSMixed
-from .consistency import LCM, Consistency
+from .consistency import LCM, SCM, Consistency
 from .ddgan import DDGAN
 from .ddim import DDIM, DDPM
 from .dpm_solver import DPMFast, DPMSolver2, DPMSolver3
@@ -49,6 +49,7 @@ from .sde import DPDMSDE, Ancestral, EulerMaruyama, ReverseDiffusion
 from .seeds import SEEDS2, SEEDS3
 from .singlestep import DPMppSinglestep, DPMSolverSinglestep
 from .stork import STORK
+from .tcd import TCD
 from .unipc import UniPC
 from .vdm import VDM
 
@@ -108,6 +109,8 @@ SOLVERS: dict[str, type[Solver]] = {
     "cps": CPS,
     "consistency": Consistency,
     "lcm": LCM,
+    "tcd": TCD,
+    "scm": SCM,
     "flow_map": FlowMap,
     "vdm": VDM,
     "genie": GENIE,

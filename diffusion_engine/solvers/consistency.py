@@ -1,4 +1,4 @@
-"""Multistep sampling of consistency models, and of latent consistency models."""
+"""Multistep sampling of consistency models, latent consistency models and TrigFlow's."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import ClassVar
 
 from ..networks.parameterisation import Parameterisation
 from ..networks.prediction import Consistency as ConsistencyRule
-from ..plan.linear import denoised, normal, x
+from ..plan.linear import Linear, denoised, normal, x
 from ..processes import Discrete, GaussianProcess, Point
-from ..processes.grids import Grid, distilled, karras_at
+from ..processes.grids import Grid, angles, distilled, karras_at
 from .base import Points, Solver, Update, steps
 
 
@@ -79,10 +79,11 @@ class Consistency(Solver):
 class LCM(Solver):
     """x' = alpha_t f + sigma_t z, f = c_skip x + c_out x0, at timestep s; the last x is f itself.
 
-    c_skip = sd^2 / ((k s)^2 + sd^2), c_out = k s / sqrt((k s)^2 + sd^2) with sd = 0.5.
+    c_skip = sd^2 / ((k s)^2 + sd^2), c_out = k s / sqrt((k s)^2 + sd^2) with sd = 0.5, of a table.
+    Of other processes f is x0 itself, as flow matching's LCM takes it: there it is x at no noise already.
 
-    scaling   k, timestep_scaling
-    original  steps of the distillation, from which the run's timesteps are taken
+    scaling   k, timestep_scaling, of a table
+    original  steps of the distillation, from which the run's timesteps are taken, of a table
     """
 
     name: ClassVar[str] = "lcm"
@@ -108,25 +109,61 @@ class LCM(Solver):
         return True
 
     def default_grid(self, process: GaussianProcess) -> str | Grid | None:
-        return partial(distilled, original=self.original) if isinstance(process, Discrete) else None
+        return (
+            partial(distilled, original=self.original) if isinstance(process, Discrete) else angles
+        )
 
-    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
-        process = parameterisation.process
-        if not isinstance(process, Discrete):
-            return (
-                f"it scales by timesteps of a discrete table and {type(process).__name__} has none; use "
-                "'consistency'"
-            )
-        return None
-
-    def weights(self, s: Point) -> tuple[float, float]:
+    def weights(self, process: GaussianProcess, s: Point) -> tuple[float, float]:
         """(c_skip, c_out)."""
+        if not isinstance(process, Discrete):
+            return 0.0, 1.0
         scaled, sd = self.scaling * s.t, 0.5
         square = scaled**2 + sd**2
         return sd**2 / square, scaled / math.sqrt(square)
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         for s, t in steps(points):
-            skip, out = self.weights(s)
-            noise = 0.0 if t is points[-1] else t.sigma
-            yield Update(s, {0: t.alpha * (skip * x + out * denoised) + noise * normal(0)}, t)
+            skip, out = self.weights(process, s)
+            yield renoised(process, s, t, skip * x + out * denoised, t is points[-1])
+
+
+@dataclass(frozen=True)
+class SCM(Solver):
+    """x' = cos t f + sin t sigma_data z, f = `denoised`, on TrigFlow; alpha_t f + sigma_t z on any process.
+    The last x is f itself.
+
+    intermediate  angle of the level between two steps; None spaces them evenly, as all other numbers of steps
+    """
+
+    name: ClassVar[str] = "scm"
+    source: ClassVar[str] = "Lu & Song 2025 (sCM), section 2; Chen et al. 2025 (SANA-Sprint)"
+    differs: ClassVar[str] = (
+        "two steps meet at SANA-Sprint's and diffusers' 1.3, where the paper has intermediate=1.1; runs "
+        "begin at pi / 2, which diffusers rounds to 1.5708"
+    )
+    order = 0
+    keeps_noise: ClassVar[bool] = False
+    on_path: ClassVar[bool] = False
+    intermediate: float | None = 1.3
+
+    def __post_init__(self) -> None:
+        middle = self.intermediate
+        if middle is not None and not 0.0 < middle < 0.5 * math.pi:
+            raise ValueError(f"intermediate={middle:g}: an angle between 0 and pi / 2, or None")
+
+    @property
+    def stochastic(self) -> bool:
+        return True
+
+    def default_grid(self, process: GaussianProcess) -> str | Grid | None:
+        return partial(angles, intermediate=self.intermediate)
+
+    def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
+        for s, t in steps(points):
+            yield renoised(process, s, t, denoised, t is points[-1])
+
+
+def renoised(process: GaussianProcess, s: Point, t: Point, f: Linear, last: bool) -> Update:
+    """alpha_t f + sigma_t z, the last one without noise: the call makes the step to clean data."""
+    noise = 0.0 if last else t.sigma
+    return Update(s, {0: t.alpha * f + noise * normal(0)}, t, until=process.clean)

@@ -10,7 +10,7 @@ import torch
 from ..genie import exact_derivative
 from ..networks.linearize import linearized
 from ..networks.network import ScoreNetwork
-from ..processes import VP, Discrete
+from ..processes import VP, Discrete, TrigFlow
 from ..sampler.sampler import Sampler
 from ..solvers import Rule, solver
 from .cld import cld_mixture
@@ -33,6 +33,7 @@ def generator(shape: Shape = (1,), steps: int = 4) -> ScoreNetwork:
 # Students and generators learn another function than the mean of x0.
 _STUDENTS: dict[str, Callable[[Shape], ScoreNetwork]] = {
     "consistency": MixtureStudent().consistency,
+    "scm": partial(MixtureStudent().network, TrigFlow()),
     "lcm": partial(MixtureStudent().network, Discrete.scaled_linear()),
     "ddgan": generator,
     "flow_map": partial(MixtureFlowMap().network, VP()),

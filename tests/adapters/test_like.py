@@ -44,20 +44,20 @@ def as_recorded(name, every):
             assert same and found.said == row["said"], (case, found, row)
 
 
-@pytest.mark.parametrize("name", [n for n in CLASSES if n != "TCDScheduler"])
+@pytest.mark.parametrize("name", CLASSES)
 def test_some_configurations(name):
     as_recorded(name, max(1, len(cases(name)) // FEW))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in CLASSES if n != "TCDScheduler"])
+@pytest.mark.parametrize("name", CLASSES)
 def test_all_configurations(name):
     as_recorded(name, 1)
 
 
 def test_rows_are_of_all_classes():
     found = rows.committed(results.SCHEDULERS)
-    assert {row["scheduler"] for row in found} == {*CLASSES} - {"TCDScheduler"}
+    assert {row["scheduler"] for row in found} == {*CLASSES}
     assert not [row for row in found if row["outcome"] == "differs" and not row["said"]]
 
 
@@ -193,12 +193,10 @@ REFUSED = [
     ("FlowMatchEulerDiscreteScheduler", {"invert_sigmas": True, "stochastic_sampling": True}, {"steps": 5},
      "invert_sigmas of the scheduler"),
     ("LCMScheduler", {}, {"steps": 60}, "60 steps of original_inference_steps=50"),
-    ("TCDScheduler", {}, {"steps": 5}, "the scheduler's steps are those of no solver here"),
     (
         "SASolverScheduler", {"algorithm_type": "noise_prediction"}, {"steps": 5},
         "algorithm_type='noise_prediction' of the scheduler interpolates eps",
     ),
-    ("TCDScheduler", {}, {"steps": 5}, "the scheduler's steps are those of no solver here"),
 ]  # fmt: skip
 
 

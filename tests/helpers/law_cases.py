@@ -93,6 +93,8 @@ FORMS: dict[str, list[dict]] = {
     "consistency": [{"indices": (0, 9, 12, 20), "scales": 21}],
     "lcm": [{"scaling": 0.1, "original": 40}],
     "flow_map": [{"gamma": 1.0}],
+    "scm": [{"intermediate": 1.1}],
+    "tcd": [{"eta": 1.0, "original": 40}],
     "sscs": [{"merged": False}, {"published": True}],
     "sscs_mid": [{"merged": False}],
     "sscs_mixed": [{"merged": False}],
@@ -244,7 +246,7 @@ def network(form: Form, data: Correlated, process) -> ScoreNetwork:
 def to_loop(form: Form) -> dict:
     """The options as the loops have them."""
     options = dict(form.options)
-    for own in ("merged", "clipped_eps", "indices", "scales"):
+    for own in ("merged", "clipped_eps", "indices", "scales", "intermediate"):
         options.pop(own, None)  # the same law, or times of the run
     if not options.pop("noise", True):
         options["ode"] = True

@@ -41,6 +41,7 @@ class Net(torch.nn.Module):
             "sample": x0,
             "v_prediction": alpha * eps - sigma * x0,
             "flow_prediction": eps - x0,
+            "trigflow": alpha * eps - sigma * x0,
         }[self.prediction]
 
 
@@ -99,6 +100,9 @@ def theirs(scheduler, steps, strength=None, step=None, dtype=torch.float32, **as
     short = {} if "timesteps" in asked or "sigmas" in asked else {"num_inference_steps": steps}
     scheduler.set_timesteps(**short, **asked)
     net, times = net_of(scheduler), scheduler.timesteps
+    # What SANA-Sprint's pipeline does around the scheduler: its list holds the end, and x is x / sigma_data.
+    data = scheduler.config.sigma_data if net.prediction == "trigflow" else 1.0
+    times = times[:-1] if net.prediction == "trigflow" else times
     if strength:
         times = times[(steps - int(steps * strength)) * scheduler.order :]
     calls = iter(NOISE[0].to(dtype))
@@ -119,7 +123,7 @@ def theirs(scheduler, steps, strength=None, step=None, dtype=torch.float32, **as
     half = None
     if hasattr(scheduler, "noise_sampler"):
         scheduler.noise_sampler = path
-    first = FIRST.to(dtype) * float(getattr(scheduler, "init_noise_sigma", 1.0))
+    first = FIRST.to(dtype) * float(getattr(scheduler, "init_noise_sigma", 1.0)) * data
     if strength:
         with contextlib.suppress(AttributeError):
             scheduler.set_begin_index((steps - int(steps * strength)) * scheduler.order)
@@ -133,7 +137,7 @@ def theirs(scheduler, steps, strength=None, step=None, dtype=torch.float32, **as
             read = (
                 scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
             )
-            x = scheduler.step(net(read, t), t, x, **(step or {})).prev_sample
+            x = scheduler.step(data * net(read / data, t), t, x, **(step or {})).prev_sample
     return first, x
 
 

@@ -102,6 +102,10 @@ OWN = {
     "PNDMScheduler": orders(
         skip_prk_steps=(True, False), timestep_spacing=SPACINGS, set_alpha_to_one=(True, False)
     ),
+    "TCDScheduler": orders(
+        original_inference_steps=(20, 50), set_alpha_to_one=(True, False), prediction_type=(EPS, V, X0)
+    ),
+    "SCMScheduler": orders(sigma_data=(0.5, 1.0)),
     "LCMScheduler": orders(
         original_inference_steps=(20, 50), timestep_scaling=(5.0, 10.0), prediction_type=(EPS, V, X0)
     ),
@@ -120,6 +124,7 @@ FLOWING = [
     )
 ]  # fmt: skip
 ASKED = {
+    "TCDScheduler": [{"step": {"eta": 0.0}}, {"step": {"eta": 0.7}}, {"timesteps": [900, 500, 20]}],
     "DDIMScheduler": [{"step": {"eta": 0.6}}, {"step": {"eta": 1.0, "use_clipped_model_output": True}}],
     "DDPMScheduler": [{"timesteps": [900, 500, 20]}],
     "EulerDiscreteScheduler": [
@@ -148,7 +153,12 @@ OWN = {name: list(made) for name, made in OWN.items()}
 def cases(name):
     """(configuration, steps, what else is asked) of a class, each once."""
     fields = inspect.signature(class_of(name).__init__).parameters
-    few = (4,) if name in ("LCMScheduler", "CMStochasticIterativeScheduler") else (10, 7)
+    few = (
+        (4,)
+        if name in ("LCMScheduler", "TCDScheduler", "CMStochasticIterativeScheduler")
+        else (10, 7)
+    )
+    few = (2,) if name == "SCMScheduler" else few
     listed = [(config, n) for n in few for config in (*levels(), *clipped())]
     listed += [(config, n) for n in (*few[:1], 16) for config in OWN.get(name, ())]
     listed += [(config, 10) for config in (FLOWING if "shift" in fields else ())]

@@ -237,7 +237,7 @@ def test_a_student_of_diffusers():
             lambda: Sampler(ScoreNetwork(denoiser, TABLE, (1,)), "lcm", original=2.5),
             "original=2.5: give an integer",
         ),
-        (lambda: Sampler(ScoreNetwork(denoiser, VP(), (1,)), "lcm", 4), "discrete table and VP has none"),
+        (lambda: Sampler(ScoreNetwork(denoiser, VP(), (1,)), "scm", 2, intermediate=2.0), "intermediate=2"),
         (lambda: Sampler(ScoreNetwork(denoiser, TABLE, (1,)), "lcm", 60), "60 steps were asked of 50"),
         (lambda: Sampler(ScoreNetwork(denoiser, TABLE, (1,)), "lcm", scaling=-1.0), "both are above 0"),
         (lambda: Sampler(student(), "lcm", 4, interval=(0.1, 1.0)), "reads its guidance scale"),

@@ -166,6 +166,8 @@ UNORDERED = {
     "consistency": "a step is a function that was learned",
     "lcm": "a step is a function that was learned",
     "flow_map": "a step is a function that was learned",
+    "scm": "a step is a function that was learned",
+    "tcd": "a share of the noise is fresh in every step",
     "ddgan": "its chain has a fixed number of steps",
 }
 SLOW = {"heunpp2": 2}  # its weights are levels: the next order of its error is large

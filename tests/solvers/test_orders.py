@@ -94,7 +94,7 @@ ALWAYS_NOISE, NO_SCORE = "its noise has no switch", "its network is a student or
 UNFITTED = {
     **dict.fromkeys(["ddpm", "ancestral", "ald", "vdm", "cld_em"], ALWAYS_NOISE),
     **dict.fromkeys(["sscs", "sscs_mid", "sscs_mixed", "sscs2", "sscs_exact"], ALWAYS_NOISE),
-    **dict.fromkeys(["consistency", "lcm", "flow_map", "ddgan"], NO_SCORE),
+    **dict.fromkeys(["consistency", "lcm", "flow_map", "scm", "ddgan"], NO_SCORE),
     **dict.fromkeys(["consistency", "lcm", "ddgan"], NO_SCORE),
     "learned": "its calls are those of its table",  # whose slopes are those of what is written as one
 }

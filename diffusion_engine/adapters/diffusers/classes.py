@@ -55,6 +55,8 @@ DISTILLED = LATENT | ZERO | LEADING | CLIP | {
     "beta_schedule": "scaled_linear", "clip_sample": False, "set_alpha_to_one": True,
     "original_inference_steps": 50, "timestep_scaling": 10.0,
 }  # fmt: skip
+# TCD has the fields of a clip and does not read them.
+UNCLIPPED = {k: v for k, v in DISTILLED.items() if k not in CLIP}
 FLOWS = {"num_train_timesteps": 1000, "shift": 1.0}
 EDMS = {
     "num_train_timesteps": 1000, "prediction_type": "epsilon", "sigma_min": 0.002, "sigma_max": 80.0,
@@ -84,7 +86,7 @@ CLASSES: dict[str, Class] = {
         TABLE | LEADING | {"set_alpha_to_one": False, "skip_prk_steps": False},
     ),
     "LCMScheduler": Class(levels.few, solving.lcm, DISTILLED),
-    "TCDScheduler": Class(partial(levels.few, zero=False), solving.refused, DISTILLED),
+    "TCDScheduler": Class(partial(levels.few, zero=False), solving.tcd, UNCLIPPED),
     "EulerDiscreteScheduler": Class(
         levels.interpolated,
         solving.euler,
@@ -179,6 +181,10 @@ CLASSES: dict[str, Class] = {
         {"num_train_timesteps": 40, "sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5,
          "s_noise": 1.0, "rho": 7.0, "clip_denoised": True},
     ),
+    "SCMScheduler": Class(
+        straight.trig, solving.named("scm"),
+        {"num_train_timesteps": 1000, "prediction_type": "trigflow", "sigma_data": 0.5},
+    ),
     "IPNDMScheduler": Class(
         straight.angles, solving.ipndm, {"num_train_timesteps": 1000, "trained_betas": None}
     ),
@@ -195,7 +201,7 @@ REFUSED = {
     "DPMSolverMultistepInverseScheduler": "it encodes: see Sampler.encode",
     "DiscreteDDIMScheduler": TOKENS,
     "EntropyBoundScheduler": TOKENS,
-    "FlowMapEulerDiscreteScheduler": "its network is told where a step ends",
+    "FlowMapEulerDiscreteScheduler": "its network is told where a step ends: wrap it with end_label=, for 'flow_map'",
     "HeliosDMDScheduler": "its sample grows while it runs",
     "HeliosScheduler": "its sample grows while it runs",
     "KarrasVeScheduler": "diffusers itself has left it",
@@ -204,7 +210,6 @@ REFUSED = {
     "PiflowScheduler": "its network's output is a policy of several steps",
     "RFD4ProteinaScheduler": LATER,
     "RePaintScheduler": "it goes back and forth in time",
-    "SCMScheduler": LATER,
     "ScoreSdeVeScheduler": "its corrector reads the norm of the score, and no table does",
     "UnCLIPScheduler": "its pipeline tells it the end of each step",
     "VQDiffusionScheduler": TOKENS,

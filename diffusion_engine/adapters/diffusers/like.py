@@ -219,6 +219,7 @@ TAKES: dict[str, tuple[str, ...]] = {
     "DDPMScheduler": ("timesteps",),
     "DDPMParallelScheduler": ("timesteps",),
     "LCMScheduler": ("timesteps",),
+    "TCDScheduler": ("timesteps",),
     "CMStochasticIterativeScheduler": ("timesteps",),
     "EulerDiscreteScheduler": ("timesteps", "sigmas"),
     "HeunDiscreteScheduler": ("timesteps",),
@@ -244,7 +245,7 @@ def _begin(n: int, strength: float | None) -> int:
 
 def _first(scaled: bool, fields: Mapping[str, Any], points: Sequence[Point]) -> float:
     """init_noise_sigma, as diffusers says it."""
-    if "sigma_data" in fields:
+    if "sigma_max" in fields and "sigma_data" in fields:
         return (fields["sigma_max"] ** 2 + 1.0) ** 0.5
     if not scaled:
         return 1.0

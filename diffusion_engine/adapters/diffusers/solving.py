@@ -57,14 +57,6 @@ def named(name: str) -> Callable[[Fields, Run], Choice]:
     return choose
 
 
-def refused(c: Fields, run: Run) -> Choice:
-    """A class whose levels are taken and whose steps are not."""
-    raise ValueError(
-        "the scheduler's steps are those of no solver here; its levels are taken, for any solver: give its "
-        "network to a Sampler"
-    )
-
-
 def one_of(c: Fields, name: str, *values: Any) -> Any:
     """A field's value. Raises ValueError where it is none of these."""
     if c[name] not in values:
@@ -190,6 +182,11 @@ def lcm(c: Fields, run: Run) -> Choice:
     run.take()
     original = int(c["original_inference_steps"])
     return Choice("lcm", {"scaling": float(c["timestep_scaling"]), "original": original})
+
+
+def tcd(c: Fields, run: Run) -> Choice:
+    eta = run.take("eta").get("eta", 0.3)
+    return Choice("tcd", {"eta": float(eta), "original": int(c["original_inference_steps"])})
 
 
 CHURN = ("s_churn", "s_tmin", "s_tmax", "s_noise")

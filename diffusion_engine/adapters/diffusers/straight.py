@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...processes import EDM, FlowMatching, GaussianProcess, Point
+from ...processes import EDM, FlowMatching, GaussianProcess, Point, TrigFlow, grids
 from .levels import NOTHING, Array, Asked, Fields, Table, along, asked, between, chosen
 from .tables import table
 
@@ -115,6 +115,18 @@ def consistency(c: Fields, process: EDM, n: int, given: Asked = NOTHING) -> list
     low, high = c["sigma_min"] ** (1.0 / c["rho"]), c["sigma_max"] ** (1.0 / c["rho"])
     made = [Point(g, 1.0, g) for g in ((high + ramp * (low - high)) ** c["rho"]).tolist()]
     return [*made, process.clean]
+
+
+def trig(c: Fields, process: TrigFlow, n: int, given: Asked = NOTHING) -> list[Point]:
+    """TrigFlow's: evenly from pi / 2, of two steps to 1.3."""
+    if given.timesteps is None:
+        return [*grids.angles(process, n, intermediate=1.3), process.clean]
+    times = np.asarray(given.timesteps, np.float64)
+    if len(times) != n + 1:
+        raise ValueError(
+            f"timesteps of SCMScheduler hold the run's end too: {len(times)} for {n} steps"
+        )
+    return [process.at(min(t, process.t_max)) for t in times.tolist()]
 
 
 def angles(c: Fields, process: GaussianProcess, n: int, given: Asked = NOTHING) -> list[Point]:

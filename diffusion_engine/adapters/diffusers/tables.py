@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...networks.prediction import Consistency, F
-from ...processes import EDM, Discrete, FlowMatching, GaussianProcess, Point
+from ...networks.prediction import Consistency, F, Trig
+from ...processes import EDM, Discrete, FlowMatching, GaussianProcess, Point, TrigFlow
 from .levels import Fields
 
 PREDICTIONS = {
@@ -78,6 +78,11 @@ def learned(fields: Fields) -> Learned:
         return Learned(EDM(t_min=low, t_max=high), rule, rule.c_noise, clip)
     if fields.keys() == {"num_train_timesteps", "trained_betas"}:  # IPNDM
         return Learned(Angle(), "v")
+    if "sigma_data" in fields and "sigma_max" not in fields:  # sCM
+        data = fields["sigma_data"]
+        if kind != "trigflow":
+            raise ValueError(f"prediction_type={kind!r} of SCMScheduler: it has 'trigflow' alone")
+        return Learned(TrigFlow(sigma_data=data), Trig(data))
     if "sigma_data" in fields:
         made = {"epsilon": F, "v_prediction": NegativeF}.get(kind)
         if made is None:
