@@ -55,8 +55,6 @@ DISTILLED = LATENT | ZERO | LEADING | CLIP | {
     "beta_schedule": "scaled_linear", "clip_sample": False, "set_alpha_to_one": True,
     "original_inference_steps": 50, "timestep_scaling": 10.0,
 }  # fmt: skip
-# TCD has the fields of a clip and does not read them.
-UNCLIPPED = {k: v for k, v in DISTILLED.items() if k not in CLIP}
 FLOWS = {"num_train_timesteps": 1000, "shift": 1.0}
 EDMS = {
     "num_train_timesteps": 1000, "prediction_type": "epsilon", "sigma_min": 0.002, "sigma_max": 80.0,
@@ -86,7 +84,7 @@ CLASSES: dict[str, Class] = {
         TABLE | LEADING | {"set_alpha_to_one": False, "skip_prk_steps": False},
     ),
     "LCMScheduler": Class(levels.few, solving.lcm, DISTILLED),
-    "TCDScheduler": Class(partial(levels.few, zero=False), solving.tcd, UNCLIPPED),
+    "TCDScheduler": Class(partial(levels.few, zero=False), solving.tcd, DISTILLED),
     "EulerDiscreteScheduler": Class(
         levels.interpolated,
         solving.euler,
@@ -201,7 +199,7 @@ REFUSED = {
     "DPMSolverMultistepInverseScheduler": "it encodes: see Sampler.encode",
     "DiscreteDDIMScheduler": TOKENS,
     "EntropyBoundScheduler": TOKENS,
-    "FlowMapEulerDiscreteScheduler": "its network is told where a step ends: wrap it with end_label=, for 'flow_map'",
+    "FlowMapEulerDiscreteScheduler": "its network is told where a step ends: wrap it with end_label=",
     "HeliosDMDScheduler": "its sample grows while it runs",
     "HeliosScheduler": "its sample grows while it runs",
     "KarrasVeScheduler": "diffusers itself has left it",

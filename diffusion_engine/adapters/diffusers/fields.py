@@ -50,6 +50,8 @@ def understood(name: str, config: Fields) -> Fields:
             f"thresholding with sample_max_value={made['sample_max_value']!r} of the scheduler finds a "
             "threshold for every sample, and no table does; at 1 it is a clip to -1 and 1, which is taken"
         )
+    if name == "TCDScheduler":  # which has the fields of a clip and does not read them
+        made |= {"clip_sample": False, "thresholding": False}
     for field, value in given.items():
         if not _fine(field, value, made):
             raise ValueError(

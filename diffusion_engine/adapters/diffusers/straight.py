@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...processes import EDM, FlowMatching, GaussianProcess, Point, TrigFlow, grids
+from ...processes import EDM, FlowMatching, GaussianProcess, Point, TrigFlow
 from .levels import NOTHING, Array, Asked, Fields, Table, along, asked, between, chosen
 from .tables import table
 
@@ -118,15 +118,11 @@ def consistency(c: Fields, process: EDM, n: int, given: Asked = NOTHING) -> list
 
 
 def trig(c: Fields, process: TrigFlow, n: int, given: Asked = NOTHING) -> list[Point]:
-    """TrigFlow's: evenly from pi / 2, of two steps to 1.3."""
-    if given.timesteps is None:
-        return [*grids.angles(process, n, intermediate=1.3), process.clean]
-    times = np.asarray(given.timesteps, np.float64)
-    if len(times) != n + 1:
-        raise ValueError(
-            f"timesteps of SCMScheduler hold the run's end too: {len(times)} for {n} steps"
-        )
-    return [process.at(min(t, process.t_max)) for t in times.tolist()]
+    """TrigFlow's: evenly from 1.5708, a little beyond pi / 2, to 0; two steps meet at 1.3."""
+    times = np.linspace(1.5708, 0.0, n + 1).tolist()
+    if n == 2:
+        times[1] = 1.3
+    return [process.at(min(t, process.t_max)) for t in times]
 
 
 def angles(c: Fields, process: GaussianProcess, n: int, given: Asked = NOTHING) -> list[Point]:
