@@ -16,6 +16,7 @@ from .encode import encode
 from .likelihood import likelihood
 from .options import (
     End,
+    Forecast,
     Grid,
     Guidance,
     Json,
@@ -91,6 +92,7 @@ def plan(
     solver: SolverName = "dpmpp_2m",
     steps: Steps = 20,
     guidance: Guidance = 1.0,
+    forecast: Forecast = None,
     grid: Grid = None,
     end: End = "zero",
     option: Option = None,

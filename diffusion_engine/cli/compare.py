@@ -22,6 +22,7 @@ from .options import (
     Dtype,
     End,
     Executor,
+    Forecast,
     Grid,
     Guidance,
     Guider,
@@ -78,6 +79,7 @@ def compare(
     guidance: Guidance = 2.0,
     guider: Guider = None,
     guider_option: GuiderOption = None,
+    forecast: Forecast = None,
     grid: Grid = None,
     end: End = "zero",
     fine_steps: Annotated[

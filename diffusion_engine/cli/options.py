@@ -90,6 +90,13 @@ Guider = Annotated[str | None, typer.Option(help=_about("guider"))]
 GuiderOption = Annotated[
     list[str] | None, typer.Option("--guider-option", help="of the guider, as momentum=-0.5")
 ]
+Forecast = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--forecast",
+        help="calls that are not made: every=2, with order=1 and after=2, or calls=[3,5]; repeatable",
+    ),
+]
 Refine = Annotated[int, typer.Option("--refine", help=_about("encoding"))]
 Start = Annotated[float | None, typer.Option(help=_about("start"))]
 Noised = Annotated[bool, typer.Option("--noised", help=_about("noised"))]
@@ -122,6 +129,8 @@ def spec_of(context: typer.Context, rule: Solver, **more: Any) -> Spec:
         if asked.get("guider") is None:
             raise ValueError("--guider-option goes with --guider: say which")
         asked["guider"] = {"name": asked["guider"], "options": options}
+    if "forecast" in asked:
+        asked["forecast"] = options_of("--forecast", asked["forecast"]) or None
     return Spec(**asked | more | {"solver": about(rule)})
 
 

@@ -18,6 +18,7 @@ from .fine import Fine, distances, fine_solution
 
 COLUMNS = 8  # of a range
 MOST = 1000  # runs of one comparison
+OWN = ("grid", "steps", "times", "sigmas", "forecast")  # which the fine solution has otherwise
 NOISE = "draws noise"
 NO_ODE = "no ODE"
 
@@ -130,7 +131,7 @@ def prepared(
         raise ValueError(f"{len(rules)} solvers at {len(counts)} counts are more than {MOST} runs")
     shared, how = dict(arguments or {}), dict(how or {})
     fine = Fine.of(network) if fine_steps is None else Fine.of(network, fine_steps)
-    own = {n: v for n, v in shared.items() if n not in ("grid", "steps", "times", "sigmas")}
+    own = {n: v for n, v in shared.items() if n not in OWN}
     first = Sampler(network, fine.name, fine.steps, grid=fine.grid, **fine.options, **own, **how)
     # One executor keeps the threads and records of all.
     how = {n: v for n, v in how.items() if n not in ("backend", "threads")} | {

@@ -177,7 +177,7 @@ class Plan:
                 made = f"clip({made}, {row.clip[0]:g}, {row.clip[1]:g})"
             if row.scale != 1.0:
                 made = f"{row.scale:.6g} {made if row.clip else f'({made})'}"
-            lines.append(f"{i:4d}  {at}" + (f"  D = {made}" if row.q else ""))
+            lines.append(f"{i:4d}  {at}" + (f"  D = {made}" if row.q or row.p else ""))
             if any(row.e):
                 whose = ", unconditional alone" if row.unconditional else ""
                 lines.append(f"        raw = {said(zip(outs, row.e, strict=True))}{whose}")
@@ -192,7 +192,7 @@ def _check_row(i: int, row: Row, written: set[int]) -> None:
         raise ValueError(
             "row 0: it makes the state that the first call reads, and has no call itself"
         )
-    if row.call is None and (row.q or row.e or row.p):
+    if row.call is None and (row.q or row.e):
         raise ValueError(f"row {i} has no network call and takes outputs of one")
     if not row.new or not all(0 <= k < layout.SLOTS for k in row.new):
         raise ValueError(f"row {i} writes slots {sorted(row.new)}; it has to write some of 0 to 4")

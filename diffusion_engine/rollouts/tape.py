@@ -46,6 +46,8 @@ def objection(plan: Plan, record: Collection[str], noise: Any, mask: Tensor | No
     if mask is not None and not bool(((mask == 0) | (mask == 1)).all()):
         return "a mask between 0 and 1 mixes what is drawn with what is kept; give one of zeros and ones"
     for i, row in enumerate(plan.rows):
+        if row.call is None and row.p:
+            return f"row {i} forecasts its call, which a policy's density is made of; leave forecast out"
         if row.learned and any(row.e):
             return f"row {i} has a learned variance and uses raw, and one of them alone is kept"
         if row.known and i in drawn and len(drawn[i].slots) > 1:

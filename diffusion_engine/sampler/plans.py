@@ -22,6 +22,7 @@ from ..solvers.base import row_of
 from ..solvers.inverse import encoding
 from ..solvers.update import Update
 from .driven import Driver
+from .methods import Forecast
 
 PLANS = 4096  # rows of plans that a sampler keeps, some 7 KB each
 
@@ -41,6 +42,7 @@ class Plans:
     clip: tuple[float, float] | None
     driver: Driver | None = None
     guider: Guider | None = None
+    forecast: Forecast | None = None
     kept: Lru[tuple, Plan] = field(default_factory=lambda: Lru(PLANS))
     rows: Lru[tuple, Row] = field(default_factory=lambda: Lru(PLANS))
 
@@ -111,6 +113,13 @@ class Plans:
                 self.solver.plan if self.driver is None else partial(self.driver.plan, self.solver)
             )
             plan = make(network, points, kind, clip)
+        if self.forecast is not None:
+            if refine is not None:
+                raise ValueError(
+                    "forecast= leaves out calls of sampling, and encoding makes all: encode with a sampler "
+                    "without it"
+                )
+            plan = self.forecast.apply(plan)
         if kind == "prior":
             return plan
         given = IMAGE if kind == "image" else STATE

@@ -65,6 +65,9 @@ class Sampler(Runner):
     driver     what leads samples beside the solver's table (diffusion_engine.drivers): a name, {"name": ...,
                "options": {...}}, or an object
     guider     guidance by a number of each sample (diffusion_engine.guiders), "apg" say: given as a driver is
+    forecast   calls that are not made, their outputs being extrapolated from those before: {"order": 1,
+               "every": 2, "after": 2} makes the first `after` and then one in `every`, {"order": 1, "calls":
+               [3, 5]} all but these, from 0
     dtype      in which the network is computed, and of its input and conditions that are not whole numbers;
                None is what the module computes in: that of its first weight of 16 bits or more, or of its
                layerwise casting. Another runs a copy of the module, which follows what you change of yours.
@@ -109,6 +112,7 @@ class Sampler(Runner):
         clip: tuple[float, float] | str | None = "network",
         driver: Any = None,
         guider: Any = None,
+        forecast: Any = None,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         backend: str = "auto",
@@ -132,7 +136,7 @@ class Sampler(Runner):
         asked = {
             "solver": about(self.solver), "guidance": guidance, "interval": interval,
             "classifier_scale": classifier_scale, "clip": rule.clip if named else clip,
-            "driver": about_driver(self.driver), "guider": about_guider(self.guider),
+            "driver": about_driver(self.driver), "guider": about_guider(self.guider), "forecast": forecast,
         }  # fmt: skip
         self._settle(
             network, asked, dtype=dtype, device=device, backend=backend, batch_size=batch_size,
@@ -147,10 +151,13 @@ class Sampler(Runner):
             self.clip,
             self.driver,
             self.guider,
+            self.spec.forecast,
         )
         if self.driver is not None:
             captured = self.executor.captures(self.device)
             refuse(self.driver, network, self.points, captured, self.guider is not None)
+        if self.spec.forecast is not None:
+            self.spec.forecast.check(self.driver, self.guider)
         self.plan()  # an unsuitable solver fails here, not at the first sample
 
     @classmethod

@@ -24,7 +24,7 @@ from ..plan.guidance import CLASSIFIER, checked_interval
 from ..processes import Point
 from ..processes.grids import STEPS
 from .fields import Calls, Count, Dtype, Entries, Labels, Level, Need, Number, Range, Seed
-from .methods import Driven, Method, Steered
+from .methods import Driven, Forecast, Method, Steered
 from .numbers import SIZE, bucket
 from .wanted import REFINE, START
 
@@ -55,6 +55,9 @@ class Asked(Model):
         (0.0, math.inf),
         description="(low, high] of sigma / alpha in which guidance acts",
         json_schema_extra={"default": [0.0, INFINITY]},
+    )
+    forecast: Forecast | None = Field(
+        None, description="calls that are not made, their outputs being forecast of those before"
     )
     classifier_scale: float = Field(1.0, description="of the network's classifier, 0 for none")
     clip: Range | Literal["network"] | None = Field(
@@ -132,7 +135,7 @@ class Asked(Model):
         import torch  # the command line reads these models before it settles how torch waits
 
         dtype = None if self.dtype is None else getattr(torch, self.dtype)
-        named = ("interval", "classifier_scale", "clip")
+        named = ("interval", "classifier_scale", "clip", "forecast")
         driver, guider = (given and given.model_dump() for given in (self.driver, self.guider))
         made = {n: getattr(self, n) for n in named}
         return made | {"dtype": dtype, "driver": driver, "guider": guider}
