@@ -192,8 +192,7 @@ def _check_row(i: int, row: Row, written: set[int]) -> None:
         raise ValueError(
             "row 0: it makes the state that the first call reads, and has no call itself"
         )
-    takes = row.q or row.e or row.learned or row.guider or any(u["raw"] for u in row.new.values())
-    if row.call is None and takes:
+    if row.call is None and (row.q or row.e or row.learned):
         raise ValueError(f"row {i} has no network call and takes outputs of one")
     if not row.new or not all(0 <= k < layout.SLOTS for k in row.new):
         raise ValueError(f"row {i} writes slots {sorted(row.new)}; it has to write some of 0 to 4")
