@@ -66,6 +66,7 @@ UPSTREAM = "upstream.csv"  # diffusers' own tests of schedulers on EngineSchedul
 UPSTREAM_PIPELINES = "upstream-pipelines.csv"  # its tests of pipelines
 SCALING = "scaling.csv"  # a queue in front of many engines, simulated
 STEPS = "scheduler-steps.csv"  # the time of a step, beside that of diffusers' classes
+ONNX_STEPS = "onnx-steps.csv"  # what a step takes beside the call of ONNX Runtime
 SOAK = "soak.csv"  # a server under load for minutes
 HTTP = "http.csv"  # requests over HTTP beside the same ones in a process
 ABOUT = ("device", "threads", "torch", "commit", "date")
@@ -81,6 +82,10 @@ UPSTREAM_KEYS = ("part", "of", "passed", "tests", "failed", "why", "diffusers")
 STEP_KEYS = (
     "scheduler", "shape", "theirs_us", "ours_us", "theirs_median_us", "ours_median_us", "repeats", "others",
     "diffusers", *ABOUT,
+)  # fmt: skip
+ONNX_STEP_KEYS = (
+    "shape", "runtime_us", "row_us", "outside_us", "runtime_median_us", "row_median_us", "repeats", "others",
+    "onnxruntime", *ABOUT,
 )  # fmt: skip
 NETWORK_KEYS = ("network", "operations", "callbacks", "refused")
 PROVIDED_KEYS = (
@@ -185,6 +190,7 @@ COLUMNS = {
     UPSTREAM: UPSTREAM_KEYS,
     UPSTREAM_PIPELINES: UPSTREAM_KEYS,
     STEPS: STEP_KEYS,
+    ONNX_STEPS: ONNX_STEP_KEYS,
     SOAK: SOAK_KEYS,
     SCALING: SCALING_KEYS,
     HTTP: HTTP_KEYS,
