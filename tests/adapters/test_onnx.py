@@ -116,10 +116,14 @@ UNETS = {
 
 
 @pytest.mark.parametrize(
-    "exporter", ["torchscript", pytest.param("torch.export", marks=pytest.mark.slow)]
+    ("name", "opset"),
+    [
+        ("UNet2DModel", 14),
+        *((name, 17) for name in UNETS),
+        *(pytest.param(name, "torch.export", marks=pytest.mark.slow) for name in UNETS),
+    ],
 )
-@pytest.mark.parametrize("name", UNETS)
-def test_networks_of_diffusers(tmp_path, name, exporter):
+def test_networks_of_diffusers(tmp_path, name, opset):
     needs("diffusers")
     from small_networks import made
 
@@ -135,10 +139,10 @@ def test_networks_of_diffusers(tmp_path, name, exporter):
     _, case = made(name)
     given = dict(zip(case.inputs, case.of(2), strict=True))
     module, path = First(case.module), tmp_path / "unet.onnx"
-    if exporter == "torchscript":
-        exported(module, given, path, 17, free=True)
-    else:
+    if opset == "torch.export":
         by_torch_export(module, given, path)
+    else:
+        exported(module, given, path, opset, free=True)
     network = from_onnx(path, Discrete.linear())
     assert network.label_dtype == torch.int64
     assert [p.name for p in network.module.conditions] == list(UNETS[name])

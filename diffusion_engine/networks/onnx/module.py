@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.autograd.forward_ad import unpack_dual
 
 from ... import checks
@@ -101,15 +102,15 @@ class OnnxModule(nn.Module):
         """A call whose operations `run` does."""
         given = self._given(x, label, rest, named)
         self._check(given)
-        n = len(x)
+        n = x.shape[0]
         outs: Sequence[Tensor]
-        if self.shared or self.batch not in (None, n):
+        if self.shared or (self.batch is not None and self.batch != n):
             outs = self._in_parts(run, given, n)
         else:
             outs = run({p.name: self._fed(p, given[p.name]) for p in self.ports})
-        if len(outs) == 1:
-            return outs[0].to(x.dtype)
-        return tuple(out.to(x.dtype) for out in outs)
+        dtype = x.dtype
+        made = [out if out.dtype is dtype else out.to(dtype) for out in outs]
+        return made[0] if len(made) == 1 else tuple(made)
 
     def _given(
         self, x: Tensor, label: Tensor, rest: Sequence[Any], named: Mapping[str, Tensor]
@@ -136,13 +137,15 @@ class OnnxModule(nn.Module):
 
     def _check(self, given: Mapping[str, Tensor]) -> None:
         """Raises ValueError where a tensor is none that the file takes, or a derivative is wanted."""
-        kind = tuple([(t.shape, t.dtype, t.is_cpu) for t in given.values()])
-        if (kind, *given) not in self._sessions.met:
+        kind = tuple([(name, t.shape, t.dtype, t.is_cpu) for name, t in given.items()])
+        if kind not in self._sessions.met:
             for port in self.ports:
                 self._check_port(port, given[port.name])
-            self._sessions.met.add((kind, *given))
+            self._sessions.met.add(kind)
         graph = torch.is_grad_enabled() and any(t.requires_grad for t in given.values())
-        if graph or any(unpack_dual(t).tangent is not None for t in given.values()):
+        # Each look at a tensor costs microseconds; where no level is open none has a tangent.
+        forward = getattr(forward_ad, "_current_level", 0) >= 0
+        if graph or (forward and any(unpack_dual(t).tangent is not None for t in given.values())):
             raise ValueError(f"{self.path.name} {NO_DERIVATIVE}")
 
     def _check_port(self, port: Port, tensor: Tensor) -> None:
