@@ -108,7 +108,7 @@ def angles(process: GaussianProcess, n: int, intermediate: float | None = None) 
     """n levels whose arctan(sigma / alpha), over sigma_data on TrigFlow, falls evenly to 0; of two steps the
     second at `intermediate`, where that is given."""
     data = process.sigma_data if isinstance(process, TrigFlow) else 1.0
-    first = process.noisiest
+    first = process.at(process.t_max)
     made = np.linspace(math.atan(first.ratio / data), 0.0, n + 1)[:-1].tolist()
     if n == 2 and intermediate is not None:
         made[1] = intermediate

@@ -31,7 +31,6 @@ class TCD(Solver):
     differs: ClassVar[str] = (
         "a run ends at clean data, as all here do, and diffusers' at timestep 0: give times=[..., 0]"
     )
-    order = 0  # the network has learned a step's whole function, and a share of the noise is always fresh
     on_path: ClassVar[bool] = False
     eta: float = 0.3
     original: int = 50
@@ -41,6 +40,11 @@ class TCD(Solver):
             raise ValueError(f"eta={self.eta:g}: TCD's eta lies between 0 and 1")
         if not isinstance(self.original, int) or self.original < 1:
             raise ValueError(f"original={self.original!r}: a whole number of steps above 0")
+
+    @property
+    def order(self) -> int:
+        """0 with noise, a share of which is fresh however short the step; else DDIM's."""
+        return 0 if self.eta else 1
 
     @property
     def stochastic(self) -> bool:

@@ -20,9 +20,10 @@ from diffusion_engine import SOLVERS
 KEEPING = [
     name for name in OF_X if named(name) and SOLVERS[name].exact and SOLVERS[name].keeps_noise
 ]
-BY_TIME = {"deis", "pndm"}  # go by t, and so see more than x / alpha and the ratio
+BY_TIME = {"deis", "pndm", "tcd"}  # go by t, and so see more than x / alpha and the ratio
 ON_EPS = {"vdm", "pndm"}  # divide by alpha, which is 0 at the start of flow matching
 BY_PLACE = {
+    "tcd",
     "deis",
     "ipndm",
     "plms",
