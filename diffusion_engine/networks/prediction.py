@@ -27,6 +27,14 @@ def _sqrt(value: Any) -> Any:
     return math.sqrt(value) if isinstance(value, float) else value**0.5
 
 
+def _log(value: Any) -> Any:
+    return math.log(value) if isinstance(value, float) else value.log()
+
+
+def _hypot(a: Any, b: Any) -> Any:
+    return math.hypot(a, b) if isinstance(a, float) else (a * a + b * b) ** 0.5
+
+
 def eps(at: Point) -> tuple[float, float]:
     """o = eps."""
     alpha = _alpha(at, "eps")
@@ -76,7 +84,7 @@ class F:
 
     def c_noise(self, at: Point) -> float:
         """The label log(g) / 4."""
-        return math.log(at.ratio) / 4.0
+        return _log(at.ratio) / 4.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ class Consistency:
     def __call__(self, at: Point) -> tuple[float, float]:
         g, sd = at.sigma / _alpha(at, "a consistency function"), self.sigma_data
         gap = g - self.sigma_min
-        return sd * sd / (gap * gap + sd * sd) / at.alpha, gap * sd / math.hypot(g, sd)
+        return sd * sd / (gap * gap + sd * sd) / at.alpha, gap * sd / _hypot(g, sd)
 
     def c_in(self, at: Point) -> float:
         """Input scale of the state; sigma_min is not in it."""
@@ -100,7 +108,7 @@ class Consistency:
 
     def c_noise(self, at: Point) -> float:
         """The label 250 log(g + 1e-44)."""
-        return 250.0 * math.log(at.ratio + 1e-44)
+        return 250.0 * _log(at.ratio + 1e-44)
 
 
 @dataclass(frozen=True)
@@ -137,7 +145,7 @@ class VEScale:
         return 1.0 / _alpha(at, "vesde's F")
 
     def c_noise(self, at: Point) -> float:
-        return math.log(at.ratio / 2.0)
+        return _log(at.ratio / 2.0)
 
 
 @dataclass(frozen=True)
@@ -155,12 +163,16 @@ class VPScale:
         return 1.0 / _alpha(at, "vpsde's F"), -at.ratio
 
     def c_in(self, at: Point) -> float:
-        return 1.0 / math.hypot(at.alpha, at.sigma)
+        return 1.0 / _hypot(at.alpha, at.sigma)
 
     def c_noise(self, at: Point) -> float:
-        return self.last * float(
-            VP(beta_min=self.beta_min, beta_max=self.beta_max).t_of_lam(at.lam)
-        )
+        if isinstance(at, Point):
+            vp = VP(beta_min=self.beta_min, beta_max=self.beta_max)
+            return self.last * float(vp.t_of_lam(at.lam))
+        square = (at.ratio**2).log1p()
+        slope = self.beta_max - self.beta_min
+        root = (self.beta_min**2 + 2.0 * slope * square) ** 0.5
+        return self.last * 2.0 * square / (root + self.beta_min)
 
 
 @dataclass(frozen=True)
@@ -169,14 +181,16 @@ class MinusV:
 
     def __call__(self, at: Point) -> tuple[float, float]:
         square = at.alpha**2 + at.sigma**2
-        return at.alpha / square, at.sigma / math.sqrt(square)
+        return at.alpha / square, at.sigma / _sqrt(square)
 
     def c_in(self, at: Point) -> float:
-        return 1.0 / math.hypot(at.alpha, at.sigma)
+        return 1.0 / _hypot(at.alpha, at.sigma)
 
     def c_noise(self, at: Point) -> float:
         """(2 / pi) arccos(1 / sqrt(1 + g^2))."""
-        return math.atan2(at.sigma, at.alpha) * 2.0 / math.pi
+        if isinstance(at, Point):
+            return math.atan2(at.sigma, at.alpha) * 2.0 / math.pi
+        return at.sigma.atan2(at.alpha) * 2.0 / math.pi
 
 
 # DPDM's denoisers (Dockhorn et al. 2023), by its names: prediction=DPDM["v"], label=DPDM["v"].c_noise.

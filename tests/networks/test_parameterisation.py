@@ -10,7 +10,7 @@ from torch import nn
 
 from diffusion_engine import Sampler, ScoreNetwork
 from diffusion_engine.networks.parameterisation import LABELS, SCALES, Parameterisation
-from diffusion_engine.networks.prediction import DPDM, PREDICTIONS, Velocity
+from diffusion_engine.networks.prediction import DPDM, PREDICTIONS, Consistency, Velocity
 from diffusion_engine.networks.wrapper import Wrapper, unwrapped
 from diffusion_engine.processes import VP
 from diffusion_engine.processes.levels import Levels
@@ -22,7 +22,10 @@ RULES = [
     *({"label": name} for name in LABELS),
     *({"label": name, "whole_label": True} for name in ("999t", "1000t")),
     *({"scale": name} for name in SCALES),
-    {"prediction": DPDM["edm"], "scale": None},
+    *(
+        {"prediction": rule, "label": rule.c_noise, "scale": None}
+        for rule in (*DPDM.values(), Consistency())
+    ),
     {"derivative": "heads"},
     {"derivative": "exact"},
 ]
