@@ -68,10 +68,10 @@ def said(config):
     return SimpleNamespace(**DEFAULTS | own)
 
 
-def output(module, *inputs):
+def output(module, *inputs, **named):
     module.load_state_dict(cases.weights(module), strict=False)
     with torch.no_grad():
-        return module.eval()(*inputs)
+        return module.eval()(*inputs, **named)
 
 
 def score_sde(root):
@@ -110,13 +110,16 @@ def genie(root):
     def add_dimensions(x, count):
         return x.view(-1, *[1] * count)
 
-    stand_in = SimpleNamespace(add_dimensions=add_dimensions, get_resize_fn=None)
+    def get_resize_fn(side):
+        return lambda x: F.interpolate(x, (side, side), mode="bilinear", antialias=True)
+
+    stand_in = SimpleNamespace(add_dimensions=add_dimensions, get_resize_fn=get_resize_fn)
     names = {"op": "models.score_sde_pytorch.op", "utils.util": stand_in}
     with Repository(root / "GENIE", names.pop("op"), **names):
         from ml_collections import ConfigDict
 
         models = importlib.import_module("models.util")
-        for model, normalise in test_genie.CASES:
+        for model, normalise in [*test_genie.CASES, (test_genie.UPSAMPLER, False)]:
             base = models.get_diffusion_model(ConfigDict(vars(said(model))))
             head = models.get_genie_model(
                 ConfigDict({
@@ -124,16 +127,18 @@ def genie(root):
                     "sde": {"beta_min": 0.1, "beta_d": 19.9},
                 })
             )  # fmt: skip
-            t = cases.times()
-            out, features, embedding = output(base, cases.image(), model["M"] * t)
+            t, seen = cases.times(), {}
+            if "cond_res" in model:
+                seen = {"context": (cases.small(), cases.times())}
+            out, features, embedding = output(base, cases.image(), model["M"] * t, **seen)
             eps = out
             if model["pred"] == "v":
                 wrapper = importlib.import_module("wrappers").VPredictor(
                     base, model["M"], 0.1, 19.9
                 )
                 with torch.no_grad():
-                    eps = wrapper.eps(cases.image(), t)
-            slope = output(head, cases.image(), t, eps, features, embedding)
+                    eps = wrapper.eps(cases.image(), t, **seen)
+            slope = output(head, cases.image(), t, eps, features, embedding, **seen)
             yield f"genie {model['name']}", base, out
             yield f"genie {model['name']} slope", head, slope
 
@@ -142,7 +147,7 @@ def main(root):
     made, keys = {}, {}
     for family in (score_sde, cld_sgm, ddgan, genie):
         for name, module, out in family(root):
-            made[name], keys[name] = out.float().contiguous(), cases.digest(module.state_dict())
+            made[name], keys[name] = out.float().contiguous(), cases.digest(module)
     safetensors.torch.save_file(made, cases.GOLDEN, metadata=keys)
 
 

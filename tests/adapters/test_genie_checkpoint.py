@@ -33,6 +33,7 @@ ADM = {
     "use_scale_shift_norm": True, "resblock_updown": True, "use_new_attention_order": True,
     "fourier_scale": 16,
 }  # fmt: skip
+UPSAMPLER = ADM | {"name": "openai_upsampler", "num_in_channels": 6, "cond_res": 2}
 CASES = [(NCSNPP, False), (DDPM, True), (ADM, False)]
 LAST = {"ncsnpp": ("all_modules.15", "all_modules.1"), "ddpm": ("up.0.attn.1", "temb")}
 LAST["openai"] = ("output_blocks.3", "embedding")
@@ -42,10 +43,12 @@ def config_of(model):
     return {"format": "genie", "sde": {"beta_min": 0.1, "beta_d": 19.9}, "diffusion_model": model}
 
 
-def head_of(model, normalise):
+def head_of(model, normalise=False):
+    images = 3 if "cond_res" in model else 2
     return {
-        "num_in_channels": model["nf"] + 6, "num_out_channels": 9, "nf": 16, "num_res_blocks": 1,
-        "normalize_xemb": normalise, "skip_rescale": True, "is_upsampler": False, "fir": False,
+        "num_in_channels": model["nf"] + 3 * images, "num_out_channels": 9, "nf": 16, "num_res_blocks": 1,
+        "normalize_xemb": normalise, "skip_rescale": True, "is_upsampler": images == 3, "image_size": 4,
+        "fir": False,
     }  # fmt: skip
 
 
@@ -53,9 +56,8 @@ def saved(folder, model, normalise=False):
     """The network, and its head in the folder within."""
     save(folder, config_of(model), weights(_read(config_of(model), "it")[0].module))
     features, head = model["nf"], head_of(model, normalise)
-    made = on_meta(
-        lambda: Head(HeadSizes(3, features, 16, 1, normalise, False), Style(4 * features))
-    )
+    sizes = HeadSizes(3, features, 16, 1, normalise, False, 3 if "cond_res" in model else 2)
+    made = on_meta(lambda: Head(sizes, Style(4 * features)))
     save(folder / "head", {"format": "genie_head", "genie_model": head}, weights(made))
     return folder
 
@@ -168,10 +170,10 @@ def test_a_head_of_another_network(tmp_path):
 @pytest.mark.parametrize(
     "changed, message",
     [
-        ({"name": "openai_upsampler"}, "name='openai_upsampler': choose"),
+        ({"name": "dit"}, "name='dit': choose ncsnpp, ddpm, openai, openai_upsampler"),
         ({"pred": "x0"}, "pred='x0': choose eps, v"),
         ({"M": None}, "M=None: give a number"),
-        ({"num_out_channels": 6}, "num_out_channels=6: give a whole number from 3 to 3"),
+        ({"num_in_channels": 6}, "num_in_channels=6: give a whole number from 3 to 3"),
     ],
 )
 def test_refusals(changed, message, tmp_path):
@@ -189,6 +191,32 @@ def test_classes_and_where_images_attend(tmp_path):
     assert Sampler(network, "genie", 3).sample(2, condition=[0, 2]).finite == [True, True]
     stages = network.module.unet.input_blocks
     assert [len(stage) for stage in stages] == [1, 1, 1, 2]
+
+
+def test_an_upsampler_is_shown_a_small_image_and_its_level(tmp_path):
+    """As a condition."""
+    network = from_genie(saved(tmp_path / "net", UPSAMPLER))
+    x, condition = (
+        torch.randn(2, 3, 4, 4),
+        {"low": torch.randn(2, 3, 2, 2), "level": torch.tensor([0.1, 0.1])},
+    )
+    run = Sampler(network, "genie", 2)
+    made = run.sample(x=x, noised=True, condition=condition)
+    other = run.sample(x=x, noised=True, condition=condition | {"level": torch.tensor([0.1, 0.3])})
+    assert made.finite == [True, True]
+    assert torch.equal(made.samples[0], other.samples[0])
+    assert not torch.equal(made.samples[1], other.samples[1])
+    seen = []
+
+    def model(x, label, context):
+        seen.append(context)
+        return 0.0 * x, "xemb", "temb"
+
+    network = genie_network(model, (3, 4, 4), lambda x, *rest, context: 0.0 * x, M=1.0)
+    Sampler(network, "genie", 2).sample(2, condition=condition)
+    assert torch.equal(seen[0][0], condition["low"]) and torch.equal(seen[0][1], condition["level"])
+    with pytest.raises(ValueError, match="reads 32 features of images"):
+        from_genie(tmp_path / "net", head=saved(tmp_path / "other", DDPM) / "head")
 
 
 def test_averages():

@@ -29,7 +29,7 @@ def weights(module):
     """Numbers for all that a module holds, on "meta" or not, of a size at which it stays tame."""
     made, held = {}, module.state_dict()
     held.pop("sigmas", None)  # made of the config
-    for k, (name, tensor) in enumerate(held.items()):
+    for k, (name, tensor) in enumerate(sorted(held.items())):
         size = tensor[0].numel() if tensor.ndim > 1 else 25
         made[name] = numbers(tensor.shape, k) / math.sqrt(size)
         if name.endswith("weight") and tensor.ndim == 1:
@@ -62,10 +62,16 @@ def latent():
     return numbers((2, 10), 1001)
 
 
-def digest(names):
-    """Of the names of a checkpoint's tensors in their order."""
-    own = "\n".join(name for name in names if name != "sigmas")
-    return hashlib.sha256(own.encode()).hexdigest()
+def small():
+    """What an upsampler is shown, [2, 3, 2, 2]."""
+    return numbers((2, 3, 2, 2), 1002)
+
+
+def digest(module):
+    """Of the names of what was trained, in its order, and of all that its checkpoint holds."""
+    trained = [name for name, weight in module.named_parameters() if weight.requires_grad]
+    held = sorted(set(module.state_dict()) - {"sigmas"})
+    return hashlib.sha256("\n".join([*trained, *held]).encode()).hexdigest()
 
 
 def save(folder, config, tensors):

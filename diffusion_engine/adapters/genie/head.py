@@ -21,6 +21,7 @@ class HeadSizes:
     blocks     residual blocks
     normalise  puts a group norm on the feature map first
     activate   SiLU before the first block
+    images     it sees of them: the input and eps, and of an upsampler the small image
     """
 
     channels: int
@@ -29,6 +30,7 @@ class HeadSizes:
     blocks: int
     normalise: bool
     activate: bool
+    images: int = 2
 
 
 class Layers(nn.Module):
@@ -38,7 +40,9 @@ class Layers(nn.Module):
         super().__init__()
         self.sizes, width = sizes, sizes.width
         layers: list[nn.Module] = [style.norm(sizes.features)] if sizes.normalise else []
-        layers.append(nn.Conv2d(sizes.features + 2 * sizes.channels, width, 3, padding=1))
+        layers.append(
+            nn.Conv2d(sizes.features + sizes.images * sizes.channels, width, 3, padding=1)
+        )
         layers += [Block(style, width, width) for _ in range(sizes.blocks)]
         layers += [style.norm(width), nn.Conv2d(width, 3 * sizes.channels, 3, padding=1)]
         self.all_modules = nn.ModuleList(layers)

@@ -43,17 +43,21 @@ class Called(nn.Module):
     def forward(
         self, x: Tensor, t: Tensor, *y: Tensor, **named: Tensor
     ) -> Tensor | tuple[Tensor, ...]:
+        if "low" in named:  # of an upsampler
+            named["context"] = (named.pop("low"), named.pop("level"))  # type: ignore[assignment]
         out, features, embedding = self.module(x, self.m * t, *y, **named)
         if self.genie_model is None:
             return out
-        return out, self.genie_model(x, t, self._eps(x, t, out), features, embedding)
+        eps = out if self.pred == "eps" else eps_of_v(out, x, t, self.rates)
+        seen = {"context": named["context"]} if "context" in named else {}
+        return out, self.genie_model(x, t, eps, features, embedding, **seen)
 
-    def _eps(self, x: Tensor, t: Tensor, out: Tensor) -> Tensor:
-        if self.pred == "eps":
-            return out
-        b0, slope = self.rates
-        log_alpha = (-0.5 * (b0 * t + 0.5 * slope * t**2)).view(-1, *[1] * (x.ndim - 1))
-        return log_alpha.exp() * out + torch.sqrt(-torch.expm1(2.0 * log_alpha)) * x
+
+def eps_of_v(v: Tensor, x: Tensor, t: Tensor, rates: tuple[float, float]) -> Tensor:
+    """alpha v + sigma x of VP at times t."""
+    b0, slope = rates
+    log_alpha = (-0.5 * (b0 * t + 0.5 * slope * t**2)).view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
+    return log_alpha.exp() * v + torch.sqrt(-torch.expm1(2.0 * log_alpha)) * x
 
 
 def genie_network(
@@ -69,7 +73,8 @@ def genie_network(
 ) -> ScoreNetwork:
     """A module of yours that is called as GENIE calls its own: model(x, M t) or model(x, M t, y).
 
-    module       returns (output, xemb, temb): its prediction, its last feature map and its time embedding
+    module       returns (output, xemb, temb): its prediction, its last feature map and its time embedding. An
+                 upsampler is given context=(low, level) where the condition is {"low": ..., "level": ...}
     shape        of an image, (channels, height, width)
     genie_model  the trained head, genie_model(x, t, eps, xemb, temb) -> d eps / dg, for the solver 'genie';
                  None without one

@@ -16,8 +16,9 @@ from ..ncsnpp.reader import COUNT, SIDE, WIDTH
 class FourierEmbedding(nn.Sequential):
     """The embedding of a label's Fourier features, whose frequencies are its first layer."""
 
-    def __init__(self, size: int, width: int) -> None:
-        linear = nn.Linear(2 * size, width), nn.Linear(width, width)
+    def __init__(self, size: int, width: int, labels: int = 1) -> None:
+        """labels  how many are embedded, one beside the other."""
+        linear = nn.Linear(2 * size * labels, width), nn.Linear(width, width)
         super().__init__(Fourier(size), linear[0], nn.SiLU(), linear[1])
 
     def forward(self, waves: Tensor) -> Tensor:
@@ -44,7 +45,9 @@ class OpenAIUNet(UNetModel):
         return self.embedding(super().embedded(t, y, dtype))
 
 
-def read_form(fields: Fields, side: int, channels: int) -> tuple[Form, int | None, bool]:
+def read_form(
+    fields: Fields, side: int, channels: int, outputs: int
+) -> tuple[Form, int | None, bool]:
     """The form of a network, its classes, and whether its label is embedded by Fourier features."""
     nf = fields.whole("nf", 32, WIDTH)
     widths = [nf * m for m in fields.wholes("ch_mult", 1, WIDTH)]
@@ -65,7 +68,7 @@ def read_form(fields: Fields, side: int, channels: int) -> tuple[Form, int | Non
     blocks = fields.whole("num_res_blocks", 1, COUNT)
     # By how much images are shrunk where they attend, whatever the name says.
     attending = fields.wholes("attn_resolutions", 1, SIDE)
-    form = Form(channels, channels, nf, widths, blocks, attending, style)
+    form = Form(channels, outputs, nf, widths, blocks, attending, style)
     classes = fields.whole("num_classes", 1, 1 << 20, None)
     fourier = fields.number("fourier_scale", 0.0, 1e9, None) is not None
     return form, classes, fourier

@@ -31,6 +31,7 @@ from .ddpm import Sizes, UNet
 from .head import Head, HeadSizes
 from .network import Times
 from .openai import OpenAIUNet, read_form
+from .upsampler import Upsampler, WithHead
 
 HEAD = "head"  # a folder within that of a network
 
@@ -46,8 +47,10 @@ def from_genie(
              `genie_model`; None takes the folder `head` within the other, where there is one
     options  of ScoreNetwork
 
-    Raises ValueError where a config has what is not read here, such as an upsampler, the weights are of
-    another network, or the head was made for another.
+    An upsampler's condition is {"low": small images, "level": times a}, of which it was shown
+    alpha(a) x0 + sigma(a) n; published with a = 0.1.
+    Raises ValueError where a config has what no network of that repository runs, the weights are of another
+    network, or the head was made for another.
     """
     checkpoint = read(path, "genie")
     where = config_of(checkpoint)
@@ -76,34 +79,41 @@ class Base:
     """A network without numbers, and what a head reads of it.
 
     features   channels of its last feature map, before the last norm
-    feature, embedding  names of the modules that return that and the time embedding
+    feature, embedding  names of the modules that return that and the time embedding; of an upsampler none
     """
 
     module: nn.Module
     features: int
-    feature: str
-    embedding: str
+    feature: str = ""
+    embedding: str = ""
 
 
 def _attached(network: ScoreNetwork, base: Base, checkpoint: Checkpoint) -> ScoreNetwork:
     head = _head(checkpoint)
     sizes, channels = head.sizes, network.shape[0]
-    if (sizes.channels, sizes.features) != (channels, base.features):
+    images = 3 if isinstance(base.module, Upsampler) else 2
+    if (sizes.channels, sizes.features, sizes.images) != (channels, base.features, images):
         raise ValueError(
             f"the head {checkpoint.name!r} reads {sizes.features} features of images of {sizes.channels} "
             f"channels, and the network {network.name!r} makes {base.features} of {channels}: give the head "
             "that was trained on it"
         )
-    return attach(network, head, feature=base.feature, embedding=base.embedding)
+    if not isinstance(base.module, Upsampler):
+        return attach(network, head, feature=base.feature, embedding=base.embedding)
+    process, v = network.process, network.parameterisation.prediction == "v"
+    assert isinstance(process, VP)
+    rates = (process.beta_min, process.beta_max - process.beta_min)
+    module = WithHead(base.module, head, rates if v else None)
+    return network.with_module(module, derivative="heads")
 
 
 def _head(checkpoint: Checkpoint) -> Head:
     where = config_of(checkpoint)
     outer = Fields(checkpoint.config, where)
     fields = outer.inner("genie_model")
-    fields.choice("is_upsampler", (False,), False)
+    images = 3 if fields.flag("is_upsampler", False) else 2
     channels = fields.whole("num_out_channels", 3, WIDTH) // 3
-    features = fields.whole("num_in_channels", 7, WIDTH) - 2 * channels
+    features = fields.whole("num_in_channels", 7, WIDTH) - images * channels
     fir = fields.flag("fir", False)
     taps = fields.wholes("fir_kernel", 0, 1000, (1, 3, 3, 1))
     style = Style(
@@ -116,6 +126,7 @@ def _head(checkpoint: Checkpoint) -> Head:
         blocks=fields.whole("num_res_blocks", 0, COUNT, 1),
         normalise=fields.flag("normalize_xemb", False),
         activate=fields.flag("apply_act_before_res", False),
+        images=images,
     )
     fields.ignore("init_scale", "dropout", "image_size", "ckpt_path")
     outer.ignore(*SECTIONS)
@@ -138,7 +149,7 @@ def _read(config: Mapping[str, Any], where: str) -> tuple[Base, dict[str, Any]]:
     b0, slope = sde.number("beta_min", 0.0, 1e4, 0.1), sde.number("beta_d", -1e4, 1e4, 19.9)
     make = BASES[fields.choice("name", tuple(BASES))]
     side = fields.whole("image_size", 1, SIDE)
-    channels = fields.whole("num_in_channels", 1, WIDTH)
+    channels = fields.whole("num_out_channels", 1, WIDTH)
     base = make(fields, side, channels)
     law = {
         "process": VP(beta_min=b0, beta_max=b0 + slope),
@@ -147,9 +158,10 @@ def _read(config: Mapping[str, Any], where: str) -> tuple[Base, dict[str, Any]]:
         "label": Times(fields.number("M", 1e-9, 1e9)),
         "classes": fields.whole("num_classes", 1, 1 << 20, None),
     }
-    fields.whole("num_out_channels", channels, channels, channels)
+    read = channels * (2 if isinstance(base.module, Upsampler) else 1)
+    fields.whole("num_in_channels", read, read, read)
     fields.ignore("ema_rate", "normalization", "attention_type", "init_scale", "fourier_scale")
-    fields.ignore("conv_size", "dropout", "ckpt_path")
+    fields.ignore("conv_size", "dropout", "ckpt_path", "cond_res")
     outer.ignore("genie_model", *SECTIONS)
     for part in (fields, sde, outer):
         part.done()
@@ -197,12 +209,19 @@ def _ddpm(fields: Fields, side: int, channels: int) -> Base:
 
 
 def _openai(fields: Fields, side: int, channels: int) -> Base:
-    form, classes, fourier = read_form(fields, side, channels)
+    form, classes, fourier = read_form(fields, side, channels, channels)
     module = on_meta(lambda: OpenAIUNet(form, classes, fourier))
     feature = f"output_blocks.{len(module.output_blocks) - 1}"
     return Base(module, form.widths[0], feature, "embedding")
 
 
+def _upsampler(fields: Fields, side: int, channels: int) -> Base:
+    form, classes, fourier = read_form(fields, side, 2 * channels, channels)
+    if not fourier:
+        raise ValueError(f"{fields.where} lacks 'fourier_scale', which an upsampler has")
+    return Base(on_meta(lambda: Upsampler(form, classes, side)), form.widths[0])
+
+
 BASES: dict[str, Callable[[Fields, int, int], Base]] = {
-    "ncsnpp": _ncsnpp, "ddpm": _ddpm, "openai": _openai,
+    "ncsnpp": _ncsnpp, "ddpm": _ddpm, "openai": _openai, "openai_upsampler": _upsampler,
 }  # fmt: skip

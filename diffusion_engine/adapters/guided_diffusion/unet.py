@@ -131,7 +131,10 @@ class UNetModel(nn.Module):
         return embedding + self.label_emb(y)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        embedding = self.embedded(t, y, x.dtype)
+        return self.out(self.features(x, self.embedded(t, y, x.dtype)))
+
+    def features(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """The last feature map."""
         skips = []
         for block in self.input_blocks:
             x = block(x, embedding)
@@ -139,7 +142,7 @@ class UNetModel(nn.Module):
         x = self.middle_block(x, embedding)
         for block in self.output_blocks:
             x = block(torch.cat([x, skips.pop()], dim=1), embedding)
-        return self.out(x)
+        return x
 
 
 class SuperResModel(UNetModel):
