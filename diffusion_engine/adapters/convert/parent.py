@@ -9,10 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ... import checks
 from ..checkpoint import formats, strict_json
@@ -103,18 +104,24 @@ def _asked(source: Path, weights: Path, ema: str, names: list[str] | None) -> di
     """What the process answers, after it has written the weights. Raises ValueError where it refused."""
     handle = os.open(weights, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     question = {"source": str(source), "handle": handle, "ema": ema, "names": names}
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", CHILD], input=json.dumps(question).encode(), capture_output=True,
-            env=_environment(), cwd=weights.parent, pass_fds=(handle,), timeout=SECONDS, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise ValueError(f"{source.name} was not read within {SECONDS:g} s") from None
-    finally:
-        os.close(handle)
-    if done.returncode or len(done.stdout) > ANSWER:
-        raise ValueError(f"{source.name} could not be converted: the process {_end(done)}")
-    report = strict_json.parsed(done.stdout, "what the process says")
+    # What it says goes to files, which its own limit bounds, and of which no more than that is read.
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", CHILD], input=json.dumps(question).encode(), stdout=said,
+                stderr=errors, env=_environment(), cwd=weights.parent, pass_fds=(handle,),
+                timeout=SECONDS, check=False, start_new_session=True,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise ValueError(f"{source.name} was not read within {SECONDS:g} s") from None
+        finally:
+            os.close(handle)
+        answer, error = (_read(file) for file in (said, errors))
+    if done.returncode:
+        raise ValueError(
+            f"{source.name} could not be converted: the process {_end(done.returncode, error)}"
+        )
+    report = strict_json.parsed(answer, "what the process says")
     if "refused" in report:
         raise ValueError(report["refused"])
     return report
@@ -127,8 +134,13 @@ def _environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
-def _end(done: subprocess.CompletedProcess[bytes]) -> str:
-    if done.returncode == -getattr(signal, "SIGXCPU", 0):
+def _read(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read(ANSWER)
+
+
+def _end(code: int, error: bytes) -> str:
+    if code == -getattr(signal, "SIGXCPU", 0):
         return "took more of a processor's time than it may"
-    last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["said nothing"]
-    return f"ended with {done.returncode} ({last[0][:300]})"
+    last = error.decode(errors="replace").strip().splitlines()[-1:] or ["said nothing"]
+    return f"ended with {code} ({last[0][:300]})"
