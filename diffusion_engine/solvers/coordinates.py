@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .. import checks
-from ..plan.linear import Linear, denoised
+from ..networks.parameterisation import Parameterisation
+from ..plan.linear import Linear, denoised, uncond, x
 from ..processes import GaussianProcess, Point
+from . import cfg_pp
 from .base import Points
 
 NAMES = ("auto", "edm", "flow")
@@ -45,13 +47,28 @@ class Coordinates(NamedTuple):
         level = self.level(s) * (self.level(t) / self.level(s)) ** c
         return process.at_ratio(self.ratio(level))
 
-    def slope(self, at: Point, state: Linear) -> Linear:
+    def slope(self, at: Point, state: Linear, x0: Linear = denoised) -> Linear:
         """dy / dlevel: eps in EDM's coordinates, the velocity eps - x0 in those of a flow."""
-        return (state - self.scale(at) * denoised) / at.sigma
+        return (state - self.scale(at) * x0) / at.sigma
+
+    def guided(self, s: Point, t: Point) -> Linear:
+        """CFG++'s step from s: y = x0 + level slope, x0 the guided estimate, the slope the unconditional
+        one's."""
+        left = t.sigma / s.sigma
+        return left * x + self.scale(t) * denoised - left * self.scale(s) * uncond
 
 
 EDM = Coordinates(lambda p: p.alpha, lambda level: level)
 FLOW = Coordinates(lambda p: p.alpha + p.sigma, lambda level: level / (1.0 - level))
+
+
+def cfg_pp_objection(
+    wanted: bool, parameterisation: Parameterisation, points: Points
+) -> str | None:
+    """Why CFG++ in several calls cannot run, where it is wanted."""
+    if wanted and points[-1].lam < points[0].lam:
+        return "cfg_pp in two calls does not lead back; encode with 'ddim', cfg_pp=True"
+    return cfg_pp.objection(parameterisation) if wanted else None
 
 
 def check(name: str) -> None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .. import checks
-from ..plan.linear import denoised, normal, x
+from ..networks.parameterisation import Parameterisation
+from ..plan.linear import Linear, denoised, normal, uncond, x
 from ..processes import GaussianProcess, Point
 from .base import Points, Update, first_order_only, steps, transfer
-from .coordinates import FLOW, Coordinates, check, coordinates
+from .coordinates import FLOW, Coordinates, cfg_pp_objection, check, coordinates
 from .euler import Renewed, ancestral, level
 
 
@@ -33,6 +34,8 @@ class DPMpp2SAncestral(Renewed):
     s_noise  multiplies the fresh noise
     coordinates  where eta tells the lower level: "edm" as k-diffusion, "flow" as ComfyUI for flow matching;
              "auto" takes flow where alpha + sigma = 1
+    cfg_pp   the step keeps the noise of the unconditional output, whose second call it takes, and the first
+             one's guidance: CFG++, whose scale lies in [0, 1]
     """
 
     name: ClassVar[str] = "dpmpp_2s_ancestral"
@@ -43,10 +46,14 @@ class DPMpp2SAncestral(Renewed):
     calls: ClassVar[int] = 2
     order = 2
     coordinates: str = "auto"
+    cfg_pp: bool = False
 
     def __post_init__(self) -> None:
         checks.number("eta", self.eta)
         check(self.coordinates)
+
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        return cfg_pp_objection(self.cfg_pp, parameterisation, points)
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         frame = coordinates(self.coordinates, points)
@@ -54,9 +61,15 @@ class DPMpp2SAncestral(Renewed):
             down, up = renewed(frame, s, t, self.eta)
             lower = level(t, down) if self.eta else t
             noise = t.alpha * up * self.s_noise * normal(0)
+            kept, made, start = {}, denoised, x
+            guidance = Linear()
+            if self.cfg_pp:
+                guidance, made = t.alpha * (denoised - uncond), uncond
             if first_order_only(s, lower):
-                yield Update(s, {0: transfer(s, lower, x, denoised) + noise}, t)
+                yield Update(s, {0: transfer(s, lower, x, made) + guidance + noise}, t)
                 continue
+            if self.cfg_pp:  # slot 0 has what the second call adds its estimate to
+                kept, start = {0: lower.sigma / s.sigma * x + guidance}, s.sigma / lower.sigma * x
             middle = process.at_lam(0.5 * (s.lam + lower.lam))
-            yield Update(s, {1: transfer(s, middle, x, denoised)}, None)
-            yield Update(middle, {0: transfer(s, lower, x, denoised) + noise}, t, read=(1,))
+            yield Update(s, {1: transfer(s, middle, x, made)} | kept, None)
+            yield Update(middle, {0: transfer(s, lower, start, made) + noise}, t, read=(1,))

@@ -12,11 +12,12 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from .. import checks
-from ..plan.linear import denoised, normal, slot, x
+from ..networks.parameterisation import Parameterisation
+from ..plan.linear import denoised, normal, slot, uncond, x
 from ..processes import GaussianProcess, Point
 from .base import Points, Ring, Solver, Update, steps, transfer
 from .butcher import Tableau, read, value
-from .coordinates import Coordinates, check, coordinates
+from .coordinates import Coordinates, cfg_pp_objection, check, coordinates
 from .euler import Renewed, ancestral, level
 from .phi import phi
 from .tableaus import named
@@ -94,19 +95,29 @@ class RESMultistep(Renewed):
     eta      amount of fresh noise, 0 (none) to 1
     s_noise  multiplies the fresh noise
     coordinates  "edm", "flow" or "auto", as of 'exp_rk'
+    cfg_pp   the step keeps the slope of the unconditional output: CFG++, whose scale lies in [0, 1]
+    published  with cfg_pp, steps with D1 scale guidance as they do x, as in ComfyUI, not as the first one
     """
 
     name: ClassVar[str] = "res_multistep"
     source: ClassVar[str] = "Zhang et al. 2023 (RES); ComfyUI"
     differs: ClassVar[str] = (
-        "with noise x is scaled for it, where ComfyUI's flow matching leaves its noise level"
+        "with noise x is scaled for it, where ComfyUI's flow matching leaves its noise level; "
+        "cfg_pp guides all steps alike (published=True)"
     )
     eta: float = 0.0
     coordinates: str = "auto"
+    cfg_pp: bool = False
+    published: bool = False
 
     def __post_init__(self) -> None:
         checks.number("eta", self.eta)
         check(self.coordinates)
+        if self.published and not self.cfg_pp:
+            raise ValueError("published=True tells how cfg_pp=True is meant; give both")
+
+    def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
+        return cfg_pp_objection(self.cfg_pp, parameterisation, points)
 
     @property
     def order(self) -> int:
@@ -118,13 +129,19 @@ class RESMultistep(Renewed):
         for i, (s, t) in enumerate(steps(points)):
             down, up = ancestral(s, t, self.eta)
             lower = level(t, down) if self.eta else t
-            new = transfer(s, lower, x, denoised) + t.alpha * up * self.s_noise * normal(0)
+            new, newest = transfer(s, lower, x, denoised), denoised
+            if self.cfg_pp:
+                new, newest = frame.guided(s, lower), uncond
             for s1, d1 in ring.past:
                 if frame.finite(s1, s, lower, reached):
                     h = frame.clock(lower) - frame.clock(s)
                     r = frame.clock(reached) - frame.clock(s1)
                     weight = frame.scale(lower) * h**2 * phi(2, -h) / r
-                    new = new + weight * (denoised - d1)
-            kept = {ring.store(s): denoised} if i + 2 < len(points) else {}
-            yield Update(s, {0: new} | kept, t)
+                    if self.published:
+                        off = lower.sigma / s.sigma * frame.scale(s) - frame.scale(lower)
+                        new = new + off * (denoised - uncond)
+                    new = new + weight * (newest - d1)
+            kept = {ring.store(s): newest} if i + 2 < len(points) else {}
+            noise = t.alpha * up * self.s_noise * normal(0)
+            yield Update(s, {0: new + noise} | kept, t)
             reached = lower

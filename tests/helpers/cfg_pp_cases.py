@@ -22,6 +22,16 @@ CASES = {
     ),
     "ancestral, flow": ("sample_euler_ancestral_cfg_pp", "flow", {}, "euler_ancestral", {}, 0.6),
     "dpmpp_2m": ("sample_dpmpp_2m_cfg_pp", "ve", {}, "dpmpp_2m", {"lower_order_final": False}, 0.6),
+    "2s": ("sample_dpmpp_2s_ancestral_cfg_pp", "ve", {"eta": 0.6}, "dpmpp_2s_ancestral", {"eta": 0.6}, 0.6),
+    "2s, flow": ("sample_dpmpp_2s_ancestral_RF_cfg_pp", "flow", {}, "dpmpp_2s_ancestral", {}, 0.6),
+    "res": ("sample_res_multistep_cfg_pp", "ve", {}, "res_multistep", {"published": True}, 0.6),
+    "res, ancestral": (
+        "sample_res_multistep_ancestral_cfg_pp", "ve", {"eta": 0.7, "s_noise": 0.9},
+        "res_multistep", {"eta": 0.7, "s_noise": 0.9, "published": True}, 0.6,
+    ),
+    "res, flow": ("sample_res_multistep_cfg_pp", "flow", {}, "res_multistep", {"published": True}, 0.6),
+    "gradient": ("sample_gradient_estimation_cfg_pp", "ve", {}, "gradient_estimation", {}, 0.6),
+    "gradient, flow": ("sample_gradient_estimation_cfg_pp", "flow", {}, "gradient_estimation", {}, 0.6),
 }  # fmt: skip
 MEANS, STDS = (0.7, -0.2), (0.3, 0.6)  # of the data of the condition, and of all
 
