@@ -105,7 +105,7 @@ class Served:
         jobs = led[:1] or sampler.jobs(one, plans[:1])
         capacity = sampler.capacity(network, one, jobs, denoised=True)
         widest = max(distinct(plans), key=lambda plan: (plan.entries, len(plan.rows)))
-        room = roomy(capacity, self.capacity, network.null is not None)
+        room = roomy(capacity, self.capacity, network.parameterisation.unconditional)
         if objection := room.plan_objection(widest):
             raise ValueError(f"the request does not fit the engine's batch: {objection}")
         if request.sized:

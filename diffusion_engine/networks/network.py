@@ -107,12 +107,14 @@ class ScoreNetwork:
         inference: bool = False,
         measured: tuple[int, ...] | None = None,
         end_label: str | Callable[[Point, Point], float] | None = None,
+        guide: bool = False,
     ) -> None:
         parameterisation = Parameterisation(
             process, shape, prediction=prediction, label=label, whole_label=label_dtype == torch.int64,
-            scale=scale, unconditional=null is not None, classes=classes, name=name, clip=clip, grid=grid,
+            scale=scale, unconditional=null is not None or guide, classes=classes, name=name, clip=clip,
+            grid=grid,
             variance=variance, reads_scale=scale_input is not None, derivative=derivative, guided=guided,
-            gradient=gradient, latent=latent, end_label=end_label,
+            gradient=gradient, latent=latent, end_label=end_label, guide=guide,
         )  # fmt: skip
         vars(self).update(
             module=module, parameterisation=parameterisation, label_dtype=label_dtype, null=null,

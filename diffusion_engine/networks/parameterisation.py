@@ -60,7 +60,8 @@ class Parameterisation:
     whole_label  labels are rounded to whole numbers
     scale       its input is scale x: "one", "sigma" (x / alpha: VE coordinates), "F" (EDM's), or a
                 function of a Point; None is the prediction's c_in where it has one, else "one"
-    unconditional  there is an unconditional branch
+    unconditional  there is an unconditional branch, or a guide's in its place
+    guide       the second branch is a worse network's, given the sample's own condition (autoguidance)
     classes     number of classes, where the condition is a class index
     name        for recipes
     clip        range of `denoised` on pixel data, e.g. (-1, 1); None does not clip
@@ -96,6 +97,7 @@ class Parameterisation:
     guided: bool = False
     gradient: int | None = None
     latent: int = 0
+    guide: bool = False
     end_label: str | Callable[[Point, Point], float] | None = None
 
     def __post_init__(self) -> None:
@@ -113,7 +115,7 @@ class Parameterisation:
         settle("gradient", checks.whole, 1, "the channel block of the gradient, 1 or more, or None")
         settle("latent", checks.whole, 0, "the size of z, 0 for a network without")
         settle("clip", checks.pair, "give a range (low, high) with low < high, or None")
-        for name in ("whole_label", "unconditional", "reads_scale", "guided"):
+        for name in ("whole_label", "unconditional", "reads_scale", "guided", "guide"):
             settle(name, checks.flag)
         self._check_agreement()
 

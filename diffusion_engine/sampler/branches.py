@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from ..networks.autoguidance import KEY
 from ..networks.condition import check_shapes, checked, null_like
 from ..networks.network import Condition, ScoreNetwork
 from .request import Request
@@ -25,6 +26,8 @@ def branches(
 def _branches(
     part: Request, network: ScoreNetwork, device: torch.device, dtype: torch.dtype
 ) -> list[Condition | None]:
+    if network.parameterisation.guide:
+        return [with_network(part.condition, which, len(part.seeds), device) for which in (0, 1)]
     if network.scale_input is not None:
         scales = [scale for scale in part.scales if isinstance(scale, float)]
         return [with_scale(network, part.condition, scales, device, dtype)]
@@ -47,6 +50,8 @@ def _branches(
 def example(network: ScoreNetwork, device: torch.device, dtype: torch.dtype) -> Condition | None:
     """A condition for one sample, where the network says what they look like."""
     made = checked(network, None if network.classes is None else 0, 1, device, dtype)
+    if network.parameterisation.guide:
+        made = with_network(made, 0, 1, device)
     if network.scale_input is not None:
         made = with_scale(network, made, (1.0,), device, dtype)
     if network.measured is None:
@@ -60,6 +65,24 @@ def with_measurement(condition: Condition | None, y: torch.Tensor) -> Condition:
         return {"measurement": y}
     own = dict(condition) if isinstance(condition, Mapping) else {"": condition}
     return own | {"measurement": y}
+
+
+def with_network(
+    condition: Condition | None, which: int, n: int, device: torch.device
+) -> Condition:
+    """The condition of n samples, and which of an autoguided network is called: 0 itself, 1 its guide."""
+    own = (
+        condition
+        if isinstance(condition, Mapping)
+        else {}
+        if condition is None
+        else {"": condition}
+    )
+    if KEY in own:
+        raise ValueError(
+            f"the condition's {KEY!r} is what an autoguided network is told; name yours otherwise"
+        )
+    return {**own, KEY: torch.full((n,), which, dtype=torch.int64, device=device)}
 
 
 def with_scale(

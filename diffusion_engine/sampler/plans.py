@@ -127,6 +127,11 @@ class Plans:
 
     def _guided(self, plan: Plan, scale: Scale) -> Plan:
         network, interval = self.network, self.interval
+        if isinstance(scale, tuple) and network.guide:
+            raise ValueError(
+                "an autoguided network follows one condition, and its second branch is its guide's: leave "
+                "out compose"
+            )
         if isinstance(scale, tuple):
             if self.guider is not None:
                 raise ValueError(

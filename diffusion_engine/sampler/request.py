@@ -130,7 +130,7 @@ class Request:
             )
         check_alike(parts)
         guided = not weights and any(scale != 1.0 for scale in scales)
-        if guided and network.scale_input is None:
+        if guided and network.scale_input is None and not network.parameterisation.guide:
             if network.null is None:
                 raise ValueError(
                     f"guidance={max(scales):g} needs an unconditional branch and the network has none; "

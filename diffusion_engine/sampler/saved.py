@@ -123,7 +123,7 @@ class Saved:
         if self.concepts == 1 and asked.get("compose") is not None:
             raise ValueError("the plan follows one condition; give condition= in place of compose")
         given = asked.get("condition") is not None or asked.get("compose") is not None
-        if self._guides and not given:
+        if self._guides and not given and not self.network.guide:
             raise ValueError("the plan guides to a condition; give condition=")
 
     @staticmethod

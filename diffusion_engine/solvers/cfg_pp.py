@@ -27,6 +27,8 @@ def objection(network: Parameterisation) -> str | None:
     """Why CFG++ cannot sample a network, as a sentence; None where it can."""
     if network.reads_scale or network.guided:
         return "cfg_pp moves along the unconditional output, and this network, guided within, has one alone"
+    if network.guide:
+        return "cfg_pp moves along the unconditional output, and this network's second branch is its guide's"
     if not network.unconditional:
         return (
             "cfg_pp moves along the unconditional output and the network has no such branch; give "

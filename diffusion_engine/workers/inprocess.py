@@ -130,7 +130,7 @@ class InProcess:
             shape=shape,
             decoded=decoded,
             classes=classes,
-            guided=network.null is not None,
+            guided=network.parameterisation.unconditional,
             prediction=prediction if isinstance(prediction, str) else type(prediction).__name__,
             process=type(network.process).__name__,
             default=default,
