@@ -21,6 +21,7 @@ from diffusion_engine.ops.layout import SLOTS
 from diffusion_engine.solvers.base import orders
 
 from . import measured
+from .curves import draw
 
 DOCS = Path(__file__).parents[2] / "docs"
 INTRO = Path(__file__).with_name("samplers_intro.md")
@@ -189,28 +190,6 @@ def plotter() -> ModuleType:
     from matplotlib import pyplot
 
     return pyplot
-
-
-def draw(pyplot: ModuleType, curves: dict[str, list[tuple[int, float]]]) -> None:
-    figure, panels = pyplot.subplots(1, 2, figsize=(15, 8), constrained_layout=True)
-    for panel, stochastic in zip(panels, (False, True), strict=True):
-        chosen = [n for n in curves if SOLVERS[n]().stochastic is stochastic and curves[n]]
-        colors = pyplot.get_cmap("tab20")(np.linspace(0, 1, 20))
-        for i, name in enumerate(chosen):
-            calls, errors = zip(*curves[name], strict=True)
-            style = "-" if i < 20 else "--"
-            look = {"marker": "osv^D"[i % 5], "ms": 4, "lw": 1.4, "color": colors[i % 20]}
-            panel.loglog(calls, errors, style, label=name, **look)
-        panel.set_xlabel("network calls")
-        panel.grid(True, which="both", alpha=0.25)
-        ticks = CALLS if not stochastic else FEW + CALLS
-        panel.set_xticks(ticks, [str(n) for n in ticks])
-        panel.minorticks_off()
-        panel.legend(fontsize=9, ncols=2)
-    panels[0].set_title("ODE: distance from its solution (root mean square)")
-    panels[1].set_title("stochastic: Wasserstein distance from the data's law")
-    panels[1].axhline(of_exact_samples(), ls=":", color="black", lw=1)
-    figure.savefig(PICTURE, dpi=90)
 
 
 if __name__ == "__main__":
