@@ -61,6 +61,10 @@ class FromLargest:
 class Uncentered(Wrapper):
     """A module that reads images in [0, 1], called with images in [-1, 1]."""
 
+    def __init__(self, module: Any) -> None:
+        super().__init__(module)
+        self.training = getattr(module, "training", False)
+
     def forward(self, x: Tensor, label: Tensor) -> Any:
         return self.module(0.5 * x + 0.5, label)
 

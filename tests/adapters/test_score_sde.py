@@ -152,6 +152,7 @@ def test_averages_have_no_frequencies():
 def test_a_folder_opens_by_its_format(tmp_path):
     network = open_checkpoint(saved(tmp_path / "cifar", "ncsn++"), clip=(-1.0, 1.0))
     assert (network.name, network.shape, network.parameterisation.clip) == ("cifar", SHAPE, (-1, 1))
+    assert not network.module.training
     made = Sampler(network, "dpmpp_2m", 5).sample(2)
     assert made.finite == [True, True]
 

@@ -39,6 +39,7 @@ class Called(nn.Module):
         super().__init__()
         self.module, self.genie_model, self.pred, self.m = module, genie_model, pred, m
         self.rates = process.beta_min, process.beta_max - process.beta_min
+        self.training = getattr(module, "training", False)
 
     def forward(
         self, x: Tensor, t: Tensor, *y: Tensor, **named: Tensor

@@ -52,6 +52,7 @@ class WithHead(nn.Module):
     def __init__(self, unet: Upsampler, head: Head, rates: tuple[float, float] | None) -> None:
         super().__init__()
         self.unet, self.head, self.rates = unet, head, rates
+        self.training = unet.training
 
     def forward(
         self, x: Tensor, t: Tensor, y: Tensor | None = None, *, low: Tensor, level: Tensor
