@@ -3,6 +3,7 @@
 import pytest
 import torch
 from checkpoint_cases import CASES, folder, golden, images, shown, tensors, told
+from safetensors.torch import save_file
 
 from diffusion_engine.adapters.checkpoint import open_checkpoint
 from diffusion_engine.adapters.guided_diffusion import classifier_of
@@ -46,8 +47,6 @@ def test_outputs_are_the_repository_s(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["edm adm", "edm2", "guided", "consistency"])
 def test_a_tensor_less_or_more_is_refused(name, tmp_path):
-    from safetensors.torch import save_file
-
     where = folder(tmp_path / "it", name)
     own = tensors(name)
     first = next(key for key in own if key.endswith("weight"))
@@ -60,3 +59,11 @@ def test_a_tensor_less_or_more_is_refused(name, tmp_path):
         save_file({k: v.contiguous() for k, v in changed.items()}, where / "model.safetensors")
         with pytest.raises(ValueError, match=r"more|" + first.replace(".", r"\.")):
             open_checkpoint(where)
+
+
+@pytest.mark.parametrize("name", ["edm ve", "edm2 latents", "guided plain"])
+def test_classes_that_a_network_has_not_are_refused(name, tmp_path):
+    network = open_checkpoint(folder(tmp_path / "it", name))
+    x = images(network.shape[0])
+    with pytest.raises(ValueError, match="without classes"):
+        network.module(x, torch.ones(2), torch.tensor([0, 1]))

@@ -38,10 +38,7 @@ class Labelled(nn.Module):
         self.model, self.label_dim = model, label_dim
 
     def forward(self, x: Tensor, label: Tensor, classes: Tensor | None = None) -> Tensor:
-        told = None
-        if self.label_dim and classes is not None:
-            told = one_hot(classes, self.label_dim, x.dtype)
-        return self.model(x, label, told)
+        return self.model(x, label, one_hot(classes, self.label_dim, x.dtype))
 
 
 class Denoiser(Wrapper):
@@ -52,10 +49,7 @@ class Denoiser(Wrapper):
         self.label_dim = label_dim
 
     def forward(self, x: Tensor, sigma: Tensor, classes: Tensor | None = None) -> Tensor:
-        told = None
-        if self.label_dim and classes is not None:
-            told = one_hot(classes, self.label_dim, torch.float32)
-        return self.module(x, sigma, told)
+        return self.module(x, sigma, one_hot(classes, self.label_dim, torch.float32))
 
 
 def edm_network(

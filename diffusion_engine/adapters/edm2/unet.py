@@ -85,10 +85,7 @@ class EDM2(nn.Module):
         )
 
     def forward(self, x: Tensor, label: Tensor, classes: Tensor | None = None) -> Tensor:
-        told = None
-        if self.label_dim and classes is not None:
-            told = one_hot(classes, self.label_dim, x.dtype)
-        return self.unet(x, label, told)
+        return self.unet(x, label, one_hot(classes, self.label_dim, x.dtype))
 
     def logvar(self, label: Tensor) -> Tensor:
         """u(sigma) of the labels log(sigma) / 4, [n]: the loss is D's error over e^u, plus u (eq. 21)."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers.embedding import sinusoids
+from ..layers.embedding import NO_CLASSES, sinusoids
 from .block import (
     AttentionBlock,
     AttentionPool,
@@ -123,6 +123,8 @@ class UNetModel(nn.Module):
         """The embedding of times and classes."""
         embedding = self.time_embed(self.waves(t).to(dtype))
         if self.label_emb is None:
+            if y is not None:
+                raise ValueError(NO_CLASSES)
             return embedding
         if y is None:
             raise ValueError(

@@ -22,8 +22,18 @@ def sinusoids(label: Tensor, size: int, endpoint: bool = False) -> tuple[Tensor,
     return angle.cos(), angle.sin()
 
 
-def one_hot(classes: Tensor, count: int, dtype: torch.dtype) -> Tensor:
-    """[n] to [n, count], all zeros for the class `count`."""
+NO_CLASSES = "this network was trained without classes: leave condition= out"
+
+
+def one_hot(classes: Tensor | None, count: int, dtype: torch.dtype) -> Tensor | None:
+    """[n] to [n, count], all zeros for the class `count`; None stays.
+
+    Raises ValueError where classes are given to a network that has none.
+    """
+    if classes is None:
+        return None
+    if not count:
+        raise ValueError(NO_CLASSES)
     known = torch.arange(count, device=classes.device)
     return (classes[:, None] == known).to(dtype)
 
