@@ -187,7 +187,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_damaged_file_is_refused(tmp_path, name):
-    needs("msgpack")
+    needs("msgspec")
     path = tmp_path / "it.pt"
     path.write_bytes(DAMAGED[name])
     with pytest.raises(ValueError, match=r"it\.pt is no"):
@@ -378,15 +378,13 @@ def test_arrays_of_numpy(tmp_path):
 
 def packed(tensor, dtype):
     """An array as flax.serialization writes it."""
-    msgpack = needs("msgpack")
+    msgspec = needs("msgspec")
     content = tensor.contiguous().view(torch.uint8).numpy().tobytes()
-    return msgpack.ExtType(
-        1, msgpack.packb((tuple(tensor.shape), dtype, content), use_bin_type=True)
-    )
+    return msgspec.msgpack.Ext(1, msgspec.msgpack.encode((tuple(tensor.shape), dtype, content)))
 
 
 def test_a_checkpoint_of_flax(tmp_path):
-    msgpack = needs("msgpack")
+    msgspec = needs("msgspec")
     parts = {"__msgpack_chunked_array__": True, "shape": {"0": 3, "1": 2}}
     halves = W["a.weight"].reshape(-1).split(3)
     parts["chunks"] = {str(i): packed(half, "float32") for i, half in enumerate(halves)}
@@ -395,18 +393,22 @@ def test_a_checkpoint_of_flax(tmp_path):
         "ema_params": {"a": {"kernel": parts, "bias": packed(W["b"].bfloat16(), "bfloat16")}},
         "opt_state": {"0": {}},
     }
-    (tmp_path / "checkpoint_3").write_bytes(msgpack.packb(tree, use_bin_type=True))
+    (tmp_path / "checkpoint_3").write_bytes(msgspec.msgpack.encode(tree))
     made = chosen(loaded.load(tmp_path / "checkpoint_3"), "auto", None)
     assert same(made.tensors, {"a/kernel": W["a.weight"], "a/bias": W["b"].bfloat16()})
 
 
 @pytest.mark.parametrize("kind", [0, 2, 5])
 def test_another_extension_of_msgpack_is_refused(tmp_path, kind):
-    msgpack = needs("msgpack")
-    (tmp_path / "it").write_bytes(msgpack.packb({"a": msgpack.ExtType(kind, b"1")}))
+    msgspec = needs("msgspec")
+    (tmp_path / "it").write_bytes(msgspec.msgpack.encode({"a": msgspec.msgpack.Ext(kind, b"1")}))
     with pytest.raises(ValueError, match=f"an extension of kind {kind}, which is no array"):
         loaded.load(tmp_path / "it")
-    tree = {"a": msgpack.ExtType(1, msgpack.packb(((2,), "object", struct.pack("<2q", 1, 2))))}
-    (tmp_path / "it").write_bytes(msgpack.packb(tree))
+    tree = {
+        "a": msgspec.msgpack.Ext(
+            1, msgspec.msgpack.encode(((2,), "object", struct.pack("<2q", 1, 2)))
+        )
+    }
+    (tmp_path / "it").write_bytes(msgspec.msgpack.encode(tree))
     with pytest.raises(ValueError, match="an array of object"):
         loaded.load(tmp_path / "it")

@@ -30,6 +30,9 @@ FIGURE = re.compile(
 RULES = (
     "counts some 10,000 times (H^2 / 2)",  # arithmetic
     *(f"| {status} |" for status in (401, 422, 429, 503)),  # of HTTP
+    "longer than its own and 64 MiB",  # limits of what reads a checkpoint, and of what is read
+    "a header of more than 16 MiB",
+    "a JSON object of up to 1 MiB",
 )
 
 

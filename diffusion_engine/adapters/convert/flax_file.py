@@ -17,19 +17,19 @@ CHUNKED = "__msgpack_chunked_array__"
 DTYPES = (
     "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool",
 )  # fmt: skip
-MISSING = "msgpack, which reads checkpoints of flax, is not installed: pip install msgpack"
+MISSING = "msgspec, which reads checkpoints of flax, is not installed: pip install msgspec"
 
 
 def load(path: Path) -> Any:
     """Its tree: mappings by name, tensors and numbers. Raises ValueError where it is none."""
     try:
-        import msgpack
+        import msgspec
     except ModuleNotFoundError as error:
         raise ValueError(f"{path.name} is no file of torch.save; {MISSING}") from error
     with safe_file.opened(path) as file:
         data = file.read()
     try:
-        tree = msgpack.unpackb(data, ext_hook=_extension, raw=False, strict_map_key=True)
+        tree = msgspec.msgpack.Decoder(ext_hook=_extension).decode(data)
     except MemoryError:
         raise
     except Exception as error:
@@ -39,12 +39,12 @@ def load(path: Path) -> Any:
     return _joined(tree)
 
 
-def _extension(kind: int, data: bytes) -> Any:
-    import msgpack
+def _extension(kind: int, data: memoryview) -> Any:
+    import msgspec
 
     if kind not in (ARRAY, SCALAR):
         raise ValueError(f"an extension of kind {kind}, which is no array")
-    shape, dtype, content = msgpack.unpackb(data, raw=False)
+    shape, dtype, content = msgspec.msgpack.decode(data)
     made = _array(shape, dtype, content)
     return made.reshape(()) if kind == SCALAR else made
 
