@@ -68,6 +68,7 @@ SCALING = "scaling.csv"  # a queue in front of many engines, simulated
 STEPS = "scheduler-steps.csv"  # the time of a step, beside that of diffusers' classes
 ONNX_STEPS = "onnx-steps.csv"  # what a step takes beside the call of ONNX Runtime
 SOAK = "soak.csv"  # a server under load for minutes
+TUNE = "tune.csv"  # learned tables of the digits
 HTTP = "http.csv"  # requests over HTTP beside the same ones in a process
 ABOUT = ("device", "threads", "torch", "commit", "date")
 GENIE_KEYS = ("quantity", "guidance", "contender", "grid", "calls", "value", *ABOUT)
@@ -178,6 +179,11 @@ HTTP_SHOWN = {
     "executor": 8, "threads": 7, "waiting": 8, "part": 13, "contender": 10, "steps": 5, "p50_ms": 8,
     "p20_ms": 8, "p80_ms": 8, "over_ms": 8, "images_s": 8, "of_engine": 9,
 }  # fmt: skip
+# distance: of held-out seeds, from the fine solution; seconds and steps of learning
+TUNE_KEYS = (
+    "calls", "guidance", "contender", "grid", "distance", "samples", "seconds", "steps", *ABOUT,
+)  # fmt: skip
+TUNE_SHOWN = {"calls": 5, "guidance": 8, "contender": 16, "grid": 22, "distance": 8, "seconds": 7}
 
 COLUMNS = {
     RUNS: RUN_KEYS, ERRORS: ERROR_KEYS,
@@ -194,6 +200,7 @@ COLUMNS = {
     SOAK: SOAK_KEYS,
     SCALING: SCALING_KEYS,
     HTTP: HTTP_KEYS,
+    TUNE: TUNE_KEYS,
 }  # fmt: skip
 
 Row = dict[str, str | int | float | None]

@@ -1,4 +1,4 @@
-"""Commands: sample, encode, likelihood, solvers, drivers, plan, profile, convert, serve, ray, doctor, ..."""
+"""Commands: sample, encode, likelihood, solvers, drivers, plan, profile, tune, serve, ray, doctor, ..."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from .profile import profile
 from .ray import app as ray
 from .sample import sample
 from .serve import serve
+from .tune import tune
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,6 +46,7 @@ app.command()(bench_serve)
 app.command()(encode)
 app.command()(likelihood)
 app.command()(compare)
+app.command()(tune)
 app.command()(convert)
 app.command()(serve)
 app.add_typer(ray, name="ray")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..plan import Plan, Row
-from ..processes import GaussianProcess
+from ..processes import GaussianProcess, Point
 from .table import Table
 from .weights import law_of
 
@@ -36,13 +38,24 @@ def table_of(plan: Plan, process: GaussianProcess, **about: object) -> Table:
         estimate = np.eye(n + 1)[j + 1]
         slots |= {k: _content(new, slots, estimate) for k, new in row.new.items()}
     states.append(slots[0])
-    levels = [row.call.at for row in calls if row.call] + [calls[-1].state]
+    levels = [row.call.at for row in calls if row.call] + [calls[-1].state or process.clean]
+    return table_of_states(process, levels, np.array(states), exact=plan.exact, **about)
+
+
+def table_of_states(
+    process: GaussianProcess, levels: Sequence[Point], states: Array, **about: object
+) -> Table:
+    """The table of N + 1 states: their levels, and their weights [N + 1, N + 1] of x_0 and of the calls'
+    estimates of x0.
+
+    about  exact, network, family, guidance, note
+    """
     return Table.model_validate(
         {
-            "process": law_of(process), "times": [(p.t, p.alpha, p.sigma) for p in levels if p],
+            "process": law_of(process), "times": [(p.t, p.alpha, p.sigma) for p in levels],
             "a": [float(state[0]) for state in states[1:]],
             "b": [[float(w) for w in state[1 : i + 1]] for i, state in enumerate(states[1:], 1)],
-            "exact": plan.exact, **about,
+            **about,
         }
     )  # fmt: skip
 
