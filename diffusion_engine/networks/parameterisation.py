@@ -48,9 +48,8 @@ class Parameterisation:
 
     process     the law its training data followed
     shape       of one sample, (C, *pixel); a network of CLD reads [x, v], 2C channels
-    prediction  "eps", "x0", "v", "score", "flow", "F" (EDM's inner network), "trigflow" (sCM's), or a
-                function of a Point giving (p, q) with x0 = p x + q output; p is a tuple where it reads
-                several slots.
+    prediction  "eps", "x0", "v", "score", "flow", "F" (EDM's inner network), or a function of a Point
+                giving (p, q) with x0 = p x + q output; p is a tuple where it reads several slots.
                 Of CLD "velocity", "mixed_velocity" or a Velocity
     label       what it is told for the time: "t", "999t", "1000t", "sigma" (= sigma/alpha),
                 "log_sigma", "log_sigma/4", "lam", "gamma" (VDM's), or a function of a Point, such as the

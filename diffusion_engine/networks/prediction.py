@@ -248,7 +248,6 @@ PREDICTIONS: dict[str, Prediction | Velocity] = {
     "score": score,
     "flow": flow,
     "F": F(),
-    "trigflow": Trig(),
     "velocity": Velocity(),
     "mixed_velocity": Velocity(mixed=True),
 }

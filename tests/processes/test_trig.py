@@ -90,7 +90,7 @@ def test_a_network_of_trigflow_is_solved():
         x0 = data.denoised(state, cos, 0.5 * sin)
         return (cos * state - x0) / (0.5 * sin)
 
-    network = ScoreNetwork(trained, process, (3,), "trigflow", label_dtype=torch.float64)
+    network = ScoreNetwork(trained, process, (3,), Trig(), label_dtype=torch.float64)
     times = [1.5, 1.2, 0.8, 0.3]
     for solver in ("heun", "dpmpp_2m", "tcd", "lcm"):
         one, same = (
