@@ -2,14 +2,16 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from lerobot_cases import CONDITION, UNET, given, weights
 from safetensors.torch import save_file
 
 from diffusion_engine import Sampler
 from diffusion_engine.adapters.checkpoint import open_checkpoint
-from diffusion_engine.adapters.lerobot import ConditionalUnet1d, policy_from_lerobot
+from diffusion_engine.adapters.lerobot import ConditionalUnet1d, from_lerobot, policy_from_lerobot
 from diffusion_engine.models import network_of
 
 HORIZON, ACTIONS, STATE, ENVIRONMENT = 8, 2, 3, 2
@@ -57,6 +59,23 @@ def folder(path, buffers=BUFFERS, compiled="", told=2 * (STATE + ENVIRONMENT), *
     save_file(tensors | buffers, path / "model.safetensors")
     (path / "config.json").write_text(json.dumps(config))
     return path
+
+
+@pytest.mark.parametrize("scales", [True, False])
+def test_outputs_are_those_of_its_own_code(tmp_path, scales):
+    """golden/make_lerobot.py recorded the names of its tensors and what they make of the same numbers."""
+    golden = Path(__file__).parents[1] / "golden" / "lerobot.json"
+    want = json.loads(golden.read_text())[str(scales)]
+    state = {"type": "STATE", "shape": [CONDITION]}
+    config = CONFIG | UNET | {"n_obs_steps": 1, "use_film_scale_modulation": scales}
+    config |= {"input_features": {"observation.state": state}}
+    tensors = {f"diffusion.unet.{n}": t for n, t in weights(want["shapes"]).items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with torch.no_grad():
+        (out,) = from_lerobot(tmp_path)(*given())
+    exact = torch.tensor(want["out"]).view_as(out)
+    assert torch.allclose(out, exact, rtol=0, atol=1e-5 * float(exact.abs().max()))
 
 
 def alpha_bars(n):
@@ -138,14 +157,14 @@ def test_observations_are_normalised_and_flattened(tmp_path):
     environment = torch.tensor([[[1.0, 2.0], [4.0, 2.0]]])
     got = policy.condition(state, environment)
     assert got.tolist() == [[-1, 0, -1, 0, 0, 1, 1, -1, 1, 0]]
-    for given in (
+    for wrong in (
         (state,),
         (state[:, :1], environment),
         (state, environment, state),
         (state, state),
     ):
         with pytest.raises(ValueError, match=r"this policy observes \[n, 2, \d\] of it"):
-            policy.condition(*given)
+            policy.condition(*wrong)
 
 
 def test_images_are_told_as_features_of_its_encoder(tmp_path):
