@@ -47,7 +47,8 @@ def checkpoint(path: str, device: torch.device | str) -> ScoreNetwork:
     made = open_checkpoint(path)
     if not isinstance(made, ScoreNetwork):  # a part of one has a format as well
         raise ValueError(
-            f"--model {path} holds a {type(made).__name__}, which is no network by itself"
+            f"--model {path} holds a {type(made).__name__}, which is no network by itself; name the folder "
+            "of the network that it belongs to"
         )
     if isinstance(made.module, nn.Module):
         made.module.to(device)
