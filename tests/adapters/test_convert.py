@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command import run
 from optional import needs
 
 import diffusion_engine
@@ -238,6 +239,28 @@ def test_what_is_asked_for_is_checked(tmp_path, tiny, name, monkeypatch):
     with pytest.raises(ValueError, match=said):
         convert(**{"source": "it.pt", "out": "net", "format": "tiny"} | asked)
     assert os.listdir() == ["it.pt"]
+
+
+def test_the_command(capsys, tmp_path, tiny, monkeypatch):
+    torch.save(put("module.", W), tmp_path / "it.pt")
+
+    def here(source, weights, ema, names):
+        handle = os.open(weights, os.O_WRONLY | os.O_CREAT)
+        return child.convert(source, handle, ema, names) | {"limits": ["none, in this process"]}
+
+    monkeypatch.setattr(parent, "_asked", here)
+    words = ("convert", tmp_path / "it.pt", tmp_path / "net", "--format", "tiny")
+    assert run(capsys, *words) == (
+        f"{tmp_path / 'net'}: tiny, 2 tensors (2 float32), 10 numbers\nkept: tensors\n"
+        "dropped of all names: module.\nlimits: none, in this process\n",
+        "",
+    )
+    _, err = run(capsys, *words, code=2)
+    assert (
+        err == f"diffusion-engine: {tmp_path / 'net'} is there already: name a folder that is not\n"
+    )
+    out, _ = run(capsys, *words[:2], tmp_path / "other", *words[3:], "--json")
+    assert json.loads(out)["tensors"] == 2
 
 
 # --- what is kept
