@@ -15,6 +15,7 @@ from torch import Tensor
 from .. import checks
 from . import k_diffusion
 from .k_diffusion import SAMPLERS, BrownianTreeNoiseSampler
+from .k_diffusion.cfg_pp import CFG_PP
 from .k_diffusion.exponential import EXPONENTIAL
 from .k_diffusion.extended import EXTENDED
 from .seeded import ImageNoise as ImageNoise
@@ -63,6 +64,7 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     **SAMPLERS,
     **EXTENDED,
     **EXPONENTIAL,
+    **CFG_PP,
     "dpm_fast": _dpm_fast,
     "dpm_adaptive": _dpm_adaptive,
     **{f"{name}_gpu": SAMPLERS[name] for name in SDE},

@@ -47,7 +47,7 @@ class Forecast(Model):
     order: int = Field(1, ge=0, le=4)
     every: int = Field(2, ge=1)
     after: int | None = Field(None, ge=1)
-    calls: tuple[int, ...] | None = None
+    calls: tuple[int, ...] | None = Field(None, max_length=4096)
 
     @field_validator("order", mode="before")
     @classmethod

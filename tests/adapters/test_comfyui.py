@@ -1,11 +1,14 @@
 """ComfyUI's sampler interface against a stub of it, and the noise of its seeds against torch's own calls."""
 
+import json
 import runpy
 from pathlib import Path
 
 import comfy_stub
 import pytest
 import torch
+from cfg_pp_cases import CASES, LEVELS, estimate, noise
+from cfg_pp_cases import start as noised
 from k_diffusion_cases import DOWN, denoiser, start
 from pages.blocks import Page
 
@@ -21,6 +24,7 @@ from diffusion_engine.adapters.comfyui import (
 
 ROOT = Path(__file__).parents[2]
 SIGMAS = torch.tensor(DOWN)
+GOLDEN = json.loads((ROOT / "tests" / "golden" / "cfg_pp.json").read_text())
 # What torch.manual_seed(0); torch.randn(3, 4, device="cuda") prints.
 ON_A_GPU = (
     (-0.9247, -0.4253, -2.6438, 0.1452),
@@ -33,8 +37,9 @@ def run(name, x=None, seed=None, **options):
     extra = {} if seed is None else {"seed": seed}
 
     def model(x, sigma, **given):
+        options = given.pop("model_options", {})
         assert given == extra  # ComfyUI's model is given it as well
-        return denoiser(x, sigma)
+        return guided(x, sigma, model_options=options)
 
     x = start(SIGMAS[0]) if x is None else x
     return sampler_function(name, **options)(model, x, SIGMAS, extra, None, True)
@@ -166,6 +171,14 @@ def test_an_unknown_option_of_a_call():
         sampler_function("euler")(denoiser, start(1.0), SIGMAS, eta=1.0)
 
 
+def guided(x, sigma, seed=None, model_options=None):
+    """As ComfyUI's guiders do."""
+    made = denoiser(x, sigma)
+    for post in (model_options or {}).get("sampler_post_cfg_function", ()):
+        made = post({"denoised": made, "uncond_denoised": 0.9 * made})
+    return made
+
+
 def test_the_node_of_the_page(monkeypatch, tmp_path):
     page = Page.at(ROOT / "docs" / "comfyui.md")
     code = next(block.code for block in page.blocks if block.marker == "comfyui node")
@@ -184,7 +197,7 @@ def test_the_node_of_the_page(monkeypatch, tmp_path):
         told = []
         noise = prepare_noise(torch.zeros(3, 2, 3), 4)
         made = held.sample(
-            lambda x, sigma, seed: denoiser(x, sigma), SIGMAS, {"seed": 4},
+            guided, SIGMAS, {"seed": 4},
             lambda i, denoised, x, total, told=told: told.append((i, total)), noise,
             torch.zeros(3, 2, 3),
         )  # fmt: skip
@@ -193,3 +206,38 @@ def test_the_node_of_the_page(monkeypatch, tmp_path):
             how = {"eta": 0.5, "s_noise": 0.9, "solver_type": "heun"}
             x = noise * SIGMAS[0]
             assert torch.equal(made, run(name, x=x, seed=4, **how))
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "flow" not in name and name != "ddim"])
+def test_cfg_pp_is_comfyuis(name):
+    """Its own ends, through the form that a guider of its has; the model makes both branches at once."""
+    function, kind, options, _, _, scale = CASES[name]
+    calls, drawn = [], iter(range(99))
+
+    def model(x, sigma, model_options, **given):
+        assert model_options["disable_cfg1_optimization"] and model_options["theirs"] == 1
+        calls.append(len(x))
+        ones, sigma = torch.ones_like(sigma).view(-1, 1), sigma.view(-1, 1)
+        with_it, without = (estimate(x, ones, sigma, k) for k in range(2))
+        made = without + scale * (with_it - without)
+        for post in model_options["sampler_post_cfg_function"]:
+            made = post({"denoised": made, "uncond_denoised": without})
+        return made
+
+    if "ancestral" in function:
+        options = options | {"noise_sampler": lambda *_: noise(next(drawn))}
+    run = sampler_function(function.removeprefix("sample_"), **options)
+    levels = torch.tensor(LEVELS[kind], dtype=torch.float64)
+    made = run(model, noised(kind), levels, {"model_options": {"theirs": 1}}, None, True)
+    wanted = torch.tensor(GOLDEN[name], dtype=torch.float64)
+    assert (made - wanted).abs().max() < (
+        1e-6 if "ancestral" in function else 1e-9
+    )  # float32 noise
+    assert calls == [2] * (11 if "2s" in function else 6)
+
+
+def test_cfg_pp_needs_the_unconditional_estimate():
+    with pytest.raises(ValueError, match="CFG\\+\\+ needs that estimate apart"):
+        sampler_function("euler_cfg_pp")(
+            lambda x, sigma, **_: denoiser(x, sigma), start(SIGMAS[0]), SIGMAS, None, None, True
+        )

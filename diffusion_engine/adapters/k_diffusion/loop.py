@@ -33,6 +33,7 @@ class Asked:
     sigmas      [n + 1] descending; a last 0 is clean data
     callback    called with x, i, sigma, sigma_hat and denoised after the first call of every step
     disable     of tqdm's bar; None shows it on a terminal
+    apart       the unconditional estimate of the last call, for solvers that name it (CFG++)
     """
 
     model: Callable[..., Tensor]
@@ -41,6 +42,7 @@ class Asked:
     extra_args: Mapping[str, Any] | None = None
     callback: Callback | None = None
     disable: bool | None = None
+    apart: Callable[[], Tensor] | None = None
 
     def __post_init__(self) -> None:
         checks.function("model", self.model, "give a denoiser (x, sigma, **extra_args) -> denoised")
@@ -121,11 +123,15 @@ def _steps(asked: Asked, table: Table, batch: Batch) -> Iterator[int]:
         given = batch.inputs()
         assert given is not None, "every row but the first has a call"
         # Views of their own, which a model may mark for a derivative.
-        x, sigma = given[0].detach(), given[1].detach().to(asked.x.dtype)
+        # Of two branches, which have the same input, the model makes both in one call.
+        n = len(asked.x)
+        x, sigma = given[0][:n].detach(), given[1][:n].detach().to(asked.x.dtype)
         denoised = called(asked, x, sigma, extra)
+        both = len(given[0]) > n and asked.apart is not None
+        outputs = torch.cat((denoised, asked.apart())) if both else denoised  # type: ignore[misc]
         if tell is not None and step >= 0:
             tell(row, step, x, denoised)
-        batch.step((denoised.detach(),))
+        batch.step((outputs.detach(),))
         if step >= 0:
             yield step
 

@@ -15,6 +15,7 @@ from ...executors.lru import Lru
 from ...networks.network import ScoreNetwork
 from ...ops.philox import STATE
 from ...plan import Plan
+from ...plan.guidance import classifier_free
 from ...processes import EDM
 from ...solvers import Solver
 from ...solvers.heun import Churned
@@ -90,7 +91,8 @@ def _made(rule: Solver, sigmas: tuple[float, ...], multistep: bool, draws: Draws
     own = [i for i, (a, b) in enumerate(pairwise(sigmas)) if a != b or not multistep]
     visited = [*(sigmas[i] for i in own), sigmas[-1]]
     points = [PROCESS.at_ratio(g) if g > 0.0 else PROCESS.clean for g in visited]
-    plan = rule.plan(_network((1,)).parameterisation, points, "state")
+    about = replace(_network((1,)).parameterisation, unconditional=True)  # where a solver names it
+    plan = classifier_free(rule.plan(about, points, "state"), 1.0)
     plan = plan.replace_rows([replace(row, key=STATE | row.key) for row in plan.rows])
     of_row = _steps(plan)
     first = [of_row[r] != of_row[r - 1] for r in range(1, len(of_row))]
