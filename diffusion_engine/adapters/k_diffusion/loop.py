@@ -123,11 +123,11 @@ def _steps(asked: Asked, table: Table, batch: Batch) -> Iterator[int]:
         given = batch.inputs()
         assert given is not None, "every row but the first has a call"
         # Views of their own, which a model may mark for a derivative.
-        # Of two branches, which have the same input, the model makes both in one call.
-        n = len(asked.x)
-        x, sigma = given[0][:n].detach(), given[1][:n].detach().to(asked.x.dtype)
+        x, sigma = given[0].detach(), given[1].detach().to(asked.x.dtype)
+        both = asked.apart is not None and len(given[0]) > len(asked.x)
+        if both:  # of two branches, which have the same input, the model makes both in one call
+            x, sigma = x[: len(asked.x)], sigma[: len(asked.x)]
         denoised = called(asked, x, sigma, extra)
-        both = len(given[0]) > n and asked.apart is not None
         outputs = torch.cat((denoised, asked.apart())) if both else denoised  # type: ignore[misc]
         if tell is not None and step >= 0:
             tell(row, step, x, denoised)
