@@ -201,7 +201,7 @@ def _weighted(process: GaussianProcess, u: float, steps: int | None) -> tuple[Po
 
 def log_likelihood(x: Tensor, process: GaussianProcess, levels: int = 256) -> Tensor:
     """log p(k | x) of every pixel value, [*x.shape, levels], the softmax of VDM's logits
-    (adapters/vdm.py, `decode`)."""
+    (adapters.vdm.decode)."""
     at = process.at(process.t_min)
     values = (2.0 * torch.arange(levels, dtype=x.dtype, device=x.device) + 1.0) / levels - 1.0
     distance = (x / at.alpha)[..., None] - values
