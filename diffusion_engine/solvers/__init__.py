@@ -41,6 +41,7 @@ from .gradient import GradientEstimation
 from .heun import DPM2, DPM2Ancestral, FlowHeun, Heun
 from .heunpp import HeunPP2
 from .learned import Learned
+from .overshoot import EulerOvershoot
 from .own import Rule, adopted
 from .pndm import PLMS, PNDM
 from .policy import CPS, FlowSDE
@@ -57,6 +58,7 @@ from .vdm import VDM
 SOLVERS: dict[str, type[Solver]] = {
     "euler": Euler,
     "euler_ancestral": EulerAncestral,
+    "euler_overshoot": EulerOvershoot,
     "heun": Heun,
     "dpm_2": DPM2,
     "dpm_2_ancestral": DPM2Ancestral,

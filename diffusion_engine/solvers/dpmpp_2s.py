@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,6 +13,7 @@ from ..processes import GaussianProcess, Point
 from .base import Points, Update, first_order_only, steps, transfer
 from .coordinates import FLOW, Coordinates, cfg_pp_objection, check, coordinates
 from .euler import Renewed, ancestral, level
+from .overshoot import overshot
 
 
 def renewed(frame: Coordinates, s: Point, t: Point, eta: float) -> tuple[float, float]:
@@ -21,9 +21,7 @@ def renewed(frame: Coordinates, s: Point, t: Point, eta: float) -> tuple[float, 
     1)), u the level, as in ComfyUI."""
     if frame is not FLOW or eta == 0.0:
         return ancestral(s, t, eta)
-    u = frame.level(t) * (1.0 + eta * (frame.level(t) / frame.level(s) - 1.0))
-    down = frame.ratio(max(u, 0.0))
-    return down, math.sqrt(max(t.ratio**2 - down**2, 0.0))
+    return overshot(t, eta * (1.0 - frame.level(t) / frame.level(s)))
 
 
 @dataclass(frozen=True)

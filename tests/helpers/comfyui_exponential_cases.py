@@ -31,9 +31,13 @@ FLOWS = {
         "dpmpp_2s_ancestral", {"eta": 0.6, "s_noise": 0.9},
         "dpmpp_2s_ancestral", {"eta": 0.6, "s_noise": 0.9},
     ),
+    "euler_ancestral": (
+        "euler_ancestral_RF", {"eta": 0.7, "s_noise": 0.9},
+        "euler_overshoot", {"eta": 0.7, "s_noise": 0.9, "relative": True},
+    ),
     "dpmpp_2s_ancestral ode": ("dpmpp_2s_ancestral", {"eta": 0.0}, "dpmpp_2s_ancestral", {"eta": 0.0}),
 }  # fmt: skip
-DRAWING = ("res_multistep_ancestral", "dpmpp_2s_ancestral")
+DRAWING = ("euler_ancestral_RF", "res_multistep_ancestral", "dpmpp_2s_ancestral")
 
 
 def flow_denoiser(x, t, **extra):

@@ -248,6 +248,7 @@ RUNS = {
     "heunpp2": run(flow, "heunpp2", 5),
     "stork": run(network, "stork", 6),
     "stork flow": run(flow, "stork", 6, max_order=4, taylor=3, start="half", asked=GUIDED),
+    "euler_overshoot": run(flow, "euler_overshoot", 5, asked=GUIDED),
     "dpmpp_2s_ancestral": run(network, "dpmpp_2s_ancestral", 4),
     "deis": run(network, "deis", 7),
     "deis in log rho": run(network, "deis", 6, variant="logrho", lower_order_final=True),

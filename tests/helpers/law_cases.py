@@ -54,6 +54,7 @@ FORMS: dict[str, list[dict]] = {
         {"variant": "midpoint", "lower_order_final": True},
         {"euler_at_final": True},
     ],
+    "euler_overshoot": [{"eta": 2.0}, {"eta": 0.5, "s_noise": 1.1, "relative": True}],
     "dpmpp_2s_ancestral": [{"eta": 0.5, "s_noise": 1.1}, {"coordinates": "flow"}],
     "res_multistep": [
         {"eta": 1.0},

@@ -198,6 +198,31 @@ def heunpp2(
     return x
 
 
+def euler_overshoot(
+    denoiser: Denoiser,
+    points,
+    x: Array,
+    noise: Noise | None = None,
+    *,
+    eta=1.0,
+    s_noise=1.0,
+    relative=False,
+) -> Array:
+    """The step of Hu et al. 2024 in their t, 0 at noise and 1 at data, where x = t x0 + (1 - t) z."""
+    for step, s, t in steps(points):
+        now, then = s.alpha / (s.alpha + s.sigma), t.alpha / (t.alpha + t.sigma)
+        dt = then - now
+        beyond = min(then + eta * (dt / (1 - now) if relative else dt) * (1 - then), 1.0)
+        z = x / (s.alpha + s.sigma)
+        velocity = (denoiser(x, s) - z) / (1 - now)
+        z = z + (beyond - now) * velocity
+        a = then / beyond
+        b = math.sqrt(max((1 - then) ** 2 - (a * (1 - beyond)) ** 2, 0.0)) if eta else 0.0
+        z = a * z + b * s_noise * noise(step, 0) if b else a * z
+        x = (t.alpha + t.sigma) * z
+    return x
+
+
 def dpmpp_2s_ancestral(
     denoiser: Denoiser, points, x: Array, noise: Noise | None = None, *, schedule, eta=1.0, s_noise=1.0,
     coordinates="auto",

@@ -112,6 +112,7 @@ CONFIGURATIONS = [
     ("stork", {"published": True, "start": "half", "stages": 7}),
     ("stork", {"max_order": 4, "taylor": 3, "start": "half"}),
     ("stork", {"coordinates": "flow", "taylor": 1, "stages": 2}),
+    ("euler_overshoot", {"eta": 0.5, "s_noise": 1.1, "relative": True}),
     ("dpmpp_2s_ancestral", {"eta": 0.5, "s_noise": 1.1, "coordinates": "edm"}),
     ("dpmpp_2s_ancestral", {"eta": 0.7, "coordinates": "flow"}),
     ("flow_sde", {"denoise": False}),
