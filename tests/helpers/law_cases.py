@@ -70,12 +70,12 @@ FORMS: dict[str, list[dict]] = {
         {"noise_scaler": "sde", "eta": 0.5, "s_noise": 0.9},
         {"max_order": 2, "variant": "newton", "terms": 200},
     ],
-    "seeds_2": [{"eta": 0.5, "s_noise": 0.9, "variant": "heun"}, {"r": 1.0}],
-    "seeds_3": [{"eta": 0.5, "s_noise": 0.9}, {"r_1": 0.4, "r_2": 0.9}],
+    "seeds_2": [{"eta": 0.5, "s_noise": 0.9, "variant": "heun", "r": 1.0}],
+    "seeds_3": [{"eta": 0.5, "s_noise": 0.9, "r_1": 0.4, "r_2": 0.9}],
     "sa_solver": [
         {"predictor_order": 2, "corrector_order": 2, "eta": 0.5, "s_noise": 0.9, "simple": True},
-        {"s_tmin": 0.1, "s_tmax": 3.0, "tau_at": "start", "lower_order_final": False},
-        {"pece": True, "final_corrector": 0},
+        {"s_tmin": 0.1, "s_tmax": 3.0, "tau_at": "start", "lower_order_final": False}
+        | {"pece": True, "final_corrector": 0},
     ],
     "dpmpp_singlestep": [
         {"eta": 1.0},

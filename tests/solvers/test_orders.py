@@ -131,10 +131,10 @@ OPTIONS = {
     },
     "dpmpp_3m_sde": {"kappa": (1.0, 2.0), "flipped": BOTH},
     "er_sde": {"max_order": (1, 2, 3), "variant": ("published", "newton")},
-    "seeds_2": {"variant": ("midpoint", "heun"), "r": (0.5, 1.0)},
+    "seeds_2": {"variant": ("midpoint", "heun")},
     "seeds_3": {"r_2": (2 / 3, 0.8)},
     "sa_solver": {
-        "predictor_order": (1, 3), "corrector_order": (0, 2, 4), "lower_order_final": BOTH,
+        "predictor_order": (3,), "corrector_order": (0, 2, 4), "lower_order_final": BOTH,
     },
     "dpm_solver_2m": {"variant": ("midpoint", "heun"), "lower_order_final": BOTH},
     "dpm_solver_3m": {
