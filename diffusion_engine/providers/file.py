@@ -39,6 +39,8 @@ class File:
         self.inputs = [module.x.name, module.label.name, *named]
         if module.latent is not None:
             self.inputs.append(module.latent.name)
+        if given[4] is not None:  # the end label is what no condition is
+            self.inputs += [name for name in sole if name not in named]
         if sorted(self.inputs) != sorted(port.name for port in module.ports):
             raise Refused(
                 f"its file takes the conditions {listed(module.conditions)}, and was given "
