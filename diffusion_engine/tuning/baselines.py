@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,6 @@ def baselines(
     *,
     solvers: Iterable[str] = SOLVERS,
     grids: Iterable[str] | None = None,
-    seen: Callable[[Baseline], None] = lambda made: None,
     **how: Any,
 ) -> list[Baseline]:
     """Of each solver the best of its grids in so many steps to clean data, the best first.
@@ -64,7 +63,6 @@ def baselines(
                 continue
             result = sampler.sample(seeds=list(seeds), condition=condition, progress=False)
             made = Baseline(solver, grid, distance(result.samples, fine))
-            seen(made)
             if solver not in best or made.distance < best[solver].distance:
                 best[solver] = made
     return sorted(best.values(), key=lambda made: made.distance)
@@ -82,6 +80,7 @@ def compared(
     """A learned table, and the solvers of as many calls, each on its best grid for these very seeds.
 
     seeds       from which nothing was learned
+    fine_steps  of the solution that all are held against
     condition, how  as in `baselines`
     """
     fine = fine_solution(network, seeds, condition, fine=Fine.of(network, fine_steps), **how)

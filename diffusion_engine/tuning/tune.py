@@ -34,7 +34,12 @@ CLASSES = "give classes of the network, which are taken in turn, 'all', or None 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far `tune` is: `distance` from the fine solution of seeds that are learned from."""
+    """How far `tune` is.
+
+    step, steps  that are done, and asked for
+    distance     the least so far from the fine solution, of seeds that are learned from
+    seconds      since it began
+    """
 
     step: int
     steps: int

@@ -13,8 +13,8 @@ from oracles import ode
 from oracles.learned import learned as oracle
 from oracles.problems import SCHEDULES, TM
 
-from diffusion_engine import Sampler
-from diffusion_engine.learned import Table, read, table_of, write
+from diffusion_engine import Sampler, ScoreNetwork
+from diffusion_engine.learned import Table, epd, read, table_of, write
 from diffusion_engine.learned.weights import law_of, weights
 from diffusion_engine.processes import EDM, VP, FlowMatching
 
@@ -275,3 +275,81 @@ def test_bad_files(tmp_path, text, said):
     (tmp_path / "table.json").write_text(text)
     with pytest.raises(ValueError, match=said):
         read(tmp_path / "table.json")
+
+
+# Of a predictor and a network written here, by the published epd_sampler (github.com/BeierZhu/EPD, 88a91f0).
+PREDICTOR = {
+    "r_params": [[0.4, -0.3], [0.1, 0.9], [-1.2, 0.5]],
+    "scale_dir_params": [[0.5, -0.2], [0.3, 0.8], [-0.4, 0.6]],
+    "scale_time_params": [[-0.6, 0.1], [0.2, 0.7], [0.9, -0.5]],
+    "weight_s": [[0.3, -0.1], [-0.7, 0.2], [0.0, 0.4]],
+}
+FACTORS = {"scale_dir": 0.05, "scale_time": 0.1, "fcn": True}
+LATENTS = torch.tensor([[-1.1], [0.2], [0.9]], dtype=torch.float64)
+
+
+def of_edm(x, sigma):
+    g = sigma.view(-1, 1)
+    return torch.tanh(0.7 * x / (1 + g)) - 0.1 * torch.cos(g) * x / (1 + g * g)
+
+
+def of_flow(x, t):
+    return torch.tanh(x) + 0.3 * t.view(-1, 1)
+
+
+@pytest.mark.parametrize(
+    "process, sigmas, denoise, wanted",
+    [
+        (
+            EDM(),
+            [80.0, 10.0, 1.25, 0.125],
+            False,
+            [-0.23353579451480355, 0.048499985935415796, 0.19782058909857825],
+        ),
+        (
+            VP(),
+            [80.0, 10.0, 1.25, 0.125],
+            False,
+            [-0.23353579451480355, 0.048499985935415796, 0.19782058909857825],
+        ),
+        (
+            EDM(),
+            [80.0, 10.0, 1.25, 0.125],
+            True,
+            [-0.1214820772075661, 0.025430487318848047, 0.10314473608226524],
+        ),
+        (
+            FlowMatching(),
+            [1.0, 0.7, 0.3, 0.05],
+            False,
+            [-0.5950783982821011, 0.025816825498827328, 0.3373225220120276],
+        ),
+    ],
+)
+def test_epd_equals_the_published_sampler(process, sigmas, denoise, wanted):
+    told = {"label_dtype": torch.float64}
+    exact = (
+        ScoreNetwork(of_flow, process, (1,), prediction="flow", **told)
+        if isinstance(process, FlowMatching)
+        else ScoreNetwork.from_denoiser(of_edm, (1,), process, **told)
+    )
+    table = epd(PREDICTOR, process, sigmas, **FACTORS, denoise=denoise)
+    sampler = Sampler(exact, "learned", table=table, **F64)
+    assert sampler.plan().nfe == 9 + denoise and sampler.plan().slots == 2
+    first, last = sampler.points[0], sampler.points[-1]
+    bar = last.alpha if isinstance(process, VP) else 1.0  # theirs is x / alpha
+    made = sampler.sample(x=LATENTS * first.sigma, noised=True).samples / bar
+    assert made.flatten().tolist() == pytest.approx(wanted, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "predictor, said",
+    [
+        ({}, "the predictor has no r_params"),
+        (PREDICTOR | {"weight_s": [[0.1, 0.2]]}, r"weight_s is \[1, 2\] for 4 sigmas"),
+        (PREDICTOR | {"r_params": [[float("nan")]] * 3}, "give finite numbers"),
+    ],
+)
+def test_bad_predictors(predictor, said):
+    with pytest.raises(ValueError, match=said):
+        epd(predictor, EDM(), [80.0, 10.0, 1.25, 0.125])

@@ -176,14 +176,15 @@ def test_compared_on_seeds_apart():
 def test_the_command(tmp_path, capsys):
     """On the closed form; its table runs by the same command line."""
     out, report, made = (tmp_path / name for name in ("table.json", "table.csv", "made.npz"))
-    few = "--steps 10 --samples 8 --fine-steps 8 --batch 4 --held 2 --model exact --calls 2".split()
-    run(capsys, "tune", "--out", out, "--report", report, *few)
+    few = {"steps": 10, "samples": 8, "fine-steps": 8, "batch": 4, "held": 2, "calls": 2}
+    words = [word for name, n in few.items() for word in (f"--{name}", n)]
+    run(capsys, "tune", "--model", "exact", "--out", out, "--report", report, *words)
     table = read(out)
     assert (table.calls, table.network, table.family) == (2, "mixture", "bns")
     rows = list(csv.DictReader(report.open()))
     assert rows[0]["solver"] == "learned" and len(rows) == 4
     assert sorted(p.name for p in tmp_path.iterdir()) == ["table.csv", "table.json"]
-    own = "--model exact --solver learned --n 1 --out".split()
-    run(capsys, "sample", *own, made, "--option", f"table={out}")
+    own = ("--model", "exact", "--solver", "learned", "--option", f"table={out}")
+    run(capsys, "sample", *own, "--n", 1, "--out", made)
     for said, name in (("choose a name ending in .json", "x.txt"), ("does not exist", "a/x.json")):
         assert said in run(capsys, "tune", "--out", tmp_path / name, code=2)[1]
