@@ -148,10 +148,7 @@ OPTIONS = {
         "max_order": (1, 2, 3), "variant": ("bh1", "bh2"), "corrector": BOTH, "lower_order_final": BOTH,
         "predict_x0": BOTH,
     },
-    "exp_rk": {
-        "tableau": ("res_2s", "res_3s", "etdrk4", "hochbruck_ostermann"), "coordinates": ("edm", "flow"),
-    },
-    "res_multistep": {"coordinates": ("edm", "flow")},
+    "exp_rk": {"tableau": ("res_2s", "res_3s", "etdrk4", "hochbruck_ostermann")},
     "gradient_estimation": {"gamma": (1.0, 1.5, 2.0)},
     "stork": {"max_order": (2, 4), "taylor": (1, 3), "stages": (10,)},
     "lms": {"max_order": (1, 2, 3, 4), "start": STARTS, "lower_order_final": BOTH},
