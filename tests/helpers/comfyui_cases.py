@@ -23,6 +23,7 @@ CASES = {
     "seeds_2 eta": ("seeds_2", {"eta": 0.5, "r": 0.3, "s_noise": 0.9}),
     "seeds_2 phi_2": ("seeds_2", {"solver_type": "phi_2", "r": 1.0}),
     "seeds_2 ode": ("seeds_2", {"eta": 0.0}),
+    "exp_heun_2_x0_sde": ("exp_heun_2_x0_sde", {"eta": 0.6}),
     "seeds_3": ("seeds_3", {}),
     "seeds_3 eta": ("seeds_3", {"eta": 0.5, "s_noise": 0.9, "r_1": 0.4, "r_2": 0.8}),
     "sa_solver": ("sa_solver", {}),

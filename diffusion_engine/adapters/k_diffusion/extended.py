@@ -86,6 +86,27 @@ def sample_seeds_2(
     return run(asked, rule, drawn_by(asked, noise_sampler), multistep=True, draws=between_calls)
 
 
+def sample_exp_heun_2_x0_sde(
+    model: Model, x: Tensor, sigmas: Tensor, extra_args: Extra = None, callback: Callback | None = None,
+    disable: bool | None = None, eta: float = 1.0, s_noise: float = 1.0,
+    noise_sampler: NoiseSampler | None = None, solver_type: str = "phi_2",
+) -> Tensor:  # fmt: skip
+    """SEEDS-2 with its second call at the end of a step, Heun's exponential method with noise."""
+    return sample_seeds_2(
+        model,
+        x,
+        sigmas,
+        extra_args,
+        callback,
+        disable,
+        eta,
+        s_noise,
+        noise_sampler,
+        1.0,
+        solver_type,
+    )
+
+
 def sample_seeds_3(
     model: Model, x: Tensor, sigmas: Tensor, extra_args: Extra = None, callback: Callback | None = None,
     disable: bool | None = None, eta: float = 1.0, s_noise: float = 1.0,
@@ -162,6 +183,7 @@ EXTENDED: dict[str, Callable[..., Tensor]] = {
     "er_sde": sample_er_sde,
     "seeds_2": sample_seeds_2,
     "seeds_3": sample_seeds_3,
+    "exp_heun_2_x0_sde": sample_exp_heun_2_x0_sde,
     "sa_solver": sample_sa_solver,
     "sa_solver_pece": sample_sa_solver_pece,
 }
