@@ -92,10 +92,7 @@ GuiderOption = Annotated[
 ]
 Forecast = Annotated[
     list[str] | None,
-    typer.Option(
-        "--forecast",
-        help="calls that are not made: every=2, with order=1 and after=2, or calls=[3,5]; repeatable",
-    ),
+    typer.Option("--forecast", help=_about("forecast")),
 ]
 Refine = Annotated[int, typer.Option("--refine", help=_about("encoding"))]
 Start = Annotated[float | None, typer.Option(help=_about("start"))]

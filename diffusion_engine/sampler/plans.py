@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import trace
 from ..executors.lru import Lru
@@ -22,7 +22,9 @@ from ..solvers.base import row_of
 from ..solvers.inverse import encoding
 from ..solvers.update import Update
 from .driven import Driver
-from .methods import Forecast
+
+if TYPE_CHECKING:  # pydantic is loaded with the first sampler
+    from .methods import Forecast
 
 PLANS = 4096  # rows of plans that a sampler keeps, some 7 KB each
 

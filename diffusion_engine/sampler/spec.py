@@ -57,7 +57,8 @@ class Asked(Model):
         json_schema_extra={"default": [0.0, INFINITY]},
     )
     forecast: Forecast | None = Field(
-        None, description="calls that are not made, their outputs being forecast of those before"
+        None,
+        description="calls that are not made but forecast: every=2, order=1 and after=2, or calls=[3,5]",
     )
     classifier_scale: float = Field(1.0, description="of the network's classifier, 0 for none")
     clip: Range | Literal["network"] | None = Field(

@@ -45,7 +45,7 @@ def net(process=None, **options):
         ({"times": [0.5]}, "at least 2"),
         ({"times": [0.5, 0.1], "sigmas": [1.0, 0.0]}, "give one of them"),
         ({"solver": "ddim", "eta": 2.0}, "eta=2: DDIM's eta lies between 0 and 1"),
-        ({"solver": "ddim", "churn": 2.0}, "has no option churn; it has clipped_eps, eta"),
+        ({"solver": "ddim", "churn": 2.0}, "has no option churn; it has cfg_pp, clipped_eps, eta"),
         ({"solver": "ddim", "order": 2}, "has no option order"),
         ({"solver": "vdm", "eta": 2}, "has no option eta; it has none"),
         ({"solver": "ddpm", "variance": "big"}, "variance='big'"),
