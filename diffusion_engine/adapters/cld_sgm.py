@@ -58,6 +58,7 @@ def cld_sgm_network(
                  s_v = -ell(t) o, or -v / Svv(t) - ell(t) o (section 3.2). Of "vpsde" it reads x, and
                  score = -o / sigma, or -x - o / sigma
     shape        of x, (channels, height, width)
+    sde          "cld" or "vpsde"
     mixed_score  whether the second form is meant, as of all released networks
     m_inv        1 / M
     gamma        variance of the first v in units of M

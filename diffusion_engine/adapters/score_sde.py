@@ -89,6 +89,7 @@ def score_sde_network(
                 the timesteps 0 ... num_scales - 1 of "vpsde"; "vesde": the score at sigma, or at whole labels
                 of which 0 is the largest sigma
     shape       of an image, (channels, height, width)
+    sde         "vpsde", "subvpsde" or "vesde"
     continuous  it was trained on times, not on a table
     centered    it reads images in [-1, 1]; False is [0, 1], as with "vesde" there. Samples are in [-1, 1]
                 either way

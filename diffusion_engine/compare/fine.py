@@ -95,5 +95,5 @@ def distances(samples: Tensor, fine: Tensor) -> Tensor:
 
 
 def distance(samples: Tensor, fine: Tensor) -> float:
-    """The root of the mean square over all samples."""
+    """The root of the mean square of the difference from the `fine` solution, over all samples."""
     return float(torch.sqrt(distances(samples, fine).square().mean()))

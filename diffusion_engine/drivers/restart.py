@@ -52,7 +52,7 @@ def _of_imagenet(*passes: tuple[int, int]) -> tuple[Interval, ...]:
     return tuple(Interval(*ends, *one) for ends, one in zip(levels, passes, strict=True) if one[0])
 
 
-# (steps of the run, intervals) by data and calls, for 'heun' on EDM's grid (Xu et al. 2023, tables 3 and 5).
+# For 'heun' on EDM's grid.
 PUBLISHED: dict[str, tuple[int, tuple[Interval, ...]]] = {
     "cifar10_vp_43": (18, (Interval(0.06, 0.3, 2, 2),)),
     "cifar10_vp_55": (18, (Interval(0.06, 0.3, 5, 2),)),
@@ -69,6 +69,7 @@ PUBLISHED: dict[str, tuple[int, tuple[Interval, ...]]] = {
     "imagenet64_535": (36, _of_imagenet((1, 5), (1, 5), (6, 6), (6, 6), (25, 6))),
     "imagenet64_623": (36, _of_imagenet((3, 9), (3, 9), (6, 6), (6, 6), (25, 6))),
 }
+"""Intervals by data and calls, and the steps of the run around them (Xu et al. 2023, tables 3 and 5)."""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,12 @@ def from_genie(
 
 
 def from_genie_head(path: str | os.PathLike[str]) -> Head:
-    """The head of a checkpoint of the format genie_head."""
+    """The head of a checkpoint of the format genie_head.
+
+    path  a folder of config.json and model.safetensors
+
+    Raises ValueError where they are not those of a head.
+    """
     return _head(read(path, "genie_head"))
 
 
