@@ -76,6 +76,12 @@ def check(name: str) -> None:
     checks.one_of("coordinates", name, NAMES)
 
 
+def check_eta(eta: float) -> None:
+    """Raises ValueError where an amount of noise is below 0."""
+    if not checks.number("eta", eta) >= 0.0:
+        raise ValueError(f"eta={eta:g}: an amount of noise is 0 or above")
+
+
 def coordinates(name: str, points: Points) -> Coordinates:
     """Those of a name; "auto" is flow where alpha + sigma = 1 at all points of a run, and else edm."""
     if name == "auto":

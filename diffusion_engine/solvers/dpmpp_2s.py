@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .. import checks
 from ..networks.parameterisation import Parameterisation
 from ..plan.linear import Linear, denoised, normal, uncond, x
 from ..processes import GaussianProcess, Point
 from .base import Points, Update, first_order_only, steps, transfer
-from .coordinates import FLOW, Coordinates, cfg_pp_objection, check, coordinates
+from .coordinates import FLOW, Coordinates, cfg_pp_objection, check, check_eta, coordinates
 from .euler import Renewed, ancestral, level
 from .overshoot import overshot
 
@@ -47,7 +46,7 @@ class DPMpp2SAncestral(Renewed):
     cfg_pp: bool = False
 
     def __post_init__(self) -> None:
-        checks.number("eta", self.eta)
+        check_eta(self.eta)
         check(self.coordinates)
 
     def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
@@ -59,15 +58,14 @@ class DPMpp2SAncestral(Renewed):
             down, up = renewed(frame, s, t, self.eta)
             lower = level(t, down) if self.eta else t
             noise = t.alpha * up * self.s_noise * normal(0)
-            kept, made, start = {}, denoised, x
-            guidance = Linear()
-            if self.cfg_pp:
-                guidance, made = t.alpha * (denoised - uncond), uncond
+            made = uncond if self.cfg_pp else denoised
+            end, guidance = transfer(s, lower, x, made), t.alpha * (denoised - made)
             if first_order_only(s, lower):
-                yield Update(s, {0: transfer(s, lower, x, made) + guidance + noise}, t)
+                yield Update(s, {0: end + guidance + noise}, t)
                 continue
-            if self.cfg_pp:  # slot 0 has what the second call adds its estimate to
-                kept, start = {0: lower.sigma / s.sigma * x + guidance}, s.sigma / lower.sigma * x
-            middle = process.at_lam(0.5 * (s.lam + lower.lam))
+            middle, kept = process.at_lam(0.5 * (s.lam + lower.lam)), {}
+            if self.cfg_pp:  # the first call's guidance waits in slot 0
+                kept = {0: lower.sigma / s.sigma * x + guidance}
+                end = x + transfer(s, lower, Linear(), made)
             yield Update(s, {1: transfer(s, middle, x, made)} | kept, None)
-            yield Update(middle, {0: transfer(s, lower, start, made) + noise}, t, read=(1,))
+            yield Update(middle, {0: end + noise}, t, read=(1,))

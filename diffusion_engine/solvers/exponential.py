@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from .. import checks
 from ..networks.parameterisation import Parameterisation
 from ..plan.linear import denoised, normal, slot, uncond, x
 from ..processes import GaussianProcess, Point
 from .base import Points, Ring, Solver, Update, steps, transfer
 from .butcher import Tableau, read, value
-from .coordinates import Coordinates, cfg_pp_objection, check, coordinates
+from .coordinates import Coordinates, cfg_pp_objection, check, check_eta, coordinates
 from .euler import Renewed, ancestral, level
 from .phi import phi
 from .tableaus import named
@@ -89,8 +88,8 @@ class ExpRK(Solver):
 class RESMultistep(Renewed):
     """Adams-Bashforth's exponential method of order 2: e^-h y + h (phi_1 D0 + phi_2 (D0 - D1) / r).
 
-    h leads to the lower level, behind which there is fresh noise, and r h led there from D1. Without noise it
-    is 'dpmpp_2m' with variant="heun".
+    h leads to the lower level, behind which there is fresh noise, and r h led there from D1. Without noise
+    and in EDM's coordinates it is 'dpmpp_2m' with variant="heun".
 
     eta      amount of fresh noise, 0 (none) to 1
     s_noise  multiplies the fresh noise
@@ -105,23 +104,20 @@ class RESMultistep(Renewed):
         "with noise x is scaled for it, where ComfyUI's flow matching leaves its noise level; "
         "cfg_pp guides all steps alike (published=True)"
     )
+    order = 2
     eta: float = 0.0
     coordinates: str = "auto"
     cfg_pp: bool = False
     published: bool = False
 
     def __post_init__(self) -> None:
-        checks.number("eta", self.eta)
+        check_eta(self.eta)
         check(self.coordinates)
         if self.published and not self.cfg_pp:
             raise ValueError("published=True tells how cfg_pp=True is meant; give both")
 
     def objection(self, parameterisation: Parameterisation, points: Points) -> str | None:
         return cfg_pp_objection(self.cfg_pp, parameterisation, points)
-
-    @property
-    def order(self) -> int:
-        return 2
 
     def updates(self, process: GaussianProcess, points: Points) -> Iterator[Update]:
         frame, ring = coordinates(self.coordinates, points), Ring(1, infinite=True)

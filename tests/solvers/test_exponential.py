@@ -158,6 +158,23 @@ def test_what_is_no_tableau(given, said):
         ({"coordinates": "time"}, "choose auto, edm, flow"),
     ],
 )  # fmt: skip
-def test_what_is_no_option(options, said):
+def test_what_is_no_option_of_a_tableau(options, said):
     with pytest.raises(ValueError, match=said):
         solver("exp_rk", **options)
+
+
+@pytest.mark.parametrize(
+    "name, options, said",
+    [
+        ("res_multistep", {"eta": -0.5}, "eta=-0.5: an amount of noise"),
+        ("res_multistep", {"published": True}, "give both"),
+        ("res_multistep", {"coordinates": "lam"}, "choose auto, edm, flow"),
+        ("gradient_estimation", {"coordinates": "lam"}, "choose auto, edm, flow"),
+        ("heunpp2", {"coordinates": "lam"}, "choose auto, edm, flow"),
+        ("dpmpp_2s_ancestral", {"eta": -1}, "eta=-1: an amount of noise"),
+        ("euler_overshoot", {"eta": -1}, "eta=-1: a step goes beyond"),
+    ],
+)
+def test_what_is_no_option(name, options, said):
+    with pytest.raises(ValueError, match=said):
+        solver(name, **options)
