@@ -27,6 +27,7 @@ from .blocks import (
     scaling,
     schedulers,
     serve,
+    tune,
     upstream,
 )  # fmt: skip
 from .rows import Lacking
@@ -46,7 +47,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         providers.providers, networks.networks, provided.networks_providers,
         schedulers.schedulers, schedulers.schedulers_both, schedulers.schedulers_differ,
         schedulers.schedulers_refused, upstream.upstream, upstream.upstream_pipelines,
-        upstream.scheduler_steps, pipelines.pipelines, http.http,
+        upstream.scheduler_steps, pipelines.pipelines, http.http, tune.tune,
     )
 }  # fmt: skip
 

@@ -179,13 +179,15 @@ def options_of(named: str, given: list[str] | None) -> dict[str, Any]:
 
 def solver_of(name: str, given: list[str] | None) -> Solver:
     """The solver of a name, eta=0.5 as its eta: values are JSON where they can be, else text."""
+    from ..learned import names as shipped
     from ..solvers import solver
 
     made = options_of("--option", given)
     if ":" not in name:
         # Here, and in no JSON, the text of a table is a file's name.
-        if name == "learned" and isinstance(made.get("table"), str):
-            made["table"] = Path(made["table"])
+        given = made.get("table")
+        if name == "learned" and isinstance(given, str) and given not in shipped():
+            made["table"] = Path(given)
         return solver(name, **made)
     own = found("--solver", name)
     return solver(own(**made)) if isinstance(own, type) else solver(own, **made)

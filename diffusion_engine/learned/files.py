@@ -12,6 +12,7 @@ from .. import checks
 from .table import Table
 
 BYTES = 1 << 20
+SHIPPED = Path(__file__).parent / "tables"
 
 
 def read(path: str | os.PathLike[str]) -> Table:
@@ -74,16 +75,23 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+def names() -> list[str]:
+    """The names of the tables that ship, each of a network of the zoo and a number of calls."""
+    return sorted(path.stem for path in SHIPPED.glob("*.json"))
+
+
 def table(given: Any) -> Table:
-    """The table of a Table, of what JSON holds of one, or of a file's path, which is no text: what comes from
-    elsewhere as text opens no file. Raises ValueError in a sentence."""
+    """The table of a Table, of what JSON holds of one, of the name of one that ships, or of a file's path, no
+    text: what comes from elsewhere opens no file. Raises ValueError in a sentence."""
     if isinstance(given, Table):
         return given
     if isinstance(given, Mapping):
         return Table.model_validate(dict(given))
     if isinstance(given, os.PathLike):
         return read(given)
+    if isinstance(given, str) and given in names():
+        return read(SHIPPED / f"{given}.json")
     raise ValueError(
-        f"table={checks.said(given)}: give a table as learned.read(path) gives it, a pathlib.Path, or what "
-        "its JSON holds"
+        f"table={checks.said(given)}: give a table as learned.read(path) gives it, a pathlib.Path, what its "
+        f"JSON holds, or the name of one that ships: {', '.join(names())}"
     )

@@ -22,7 +22,7 @@ class Learned(Solver):
     parallel calls of a step follow one another, multistep solvers with weights of their own, or what
     `diffusion-engine tune` learns for a network.
 
-    table  a learned.Table, what its JSON holds, or the pathlib.Path of its file
+    table  a learned.Table, what its JSON holds, the pathlib.Path of its file, or the name of one that ships
 
     Its levels are the table's, whatever the steps; a run starts at the first.
     """

@@ -14,9 +14,10 @@ from oracles.learned import learned as oracle
 from oracles.problems import SCHEDULES, TM
 
 from diffusion_engine import Sampler, ScoreNetwork
-from diffusion_engine.learned import Table, epd, read, table_of, write
+from diffusion_engine.learned import Table, epd, names, read, table_of, write
 from diffusion_engine.learned.weights import law_of, weights
 from diffusion_engine.processes import EDM, VP, FlowMatching
+from diffusion_engine.zoo import load_network
 
 F64 = {"dtype": torch.float64, "backend": "torch"}
 X = np.array([0.7, -1.3, 0.1])
@@ -201,6 +202,15 @@ def test_a_table_goes_wherever_a_spec_goes(tmp_path):
     assert torch.equal(Sampler.replay(network(TM, VP()), recipe).samples, made[0].samples)
     rule = pickle.loads(pickle.dumps(case("vp", table).solver))
     assert rule == case("vp", given[2]).solver and hash(rule) == hash(case("vp", table).solver)
+
+
+@pytest.mark.parametrize("name", names())
+def test_tables_that_ship(name):
+    """Each runs its network in so many calls, and a recipe holds it whole, whatever ships later."""
+    digits, calls = load_network("digits"), int(name.rpartition("-")[2])
+    sampler = Sampler(digits, "learned", table=name)
+    assert sampler.plan().nfe == calls and sampler.solver.table.network == "digits"
+    assert sampler.recipe()["solver"]["options"]["table"]["b"]
 
 
 GOOD = {"process": {"name": "VP"}, "times": [0.9, 0.4, 0.0], "b": [[None], [0.1, None]]}
