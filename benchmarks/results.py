@@ -85,8 +85,8 @@ STEP_KEYS = (
     "diffusers", *ABOUT,
 )  # fmt: skip
 ONNX_STEP_KEYS = (
-    "shape", "runtime_us", "row_us", "outside_us", "runtime_median_us", "row_median_us", "repeats", "others",
-    "onnxruntime", *ABOUT,
+    "executor", "shape", "runtime_us", "row_us", "outside_us", "runtime_median_us", "row_median_us",
+    "repeats", "others", "onnxruntime", *ABOUT,
 )  # fmt: skip
 NETWORK_KEYS = ("network", "operations", "callbacks", "refused")
 PROVIDED_KEYS = (

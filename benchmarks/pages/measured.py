@@ -44,7 +44,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         serve.serve, serve.serve_native, native.native, native.native_busy, native.native_avx2,
         native.native_runs,
         native.native_floor, native.native_memory, half.native_bf16, half.native_quality, half.native_amx,
-        providers.providers, networks.networks, provided.networks_providers,
+        providers.providers, providers.onnx_steps, networks.networks, provided.networks_providers,
         schedulers.schedulers, schedulers.schedulers_both, schedulers.schedulers_differ,
         schedulers.schedulers_refused, upstream.upstream, upstream.upstream_pipelines,
         upstream.scheduler_steps, pipelines.pipelines, http.http, tune.tune,

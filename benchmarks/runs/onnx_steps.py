@@ -3,7 +3,8 @@
     python -m benchmarks.runs.onnx_steps
 
 The file has one operation, so that a call takes microseconds and its spread does not hide the rest. A row
-is `Batch.step()`: the label and x are in place, the runtime is called, the step is done.
+is `Batch.step()`: the label and x are in place, the runtime is called, the step is done. The executor "eager"
+calls the file as a module of torch's; "onnxruntime" reads and writes the batch's own memory.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from .. import results, timing
 from ..timing import Task
 
 SHAPES = ((1, 1, 28, 28), (1, 4, 64, 64), (16, 1, 28, 28))
+EXECUTORS = ("onnxruntime", "eager")
 ROWS, ROUNDS = 100, 301
 
 
@@ -31,8 +33,9 @@ def main() -> None:
     made = []
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         for shape in SHAPES:
-            made.append(compared(shape, Path(folder) / "it.onnx"))
-            print(" ".join(f"{key}={made[-1][key]}" for key in results.ONNX_STEP_KEYS[:6]))
+            made += compared(shape, Path(folder) / "it.onnx")
+    for row in made:
+        print(" ".join(f"{key}={row[key]}" for key in results.ONNX_STEP_KEYS[:7]))
     results.replace(made, results.ONNX_STEPS)
 
 
@@ -54,9 +57,9 @@ def written(path: Path, shape: tuple[int, ...]) -> None:
     )
 
 
-def rows(path: Path, samples: int) -> Callable[[], None]:
+def rows(path: Path, samples: int, executor: str) -> Callable[[], None]:
     """A row of DDIM, of a batch that begins again where its samples end."""
-    sampler = Sampler(from_onnx(path, VP()), "ddim", ROWS)
+    sampler = Sampler(from_onnx(path, VP()), "ddim", ROWS, executor=executor)
     plan = sampler.plan()
     room = Capacity.of(
         sampler.network, [plan], samples, device=torch.device("cpu"), dtype=torch.float32
@@ -83,26 +86,31 @@ def calls(path: Path, shape: tuple[int, ...]) -> Callable[[], object]:
     return lambda: session.run(["out_sample"], given)
 
 
-def compared(shape: tuple[int, ...], path: Path) -> results.Row:
-    """Both in turn, and of each the least, which others on the machine disturb least."""
+def compared(shape: tuple[int, ...], path: Path) -> list[results.Row]:
+    """All in turn, and of each the least, which others on the machine disturb least."""
     written(path, shape)
-    tasks = [Task("row", [rows(path, shape[0])]), Task("runtime", [calls(path, shape)])]
+    tasks = [Task(name, [rows(path, shape[0], name)]) for name in EXECUTORS]
+    tasks.append(Task("runtime", [calls(path, shape)]))
     others = timing.Others()
     spent = timing.interleave(tasks, ROUNDS, timing.cpu_clock, warm_up=ROWS)
-    row, runtime = spent["row"], spent["runtime"]
-    return results.row(
-        torch.device("cpu"),
-        results.ONNX_STEP_KEYS,
-        shape=results.dims(shape),
-        runtime_us=runtime.least,
-        row_us=row.least,
-        outside_us=row.least - runtime.least,
-        runtime_median_us=runtime.median,
-        row_median_us=row.median,
-        repeats=ROUNDS,
-        others=others.share(),
-        onnxruntime=onnxruntime.__version__,
-    )
+    runtime, share = spent["runtime"], others.share()
+    return [
+        results.row(
+            torch.device("cpu"),
+            results.ONNX_STEP_KEYS,
+            executor=name,
+            shape=results.dims(shape),
+            runtime_us=runtime.least,
+            row_us=spent[name].least,
+            outside_us=spent[name].least - runtime.least,
+            runtime_median_us=runtime.median,
+            row_median_us=spent[name].median,
+            repeats=ROUNDS,
+            others=share,
+            onnxruntime=onnxruntime.__version__,
+        )
+        for name in EXECUTORS
+    ]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Rows of samplers by every executor, from the rows of benchmarks.runs.providers."""
+"""Rows of samplers by every executor, and of ONNX files, from the rows of benchmarks.runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from ..rows import Row
 from .native import NAMES
 
 COMMAND = "python -m benchmarks.runs.providers"
+STEPS = "python -m benchmarks.runs.onnx_steps"
+TIMES = ("row_us", "runtime_us", "outside_us")
 
 
 def providers() -> str:
@@ -28,6 +30,22 @@ def providers() -> str:
         "the threads that were measured to be its fastest, and their rows are timed in turn. `auto` takes at "
         f"most {max(ratios):.3f} of the time of the fastest single one.",
         rows.origin(*found, command=COMMAND),
+    )
+    return f"{rows.lines(head, body, 2)}\n\n{rows.prose(*said)}"
+
+
+def onnx_steps() -> str:
+    """What a row of an ONNX file takes beside the runtime's call."""
+    found = rows.committed(results.ONNX_STEPS)
+    body = [
+        [f"`{row['executor']}`", row["shape"], *(rows.number(float(row[key])) for key in TIMES)]
+        for row in found
+    ]
+    head = ["executor", "shape", "a row, us", "ONNX Runtime's call, us", "outside of it, us"]
+    said = (
+        "The least times, on one thread, of a file of one operation; the step of the row is in what is "
+        "outside.",
+        rows.origin(*found, command=STEPS),
     )
     return f"{rows.lines(head, body, 2)}\n\n{rows.prose(*said)}"
 

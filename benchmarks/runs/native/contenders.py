@@ -126,7 +126,7 @@ def call_of(run: DDIMRun) -> tuple[tuple, list[Tensor]]:
     """A call as a recording is given it, and as its program is."""
     from diffusion_engine.native.called import taken_apart
 
-    given = (run.noise, torch.full((len(run.noise),), first(run)), None, None)
+    given = (run.noise, torch.full((len(run.noise),), first(run)), None, None, None)
     return given, taken_apart(given)
 
 
