@@ -51,7 +51,8 @@ def main(words: Sequence[str] | None = None) -> None:
         print(f"{PICTURE.name} is as it was: --curves draws it")
         return
     pyplot = plotter()
-    draw(pyplot, {name: curve(name) for name, kind in SOLVERS.items() if not kind.needs})
+    drawn = [name for name, kind in SOLVERS.items() if not kind.needs]
+    draw(pyplot, {name: curve(name) for name in drawn}, of_exact_samples(), PICTURE)
     print(f"wrote {PICTURE}")
 
 
