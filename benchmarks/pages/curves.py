@@ -28,7 +28,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "DPM-Solver, singlestep": ("dpm_solver", "singlestep"),
     "exponential, UniPC": ("exponential", "unipc", "stork", "learned"),
     "Adams, PNDM, GENIE": ("adams", "pndm", "genie"),
-    "ancestral": ("euler", "heun", "ddim", "dpmpp_2s", "vdm"),
+    "ancestral": ("euler", "heun", "ddim", "dpmpp_2s", "vdm", "overshoot"),
     "DPM-Solver of the SDE": ("dpmpp_sde",),
     "ER-SDE, SEEDS, SA": ("er_sde", "seeds", "sa_solver"),
     "score SDEs, RL": ("sde", "ald", "policy"),
