@@ -41,8 +41,8 @@ SSCS = {"published": True, "merged": False}
     [
         ("em", {}, "quadratic", {}),
         ("em", {}, "linear", POST_PAPER | {"mixed_score": False}),
-        ("sscs", SSCS, "quadratic", POST_PAPER | {"mixed_score": False}),
-        ("sscs", SSCS, "linear", {}),
+        ("splitting", SSCS, "quadratic", POST_PAPER | {"mixed_score": False}),
+        ("splitting", SSCS, "linear", {}),
     ],
 )
 def test_the_published_sampler(name, options, striding, changed, tmp_path):
@@ -57,14 +57,14 @@ def test_the_published_sampler(name, options, striding, changed, tmp_path):
     if striding == "linear":
         grid = {"times": [*(1.0 - published.taus(n - 1, 1e-3, "linear")), 0.0]}
     sampler = Sampler(
-        network, "sscs" if name == "sscs" else "cld_em", None if "times" in grid else n,
+        network, "cld_em" if name == "em" else "sscs", None if "times" in grid else n,
         **REFERENCE, **options, **grid,
     )  # fmt: skip
     ours = sampler.sample(
         x=torch.from_numpy(start), noised=True,
         noise=lambda row, m, seeds: torch.from_numpy(drawn(row)[m]),
     )  # fmt: skip
-    noise = drawn if name == "sscs" else (lambda i: drawn(i + 1)[0])
+    noise = (lambda i: drawn(i + 1)[0]) if name == "em" else drawn
     model = called(network.module)
     theirs = getattr(published, name)(sde, model, start, n, noise, striding=striding)
     assert ours.samples.numpy() == pytest.approx(theirs, rel=1e-8, abs=1e-8)

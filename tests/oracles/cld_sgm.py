@@ -86,7 +86,7 @@ def analytic(sde, u, tau, d, z):
     return np.concatenate((mean_x + l11 * z[0], new_v), axis=1)
 
 
-def sscs(sde, model, u, n, noise, eps=1e-3, striding="quadratic"):
+def splitting(sde, model, u, n, noise, eps=1e-3, striding="quadratic"):
     """noise(h) is of half h of the flow, two a step; both begin at the step's own tau, as published."""
     tau = taus(n - 1, eps, striding)
     for i in range(n - 1):

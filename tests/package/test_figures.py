@@ -33,6 +33,7 @@ RULES = (
     "longer than its own and 64 MiB",  # limits of what reads a checkpoint, and of what is read
     "a header of more than 16 MiB",
     "a JSON object of up to 1 MiB",
+    "files over 1 MiB",
 )
 
 
