@@ -25,13 +25,13 @@ def network_of(
     from .adapters.checkpoint import folder
     from .zoo import load_network, names
 
-    if model not in names() and folder.is_checkpoint(model):
-        return checkpoint(model, device)
     if model == "exact":
         from .solvers import solver
         from .testing import exact_network
 
         return exact_network(rule or solver("ddim"))
+    if model not in names() and folder.is_checkpoint(model):
+        return checkpoint(model, device)
     if ":" in model:
         return imported(model)
     return load_network(model, device)

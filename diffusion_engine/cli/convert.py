@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,13 +31,25 @@ def convert(
     config: Annotated[
         Path | None, typer.Option(help="JSON file of the network's fields, see docs/checkpoints.md")
     ] = None,
+    unconfined: Annotated[
+        bool,
+        typer.Option(
+            "--unconfined",
+            help="read a pickle also where the system cannot keep its reader from network and files",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Converts a checkpoint, without running anything of it, to a folder that --model takes."""
     from ..adapters.convert import convert as converted
 
-    report = converted(source, out, format, ema, config)
+    signal.signal(signal.SIGTERM, _ended)  # or what is half made would stay
+    report = converted(source, out, format, ema, config, unconfined)
     typer.echo(json.dumps(report, indent=1) if as_json else "\n".join(_lines(report)))
+
+
+def _ended(number: int, frame: Any) -> None:
+    sys.exit(128 + number)
 
 
 def _lines(report: dict[str, Any]) -> list[str]:

@@ -76,6 +76,7 @@ LIES = {
     "an unknown dtype": ({"a": tensor(dtype="O")}, bytes(8), None, "has the dtype 'O'"),
     "a dtype that is a list": ({"a": tensor(dtype=[])}, bytes(8), None, "has the dtype"),
     "a size below zero": ({"a": tensor((-2,))}, bytes(8), None, "has the shape"),
+    "a long shape": ({"a": tensor((0,) * 9_000, (0, 0))}, b"", None, r"has the shape .{80}; it is up to"),
     "a size of True": ({"a": tensor((True, 2))}, bytes(8), None, "has the shape"),
     "many axes": ({"a": tensor((1,) * 9, (0, 4))}, bytes(4), None, "has the shape"),
     "a product of many": ({"a": tensor((1 << 40, 1 << 40), (0, 8))}, bytes(8), None, "takes 48357032784"),
@@ -105,6 +106,15 @@ def test_a_header_of_too_many_tensors_is_refused(tmp_path, monkeypatch):
         safe_file.load(written(tmp_path / "it.safetensors", header))
 
 
+def test_a_tensor_larger_than_memory_is_refused(tmp_path):
+    """In a file that is as long, and takes no place on a disk."""
+    size = 1 << 43
+    path = written(tmp_path / "it.safetensors", {"a": tensor((size // 4,), (0, size))})
+    os.truncate(path, path.stat().st_size + size)
+    with pytest.raises(ValueError, match=f"a takes {size} bytes, more than there are"):
+        safe_file.load(path)
+
+
 def test_a_zip_behind_the_tensors_is_refused(tmp_path):
     """torch.save's files and Python's wheels are zips, which are read from their end."""
     path = folder(tmp_path / "net") / "model.safetensors"
@@ -124,6 +134,11 @@ def test_a_pickle_is_told_what_to_do(tmp_path):
 
 CONFIGS = {
     "twice": (b'{"format": "tiny", "a": 1, "a": 2}', "'a' stands twice"),
+    "twice, behind many": (
+        b"{%s}" % b", ".join(b'"%d": 1' % (i % 60_000) for i in range(60_001)),
+        "'0' stands",
+    ),
+    "without end": (b'{"a": 1e999}', "1e999 is larger than any number"),
     "NaN": (b'{"a": NaN}', "NaN is no number of JSON"),
     "a list": (b"[]", "holds a list"),
     "deep": (b'{"a": ' + b"[" * 17 + b"]" * 17 + b"}", "deeper than 16"),
@@ -212,6 +227,11 @@ def test_fields():
         fields.done()
     assert fields.inner("f").whole("g", 1, 1) == 1
     fields.done()
+
+
+def test_many_unknown_fields_are_counted():
+    with pytest.raises(ValueError, match="'k106', 'k107' and 92 more; known"):
+        Fields({f"k{i}": 0 for i in range(100, 200)}, "it").done()
 
 
 WRONG = {
@@ -307,6 +327,11 @@ def test_tensors_of_another_network_are_refused(name):
         fill(on_meta(Tiny), state, "it")
 
 
+def test_a_network_of_no_size_is_refused():
+    with pytest.raises(ValueError, match="the config makes no network: "):
+        on_meta(lambda: nn.Linear(1 << 40, 1 << 40))
+
+
 def test_what_a_state_dict_does_not_hold_is_found():
     class Own(nn.Module):
         def __init__(self):
@@ -326,3 +351,9 @@ def test_an_unknown_format_is_refused(tmp_path):
     (tmp_path / "net" / "config.json").write_text("{}")
     with pytest.raises(ValueError, match='names no "format"; known are '):
         network_of(str(tmp_path / "net"))
+
+
+def test_a_folder_of_a_shipped_name_is_not_looked_at(tmp_path, monkeypatch):
+    (tmp_path / "exact").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert network_of("exact").shape

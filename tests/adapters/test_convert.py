@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from command import run
 from optional import needs
 
 import diffusion_engine
 from diffusion_engine.adapters.checkpoint import formats, read, safe_file
-from diffusion_engine.adapters.convert import child, convert, loaded, parent
+from diffusion_engine.adapters.convert import child, convert, limits, loaded, parent
 from diffusion_engine.adapters.convert.chosen import chosen
 from diffusion_engine.cli.convert import _lines
 
@@ -75,11 +76,11 @@ def test_a_checkpoint_of_training_becomes_a_folder(tmp_path, tiny, monkeypatch):
 
 
 SHUT = """
-import errno, importlib.util, os, resource, socket, subprocess, sys, threading
+import errno, fcntl, importlib.util, os, resource, socket, subprocess, sys, termios, threading
 spec = importlib.util.spec_from_file_location("system_calls", sys.argv[1])
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-kept = open(sys.argv[2] + "/kept", "wb")
+kept, read = open(sys.argv[2] + "/kept", "wb"), open(sys.argv[1])
 if objection := module.give_up():
     sys.exit(print("skip", objection))
 tried = {
@@ -95,6 +96,13 @@ tried = {
     "folder": lambda: os.mkdir(sys.argv[2] + "/new"),
     "kill": lambda: os.kill(os.getppid(), 0),
     "times": lambda: os.utime(sys.argv[1]),
+    "mode": lambda: os.fchmod(read.fileno(), 0o600),
+    "owner": lambda: os.fchown(read.fileno(), os.getuid(), -1),
+    "attribute": lambda: os.setxattr(read.fileno(), "user.a", b"1"),
+    "process": lambda: os.pidfd_open(os.getppid()),
+    "priority": lambda: os.setpriority(os.PRIO_PROCESS, os.getppid(), 1),
+    "memory": lambda: os.memfd_create("a"),
+    "terminal": lambda: fcntl.ioctl(read, termios.TIOCSTI, b"a"),
     "limits": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE)),
 }
 for name, call in tried.items():
@@ -102,7 +110,8 @@ for name, call in tried.items():
         call()
         print("done", name)
     except (OSError, ValueError) as error:  # setrlimit has no OSError of its own
-        assert getattr(error, "errno", errno.EPERM) in (errno.EPERM, errno.ENOSYS), (name, error)
+        denied = (errno.EPERM, errno.ENOSYS, errno.ENOTTY)
+        assert getattr(error, "errno", errno.EPERM) in denied, (name, error)
 threads = [threading.Thread(target=kept.write, args=(b"12",)) for _ in range(2)]
 [t.start() for t in threads], [t.join() for t in threads]
 kept.close()
@@ -123,6 +132,33 @@ def test_system_calls_are_given_up(tmp_path):
         pytest.skip(done.stdout)
     assert done.stdout == "threads 1212\n"
     assert os.listdir(tmp_path) == ["kept"]
+
+
+def test_a_pickle_is_read_where_the_system_confines_its_reader(tmp_path, monkeypatch):
+    monkeypatch.setattr(child, "limit", lambda size: (["none"], "no filter here"))
+    torch.save(W, tmp_path / "it.pt")
+    safetensors.torch.save_file(W, tmp_path / "it.safetensors")
+
+    def answer(name, unconfined):
+        handle = os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT)
+        asked = {"source": str(tmp_path / name), "handle": handle, "ema": "auto", "names": None}
+        return child.answer(asked | {"unconfined": unconfined})
+
+    said = answer("it.pt", False)["refused"]
+    assert said.startswith("it.pt is a pickle, and what reads it cannot be kept from network")
+    assert "(no filter here): where you trust it, --unconfined reads it" in said
+    assert answer("it.pt", True)["limits"] == ["none"]
+    assert answer("it.safetensors", False)["tensors"] == 2
+
+
+def test_limits_are_never_raised(monkeypatch):
+    made = {}
+    kind = limits.resource.RLIMIT_CPU
+    monkeypatch.setattr(limits.resource, "setrlimit", made.__setitem__)
+    monkeypatch.setattr(limits.resource, "getrlimit", lambda kind: (5, 7))
+    assert limits._lowered(kind, 9) == 7
+    assert limits._lowered(kind, 3) == 3
+    assert made == {kind: (3, 3)}
 
 
 class Payload:
@@ -198,7 +234,7 @@ def test_a_damaged_file_is_refused(tmp_path, name):
 def test_nothing_is_half_written(tmp_path, tiny, monkeypatch):
     torch.save(W, tmp_path / "it.pt")
 
-    def cut_off(source, weights, ema, names):
+    def cut_off(source, weights, how):
         weights.write_bytes(b"{")
         return {}
 
@@ -222,6 +258,11 @@ ASKED = {
     "no file": ({"source": "other.pt"}, r"other\.pt is not there: give a file"),
     "a folder": ({"source": "."}, "is a folder: give a file"),
     "no format": ({"format": None}, "no format is said: write --format"),
+    "a format that is a list": (
+        {"format": None, "config": {"format": []}},
+        r"format \[\] is unknown",
+    ),
+    "no folder around it": ({"out": "a/net"}, r"net cannot be made \(No such file"),
     "an unknown format": ({"format": "tini"}, "the format 'tini' is unknown"),
     "two formats": (
         {"config": {"format": "other"}},
@@ -337,6 +378,21 @@ def test_what_is_not_there_is_not_kept(name):
     loaded, ema, said = REFUSED[name]
     with pytest.raises(ValueError, match=said):
         chosen(loaded, ema, list(W))
+
+
+def test_one_mapping_in_many_places_is_refused(monkeypatch):
+    monkeypatch.setattr(safe_file, "TENSORS", 100)
+    within = W
+    for _ in range(40):
+        within = {"a": within, "b": within}
+    with pytest.raises(ValueError, match="it holds more than 100 tensors"):
+        chosen(within, "auto", None)
+
+
+def test_what_a_terminal_would_take_is_not_quoted():
+    assert chosen({"model": W, "\x1b[2J": 3}, "auto", None).dropped == [r"'\x1b[2J'"]
+    with pytest.raises(ValueError, match=r"under '\\x1b\[2J'; with"):
+        chosen({"\x1b[2J": 3}, "auto", None)
 
 
 def test_a_list_needs_names():

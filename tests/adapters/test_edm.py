@@ -217,3 +217,8 @@ def test_a_table_of_levels_has_to_be_there(tmp_path):
     )
     with pytest.raises(ValueError, match="lacks"):
         from_edm(where)
+    given = tensors("edm iddpm")
+    given["u"][1] = float("nan")
+    save_file(given, where / "model.safetensors")
+    with pytest.raises(ValueError, match="has otherwise"):
+        from_edm(where)

@@ -219,6 +219,13 @@ def test_a_compiled_policy_and_the_command_lines_word(tmp_path):
         Sampler(network, "ddim", 2).sample(1)
 
 
+def test_a_tensor_more_is_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"has 1 tensors that are none of such a policy's: critic\.w"
+    ):
+        policy_from_lerobot(folder(tmp_path / "net", BUFFERS | {"critic.w": torch.ones(1)}))
+
+
 CHANGES = {
     "another width": ({"down_dims": [16, 32]}, "tensors of another shape: "),
     "more levels": ({"down_dims": [8, 16, 32]}, "lacks "),

@@ -117,3 +117,15 @@ def test_tensors_of_neither_part_are_refused(tmp_path):
     shapes = GOLDEN["shapes"] | {"encdec/w": [1]}
     with pytest.raises(ValueError, match=r"of neither score_model nor gamma: encdec\.w"):
         from_vdm(folder(tmp_path / "net", shapes))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("kernel", "1 tensors besides, of one place twice"), ("a/kernel", "besides: a.weight")],
+)
+def test_a_tensor_more_is_refused(tmp_path, name, said):
+    """Of a second name for the weight of a norm, or of a kernel without axes."""
+    norm = next(n for n in GOLDEN["shapes"] if n.endswith("/scale")).removesuffix("scale")
+    name = norm + name if name == "kernel" else f"score_model/{name}"
+    with pytest.raises(ValueError, match=said):
+        from_vdm(folder(tmp_path / "net", GOLDEN["shapes"] | {name: [4]}))

@@ -10,6 +10,7 @@ from ... import checks
 
 NEEDED: Any = object()  # the default of a field that has none
 LONGEST = 64  # of a list
+SHOWN = 8  # unknown names in an error
 # Names by which other programs make objects of data, and how a place in code is written.
 MAKERS = ("__class__", "__module__", "__reduce__", "__reduce_ex__", "_target_", "py/object")
 CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\(.*)?")
@@ -80,9 +81,12 @@ class Fields:
     def done(self) -> None:
         """Raises ValueError where fields are left that were not read."""
         if unknown := sorted(set(self.config) - self._met):
-            known = self._met - {"format"}
-            close = checks.nearest(unknown, known) or f"; known are {', '.join(sorted(known))}"
-            raise ValueError(f"{self.where} has the unknown {', '.join(map(repr, unknown))}{close}")
+            known, shown = self._met - {"format"}, unknown[:SHOWN]
+            close = checks.nearest(shown, known) or f"; known are {', '.join(sorted(known))}"
+            more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
+            raise ValueError(
+                f"{self.where} has the unknown {', '.join(map(checks.said, shown))}{more}{close}"
+            )
 
     def _read(self, name: str, default: Any, check: Any) -> Any:
         self._met.add(name)

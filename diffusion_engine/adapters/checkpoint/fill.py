@@ -15,9 +15,17 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def on_meta(build: Callable[[], M]) -> M:
-    """A module whose tensors have shapes and no memory, however large a config makes it."""
-    with torch.device("meta"):
-        return build()
+    """A module whose tensors have shapes and no memory, however large a config makes it.
+
+    Raises ValueError where one is too large to have a size.
+    """
+    try:
+        with torch.device("meta"):
+            return build()
+    except RuntimeError as error:
+        raise ValueError(
+            f"the config makes no network: {str(error).splitlines()[0][:200]}"
+        ) from error
 
 
 def fill(module: M, tensors: Mapping[str, Tensor], where: str, ignored: Collection[str] = ()) -> M:

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from ... import checks
 from .strict_json import parsed
 
 HEADER = 16 << 20  # bytes; the format's own bound is 100 MB
@@ -115,11 +116,17 @@ def _entry(path: Path, name: str, about: Any) -> Entry:
         raise ValueError(f"{path}: {name} needs dtype, shape and data_offsets, and nothing else")
     dtype, shape, ends = about["dtype"], about["shape"], about["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ValueError(f"{path}: {name} has the dtype {dtype!r}; known are {', '.join(DTYPES)}")
+        raise ValueError(
+            f"{path}: {name} has the dtype {checks.said(dtype)}; known are {', '.join(DTYPES)}"
+        )
     if not _wholes(shape) or len(shape) > AXES:
-        raise ValueError(f"{path}: {name} has the shape {shape}; it is up to {AXES} whole numbers")
+        raise ValueError(
+            f"{path}: {name} has the shape {checks.said(shape)}; it is up to {AXES} whole numbers"
+        )
     if not _wholes(ends) or len(ends) != 2:
-        raise ValueError(f"{path}: {name} has the data_offsets {ends}; they are two whole numbers")
+        raise ValueError(
+            f"{path}: {name} has the data_offsets {checks.said(ends)}; they are two whole numbers"
+        )
     made = Entry(name, DTYPES[dtype], tuple(shape), ends[0])
     if made.end != ends[1]:
         raise ValueError(
@@ -149,7 +156,12 @@ def _check_bytes(path: Path, entries: list[Entry], size: int) -> None:
 
 
 def _tensor(path: Path, file: BinaryIO, entry: Entry) -> Tensor:
-    made = torch.empty(entry.shape, dtype=entry.dtype)
+    try:
+        made = torch.empty(entry.shape, dtype=entry.dtype)
+    except (RuntimeError, MemoryError) as error:
+        raise ValueError(
+            f"{path}: {entry.name} takes {entry.end - entry.start} bytes, more than there are to be had"
+        ) from error
     flat = made.reshape(-1).view(torch.uint8).numpy()
     at = 0
     while at < len(flat):

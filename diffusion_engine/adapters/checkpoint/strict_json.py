@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from typing import Any
+
+from ... import checks
 
 DEPTH = 16
 
@@ -17,7 +21,9 @@ def parsed(data: bytes, where: str, depth: int = DEPTH) -> dict[str, Any]:
     goes deeper than `depth`.
     """
     try:
-        made = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_refused)
+        made = json.loads(
+            data.decode(), object_pairs_hook=_once, parse_constant=_refused, parse_float=_finite
+        )
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is not JSON that is taken here ({error})") from error
     if not isinstance(made, dict):
@@ -30,14 +36,20 @@ def parsed(data: bytes, where: str, depth: int = DEPTH) -> dict[str, Any]:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} stands twice")
+        counts = Counter(name for name, _ in pairs)
+        raise ValueError(f"{checks.said(counts.most_common(1)[0][0])} stands twice")
     return made
 
 
 def _refused(text: str) -> Any:
     raise ValueError(f"{text} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    made = float(text)
+    if math.isinf(made):
+        raise ValueError(f"{text[:40]} is larger than any number here")
+    return made
 
 
 def _deeper(value: Any, depth: int) -> bool:

@@ -18,26 +18,34 @@ from torch import Tensor
 from ..checkpoint import safe_file
 from .chosen import chosen
 from .limits import limit
-from .loaded import load
+from .loaded import is_pickle, load
 
 
 def main() -> None:
-    """asked: source, ema, names; the weights are written into the file of `handle`, which is open."""
+    """asked: source, ema, names, unconfined; the weights are written into the open file of `handle`."""
     asked = json.loads(sys.stdin.buffer.read())
-    source, handle = Path(asked["source"]), int(asked["handle"])
     torch.set_num_threads(1)
-    limits = limit(source.stat().st_size)
+    sys.stdout.write(json.dumps(answer(asked)))
+
+
+def answer(asked: dict[str, Any]) -> dict[str, Any]:
+    """The report, or why there is none."""
+    source, handle = Path(asked["source"]), int(asked["handle"])
+    limits, objection = limit(source.stat().st_size)
     try:
-        report = convert(source, handle, asked["ema"], asked["names"]) | {"limits": limits}
+        if objection is not None and not asked["unconfined"] and is_pickle(source):
+            raise ValueError(
+                f"{source.name} is a pickle, and what reads it cannot be kept from network and files here "
+                f"({objection}): where you trust it, --unconfined reads it, without running anything of it"
+            )
+        return convert(source, handle, asked["ema"], asked["names"]) | {"limits": limits}
     except ValueError as error:
-        report = {"refused": str(error)}
+        said = str(error)
     except MemoryError:
-        report = {"refused": f"{source.name} takes more memory than it may: {limits[0]}"}
+        said = f"{source.name} takes more memory than it may: {limits[0]}"
     except (OSError, RuntimeError) as error:  # torch's own word for too little memory among them
-        report = {
-            "refused": f"{source.name} could not be converted ({error}); limits: {'; '.join(limits)}"
-        }
-    sys.stdout.write(json.dumps(report))
+        said = f"{source.name} could not be converted ({error}); limits: {'; '.join(limits)}"
+    return {"refused": said}
 
 
 def convert(source: Path, handle: int, ema: str, names: list[str] | None) -> dict[str, Any]:

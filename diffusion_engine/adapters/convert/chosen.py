@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..checkpoint import safe_file
+
 MODEL = (
     "state_dict", "model", "model_state_dict", "net", "network", "module", "params", "score_model", "unet",
 )  # fmt: skip
@@ -69,9 +71,8 @@ def chosen(loaded: Any, ema: str, names: Sequence[str] | None) -> Chosen:
         made.decay = _decay_of(loaded.get("ema_decay", loaded.get("ema_rate")))
     if ema not in ("auto", "none"):
         _check_decay(ema, made.decay)
-    made.dropped = (
-        sorted(str(key) for key in loaded if key != made.kept) if own is None else made.dropped
-    )
+    if own is None:
+        made.dropped = sorted(_shown(key) for key in loaded if key != made.kept)
     return _named(made)
 
 
@@ -101,6 +102,8 @@ def _tensors(value: Any) -> dict[str, Tensor] | None:
             made |= {f"{name}/{rest}": tensor for rest, tensor in inner.items()}
         else:
             return None
+        if len(made) > safe_file.TENSORS:  # one mapping may stand in many places
+            raise ValueError(f"it holds more than {safe_file.TENSORS} tensors; {ADVICE}")
     return made
 
 
@@ -227,5 +230,11 @@ def _bare(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
 
 
 def _keys(loaded: Mapping[str, Any]) -> str:
-    keys = [str(key)[:40] for key in loaded]
-    return ", ".join(keys[:8]) + (", ..." if len(keys) > 8 else "") or "no name at all"
+    keys = [_shown(key) for key, _ in zip(loaded, range(8), strict=False)]
+    return ", ".join(keys) + (", ..." if len(loaded) > 8 else "") or "no name at all"
+
+
+def _shown(key: Any) -> str:
+    """A key of a checkpoint as it may go to a terminal."""
+    text = str(key)[:40]
+    return text if text.isprintable() else ascii(text)

@@ -12,18 +12,17 @@ with suppress(ImportError):  # Windows has no such limits
 GIB = 1 << 30
 
 
-def limit(size: int) -> list[str]:
-    """Sets the limits of this process for a file of that many bytes, and says which hold, a line each."""
-    memory, seconds, written = 3 * size + GIB, 120 + 60 * size // GIB, size + (64 << 20)
+def limit(size: int) -> tuple[list[str], str | None]:
+    """Sets the limits of this process for a file of that many bytes.
+
+    Says which hold, a line each, and why system calls are not given up, None where they are.
+    """
     said = []
     try:
-        for kind, most in (
-            (resource.RLIMIT_DATA, memory),
-            (resource.RLIMIT_CPU, seconds),
-            (resource.RLIMIT_FSIZE, written),
-            (resource.RLIMIT_CORE, 0),
-        ):
-            resource.setrlimit(kind, (most, most))
+        memory = _lowered(resource.RLIMIT_DATA, 3 * size + GIB)
+        seconds = _lowered(resource.RLIMIT_CPU, 120 + 60 * size // GIB)
+        written = _lowered(resource.RLIMIT_FSIZE, size + (64 << 20))
+        _lowered(resource.RLIMIT_CORE, 0)
         said.append(
             f"at most {memory >> 20} MiB of memory, {seconds} s of a processor, {written >> 20} MiB written"
         )
@@ -31,8 +30,16 @@ def limit(size: int) -> list[str]:
         said.append(f"memory, time and files not limited ({error})")
     objection = give_up()
     said.append(
-        "no network, no other process, no file opened to be written"
+        "no network, no other process, no file changed but the one it writes"
         if objection is None
         else f"network, processes and files not closed off: {objection}"
     )
-    return said
+    return said, objection
+
+
+def _lowered(kind: int, most: int) -> int:
+    """Sets a limit, or leaves it as low as it is: none can be raised."""
+    hard = resource.getrlimit(kind)[1]
+    least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(kind, (least, least))
+    return least

@@ -45,17 +45,26 @@ def load(path: Path) -> Any:
     Raises ValueError where it is of no known kind, is damaged, or wants something made or called that is no
     tensor.
     """
-    with safe_file.opened(path) as file:
-        head = file.read(4)
     if path.suffix == ".safetensors":
         return safe_file.load(path)
     if path.suffix == ".npz":
         return _of_numpy(path)
-    if head[:1] == b"\x80" or head == ZIP:
-        return _of_torch(path, mapped=head == ZIP)
+    if is_pickle(path):
+        return _of_torch(path, mapped=_head(path) == ZIP)
     from .flax_file import load as of_flax
 
     return of_flax(path)
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether `load` reads a file by torch.load."""
+    head = _head(path)
+    return path.suffix not in (".safetensors", ".npz") and (head[:1] == b"\x80" or head == ZIP)
+
+
+def _head(path: Path) -> bytes:
+    with safe_file.opened(path) as file:
+        return file.read(4)
 
 
 def _of_torch(path: Path, mapped: bool) -> Any:

@@ -32,6 +32,7 @@ def convert(
     format: str | None = None,
     ema: str = "auto",
     config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    unconfined: bool = False,
 ) -> dict[str, Any]:
     """Converts a checkpoint into a new folder, which appears whole or not at all; returns a report.
 
@@ -43,9 +44,10 @@ def convert(
     format  of the network, a key of `formats.READERS` or `formats.PARTS`; what `config` says
     ema     auto: averages where there are some; none: the weights; or a decay, which the averages must have
     config  a .json file, or its content: the fields that the format's reader takes
+    unconfined  read a pickle also where this system cannot keep the process from network and files
 
-    Raises ValueError where the file holds more than tensors (nothing of it is run), or what comes out is no
-    checkpoint of that format.
+    Raises ValueError where the file holds more than tensors (nothing of it is run), cannot be read so, or
+    what comes out is no checkpoint of that format.
     """
     path, folder = Path(source).absolute(), Path(out).absolute()
     if not path.is_file():
@@ -54,7 +56,8 @@ def convert(
         raise ValueError(f"{folder} is there already: name a folder that is not")
     settled = _settled(format, config)
     with _new(folder) as part:
-        report = _asked(path, part / WEIGHTS, ema, _names(settled))
+        how = {"ema": ema, "names": _names(settled), "unconfined": unconfined}
+        report = _asked(path, part / WEIGHTS, how)
         (part / CONFIG).write_text(json.dumps(settled, indent=2, allow_nan=False) + "\n")
         formats.check(part)
     return {"source": str(path), "format": settled["format"], "folder": str(folder)} | report
@@ -68,7 +71,7 @@ def _settled(format: str | None, config: Any) -> dict[str, Any]:
         said, about = str(config), config_of(Path(config))
     name = format or formats.format_of(about)
     every = formats.READERS | formats.PARTS
-    if name not in every:
+    if not isinstance(name, str) or name not in every:
         known = ", ".join(sorted(every))
         given = (
             "no format is said" if name is None else f"the format {checks.said(name)} is unknown"
@@ -91,7 +94,10 @@ def _names(config: dict[str, Any]) -> list[str] | None:
 def _new(folder: Path) -> Iterator[Path]:
     """A folder beside it, which takes its place at the end."""
     part = folder.with_name(f".{secrets.token_hex(8)}.part")
-    part.mkdir()
+    try:
+        part.mkdir()
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be made ({error.strerror}); choose another") from error
     try:
         yield part
         os.rename(part, folder)
@@ -100,10 +106,10 @@ def _new(folder: Path) -> Iterator[Path]:
         raise
 
 
-def _asked(source: Path, weights: Path, ema: str, names: list[str] | None) -> dict[str, Any]:
+def _asked(source: Path, weights: Path, how: dict[str, Any]) -> dict[str, Any]:
     """What the process answers, after it has written the weights. Raises ValueError where it refused."""
     handle = os.open(weights, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    question = {"source": str(source), "handle": handle, "ema": ema, "names": names}
+    question = {"source": str(source), "handle": handle} | how
     # What it says goes to files, which its own limit bounds, and of which no more than that is read.
     with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
         try:
@@ -123,7 +129,8 @@ def _asked(source: Path, weights: Path, ema: str, names: list[str] | None) -> di
         )
     report = strict_json.parsed(answer, "what the process says")
     if "refused" in report:
-        raise ValueError(report["refused"])
+        said = report["refused"]  # which may quote the file
+        raise ValueError(said if said.isprintable() else ascii(said)[1:-1])
     return report
 
 

@@ -1,4 +1,4 @@
-"""A process that gives up system calls: sockets, other programs, other processes, files opened to be written.
+"""A process that gives up system calls: sockets, other programs, other processes, changing files.
 
 Linux' seccomp with a program of the classic Berkeley packet filter, on x86-64 and AArch64. It needs no
 privilege, holds for all threads, and cannot be taken back.
@@ -14,35 +14,54 @@ import struct
 import sys
 from collections.abc import Iterable
 
-# (AUDIT_ARCH, the number of seccomp, numbers by name); https://github.com/torvalds/linux, syscall tables
-MACHINES: dict[str, tuple[int, int, dict[str, int]]] = {
-    "x86_64": (0xC000003E, 317, {
-        "open": 2, "socket": 41, "connect": 42, "sendto": 44, "sendmsg": 46, "bind": 49, "listen": 50,
-        "socketpair": 53, "clone": 56, "fork": 57, "vfork": 58, "execve": 59, "kill": 62, "truncate": 76,
-        "rename": 82, "mkdir": 83, "rmdir": 84, "creat": 85, "link": 86, "unlink": 87, "symlink": 88,
-        "chmod": 90, "chown": 92, "lchown": 94, "ptrace": 101, "mknod": 133, "pivot_root": 155,
-        "setrlimit": 160, "chroot": 161, "mount": 165, "umount2": 166, "reboot": 169, "init_module": 175,
-        "setxattr": 188, "lsetxattr": 189, "tkill": 200, "tgkill": 234, "kexec_load": 246, "openat": 257,
-        "mkdirat": 258, "mknodat": 259, "fchownat": 260, "unlinkat": 263, "renameat": 264, "linkat": 265,
-        "symlinkat": 266, "fchmodat": 268, "unshare": 272, "utimensat": 280, "prlimit64": 302,
-        "open_by_handle_at": 304, "setns": 308, "process_vm_writev": 311, "finit_module": 313,
-        "renameat2": 316, "bpf": 321, "execveat": 322, "io_uring_setup": 425, "clone3": 435, "openat2": 437,
-        "pidfd_getfd": 438, "fchmodat2": 452,
-    }),
-    "aarch64": (0xC00000B7, 277, {
-        "setxattr": 5, "lsetxattr": 6, "mknodat": 33, "mkdirat": 34, "unlinkat": 35, "symlinkat": 36,
-        "linkat": 37, "renameat": 38, "umount2": 39, "mount": 40, "pivot_root": 41, "truncate": 45,
-        "chroot": 51, "fchmodat": 53, "fchownat": 54, "openat": 56, "utimensat": 88, "unshare": 97,
-        "kexec_load": 104, "init_module": 105, "ptrace": 117, "kill": 129, "tkill": 130, "tgkill": 131,
-        "reboot": 142, "setrlimit": 164, "socket": 198, "socketpair": 199, "bind": 200, "listen": 201,
-        "connect": 203, "sendto": 206, "sendmsg": 211, "clone": 220, "execve": 221, "prlimit64": 261,
-        "open_by_handle_at": 265, "setns": 268, "process_vm_writev": 271, "finit_module": 273,
-        "renameat2": 276, "bpf": 280, "execveat": 281, "io_uring_setup": 425, "clone3": 435, "openat2": 437,
-        "pidfd_getfd": 438, "fchmodat2": 452,
-    }),
+# (AUDIT_ARCH, the number of seccomp, the column of CALLS)
+MACHINES = {"x86_64": (0xC000003E, 317, 0), "aarch64": (0xC00000B7, 277, 1)}
+# Numbers by name on x86-64 and AArch64; https://github.com/torvalds/linux, syscall tables
+CALLS: dict[str, tuple[int | None, int | None]] = {
+    # sockets
+    "socket": (41, 198), "socketpair": (53, 199), "bind": (49, 200), "listen": (50, 201),
+    "connect": (42, 203), "sendto": (44, 206), "sendmsg": (46, 211),
+    # memory, messages and keys that processes share; devices
+    "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "msgget": (68, 186), "msgsnd": (69, 189),
+    "msgrcv": (70, 188), "msgctl": (71, 187), "semget": (64, 190), "semop": (65, 193), "semctl": (66, 191),
+    "semtimedop": (220, 192), "mq_open": (240, 180), "mq_unlink": (241, 181), "add_key": (248, 217),
+    "request_key": (249, 218), "keyctl": (250, 219), "ioctl": (16, 29),
+    # other programs and processes
+    "execve": (59, 221), "execveat": (322, 281), "fork": (57, None), "vfork": (58, None),
+    "clone": (56, 220), "clone3": (435, 435), "unshare": (272, 97), "setns": (308, 268),
+    # signals to others, their memory, and limits
+    "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240), "pidfd_open": (434, 434), "pidfd_getfd": (438, 438),
+    "pidfd_send_signal": (424, 424), "ptrace": (101, 117), "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271), "process_madvise": (440, 440), "setpriority": (141, 140),
+    "setrlimit": (160, 164), "prlimit64": (302, 261), "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    # files opened to be written, their names, and what is said of them
+    "open": (2, None), "openat": (257, 56), "openat2": (437, 437), "creat": (85, None),
+    "open_by_handle_at": (304, 265), "memfd_create": (319, 279), "truncate": (76, 45), "rename": (82, None),
+    "renameat": (264, 38), "renameat2": (316, 276), "mkdir": (83, None), "mkdirat": (258, 34),
+    "rmdir": (84, None), "link": (86, None), "linkat": (265, 37), "unlink": (87, None),
+    "unlinkat": (263, 35), "symlink": (88, None), "symlinkat": (266, 36), "mknod": (133, None),
+    "mknodat": (259, 33), "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53),
+    "fchmodat2": (452, 452), "chown": (92, None), "fchown": (93, 55), "lchown": (94, None),
+    "fchownat": (260, 54), "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
+    "setxattrat": (463, 463), "removexattr": (197, 14), "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16), "removexattrat": (466, 466), "utime": (132, None), "utimes": (235, None),
+    "futimesat": (261, None), "utimensat": (280, 88), "file_setattr": (469, 469), "quotactl": (179, 60),
+    "quotactl_fd": (443, 443),
+    # the system itself
+    "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51),
+    "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430), "fspick": (433, 433),
+    "mount_setattr": (442, 442), "init_module": (175, 105), "finit_module": (313, 273),
+    "delete_module": (176, 106), "kexec_load": (246, 104), "kexec_file_load": (320, 294),
+    "reboot": (169, 142), "swapon": (167, 224), "swapoff": (168, 225), "acct": (163, 89),
+    "sethostname": (170, 161), "setdomainname": (171, 162), "settimeofday": (164, 170),
+    "clock_settime": (227, 112), "adjtimex": (159, 171), "clock_adjtime": (305, 266),
+    "fanotify_init": (300, 262), "bpf": (321, 280), "io_uring_setup": (425, 425), "iopl": (172, None),
+    "ioperm": (173, None), "modify_ldt": (154, None),
 }  # fmt: skip
-# Calls that glibc has an older way for.
-ABSENT = ("clone3", "openat2")
+# What is answered where it is not EPERM: glibc has an older way, and Python takes a file for no terminal.
+ANSWERS = {"clone3": errno.ENOSYS, "openat2": errno.ENOSYS, "ioctl": errno.ENOTTY}
 CLONE_THREAD = 0x10000
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 # The argument, and the bits in it with which a call is denied: glibc reads limits by the call that sets them.
@@ -65,7 +84,8 @@ def give_up() -> str | None:
     machine = platform.machine()
     if sys.platform != "linux" or machine not in MACHINES:
         return f"{sys.platform} on {machine} has no filter of system calls here"
-    arch, seccomp, numbers = MACHINES[machine]
+    arch, seccomp, column = MACHINES[machine]
+    numbers = {name: n for name, both in CALLS.items() if (n := both[column]) is not None}
     code = b"".join(struct.pack("=HBBI", *line) for line in _program(arch, numbers))
     program = _Program(len(code) // 8, code)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -91,7 +111,7 @@ def _program(arch: int, numbers: dict[str, int]) -> Iterable[Instruction]:
             yield from _by_bits(number, *BY_ARGUMENT[name], denied_with=True)
         else:
             yield (EQUAL, 0, 1, number)
-            yield (RETURN, 0, 0, FAIL | (errno.ENOSYS if name in ABSENT else errno.EPERM))
+            yield (RETURN, 0, 0, FAIL | ANSWERS.get(name, errno.EPERM))
     yield (RETURN, 0, 0, ALLOW)
 
 

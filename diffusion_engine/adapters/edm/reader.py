@@ -158,8 +158,8 @@ def _iddpm(fields: Fields, tensors: dict[str, Tensor]) -> dict[str, Any]:
     count = fields.whole("M", 2, 1 << 20, 1000)
     fields.ignore("C_1", "C_2")  # u was made of them
     u = tensors.pop("u", None)
-    if u is None or u.shape != (count + 1,) or u[-1] != 0.0:
-        found = "lacks" if u is None else f"has of the shape {list(u.shape)}"
+    if u is None or u.shape != (count + 1,) or u[-1] != 0.0 or not u.isfinite().all():
+        found = "lacks" if u is None else f"has otherwise, of the shape {list(u.shape)}"
         raise ValueError(
             f"{fields.where}: iDDPMPrecond with M={count} keeps {count + 1} levels that fall to 0 as 'u', "
             f"which model.safetensors {found}"

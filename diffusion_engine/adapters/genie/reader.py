@@ -14,6 +14,7 @@ from ...genie import attach
 from ...networks.network import ScoreNetwork
 from ...processes import VP
 from ..checkpoint import Checkpoint, Fields, on_meta, read
+from ..checkpoint.folder import check_link
 from ..ncsnpp.blocks import Style
 from ..ncsnpp.network import Architecture
 from ..ncsnpp.reader import (
@@ -60,6 +61,7 @@ def from_genie(
     )
     inside = Path(path) / HEAD
     if head is None and inside.is_dir():
+        check_link(inside)
         head = inside
     return network if head is None else _attached(network, base, read(head, "genie_head"))
 

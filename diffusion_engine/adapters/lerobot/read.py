@@ -24,6 +24,13 @@ PREDICTIONS = {"epsilon": "eps", "sample": "x0"}
 SCHEDULES = ("squaredcos_cap_v2", "linear", "scaled_linear")
 KINDS = ("STATE", "VISUAL", "ENV", "ACTION")
 UNET = "diffusion.unet."
+# Its vision encoder, and statistics in releases up to 0.3.
+BESIDES = (
+    "diffusion.rgb_encoder.",
+    "normalize_inputs.",
+    "normalize_targets.",
+    "unnormalize_outputs.",
+)
 
 
 def from_lerobot(path: str | os.PathLike[str], **options: Any) -> ScoreNetwork:
@@ -148,6 +155,10 @@ def _network(
     shape: tuple[int, ...],
     options: dict,
 ) -> ScoreNetwork:
+    if other := [name for name in found.tensors if not name.startswith((UNET, *BESIDES))]:
+        raise ValueError(
+            f"{found.name} has {len(other)} tensors that are none of such a policy's: {', '.join(other[:4])}"
+        )
     own = {n.removeprefix(UNET): t for n, t in found.tensors.items() if n.startswith(UNET)}
     # torch.compile's name stands between, where the policy was compiled.
     fill(module, {name.removeprefix("_orig_mod."): t for name, t in own.items()}, found.name)

@@ -46,10 +46,10 @@ def built(architecture: Architecture, where: str) -> NCSNpp:
             f"{where}: images of {a.image_size} are halved {a.last} times by ch_mult="
             f"{list(a.ch_mult)}; give a side that {1 << a.last} divides"
         )
-    if a.fir and len(a.fir_kernel) % 2:
+    if a.fir and (len(a.fir_kernel) % 2 or not any(a.fir_kernel)):
         raise ValueError(
-            f"{where}: fir_kernel={list(a.fir_kernel)} has {len(a.fir_kernel)} numbers; give an even number "
-            "of them, as [1, 3, 3, 1]"
+            f"{where}: fir_kernel={list(a.fir_kernel)}: give an even number of them, not all 0, "
+            "as [1, 3, 3, 1]"
         )
     if a.nf % 4:
         raise ValueError(f"{where}: {a.nf} channels make no groups of 4; give a multiple of 4")

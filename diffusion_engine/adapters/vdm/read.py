@@ -51,7 +51,7 @@ def from_vdm(path: str | os.PathLike[str], **options: Any) -> ScoreNetwork:
     fields.ignore(*TRAINING)
     fields.done()
     module = on_meta(lambda: ScoreUNet(channels, width, layers, attention, fourier, (low, high)))
-    tensors = named(found.tensors)
+    tensors = named(found.tensors, found.name)
     if other := [name for name in tensors if not name.startswith(("score_model.", "gamma."))]:
         raise ValueError(
             f"{found.name} has tensors of neither score_model nor gamma: {', '.join(other[:4])}"
@@ -71,17 +71,24 @@ def vdm_network(
     return ScoreNetwork(module, process, shape, **{"prediction": "eps", "label": "gamma"} | options)
 
 
-def named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a flax tree by torch's names, in torch's layout: of a convolution OIHW, not HWIO."""
+def named(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Tensors of a flax tree by torch's names, in torch's layout: of a convolution OIHW, not HWIO.
+
+    Raises ValueError where two get one name.
+    """
     made = {}
     for name, tensor in tensors.items():
         *path, leaf = name.removeprefix("params/").split("/")
-        if leaf == "kernel":
+        if leaf == "kernel" and tensor.ndim > 1:
             tensor = tensor.permute(3, 2, 0, 1) if tensor.ndim == 4 else tensor.mT
             if path[-1:] == ["nin_shortcut"]:  # which is a convolution of one pixel here
                 tensor = tensor[:, :, None, None]
             tensor = tensor.contiguous()
         made[".".join([*path, LEAVES.get(leaf, leaf)])] = tensor
+    if len(made) < len(tensors):
+        raise ValueError(
+            f"{where} has {len(tensors) - len(made)} tensors besides, of one place twice"
+        )
     return made
 
 
