@@ -101,6 +101,7 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 MOST = 1_000_000  # samples of one command
+CONSTANTS = {"True": True, "False": False, "None": None}
 
 
 def written(context: typer.Context) -> dict[str, str]:
@@ -162,7 +163,7 @@ def numbers(text: str) -> list[int]:
 
 
 def options_of(named: str, given: list[str] | None) -> dict[str, Any]:
-    """Options written as name=value: values are JSON where they can be, else text."""
+    """Options written as name=value: values are JSON or Python's True, False and None, else text."""
     made: dict[str, Any] = {}
     for item in given or []:
         option, equals, value = item.partition("=")
@@ -173,12 +174,13 @@ def options_of(named: str, given: list[str] | None) -> dict[str, Any]:
         try:
             made[option] = json.loads(value)
         except (ValueError, RecursionError):
-            made[option] = value
+            made[option] = CONSTANTS.get(value, value)
     return made
 
 
 def solver_of(name: str, given: list[str] | None) -> Solver:
     """The solver of a name, eta=0.5 as its eta: values are JSON where they can be, else text."""
+    from ..adapters.checkpoint.folder import config_of
     from ..learned import names as shipped
     from ..solvers import solver
 
@@ -188,6 +190,8 @@ def solver_of(name: str, given: list[str] | None) -> Solver:
         given = made.get("table")
         if name == "learned" and isinstance(given, str) and given not in shipped():
             made["table"] = Path(given)
+        if name == "exp_rk" and str(made.get("tableau")).endswith(".json"):
+            made["tableau"] = config_of(Path(made["tableau"]))
         return solver(name, **made)
     own = found("--solver", name)
     return solver(own(**made)) if isinstance(own, type) else solver(own, **made)

@@ -81,7 +81,7 @@ def fine_solution(
     """
     fine = Fine.of(network) if fine is None else fine
     sampler = Sampler(network, fine.name, fine.steps, grid=fine.grid, **fine.options, **how)
-    return sampler.sample(seeds=list(seeds), condition=condition, progress=False).samples
+    return sampler.sample(seeds=list(seeds), condition=condition).samples
 
 
 def distances(samples: Tensor, fine: Tensor) -> Tensor:

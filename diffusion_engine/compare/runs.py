@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from .. import checks
 from ..networks.network import ScoreNetwork
@@ -91,12 +92,15 @@ class Comparing:
             self.network, seeds, condition, fine=self.fine, **self.how
         ).cpu()  # fmt: skip
         self._warm_up(asked)
-        cells = tuple(
-            tuple(None if each is None else _cell(each, asked, solution) for each in row)
-            for row in self.samplers
-        )
+        with tqdm(total=len(self.names), unit="solver", leave=False, disable=None) as bar:
+            cells: list[tuple[Cell | None, ...]] = []
+            for row in self.samplers:
+                cells.append(
+                    tuple(None if each is None else _cell(each, asked, solution) for each in row)
+                )
+                bar.update()
         return Comparison(
-            self.names, self.counts, self.by, tuple(seeds), cells, self.fine, solution
+            self.names, self.counts, self.by, tuple(seeds), tuple(cells), self.fine, solution
         )
 
     def _warm_up(self, asked: Mapping[str, Any]) -> None:

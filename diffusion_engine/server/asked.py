@@ -206,7 +206,7 @@ def _check(spec: Spec, about: About, settings: Settings) -> None:
             422, f"solver {checks.said(name)} does not suit {about.name!r}{known}", param="spec"
         )
     led = {} if spec.driver is None else spec.driver.options
-    held = TABLE if name == "learned" else OPTIONS
+    held = TABLE if name in ("learned", "exp_rk") else OPTIONS
     for who, given, most in (
         (name, options, held), (spec.driver and spec.driver.name, led, OPTIONS),
     ):  # fmt: skip

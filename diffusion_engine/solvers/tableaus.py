@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import checks
-from .butcher import Tableau, read
+from .butcher import FORM, Tableau, read
 
 
 def res_2s(c2: float = 0.5) -> dict[str, Any]:
@@ -87,7 +87,10 @@ def named(name: str, nodes: Sequence[float] = ()) -> Tableau:
 
     Raises ValueError on an unknown name, nodes of another, or those that make none.
     """
-    make = NAMED[checks.one_of("tableau", name, tuple(NAMED))]
+    try:
+        make = NAMED[checks.one_of("tableau", name, tuple(NAMED))]
+    except ValueError as error:
+        raise ValueError(f"{error}; or give your own: {FORM}") from None
     if not nodes:
         return read(make())
     if len(nodes) != FAMILIES.get(name, 0):

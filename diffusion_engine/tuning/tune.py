@@ -95,7 +95,7 @@ def tune(
     rate       of Adam's steps at their beginning; it falls to 0 as half a cosine
     seed       the same makes the same table on one machine. What is learned from are noise and samples of
                seeds from 2^40 (1 + seed) on
-    on_step    called with a Progress after every 10 steps
+    on_step    called with a Progress before the first step and after every 10
     Returns the best of those after every 10 steps; where it is interrupted, the best until then. Raises
     ValueError where the arguments make no sense, or a network cannot be differentiated.
     """
@@ -116,6 +116,7 @@ def tune(
     with frozen(network.module):
         made, begun, best = begin(learner, kind, grid_steps, calls)
         try:
+            on_step(Progress(0, steps, best[0], time.perf_counter() - began))
             optimizer = torch.optim.Adam(made.parameters, lr=rate, betas=(0.9, 0.99))
             draw = torch.Generator().manual_seed(seed)
             for done in range(1, steps + 1):

@@ -37,7 +37,8 @@ def _weights(name: str | os.PathLike[str]) -> Path:
         if str(name) not in names():
             raise ValueError(
                 f"network {str(name)!r} does not ship with the package; "
-                f"use one of {', '.join(names())}, or the path of a .safetensors file"
+                f"use one of {', '.join(names())}, or the path of a .safetensors file "
+                "or of a checkpoint's folder"
             )
         path = HERE / f"{name}.safetensors"
     for file in (path, path.with_suffix(".json")):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from diffusion_engine import Sampler
 from diffusion_engine.cli import compare as command
+from diffusion_engine.cli.options import solver_of
 from diffusion_engine.compare import Fine, distances, fine_solution
 from diffusion_engine.compare.picture import Sheet
 from diffusion_engine.compare.runs import thinned
@@ -179,3 +180,18 @@ def test_the_best_of_a_column_is_green(model):
     green = np.argwhere((image == [int(BEST[i : i + 2], 16) for i in (1, 3, 5)]).all(axis=2))
     assert len(green) and green[:, 0].min() > image.shape[0] // 2  # below the second row's images
     assert torch.equal(made.cells[0][0].samples, Sampler(network, "ddim", 16).sample(2).samples)
+
+
+def test_options_are_written_as_in_json_or_as_in_python(tmp_path):
+    for value in ("false", "False"):
+        assert solver_of("dpmpp_2m", [f"lower_order_final={value}"]).lower_order_final is False
+    midpoint = {"c": [0, 0.5], "a": [[], [[[0.5, 1]]]], "b": [0, [[1, 1]]]}
+    file = tmp_path / "midpoint.json"
+    file.write_text(json.dumps(midpoint))
+    given = solver_of("exp_rk", [f"tableau={file}"])
+    assert given == solver_of("exp_rk", [f"tableau={json.dumps(midpoint)}"])
+    assert list(command.rules_of(f"exp_rk:tableau={file}").values()) == [given]
+    with pytest.raises(ValueError, match=r"choose res_2s, .* or give your own: a tableau is"):
+        solver_of("exp_rk", ["tableau=mine"])
+    with pytest.raises(ValueError, match=r"absent\.json"):
+        solver_of("exp_rk", [f"tableau={tmp_path}/absent.json"])

@@ -59,7 +59,10 @@ def convert(
         how = {"ema": ema, "names": _names(settled), "unconfined": unconfined}
         report = _asked(path, part / WEIGHTS, how)
         (part / CONFIG).write_text(json.dumps(settled, indent=2, allow_nan=False) + "\n")
-        formats.check(part)
+        try:
+            formats.check(part)
+        except ValueError as error:
+            raise ValueError(str(error).replace(part.name, folder.name)) from error
     return {"source": str(path), "format": settled["format"], "folder": str(folder)} | report
 
 
