@@ -17,7 +17,18 @@ import torch
 from torch import Tensor
 
 from diffusion_engine import Result, Sampler, ScoreNetwork, linearized
-from diffusion_engine.processes import CLD, EDM, VDM, VE, VP, Discrete, FlowMatching, SubVP
+from diffusion_engine.networks.prediction import Trig
+from diffusion_engine.processes import (
+    CLD,
+    EDM,
+    VDM,
+    VE,
+    VP,
+    Discrete,
+    FlowMatching,
+    SubVP,
+    TrigFlow,
+)  # fmt: skip
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SAMPLES = GOLDEN / "samples.safetensors"  # name of a run -> [n, *shape], float32
@@ -110,6 +121,14 @@ def bare(function: Any = squashed, process: Any = None, **options: Any) -> Score
 
 def flow() -> ScoreNetwork:
     return network(process=FlowMatching(), prediction="flow")
+
+
+def flow_map() -> ScoreNetwork:
+    return network(process=FlowMatching(), prediction="flow", end_label="t")
+
+
+def trig() -> ScoreNetwork:
+    return network(process=TrigFlow(), prediction=Trig())
 
 
 def edm() -> ScoreNetwork:
@@ -276,6 +295,9 @@ RUNS = {
         lambda: network(timesteps, Discrete.scaled_linear(), null=None, scale_input=scales),
         "lcm", 4, guidance=8.0, asked={"condition": [3, 9, 7], "guidance": [8.0, 1.0, 2.5]},
     ),
+    "tcd": run(table, "tcd", 5, eta=0.5, asked=GUIDED),
+    "scm": run(trig, "scm", 4, asked=GUIDED),
+    "flow_map": run(flow_map, "flow_map", 4, gamma=0.5, asked=GUIDED),
     "vdm": run(lambda: network(process=VDM(), prediction="eps"), "vdm", 6),
     "genie": run(
         lambda: network(heads, prediction="eps", derivative="heads"),
