@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from ..learned.memory import change, kept
-from ..learned.weights import objection, weights
 from ..networks.parameterisation import Parameterisation
 from ..plan.linear import denoised, slot
 from ..processes import GaussianProcess, Point
@@ -35,7 +33,7 @@ class Learned(Solver):
 
     def __post_init__(self) -> None:
         if self.table is not None:
-            from ..learned.files import table  # pydantic is loaded with the first table
+            from ..learned.files import table  # here, as pydantic is loaded with the first table
 
             object.__setattr__(self, "table", table(self.table))
 
@@ -50,7 +48,7 @@ class Learned(Solver):
                 "it has no coefficients; give a table, as learned.read(path) in Python and --option "
                 "table=FILE.json on the command line, which `diffusion-engine tune` writes"
             )
-        if said := objection(self.table, process):
+        if said := _unsuited(self.table, process):
             return said
         try:
             own = run(self.table, process).milestones
@@ -65,7 +63,7 @@ class Learned(Solver):
         return None
 
     def default_grid(self, process: GaussianProcess) -> Grid | None:
-        return None if self.table is None or objection(self.table, process) else self._levels
+        return None if self.table is None or _unsuited(self.table, process) else self._levels
 
     def _levels(self, process: GaussianProcess, steps: int) -> Points:
         return run(self.table, process).milestones
@@ -87,6 +85,9 @@ class Run:
 @lru_cache(maxsize=64)
 def run(table: Any, process: GaussianProcess) -> Run:
     """That of a learned.Table. Raises ValueError where the table makes none, or has not enough slots."""
+    from ..learned.memory import change, kept
+    from ..learned.weights import weights
+
     made = weights(table, process)
     held, rows = kept(made.states, made.scale), []
     for i in range(made.calls):
@@ -96,6 +97,13 @@ def run(table: Any, process: GaussianProcess) -> Run:
         }
         rows.append(Update(made.points[i], new, made.points[i + 1] if i + 1 in made.ends else None))
     return Run(made.milestones, tuple(rows))
+
+
+def _unsuited(table: Any, process: GaussianProcess) -> str | None:
+    """Why a table is not for this process, as a sentence; None where it is."""
+    from ..learned.weights import objection
+
+    return objection(table, process)
 
 
 def _same(a: Point, b: Point) -> bool:

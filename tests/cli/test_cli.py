@@ -56,12 +56,12 @@ def test_solvers_lists_every_solver(capsys):
     rows = json.loads(run(capsys, "solvers", "--json")[0])
     assert len(rows) == len(text.splitlines()) - 1
     heun = {"name": "heun", "order": 2, "asymptotic": 2, "nfe_per_step": 2, "stochastic": False}
-    assert heun.items() <= rows[2].items()
+    assert any(heun.items() <= row.items() for row in rows)
     order = {line.split()[0]: line[text.index("order") :] for line in text.splitlines()}
     assert order["heun"].startswith("2  ") and order["lms"].startswith("2 (4)  ")
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", [name for name, rule in SOLVERS.items() if not rule.needs])
 def test_every_solver_runs_on_an_exact_network(capsys, tmp_path, name):
     out = tmp_path / "x.npz"
     few = ("--model", "exact", "--solver", name, "--steps", 4, "--n", 3)

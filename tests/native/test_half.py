@@ -118,7 +118,7 @@ def graph_of(name):
     given = torch.randn(2, *network.shape), torch.rand(2)
     told = torch.zeros(2, dtype=torch.int64) if network.classes else None
     tensors = [*given, *([] if told is None else [told])]
-    return Graph(Called(network, (*given, told, None)), tensors)
+    return Graph(Called(network, (*given, told, None, None)), tensors)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -190,7 +190,7 @@ def test_a_sample_is_the_same_in_any_batch(kind):
         assert torch.equal(own.sample(seeds=range(5), batch_size=size).samples, together)
     alone = sampler(network, threads=1)
     assert torch.equal(alone.sample(seeds=[4]).samples, together[4:])
-    assert alone.executor.exact(network, (torch.randn(1, 3, 6, 5), torch.rand(1), None, None))
+    assert alone.executor.exact(network, (torch.randn(1, 3, 6, 5), torch.rand(1), None, None, None))
 
 
 def test_weights_that_change_are_packed_anew(any_kind):
