@@ -285,9 +285,10 @@ def test_what_is_asked_for_is_checked(tmp_path, tiny, name, monkeypatch):
 def test_the_command(capsys, tmp_path, tiny, monkeypatch):
     torch.save(put("module.", W), tmp_path / "it.pt")
 
-    def here(source, weights, ema, names):
+    def here(source, weights, how):
         handle = os.open(weights, os.O_WRONLY | os.O_CREAT)
-        return child.convert(source, handle, ema, names) | {"limits": ["none, in this process"]}
+        made = child.convert(source, handle, how["ema"], how["names"])
+        return made | {"limits": ["none, in this process"]}
 
     monkeypatch.setattr(parent, "_asked", here)
     words = ("convert", tmp_path / "it.pt", tmp_path / "net", "--format", "tiny")

@@ -217,8 +217,9 @@ def test_a_table_of_levels_has_to_be_there(tmp_path):
     )
     with pytest.raises(ValueError, match="lacks"):
         from_edm(where)
-    given = tensors("edm iddpm")
-    given["u"][1] = float("nan")
+    levels = tensors("edm iddpm")["u"].clone()
+    levels[1] = float("nan")
+    given = tensors("edm iddpm") | {"u": levels}
     save_file(given, where / "model.safetensors")
     with pytest.raises(ValueError, match="has otherwise"):
         from_edm(where)

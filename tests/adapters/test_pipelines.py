@@ -153,7 +153,7 @@ PIPES = {
 }
 
 
-@pytest.mark.parametrize("name", PIPES)
+@pytest.mark.parametrize("name", [pytest.param("Stable Diffusion", marks=pytest.mark.slow), "Flux"])
 def test_a_pipeline_in_bfloat16(name, monkeypatch):
     """Its network is what it was asked to be, as a sampler's is; its latents stay what they are."""
     make, given = PIPES[name]
@@ -382,7 +382,11 @@ def test_from_two_threads_at_once():
         assert close(images, called(pipe, BOTH | SIZE | {"num_inference_steps": steps}))
 
 
-@pytest.mark.parametrize("how", [{}, {"executor": "native"}, {"accelerate": True}], ids=str)
+@pytest.mark.parametrize(
+    "how",
+    [{}, pytest.param({"executor": "native"}, marks=pytest.mark.slow), {"accelerate": True}],
+    ids=str,
+)
 def test_adapters_of_peft_between_requests(how):
     peft = needs("peft")
     pipe = stable()

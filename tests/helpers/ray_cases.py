@@ -93,6 +93,7 @@ def two_nodes(cpus=1):
     try:
         head = {"num_cpus": cpus, "include_dashboard": False, "temp_dir": folder}
         head |= {"node_ip_address": HEAD, "object_store_memory": STORE}
+        os.makedirs("/tmp/ray", exist_ok=True)  # where it keeps the cluster's address all the same
         cluster = Cluster(initialize_head=True, head_node_args=head)
         nodes = Nodes(cluster, folder)
         nodes.add(cpus)
