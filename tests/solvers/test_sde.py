@@ -96,7 +96,9 @@ def moments_of_a_run(solver, process, n, dtype, backend, **options):
 @pytest.mark.parametrize(
     "n, mean, of_mean, of_x, dtype, backend, tolerance",
     [
-        pytest.param(*row, *how, marks=[pytest.mark.slow] * (how is REFERENCE and row[0] > 100))
+        pytest.param(
+            *row, *how, marks=[pytest.mark.slow] * (row[0] > (100 if how is REFERENCE else 1000))
+        )
         for row in EULER_MARUYAMA
         for how in (REFERENCE, CPP)
     ],
