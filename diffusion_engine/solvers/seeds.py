@@ -11,29 +11,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..processes import GaussianProcess
-from .base import Points, Solver, Update, first_order_only, steps
+from .base import Points, Update, first_order_only, steps
 from .dpmpp import DATA, check_variant, second_weight
+from .dpmpp_sde import Stochastic
 from .singlestep import Spread, walked
 
 
 @dataclass(frozen=True)
-class Seeds(Solver):
-    """What both share.
-
-    eta      amount of noise, 0 for the ODE
-    s_noise  multiplies the noise
-    """
-
-    eta: float = 1.0
-    s_noise: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.eta < 0.0:
-            raise ValueError(f"eta={self.eta:g}: an amount of noise is 0 or above")
-
-    @property
-    def stochastic(self) -> bool:
-        return self.eta > 0.0
+class Seeds(Stochastic):
+    """What both share, with eta and s_noise of solvers of the reverse SDE."""
 
     def shares(self) -> tuple[float, ...]:
         """Where the calls within a step lie, as shares of h."""
