@@ -9,6 +9,7 @@ from ... import checks
 from ...networks.network import OPTIONS, ScoreNetwork
 from ...networks.prediction import Consistency, F
 from ...processes import EDM
+from ..guided_diffusion.network import read_of
 
 # What image_sample.py takes as training_mode; those with "consistency" in them are students.
 MODES = ("edm", "progdist", "consistency_distillation", "consistency_training")
@@ -48,12 +49,4 @@ def consistency_models_network(
     checks.one_of("training_mode", training_mode, MODES)
     checks.names("consistency_models_network", options, OPTIONS - {"process"})
     said = convention(training_mode, sigma_min, sigma_max)
-    said |= {"classes": getattr(model, "num_classes", None), "name": type(model).__name__}
-    channels, side = (getattr(model, name, None) for name in ("in_channels", "image_size"))
-    if channels is not None and side is not None:
-        said["shape"] = (channels, side, side)
-    elif "shape" not in options:
-        raise ValueError(
-            f"{type(model).__name__} has no in_channels and image_size: give shape=(channels, height, width)"
-        )
-    return ScoreNetwork(model, **(said | options))
+    return ScoreNetwork(model, **(said | read_of(model, options) | options))

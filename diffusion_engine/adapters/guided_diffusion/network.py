@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ... import checks
@@ -34,19 +34,27 @@ def guided_diffusion_network(
     checks.function("model", model, "give guided-diffusion's network, model(x, timesteps, y)")
     checks.names("guided_diffusion_network", options, OPTIONS - {"process"})
     checks.one_of("noise_schedule", noise_schedule, SCHEDULES)
-    channels, side = (getattr(model, name, None) for name in ("in_channels", "image_size"))
     if learn_sigma is None:
-        outputs = getattr(model, "out_channels", None)
-        learn_sigma = channels is not None and outputs == 2 * channels
+        channels = getattr(model, "in_channels", None)
+        learn_sigma = channels is not None and getattr(model, "out_channels", None) == 2 * channels
     said = convention(
         noise_schedule, diffusion_steps, timestep_respacing, predict_xstart, rescale_timesteps,
         learn_sigma,
     )  # fmt: skip
-    said |= {"classes": getattr(model, "num_classes", None), "name": type(model).__name__}
+    return ScoreNetwork(model, **(said | read_of(model, options) | options))
+
+
+def read_of(model: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a UNetModel says of itself: its classes, name and shape.
+
+    options  of ScoreNetwork, which have the shape where the module does not say it; else ValueError
+    """
+    said = {"classes": getattr(model, "num_classes", None), "name": type(model).__name__}
+    channels, side = (getattr(model, name, None) for name in ("in_channels", "image_size"))
     if channels is not None and side is not None:
-        said["shape"] = (channels, side, side)
-    elif "shape" not in options:
+        return said | {"shape": (channels, side, side)}
+    if "shape" not in options:
         raise ValueError(
             f"{type(model).__name__} has no in_channels and image_size: give shape=(channels, height, width)"
         )
-    return ScoreNetwork(model, **(said | options))
+    return said
