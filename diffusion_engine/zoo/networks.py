@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..genie import attach
 from ..networks.network import ScoreNetwork
@@ -34,7 +35,14 @@ def load_network(
     about = config(name)
     if "base" in about:
         return with_head(name, about["base"], device)
-    module = load(name).to(torch.device(device))
+    return network_of_card(load(name).to(torch.device(device)), about, str(name))
+
+
+def network_of_card(module: nn.Module, about: dict[str, Any], name: str) -> ScoreNetwork:
+    """The ScoreNetwork of a module by what its card says of it.
+
+    Raises ValueError where the card does not say what a ScoreNetwork needs.
+    """
     try:
         settings: dict[str, Any] = dict(about["process"])
         kind = PROCESSES[settings.pop("name")]
@@ -46,12 +54,12 @@ def load_network(
             prediction=about["prediction"],
             null=about["null"],
             classes=len(about["classes"]),
-            name=str(name),
+            name=name,
             inference=True,
         )
     except (KeyError, TypeError) as error:
         raise ValueError(
-            f"the JSON of network {str(name)!r} lacks or misspells {error}; compare it with that of 'digits'"
+            f"the JSON of network {name!r} lacks or misspells {error}; compare it with that of 'digits'"
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -64,36 +65,53 @@ class Attention(nn.Module):
 
 
 class UNet(nn.Module):
-    """Noise prediction eps(x, t, y) for x = alpha(t) x0 + sigma(t) eps.
+    """Noise prediction eps(x, t, y) for x = alpha(t) x0 + sigma(t) eps, or another prediction of that form.
 
-    The time enters as sinusoids of 1000 t, at angular rates 1 to 10^-4 (Ho et al. 2020), the class
-    as a learned vector. eps = g(t) x + h(x, t, y): the learned gain g carries the noise that
-    x shows as it is, so that h is left with what has to be estimated, as in v-prediction.
+    The time enters as sinusoids of t, at angular rates `fastest` to 10^-4 of it (Ho et al. 2020 have 1000 t
+    at rates 1 to 10^-4), the class as a learned vector. eps = g(t) x + h(x, t, y): the learned gain g
+    carries the noise that x shows as it is, so that h is left with what has to be estimated, as in
+    v-prediction.
 
     Args:
-        channels: widths at 1/2, 1/4, 1/8 of the image's side, multiples of 32.
+        channels: widths at 1/2, 1/4, 1/8 of the image's side, multiples of 8, the last of 32.
         emb: width of the time and class vector, even, at least 4.
         classes: number of classes; the label `classes` itself means "no class".
+        inputs: channels of x.
+        outputs: channels of the prediction, `inputs` if None; the gain carries the last ones of x, which
+            of CLD's [x, v] are v.
+        fastest: angular rate of the fastest sinusoid of t, positive.
 
     Raises:
         ValueError: a width does not fit.
     """
 
     def __init__(
-        self, channels: Sequence[int] = (32, 64, 128), emb: int = 128, classes: int = 10
+        self,
+        channels: Sequence[int] = (32, 64, 128),
+        emb: int = 128,
+        classes: int = 10,
+        inputs: int = 1,
+        outputs: int | None = None,
+        fastest: float = 1000.0,
     ) -> None:
         super().__init__()
         c1, c2, c3 = channels
-        if any(c < 32 or c % 32 for c in channels) or emb < 4 or emb % 2:
+        if any(c < 8 or c % 8 for c in channels) or c3 % 32 or emb < 4 or emb % 2:
             raise ValueError(
-                f"channels {tuple(channels)} and emb {emb} do not fit; "
-                "give positive multiples of 32 as channels and an even emb of 4 or more"
+                f"channels {tuple(channels)} and emb {emb} do not fit; give positive multiples of 8, "
+                "the last of 32, as channels and an even emb of 4 or more"
             )
-        self.emb = emb
+        self.emb, self.fastest = emb, float(fastest)
+        self.outputs = inputs if outputs is None else outputs
+        if not 1 <= self.outputs <= inputs or not self.fastest > 0.0:
+            raise ValueError(
+                f"inputs {inputs}, outputs {outputs} and fastest {fastest} do not fit; give 1 to inputs "
+                "channels as outputs and a positive rate"
+            )
         self.time = nn.Sequential(nn.Linear(emb, emb), nn.SiLU(), nn.Linear(emb, emb))
         self.label = nn.Embedding(classes + 1, emb)
         self.gain = zero(nn.Linear(emb, 1))
-        self.stem = nn.Conv2d(4, c1, 3, padding=1)
+        self.stem = nn.Conv2d(4 * inputs, c1, 3, padding=1)
         self.down1 = Block(c1, c1, emb)
         self.to2 = nn.Conv2d(4 * c1, c2, 1)
         self.down2 = Block(c2, c2, emb)
@@ -103,24 +121,31 @@ class UNet(nn.Module):
         self.up2 = Block(c2, c2, emb)
         self.from2 = nn.Conv2d(c2, 4 * c1, 1)
         self.up1 = Block(c1, c1, emb)
-        self.norm, self.head = norm(c1), zero(nn.Conv2d(c1, 4, 3, padding=1))
+        self.norm, self.head = norm(c1), zero(nn.Conv2d(c1, 4 * self.outputs, 3, padding=1))
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """The noise in x.
 
         Args:
-            x: [B, 1, H, W] float, H and W multiples of 8.
-            t: [B] float, time in [0, 1].
+            x: [B, inputs, H, W] float, H and W multiples of 8.
+            t: [B] float, time in [0, 1] or another label of that size.
             y: [B] int64, class in 0..classes; `classes` asks for the unconditional noise.
 
         Returns:
-            eps, of x's shape and dtype.
+            eps, [B, outputs, H, W] of x's dtype.
         """
+        return self.predict(x, F.silu(self.time(self.wave(t, x.dtype)) + self.label(y)))
+
+    def wave(self, t: Tensor, dtype: torch.dtype) -> Tensor:
+        """Sinusoids of t, [B, emb]."""
         # Angles reach 1000 rad: float32 whatever the network's dtype, hence no buffer to convert.
-        rate = torch.logspace(3.0, -1.0, self.emb // 2, dtype=torch.float32, device=x.device)
+        top = math.log10(self.fastest)
+        rate = torch.logspace(top, top - 4.0, self.emb // 2, dtype=torch.float32, device=t.device)
         angle = t.float()[:, None] * rate
-        wave = torch.cat((angle.sin(), angle.cos()), dim=1).to(x.dtype)
-        emb = F.silu(self.time(wave) + self.label(y))
+        return torch.cat((angle.sin(), angle.cos()), dim=1).to(dtype)
+
+    def predict(self, x: Tensor, emb: Tensor) -> Tensor:
+        """The prediction for x, told the vector emb [B, emb] of time, class and whatever else."""
         h1 = self.down1(self.stem(fold(x)), emb)
         h2 = self.down2(self.to2(fold(h1)), emb)
         h = self.mid1(self.to3(fold(h2)), emb)
@@ -128,4 +153,5 @@ class UNet(nn.Module):
         h = self.up2(unfold(self.from3(h)) + h2, emb)
         h = self.up1(unfold(self.from2(h)) + h1, emb)
         h = self.head(F.silu(self.norm(h)))
-        return self.gain(emb)[:, :, None, None] * x + unfold(h)
+        carried = x if x.shape[1] == self.outputs else x[:, -self.outputs :]
+        return self.gain(emb)[:, :, None, None] * carried + unfold(h)

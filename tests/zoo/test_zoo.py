@@ -224,7 +224,7 @@ def test_wrong_tensors(copy: Path) -> None:
         {"name": ["unet"]},
         {"name": "unet", "depth": 3},
         {"name": "unet", "channels": [32, 64]},
-        {"name": "unet", "channels": [40, 64, 128]},
+        {"name": "unet", "channels": [44, 64, 128]},
         {"name": "unet", "channels": [-32, 64, 128]},
         {"name": "unet", "channels": [0, 0, 0]},
         {"name": "unet", "channels": "abc"},
