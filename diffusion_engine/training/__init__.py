@@ -1,1 +1,6 @@
-"""Training of the small networks that ship with the package."""
+"""Training of the networks that ship with the package: recipes, objectives and one trainer."""
+
+from .recipe import TrainingRecipe, names, read
+from .trainer import Trainer
+
+__all__ = ["Trainer", "TrainingRecipe", "names", "read"]

@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from .. import atomic
 from ..genie.head import Head
 from .unet import UNet
 
@@ -165,10 +166,5 @@ def save(path: str | os.PathLike[str], network: nn.Module, config: Mapping[str, 
     data = safetensors.torch.save(state)
     content = {**config, "dtype": "float16", "sha256": hashlib.sha256(data).hexdigest()}
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    for file, whole in ((path, data), (path.with_suffix(".json"), text.encode())):
-        part = file.with_name(file.name + ".part")
-        try:
-            part.write_bytes(whole)
-            os.replace(part, file)
-        finally:
-            part.unlink(missing_ok=True)
+    atomic.write(path, data)
+    atomic.write(path.with_suffix(".json"), text.encode())

@@ -16,11 +16,12 @@ from diffusion_engine.cli import app as cli
 from diffusion_engine.genie import Head, attach
 from diffusion_engine.processes import VP
 from diffusion_engine.processes.levels import Levels, per_sample
-from diffusion_engine.training import digits, digits_genie
-from diffusion_engine.training.genie import HeadLoss
+from diffusion_engine.training import Trainer, data, read
+from diffusion_engine.training.objectives.genie import HeadLoss
 from diffusion_engine.zoo import load_network
 
 PLACES = {"feature": "feature", "embedding": "embedding"}
+SHIPPED = {"feature": "up1", "embedding": "time"}
 
 
 class Unit(nn.Module):
@@ -130,28 +131,28 @@ def images(monkeypatch):
     drawn = torch.zeros(30, 1, 32, 32)
     for i, image in enumerate(drawn[:, 0]):
         image[8:24, 9 + i % 5 : 12 + i % 5] = image[7 + i % 9 : 10 + i % 9, 10:20] = 1.0
-    monkeypatch.setattr(digits, "mnist", lambda: (drawn, torch.arange(30) % 10))
+    monkeypatch.setattr(data, "mnist", lambda split: (drawn, torch.arange(30) % 10))
+
+
+def trained(out, **changes):
+    return Trainer(read("digits_genie", **changes)).run(out)
 
 
 def test_training_lowers_the_loss_and_leaves_a_head_that_loads(images, tmp_path, capsys):
-    settings = digits_genie.Settings(steps=30, batch=16, warm_up=5, lr=1e-3, ema=0.8)
-    digits_genie.train(settings, tmp_path)
-    path = tmp_path / "digits_genie.safetensors"
+    path = trained(tmp_path, steps=30, batch=16, warm_up=5, lr=1e-3, ema=0.8)
     training = zoo.config(path)["training"]
     assert training["steps_done"] == 30
-    x0, y = digits.mnist()
+    x0, y = data.mnist("all")
     loss = []
     for head in (zoo.build(zoo.config(path)["architecture"]), load_network(path).module.head):
-        attached = attach(load_network("digits"), head, **digits_genie.PLACES)
+        attached = attach(load_network("digits"), head, **SHIPPED)
         with torch.no_grad():
             loss.append(float(HeadLoss(attached, span=0.2)(2.0 * x0 - 1.0, seeded(1), y)))
     assert loss[1] < 0.95 * loss[0]
 
 
 def test_training_is_repeatable(images, tmp_path, capsys):
-    path, again = (tmp_path / f"{part}" / "digits_genie.safetensors" for part in "ab")
-    for file in (path, again):
-        digits_genie.train(digits_genie.Settings(steps=2, batch=4), file.parent)
+    path, again = (trained(tmp_path / part, steps=2, batch=4) for part in "ab")
     assert path.read_bytes() == again.read_bytes()
 
 
@@ -191,9 +192,7 @@ def test_the_shipped_head_is_nearer_to_the_ode_than_ddim(shipped, guidance, of_d
     assert errors[1] < of_ddim * errors[0]
     assert errors[2] < 0.75 * errors[0]
     # More than the step that the analytic one saves: a new head is DDIM.
-    new = attach(
-        base, zoo.build(zoo.config("digits_genie")["architecture"]).eval(), **digits_genie.PLACES
-    )
+    new = attach(base, zoo.build(zoo.config("digits_genie")["architecture"]).eval(), **SHIPPED)
     without = distance(samples(new, "genie", 11, guidance, afs=True).samples, exact)
     assert errors[2] < of_afs * without
 
@@ -305,9 +304,3 @@ def test_command_line(tmp_path, monkeypatch, capsys):
             about["nfe"] == 5 - len(options) // 2 and about["recipe"]["solver"]["name"] == "genie"
         )
     assert np.isfinite(np.load(out, allow_pickle=False)["samples"]).all()
-
-
-def test_the_trainers_command(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        digits_genie.main(["--steps", "0", "--out", str(tmp_path)])
-    assert "--steps and --threads must be at least 1" in capsys.readouterr().err

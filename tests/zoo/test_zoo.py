@@ -15,8 +15,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion_engine import zoo
-from diffusion_engine.processes import VP
-from diffusion_engine.training.objectives import eps_loss, times
 
 HERE = Path(zoo.__file__).parent
 Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -249,45 +247,3 @@ def test_wrong_json(copy: Path, text: str) -> None:
     copy.with_suffix(".json").write_text(text)
     with pytest.raises(ValueError, match=r"mine\.json (is not JSON|holds a)"):
         zoo.load(copy)
-
-
-def test_times_are_spread_evenly() -> None:
-    process = VP()
-    t = times(process, 64, torch.Generator().manual_seed(0))
-    assert t.dtype == torch.float64
-    assert process.t_min <= t.min() and t.max() <= process.t_max
-    gaps = t.sort().values.diff()
-    assert gaps.min() == pytest.approx(gaps.max()) == pytest.approx((1.0 - 1e-3) / 64)
-
-
-def test_loss_of_the_exact_answer_is_zero_and_labels_drop() -> None:
-    process, seen = VP(), []
-
-    class Exact(torch.nn.Module):
-        def forward(self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            seen.append(y)
-            alpha, sigma = (
-                torch.as_tensor(f(t.double().numpy())).float().view(-1, 1, 1, 1)
-                for f in (process.alpha, process.sigma)
-            )
-            return (x - alpha * 0.5) / sigma
-
-    x0, y = torch.full((4096, 1, 2, 2), 0.5), torch.full((4096,), 3)
-    generator = torch.Generator().manual_seed(0)
-    loss = eps_loss(Exact(), x0, y, process, generator, null=10, drop=0.25)
-    assert loss < 1e-5
-    assert set(seen[0].tolist()) == {3, 10}
-    assert (seen[0] == 10).float().mean() == pytest.approx(0.25, abs=0.03)
-
-
-def test_one_step_of_training_leaves_a_network_that_loads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from diffusion_engine.training import digits
-
-    data = torch.rand(8, 1, 32, 32), torch.arange(8)
-    monkeypatch.setattr(digits, "mnist", lambda: data)
-    digits.train(digits.Settings(steps=1, batch=4), tmp_path / "new")
-    path = tmp_path / "new" / "digits.safetensors"
-    assert zoo.config(path)["training"]["steps_done"] == 1
-    assert not zoo.load(path).training

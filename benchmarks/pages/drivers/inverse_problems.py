@@ -11,7 +11,7 @@ from torch import Tensor
 from diffusion_engine import Sampler
 from diffusion_engine.drivers import driver
 from diffusion_engine.drivers.operators import operator
-from diffusion_engine.training.digits import mnist
+from diffusion_engine.training.data import mnist
 from diffusion_engine.zoo import load_network
 
 from ..chart import EDGE, _font

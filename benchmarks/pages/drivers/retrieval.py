@@ -11,7 +11,7 @@ from torch import Tensor
 from diffusion_engine import Sampler
 from diffusion_engine.drivers.index import Index
 from diffusion_engine.drivers.memorisation import Memorisation, memorisation
-from diffusion_engine.training.digits import mnist
+from diffusion_engine.training.data import mnist
 from diffusion_engine.zoo import load_network
 
 from ..chart import EDGE, _font

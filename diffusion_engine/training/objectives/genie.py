@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..genie import exact_derivative, natural
-from ..genie.attach import Attached
-from ..genie.exact import ExactDerivative
-from ..networks.network import Condition, ScoreNetwork, arguments
-from ..processes.levels import Levels, per_sample
-from .objectives import times
+from ...genie import attach, exact_derivative, natural
+from ...genie.attach import Attached
+from ...genie.exact import ExactDerivative
+from ...networks.network import Condition, ScoreNetwork, arguments
+from ...processes.levels import Levels, per_sample
+from ...zoo import config, load_network
+from ..data import Batch
+from ..recipe import TrainingRecipe
+from .base import Given, Objective, Turn
+from .denoising import dropped
+from .times import times
 
 FED = ("true", "predicted")
 
@@ -97,3 +104,40 @@ class HeadLoss:
         t = process.t_of_lam(-np.log(share * at.ratio.cpu().numpy()))
         inside = np.clip(t, process.t_min, process.t_max)
         return Levels.of(process, torch.as_tensor(inside, dtype=torch.float64, device=at.t.device))
+
+
+class GenieHead(Objective):
+    """Of a recipe whose card names a base: the head that is attached to it.
+
+    drop  probability that a class is replaced by the base's null
+    eps, span  see HeadLoss
+    """
+
+    def __init__(
+        self, given: Given, drop: float = 0.25, eps: str = "true", span: float = 0.0
+    ) -> None:
+        self.given, self.drop = given, drop
+        base = given.recipe.card["base"]
+        self.base = load_network(base["name"], given.device)
+        self.head_loss = HeadLoss(
+            attach(self.base, given.module, feature=base["feature"], embedding=base["embedding"]),
+            eps,
+            span,
+        )
+
+    def turns(self) -> list[Turn]:
+        return [Turn("loss", self.given.module.parameters(), self.loss, optimizer=adam)]
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        assert isinstance(self.base.null, int)
+        y = dropped(batch.y, self.base.null, self.drop, generator)
+        return self.head_loss(batch.x0, generator, y)
+
+    def after(self, steps: int) -> dict[str, Any]:
+        base = self.given.recipe.card["base"]
+        return {"base": base | {"sha256": config(base["name"])["sha256"]}}
+
+
+def adam(parameters: list[nn.Parameter], recipe: TrainingRecipe) -> torch.optim.Optimizer:
+    """Adam, which decays no weights."""
+    return torch.optim.Adam(parameters, lr=0.0, betas=recipe.betas)

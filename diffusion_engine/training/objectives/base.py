@@ -1,0 +1,106 @@
+"""What a trainer asks of an objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...networks.network import ScoreNetwork
+from ...zoo.networks import load_network, network_of_card
+from ..data import Batch
+from ..recipe import TrainingRecipe
+
+Loss = Callable[[Batch, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What an objective is made of.
+
+    recipe  whose objective it is
+    module  the network that trains and ships, with fresh weights or those of the recipe's start
+    device  of everything
+    """
+
+    recipe: TrainingRecipe
+    module: nn.Module
+    device: torch.device
+
+    @cached_property
+    def network(self) -> ScoreNetwork:
+        """The module as its card describes it."""
+        return network_of_card(self.module, self.recipe.card, self.recipe.name)
+
+    @cached_property
+    def teacher(self) -> ScoreNetwork:
+        """The network that is learned from, frozen. Raises ValueError where the recipe names none."""
+        if self.recipe.teacher is None:
+            raise ValueError(f"the recipe {self.recipe.name!r} names no teacher; say which network")
+        made = load_network(self.recipe.teacher, self.device)
+        if isinstance(made.module, nn.Module):
+            made.module.eval().requires_grad_(False)
+        return made
+
+
+def adamw(parameters: list[nn.Parameter], recipe: TrainingRecipe) -> torch.optim.Optimizer:
+    """AdamW with the recipe's betas and decay."""
+    return torch.optim.AdamW(
+        parameters, lr=0.0, betas=recipe.betas, weight_decay=recipe.weight_decay
+    )
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A part of a step: one optimizer follows the gradient of one loss.
+
+    name        of the loss in the log
+    parameters  that it moves
+    loss        of a batch, a scalar that can be differentiated
+    lr          its learning rate as a share of the recipe's
+    optimizer   made of the parameters and the recipe
+    """
+
+    name: str
+    parameters: Iterable[nn.Parameter]
+    loss: Loss
+    lr: float = 1.0
+    optimizer: Callable[[list[nn.Parameter], TrainingRecipe], torch.optim.Optimizer] = adamw
+
+
+class Objective:
+    """A training: its networks, and what each step does.
+
+    This one has one network and one loss, a function loss(network, batch, generator, **options). Others
+    replace `turns`, and what else they need.
+    """
+
+    def __init__(self, given: Given, loss: Callable[..., Tensor], **options: Any) -> None:
+        self.given = given
+        self.loss, self.options = loss, options
+
+    def turns(self) -> list[Turn]:
+        """In the order in which a step takes them."""
+        network = self.given.network
+        return [
+            Turn(
+                "loss",
+                self.given.module.parameters(),
+                lambda batch, generator: self.loss(network, batch, generator, **self.options),
+            )
+        ]
+
+    def modules(self) -> dict[str, nn.Module]:
+        """All that has a state a checkpoint must keep, beside the module and its average."""
+        return {}
+
+    def before(self, step: int, average: nn.Module) -> None:
+        """Called before each step with the averaged module, e.g. to begin another round."""
+
+    def after(self, steps: int) -> dict[str, Any]:
+        """What the card says beside the recipe, once all steps are done."""
+        return {}

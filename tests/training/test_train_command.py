@@ -1,0 +1,57 @@
+"""The command `train`."""
+
+import json
+import os
+import signal
+import threading
+
+import pytest
+from typer.testing import CliRunner
+
+from diffusion_engine.cli.app import app
+from diffusion_engine.training import names
+
+
+@pytest.fixture
+def run():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield lambda *args: CliRunner().invoke(app, ["train", *map(str, args)])
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_recipes_are_listed(run):
+    assert [line.split()[0] for line in run().stdout.splitlines()] == names()
+    listed = json.loads(run("--json").stdout)
+    assert [one["name"] for one in listed] == names()
+
+
+def test_weights_card_and_log_are_written(run, tmp_path):
+    made = run("flow", "--steps", 2, "--batch", 2, "--out", tmp_path, "--json")
+    assert made.exit_code == 0, made.output
+    report = json.loads(made.stdout[made.stdout.index("{") :])
+    assert report["weights"] == str(tmp_path / "flow.safetensors") and report["steps"] == 2
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".csv", ".json", ".safetensors"]
+
+
+def test_an_interrupt_leaves_a_checkpoint_that_resumes(run, tmp_path):
+    threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    made = run("flow", "--steps", 10**6, "--batch", 2, "--out", tmp_path)
+    assert made.exit_code == 0 and "go on with --resume" in made.stdout, made.output
+    assert [p.name for p in tmp_path.iterdir()] == ["flow.checkpoint.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (["flwo"], "there is no recipe 'flwo'"),
+        (["flow", "--steps", "0"], "steps=0"),
+        (["flow", "--every", "0"], "--every 0"),
+        (["flow", "--resume"], "there is no checkpoint"),
+        (["flow", "--start", "digits"], "the weights of 'digits' are no beginning for 'flow'"),
+    ],
+)
+def test_what_cannot_be_trained(run, args, message, tmp_path):
+    made = run(*args, "--out", tmp_path)
+    assert made.exit_code != 0 and message in str(made.exception)
+    assert not list(tmp_path.iterdir())
