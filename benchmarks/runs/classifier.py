@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusion_engine.training import digits
+from diffusion_engine.training import data
 
 HELD_OUT = 1000  # images that are not trained on
 EPOCHS, BATCH = 12, 100
@@ -20,7 +20,7 @@ def trained(epochs: int = EPOCHS) -> tuple[nn.Module, float]:
     the images held out."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        images, labels = digits.mnist()
+        images, labels = data.mnist()
         order = torch.randperm(len(images))
         held, ours = order[:HELD_OUT], order[HELD_OUT:]
         network = _network()
@@ -40,11 +40,11 @@ def fit(network: nn.Module, images: Tensor, labels: Tensor, epochs: int) -> None
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
     steps = epochs * (len(images) // BATCH)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-    generator, settings = torch.Generator().manual_seed(0), digits.Settings()
+    generator, augment = torch.Generator().manual_seed(0), data.Augmentation()
     network.train()
     for _ in range(epochs):
         for index in torch.randperm(len(images), generator=generator).split(BATCH):
-            x = 2.0 * digits.augment(images[index], settings, generator) - 1.0
+            x = 2.0 * augment(images[index], generator) - 1.0
             loss = F.cross_entropy(network(x), labels[index])
             optimizer.zero_grad()
             loss.backward()

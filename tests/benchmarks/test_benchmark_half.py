@@ -16,7 +16,7 @@ from benchmarks.runs import amx, classifier, engine, providers, quality
 from benchmarks.runs.native import contenders, speed
 from benchmarks.runs.native.cases import Case
 from benchmarks.runs.workloads import Workload
-from diffusion_engine.training import digits
+from diffusion_engine.training import data
 
 CPU = torch.device("cpu")
 
@@ -91,7 +91,7 @@ def test_the_classifier_tells_images_apart(monkeypatch):
     images = torch.zeros(400, 1, 32, 32)
     for i, label in enumerate(labels):
         images[i, 0, 3 + 2 * label : 8 + 2 * label, 8:24] = 1.0
-    monkeypatch.setattr(digits, "mnist", lambda: (images, labels))
+    monkeypatch.setattr(data, "mnist", lambda: (images, labels))
     monkeypatch.setattr(classifier, "HELD_OUT", 100)
     state = torch.get_rng_state()
     network, accuracy = classifier.trained.__wrapped__(epochs=6)
