@@ -8,7 +8,6 @@ import sys
 
 import typer
 
-from ..models import network_of
 from .bench_serve import bench_serve
 from .compare import compare
 from .convert import convert
@@ -24,8 +23,8 @@ from .options import (
     Option,
     SolverName,
     Steps,
+    chosen,
     device_of,
-    solver_of,
     spec_of,
 )
 from .profile import profile
@@ -93,21 +92,20 @@ def drivers(as_json: Json = False) -> None:
 def plan(
     context: typer.Context,
     model: Model = "digits",
-    solver: SolverName = "dpmpp_2m",
-    steps: Steps = 20,
+    solver: SolverName = None,
+    steps: Steps = None,
     guidance: Guidance = 1.0,
     forecast: Forecast = None,
     grid: Grid = None,
-    end: End = "zero",
+    end: End = None,
     option: Option = None,
     as_json: Json = False,
 ) -> None:
     """Prints the table of numbers that a sampler is."""
     from ..sampler.sampler import Sampler
 
-    rule = solver_of(solver, option)
-    network = network_of(model, rule, device_of("cpu"))
-    made = Sampler(network, rule, **spec_of(context, rule).arguments()).plan()
+    network, rule = chosen(model, device_of("cpu"), solver, option)
+    made = Sampler(network, rule, **spec_of(context, network, rule).arguments()).plan()
     typer.echo(made.to_json() if as_json else str(made))
 
 

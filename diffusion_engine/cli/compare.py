@@ -32,11 +32,11 @@ from .options import (
     Threads,
     classes_of,
     device_of,
+    guidance_of,
     how_of,
     numbers,
     solver_of,
     spec_of,
-    written,
 )
 
 if TYPE_CHECKING:
@@ -76,12 +76,12 @@ def compare(
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="one seed a sample: 0-3 or 1,5,9")] = None,
     classes: Classes = "all",
-    guidance: Guidance = 2.0,
+    guidance: Guidance = None,
     guider: Guider = None,
     guider_option: GuiderOption = None,
     forecast: Forecast = None,
     grid: Grid = None,
-    end: End = "zero",
+    end: End = None,
     fine_steps: Annotated[
         int | None, typer.Option(help="of the fine solution that runs are held against; 500")
     ] = None,
@@ -99,7 +99,6 @@ def compare(
     from ..compare.runs import prepared
     from . import files
 
-    asked = written(context)
     if out is not None and files.ending(out) != ".png":
         raise ValueError(
             f"{out.name}: choose a name ending in .png for the picture, and --csv for points"
@@ -116,8 +115,8 @@ def compare(
     condition = classes_of(network, classes, len(wanted))
     if out is not None:
         _check_picture(network, len(wanted), len(rules), len(columns))
-    scale = guidance if condition is not None or "guidance" in asked else 1.0
-    spec = spec_of(context, first, guidance=scale, steps=columns[0])
+    scale = guidance_of(network, guidance, condition is not None)
+    spec = spec_of(context, network, first, guidance=scale, steps=columns[0])
     arguments = {name: v for name, v in spec.arguments().items() if name != "steps"}
     how = how_of(context, place)
     arguments = {name: v for name, v in arguments.items() if name not in how}

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from ..models import network_of
 from .options import (
     Backend,
     Classes,
@@ -22,10 +21,10 @@ from .options import (
     Refine,
     SolverName,
     Steps,
+    chosen,
     classes_of,
     device_of,
     how_of,
-    solver_of,
     spec_of,
 )
 
@@ -35,7 +34,7 @@ def encode(
     source: Annotated[Path, typer.Argument(help="an image, or samples as .npz or .safetensors")],
     out: Annotated[Path, typer.Option(help="file of latents to write: .npz or .safetensors")],
     model: Model = "digits",
-    solver: SolverName = "ddim",
+    solver: SolverName = None,
     steps: Steps = 50,
     encoding: Refine = 0,
     classes: Classes = "none",
@@ -56,11 +55,10 @@ def encode(
         raise ValueError(f"{out.name}: latents are no image; choose .npz or .safetensors")
     files.check_path(out)
     place = device_of(device)
-    rule = solver_of(solver, option)
-    network = network_of(model, rule, place)
+    network, rule = chosen(model, place, solver, option, encodes=True)
     images = read_images(source, network.shape, network.state_shape)
     condition = classes_of(network, classes, len(images))
-    spec = spec_of(context, rule)
+    spec = spec_of(context, network, rule)
     sampler = Sampler(network, rule, **spec.arguments() | how_of(context, place))
     result = sampler.encode(images, refine=encoding, condition=condition)
     if not all(result.finite):

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..models import found
+from ..models import found, network_of
 from ..sampler.spec import Spec
 
 if TYPE_CHECKING:
     import torch
 
     from ..drivers import Driver
+    from ..networks.network import ScoreNetwork
     from ..solvers import Solver
 
 
@@ -27,22 +28,24 @@ def _about(name: str) -> str:
 Model = Annotated[
     str,
     typer.Option(
-        help="a shipped network; a .safetensors file with its .json; a checkpoint's folder, as `convert` "
-        "writes it; package.module:function that returns a ScoreNetwork; or exact, a mixture's closed form "
-        "that suits the solver"
+        help="a shipped network, whose own solver, steps and guidance hold where none are given; a "
+        ".safetensors file with its .json; a checkpoint's folder, as `convert` writes it; "
+        "package.module:function that returns a ScoreNetwork; or exact, a mixture's closed form that suits "
+        "the solver"
     ),
 ]
 SolverName = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--solver",
-        help="a name of `diffusion-engine solvers`, or package.module:name of a solver of yours",
+        help="a name of `diffusion-engine solvers`, or package.module:name of a solver of yours; the model's "
+        "own",
     ),
 ]
-Steps = Annotated[int, typer.Option(help=_about("steps"))]
+Steps = Annotated[int | None, typer.Option(help=_about("steps"))]
 Grid = Annotated[str | None, typer.Option(help=_about("grid"))]
-End = Annotated[str, typer.Option(help=_about("end"))]
-Guidance = Annotated[float, typer.Option(help=_about("guidance"))]
+End = Annotated[str | None, typer.Option(help=_about("end"))]
+Guidance = Annotated[float | None, typer.Option(help=_about("guidance"))]
 Option = Annotated[list[str] | None, typer.Option(help="a solver's option, as eta=0.5; repeatable")]
 DriverName = Annotated[
     str | None,
@@ -114,15 +117,17 @@ def written(context: typer.Context) -> dict[str, str]:
     }
 
 
-def spec_of(context: typer.Context, rule: Solver, **more: Any) -> Spec:
-    """What a command's options ask of a sampler: those that are fields of a Spec.
+def spec_of(context: typer.Context, network: ScoreNetwork, rule: Solver, **more: Any) -> Spec:
+    """What a command's options ask of a sampler, those that are fields of a Spec, over the network's own.
 
     more  in place of what the command line says
     """
+    from ..sampler import defaults
     from ..sampler.recipe import about
 
     own = Spec.model_fields.keys() - {"dtype"}  # how_of has it
-    asked = {k: v for k, v in context.params.items() if k in own}
+    given = {k: v for k, v in context.params.items() if k in own} | {"solver": rule}
+    asked = defaults.asked(network, **given)
     if options := options_of("--guider-option", context.params.get("guider_option")):
         if asked.get("guider") is None:
             raise ValueError("--guider-option goes with --guider: say which")
@@ -195,6 +200,35 @@ def solver_of(name: str, given: list[str] | None) -> Solver:
         return solver(name, **made)
     own = found("--solver", name)
     return solver(own(**made)) if isinstance(own, type) else solver(own, **made)
+
+
+def chosen(
+    model: str,
+    place: torch.device,
+    name: str | None,
+    given: list[str] | None,
+    encodes: bool = False,
+) -> tuple[ScoreNetwork, Solver]:
+    """The network that --model names, and the solver of --solver; without one the network's own.
+
+    encodes  take one that runs upwards in place of the network's own
+    """
+    from ..sampler import defaults
+    from ..solvers import solver
+
+    if name is not None:
+        rule = solver_of(name, given)
+        return network_of(model, rule, place), rule
+    network = network_of(model, None, place)
+    own, options = defaults.encoder(network) if encodes else defaults.solver(network)
+    return network, solver(own, **options | options_of("--option", given))
+
+
+def guidance_of(network: ScoreNetwork, asked: float | None, conditional: bool) -> float:
+    """What --guidance says; without it the network's own scale, where samples have a class."""
+    from ..sampler import defaults
+
+    return defaults.guidance(network, conditional) if asked is None else asked
 
 
 def driver_of(name: str | None, given: list[str] | None) -> Driver | None:

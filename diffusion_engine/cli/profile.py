@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from ..models import network_of
 from .options import (
     Accelerate,
     Backend,
@@ -28,12 +27,12 @@ from .options import (
     SolverName,
     Steps,
     Threads,
+    chosen,
     classes_of,
     device_of,
+    guidance_of,
     how_of,
-    solver_of,
     spec_of,
-    written,
 )
 
 
@@ -41,13 +40,13 @@ def profile(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="file to write, JSON")] = Path("perf.json"),
     model: Model = "digits",
-    solver: SolverName = "dpmpp_2m",
-    steps: Steps = 20,
+    solver: SolverName = None,
+    steps: Steps = None,
     n: Annotated[int, typer.Option("--n", help="how many samples a run")] = 16,
     classes: Classes = "all",
-    guidance: Guidance = 2.0,
+    guidance: Guidance = None,
     grid: Grid = None,
-    end: End = "zero",
+    end: End = None,
     option: Option = None,
     batch_size: BatchSize = 64,
     backend: Backend = "auto",
@@ -70,11 +69,10 @@ def profile(
 
     files.check_folder(out)
     place = device_of(device)
-    rule = solver_of(solver, option)
-    network = network_of(model, rule, place)
+    network, rule = chosen(model, place, solver, option)
     condition = classes_of(network, classes, n)
-    scale = guidance if condition is not None or "guidance" in written(context) else 1.0
-    spec = spec_of(context, rule, guidance=scale)
+    scale = guidance_of(network, guidance, condition is not None)
+    spec = spec_of(context, network, rule, guidance=scale)
     sampler = Sampler(network, rule, **spec.arguments() | how_of(context, place))
     found = profiling.profile(sampler, n, condition, runs, spec.noise)
     text = found.to_json()

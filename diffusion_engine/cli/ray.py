@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..models import network_of
 from .options import (
     Classes,
     Dtype,
@@ -22,9 +21,11 @@ from .options import (
     Option,
     SolverName,
     Steps,
+    chosen,
     classes_of,
+    device_of,
+    guidance_of,
     numbers,
-    solver_of,
     spec_of,
 )
 
@@ -53,12 +54,12 @@ def generate(
     ],
     out: Annotated[Path, typer.Option(help="a folder that all nodes share")],
     model: Model = "digits",
-    solver: SolverName = "dpmpp_2m",
-    steps: Steps = 20,
+    solver: SolverName = None,
+    steps: Steps = None,
     classes: Classes = "all",
-    guidance: Guidance = 2.0,
+    guidance: Guidance = None,
     grid: Grid = None,
-    end: End = "zero",
+    end: End = None,
     option: Option = None,
     noise: Noise = None,
     samples_per_shard: Annotated[int, typer.Option(help="indices of a file")] = 256,
@@ -80,10 +81,10 @@ def generate(
     from ..ray.generate import generate as made_of
 
     cluster.check_version()
-    rule = solver_of(solver, option)
-    rows = _table(table, network_of(model), classes)
-    scale = guidance if rows.condition is not None else 1.0
-    spec = spec_of(context, rule, guidance=scale)
+    network, rule = chosen(model, device_of("cpu"), solver, option)
+    rows = _table(table, network, classes)
+    scale = guidance_of(network, guidance, rows.condition is not None)
+    spec = spec_of(context, network, rule, guidance=scale)
     with cluster.joined(address):
         try:
             found = made_of(

@@ -37,9 +37,11 @@ from .options import (
     Start,
     Steps,
     Threads,
+    chosen,
     classes_of,
     device_of,
     driver_of,
+    guidance_of,
     how_of,
     numbers,
     solver_of,
@@ -60,19 +62,19 @@ def sample(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="file to write: .png, .npz or .safetensors")],
     model: Model = "digits",
-    solver: SolverName = "dpmpp_2m",
-    steps: Steps = 20,
+    solver: SolverName = None,
+    steps: Steps = None,
     n: Annotated[
         int | None, typer.Option("--n", help="how many samples; 50 without --seeds")
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="one seed a sample: 0-63 or 1,5,9")] = None,
     classes: Classes = "all",
-    guidance: Guidance = 2.0,
+    guidance: Guidance = None,
     guider: Guider = None,
     guider_option: GuiderOption = None,
     forecast: Forecast = None,
     grid: Grid = None,
-    end: End = "zero",
+    end: End = None,
     option: Option = None,
     driver: DriverName = None,
     driver_option: DriverOption = None,
@@ -123,18 +125,21 @@ def sample(
     ranks = Ranks.of_environment()
     saved = None if recipe is None else Recipe.model_validate(files.read_recipe(recipe))
     table = None if plan is None else files.read_plan(plan)
-    own = solver_of(solver, option) if ":" in solver else None
+    own = solver_of(solver, option) if solver is not None and ":" in solver else None
     leader = driver_of(driver, driver_option)
     if saved is not None:
         _check_recipe(asked, saved, ranks.world, own, ":" in (driver or ""))
         model = model if "model" in asked else _model_of(saved)
     elif table is not None:
         _check_plan(asked)
-    rule = _rule(saved, table, own) or solver_of(solver, option)
+    rule = _rule(saved, table, own)
     if saved is not None and (saved.network_form or saved.threads) and device is None:
         device = "cpu"
     place = device_of(device, ranks.local)
-    network = network_of(model, rule, place)
+    if rule is None:
+        network, rule = chosen(model, place, solver, option)
+    else:
+        network = network_of(model, rule, place)
     files.check_path(out, network.shape)
     free = table is not None or (noised if saved is None else saved.noised)
     given = None if x is None else read_images(x, network.shape, network.state_shape, free)
@@ -149,8 +154,8 @@ def sample(
         wanted = numbers(seeds) if seeds is not None else None
         count = _count(n, wanted, given)
         condition = classes_of(network, classes, count)
-        scale = guidance if condition is not None or "guidance" in asked else 1.0
-        spec = spec_of(context, rule, guidance=scale, driver=None)
+        scale = guidance_of(network, guidance, condition is not None)
+        spec = spec_of(context, network, rule, guidance=scale, driver=None)
         if table is None:
             sampler = Sampler(network, rule, **spec.arguments() | {"driver": leader} | how)
         else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..models import network_of
-from .options import Classes, Device, Guidance, Model, classes_of, device_of
+from .options import Classes, Device, Model, classes_of, device_of
 
 if TYPE_CHECKING:
     from ..tuning import Baseline, Progress
@@ -25,7 +25,7 @@ def tune(
     family: Annotated[
         str, typer.Option(help="bns: every number free, up to 9 calls; multistep; or epd")
     ] = "bns",
-    guidance: Guidance = 1.0,
+    guidance: Annotated[float, typer.Option(help="classifier-free scale, 1 for none")] = 1.0,
     classes: Classes = "all",
     steps: Annotated[int, typer.Option(help="of learning")] = 160,
     batch: Annotated[int, typer.Option(help="samples a step of learning")] = 24,

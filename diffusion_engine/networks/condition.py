@@ -44,6 +44,20 @@ class ScaleEmbedding:
         return {self.name: torch.cat([angle.sin(), angle.cos()], dim=1)}
 
 
+@dataclass(frozen=True)
+class ScaleValue:
+    """The guidance scale itself: ScoreNetwork(..., scale_input=ScaleValue()).
+
+    name  the keyword the network is given it by
+    """
+
+    name: str = "guidance"
+
+    def __call__(self, scales: Tensor) -> Mapping[str, Tensor]:
+        """[n] to [n]."""
+        return {self.name: scales}
+
+
 def checked(
     network: ScoreNetwork, condition: Any, n: int, device: torch.device, dtype: torch.dtype
 ) -> Condition | None:

@@ -69,6 +69,7 @@ class ScoreNetwork:
     inference   the module differentiates nothing in its forward, and no tensor it makes there is used by
                 a later one that does: it may run under torch.inference_mode, which spares a small network
                 on a CPU some 5 %
+    defaults    keys of a Spec, for runs of which nobody says more: {"solver": "sscs", "steps": 50}
 
     The other arguments are those of Parameterisation, which explains them. Raises ValueError where one makes
     no sense, or a weight is not finite.
@@ -82,6 +83,7 @@ class ScoreNetwork:
     scale_input: Callable[[Tensor], Mapping[str, Tensor]] | None
     inference: bool
     measured: tuple[int, ...] | None
+    defaults: Mapping[str, Any] | None
 
     def __init__(
         self,
@@ -108,6 +110,7 @@ class ScoreNetwork:
         measured: tuple[int, ...] | None = None,
         end_label: str | Callable[[Point, Point], float] | None = None,
         guide: bool = False,
+        defaults: Mapping[str, Any] | None = None,
     ) -> None:
         parameterisation = Parameterisation(
             process, shape, prediction=prediction, label=label, whole_label=label_dtype == torch.int64,
@@ -119,7 +122,7 @@ class ScoreNetwork:
         vars(self).update(
             module=module, parameterisation=parameterisation, label_dtype=label_dtype, null=null,
             memory_format=memory_format, scale_input=scale_input, inference=inference,
-            measured=measured,
+            measured=measured, defaults=None if defaults is None else dict(defaults),
         )  # fmt: skip
         self._check()
 

@@ -24,7 +24,7 @@ from ..processes import Point, grids
 from ..rollouts.tape import objection as rollout_objection
 from ..rollouts.tape import recordable
 from ..solvers import Rule, Solver
-from . import driven
+from . import defaults, driven
 from .led import Run, check_request, refuse
 from .place import Place
 from .plans import Plans, points_of
@@ -52,10 +52,11 @@ class Sampler(Runner):
 
     network    a ScoreNetwork
     solver     a name (see `diffusion-engine solvers`), with its options as keywords, or an object with
-               `updates(process, points)`
-    steps      intervals of the grid, 1 or more
+               `updates(process, points)`; None is the network's own (its `defaults`), or "dpmpp_2m"
+    steps      intervals of the grid, 1 or more; None are the network's own, or 20
     grid       name of a grid or a function; None is the solver's, the network's, or else the process's own
-    end        "zero": end at clean data; "t_min": at the process's t_min
+    end        "zero", which None is too where the network says nothing: end at clean data; "t_min": at the
+               process's t_min
     times      the user's own descending times t, verbatim, in place of steps, grid and end
     sigmas     the user's own noise-to-signal ratios sigma / alpha, verbatim; a last 0 is clean data
     guidance   classifier-free scale, 1 for none; a sequence gives each sample its own
@@ -99,11 +100,11 @@ class Sampler(Runner):
     def __init__(
         self,
         network: ScoreNetwork,
-        solver: str | Rule = "dpmpp_2m",
-        steps: int = 20,
+        solver: str | Rule | None = None,
+        steps: int | None = None,
         *,
         grid: str | grids.Grid | None = None,
-        end: str = "zero",
+        end: str | None = None,
         times: Sequence[float | Point] | None = None,
         sigmas: Sequence[float] | None = None,
         guidance: float | Sequence[float] = 1.0,
@@ -128,10 +129,19 @@ class Sampler(Runner):
         from .recipe import about, about_driver, about_guider
 
         self.driver, self.guider = driven.driver(driver), guiders.guider(guider)
+        own = defaults.asked(
+            network, solver=solver, steps=steps, grid=grid, end=end, times=times, sigmas=sigmas
+        )
+        if solver is None:
+            solver, said = defaults.solver(network)
+            options = said | options
         given, network = network, self.wrapped(network)
         self._wraps, rule = network is not given, network.parameterisation
         self.solver: Solver | None = solvers.solver(solver, OPTIONS, **options)
-        self.points = points_of(self.solver, rule, steps, grid, end, times, sigmas)
+        self.points = points_of(
+            self.solver, rule, own.get("steps", defaults.STEPS), own.get("grid"), own.get("end", "zero"),
+            own.get("times"), own.get("sigmas"),
+        )  # fmt: skip
         named = isinstance(clip, str) and clip == "network"
         asked = {
             "solver": about(self.solver), "guidance": guidance, "interval": interval,

@@ -10,7 +10,7 @@ from typing import Any
 from ..engine import Engine, EngineClosed, EngineError, QueueFull
 from ..engine.ticket import Ticket
 from ..networks.network import ScoreNetwork
-from ..sampler.spec import Spec
+from ..sampler import defaults
 from ..solvers import SOLVERS
 from .errors import NotReady, ServiceError
 from .messages import About, Asked
@@ -18,7 +18,7 @@ from .offered import offered
 from .serving import Run, Serving, translated
 
 LOOK = 1.0  # seconds between two looks at the engine
-DEFAULTS = ("dpmpp_2m", "ddim", *SOLVERS)  # the first that a network takes
+OTHERS = ("ddim", *SOLVERS)  # the first that a network takes which does not run its own default
 
 log = logging.getLogger(__name__)
 
@@ -140,12 +140,12 @@ class InProcess:
 
     def _default(self, name: str, condition: int | None) -> dict[str, Any]:
         """The keys of the Spec that says the least and suits a network."""
-        reason = ""
-        for solver in DEFAULTS:
+        reason, own = "", defaults.asked(self._networks[name])
+        own.pop("guidance", None)  # of requests with a condition, which say it
+        for spec in (own, *({"solver": other, "steps": defaults.STEPS} for other in OTHERS)):
             try:
-                self.engine.checked({"solver": solver}, 1, network=name, condition=condition)
-                made = Spec.model_validate({"solver": solver})
-                return {"solver": solver, "steps": made.steps}
+                self.engine.checked(spec, 1, network=name, condition=condition)
+                return spec
             except (ValueError, EngineError) as error:
                 reason = reason or str(error)
         raise ServiceError(f"no solver suits the model {name!r}: {reason}")

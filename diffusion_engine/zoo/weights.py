@@ -19,55 +19,11 @@ from torch import Tensor, nn
 
 from .. import atomic
 from ..genie.head import Head
+from .cards import LARGEST_FILE, Card, card, weights
 from .unet import UNet
 
-HERE = Path(__file__).parent
 # All that a network holds must be in its state_dict: `load` makes the rest of it on "meta".
 ARCHITECTURES: dict[str, type[nn.Module]] = {"unet": UNet, "genie_head": Head}
-
-
-def names() -> list[str]:
-    """Names of the networks that ship with the package."""
-    return sorted(path.stem for path in HERE.glob("*.safetensors"))
-
-
-def _weights(name: str | os.PathLike[str]) -> Path:
-    """The weights' path of a shipped name or of a user's own .safetensors file."""
-    path = Path(name)
-    if path.suffix != ".safetensors":
-        if str(name) not in names():
-            raise ValueError(
-                f"network {str(name)!r} does not ship with the package; "
-                f"use one of {', '.join(names())}, or the path of a .safetensors file "
-                "or of a checkpoint's folder"
-            )
-        path = HERE / f"{name}.safetensors"
-    for file in (path, path.with_suffix(".json")):
-        if not file.is_file():
-            raise ValueError(
-                f"{file} does not exist; a network is a .safetensors file "
-                "and, beside it, a .json file of the same name"
-            )
-    return path
-
-
-def config(name: str | os.PathLike[str] = "digits") -> dict[str, Any]:
-    """What is known of a network: architecture, prediction, process, shape, classes, training.
-
-    Args:
-        name: a name of `names()`, or the path of a .safetensors file with its .json beside it.
-
-    Raises:
-        ValueError: the name is unknown, a file is absent, or the JSON is not an object.
-    """
-    path = _weights(name).with_suffix(".json")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); restore the file") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not an object; restore it")
-    return content
 
 
 def build(architecture: Mapping[str, Any]) -> nn.Module:
@@ -100,10 +56,11 @@ def load(name: str | os.PathLike[str] = "digits") -> nn.Module:
         ValueError: the name is unknown, a file is absent or damaged, or a tensor has another
             name, shape or type than the architecture asks for, or is not finite.
     """
-    path = _weights(name)
-    known = config(name)
+    path, known = weights(name), card(name)
+    if (size := path.stat().st_size) > LARGEST_FILE:
+        raise ValueError(f"{path} has {size} bytes; {LARGEST_FILE} are the most")
     data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != known.get("sha256"):
+    if hashlib.sha256(data).hexdigest() != known.sha256:
         raise ValueError(
             f"{path} does not have the checksum that {path.stem}.json names; restore both files"
         )
@@ -113,8 +70,8 @@ def load(name: str | os.PathLike[str] = "digits") -> nn.Module:
         raise ValueError(f"{path} is not a safetensors file ({error}); restore it") from error
     # On "meta" nothing is allocated, however large a network the JSON asks for.
     with torch.device("meta"):
-        network = build(known.get("architecture", {}))
-    _check(path, state, network.state_dict(), str(known.get("dtype")))
+        network = build(known.architecture)
+    _check(path, state, network.state_dict(), str(known.dtype))
     whole = {key: value.to(torch.float32, copy=True) for key, value in state.items()}
     network.load_state_dict(whole, assign=True)
     return network.eval()
@@ -150,10 +107,10 @@ def save(path: str | os.PathLike[str], network: nn.Module, config: Mapping[str, 
     Args:
         path: ends in .safetensors.
         network: built by `build(config["architecture"])`.
-        config: JSON content; `dtype` and `sha256` are added.
+        config: the fields of a Card; `dtype` and `sha256` are added.
 
     Raises:
-        ValueError: the path ends otherwise, or a weight is not finite in float16.
+        ValueError: the path ends otherwise, a weight is not finite in float16, or this is no card.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -165,6 +122,7 @@ def save(path: str | os.PathLike[str], network: nn.Module, config: Mapping[str, 
     _check(path, state, state, "float16")
     data = safetensors.torch.save(state)
     content = {**config, "dtype": "float16", "sha256": hashlib.sha256(data).hexdigest()}
+    Card.model_validate(content)
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     atomic.write(path, data)
     atomic.write(path.with_suffix(".json"), text.encode())

@@ -237,7 +237,7 @@ def test_bad_output_name(capsys, tmp_path, name, message):
 
 @pytest.mark.parametrize("damage", ["cut", "header", "nan", "json"])
 def test_damaged_model(capsys, tmp_path, damage):
-    source = zoo.weights.HERE / "digits.safetensors"
+    source = zoo.cards.HERE / "digits.safetensors"
     model = tmp_path / "digits.safetensors"
     content, about = source.read_bytes(), json.loads(source.with_suffix(".json").read_text())
     if damage == "cut":

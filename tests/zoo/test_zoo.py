@@ -232,7 +232,7 @@ def test_wrong_tensors(copy: Path) -> None:
 )
 def test_wrong_architecture(copy: Path, architecture: Any) -> None:
     seal(copy, architecture=architecture)
-    with pytest.raises(ValueError, match="cannot be built"):
+    with pytest.raises(ValueError, match=r"cannot be built|architecture=\S+: input should be"):
         zoo.load(copy)
 
 
