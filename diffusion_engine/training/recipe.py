@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from ..model import Model
+from ..zoo.cards import Card
 from .data import Augmentation
 
 HERE = Path(__file__).parent / "recipes"
@@ -43,6 +44,12 @@ class TrainingRecipe(Model):
     ema: float = Field(0.9985, ge=0.0, lt=1.0, description="decay of the averaged weights")
     seed: int = 0
     threads: PositiveInt = Field(1, description="of the CPU: the same number gives the same bits")
+
+    @field_validator("card")
+    @classmethod
+    def _card(cls, given: dict[str, Any]) -> dict[str, Any]:
+        Card.model_validate(given)
+        return given
 
 
 def names() -> list[str]:

@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from .. import atomic, zoo
+from ..backends import machine
 from . import checkpoint, data
 from .objectives import Given, objective
 from .recipe import TrainingRecipe
@@ -155,10 +156,12 @@ class Trainer:
         return {
             **self.recipe.card,
             **self.objective.after(self.step),
+            "data": data.SOURCE,
             "training": recipe
             | {
                 "steps_done": self.step,
                 "seconds": round(self.seconds),
+                "processor": machine.processor() if self.device.type == "cpu" else str(self.device),
                 **{k: round(v, 6) for k, v in losses.items()},
             },
         }

@@ -25,7 +25,7 @@ class Base(Model):
     kind: ClassVar[str] = "base"
 
     name: str
-    sha256: str
+    sha256: str | None = None
     feature: str
     embedding: str
 
@@ -165,4 +165,7 @@ def card(name: str | os.PathLike[str] = "digits") -> Card:
     try:
         return Card.model_validate(content)
     except ValueError as error:
-        raise ValueError(f"{weights(name).with_suffix('.json')}: {error}") from error
+        path, like = weights(name).with_suffix(".json"), "digits"
+        if content.get("base") is not None:
+            like = "digits_genie"
+        raise ValueError(f"{path}: {error}; compare it with {like!r}") from error

@@ -130,7 +130,7 @@ def network_of_card(
         )
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"the card of {name!r} makes no network: {error}; compare it with that of 'digits'"
+            f"the card of {name!r} makes no network: {error}; compare it with 'digits'"
         ) from error
 
 
