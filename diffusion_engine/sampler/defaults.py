@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..networks.network import ScoreNetwork
 
-SOLVER, STEPS, GUIDANCE = "dpmpp_2m", 20, 1.0
+SOLVER, STEPS, GUIDANCE = "dpmpp_2m", 20, 2.0
 ENCODERS = {1: "ddim", 2: "cld_ode"}  # by the parts of the process
 
 
@@ -48,6 +48,8 @@ def encoder(network: ScoreNetwork) -> tuple[str, dict[str, Any]]:
 
 
 def guidance(network: ScoreNetwork, conditional: bool) -> float:
-    """The network's own scale where samples have a condition to be guided to, else 1."""
-    own = (network.defaults or {}).get("guidance", GUIDANCE)
-    return own if conditional else GUIDANCE
+    """The scale of samples of which nobody says one: 1 where they have no condition to be guided to."""
+    if not conditional:
+        return 1.0
+    usual = GUIDANCE if network.parameterisation.unconditional else 1.0
+    return (network.defaults or {}).get("guidance", usual)
