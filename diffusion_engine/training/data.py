@@ -59,7 +59,12 @@ def mnist(split: str = "all") -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Small random rotations (degrees), zooms (in log scale) and shifts (pixels) of images, each uniform."""
+    """Small random movements of images, each uniform.
+
+    shift    pixels, 0 or more
+    degrees  of rotation, 0 or more
+    zoom     of the size's logarithm, 0 or more
+    """
 
     shift: float = 1.5
     degrees: float = 8.0

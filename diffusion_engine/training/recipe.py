@@ -20,6 +20,7 @@ class TrainingRecipe(Model):
     """All that, beside the code, decides the weights of a network.
 
     The card says what the network is: it becomes the JSON beside the weights (zoo.networks).
+    Raises ValueError in a sentence where what is given makes no sense.
     """
 
     kind: ClassVar[str] = "training recipe"

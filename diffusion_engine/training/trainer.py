@@ -61,12 +61,18 @@ class Trainer:
 
     recipe  what is trained, and how
     device  where; the batches, times and noise are drawn on the CPU, so that they are the same anywhere
+    images  [N, C, H, W] in [0, 1] and their classes [N] int64, MNIST's of the recipe's split if None
 
     The same recipe, number of threads and kind of machine give the same bits. Raises ValueError where the
     recipe cannot be trained.
     """
 
-    def __init__(self, recipe: TrainingRecipe, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        recipe: TrainingRecipe,
+        device: torch.device | str = "cpu",
+        images: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         self.recipe, self.device = recipe, torch.device(device)
         torch.set_num_threads(recipe.threads)
         torch.manual_seed(recipe.seed)
@@ -81,7 +87,10 @@ class Trainer:
             self.module, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=False
         )
         self.draw = data.Draws(
-            *data.mnist(recipe.split), recipe.batch, recipe.augmentation, recipe.sampling
+            *(images or data.mnist(recipe.split)),
+            recipe.batch,
+            recipe.augmentation,
+            recipe.sampling,
         )
         self.step, self.rows = 0, []  # type: tuple[int, list[dict[str, float]]]
         self.sums, self.seconds = [0.0] * len(self.turns), 0.0
@@ -175,7 +184,7 @@ class Trainer:
         atomic.write(out / f"{self.recipe.name}.csv", text.getvalue().encode())
 
     def save(self, path: Path) -> None:
-        """Writes a checkpoint. Raises OSError where that fails, and leaves the one before."""
+        """Writes a checkpoint to the path. Raises OSError where that fails, and leaves the one before."""
         tensors = {
             "random.generator": self.generator.get_state(),
             "random.torch": torch.get_rng_state(),
@@ -194,7 +203,7 @@ class Trainer:
         checkpoint.write(path, tensors, about)
 
     def resume(self, path: Path) -> None:
-        """Goes on from a checkpoint of this recipe. Raises ValueError where it is another's, or damaged."""
+        """Goes on from the checkpoint at a path. Raises ValueError where it is another's, or damaged."""
         tensors, about = checkpoint.read(path)
         own = self.recipe.model_dump(mode="json")
         if changed := [k for k in own if about["recipe"].get(k) != own[k]]:

@@ -75,8 +75,11 @@ class Turn:
 class Objective:
     """A training: its networks, and what each step does.
 
-    This one has one network and one loss, a function loss(network, batch, generator, **options). Others
-    replace `turns`, and what else they need.
+    given    what it is made of
+    loss     a function loss(network, batch, generator, **options)
+    options  of that function
+
+    This one has one network and one loss. Others replace `turns`, and what else they need.
     """
 
     def __init__(self, given: Given, loss: Callable[..., Tensor], **options: Any) -> None:
@@ -99,8 +102,12 @@ class Objective:
         return {}
 
     def before(self, step: int, average: nn.Module) -> None:
-        """Called before each step with the averaged module, e.g. to begin another round."""
+        """Called before each step, e.g. to begin another round.
+
+        step     0, 1, ...
+        average  the averaged module
+        """
 
     def after(self, steps: int) -> dict[str, Any]:
-        """What the card says beside the recipe, once all steps are done."""
+        """What the card says beside the recipe after that many steps."""
         return {}

@@ -35,6 +35,8 @@ def drawn_times(
 ) -> Tensor:
     """n times of a law, [n] float64, within the process's range.
 
+    n    0 or more
+    generator  of uniform numbers, on the CPU
     law  None: uniform in t. {"name": "lognormal", "mean": m, "std": s}: log(sigma / alpha) ~ N(m, s^2)
          (Karras et al. 2022, table 1). {"name": "logit_normal", "mean": m, "std": s}: logit t ~ N(m, s^2)
          (Esser et al. 2024, eq. 19)

@@ -63,6 +63,11 @@ SUBSTITUTIONS: dict[str, dict[str, str]] = {
     "docs/engine.md": {"--requests 20": "--requests 6 --capacity 4"},
     "docs/many-samples.md": {"--seeds 0-49999": "--seeds 0-1"},
     "docs/quickstart.md": FEWER,
+    "docs/training.md": {
+        "train flow --out mine": "train --json",
+        "--model mine/flow.safetensors": "--n 1 --model digits",
+        " --resume": "",
+    },
 }
 
 # Of every page, where there is no GPU.
