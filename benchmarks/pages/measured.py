@@ -16,6 +16,7 @@ from .blocks import (
     genie,
     half,
     http,
+    models,
     native,
     networks,
     ops,
@@ -48,6 +49,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         schedulers.schedulers, schedulers.schedulers_both, schedulers.schedulers_differ,
         schedulers.schedulers_refused, upstream.upstream, upstream.upstream_pipelines,
         upstream.scheduler_steps, pipelines.pipelines, http.http, tune.tune,
+        models.models, models.models_pictures,
     )
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Commands: sample, encode, likelihood, solvers, drivers, plan, profile, tune, train, serve, ..."""
+"""Commands: sample, encode, likelihood, models, solvers, drivers, plan, profile, tune, train, serve, ..."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .compare import compare
 from .convert import convert
 from .encode import encode
 from .likelihood import likelihood
+from .models import models
 from .options import (
     End,
     Forecast,
@@ -49,6 +50,7 @@ app.command()(compare)
 app.command()(tune)
 app.command()(train)
 app.command()(convert)
+app.command()(models)
 app.command()(serve)
 app.add_typer(ray, name="ray")
 

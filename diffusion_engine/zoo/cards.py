@@ -17,6 +17,7 @@ from ..sampler.spec import Spec
 HERE = Path(__file__).parent
 LARGEST = 2**26  # numbers in one sample
 LARGEST_FILE = 2**33  # bytes of weights
+HEADER = 2**24  # bytes of a file's header
 
 
 class Base(Model):
@@ -53,6 +54,7 @@ class Card(Model):
     label         its name, or "c_noise", which is the prediction's own
     scale_input   the keyword that the module is given its guidance scale by; or the options of ScaleEmbedding
     sampler       keys of a Spec: what a run is where nobody says
+    calls         of the network that such a run makes
     training      the recipe with all of its settings, and what became of it
     figures       what was measured, by name
 
@@ -80,6 +82,7 @@ class Card(Model):
     clip: tuple[float, float] | None = None
     grid: str | None = None
     sampler: dict[str, Any] | None = None
+    calls: int | None = Field(None, ge=1)
     data: Data | None = None
     training: dict[str, Any] = Field({})
     figures: dict[str, Any] = Field({})
@@ -169,3 +172,30 @@ def card(name: str | os.PathLike[str] = "digits") -> Card:
         if content.get("base") is not None:
             like = "digits_genie"
         raise ValueError(f"{path}: {error}; compare it with {like!r}") from error
+
+
+def parameters(name: str | os.PathLike[str] = "digits") -> int:
+    """How many numbers a network's weights are, by the header of their file.
+
+    Raises:
+        ValueError: as `config`, or the file has no header of safetensors.
+    """
+    path = weights(name)
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, HEADER)))
+        return sum(math.prod(of["shape"]) for key, of in header.items() if key != "__metadata__")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is not a safetensors file ({error}); restore it") from error
+
+
+def described(name: str | os.PathLike[str] = "digits") -> dict[str, Any]:
+    """What `diffusion-engine models` prints of a network: its card, its name, and the size of its weights.
+
+    Raises:
+        ValueError: as `card`.
+    """
+    about = card(name).model_dump(mode="json")
+    size = {"parameters": parameters(name), "bytes": weights(name).stat().st_size}
+    return {"name": str(name)} | about | size
