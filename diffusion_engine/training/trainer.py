@@ -93,11 +93,12 @@ class Trainer:
             recipe.sampling,
         )
         self.step, self.rows = 0, []  # type: tuple[int, list[dict[str, float]]]
-        self.sums, self.seconds = [0.0] * len(self.turns), 0.0
+        self.sums = [0.0] * len(self.turns)
+        self.seconds = self.core_seconds = 0.0  # the second of all threads, whatever else runs
 
     def advance(self) -> None:
         """One step."""
-        begin = time.perf_counter()
+        begin, core = time.perf_counter(), time.process_time()
         self.objective.before(self.step, self.average.module)
         batch = data.Batch(*(each.to(self.device) for each in self.draw(self.generator)))
         for i, (turn, optimizer) in enumerate(zip(self.turns, self.optimizers, strict=True)):
@@ -114,6 +115,7 @@ class Trainer:
         self.average.update_parameters(self.module)
         self.step += 1
         self.seconds += time.perf_counter() - begin
+        self.core_seconds += time.process_time() - core
         if self.step % EVERY == 0 or self.step == self.recipe.steps:
             count = (self.step - 1) % EVERY + 1
             losses = {t.name: s / count for t, s in zip(self.turns, self.sums, strict=True)}
@@ -170,6 +172,7 @@ class Trainer:
             | {
                 "steps_done": self.step,
                 "seconds": round(self.seconds),
+                "core_seconds": round(self.core_seconds),
                 "processor": machine.processor() if self.device.type == "cpu" else str(self.device),
                 **{k: round(v, 6) for k, v in losses.items()},
             },
@@ -198,7 +201,7 @@ class Trainer:
             "step": self.step,
             "rows": self.rows,
             "sums": self.sums,
-            "seconds": self.seconds,
+            "seconds": [self.seconds, self.core_seconds],
         }
         checkpoint.write(path, tensors, about)
 
@@ -218,7 +221,7 @@ class Trainer:
         self.generator.set_state(_bytes(tensors["random.generator"]))
         torch.set_rng_state(_bytes(tensors["random.torch"]))
         self.step, self.rows = about["step"], about["rows"]
-        self.sums, self.seconds = about["sums"], about["seconds"]
+        self.sums, (self.seconds, self.core_seconds) = about["sums"], about["seconds"]
 
     def _modules(self) -> list[tuple[str, nn.Module]]:
         more = self.objective.modules()
