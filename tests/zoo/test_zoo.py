@@ -62,7 +62,7 @@ def test_size_and_flops(network: torch.nn.Module) -> None:
 
 
 def test_config_describes_the_network() -> None:
-    assert zoo.names() == ["digits", "digits_genie"]
+    assert {"digits", "digits_genie", "flow"} <= set(zoo.names())
     config = zoo.config("digits")
     assert config["prediction"] == "eps"
     assert config["process"] == {"name": "vp", "beta_min": 0.1, "beta_max": 20.0}
