@@ -14,6 +14,7 @@ from .base import Given, Objective
 OBJECTIVES = {
     "denoising": "denoising:denoising",
     "genie": "genie:GenieHead",
+    "hybrid": "hybrid:hybrid",
 }
 
 
