@@ -134,14 +134,15 @@ class InProcess:
             prediction=prediction if isinstance(prediction, str) else type(prediction).__name__,
             process=type(network.process).__name__,
             default=default,
+            guidance=defaults.guidance(network, bool(classes)),
             form=form,
-            solvers=offered(self.engine, name, 0 if classes else None),
+            solvers=offered(self.engine, name, 0 if classes else None, default),
         )
 
     def _default(self, name: str, condition: int | None) -> dict[str, Any]:
         """The keys of the Spec that says the least and suits a network."""
         reason, own = "", defaults.asked(self._networks[name])
-        own.pop("guidance", None)  # of requests with a condition, which say it
+        own.pop("guidance", None)  # About has it
         for spec in (own, *({"solver": other, "steps": defaults.STEPS} for other in OTHERS)):
             try:
                 self.engine.checked(spec, 1, network=name, condition=condition)

@@ -62,6 +62,7 @@ class About(msgspec.Struct, frozen=True):
     shape     of a sample; decoded: of an image that a decoder makes of it, else the same
     classes   how many it knows, 0 for none; guided: whether it has a null branch
     default   keys of the Spec that is used where a request says nothing
+    guidance  the scale that suits samples of a class; a request that says none has 1
     form      what computes it and on how many threads, as a recipe names them
     solvers   that suit it, by name
     """
@@ -74,6 +75,7 @@ class About(msgspec.Struct, frozen=True):
     prediction: str
     process: str
     default: dict[str, Any]
+    guidance: float = 1.0
     form: dict[str, Any] = {}
     solvers: dict[str, Offered] = {}
 

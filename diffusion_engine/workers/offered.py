@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ..engine import Engine, EngineError
 from ..solvers import SOLVERS, solver
 from .messages import Offered
@@ -9,16 +12,21 @@ from .messages import Offered
 STEPS = 2  # of the plans that are tried: a longer one takes longer to make
 
 
-def offered(engine: Engine, network: str, condition: int | None) -> dict[str, Offered]:
+def offered(
+    engine: Engine, network: str, condition: int | None, default: Mapping[str, Any]
+) -> dict[str, Offered]:
     """Those of the package that an engine would run with a network, by name, in the order of the table.
 
     condition  a class of the network, None where it has none
+    default    keys of the Spec that runs it where nobody says more
     """
+    own = default["solver"]
+    own = own["name"] if isinstance(own, Mapping) else own
     found: dict[str, Offered] = {}
     for name in SOLVERS:
         rule = solver(name)
         try:
-            asked = {"solver": name, "steps": STEPS}
+            asked = default if name == own else {"solver": name, "steps": STEPS}
             engine.checked(asked, 1, network=network, condition=condition)
         except (ValueError, EngineError):
             # What it needs comes with a request, and is held against the network there.

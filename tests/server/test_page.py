@@ -136,7 +136,7 @@ def test_samples_appear_as_they_form(seen, network):
         assert len({size for size, _ in looks}) > 3  # other pictures
     assert page.locator("figcaption").all_inner_texts() == [f"{a} seed {b}" for a, b in pairs]
     assert page.locator(".facts dd").first.inner_text() == "20"
-    assert methods(page) == [("ddim", 20, seed, label, 1.0) for label, seed in pairs]
+    assert methods(page) == [("ddim", 20, seed, label, 2.0) for label, seed in pairs]
     assert pixels(page) == replayed(network, page)
 
 
@@ -379,7 +379,7 @@ def test_a_link_holds_the_settings(seen):
     wrong = "solver=nonsense&steps=-4&classes=99 x&seed=1e9&count=0&guidance=much&second=a b c"
     page.goto(f"{seen.url}#{wrong}")
     page.locator("#classes button").first.wait_for()
-    expected = {"solver": "dpmpp_2m", "steps": "20", "seed": "1", "count": "1", "guidance": "1"}
+    expected = {"solver": "dpmpp_2m", "steps": "20", "seed": "1", "count": "1", "guidance": "2"}
     assert {name: page.locator(f"#{name}").input_value() for name in expected} == expected
 
 

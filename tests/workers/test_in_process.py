@@ -97,7 +97,7 @@ def test_a_model_says_what_it_is():
     about = models["a"]
     assert list(models) == ["a", "b"] and about.name == "a" and objection is None
     assert (about.classes, about.guided, about.prediction, about.process) == (10, True, "eps", "VP")
-    assert about.default == {"solver": "dpmpp_2m", "steps": 20}
+    assert about.default == {"solver": "dpmpp_2m", "steps": 20} and about.guidance == 2.0
     assert seen["finished"] == {"done": 2, "failed": 0, "cancelled": 0}
 
 

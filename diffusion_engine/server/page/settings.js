@@ -53,7 +53,7 @@ function solversOf({ solvers, default: own }) {
 }
 
 /** The parts of the form that depend on the model. */
-function fit({ default: own, classes, guided, ...about }) {
+function fit({ default: own, classes, guided, guidance = 1, ...about }) {
   const solvers = solversOf({ default: own, ...about });
   const kinds = [
     ["Deterministic", solvers.filter(({ stochastic }) => !stochastic)],
@@ -73,7 +73,7 @@ function fit({ default: own, classes, guided, ...about }) {
   buttons(classes, about.labels);
   by("of-guidance").hidden = !guided;
   by("guidance").disabled = !guided;
-  by("guidance").value = Number.isFinite(own.guidance) ? own.guidance : 1;
+  by("guidance").value = Number.isFinite(own.guidance) ? own.guidance : guidance;
 }
 
 function buttons(classes, labels) {
