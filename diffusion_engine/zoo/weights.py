@@ -20,10 +20,15 @@ from torch import Tensor, nn
 from .. import atomic
 from ..genie.head import Head
 from .cards import LARGEST_FILE, Card, card, weights
+from .latent import LatentUNet
 from .unet import UNet
 
 # All that a network holds must be in its state_dict: `load` makes the rest of it on "meta".
-ARCHITECTURES: dict[str, type[nn.Module]] = {"unet": UNet, "genie_head": Head}
+ARCHITECTURES: dict[str, type[nn.Module]] = {
+    "unet": UNet,
+    "latent_unet": LatentUNet,
+    "genie_head": Head,
+}
 
 
 def build(architecture: Mapping[str, Any]) -> nn.Module:

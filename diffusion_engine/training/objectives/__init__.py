@@ -15,6 +15,8 @@ OBJECTIVES = {
     "denoising": "denoising:denoising",
     "genie": "genie:GenieHead",
     "hybrid": "hybrid:hybrid",
+    "ddgan": "ddgan:DDGAN",
+    "sliced": "sliced:sliced",
 }
 
 
