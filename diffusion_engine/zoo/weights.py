@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from .. import atomic
 from ..genie.head import Head
 from .cards import LARGEST_FILE, Card, card, weights
+from .flow_map import FlowMapUNet
+from .guided import GuidedUNet
 from .latent import LatentUNet
 from .unet import UNet
 
@@ -28,6 +30,8 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "unet": UNet,
     "latent_unet": LatentUNet,
     "genie_head": Head,
+    "flow_map_unet": FlowMapUNet,
+    "guided_unet": GuidedUNet,
 }
 
 

@@ -17,6 +17,12 @@ OBJECTIVES = {
     "hybrid": "hybrid:hybrid",
     "ddgan": "ddgan:DDGAN",
     "sliced": "sliced:sliced",
+    "consistency": "consistency:Consistency",
+    "progressive": "progressive:Progressive",
+    "student": "student:Student",
+    "guided": "student:Guided",
+    "mean_flow": "flow_map:MeanFlow",
+    "shortcut": "flow_map:Shortcut",
 }
 
 

@@ -44,6 +44,7 @@ class Given:
         made = load_network(self.recipe.teacher, self.device)
         if isinstance(made.module, nn.Module):
             made.module.eval().requires_grad_(False)
+            made.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return made
 
 
