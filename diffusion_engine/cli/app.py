@@ -12,6 +12,7 @@ from .bench_serve import bench_serve
 from .compare import compare
 from .convert import convert
 from .encode import encode
+from .eval import evaluate
 from .likelihood import likelihood
 from .models import models
 from .options import (
@@ -46,6 +47,7 @@ app.command()(profile)
 app.command()(bench_serve)
 app.command()(encode)
 app.command()(likelihood)
+app.command(name="eval")(evaluate)
 app.command()(compare)
 app.command()(tune)
 app.command()(train)

@@ -143,7 +143,7 @@ def prepared(
     }
     made = []
     for rule in rules.values():
-        each = _Of(network, rule, shared | how)
+        each = Counted(network, rule, shared | how)
         made.append(tuple(each.steps(n) if by == "steps" else each.calls(n) for n in counts))
     if all(sampler is None for row in made for sampler in row):
         raise ValueError(f"no solver has a run of {max(counts)} calls or fewer; give more")
@@ -151,8 +151,8 @@ def prepared(
 
 
 @dataclass(frozen=True, eq=False)
-class _Of:
-    """Samplers of one solver."""
+class Counted:
+    """Samplers of one solver, by steps or by calls."""
 
     network: ScoreNetwork
     rule: Solver

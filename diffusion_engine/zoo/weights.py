@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .. import atomic
 from ..genie.head import Head
 from .cards import LARGEST_FILE, Card, card, weights
+from .digit_features import DigitFeatures
 from .flow_map import FlowMapUNet
 from .guided import GuidedUNet
 from .latent import LatentUNet
@@ -32,6 +33,7 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "genie_head": Head,
     "flow_map_unet": FlowMapUNet,
     "guided_unet": GuidedUNet,
+    "digit_features": DigitFeatures,
 }
 
 

@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parents[1]
 OPTIONAL = (
     "accelerate", "build", "diffusers", "k_diffusion", "matplotlib", "mlxtend", "mypy",
     "ninja", "onnx", "onnxruntime", "onnxscript", "openvino", "playwright", "pybind11", "ruff", "scipy",
-    "setuptools", "transformers", "triton", "wheel",
+    "setuptools", "torchmetrics", "transformers", "triton", "wheel",
 )  # fmt: skip
 PROGRAM = """\
 import sys

@@ -33,6 +33,7 @@ RUN = {
     "openvino": {"onnx", "onnxscript"},
     "serve": {"httpx"},  # of its client
     "likelihood": {"torchdiffeq"},  # by import_module, where it is asked for
+    "eval": {"torchmetrics"},
     "test": {
         "onnxscript",
         "pydantic-settings",
@@ -55,6 +56,7 @@ FOLDERS = {
     "diffusers": ["diffusion_engine"],
     "train": ["diffusion_engine/training"],
     "likelihood": ["diffusion_engine/drivers"],
+    "eval": ["diffusion_engine/evaluation"],
     "retrieval": ["diffusion_engine/drivers"],
     "serve": ["diffusion_engine/server", "diffusion_engine/client", "examples"],
     "ray": ["diffusion_engine/ray"],
