@@ -45,16 +45,18 @@ if TYPE_CHECKING:
     from ..solvers import Solver
 
 SAMPLES = 16  # of a comparison's pictures
+COMPARED = {1: "ddim,dpmpp_2m,unipc,heun", 2: "cld_ode,cld_exp"}  # by the parts of the process
 
 
 def compare(
     context: typer.Context,
     solvers: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="names, each with its options: euler,dpmpp_2m:variant=heun,dpmpp_3m:start=heun"
+            help="names, each with its options: euler,dpmpp_2m:variant=heun,dpmpp_3m:start=heun; some that "
+            "the model takes"
         ),
-    ] = "ddim,dpmpp_2m,unipc,heun",
+    ] = None,
     counts: Annotated[
         str,
         typer.Option(
@@ -105,13 +107,15 @@ def compare(
         )
     for path in filter(None, (out, table)):
         files.check_folder(path)
-    rules, columns = rules_of(solvers), counts_of(counts)
+    rules, columns = None if solvers is None else rules_of(solvers), counts_of(counts)
     wanted = list(range(4 if n is None else n)) if seeds is None else numbers(seeds)
     if seeds is not None and n is not None and n != len(wanted):
         raise ValueError(f"--n {n} and {len(wanted)} seeds: leave one of them out")
-    first = next(iter(rules.values()))
     place = device_of(device)
-    network = network_of(model, first, place)
+    network = network_of(model, None if rules is None else next(iter(rules.values())), place)
+    if rules is None:
+        rules = rules_of(COMPARED[network.process.parts])
+    first = next(iter(rules.values()))
     condition = classes_of(network, classes, len(wanted))
     if out is not None:
         _check_picture(network, len(wanted), len(rules), len(columns))

@@ -17,7 +17,8 @@ from ..sampler.spec import Spec
 HERE = Path(__file__).parent
 LARGEST = 2**26  # numbers in one sample
 LARGEST_FILE = 2**33  # bytes of weights
-HEADER = 2**24  # bytes of a file's header
+LARGEST_CARD = 2**20  # bytes of JSON
+HEADER = 2**24  # bytes of the header of weights
 
 
 class Base(Model):
@@ -146,6 +147,8 @@ def config(name: str | os.PathLike[str] = "digits") -> dict[str, Any]:
         ValueError: the name is unknown, a file is absent, or the JSON is not an object.
     """
     path = weights(name).with_suffix(".json")
+    if (size := path.stat().st_size) > LARGEST_CARD:
+        raise ValueError(f"{path} has {size} bytes; a card has {LARGEST_CARD} at most")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

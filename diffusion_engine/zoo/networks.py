@@ -43,6 +43,7 @@ from ..processes import (
 from .cards import Base, Card, card
 from .weights import build, load
 
+STEPS = 100_000  # of a table of betas
 PROCESSES: dict[str, Callable[..., GaussianProcess]] = {
     "vp": VP,
     "subvp": SubVP,
@@ -142,6 +143,8 @@ def _made(kind: str, given: Mapping[str, Any], table: Mapping[str, Callable[...,
         near = checks.nearest([str(name)], table)
         raise ValueError(f"unknown {kind} {name!r}; choose {', '.join(table)}{near}")
     checks.names(f"{kind} {name!r}", options, signature(table[name]).parameters)
+    if isinstance(n := options.get("n"), int) and n > STEPS:
+        raise ValueError(f"{kind} {name!r} has n={n} timesteps; {STEPS} are the most")
     return table[name](**options)
 
 

@@ -57,3 +57,33 @@ def test_a_damaged_header_is_named(capsys, tmp_path):
     assert "x.safetensors is not a safetensors file" in error
     _, error = run(capsys, "models", "dgits", code=2)
     assert error.endswith("did you mean digits?\n")
+
+
+def test_a_run_is_as_the_card_says_where_nobody_says(capsys, tmp_path):
+    card = {
+        "architecture": {"name": "unet", "channels": [8, 8, 32], "emb": 8, "inputs": 2, "outputs": 1},
+        "process": {"name": "cld"}, "prediction": "mixed_velocity", "shape": [1, 16, 16],
+        "classes": list("0123456789"), "null": 10,
+        "sampler": {"solver": {"name": "sscs", "options": {}}, "steps": 3, "guidance": 1.5},
+    }  # fmt: skip
+    own = ("--model", tmp_path / "cld.safetensors")
+    zoo.save(own[1], zoo.build(card["architecture"]), card)
+
+    def recipe(command, *words):
+        made = json.loads(
+            run(capsys, command, *words, *own, "--out", tmp_path / "x.npz", "--json")[0]
+        )
+        return made["recipe"]
+
+    said = recipe("sample", "--n", 2)
+    assert (said["solver"]["name"], said["guidance"]) == ("sscs", [1.5, 1.5])
+    assert said["points"] == recipe("sample", "--n", 2, "--solver", "sscs", "--steps", 3)["points"]
+    told = recipe("sample", "--n", 2, "--solver", "cld_ode", "--guidance", 1)
+    assert (told["solver"]["name"], told["guidance"]) == ("cld_ode", [1.0, 1.0])
+    assert len(told["points"]) == len(said["points"])
+    assert recipe("sample", "--n", 2, "--class", "none")["guidance"] == [1.0, 1.0]
+    made = recipe("encode", tmp_path / "x.npz", "--steps", 2)
+    assert made["solver"]["name"] == "cld_ode"
+    assert run(capsys, "plan", *own)[0].startswith("sscs: ")
+    text, _ = run(capsys, "compare", *own, "--steps", "2", "--fine-steps", 4, "--n", 1)
+    assert [line.split()[0] for line in text.splitlines()[1:]] == ["cld_ode", "cld_exp"]

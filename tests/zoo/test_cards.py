@@ -207,6 +207,7 @@ def test_every_process_is_made_without_options(name):
         ({"shape": [1, 1 << 20, 1 << 20]}, "are the most"),
         ({"shape": [1, -4, 4]}, r"shape=\(1, -4, 4\)"),
         ({"scale_input": {"dimm": 4}}, "did you mean dim"),
+        ({"process": {"name": "cosine", "n": 10**15}}, "has n=1000000000000000 timesteps"),
     ],
 )  # fmt: skip
 def test_a_card_that_makes_no_sense(change, message):
@@ -229,6 +230,13 @@ def test_a_card_that_lies_about_the_shape(saved, change, message):
         assert zoo.load_network(path).shape == (2, 16, 16)
         return
     with pytest.raises(ValueError, match=message):
+        zoo.load_network(path)
+
+
+def test_a_huge_card_is_not_read(saved):
+    path = saved(CARD)
+    path.with_suffix(".json").write_text(" " * (1 << 21))
+    with pytest.raises(ValueError, match="a card has 1048576 at most"):
         zoo.load_network(path)
 
 
