@@ -141,6 +141,26 @@ def test_the_penalty_is_lazy():
     assert twice - found[1] == pytest.approx(2.0 * (free - found[1]), rel=1e-4)
 
 
+def test_the_discriminator_goes_ahead(tmp_path):
+    """The generator stays as it began; then both move, and a checkpoint resumes to the same bits."""
+    recipe = tiny(objective={"name": "ddgan", "ahead": 3}, steps=8, warm_up=1)
+    trainer = Trainer(recipe)
+    began = [p.detach().clone() for p in trainer.module.parameters()]
+    critic = [p.detach().clone() for p in trainer.objective.discriminator.parameters()]
+    for _ in range(3):
+        trainer.advance()
+    assert all(map(torch.equal, began, trainer.module.parameters()))
+    assert not any(map(torch.equal, critic, trainer.objective.discriminator.parameters()))
+    trainer.advance()
+    assert not all(map(torch.equal, began, trainer.module.parameters()))
+    trainer.advance()
+    trainer.save(tmp_path / "kept.safetensors")
+    again = Trainer(recipe)
+    again.resume(tmp_path / "kept.safetensors")
+    whole, rest = trainer.run(tmp_path / "whole"), again.run(tmp_path / "rest")
+    assert whole.read_bytes() == rest.read_bytes()
+
+
 def test_it_begins_as_the_mean_of_a_flow():
     """Before any training x0 = tanh(2 (x_f - t v)) with the flow's own v, whatever z."""
     torch.manual_seed(0)

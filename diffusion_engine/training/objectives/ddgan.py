@@ -87,6 +87,8 @@ class DDGAN(Objective):
     r1      weight of the penalty, which is taken of real states only
     lazy    steps from one penalty to the next, whose weight is `lazy` times as large (Karras et al. 2020)
     lr      learning rate of the discriminator as a share of the recipe's
+    ahead   steps at the beginning in which the discriminator trains alone: of a generator that begins well
+            it needs hundreds of steps to learn anything, in which its gradient leads nowhere
     widths  channels of the discriminator
 
     Raises ValueError where the network is no generator of a short chain.
@@ -98,9 +100,10 @@ class DDGAN(Objective):
         r1: float = 0.1,
         lazy: int = 10,
         lr: float = 0.8,
+        ahead: int = 0,
         widths: Sequence[int] = (32, 64, 128),
     ) -> None:
-        self.given, self.r1, self.lazy, self.lr = given, r1, lazy, lr
+        self.given, self.r1, self.lazy, self.lr, self.ahead = given, r1, lazy, lr, ahead
         network = given.network
         if not isinstance(network.process, Discrete) or not network.parameterisation.latent:
             raise ValueError(
@@ -130,7 +133,8 @@ class DDGAN(Objective):
         x0, y = batch
         i = torch.randint(len(self.chain), (len(x0),), generator=generator).to(x0.device)
         real, x = self.chain.pairs(x0, i, generator)
-        made = generated(self.given.network, x, i, y, generator)
+        with torch.set_grad_enabled(self.step >= self.ahead):
+            made = generated(self.given.network, x, i, y, generator)
         fake = self.chain.posterior(made, x, i, generator)
         self.faked = fake, x, i, y
         penalised = self.r1 > 0.0 and self.step % self.lazy == 0
@@ -142,6 +146,8 @@ class DDGAN(Objective):
         return loss
 
     def generate(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        if self.step < self.ahead:
+            return torch.zeros((), device=batch.x0.device, requires_grad=True)
         # No gradient is wanted of the discriminator's weights here, and none is computed.
         self.discriminator.requires_grad_(False)
         loss = F.softplus(-self.discriminator(*self.faked)).mean()
