@@ -57,6 +57,7 @@ class Card(Model):
     sampler       keys of a Spec: what a run is where nobody says
     calls         of the network that such a run makes
     training      the recipe with all of its settings, and what became of it
+    privacy       what is guaranteed of the images it was trained on, and how that is counted
     figures       what was measured, by name
 
     Raises ValueError where a key is unknown or a value makes no sense.
@@ -86,6 +87,7 @@ class Card(Model):
     calls: int | None = Field(None, ge=1)
     data: Data | None = None
     training: dict[str, Any] = Field({})
+    privacy: dict[str, Any] | None = None
     figures: dict[str, Any] = Field({})
     dtype: str | None = None
     sha256: str | None = None

@@ -24,6 +24,7 @@ from .digit_features import DigitFeatures
 from .flow_map import FlowMapUNet
 from .guided import GuidedUNet
 from .latent import LatentUNet
+from .small import SmallUNet
 from .unet import UNet
 
 # All that a network holds must be in its state_dict: `load` makes the rest of it on "meta".
@@ -34,6 +35,7 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "flow_map_unet": FlowMapUNet,
     "guided_unet": GuidedUNet,
     "digit_features": DigitFeatures,
+    "small_unet": SmallUNet,
 }
 
 

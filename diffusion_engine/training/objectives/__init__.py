@@ -24,6 +24,7 @@ OBJECTIVES = {
     "guided": "student:Guided",
     "mean_flow": "flow_map:MeanFlow",
     "shortcut": "flow_map:Shortcut",
+    "private": "private:Private",
 }
 
 

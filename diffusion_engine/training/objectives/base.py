@@ -25,11 +25,13 @@ class Given:
     recipe  whose objective it is
     module  the network that trains and ships, with fresh weights or those of the recipe's start
     device  of everything
+    images  how many there are to learn from
     """
 
     recipe: TrainingRecipe
     module: nn.Module
     device: torch.device
+    images: int = 0
 
     @cached_property
     def network(self) -> ScoreNetwork:
@@ -55,13 +57,19 @@ def adamw(parameters: list[nn.Parameter], recipe: TrainingRecipe) -> torch.optim
     )
 
 
+def adam(parameters: list[nn.Parameter], recipe: TrainingRecipe) -> torch.optim.Optimizer:
+    """Adam, which decays no weights."""
+    return torch.optim.Adam(parameters, lr=0.0, betas=recipe.betas)
+
+
 @dataclass(frozen=True)
 class Turn:
     """A part of a step: one optimizer follows the gradient of one loss.
 
     name        of the loss in the log
     parameters  that it moves
-    loss        of a batch, a scalar that can be differentiated
+    loss        of a batch, a scalar that can be differentiated; one that cannot has left its gradient in
+                the parameters
     lr          its learning rate as a share of the recipe's
     optimizer   made of the parameters and the recipe
     """

@@ -68,15 +68,21 @@ def denoising(
     Returns:
         A scalar that can be differentiated.
     """
-    w = WEIGHTS[checks.one_of("weight", weight, tuple(WEIGHTS))]
     x0, y = batch
     t = drawn_times(network.process, len(x0), generator, times).to(x0.device)
     eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
     if isinstance(network.null, int):
         y = dropped(y, network.null, drop, generator)
+    return errors(network, Batch(x0, y), t, eps, weight).mean()
+
+
+def errors(network: ScoreNetwork, batch: Batch, t: Tensor, eps: Tensor, weight: str) -> Tensor:
+    """w(t) (output - target)^2 of images noised to times t [B] with eps, in each pixel."""
+    w = WEIGHTS[checks.one_of("weight", weight, tuple(WEIGHTS))]
+    x0, y = batch
     condition = None if network.classes is None else y
     at = Levels.of(network.process, t)
     _, scaled, label = natural.inputs(network, noised(x0, at, eps), t)
     error = network(scaled, label, condition)[0] - target(network, at, x0, eps)
     _, q = network.parameterisation.weights(at)
-    return (per_sample(w(at, q), error) * error.square()).mean()
+    return per_sample(w(at, q), error) * error.square()

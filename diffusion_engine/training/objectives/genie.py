@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...genie import attach, exact_derivative, natural
 from ...genie.attach import Attached
@@ -15,8 +15,7 @@ from ...networks.network import Condition, ScoreNetwork, arguments
 from ...processes.levels import Levels, per_sample
 from ...zoo import config, load_network
 from ..data import Batch
-from ..recipe import TrainingRecipe
-from .base import Given, Objective, Turn
+from .base import Given, Objective, Turn, adam
 from .denoising import dropped
 from .times import times
 
@@ -136,8 +135,3 @@ class GenieHead(Objective):
     def after(self, steps: int) -> dict[str, Any]:
         base = self.given.recipe.card["base"]
         return {"base": base | {"sha256": config(base["name"])["sha256"]}}
-
-
-def adam(parameters: list[nn.Parameter], recipe: TrainingRecipe) -> torch.optim.Optimizer:
-    """Adam, which decays no weights."""
-    return torch.optim.Adam(parameters, lr=0.0, betas=recipe.betas)
