@@ -52,8 +52,9 @@ def rows(
     """The rows of cases, one after another, each written to the table before the next begins.
 
     more  columns beside the figures, of each case
-    how   of Sampler: threads, device, ...
+    how   of Sampler, as `paces` was given: threads, device, ...
     """
+    how = {name: value for name, value in how.items() if name != "threads"}  # the executor has them
     for case in cases:
         pace = paces[id(case.network)]
         made = make(case.sampler(executor=pace.executor, **how), case, progress)

@@ -26,9 +26,9 @@ def cases(network, **changes):
 
 
 def rows(asked, table, **changes):
-    lacking = matrix.missing(asked, table)
-    paces = matrix.paces(lacking, ["eager"])
-    return list(matrix.rows(lacking, paces, shipped(), table=table, **changes))
+    lacking, how = matrix.missing(asked, table), {"threads": 1, "device": "cpu"}
+    paces = matrix.paces(lacking, ["eager"], **how)
+    return list(matrix.rows(lacking, paces, shipped(), table=table, **how, **changes))
 
 
 def test_a_run_goes_on_where_it_ended(network, tmp_path):
