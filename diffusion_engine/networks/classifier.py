@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from .condition import null_like
 from .network import Condition, ScoreNetwork, gathered
 
 
@@ -15,7 +17,7 @@ class Classified(nn.Module):
 
     def __init__(
         self, network: ScoreNetwork, classifier: Callable[..., Tensor], channel_blocks: int,
-        conditional: bool, key: str,
+        conditional: bool | Literal["null"], key: str,
     ) -> None:  # fmt: skip
         super().__init__()
         # A plain function is an attribute; a module's weights move with this one.
@@ -42,7 +44,15 @@ class Classified(nn.Module):
 
     def predict(self, x: Tensor, label: Tensor, condition: Condition | None) -> tuple[Tensor, ...]:
         """The network's own outputs."""
+        if self.conditional == "null":
+            condition = self._null(x)
         return self.network(x, label, condition if self.conditional else None)
+
+    def _null(self, x: Tensor) -> Condition | None:
+        null = self.network.null
+        if isinstance(null, int):  # filled on the device, as a graph captures it
+            return torch.full((len(x),), null, dtype=torch.int64, device=x.device)
+        return null_like(self.network, x, x.dtype)
 
     def gradient(
         self, x: Tensor, label: Tensor, condition: Condition | None, functional: bool = False
@@ -116,7 +126,7 @@ def with_classifier(
     classifier: Callable[..., Tensor],
     *,
     channel_blocks: int | None = None,
-    conditional: bool | None = None,
+    conditional: bool | Literal["null"] | None = None,
     key: str = "y",
 ) -> ScoreNetwork:
     """The network and grad log p(y | x) of a noise-aware classifier (Dhariwal & Nichol 2021).
@@ -124,11 +134,13 @@ def with_classifier(
     classifier   called as classifier(x, label), with the input and label of the network; returns logits
                  [N, classes]
     channel_blocks  of the network's own outputs; None is 1, 4 with heads, 2 with a variance
-    conditional  whether the network itself is given the condition; None: where it has classes or a null
+    conditional  whether the network itself is given the condition, or "null": always its null; None is
+                 True where it has classes or a null
     key          the class among a condition's names, where it is a mapping
 
     `Sampler(..., classifier_scale=s)` then subtracts s sigma grad from eps; the classes y come as
-    condition=. Raises ValueError where there is a classifier already, or eps is none to guide.
+    condition=. Raises ValueError where there is a classifier already, eps is none to guide, or a network that
+    is to be told its null has none.
     """
     about = network.parameterisation
     if about.latent:
@@ -148,6 +160,11 @@ def with_classifier(
         channel_blocks = 4 if about.derivative == "heads" else 2 if about.variance else 1
     if conditional is None:
         conditional = about.classes is not None or about.unconditional
+    if conditional not in (True, False, "null") or (conditional == "null" and network.null is None):
+        raise ValueError(
+            f"conditional={conditional!r}: {about.name!r} is told the condition, True, none, False, or "
+            'the null that it has, "null"'
+        )
     module = Classified(network, classifier, channel_blocks, conditional, key)
     module.train(getattr(network.module, "training", False))
     return network.with_module(module, gradient=channel_blocks, inference=False)

@@ -86,7 +86,9 @@ class Trainer:
         # The CPU's convolutions are a quarter faster with the channels last.
         self.module = module_of(recipe).train()
         self.module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.objective = objective(Given(recipe, self.module, self.device, len(self.draw.images)))
+        self.objective = objective(
+            Given(recipe, self.module, self.device, len(self.draw.images), images is not None)
+        )
         self.turns = self.objective.turns()
         self.optimizers = [t.optimizer(list(t.parameters), recipe) for t in self.turns]
         self.average = AveragedModel(

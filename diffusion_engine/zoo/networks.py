@@ -91,7 +91,7 @@ def _no_network(name: str, about: Card) -> str:
     """Why a card is none of a network that samples, and what to do with it."""
     use = f"zoo.load({name!r}) is its module"
     if about.family == "classifier":
-        use = f"guide by it: with_classifier(load_network('digits'), zoo.load({name!r}))"
+        use = f"guide by it: with_classifier(load_network('digits'), zoo.load({name!r}), conditional='null')"
     said = f" ({about.about.rstrip('.')})" if about.about else ""
     return f"{name!r} is a part, and predicts nothing of an image's noise{said}; {use}"
 

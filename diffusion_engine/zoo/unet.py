@@ -25,6 +25,15 @@ def norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(channels // 8, channels)
 
 
+def wave(t: Tensor, size: int, fastest: float, dtype: torch.dtype) -> Tensor:
+    """Sinusoids of t [B], [B, size]: size / 2 angular rates from `fastest` to 10^-4 of it."""
+    # Angles reach 1000 rad: float32 whatever the network's dtype, hence no buffer to convert.
+    top = math.log10(fastest)
+    rate = torch.logspace(top, top - 4.0, size // 2, dtype=torch.float32, device=t.device)
+    angle = t.float()[:, None] * rate
+    return torch.cat((angle.sin(), angle.cos()), dim=1).to(dtype)
+
+
 def zero(layer: nn.Module) -> nn.Module:
     """Start `layer` at zero, so that the branch that ends in it starts as the identity."""
     for p in layer.parameters():
@@ -138,11 +147,7 @@ class UNet(nn.Module):
 
     def wave(self, t: Tensor, dtype: torch.dtype) -> Tensor:
         """Sinusoids of t, [B, emb]."""
-        # Angles reach 1000 rad: float32 whatever the network's dtype, hence no buffer to convert.
-        top = math.log10(self.fastest)
-        rate = torch.logspace(top, top - 4.0, self.emb // 2, dtype=torch.float32, device=t.device)
-        angle = t.float()[:, None] * rate
-        return torch.cat((angle.sin(), angle.cos()), dim=1).to(dtype)
+        return wave(t, self.emb, self.fastest, dtype)
 
     def predict(self, x: Tensor, emb: Tensor) -> Tensor:
         """The prediction for x, told the vector emb [B, emb] of time, class and whatever else."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .. import atomic
 from ..genie.head import Head
 from .cards import LARGEST_FILE, Card, card, weights
+from .classifier import NoisedClassifier
 from .digit_features import DigitFeatures
 from .flow_map import FlowMapUNet
 from .guided import GuidedUNet
@@ -36,6 +37,7 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "guided_unet": GuidedUNet,
     "digit_features": DigitFeatures,
     "small_unet": SmallUNet,
+    "noised_classifier": NoisedClassifier,
 }
 
 

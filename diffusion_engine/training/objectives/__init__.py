@@ -13,6 +13,7 @@ from .base import Given, Objective
 # name: where it is. A function loss(network, batch, generator, **options), or a class of Objective.
 OBJECTIVES = {
     "classification": "classification:Classification",
+    "classifier": "classifier:Classifier",
     "denoising": "denoising:denoising",
     "genie": "genie:GenieHead",
     "hybrid": "hybrid:hybrid",

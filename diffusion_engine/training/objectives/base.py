@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...networks.network import ScoreNetwork
 from ...zoo.networks import load_network, network_of_card
+from .. import data
 from ..data import Batch
 from ..recipe import TrainingRecipe
 
@@ -26,17 +27,25 @@ class Given:
     module  the network that trains and ships, with fresh weights or those of the recipe's start
     device  of everything
     images  how many there are to learn from
+    own     whether it trains on images of the caller's
     """
 
     recipe: TrainingRecipe
     module: nn.Module
     device: torch.device
     images: int = 0
+    own: bool = False
 
     @cached_property
     def network(self) -> ScoreNetwork:
         """The module as its card describes it."""
         return network_of_card(self.module, self.recipe.card, self.recipe.name)
+
+    @cached_property
+    def held_out(self) -> tuple[Tensor, Tensor] | None:
+        """MNIST's images that the recipe does not train on, in [0, 1], and their classes; None where it
+        trains on all, or on others."""
+        return None if self.own or self.recipe.split == "all" else data.mnist("test")
 
     @cached_property
     def teacher(self) -> ScoreNetwork:
