@@ -27,6 +27,7 @@ from .guided import GuidedUNet
 from .latent import LatentUNet
 from .small import SmallUNet
 from .unet import UNet
+from .vdm import VDMUNet
 
 # All that a network holds must be in its state_dict: `load` makes the rest of it on "meta".
 ARCHITECTURES: dict[str, type[nn.Module]] = {
@@ -38,6 +39,7 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "digit_features": DigitFeatures,
     "small_unet": SmallUNet,
     "noised_classifier": NoisedClassifier,
+    "vdm_unet": VDMUNet,
 }
 
 

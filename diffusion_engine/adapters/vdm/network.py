@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -119,10 +120,10 @@ def norm(width: int) -> nn.GroupNorm:
     return nn.GroupNorm(32, width, eps=1e-6)
 
 
-def features(z: Tensor) -> Tensor:
+def features(z: Tensor, exponents: Sequence[int] = EXPONENTS) -> Tensor:
     """sin and cos of 2 pi 2^k z: of each channel every k, first all sines."""
     waves = torch.tensor(
-        [2.0**k * 2.0 * math.pi for k in EXPONENTS], dtype=z.dtype, device=z.device
+        [2.0**k * 2.0 * math.pi for k in exponents], dtype=z.dtype, device=z.device
     )
     angles = (z[:, :, None] * waves[:, None, None]).flatten(1, 2)
     return torch.cat([angles.sin(), angles.cos()], 1)

@@ -26,6 +26,7 @@ OBJECTIVES = {
     "mean_flow": "flow_map:MeanFlow",
     "shortcut": "flow_map:Shortcut",
     "private": "private:Private",
+    "vdm": "vdm:bound",
 }
 
 
