@@ -16,14 +16,23 @@ if not torch.cuda.is_available():
     # Read when triton is first imported: its kernels then run on CPU tensors.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+import slow_first
 from poison import poison
 from process_state import kept
 
 from diffusion_engine.backends import native
 
 
+def pytest_configure(config):
+    """pytest-xdist would deal out the files with the most tests first; the order is `slow_first`'s."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items):
     """The tests of every backend pass over Triton's where it is not installed."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items[:] = slow_first.ordered(items)
     if importlib.util.find_spec("triton") is None:
         for item in items:
             if "triton" in item.nodeid:

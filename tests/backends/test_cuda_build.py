@@ -36,7 +36,7 @@ EXACT = (
 )  # which round every product and every sum
 
 
-@pytest.fixture(scope="module", params=["sm_80", "sm_90"])
+@pytest.fixture(scope="module", params=[pytest.param("sm_80", marks=pytest.mark.slow), "sm_90"])
 def compiled(request, tmp_path_factory):
     """(folder, ptxas' report by source) of one architecture."""
     folder = tmp_path_factory.mktemp(request.param, numbered=False)

@@ -74,7 +74,10 @@ TOY = "def larger(a, b):\n    return b if a < b else a\n"
 
 
 @pytest.fixture
-def toy(tmp_path):
+def toy(tmp_path, monkeypatch):
+    monkeypatch.setenv(
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"
+    )  # they are imported longer than a toy runs
     package = tmp_path / PACKAGE
     package.mkdir()
     (package / "toy.py").write_text(TOY)

@@ -156,7 +156,13 @@ def test_convergence(row):
         assert math.log2(errors[-2] / errors[-1]) == pytest.approx(row.slope, abs=0.15)
 
 
-@pytest.mark.parametrize("row", golden.MOMENTS, ids=row_id)
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=row_id(row), marks=pytest.mark.slow if row.n == 1000 else ())
+        for row in golden.MOMENTS
+    ],
+)
 def test_moments(row):
     """Mean and variance on Gaussian data, exactly: the sampler is affine in x and in its draws."""
     _, points = problems.grid(row.grid, row.n)
@@ -178,9 +184,20 @@ def test_moments(row):
     assert variance == pytest.approx(row.variance, abs=row.tolerance)
 
 
+SCHEDULES = ("vp", "subvp", "ve", "edm", "flow", "ddpm", "sd", "cosine")
+# A run of one step or two is all start and end: with some signal at its start, and with none.
+SHORT = ("vp", "flow")
+
+
 @pytest.mark.parametrize("solver, options", [c for c in CONFIGURATIONS if named(c[0])], ids=name_of)
-@pytest.mark.parametrize("schedule", ["vp", "subvp", "ve", "edm", "flow", "ddpm", "sd", "cosine"])
-@pytest.mark.parametrize("n", [1, 2, 7])
+@pytest.mark.parametrize(
+    "n, schedule",
+    [
+        pytest.param(n, schedule, marks=pytest.mark.slow if n < 7 and schedule not in SHORT else ())
+        for n in (1, 2, 7)
+        for schedule in SCHEDULES
+    ],
+)
 def test_equals_oracle(solver, options, schedule, n):
     equals_oracle(solver, options, schedule, n)
 
