@@ -14,13 +14,15 @@ PICTURES = ROOT / "docs" / "models"
 
 def models() -> str:
     """The table."""
-    head = ("network", "family", "parameters", "kB", "a run by default", "calls", "trained")
-    lines = [head, ("---", "---", "--:", "--:", "---", "--:", "--:")]
+    head = (
+        "network", "family", "parameters", "kB", "a run by default", "calls", "Frechet distance", "trained"
+    )  # fmt: skip
+    lines = [head, ("---", "---", "--:", "--:", "---", "--:", "--:", "--:")]
     for name in cards.names():
         about = cards.described(name)
         lines.append((
             f"`{name}`", about["family"], f"{about['parameters']:,}", f"{about['bytes'] / 1000:,.0f}",
-            _run(about), str(about["calls"] or "-"), _minutes(about["training"]),
+            _run(about), str(about["calls"] or "-"), _distance(about["figures"]), _minutes(about["training"]),
         ))  # fmt: skip
     total = sum(cards.weights(name).stat().st_size for name in cards.names())
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -42,6 +44,12 @@ def _section(name: str, about: dict[str, Any]) -> str:
 
 def _run(about: dict[str, Any]) -> str:
     return run(about["sampler"]) if about["sampler"] else "a part of others"
+
+
+def _distance(figures: dict[str, Any]) -> str:
+    if (found := figures.get("frechet")) is None:
+        return "-"
+    return f"{found:.1f} ± {figures['frechet_spread']:.1f}"
 
 
 def _minutes(training: dict[str, Any]) -> str:
