@@ -116,7 +116,10 @@ class FlowMap(Objective):
 
 class MeanFlow(FlowMap):
     """u(z, t, r) learns v - (t - r) du/dt, both sides of which are equal for the average velocity between r
-    and t (Geng et al. 2025, eq. 6); t and r are drawn by the law `times`, and put in order."""
+    and t (Geng et al. 2025, eq. 6); t and r are drawn by the law `times`, and put in order.
+
+    The options are those of FlowMap: same, guidance, power, times, drop.
+    """
 
     def ends(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         process, shuffled = self.given.network.process, torch.randperm(n, generator=generator)

@@ -70,7 +70,8 @@ class Student(Objective):
         return (per_sample(self.weight(at, q), error) * error.square()).mean()
 
     def after(self, steps: int) -> dict[str, Any]:
-        """Of both networks the floating-point operations of one call, of which a guided teacher makes two."""
+        """Of both networks, after any number of steps, the floating-point operations of one call, of which a
+        guided teacher makes two."""
         own, teachers = flops(self.given.network), flops(self.given.teacher)
         return {"figures": {"flops_of_a_call": own, "flops_of_a_call_of_the_teacher": teachers}}
 
