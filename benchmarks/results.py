@@ -69,9 +69,13 @@ STEPS = "scheduler-steps.csv"  # the time of a step, beside that of diffusers' c
 ONNX_STEPS = "onnx-steps.csv"  # what a step takes beside the call of ONNX Runtime
 SOAK = "soak.csv"  # a server under load for minutes
 TUNE = "tune.csv"  # learned tables of the digits
+COMPOSITION = "composition.csv"  # compositions with a Markov chain and without
 HTTP = "http.csv"  # requests over HTTP beside the same ones in a process
 ABOUT = ("device", "threads", "torch", "commit", "date")
 GENIE_KEYS = ("quantity", "guidance", "contender", "grid", "calls", "value", *ABOUT)
+COMPOSITION_KEYS = (
+    "composition", "contender", "calls", "samples", "quantity", "value", "spread", *ABOUT,
+)  # fmt: skip
 ENCODING_KEYS = ("solver", "refine", "data", "steps", "error", *ABOUT)
 PROFILE_KEYS = (
     "part", "within", "calls_per_row", "us_per_row", "share", "solver", "samples", "rows", "others", *ABOUT,
@@ -201,6 +205,7 @@ COLUMNS = {
     SCALING: SCALING_KEYS,
     HTTP: HTTP_KEYS,
     TUNE: TUNE_KEYS,
+    COMPOSITION: COMPOSITION_KEYS,
 }  # fmt: skip
 
 Row = dict[str, str | int | float | None]

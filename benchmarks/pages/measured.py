@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .blocks import (
+    composition,
     encoding,
     front,
     genie,
@@ -49,7 +50,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         schedulers.schedulers, schedulers.schedulers_both, schedulers.schedulers_differ,
         schedulers.schedulers_refused, upstream.upstream, upstream.upstream_pipelines,
         upstream.scheduler_steps, pipelines.pipelines, http.http, tune.tune,
-        models.models, models.models_pictures,
+        composition.composition, models.models, models.models_pictures,
     )
 }  # fmt: skip
 
