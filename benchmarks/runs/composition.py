@@ -1,6 +1,6 @@
 """What a Markov chain does for compositions of the digits network: python -m benchmarks.runs.composition.
 
-Settled before the first row of each: 20 levels of ddpm, each with 3 moves of ULA of a step 0.1 sigma^2, beside
+Settled before the first row of each: 20 levels of ddpm, each with 3 moves of ULA of a step 0.1 sigma^2, and
 ddpm alone in as many steps and in as many calls. Two compositions whose right answer samples can tell:
 
     sharpened  p(x | c)^3 p(x)^-2, that is p(x | c) p(c | x)^2 with a constant: nearly the law of the digit c,
