@@ -33,8 +33,10 @@ def test_the_round_trip_falls_with_the_order(solver):
     options = {"afs": False, "denoise": True} if solver == "genie" else {}
     own = SOLVERS[solver](**options)
     assert own.order >= 1
-    coarse, _ = error(network, solver, 40)
-    fine, _ = error(network, solver, 80)
+    # GENIE's exact derivative is dear, and its second order shows early.
+    steps = 20 if solver == "genie" else 40
+    coarse, _ = error(network, solver, steps)
+    fine, _ = error(network, solver, 2 * steps)
     slope = math.log2(coarse / fine)
     assert slope > min(own.order, 2) - 0.45, (coarse, fine)
     assert fine < {1: 0.1, 2: 0.02}.get(own.order, 0.01)
@@ -48,11 +50,12 @@ def test_refinement_raises_the_order(refine, order):
 
 @pytest.mark.parametrize("solver", ["ddim", "euler", "genie"])
 def test_refinement_inverts_the_steps_themselves(solver):
-    """To rounding, on a grid far too coarse for the plain way up."""
+    """To rounding, on a grid far too coarse for the plain way up; an iteration halves what is left."""
     network = EXACT if solver == "genie" else mixture()
     coarse, _ = error(network, solver, 20)
-    exact, _ = error(network, solver, 20, refine=18)
-    assert exact < 1e-8 < 1e-3 < coarse
+    refine, left = (12, 5e-7) if solver == "genie" else (18, 1e-8)
+    exact, _ = error(network, solver, 20, refine=refine)
+    assert exact < left < 1e-3 < coarse
     sampler = Sampler(network, solver, 20, end="t_min", **F64)
     assert [sampler.encode(IMAGES, refine=k).nfe for k in (1, 3)] == [1 + 20, 1 + 3 * 20]
 
