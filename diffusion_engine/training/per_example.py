@@ -9,7 +9,7 @@ from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Samples = dict[nn.Parameter, Tensor]
+Samples = dict[Tensor, Tensor]  # of a parameter
 Sampler = Callable[[nn.Module, list[Tensor], Tensor], Samples]
 
 
@@ -30,7 +30,8 @@ def convolution(layer: nn.Module, activations: list[Tensor], backprops: Tensor) 
     Opacus' own sampler of this layer (1.6.0) returns other gradients where an image is not contiguous.
     """
     assert isinstance(layer, nn.Conv2d)
-    (down, right), (h, w) = layer.padding, layer.kernel_size  # type: ignore[misc]
+    assert not isinstance(layer.padding, str)
+    (down, right), (h, w) = layer.padding, layer.kernel_size
     examples = len(backprops)
     # With the channels last a row of the window is contiguous, so that the windows are copied quickly.
     x = F.pad(activations[0].flatten(0, 1).permute(0, 2, 3, 1), (0, 0, right, right, down, down))
@@ -58,6 +59,6 @@ class PerExample(GradSampleModule):
         self, *, module: nn.Module, **options: Any
     ) -> tuple[list[Tensor], Tensor]:
         activations, backprops = super().rearrange_grad_samples(module=module, **options)
-        module.max_batch_len = len(backprops) // self.copies
+        module.max_batch_len = len(backprops) // self.copies  # type: ignore[assignment]
         shape = (-1, self.copies)
         return [a.unflatten(0, shape) for a in activations], backprops.unflatten(0, shape)
