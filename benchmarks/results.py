@@ -70,6 +70,7 @@ ONNX_STEPS = "onnx-steps.csv"  # what a step takes beside the call of ONNX Runti
 SOAK = "soak.csv"  # a server under load for minutes
 TUNE = "tune.csv"  # learned tables of the digits
 COMPOSITION = "composition.csv"  # compositions with a Markov chain and without
+EVALUATION = "evaluation.csv"  # figures of samples of every network
 HTTP = "http.csv"  # requests over HTTP beside the same ones in a process
 ABOUT = ("device", "threads", "torch", "commit", "date")
 GENIE_KEYS = ("quantity", "guidance", "contender", "grid", "calls", "value", *ABOUT)
@@ -187,6 +188,12 @@ HTTP_SHOWN = {
 TUNE_KEYS = (
     "calls", "guidance", "contender", "grid", "distance", "samples", "seconds", "steps", *ABOUT,
 )  # fmt: skip
+# what was asked, figures with their spreads, and how long they took: as diffusion_engine.evaluation has them
+EVALUATION_KEYS = (
+    "model", "weights", "solver", "steps", "grid", "guidance", "n", "seed", "calls", "evaluations", "frechet",
+    "frechet_spread", "precision", "precision_spread", "recall", "recall_spread", "accuracy",
+    "accuracy_spread", "seconds", "executor", *ABOUT,
+)  # fmt: skip
 TUNE_SHOWN = {"calls": 5, "guidance": 8, "contender": 16, "grid": 22, "distance": 8, "seconds": 7}
 
 COLUMNS = {
@@ -206,6 +213,7 @@ COLUMNS = {
     HTTP: HTTP_KEYS,
     TUNE: TUNE_KEYS,
     COMPOSITION: COMPOSITION_KEYS,
+    EVALUATION: EVALUATION_KEYS,
 }  # fmt: skip
 
 Row = dict[str, str | int | float | None]

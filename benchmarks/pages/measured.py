@@ -13,6 +13,7 @@ from pathlib import Path
 from .blocks import (
     composition,
     encoding,
+    evaluation,
     front,
     genie,
     half,
@@ -25,6 +26,7 @@ from .blocks import (
     profile,
     provided,
     providers,
+    published,
     runs,
     scaling,
     schedulers,
@@ -51,6 +53,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
         schedulers.schedulers_refused, upstream.upstream, upstream.upstream_pipelines,
         upstream.scheduler_steps, pipelines.pipelines, http.http, tune.tune,
         composition.composition, models.models, models.models_pictures,
+        evaluation.quality_networks, evaluation.quality_orders,
+        published.quality_published,
     )
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import checks
 from ..executors import Executor
 from ..networks.network import ScoreNetwork
+from ..sampler import defaults
 from ..sampler.sampler import Sampler
 from ..solvers import Solver
 from .features import SHAPE, describe
@@ -78,9 +79,10 @@ class Case:
     @property
     def key(self) -> Row:
         """What tells its row apart."""
+        own = defaults.asked(self.network, solver=self.solver, steps=self.steps).get("grid")
         values = (
             self.network.name, self.weights, self.written, self.intervals,
-            str(self.options.get("grid") or ""), self.guidance, self.n, self.seed,
+            str(self.options.get("grid") or own or ""), self.guidance, self.n, self.seed,
         )  # fmt: skip
         return dict(zip(ASKED, values, strict=True))
 
