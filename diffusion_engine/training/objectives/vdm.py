@@ -63,14 +63,14 @@ def bound(
     follow_variance((share, slope), each.detach() * to_bits)
     seen = f[::SEEN]
     parts = (reconstruction(seen, noise[::SEEN], low), prior(f, high), each)
-    return to_bits * sum(part.mean() for part in parts)
+    return to_bits * sum((part.mean() for part in parts), start=x0.new_zeros(()))
 
 
 def schedule(network: ScoreNetwork, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """gamma's ends, and of times t [n] the share of the way between them and its slope."""
     learned = getattr(network.module, "gamma", None)
     if learned is None:
-        gamma = network.process.gamma
+        gamma = getattr(network.process, "gamma", None)
         if not isinstance(gamma, Line):
             raise ValueError(
                 f"{network.name!r} has neither a schedule `gamma` to learn nor a straight one; give "
