@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,21 @@ def write(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None
         for name, value in tensors.items()
     }
     content = safetensors.torch.save(whole, {"format": FORMAT, "about": json.dumps(about)})
-    try:
+    with writing(f"the checkpoint {path} of {len(content):,} bytes", path):
         atomic.write(path, content)
+
+
+@contextmanager
+def writing(what: str, path: Path) -> Iterator[None]:
+    """Makes of an OSError within a sentence: what could not be written, and whether a training can go on from
+    the checkpoint at `path`."""
+    try:
+        yield
     except OSError as error:
-        kept = "the one before is whole" if path.exists() else "there is none before it"
-        raise OSError(
-            f"the checkpoint {path} of {len(content):,} bytes could not be written "
-            f"({error.strerror or error}); {kept}. Make room, and train with --resume"
-        ) from error
+        then = "make room, and train again; no checkpoint was written before"
+        if path.exists():
+            then = f"the last checkpoint, {path}, is whole. Make room, and train with --resume"
+        raise OSError(f"{what} could not be written ({error.strerror or error}); {then}") from error
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -136,10 +136,11 @@ class Trainer:
         """All steps that are left; writes OUT/NAME.safetensors with its card NAME.json, and the log NAME.csv.
 
         out    folder, made if absent
-        every  steps between two checkpoints, 1 or more; the last one goes once the weights are there
+        every  steps between two checkpoints, 1 or more; the last step's goes once the weights are there
         stop   asked after each step; where it says so a checkpoint is written and the run ends
 
-        Returns the weights' path, None where it was stopped. Raises OSError where a file cannot be written.
+        Returns the weights' path, None where it was stopped. Raises OSError where a file cannot be written;
+        the last checkpoint stays.
         """
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
@@ -153,13 +154,14 @@ class Trainer:
                     bar.set_postfix({t.name: f"{self.rows[-1][t.name]:.4f}" for t in self.turns})
                     self.write_log(out)
                 stopped = stop is not None and stop()
-                if stopped or (self.step % every == 0 and self.step < self.recipe.steps):
+                if stopped or self.step % every == 0 or self.step == self.recipe.steps:
                     self.save(kept)
                 if stopped:
                     return None
         self.write_log(out)
         path = out / f"{self.recipe.name}.safetensors"
-        zoo.save(path, self.average.module, self.card())
+        with checkpoint.writing(f"the weights {path} with their card", kept):
+            zoo.save(path, self.average.module, self.card())
         kept.unlink(missing_ok=True)
         return path
 
@@ -169,7 +171,7 @@ class Trainer:
         losses = {k: v for k, v in self.rows[-1].items() if k not in ("step", "seconds")}
         return {
             **self.recipe.card,
-            **self.objective.after(self.step),
+            **self.objective.after(self.step, self.average.module),
             "data": data.SOURCE,
             "training": recipe
             | {
@@ -187,7 +189,9 @@ class Trainer:
         writer = csv.DictWriter(text, ["step", *(t.name for t in self.turns), "seconds"])
         writer.writeheader()
         writer.writerows(self.rows)
-        atomic.write(out / f"{self.recipe.name}.csv", text.getvalue().encode())
+        path = out / f"{self.recipe.name}.csv"
+        with checkpoint.writing(f"the log {path}", checkpoint.path_of(out, self.recipe.name)):
+            atomic.write(path, text.getvalue().encode())
 
     def save(self, path: Path) -> None:
         """Writes a checkpoint to the path. Raises OSError where that fails, and leaves the one before."""

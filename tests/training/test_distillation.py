@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from diffusion_engine import ScoreNetwork, zoo
-from diffusion_engine.processes import VP, FlowMatching
+from diffusion_engine.processes import VP, Discrete, FlowMatching
 from diffusion_engine.training import Trainer, read
 from diffusion_engine.training.data import Batch
 from diffusion_engine.training.objectives.base import Given
@@ -268,6 +268,14 @@ def test_what_is_told_more_begins_as_the_network_itself():
         (
             lambda: Student(given(network(velocity), network(velocity, VP(), "eps"))),
             "give both the same process",
+        ),
+        (
+            lambda: Student(given(network(velocity), network(velocity, Discrete.few(4), "eps"))),
+            "give both the same process",
+        ),
+        (
+            lambda: Student(given(network(velocity, classes=2), network(velocity, classes=3))),
+            "of 3 classes and the shape .* give a teacher of the same",
         ),
         (lambda: Progressive(given(network(velocity), network(velocity)), [8, 3]), "steps that halve"),
         (lambda: Guided(given(network(velocity), network(velocity))), "give it a scale_input"),

@@ -153,7 +153,7 @@ def test_the_budget_is_met_and_counted_twice():
 def test_the_card_says_what_was_spent(tmp_path):
     made = trainer()
     assert made.recipe.card.get("privacy") is None
-    said = made.objective.after(11)["privacy"]
+    said = made.objective.after(11, made.average.module)["privacy"]
     assert said["steps"] == 11 and said["epsilon"] < 9.0
     assert said["epsilon_dp_accounting"] == pytest.approx(said["epsilon"], rel=5e-3)
     assert said["noise_multiplier"] == made.objective.sigma

@@ -103,6 +103,27 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("name", ["flow.csv", "flow.safetensors", "flow.json"])
+def test_a_full_disk_at_the_end_costs_no_step(name, tmp_path, monkeypatch):
+    recipe = tiny(steps=3)
+
+    def full(file, mode="r", *args, **options):
+        if Path(file).name == f"{name}.part":
+            raise OSError(28, "No space left on device")
+        return builtins.open(file, mode, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "open", full, raising=False)
+        with pytest.raises(OSError, match=r"could not be written \(No space left .* --resume"):
+            Trainer(recipe).run(tmp_path)
+    again = Trainer(recipe)
+    again.resume(checkpoint.path_of(tmp_path, "flow"))
+    assert again.step == 3
+    whole = Trainer(recipe).run(tmp_path / "whole")
+    assert again.run(tmp_path).read_bytes() == whole.read_bytes()
+    assert len(list(tmp_path.glob("flow*"))) == 3
+
+
 def test_what_is_no_checkpoint_of_this_training(tmp_path):
     trainer = Trainer(tiny())
     with pytest.raises(ValueError, match=r"there is no checkpoint .* to resume"):

@@ -126,6 +126,6 @@ class Objective:
         average  the averaged module
         """
 
-    def after(self, steps: int) -> dict[str, Any]:
-        """What the card says beside the recipe after that many steps."""
+    def after(self, steps: int, average: nn.Module) -> dict[str, Any]:
+        """What the card says beside the recipe after that many steps, of the averaged module."""
         return {}

@@ -29,15 +29,12 @@ class Classifier(Objective):
     """
 
     def __init__(self, given: Given, prediction: str = "eps") -> None:
-        self.given, self.average = given, given.module
+        self.given = given
         card = given.recipe.card | {"prediction": prediction}
         self.guided = network_of_card(given.module, card, given.recipe.name)
 
     def turns(self) -> list[Turn]:
         return [Turn("loss", self.given.module.parameters(), self._loss)]
-
-    def before(self, step: int, average: nn.Module) -> None:
-        self.average = average
 
     def _loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         t = times(self.guided.process, len(batch.y), generator)
@@ -53,7 +50,7 @@ class Classifier(Objective):
         logits: Tensor = module(scaled, label)
         return logits
 
-    def after(self, steps: int) -> dict[str, Any]:
+    def after(self, steps: int, average: nn.Module) -> dict[str, Any]:
         """The share of the held-out images that it takes for what they are, by sigma / alpha."""
         if self.given.held_out is None:
             return {}
@@ -65,6 +62,6 @@ class Classifier(Objective):
                 (len(x0),), float(process.t_of_lam(-math.log(ratio))), dtype=torch.float64
             )
             with torch.no_grad():
-                digits = self._logits(self.average, x0, t, generator).argmax(dim=1).cpu()
+                digits = self._logits(average, x0, t, generator).argmax(dim=1).cpu()
             found[f"{ratio:g}"] = round(float((digits == labels).float().mean()), 4)
         return {"figures": {"images": len(labels), "accuracy by sigma/alpha": found}}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...genie import attach, exact_derivative, natural
 from ...genie.attach import Attached
@@ -132,6 +132,6 @@ class GenieHead(Objective):
         y = dropped(batch.y, self.base.null, self.drop, generator)
         return self.head_loss(batch.x0, generator, y)
 
-    def after(self, steps: int) -> dict[str, Any]:
+    def after(self, steps: int, average: nn.Module) -> dict[str, Any]:
         base = self.given.recipe.card["base"]
         return {"base": base | {"sha256": config(base["name"])["sha256"]}}

@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ... import checks
 from .. import privacy
@@ -132,7 +132,7 @@ class Private(Objective):
         eps = torch.randn(copied.x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
         return errors(network, copied, t, eps, self.weight).flatten(1).mean(1).sum() / k
 
-    def after(self, steps: int) -> dict[str, Any]:
+    def after(self, steps: int, average: nn.Module) -> dict[str, Any]:
         opacus, other = privacy.spent(self.sigma, self.rate, steps, self.delta)
         return {
             "privacy": {

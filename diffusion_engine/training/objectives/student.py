@@ -69,7 +69,7 @@ class Student(Objective):
         _, q = network.parameterisation.weights(at)
         return (per_sample(self.weight(at, q), error) * error.square()).mean()
 
-    def after(self, steps: int) -> dict[str, Any]:
+    def after(self, steps: int, average: nn.Module) -> dict[str, Any]:
         """Of both networks, after any number of steps, the floating-point operations of one call, of which a
         guided teacher makes two."""
         own, teachers = flops(self.given.network), flops(self.given.teacher)

@@ -97,13 +97,28 @@ def interval(process: GaussianProcess, k: Tensor, n: int) -> tuple[Tensor, Tenso
 
 
 def same_process(student: ScoreNetwork, teacher: ScoreNetwork) -> None:
-    """Raises ValueError where a teacher's noise is not the student's, whatever their range of times."""
-    own, its = (replace(each.process, t_min=0.25, t_max=0.5) for each in (student, teacher))
-    if own != its:
+    """Raises ValueError where a teacher's noise is not the student's, whatever their range of times, or its
+    images or classes are others."""
+    if teacher.shape != student.shape or len({teacher.classes, student.classes} - {None}) > 1:
+        raise ValueError(
+            f"the teacher {teacher.name!r} is of {teacher.classes} classes and the shape "
+            f"{list(teacher.shape)}, and {student.name!r} of {student.classes} and {list(student.shape)}; "
+            "give a teacher of the same"
+        )
+    if not _alike(student.process, teacher.process):
         raise ValueError(
             f"the teacher {teacher.name!r} was trained on {teacher.process} and {student.name!r} is on "
             f"{student.process}; give both the same process"
         )
+
+
+def _alike(own: GaussianProcess, other: GaussianProcess) -> bool:
+    if type(own) is not type(other):
+        return False
+    try:
+        return bool(replace(own, t_min=other.t_min, t_max=other.t_max) == other)
+    except ValueError:  # a table of another length
+        return False
 
 
 def scale(name: str, value: Any) -> float:
