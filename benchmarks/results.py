@@ -71,12 +71,14 @@ SOAK = "soak.csv"  # a server under load for minutes
 TUNE = "tune.csv"  # learned tables of the digits
 COMPOSITION = "composition.csv"  # compositions with a Markov chain and without
 EVALUATION = "evaluation.csv"  # figures of samples of every network
+BOUND = "bound.csv"  # VDM's bound under two schedules
 HTTP = "http.csv"  # requests over HTTP beside the same ones in a process
 ABOUT = ("device", "threads", "torch", "commit", "date")
 GENIE_KEYS = ("quantity", "guidance", "contender", "grid", "calls", "value", *ABOUT)
 COMPOSITION_KEYS = (
     "composition", "contender", "calls", "samples", "quantity", "value", "spread", *ABOUT,
 )  # fmt: skip
+BOUND_KEYS = ("steps", "schedule", "images", "times", "value", "spread", *ABOUT)
 ENCODING_KEYS = ("solver", "refine", "data", "steps", "error", *ABOUT)
 PROFILE_KEYS = (
     "part", "within", "calls_per_row", "us_per_row", "share", "solver", "samples", "rows", "others", *ABOUT,
@@ -214,6 +216,7 @@ COLUMNS = {
     TUNE: TUNE_KEYS,
     COMPOSITION: COMPOSITION_KEYS,
     EVALUATION: EVALUATION_KEYS,
+    BOUND: BOUND_KEYS,
 }  # fmt: skip
 
 Row = dict[str, str | int | float | None]

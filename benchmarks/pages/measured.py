@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .blocks import (
+    bound,
     composition,
     encoding,
     evaluation,
@@ -54,7 +55,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         upstream.scheduler_steps, pipelines.pipelines, http.http, tune.tune,
         composition.composition, models.models, models.models_pictures,
         evaluation.quality_networks, evaluation.quality_orders,
-        published.quality_published,
+        published.quality_published, bound.quality_bound,
     )
 }  # fmt: skip
 

@@ -56,7 +56,9 @@ def bits_per_dim(
 
 
 def held_out(count: int) -> tuple[Tensor, Tensor]:
-    """uint8 images [count, 1, 32, 32] that nothing was trained on, the digits in turn, and labels [count]."""
+    """uint8 images [count, 1, 32, 32] that no recipe of the split "train" learns from, the digits in turn,
+    and labels [count]; `digits` and `digits_genie` were trained on all images, and `student` learned from
+    `digits`."""
     from ..training.data import mnist
 
     images, labels = mnist("test")

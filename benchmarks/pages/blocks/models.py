@@ -10,6 +10,7 @@ from diffusion_engine.zoo import cards
 
 ROOT = Path(__file__).parents[3]
 PICTURES = ROOT / "docs" / "models"
+Z = 1.96  # standard deviations that 95 % of a normal law lie within
 
 
 def models() -> str:
@@ -26,7 +27,8 @@ def models() -> str:
         ))  # fmt: skip
     total = sum(cards.weights(name).stat().st_size for name in cards.names())
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\nAll weights together are {total / 1e6:.1f} MB."
+    said = "Distances of samples by that run, with their 95 %: [quality](quality.md)."
+    return f"{table}\n\n{said} All weights together are {total / 1e6:.1f} MB."
 
 
 def models_pictures() -> str:
@@ -49,7 +51,7 @@ def _run(about: dict[str, Any]) -> str:
 def _distance(figures: dict[str, Any]) -> str:
     if (found := figures.get("frechet")) is None:
         return "-"
-    return f"{found:.1f} ± {figures['frechet_spread']:.1f}"
+    return f"{found:.1f} ± {Z * figures['frechet_spread']:.1f}"
 
 
 def _minutes(training: dict[str, Any]) -> str:
