@@ -10,6 +10,7 @@ import typer
 from .options import Json
 
 HEAD = ("name", "family", "parameters", "kB", "a run by default", "calls", "Frechet")
+CHOSEN = ("start", "teacher", "augmentation", "clip")  # of a recipe, where null is a choice
 
 
 def models(
@@ -89,13 +90,16 @@ def lines(about: dict[str, Any]) -> list[str]:
         if key not in hidden and value not in (None, "", [], {}, 0):
             made.append(f"{key:<12}  {_said(value)}")
     for key in ("training", "figures"):
-        made += [f"{key}", *(f"  {k:<12}  {_said(v)}" for k, v in about[key].items())]
+        if about[key]:
+            made += [key, *(f"  {k:<12}  {_said(v, k)}" for k, v in about[key].items())]
     return made
 
 
-def _said(value: Any) -> str:
+def _said(value: Any, key: str = "") -> str:
     if isinstance(value, dict):
         return ", ".join(f"{k} {_said(v)}" for k, v in value.items())
     if isinstance(value, list):
         return " ".join(map(_said, value))
-    return "not recorded" if value is None else str(value)
+    if value is None:
+        return "none" if key in CHOSEN else "not recorded"
+    return str(value)

@@ -49,7 +49,9 @@ def writing(what: str, path: Path) -> Iterator[None]:
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a checkpoint and what it says. Raises ValueError where it is none, or damaged."""
     if not path.is_file():
-        raise ValueError(f"there is no checkpoint {path} to resume; train without --resume")
+        raise ValueError(
+            f"there is no checkpoint {path} to resume (it goes when a training ends); train without --resume"
+        )
     try:
         with safetensors.safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
             notes = file.metadata() or {}

@@ -86,9 +86,13 @@ class Trainer:
         # The CPU's convolutions are a quarter faster with the channels last.
         self.module = module_of(recipe).train()
         self.module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.objective = objective(
-            Given(recipe, self.module, self.device, len(self.draw.images), images is not None)
-        )
+        given = Given(recipe, self.module, self.device, len(self.draw.images), images is not None)
+        self.objective = objective(given)
+        if recipe.teacher is not None and "teacher" not in vars(given):
+            raise ValueError(
+                f"the objective {recipe.objective['name']!r} of {recipe.name!r} learns from no teacher; "
+                f"leave {recipe.teacher!r} out"
+            )
         self.turns = self.objective.turns()
         self.optimizers = [t.optimizer(list(t.parameters), recipe) for t in self.turns]
         self.average = AveragedModel(
@@ -143,7 +147,12 @@ class Trainer:
         the last checkpoint stays.
         """
         out = Path(out)
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                f"the folder {out} cannot be made ({error.strerror}); name another with --out"
+            ) from error
         kept = checkpoint.path_of(out, self.recipe.name)
         bar = tqdm(total=self.recipe.steps, initial=self.step, unit="step", disable=None)
         with bar:

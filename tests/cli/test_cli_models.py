@@ -27,6 +27,7 @@ def test_a_card_is_printed(capsys):
     assert text.startswith(f"digits: {zoo.card('digits').about}\n")
     assert "licence CC BY-SA 3.0" in text and "  batch         64\n" in text
     assert json.loads(run(capsys, "models", "digits", "--json")[0])["null"] == 10
+    assert "  teacher       none\n" in run(capsys, "models", "flow")[0]
 
 
 def test_a_run_in_words():

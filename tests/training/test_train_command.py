@@ -41,6 +41,12 @@ def test_an_interrupt_leaves_a_checkpoint_that_resumes(run, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["flow.checkpoint.safetensors"]
 
 
+def test_a_folder_that_cannot_be_made_is_named(run, tmp_path):
+    (tmp_path / "file").touch()
+    made = run("flow", "--steps", 2, "--batch", 2, "--out", tmp_path / "file")
+    assert made.exit_code != 0 and "file cannot be made (File exists)" in str(made.exception)
+
+
 @pytest.mark.parametrize(
     "args, message",
     [
@@ -48,6 +54,7 @@ def test_an_interrupt_leaves_a_checkpoint_that_resumes(run, tmp_path):
         (["flow", "--steps", "0"], "steps=0"),
         (["flow", "--every", "0"], "--every 0"),
         (["flow", "--resume"], "there is no checkpoint"),
+        (["flow", "--teacher", "digits"], "learns from no teacher; leave 'digits' out"),
         (["flow", "--start", "digits"], "the weights of 'digits' are no beginning for 'flow'"),
     ],
 )
