@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffusion_engine import ScoreNetwork
@@ -45,12 +45,13 @@ class Asked:
     guidance: float | None = 1.0
     grid: str = ""
     n: int = SAMPLES
+    seed: int = 0
 
     def cases(self, path: str, network: ScoreNetwork) -> list[Case]:
         made, refused = cases_of(
             {path: network}, rules_of(self.solvers) if self.solvers else None,
             None if self.calls == (0,) else self.calls, "calls", guidance=self.guidance, n=self.n,
-            options={"grid": self.grid} if self.grid else None,
+            seeds=(self.seed,), options={"grid": self.grid} if self.grid else None,
         )  # fmt: skip
         for reason in refused:
             print(reason, file=sys.stderr)
@@ -84,6 +85,14 @@ PARTS: dict[str, tuple[Asked, ...]] = {
     ),
     "cld_few": (Asked("cld", "cld_em,sscs,cld_exp", (10, 20)),),
 }
+# What is quick, from two more ranges of seeds.
+QUICK = ("solvers", "genie", "private", "student", "consistency", "few")
+PARTS["seeds"] = tuple(
+    replace(asked, seed=seed)
+    for seed in (10_000, 20_000)
+    for part in QUICK
+    for asked in PARTS[part]
+)
 
 
 class Networks:
