@@ -3,13 +3,12 @@
 import json
 import os
 import signal
-import threading
 
 import pytest
 from typer.testing import CliRunner
 
 from diffusion_engine.cli.app import app
-from diffusion_engine.training import names
+from diffusion_engine.training import Trainer, names
 
 
 @pytest.fixture
@@ -34,8 +33,15 @@ def test_weights_card_and_log_are_written(run, tmp_path):
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".csv", ".json", ".safetensors"]
 
 
-def test_an_interrupt_leaves_a_checkpoint_that_resumes(run, tmp_path):
-    threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+def test_an_interrupt_leaves_a_checkpoint_that_resumes(run, tmp_path, monkeypatch):
+    advance = Trainer.advance
+
+    def interrupted(trainer):  # within the loop: before it the signal is Python's own
+        advance(trainer)
+        if trainer.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "advance", interrupted)
     made = run("flow", "--steps", 10**6, "--batch", 2, "--out", tmp_path)
     assert made.exit_code == 0 and "go on with --resume" in made.stdout, made.output
     assert [p.name for p in tmp_path.iterdir()] == ["flow.checkpoint.safetensors"]
