@@ -166,7 +166,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
     "changes, message",
     [
         ({"objective": {"name": "magic"}}, "objective='magic'"),
-        ({"objective": {"name": "denoising", "dorp": 0.1}}, "takes no dorp; did you mean drop"),
+        ({"objective": {"name": "denoising", "drip": 0.1}}, "takes no drip; did you mean drop"),
         ({"step": 3}, "has no step; did you mean steps"),
         ({"steps": 0}, "steps=0"),
         ({"name": "../x"}, "name="),

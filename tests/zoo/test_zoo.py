@@ -148,7 +148,9 @@ def test_save_refuses_what_float16_cannot_hold(network: torch.nn.Module, tmp_pat
 
 @pytest.mark.parametrize("name", ["", "cats", "../digits", "digits.pt"])
 def test_unknown_name(name: str) -> None:
-    with pytest.raises(ValueError, match=r"does not ship with the package; use one of digits"):
+    with pytest.raises(
+        ValueError, match=r"does not ship with the package; use one of classifier, cld"
+    ):
         zoo.load(name)
 
 

@@ -127,5 +127,5 @@ class Objective:
         """
 
     def after(self, steps: int, average: nn.Module) -> dict[str, Any]:
-        """What the card says beside the recipe after that many steps, of the averaged module."""
+        """What the card says beside the recipe after that many steps, of `average`, the averaged module."""
         return {}

@@ -71,7 +71,7 @@ class Student(Objective):
 
     def after(self, steps: int, average: nn.Module) -> dict[str, Any]:
         """Of both networks, after any number of steps, the floating-point operations of one call, of which a
-        guided teacher makes two."""
+        guided teacher makes two; they do not depend on the average."""
         own, teachers = flops(self.given.network), flops(self.given.teacher)
         return {"figures": {"flops_of_a_call": own, "flops_of_a_call_of_the_teacher": teachers}}
 
