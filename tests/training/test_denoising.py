@@ -75,7 +75,8 @@ def test_the_exact_network_has_no_loss_and_one_that_says_0_has_that_of_its_weigh
 
 
 def test_classes_are_dropped_as_often_as_was_said():
-    y = dropped(torch.full((4096,), 3), 10, 0.25, seeded())
+    network = ScoreNetwork(torch.nn.Identity(), VP(), (1,), null=10, classes=10)
+    y = dropped(network, torch.full((4096,), 3), 0.25, seeded())
     assert set(y.tolist()) == {3, 10}
     assert (y == 10).float().mean() == pytest.approx(0.25, abs=0.03)
 

@@ -41,7 +41,7 @@ def flat(tensors):
 def gradients_of_copies(made, batch):
     """Gradient of each image's each copy, [B, K, P], from the draws that the objective makes."""
     own, generator = made.objective, torch.Generator().manual_seed(1)
-    y = dropped(batch.y, 10, own.drop, generator)
+    y = dropped(own.given.network, batch.y, own.drop, generator)
     n, k = len(y), own.copies
     copied = Batch(batch.x0.repeat_interleave(k, 0), y.repeat_interleave(k, 0))
     network = own.given.network

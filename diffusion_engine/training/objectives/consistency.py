@@ -93,8 +93,7 @@ class Consistency(Objective):
         x0, y = batch
         k = (self.count * spread(len(x0), generator)).floor().to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
-        if isinstance(network.null, int):
-            y = dropped(y, network.null, self.drop, generator)
+        y = dropped(network, y, self.drop, generator)
         s, t = interval(network.process, k, self.count)
         x_s = noised(x0, Levels.of(network.process, s), eps)
         if self.teacher is None:

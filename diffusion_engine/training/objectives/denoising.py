@@ -23,11 +23,13 @@ WEIGHTS: dict[str, Callable[[Levels, Any], Any]] = {
 }
 
 
-def dropped(y: Tensor, null: int, drop: float, generator: torch.Generator) -> Tensor:
-    """Classes y [B], each replaced by `null` with probability `drop`: the network is then trained without
-    a class too, as classifier-free guidance needs it (Ho & Salimans 2022)."""
+def dropped(network: ScoreNetwork, y: Tensor, drop: float, generator: torch.Generator) -> Tensor:
+    """Classes y [B], each replaced by the network's null with probability `drop`: it is then trained without
+    a class too, as classifier-free guidance needs it (Ho & Salimans 2022). Without a null they stay."""
+    if not isinstance(network.null, int):
+        return y
     free = torch.rand(len(y), generator=generator) < drop
-    return torch.where(free.to(y.device), null, y)
+    return torch.where(free.to(y.device), network.null, y)
 
 
 def noised(x0: Tensor, at: Levels, eps: Tensor) -> Tensor:
@@ -71,8 +73,7 @@ def denoising(
     x0, y = batch
     t = drawn_times(network.process, len(x0), generator, times).to(x0.device)
     eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
-    if isinstance(network.null, int):
-        y = dropped(y, network.null, drop, generator)
+    y = dropped(network, y, drop, generator)
     return errors(network, Batch(x0, y), t, eps, weight).mean()
 
 

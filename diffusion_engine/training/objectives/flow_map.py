@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ def total_derivative(
         )[1]
 
 
-class FlowMap(Objective):
+class FlowMap(Objective, ABC):
     """What both have in common: some samples have r = t, where u is the velocity itself, and the others jump.
 
     With a teacher the velocity is its own, guided, else eps - x0.
@@ -81,13 +82,13 @@ class FlowMap(Objective):
     def turns(self) -> list[Turn]:
         return [Turn("loss", self.given.module.parameters(), self.loss)]
 
+    @abstractmethod
     def ends(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Times t > r of n jumps."""
-        raise NotImplementedError
 
+    @abstractmethod
     def jumps(self, z: Tensor, t: Tensor, r: Tensor, y: Tensor, exact: Tensor) -> Tensor:
         """What u(z, t, r) learns of jumps, whose samples have the velocity `exact`."""
-        raise NotImplementedError
 
     def velocity(self, z: Tensor, t: Tensor, y: Tensor, exact: Tensor) -> Tensor:
         """The teacher's at z, or the samples' own."""
@@ -101,8 +102,7 @@ class FlowMap(Objective):
         t, r = (torch.cat((there, one)).to(batch.x0.device) for one in (t, r))
         eps = torch.randn(batch.x0.shape, generator=generator, dtype=batch.x0.dtype)
         eps, y = eps.to(batch.x0.device), batch.y
-        if isinstance(network.null, int):
-            y = dropped(y, network.null, self.drop, generator)
+        y = dropped(network, y, self.drop, generator)
         z = noised(batch.x0, Levels.of(network.process, t), eps)
         parts = [(each[:still], each[still:]) for each in (z, t, r, y, eps - batch.x0)]
         (z0, z1), (t0, t1), (_, r1), (y0, y1), (exact0, exact1) = parts

@@ -128,8 +128,7 @@ class GenieHead(Objective):
         return [Turn("loss", self.given.module.parameters(), self.loss, optimizer=adam)]
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        assert isinstance(self.base.null, int)
-        y = dropped(batch.y, self.base.null, self.drop, generator)
+        y = dropped(self.base, batch.y, self.drop, generator)
         return self.head_loss(batch.x0, generator, y)
 
     def after(self, steps: int, average: nn.Module) -> dict[str, Any]:

@@ -65,8 +65,7 @@ def hybrid(
     m_x, m_v, l11, l21, l22, on_v, on_output = _numbers(process, rule, t, x0)
     x = m_x * x0 + l11 * e_x
     v = m_v * x0 + l21 * e_x + l22 * e_v
-    if isinstance(network.null, int):
-        y = dropped(y, network.null, drop, generator)
+    y = dropped(network, y, drop, generator)
     condition = None if network.classes is None else y
     label = t.to(network.label_dtype).to(x0.device)
     output = network(torch.cat((x, v), dim=1), label, condition)[0]

@@ -123,8 +123,7 @@ class Private(Objective):
         """Sum over the images of the mean loss of their copies."""
         network, k = self.given.network, self.copies
         x0, y = batch
-        if isinstance(network.null, int):
-            y = dropped(y, network.null, self.drop, generator)
+        y = dropped(network, y, self.drop, generator)
         copied = Batch(x0.repeat_interleave(k, 0), y.repeat_interleave(k, 0))
         # The times of an image are its own: what else is in the batch must not reach its gradient.
         n = len(copied.x0)

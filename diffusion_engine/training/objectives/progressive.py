@@ -73,8 +73,7 @@ class Progressive(Objective):
         x0, y = batch
         k = (n * spread(len(x0), generator)).floor().to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
-        if isinstance(network.null, int):
-            y = dropped(y, network.null, self.drop, generator)
+        y = dropped(network, y, self.drop, generator)
         s, t = interval(process, k, n)
         at = Levels.of(process, s)
         x = noised(x0, at, eps)

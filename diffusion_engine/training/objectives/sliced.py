@@ -69,8 +69,7 @@ def sliced(
     t = drawn_times(network.process, len(x0), generator, times).to(x0.device)
     noise = torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
     v = directions(x0, law, generator)
-    if isinstance(network.null, int):
-        y = dropped(y, network.null, drop, generator)
+    y = dropped(network, y, drop, generator)
     at = Levels.of(network.process, t)
     x = noised(x0, at, noise).requires_grad_()
     # Fused attention has no second derivative.

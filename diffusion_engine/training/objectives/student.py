@@ -57,8 +57,7 @@ class Student(Objective):
         x0, y = batch
         t = drawn_times(network.process, len(x0), generator, self.times).to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
-        if isinstance(network.null, int):
-            y = dropped(y, network.null, self.drop, generator)
+        y = dropped(network, y, self.drop, generator)
         guidance, told = self.scales(y, generator)
         at = Levels.of(network.process, t)
         x = noised(x0, at, eps)

@@ -52,8 +52,7 @@ def bound(
     f = (2.0 * (0.5 * (LEVELS - 1) * (x0 + 1.0)).round() + 1.0) / LEVELS - 1.0
     t = spread(len(f), generator).to(f)
     eps, noise = torch.randn((2, *f.shape), generator=generator, dtype=f.dtype).to(f.device)
-    if isinstance(network.null, int):
-        y = dropped(y, network.null, drop, generator)
+    y = dropped(network, y, drop, generator)
     condition = None if network.classes is None else y
     low, high, share, slope = schedule(network, t)
     gamma = low + (high - low) * share
