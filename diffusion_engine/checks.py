@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+LONGEST = 2000  # characters of a prompt: encoders read some dozen words of it
+
 
 def plain(given: Any) -> Any:
     """A number of numpy or torch as Python's; all else as it is."""
@@ -113,6 +115,25 @@ def one_of(name: str, given: Any, choices: Sequence[Any]) -> Any:
     """One of a few values."""
     if not any(given is choice or given == choice for choice in choices):
         raise ValueError(f"{name}={said(given)}: choose {', '.join(map(str, choices))}")
+    return given
+
+
+def prompt(name: str, given: Any) -> str:
+    """A text that says what to draw: not empty, of LONGEST characters at most, each one that UTF-8 has."""
+    if not isinstance(given, str):
+        raise ValueError(f"{name}={said(given)}: a prompt is a text, such as 'a red heart'")
+    if not given.strip():
+        raise ValueError(f"{name} is an empty text; write what it shall be, such as 'a red heart'")
+    if len(given) > LONGEST:
+        raise ValueError(
+            f"{name} has {len(given)} characters; a prompt has {LONGEST} at most: say it in fewer"
+        )
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{name}={said(given)}: it holds half a character; send whole ones"
+        ) from None
     return given
 
 
