@@ -31,6 +31,9 @@ class TrainingRecipe(Model):
     minutes: PositiveFloat = Field(description="that it took on one core, about")
     start: str | None = Field(None, description="the network whose weights are the beginning")
     teacher: str | None = Field(None, description="the network that this one learns from")
+    data: dict[str, Any] = Field(
+        {"name": "mnist"}, description="its name, a key of SOURCES, and options"
+    )
     split: Literal["train", "all"] = "train"
     augmentation: Augmentation | None = Augmentation()
     sampling: Literal["uniform", "poisson"] = "uniform"

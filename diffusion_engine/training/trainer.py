@@ -18,7 +18,9 @@ from tqdm import tqdm
 
 from .. import atomic, zoo
 from ..backends import machine
-from . import checkpoint, data
+from . import checkpoint, sources
+from .data import Batch
+from .emoji import Emoji
 from .objectives import Given, objective
 from .recipe import TrainingRecipe
 
@@ -61,7 +63,7 @@ class Trainer:
 
     recipe  what is trained, and how
     device  where; the batches, times and noise are drawn on the CPU, so that they are the same anywhere
-    images  [N, C, H, W] in [0, 1] and their classes [N] int64, MNIST's of the recipe's split if None
+    images  in place of the recipe's data: [N, C, H, W] in [0, 1] and their classes [N] int64, or an Emoji
 
     The same recipe, number of threads and kind of machine give the same bits. Raises ValueError where the
     recipe cannot be trained.
@@ -71,22 +73,17 @@ class Trainer:
         self,
         recipe: TrainingRecipe,
         device: torch.device | str = "cpu",
-        images: tuple[Tensor, Tensor] | None = None,
+        images: tuple[Tensor, Tensor] | Emoji | None = None,
     ) -> None:
         self.recipe, self.device = recipe, torch.device(device)
         torch.set_num_threads(recipe.threads)
         torch.manual_seed(recipe.seed)
         self.generator = torch.Generator().manual_seed(recipe.seed)
-        self.draw = data.Draws(
-            *(images or data.mnist(recipe.split)),
-            recipe.batch,
-            recipe.augmentation,
-            recipe.sampling,
-        )
+        self.draw = sources.draws(recipe, images)
         # The CPU's convolutions are a quarter faster with the channels last.
         self.module = module_of(recipe).train()
         self.module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        given = Given(recipe, self.module, self.device, len(self.draw.images), images is not None)
+        given = Given(recipe, self.module, self.device, self.draw, images is not None)
         self.objective = objective(given)
         if recipe.teacher is not None and "teacher" not in vars(given):
             raise ValueError(
@@ -106,7 +103,7 @@ class Trainer:
         """One step."""
         begin, core = time.perf_counter(), time.process_time()
         self.objective.before(self.step, self.average.module)
-        batch = data.Batch(*(each.to(self.device) for each in self.draw(self.generator)))
+        batch = Batch(*(each.to(self.device) for each in self.draw(self.generator)))
         for i, (turn, optimizer) in enumerate(zip(self.turns, self.optimizers, strict=True)):
             for group in optimizer.param_groups:
                 group["lr"] = turn.lr * rate(self.step, self.recipe)
@@ -181,7 +178,7 @@ class Trainer:
         return {
             **self.recipe.card,
             **self.objective.after(self.step, self.average.module),
-            "data": data.SOURCE,
+            "data": sources.source(self.recipe),
             "training": recipe
             | {
                 "steps_done": self.step,

@@ -56,6 +56,10 @@ class Card(Model):
     scale_input   the keyword that the module is given its guidance scale by; or the options of ScaleEmbedding
     sampler       keys of a Spec: what a run is where nobody says
     calls         of the network that such a run makes
+    context       (tokens, width) of the condition that it reads; zeros are none
+    text          `name` and `tokens` of the encoder that makes it of prompts (networks.text)
+    decoder       of its latents: an autoencoder's `name`, `sha256` and `scale_factor`
+    scale_factor, shift  of an autoencoder: its latents, less the shift, times the factor have unit variance
     training      the recipe with all of its settings, and what became of it
     privacy       what is guaranteed of the images it was trained on, and how that is counted
     figures       what was measured, by name
@@ -85,6 +89,11 @@ class Card(Model):
     grid: str | None = None
     sampler: dict[str, Any] | None = None
     calls: int | None = Field(None, ge=1)
+    context: tuple[int, int] | None = None
+    text: dict[str, Any] | None = None
+    decoder: dict[str, Any] | None = None
+    scale_factor: float | None = None
+    shift: float = 0.0
     data: Data | None = None
     training: dict[str, Any] = Field({})
     privacy: dict[str, Any] | None = None

@@ -123,7 +123,7 @@ def network_of_card(
             latent=about.latent,
             clip=about.clip,
             grid=about.grid,
-            null=about.null,
+            null=about.null if about.context is None else torch.zeros(about.context),
             classes=len(about.classes) or None,
             defaults=about.sampler,
             name=name,
@@ -203,6 +203,8 @@ def check_call(network: ScoreNetwork, about: Card) -> None:
         end = None if parameterisation.end_label is None else label
         latent = torch.empty(1, parameterisation.latent) if parameterisation.latent else None
         condition: Any = torch.zeros(1, dtype=torch.int64) if network.classes else None
+        if about.context is not None:
+            condition = torch.empty(1, *about.context)
         if network.scale_input is not None:
             told = network.scale_input(torch.ones(1, dtype=torch.float64))
             condition = ({} if condition is None else {"": condition}) | {
@@ -211,6 +213,8 @@ def check_call(network: ScoreNetwork, about: Card) -> None:
         said = f"the card of {network.name!r} says shape {list(network.shape)}"
         if network.classes:
             said += f", {network.classes} classes"
+        if about.context is not None:
+            said += f", context {list(about.context)}"
         try:
             with torch.no_grad():
                 found = tensors(network(x, label, condition, latent, end))

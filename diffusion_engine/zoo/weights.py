@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from .. import atomic
 from ..genie.head import Head
+from .autoencoder import Autoencoder
 from .cards import LARGEST_FILE, Card, card, weights
 from .classifier import NoisedClassifier
+from .context import ContextUNet
 from .digit_features import DigitFeatures
 from .flow_map import FlowMapUNet
 from .guided import GuidedUNet
@@ -40,6 +42,8 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "small_unet": SmallUNet,
     "noised_classifier": NoisedClassifier,
     "vdm_unet": VDMUNet,
+    "autoencoder": Autoencoder,
+    "context_unet": ContextUNet,
 }
 
 

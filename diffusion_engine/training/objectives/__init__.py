@@ -12,6 +12,7 @@ from .base import Given, Objective
 
 # name: where it is. A function loss(network, batch, generator, **options), or a class of Objective.
 OBJECTIVES = {
+    "autoencoding": "autoencoder:Autoencoding",
     "classification": "classification:Classification",
     "classifier": "classifier:Classifier",
     "denoising": "denoising:denoising",

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from ...networks.network import ScoreNetwork
 from ...zoo.networks import load_network, network_of_card
-from .. import data
+from .. import sources
 from ..data import Batch
 from ..recipe import TrainingRecipe
+from ..sources import Draws
 
 Loss = Callable[[Batch, torch.Generator], Tensor]
 
@@ -26,15 +27,20 @@ class Given:
     recipe  whose objective it is
     module  the network that trains and ships, with fresh weights or those of the recipe's start
     device  of everything
-    images  how many there are to learn from
+    draw    the batches that it learns from
     own     whether it trains on images of the caller's
     """
 
     recipe: TrainingRecipe
     module: nn.Module
     device: torch.device
-    images: int = 0
+    draw: Draws | None = None
     own: bool = False
+
+    @property
+    def images(self) -> int:
+        """How many there are to learn from."""
+        return 0 if self.draw is None else len(self.draw.images)
 
     @cached_property
     def network(self) -> ScoreNetwork:
@@ -43,9 +49,9 @@ class Given:
 
     @cached_property
     def held_out(self) -> tuple[Tensor, Tensor] | None:
-        """MNIST's images that the recipe does not train on, in [0, 1], and their classes; None where it
-        trains on all, or on others."""
-        return None if self.own or self.recipe.split == "all" else data.mnist("test")
+        """The images that the recipe does not train on, in [0, 1], and their classes; None where it trains on
+        all, or on others."""
+        return None if self.own else sources.held_out(self.recipe)
 
     @cached_property
     def teacher(self) -> ScoreNetwork:

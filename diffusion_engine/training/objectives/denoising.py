@@ -23,13 +23,25 @@ WEIGHTS: dict[str, Callable[[Levels, Any], Any]] = {
 }
 
 
+def told(network: ScoreNetwork, y: Tensor) -> Tensor | None:
+    """The conditions y of a batch, where the network takes any."""
+    return y if network.classes is not None or network.null is not None else None
+
+
+def null_of(network: ScoreNetwork, y: Tensor) -> Tensor:
+    """The network's null condition for every sample of y [B, ...]. Raises ValueError where it has none."""
+    if not isinstance(network.null, (int, Tensor)):
+        raise ValueError(f"{network.name!r} has no null condition to guide from; say guidance=1")
+    return torch.as_tensor(network.null, dtype=y.dtype, device=y.device).expand_as(y)
+
+
 def dropped(network: ScoreNetwork, y: Tensor, drop: float, generator: torch.Generator) -> Tensor:
-    """Classes y [B], each replaced by the network's null with probability `drop`: it is then trained without
-    a class too, as classifier-free guidance needs it (Ho & Salimans 2022). Without a null they stay."""
-    if not isinstance(network.null, int):
+    """Conditions y [B, ...], each replaced by the network's null with probability `drop`: it is then trained
+    without one too, as classifier-free guidance needs it (Ho & Salimans 2022). Without a null they stay."""
+    if network.null is None:
         return y
-    free = torch.rand(len(y), generator=generator) < drop
-    return torch.where(free.to(y.device), network.null, y)
+    free = (torch.rand(len(y), generator=generator) < drop).to(y.device)
+    return torch.where(free.view(-1, *[1] * (y.ndim - 1)), null_of(network, y), y)
 
 
 def noised(x0: Tensor, at: Levels, eps: Tensor) -> Tensor:
@@ -81,9 +93,8 @@ def errors(network: ScoreNetwork, batch: Batch, t: Tensor, eps: Tensor, weight: 
     """w(t) (output - target)^2 of images noised to times t [B] with eps, in each pixel."""
     w = WEIGHTS[checks.one_of("weight", weight, tuple(WEIGHTS))]
     x0, y = batch
-    condition = None if network.classes is None else y
     at = Levels.of(network.process, t)
     _, scaled, label = natural.inputs(network, noised(x0, at, eps), t)
-    error = network(scaled, label, condition)[0] - target(network, at, x0, eps)
+    error = network(scaled, label, told(network, y))[0] - target(network, at, x0, eps)
     _, q = network.parameterisation.weights(at)
     return per_sample(w(at, q), error) * error.square()

@@ -17,14 +17,14 @@ from ...processes import FlowMatching
 from ...processes.levels import Levels, per_sample
 from ..data import Batch
 from .base import Given, Objective, Turn
-from .denoising import dropped, noised
+from .denoising import dropped, noised, told
 from .teachers import Follower, predicted, same_process, scale
 from .times import drawn_times
 
 
 def average_velocity(network: ScoreNetwork, z: Tensor, t: Tensor, r: Tensor, y: Tensor) -> Tensor:
     """u(z, t, r) of a network that is told both ends of its step; t and r [B] float64, r the cleaner one."""
-    label, condition = network.label_dtype, None if network.classes is None else y
+    label, condition = network.label_dtype, told(network, y)
     return network(z, t.to(label), condition, end_label=r.to(label))[0]
 
 

@@ -13,7 +13,7 @@ from ...networks.prediction import Velocity
 from ...processes import CLD
 from ...processes.levels import per_sample
 from ..data import Batch
-from .denoising import dropped
+from .denoising import dropped, told
 from .times import spread
 
 
@@ -66,7 +66,7 @@ def hybrid(
     x = m_x * x0 + l11 * e_x
     v = m_v * x0 + l21 * e_x + l22 * e_v
     y = dropped(network, y, drop, generator)
-    condition = None if network.classes is None else y
+    condition = told(network, y)
     label = t.to(network.label_dtype).to(x0.device)
     output = network(torch.cat((x, v), dim=1), label, condition)[0]
     return (l22 * (on_v * v + on_output * output) + e_v).square().mean()

@@ -14,7 +14,7 @@ from ...networks.forward import turn
 from ...networks.network import ScoreNetwork
 from ...processes.levels import Levels, per_sample
 from ..data import Batch
-from .denoising import dropped, noised
+from .denoising import dropped, noised, told
 from .times import drawn_times
 
 DIRECTIONS = ("rademacher", "normal")
@@ -75,7 +75,7 @@ def sliced(
     # Fused attention has no second derivative.
     with torch.enable_grad(), turn(), sdpa_kernel(SDPBackend.MATH):
         _, scaled, label = natural.inputs(network, x, t)
-        out = network(scaled, label, None if network.classes is None else y)[0]
+        out = network(scaled, label, told(network, y))[0]
         eps = natural.eps(network, at, x, out)
         along = (v * eps).flatten(1).sum(dim=1)
         (slope,) = torch.autograd.grad(along.sum(), x, create_graph=True)

@@ -14,6 +14,7 @@ from ...networks.network import ScoreNetwork
 from ...processes import GaussianProcess
 from ...processes.levels import Levels, per_sample
 from .base import Given
+from .denoising import null_of, told
 
 
 def predicted(
@@ -22,27 +23,22 @@ def predicted(
     """(1 - s) o(x, t, null) + s o(x, t, y) of a network's output o, in one call of both (Ho & Salimans 2022).
 
     Args:
-        network: trained with and without a class, where s is not 1.
+        network: trained with and without a condition, where s is not 1.
         x: [B, C, H, W], states alpha x0 + sigma eps.
         t: [B] float64, their times.
-        y: [B] int64, classes; of the null class the result is o(x, t, null).
-        guidance: s, a number or one a sample [B]; 1 is the class alone.
+        y: [B, ...] conditions; of the null one the result is o(x, t, null).
+        guidance: s, a number or one a sample [B]; 1 is the condition alone.
 
     Raises:
-        ValueError: there is no null class to guide from.
+        ValueError: there is no null condition to guide from.
     """
-    condition = None if network.classes is None else y
     if not isinstance(guidance, Tensor) and guidance == 1.0:
         _, scaled, label = natural.inputs(network, x, t)
-        return network(scaled, label, condition)[0]
-    if not isinstance(network.null, int):
-        raise ValueError(
-            f"guidance={guidance} needs a null class, and {network.name!r} has none; say guidance=1"
-        )
+        return network(scaled, label, told(network, y))[0]
     _, scaled, label = natural.inputs(network, torch.cat((x, x)), torch.cat((t, t)))
-    both = torch.cat((y, torch.full_like(y, network.null)))
-    with_class, without = network(scaled, label, both)[0].chunk(2)
-    return without + per_sample(guidance, x) * (with_class - without)
+    both = torch.cat((y, null_of(network, y)))
+    with_condition, without = network(scaled, label, both)[0].chunk(2)
+    return without + per_sample(guidance, x) * (with_condition - without)
 
 
 def denoised(network: ScoreNetwork, x: Tensor, t: Tensor, out: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from ...processes import VDM
 from ...processes.levels import per_sample
 from ...processes.vdm import Line
 from ..data import Batch
-from .denoising import dropped
+from .denoising import dropped, told
 from .times import spread
 
 LEVELS = 256  # of a pixel
@@ -53,7 +53,7 @@ def bound(
     t = spread(len(f), generator).to(f)
     eps, noise = torch.randn((2, *f.shape), generator=generator, dtype=f.dtype).to(f.device)
     y = dropped(network, y, drop, generator)
-    condition = None if network.classes is None else y
+    condition = told(network, y)
     low, high, share, slope = schedule(network, t)
     gamma = low + (high - low) * share
     output = network(mixed(f, eps, gamma), gamma.to(network.label_dtype), condition)[0]
