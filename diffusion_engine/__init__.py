@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .networks.linearize import linearized
     from .networks.network import ScoreNetwork
     from .networks.parameterisation import Parameterisation
+    from .networks.text import TextEncoder
     from .plan import Call, Plan, Row
     from .plan.guidance import classifier_free, classifier_guidance, compose, inpaint, scale_of_w
     from .processes.grids import GRIDS
@@ -54,6 +55,7 @@ __all__ = [
     "ScoreNetwork",
     "Solver",
     "Spec",
+    "TextEncoder",
     "VariationalBound",
     "classifier_free",
     "classifier_guidance",
@@ -85,6 +87,7 @@ _MODULES = {
     "networks.linearize": ("linearized",),
     "networks.network": ("ScoreNetwork",),
     "networks.parameterisation": ("Parameterisation",),
+    "networks.text": ("TextEncoder",),
     "plan": ("Call", "Plan", "Row"),
     "profiling": ("Profile", "profile"),
     "sampler.result": ("Result",),

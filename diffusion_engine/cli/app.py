@@ -128,6 +128,8 @@ def doctor(as_json: Json = False) -> None:
                 typer.echo(f"{name}: {about}")
         typer.echo(f"bfloat16: {found['bf16']['result']}")
         typer.echo(f"executor native: {found['native']['result']}")
+        for name, reason in found["text"].items():
+            typer.echo(f"text encoder {name}: {reason or 'installed'}")
         kept = found["choices"]
         typer.echo(
             f"choices in {kept['folder']}: threads of {kept['threads']} networks, forms of {kept['forms']}, "

@@ -10,6 +10,7 @@ import torch
 from ..backends import machine
 from ..choices import files, folder
 from ..networks.placement import AUTO, place
+from ..networks.text import WIDTHS, objection
 from ..ops.registry import explain
 from ..ops.table import IMPLEMENTATIONS
 from ..profiling.versions import versions
@@ -26,6 +27,7 @@ def report() -> dict[str, Any]:
         "bf16": _bf16(),
         "executors": [_executor(name, devices[-1]) for name in named.NAMES],
         "native": _native(),
+        "text": {name: objection(name) for name in WIDTHS},
         "choices": _kept(),
         "ops": [row for device in devices for row in _choices(device)],
         "self_test": [row for device in devices for row in _agreement(device)],

