@@ -283,7 +283,7 @@ def test_what_is_told_more_begins_as_the_network_itself():
         (lambda: MeanFlow(given(network(average, end_label="t")), same=2.0), "same=2.0"),
         (
             lambda: loss(Student(given(network(velocity), network(velocity)), guidance=2.0)),
-            "needs a null class",
+            "no null condition",
         ),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from ...processes.levels import Levels, per_sample
 from ..data import Batch
 from .base import Given, Objective, Turn
 from .denoising import dropped, noised
-from .teachers import Follower, denoised, interval, predicted, same_process, scale, walked
+from .teachers import Follower, denoised, interval, predicted, same_process, scale, scales, walked
 from .times import spread
 
 
@@ -41,7 +42,8 @@ class Consistency(Objective):
     f(x, 0) = x, as it is for whatever predicts a velocity or noise.
 
     points      intervals of the grid, 1 or more; several numbers are stages of equal length, so that it grows
-    guidance    scale s of the teacher, which the network then has within it
+    guidance    scale s of the teacher, which the network then has within it; or a range (low, high) of it,
+                of which each sample draws one, for a network that is told its scale (Luo et al. 2023)
     calls       steps of the teacher between two times
     metric      d: "huber" or "l2"
     target_ema  decay of the averaged network that is the target, in [0, 1); 0 is the network itself
@@ -54,7 +56,7 @@ class Consistency(Objective):
         self,
         given: Given,
         points: int | Sequence[int] = 16,
-        guidance: float = 1.0,
+        guidance: float | Sequence[float] = 1.0,
         calls: int = 1,
         metric: str = "huber",
         target_ema: float = 0.95,
@@ -71,7 +73,7 @@ class Consistency(Objective):
             raise ValueError(
                 "points=[]: give the intervals of the grid, 16, or of each stage, [8, 16]"
             )
-        self.guidance = scale("guidance", guidance)
+        self.guidance = _scales(given, guidance)
         self.teacher = None if given.recipe.teacher is None else given.teacher
         if self.teacher is not None:
             same_process(given.network, self.teacher)
@@ -94,14 +96,29 @@ class Consistency(Objective):
         k = (self.count * spread(len(x0), generator)).floor().to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
         y = dropped(network, y, self.drop, generator)
+        low, high = self.guidance
+        guidance = low if low == high else scales(low, high, len(x0), generator).to(x0.device)
         s, t = interval(network.process, k, self.count)
         x_s = noised(x0, Levels.of(network.process, s), eps)
         if self.teacher is None:
             x_t = noised(x0, Levels.of(network.process, t), eps)
         else:
-            x_t = walked(self.teacher, x_s, s, t, y, self.guidance, self.calls)
+            x_t = walked(self.teacher, x_s, s, t, y, guidance, self.calls)
+        own = 1.0 if network.scale_input is None else guidance
         with torch.no_grad():
-            target = denoised(network, x_t, t, predicted(self.average.network, x_t, t, y))
+            target = denoised(network, x_t, t, predicted(self.average.network, x_t, t, y, own))
             target = torch.where(per_sample(t, x0) == 0.0, x_t, target)
-        made = denoised(network, x_s, s, predicted(network, x_s, s, y))
+        made = denoised(network, x_s, s, predicted(network, x_s, s, y, own))
         return self.metric(made - target).mean()
+
+
+def _scales(given: Given, guidance: Any) -> tuple[float, float]:
+    """The range of scales, of one number it alone. Raises ValueError."""
+    if not isinstance(guidance, (list, tuple)):
+        return (scale("guidance", guidance),) * 2
+    if given.network.scale_input is None:
+        raise ValueError(
+            f"guidance={guidance}: the card of {given.recipe.name!r} does not say how its network is told "
+            "its scale; give it a scale_input, or one scale"
+        )
+    return checks.pair("guidance", guidance, "give a range (low, high) of scales", least=0.0)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ... import checks
 from ...genie import natural
-from ...networks.network import ScoreNetwork
+from ...networks.network import Condition, ScoreNetwork
 from ...processes.levels import Levels, per_sample
 from ..data import Batch
 from .times import drawn_times
@@ -23,9 +23,14 @@ WEIGHTS: dict[str, Callable[[Levels, Any], Any]] = {
 }
 
 
-def told(network: ScoreNetwork, y: Tensor) -> Tensor | None:
-    """The conditions y of a batch, where the network takes any."""
-    return y if network.classes is not None or network.null is not None else None
+def told(network: ScoreNetwork, y: Tensor, guidance: Tensor | None = None) -> Condition | None:
+    """The conditions y of a batch, where the network takes any; with the scales [B] of one that is told
+    them."""
+    own = y if network.classes is not None or network.null is not None else None
+    if network.scale_input is None or guidance is None:
+        return own
+    scales = {name: value.float() for name, value in network.scale_input(guidance).items()}
+    return scales if own is None else {"": own, **scales}
 
 
 def null_of(network: ScoreNetwork, y: Tensor) -> Tensor:

@@ -15,9 +15,9 @@ from ...networks.network import Condition, ScoreNetwork
 from ...processes.levels import Levels, per_sample
 from ..data import Batch
 from .base import Given, Objective, Turn
-from .denoising import WEIGHTS, dropped, noised
-from .teachers import denoised, output, predicted, same_process, scale
-from .times import drawn_times, spread
+from .denoising import WEIGHTS, dropped, noised, told
+from .teachers import denoised, output, predicted, same_process, scale, scales
+from .times import drawn_times
 
 
 class Student(Objective):
@@ -58,13 +58,13 @@ class Student(Objective):
         t = drawn_times(network.process, len(x0), generator, self.times).to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
         y = dropped(network, y, self.drop, generator)
-        guidance, told = self.scales(y, generator)
+        guidance, condition = self.scales(y, generator)
         at = Levels.of(network.process, t)
         x = noised(x0, at, eps)
         with torch.no_grad():
             wanted = denoised(teacher, x, t, predicted(teacher, x, t, y, guidance))
         _, scaled, label = natural.inputs(network, x, t)
-        error = network(scaled, label, told)[0] - output(network, x, t, wanted)
+        error = network(scaled, label, condition)[0] - output(network, x, t, wanted)
         _, q = network.parameterisation.weights(at)
         return (per_sample(self.weight(at, q), error) * error.square()).mean()
 
@@ -115,11 +115,5 @@ class Guided(Student):
             )
 
     def scales(self, y: Tensor, generator: torch.Generator) -> tuple[float | Tensor, Condition]:
-        low, high = self.range
-        # Evenly spread, and in another order than the times.
-        drawn = spread(len(y), generator)[torch.randperm(len(y), generator=generator)]
-        s = (low + (high - low) * drawn).to(y.device)
-        tell = self.given.network.scale_input
-        assert tell is not None
-        told = {name: value.float() for name, value in tell(s).items()}
-        return s, {"": y, **told}
+        s = scales(*self.range, len(y), generator).to(y.device)
+        return s, told(self.given.network, y, s)

@@ -15,12 +15,14 @@ from ...processes import GaussianProcess
 from ...processes.levels import Levels, per_sample
 from .base import Given
 from .denoising import null_of, told
+from .times import spread
 
 
 def predicted(
     network: ScoreNetwork, x: Tensor, t: Tensor, y: Tensor, guidance: float | Tensor = 1.0
 ) -> Tensor:
-    """(1 - s) o(x, t, null) + s o(x, t, y) of a network's output o, in one call of both (Ho & Salimans 2022).
+    """(1 - s) o(x, t, null) + s o(x, t, y) of a network's output o, in one call of both (Ho & Salimans 2022);
+    or o(x, t, y, s) of one that is told its scale.
 
     Args:
         network: trained with and without a condition, where s is not 1.
@@ -32,9 +34,11 @@ def predicted(
     Raises:
         ValueError: there is no null condition to guide from.
     """
+    if network.scale_input is not None:
+        guidance = torch.as_tensor(guidance, dtype=torch.float64).expand(len(x))
+        return network(*natural.inputs(network, x, t)[1:], told(network, y, guidance))[0]
     if not isinstance(guidance, Tensor) and guidance == 1.0:
-        _, scaled, label = natural.inputs(network, x, t)
-        return network(scaled, label, told(network, y))[0]
+        return network(*natural.inputs(network, x, t)[1:], told(network, y))[0]
     _, scaled, label = natural.inputs(network, torch.cat((x, x)), torch.cat((t, t)))
     both = torch.cat((y, null_of(network, y)))
     with_condition, without = network(scaled, label, both)[0].chunk(2)
@@ -122,6 +126,12 @@ def scale(name: str, value: Any) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 <= value < 1e3:
         raise ValueError(f"{name}={value!r}: a guidance scale is a number of 0 or more, 1 for none")
     return float(value)
+
+
+def scales(low: float, high: float, n: int, generator: torch.Generator) -> Tensor:
+    """n guidance scales of a range, [n] float64: evenly spread, and in another order than the times."""
+    drawn = spread(n, generator)[torch.randperm(n, generator=generator)]
+    return low + (high - low) * drawn
 
 
 class Follower:
