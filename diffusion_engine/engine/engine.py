@@ -66,7 +66,7 @@ class Engine:
         executor: str | Executor = "eager",
         threads: int | Mapping[int, int] | str | None = None,
         compile: bool = False,
-        decoder: Decoder | None = None,
+        decoder: Decoder | str | None = "network",
         batch: str = "bucket",
         probe: bool = True,
         adapters: Mapping[str, Any] | None = None,

@@ -47,6 +47,6 @@ def owned(request: Request) -> Request:
             return given[:1].clone().expand(given.shape)
         return given.clone()
 
-    names = ("condition", "x", "mask", "known", "measurement", "noise")
+    names = ("condition", "negative", "x", "mask", "known", "measurement", "noise")
     given = {name: own(getattr(request, name)) for name in names}
     return replace(request, concepts=tuple(map(own, request.concepts)), **given)

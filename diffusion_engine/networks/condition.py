@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import number, plain, said, settle, whole
+from ..checks import number, plain, prompt, said, settle, whole
 from .network import Condition, ScoreNetwork
 
 
@@ -80,6 +80,8 @@ def checked(
             raise ValueError(f"the condition holds {lengths} entries for {n} samples")
         return made
     condition = plain(condition)
+    if (texts := prompts(condition, n)) is not None:
+        condition = encoded(network, texts)
     tensor = _tensor(
         "it", [condition] * n if isinstance(condition, int) else condition, device, dtype
     )
@@ -87,6 +89,8 @@ def checked(
         raise ValueError(
             f"the condition has shape {list(tensor.shape)} for {n} samples; give one a sample"
         )
+    if network.text is not None and not tensor.is_floating_point():
+        raise ValueError(f"{takes(network)}; got {said(tensor.tolist()[:8])}")
     if network.classes is None:
         return tensor
     allowed = network.classes + (network.null == network.classes)
@@ -106,14 +110,14 @@ def _tensor(name: str, value: Any, device: torch.device, dtype: torch.dtype) -> 
     except (TypeError, ValueError, RuntimeError):
         pass
     raise ValueError(
-        f"the condition is a class, one class a sample, a tensor or a mapping of tensors, and {name} is "
-        f"{str(value)[:60]!r}"
+        "the condition is a class, one class a sample, prompts, a tensor or a mapping of tensors, and "
+        f"{name} is {str(value)[:60]!r}"
     )
 
 
 def length(conditions: Sequence[Any]) -> int | None:
     """How many samples the first condition that says so is for."""
-    several = (c for c in map(plain, conditions) if c is not None and not isinstance(c, int))
+    several = (c for c in map(plain, conditions) if not isinstance(c, int | str | None))
     condition = next(several, None)
     if isinstance(condition, Mapping):
         condition = next(iter(condition.values()), None)
@@ -123,9 +127,50 @@ def length(conditions: Sequence[Any]) -> int | None:
         return None
 
 
-def origins(conditions: Sequence[Any]) -> tuple[str, ...]:
-    """What conditions were made of, as those say that know: an index of neighbours, say."""
-    return tuple(str(c.origin) for c in conditions if hasattr(c, "origin"))
+def prompts(condition: Any, n: int | None = None) -> tuple[str, ...] | None:
+    """The prompts of n samples, of one for all or one a sample; None of a condition that is no text.
+
+    n  None: as many as are given
+    Raises ValueError where they are not n, or one is no prompt.
+    """
+    if isinstance(condition, str):
+        return (prompt("condition", condition),) * (1 if n is None else n)
+    if not isinstance(condition, list | tuple) or not any(isinstance(c, str) for c in condition):
+        return None
+    made = tuple(prompt(f"condition[{i}]", given) for i, given in enumerate(condition))
+    if n not in (None, len(made)):
+        raise ValueError(f"{len(made)} prompts for {n} samples; give one for all, or one a sample")
+    return made
+
+
+def encoded(network: ScoreNetwork, texts: Sequence[str]) -> Any:
+    """What a network's text encoder makes of prompts, each of which it reads once."""
+    if network.text is None:
+        raise ValueError(f"{takes(network)}; got the prompt {said(texts[0])}")
+    each = list(dict.fromkeys(texts))
+    made = network.text(each)
+    return made[[each.index(one) for one in texts]] if len(each) < len(texts) else made
+
+
+def takes(network: ScoreNetwork) -> str:
+    """What a network is given as its condition, the beginning of a sentence."""
+    if network.text is not None:
+        what = "prompts, such as 'a red heart', or what its text encoder makes of them"
+    elif network.classes is not None:
+        what = f"a class, 0 to {network.classes - 1}, and no prompt"
+    else:
+        what = "tensors and no prompt" if network.null is not None else "no prompt"
+    return f"the network {network.name!r} takes {what}"
+
+
+def origins(network: ScoreNetwork, conditions: Sequence[Any]) -> tuple[str, ...]:
+    """What conditions were made of, as those say that know: an index of neighbours, say, or the network's
+    text encoder. Raises ValueError where there are prompts and it takes none."""
+    known = tuple(str(c.origin) for c in conditions if hasattr(c, "origin"))
+    texts = [made for c in conditions if (made := prompts(c))]
+    if texts and network.text is None:
+        raise ValueError(f"{takes(network)}; got the prompt {said(texts[0][0])}")
+    return (*known, str(network.text.origin)) if texts else known  # type: ignore[union-attr]
 
 
 def null_like(network: ScoreNetwork, like: Condition, dtype: torch.dtype) -> Condition | None:

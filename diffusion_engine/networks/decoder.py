@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,10 @@ class Decoder:
                   overlap's middle half: a module whose output at a place depends on no latent farther
                   than overlap x tile / 4 away makes the same image as without tiles
     channels      C, where known
-    batch_size    latents decoded in one call at most
+    batch_size    latents decoded, or images encoded, in one call at most
+    encoder       the first half, for `encode`: called as encoder(images), it returns z
+    preview       a linear map of z to small pictures, for what is seen on the way; called with latents as the
+                  decoder itself is, they are made of z
 
     Raises ValueError where a number makes no sense.
     """
@@ -42,6 +46,8 @@ class Decoder:
     overlap: float = 0.25
     channels: int | None = None
     batch_size: int = 8
+    encoder: Callable[[Tensor], Tensor] | None = None
+    preview: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         settle = partial(checks.settle, self)
@@ -52,10 +58,18 @@ class Decoder:
         settle("overlap", checks.number, OVERLAP)
         settle("channels", checks.whole, 1, "the latents' channels, 1 or more, or None")
         settle("batch_size", checks.whole, 1, "at least 1 latent a call")
+        settle(
+            "encoder", checks.function, "give a torch.nn.Module or a function of images, or None"
+        )
+        settle("preview", checks.function, "give a linear map of latents, or None")
         if self.scale_factor == 0.0:
             raise ValueError(f"scale_factor={self.scale_factor!r}: {SCALE}")
         if not 0.0 <= self.overlap <= 0.5:
             raise ValueError(f"overlap={self.overlap:g}: {OVERLAP}")
+        if self.preview is not None:
+            linear = self.preview.linear if isinstance(self.preview, Preview) else self.preview
+            made = Preview(linear, self.scale_factor, self.shift)
+            object.__setattr__(self, "preview", made)
 
     def placed(self, shape: tuple[int, ...], device: torch.device) -> Decoder:
         """The decoder on a device, a copy where it lies elsewhere, for latents of a shape (C, *pixel).
@@ -70,8 +84,11 @@ class Decoder:
         weights = first_weight(self.module)
         if weights is None or weights.device == device:
             return self
-        assert isinstance(self.module, nn.Module)
-        return replace(self, module=copy.deepcopy(self.module).to(device))
+        linear = self.preview.linear if isinstance(self.preview, Preview) else None
+        # At once, since they may share weights.
+        parts: Any = copy.deepcopy((self.module, self.encoder, linear))
+        module, encoder, preview = (p.to(device) if isinstance(p, nn.Module) else p for p in parts)
+        return replace(self, module=module, encoder=encoder, preview=preview)
 
     def __call__(self, latents: Tensor) -> Tensor:
         """[n, C, *pixel] to images [n, channels, *pixel], in the latents' type; reckoned in the module's."""
@@ -84,6 +101,38 @@ class Decoder:
         z = latents / self.scale_factor + self.shift
         with evaluating(self.module):
             return torch.cat([self._whole(part) for part in z.split(self.batch_size)])
+
+    def encode(self, images: Tensor) -> Tensor:
+        """[n, channels, *pixel] in [-1, 1] to the latents [n, C, *pixel] that decode to nearly them.
+
+        Raises ValueError where there is no encoder, or the images are none of its.
+        """
+        if self.encoder is None:
+            raise ValueError(
+                "the decoder has no encoder: give Decoder(encoder=...), or latents in place of images"
+            )
+        if not (isinstance(images, Tensor) and images.is_floating_point() and images.ndim > 2):
+            raise ValueError(
+                f"images={checks.said(images)}: give a floating-point tensor [n, channels, *pixel]"
+            )
+        encoder, found = self.encoder, []
+        with evaluating(encoder), torch.no_grad():
+            for part in images.split(self.batch_size):
+                z = sample(encoder(_for(encoder, part)))
+                if not (isinstance(z, Tensor) and z.ndim == images.ndim and len(z) == len(part)):
+                    raise ValueError(
+                        f"the encoder made {checks.said(z)} of images {list(part.shape)}; it has to return a "
+                        "tensor of as many latents"
+                    )
+                found.append((z.to(images) - self.shift) * self.scale_factor)
+        return torch.cat(found)
+
+    def image_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Of an image, by that of its latent: one of zeros is decoded."""
+        weights = first_weight(self.module)
+        device = None if weights is None else weights.device
+        with torch.no_grad():
+            return tuple(self(torch.zeros(1, *shape, device=device)).shape[1:])
 
     @property
     def levels(self) -> dict[str, float]:
@@ -111,8 +160,7 @@ class Decoder:
         return made
 
     def _decode(self, z: Tensor) -> Tensor:
-        weights = first_weight(self.module)
-        image = sample(self.module(z if weights is None else z.to(compute_dtype(self.module))))
+        image = sample(self.module(_for(self.module, z)))
         fits = (
             isinstance(image, Tensor)
             and image.ndim == z.ndim
@@ -127,6 +175,26 @@ class Decoder:
                 "images, every side a whole number of times as long"
             )
         return image.to(z.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """Small pictures [n, 3, h, w] of latents [n, C, h, w]: linear(z), z as the decoder's module takes it."""
+
+    linear: Callable[[Tensor], Tensor]
+    scale_factor: float
+    shift: float
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        z = latents / self.scale_factor + self.shift
+        with torch.no_grad():
+            return self.linear(_for(self.linear, z)).to(latents)
+
+
+def _for(module: Any, given: Tensor) -> Tensor:
+    """What a module is given, where its weights are and in what it computes."""
+    weights = first_weight(module)
+    return given if weights is None else given.to(weights.device, compute_dtype(module))
 
 
 def fitting(decoder: Decoder, made_with: Mapping[str, float] | None) -> None:

@@ -70,6 +70,8 @@ class ScoreNetwork:
                 a later one that does: it may run under torch.inference_mode, which spares a small network
                 on a CPU some 5 %
     defaults    keys of a Spec, for runs of which nobody says more: {"solver": "sscs", "steps": 50}
+    text        makes the condition of prompts: a list of n -> [n, ...]; with `origin`, what recipes call it
+    decoder     a Decoder that makes images of its samples, where these are latents: Sampler's own choice
 
     The other arguments are those of Parameterisation, which explains them. Raises ValueError where one makes
     no sense, or a weight is not finite.
@@ -84,6 +86,8 @@ class ScoreNetwork:
     inference: bool
     measured: tuple[int, ...] | None
     defaults: Mapping[str, Any] | None
+    text: Callable[[list[str]], Tensor] | None
+    decoder: Any
 
     def __init__(
         self,
@@ -111,6 +115,8 @@ class ScoreNetwork:
         end_label: str | Callable[[Point, Point], float] | None = None,
         guide: bool = False,
         defaults: Mapping[str, Any] | None = None,
+        text: Callable[[list[str]], Tensor] | None = None,
+        decoder: Any = None,
     ) -> None:
         parameterisation = Parameterisation(
             process, shape, prediction=prediction, label=label, whole_label=label_dtype == torch.int64,
@@ -122,7 +128,8 @@ class ScoreNetwork:
         vars(self).update(
             module=module, parameterisation=parameterisation, label_dtype=label_dtype, null=null,
             memory_format=memory_format, scale_input=scale_input, inference=inference,
-            measured=measured, defaults=None if defaults is None else dict(defaults),
+            measured=measured, defaults=None if defaults is None else dict(defaults), text=text,
+            decoder=decoder,
         )  # fmt: skip
         self._check()
 
@@ -132,11 +139,16 @@ class ScoreNetwork:
         checks.function("module", self.module, "give a torch.nn.Module or a function of (x, label)")
         settle("inference", checks.flag)
         settle("scale_input", checks.function, "give a function of the scales [n], or None")
+        settle("text", checks.function, "give a function of a list of prompts, or None")
         settle("label_dtype", checks.one_of, LABEL_DTYPES)
         settle("memory_format", checks.one_of, FORMATS)
         if self.memory_format is torch.channels_last and len(self.shape) != 3:
             raise ValueError(
                 f"channels_last needs images (channels, height, width), got {self.shape}"
+            )
+        if self.text is not None and self.classes is not None:
+            raise ValueError(
+                "a network is given prompts (text) or a class (classes); give one of them"
             )
         null = checks.plain(self.null)
         if self.classes is not None and isinstance(null, (int, float)):

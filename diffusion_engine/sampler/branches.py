@@ -15,8 +15,9 @@ from .request import Request
 def branches(
     part: Request, network: ScoreNetwork, device: torch.device, dtype: torch.dtype
 ) -> list[Condition | None]:
-    """The condition of every branch: the given one, then none, then the further concepts. A network that
-    reads its guidance scale has the first alone, with the scale in it in `dtype`. A measurement is in all."""
+    """The condition of every branch: the given one, then none or a negative one, then the further concepts. A
+    network that reads its guidance scale has the first alone, with the scale in it in `dtype`. A measurement
+    is in all."""
     made = _branches(part, network, device, dtype)
     if part.measurement is None:
         return made
@@ -35,7 +36,9 @@ def _branches(
         return [part.condition]
     # Without an unconditional branch nothing calls branch 1.
     none: Condition | None = part.condition
-    if network.null is not None:
+    if part.negative is not None:
+        none = part.negative
+    elif network.null is not None:
         none = null_like(network, part.condition, dtype)
     names = [sorted(c) if isinstance(c, Mapping) else None for c in (part.condition, none)]
     if names[0] != names[1]:

@@ -17,12 +17,16 @@ def _number(given: Any, info: ValidationInfo) -> float:
 
 
 def _labels(given: Any, info: ValidationInfo) -> Any:
-    """Whole numbers, of a sample one or a nested list of them."""
+    """Whole numbers, of a sample one or a nested list of them, or prompts."""
     if isinstance(given, (list, tuple)):
         return tuple(_labels(entry, info) for entry in given)
+    if isinstance(given, str):
+        return checks.prompt(str(info.field_name), given)
     value = checks.plain(given)
     if type(value) is not int:
-        raise ValueError(f"{info.field_name}={checks.said(given)}: labels are whole numbers")
+        raise ValueError(
+            f"{info.field_name}={checks.said(given)}: labels are whole numbers or prompts"
+        )
     return value
 
 
@@ -38,7 +42,7 @@ def _level(given: Any) -> Any:
 
 
 Number = Annotated[float, BeforeValidator(_number)]
-Labels = Annotated[tuple[int | tuple[Any, ...], ...], BeforeValidator(_labels)]
+Labels = Annotated[tuple[int | str | tuple[Any, ...], ...], BeforeValidator(_labels)]
 Seed = Annotated[int, Field(ge=0, lt=2**64), BeforeValidator(_seed)]
 Count = Annotated[int, Field(ge=1, le=1024, strict=True)]  # of threads
 Entries = Annotated[int, Field(ge=1, le=SIZE)]  # of a call
@@ -47,7 +51,7 @@ Range = tuple[float, float]
 Dtype = Literal["float16", "bfloat16", "float32", "float64"]
 # What a recipe cannot hold and is given again.
 Need = Literal[
-    "condition", "compose", "x", "mask", "known", "measurement", "noise", "plan", "driver"
+    "condition", "compose", "negative", "x", "mask", "known", "measurement", "noise", "plan", "driver"
 ]  # fmt: skip
 # Runs of each sample: so many calls, and the size and place of each entry of one (buckets.py).
 Calls = Annotated[tuple[tuple[tuple[int, ...], ...], ...], AfterValidator(runs)]

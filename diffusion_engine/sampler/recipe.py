@@ -13,6 +13,7 @@ from ..guiders import Guider
 from ..model import Model
 from ..networks.condition import origins
 from ..networks.decoder import Decoder
+from ..networks.network import ScoreNetwork
 from ..processes import GaussianProcess
 from ..processes.grids import point_at
 from ..solvers import SOLVERS, Solver, solver
@@ -106,17 +107,17 @@ def read(given: Any) -> Recipe:
 
 
 def check(
-    process: GaussianProcess, recipe: Recipe, how: Mapping[str, Any], more: Mapping[str, Any]
+    network: ScoreNetwork, recipe: Recipe, how: Mapping[str, Any], more: Mapping[str, Any]
 ) -> None:
     """Raises ValueError where something that the recipe could not hold is not given, or where this version
     would make other samples.
 
     how, more  as in Sampler.replay
     """
-    _check_start(process, recipe)
+    _check_start(network.process, recipe)
     if needs := [name for name in recipe.needs if name not in more and name != "driver"]:
         raise ValueError(f"the recipe was made with {', '.join(needs)}; give them again")
-    _check_origins(recipe, more)
+    _check_origins(network, recipe, more)
     if recipe.decoder is not None and "decoder" not in how:
         raise ValueError(
             "the recipe's samples are images that a decoder made: give how={'decoder': ...}, or None in its "
@@ -124,15 +125,16 @@ def check(
         )
 
 
-def _check_origins(recipe: Recipe, more: Mapping[str, Any]) -> None:
-    """Raises ValueError where a condition was made of something else than the recipe's."""
-    composed = more.get("compose") or ()
+def _check_origins(network: ScoreNetwork, recipe: Recipe, more: Mapping[str, Any]) -> None:
+    """Raises ValueError where a condition is made of something else than the recipe's."""
+    asked = recipe.request() | dict(more)
+    composed = asked.get("compose") or ()
     parts = [part[0] if isinstance(part, (tuple, list)) else part for part in composed]
-    given = origins([more.get("condition"), *parts])
+    given = origins(network, [asked.get("condition"), *parts, asked.get("negative")])
     if recipe.origins and given != recipe.origins:
         raise ValueError(
-            f"the recipe's condition was made of {', '.join(recipe.origins)} and the one that is given of "
-            f"{', '.join(given) or 'nothing that is known'}; give one that was made of the same"
+            f"the recipe's condition was made of {', '.join(recipe.origins)} and is made of "
+            f"{', '.join(given) or 'nothing that is known'} here; give one that was made of the same"
         )
 
 

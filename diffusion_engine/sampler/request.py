@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,38 +15,30 @@ from torch import Tensor
 
 from .. import checks
 from ..networks.condition import check_alike, checked, length, origins
-from ..networks.network import Condition, ScoreNetwork
+from ..networks.network import Condition
 from ..rollouts.tape import records
 from . import images, numbers
+from .conditions import (
+    Compose,
+    Labels,
+    SamplerLike,
+    check_guided,
+    composed,
+    labels,
+    negative_of,
+)
 from .plans import Scale
 from .wanted import REFINE, START
 
 if TYPE_CHECKING:
     from ..executors.job import NoiseSource
 
-# (condition, weight), the weight a number or one a sample
-Compose = Sequence[tuple[Any, float | Sequence[float]]]
 # Given normals, or "brownian"
 Noise = Tensor | Callable[[int, int, tuple[int, ...]], Tensor] | str
 PER_SAMPLE = (
-    "seeds", "scales", "condition", "concepts", "x", "mask", "known", "measurement", "calls",
+    "seeds", "scales", "condition", "concepts", "negative", "labels", "negative_labels", "x", "mask", "known",
+    "measurement", "calls",
 )  # fmt: skip
-
-
-class SamplerLike(Protocol):
-    """What a request reads of the sampler that it is made to."""
-
-    device: torch.device
-    input_dtype: torch.dtype
-    guidance: float | tuple[float, ...]
-    interval: tuple[float, float]
-    classifier_scale: float
-
-    @property
-    def network(self) -> ScoreNetwork: ...
-
-    @property
-    def state_dtype(self) -> torch.dtype: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +47,9 @@ class Request:
 
     scales     of guidance; the weights of the conditions where several are composed
     concepts   the composed conditions after the first
+    negative   the condition of the unconditional branch, where that is not the network's null
+    labels     the classes or prompts of the condition and of each concept; None where it is neither
+    negative_labels  those of the negative
     encoding   None to sample, else encode's `refine`
     bucket, calls  sizes of the network's calls, as a recipe says them (buckets.py)
     record     what the rollout holds
@@ -78,6 +72,9 @@ class Request:
     calls: tuple[Sequence[Sequence[int]], ...] | None = None
     record: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    negative: Condition | None = None
+    labels: tuple[Labels, ...] = ()
+    negative_labels: Labels = None
     first: int = 0
 
     @property
@@ -100,6 +97,7 @@ class Request:
         condition: Any = None,
         guidance: float | Sequence[float] | None = None,
         compose: Compose | None = None,
+        negative: Any = None,
         x: Tensor | None = None,
         start: float | None = None,
         noised: bool = False,
@@ -114,8 +112,8 @@ class Request:
     ) -> Request:
         """Checks what was given; raises ValueError with what to do."""
         network, device = sampler.network, sampler.device
-        conditions, weights = _composed(sampler, compose, condition, guidance)
-        implied = length(conditions)
+        conditions, weights = composed(sampler, compose, condition, guidance)
+        implied = length([*conditions, negative])
         implied = images.count(network, x, measurement) or implied
         seeded = numbers.seeds(n, seed, seeds, implied)
         count = len(seeded)
@@ -129,22 +127,8 @@ class Request:
                 "guidance", sampler.guidance if guidance is None else guidance, count
             )
         check_alike(parts)
-        guided = not weights and any(scale != 1.0 for scale in scales)
-        if guided and network.scale_input is None and not network.parameterisation.guide:
-            if network.null is None:
-                raise ValueError(
-                    f"guidance={max(scales):g} needs an unconditional branch and the network has none; "
-                    f"give ScoreNetwork its null condition, or sample with guidance=1"
-                )
-            if condition is None:
-                raise ValueError(
-                    "guidance needs a condition to guide to; give condition=, or guidance=1"
-                )
-        classified = network.parameterisation.gradient is not None
-        if classified and sampler.classifier_scale and conditions[0] is None:
-            raise ValueError(
-                "a classifier guides to a class; give condition=, or sample with classifier_scale=0"
-            )
+        against = negative_of(sampler, negative, scales, count)
+        check_guided(sampler, scales, condition, conditions[0], against)
         noised = checks.flag("noised", noised)
         start = None if start is None else checks.number("start", start, START)
         if x is None and (start is not None or noised):
@@ -165,7 +149,9 @@ class Request:
         measurement = images.measurement(measurement, network, count, device)
         return cls(
             seeded, scales, made, concepts, x, start, noised, mask, known, measurement, _noise(noise),
-            encoding, *_sizes(bucket, calls, count), records(record), origins(conditions),
+            encoding, *_sizes(bucket, calls, count), records(record),
+            origins(network, [*conditions, negative]), against, labels(conditions, parts, count),
+            labels([negative], [against], count)[0] if against is not None else None,
         )  # fmt: skip
 
     def part(self, low: int, high: int) -> Request:
@@ -176,7 +162,7 @@ class Request:
         def cut(value: Any) -> Any:
             if isinstance(value, Mapping):
                 return {name: tensor[low:high] for name, tensor in value.items()}
-            if value is self.concepts:
+            if value is self.concepts or value is self.labels:
                 return tuple(map(cut, value))
             return None if value is None else value[low:high]
 
@@ -195,19 +181,20 @@ class Request:
 
     def recipe(self) -> dict[str, Any]:
         """The JSON-able part, and the names of what JSON does not hold."""
-        parts = (self.condition, *self.concepts)
         composed = isinstance(self.scales[0], tuple)
-        plain = all(isinstance(c, Tensor) and c.dtype == torch.int64 for c in parts)
-        classes = [c.tolist() for c in parts] if plain else None  # type: ignore[union-attr]
-        given = self.condition is not None and not plain
-        needs = ["compose" if composed else "condition"] if given else []
+        told = (
+            [] if None in self.labels else [list(each) for each in self.labels if each is not None]
+        )
+        needs = ["compose" if composed else "condition"] if None in self.labels else []
+        needs += ["negative"] if self.negative is not None and self.negative_labels is None else []
         needs += [k for k in ("x", "mask", "known", "measurement") if getattr(self, k) is not None]
         named = isinstance(self.noise, str)
         needs += ["noise"] if self.noise is not None and not named else []
         return {
             "seeds": list(self.seeds),
-            "condition": classes[0] if classes and not composed else None,
-            "compose": [list(y) for y in zip(*classes)] if classes and composed else None,  # noqa: B905
+            "condition": told[0] if told and not composed else None,
+            "compose": [list(y) for y in zip(*told)] if told and composed else None,  # noqa: B905
+            "negative": None if self.negative_labels is None else list(self.negative_labels),
             "guidance": [list(s) if isinstance(s, tuple) else s for s in self.scales],
             "start": self.start,
             "noised": self.noised,
@@ -262,36 +249,3 @@ def _given_normals(given: Tensor, low: int, high: int, row: int, m: int) -> Tens
             "give [rows, draws, n, *shape]"
         )
     return given[row, m, low:high]
-
-
-def _composed(
-    sampler: SamplerLike, compose: Compose | None, condition: Any, guidance: Any
-) -> tuple[list[Any], list[float | Sequence[float]]]:
-    """The conditions of a request and, where they are composed, their weights."""
-    if compose is None:
-        return [condition], []
-    if condition is not None or guidance is not None or sampler.guidance != 1.0:
-        raise ValueError(
-            "compose says which conditions are followed and how much: leave condition out and guidance at 1"
-        )
-    if sampler.interval != (0.0, math.inf):
-        raise ValueError("compose acts at all times; leave the sampler's interval out")
-    if sampler.network.scale_input is not None:
-        raise ValueError("a network that reads its guidance scale has no branches to compose")
-    if sampler.network.parameterisation.gradient is not None and sampler.classifier_scale:
-        raise ValueError(
-            "compose adds the scores of conditions and a classifier guides to one class; sample with "
-            "classifier_scale=0"
-        )
-    if getattr(sampler.network.module, "guided", False):
-        raise ValueError(
-            "this network's derivative is that of one guided ODE, which no composition follows; compose with "
-            "exact_derivative of the unguided network"
-        )
-    listed = compose if isinstance(compose, (tuple, list)) else ()
-    pairs = [tuple(pair) if isinstance(pair, (tuple, list)) else () for pair in listed]
-    if not pairs or any(len(pair) != 2 or pair[0] is None for pair in pairs):
-        raise ValueError(
-            f"compose={compose!r}: give (condition, weight) pairs, as [(3, 1.0), (5, -0.5)]"
-        )
-    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]

@@ -68,7 +68,7 @@ class Runner:
         batch_size: int = 64,
         accelerate: bool | str = False,
         compile: bool = False,
-        decoder: Decoder | None = None,
+        decoder: Decoder | str | None = "network",
     ) -> None:
         self.place, self.device, self.executor = place, place.device, place.executor
         self.input_dtype = place.input_dtype
@@ -81,9 +81,10 @@ class Runner:
         self._derived = Derived(network, own_place, called, compiled_for)
         if objection := self.executor.objection(self.device):
             raise GraphError(objection)
+        decoder = network.decoder if decoder == "network" else decoder
         if not isinstance(decoder, Decoder | None):
             raise ValueError(
-                f"decoder={type(decoder).__name__}: give Decoder(module, scale_factor=...)"
+                f"decoder={type(decoder).__name__}: give Decoder(module, scale_factor=...), None or 'network'"
             )
         self.decoder = None if decoder is None else decoder.placed(network.shape, self.device)
 

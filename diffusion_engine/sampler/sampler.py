@@ -90,7 +90,8 @@ class Sampler(Runner):
                torch's own number in calls of the size that runs, and keeps the fastest under the user's cache
                folder. None is torch's own with the eager executor, and measured with the others on the CPU
     compile    run the network through torch.compile, within the graph where there is one
-    decoder    makes images of the final latents: a Decoder. A recipe keeps its scale, and is replayed with it
+    decoder    makes images of the final latents: "network" for the network's own, a Decoder, or None for
+               the latents. A recipe keeps its scale, and is replayed with it
 
     Raises ValueError on unknown names, bad steps or times, a solver that does not suit them, and bfloat16
     where an executor would have the processor emulate it; torch does so, and you are warned. GraphError
@@ -122,7 +123,7 @@ class Sampler(Runner):
         executor: str | Executor = "eager",
         threads: int | Mapping[int, int] | str | None = None,
         compile: bool = False,
-        decoder: Decoder | None = None,
+        decoder: Decoder | str | None = "network",
         **options: Any,
     ) -> None:
         _check_network(network)
@@ -249,10 +250,13 @@ class Sampler(Runner):
         n          how many; None follows seeds, condition or x
         seed       seeds seed, seed + 1, ...; default 0
         seeds      one integer below 2^64 a sample, in place of seed
-        condition  a class, one class a sample, a tensor [n, ...], or a mapping of tensors
+        condition  a class, one class a sample, a tensor [n, ...], or a mapping of tensors; of a network that
+                   has a text encoder a prompt, or one a sample
         guidance   as in Sampler, for this call
         compose    [(condition, weight), ...] in place of condition and guidance: the score is
                    s_u + sum_i w_i (s_i - s_u), or sum_i w_i s_i of a network without a null condition
+        negative   a condition for the unconditional branch in place of the network's null: guidance w leads
+                   from it to the condition, s_neg + w (s - s_neg)
         x, start   clean images [n, *shape], or one [*shape] for all, that are noised to time `start` (to the
                    level of the run's point there) and sampled on, with other normals than without x
         noised     x is already the state at `start` (default: the first time); of CLD [x, v] on the channel
@@ -351,6 +355,11 @@ class Sampler(Runner):
         )
 
     @property
+    def saved(self) -> bool:
+        """Whether it runs a saved plan, which says its guidance itself."""
+        return isinstance(self._plans, Saved)
+
+    @property
     def wraps(self) -> bool:
         """Whether its driver has another network in the place of the one it was given."""
         return self._wraps
@@ -417,8 +426,8 @@ class Sampler(Runner):
         """The samples of a recipe, made again; what it could not hold comes as keywords.
 
         how  arguments of Sampler that a recipe does not fix: backend, batch_size, executor and the like; the
-             decoder where one made images, or None there for the latents; the solver where it is an object
-             of your own, which has to be the same, with the same options
+             decoder where one made images that is not the network's, or None for the latents; the solver
+             where it is an object of your own, which has to be the same, with the same options
         more tensors, and the plan of a sampler `from_plan`; or what replaces something in the recipe
         Raises ValueError where something that was needed is not given, or something else is.
         """
@@ -434,8 +443,10 @@ class Sampler(Runner):
         recipe = recipes.read(recipe)
         options, given = recipe.arguments(), recipe.request()
         how = computed.formed(recipe, how)
+        if recipe.decoder is None or network.decoder is not None:
+            how.setdefault("decoder", None if recipe.decoder is None else "network")
         if "plan" in recipe.needs:
-            recipes.check(network.process, recipe, how, more)
+            recipes.check(network, recipe, how, more)
             plan, own = more.pop("plan"), {"dtype": options["dtype"]}
             sampler = cls.from_plan(network, plan, **dict(how) | own)
             recipes.check_plan(recipe, sampler.spec)
@@ -443,7 +454,7 @@ class Sampler(Runner):
         else:
             rule = recipes.solver_in(recipe, how.get("solver"))
             led = recipes.driver_in(recipe, how.get("driver"))
-            recipes.check(network.process, recipe, how, more)
+            recipes.check(network, recipe, how, more)
             sampler = cls(network, **dict(how) | options | {"solver": rule, "driver": led})
         computed.check_form(recipe, sampler.form)
         computed.check_threads(recipe, sampler.executor.threads_of(sampler.network))

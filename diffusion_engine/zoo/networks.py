@@ -28,6 +28,7 @@ from ..networks.prediction import (
     VEScale,
     VPScale,
 )
+from ..networks.text import TextEncoder
 from ..processes import (
     CLD,
     EDM,
@@ -41,6 +42,7 @@ from ..processes import (
     TrigFlow,
 )
 from .cards import Base, Card, card
+from .decoders import decoder_of
 from .weights import build, load
 
 STEPS = 100_000  # of a table of betas
@@ -82,7 +84,7 @@ def load_network(
         return with_head(name, about.base, device)
     if about.prediction is None:
         raise ValueError(_no_network(str(name), about))
-    network = network_of_card(load(name).to(torch.device(device)), about, str(name))
+    network = network_of_card(load(name).to(torch.device(device)), about, str(name), device)
     check_call(network, about)
     return network
 
@@ -92,14 +94,19 @@ def _no_network(name: str, about: Card) -> str:
     use = f"zoo.load({name!r}) is its module"
     if about.family == "classifier":
         use = f"guide by it: with_classifier(load_network('digits'), zoo.load({name!r}), conditional='null')"
+    if about.scale_factor is not None:
+        use += ", and networks of its latents load it as their decoder"
     said = f" ({about.about.rstrip('.')})" if about.about else ""
     return f"{name!r} is a part, and predicts nothing of an image's noise{said}; {use}"
 
 
 def network_of_card(
-    module: nn.Module, about: Card | Mapping[str, Any], name: str = "network"
-) -> ScoreNetwork:
+    module: nn.Module, about: Card | Mapping[str, Any], name: str = "network",
+    device: str | torch.device = "cpu",
+) -> ScoreNetwork:  # fmt: skip
     """The ScoreNetwork of a module, trained or to be trained, by what its card says of it.
+
+    device  of its decoder, where it has one
 
     Raises ValueError where the card does not say what a ScoreNetwork needs.
     """
@@ -128,11 +135,26 @@ def network_of_card(
             defaults=about.sampler,
             name=name,
             inference=True,
+            text=_text(about),
+            decoder=None if about.decoder is None else decoder_of(about.decoder, name, device),
         )
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"the card of {name!r} makes no network: {error}; compare it with 'digits'"
         ) from error
+
+
+def _text(about: Card) -> TextEncoder | None:
+    """What reads the prompts of a card's network."""
+    if about.text is None:
+        return None
+    text = TextEncoder(about.text.name, about.text.tokens)
+    if about.context != (text.tokens, text.width):
+        raise ValueError(
+            f"the text encoder makes {text.tokens} tokens {text.width} wide, and context={about.context}; "
+            "write what the weights were trained with"
+        )
+    return text
 
 
 def _made(kind: str, given: Mapping[str, Any], table: Mapping[str, Callable[..., Any]]) -> Any:

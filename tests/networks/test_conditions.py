@@ -23,7 +23,7 @@ def told(null=None):
 @pytest.mark.parametrize(
     "condition, message",
     [
-        ("cat", "a mapping of tensors, and it is 'cat'"),
+        ("cat", "takes no prompt; got the prompt 'cat'"),
         ([None, 1], r"it is '\[None, 1\]'"),
         ({}, r"holds \[\] entries for 2 samples"),
         ({"y": None}, "and 'y' is 'None'"),
