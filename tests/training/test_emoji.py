@@ -1,0 +1,191 @@
+"""Pictures from npm: what is fetched, read and said of each; what is missing or damaged is told."""
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffusion_engine.training import npm, read, sources
+from diffusion_engine.training.contexts import neighbours
+from diffusion_engine.training.emoji import CAPTIONS, SIDE, Emoji, captions, on_white
+
+emoji = sys.modules["diffusion_engine.training.emoji"]
+EMOJI = emoji.emoji.__wrapped__  # without its cache
+
+
+def png(colour, size=SIDE):
+    file = io.BytesIO()
+    image = Image.new("RGBA", (size, size), (0, 0, 0, 0))
+    image.paste(colour, (0, 0, size // 2, size))
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def archive(path, files):
+    with tarfile.open(path, "w:gz") as made:
+        for name, content in files.items():
+            about = tarfile.TarInfo(f"package/{name}")
+            about.size = len(content)
+            made.addfile(about, io.BytesIO(content))
+
+
+def entry(code, name, category, order, **more):
+    return {
+        "unified": code, "name": name, "short_name": name.lower().replace(" ", "_"), "category": category,
+        "sort_order": order, "has_img_google": True, "image": f"{code.lower()}.png", **more,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """A cache with two small packages: a heart, a hand in two tones, a tone alone."""
+    monkeypatch.setenv("DIFFUSION_ENGINE_CACHE", str(tmp_path))
+    (tmp_path / "npm").mkdir()
+    tones = {key: {"image": f"hand-{key}.png"} for key in emoji.TONES}
+    about = [
+        entry("1F44B", "WAVING HAND SIGN", "People & Body", 2, skin_variations=tones),
+        entry("2764-FE0F", "HEAVY BLACK HEART", "Smileys & Emotion", 1),
+        entry("1F3FB", "EMOJI MODIFIER", "Component", 3),
+    ]
+    files = {f"img/google/64/{one['image']}": png("red") for one in about}
+    files |= {f"img/google/64/hand-{key}.png": png("blue") for key in emoji.TONES}
+    files["emoji.json"] = json.dumps(about).encode()
+    words = {
+        "\u2764\ufe0f": ["red_heart", "love", "valentines"],
+        "\U0001f44b": ["waving_hand", "hi"],
+    }
+    paths = [tmp_path / "npm" / "{}-{}.tgz".format(*of) for of in (emoji.PICTURES, emoji.WORDS)]
+    archive(paths[0], files)
+    archive(paths[1], {"dist/emoji-en-US.json": json.dumps(words).encode()})
+    return paths
+
+
+def test_pictures_and_their_captions(kept, monkeypatch):
+    monkeypatch.setattr(emoji, "THINNED", 1)
+    found = EMOJI()
+    assert found.names == ["red heart", "waving hand", "waving hand, medium light skin tone"]
+    assert found.labels == ("People & Body", "Smileys & Emotion")
+    assert found.categories.tolist() == [1, 0, 0]
+    assert {len(each) for each in found.captions} == {CAPTIONS}
+    assert (
+        found.captions[0][:2] == ("red heart", "a red heart")
+        and "heavy black heart" in found.captions[0]
+    )
+    assert found.images.shape == (3, 3, SIDE, SIDE)
+    assert found.images[0, :, 5, 5].tolist() == [255, 0, 0]
+    assert found.images[0, :, 5, -5].tolist() == [255, 255, 255]  # transparent there
+
+
+def test_a_picture_of_another_size_is_brought_to_ours():
+    assert on_white(png("red", 2 * SIDE)).shape == (3, SIDE, SIDE)
+
+
+def test_captions_repeat_and_never_lose_the_name():
+    made = captions("pizza", "pizza", ("cheese", "slice", "italy", ":D"))
+    assert made == captions("pizza", "pizza", ("cheese", "slice", "italy", ":D"))
+    assert made[0] == "pizza" and len(made) == CAPTIONS and not any(":D" in each for each in made)
+    assert set(captions("egg")) == {"egg", "an egg", "emoji of an egg"}
+
+
+def test_without_npm_the_command_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFUSION_ENGINE_CACHE", str(tmp_path))
+    monkeypatch.setattr(npm.shutil, "which", lambda name: None)
+    with pytest.raises(
+        ValueError, match=r"there is no npm; install Node.js, or put what `npm pack"
+    ):
+        EMOJI()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_npm_says_is_told_and_nothing_half_is_left(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFUSION_ENGINE_CACHE", str(tmp_path))
+    monkeypatch.setattr(npm.shutil, "which", lambda name: name)
+
+    def refuse(command, cwd, **how):
+        (tmp_path / "npm" / cwd / "half.tgz.part").touch()
+        raise subprocess.CalledProcessError(1, command, stderr="npm error 404 Not Found")
+
+    monkeypatch.setattr(npm.subprocess, "run", refuse)
+    with pytest.raises(ValueError, match=r"could not fetch .*404 Not Found.*by hand"):
+        npm.package("none", "1.0.0")
+    assert not list((tmp_path / "npm").iterdir())
+
+
+def test_what_npm_wrote_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFUSION_ENGINE_CACHE", str(tmp_path))
+    monkeypatch.setattr(npm.shutil, "which", lambda name: name)
+    asked = []
+
+    def pack(command, cwd, **how):
+        asked.append(command)
+        archive(f"{cwd}/any-name.tgz", {"a": b"1"})
+
+    monkeypatch.setattr(npm.subprocess, "run", pack)
+    paths = {npm.package("some", "1.0.0") for _ in range(2)}
+    assert len(asked) == 1 and "some@1.0.0" in asked[0]
+    assert npm.read(paths.pop(), ["a"]) == {"a": b"1"}
+
+
+def test_a_damaged_package_is_named(kept):
+    content = kept[0].read_bytes()
+    kept[0].write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"is damaged .*; delete it, and it is fetched again"):
+        EMOJI()
+    archive(kept[0], {"package.json": b"{}"})
+    with pytest.raises(ValueError, match=r"lacks emoji.json; delete it"):
+        EMOJI()
+
+
+def test_batches_are_of_the_pictures_and_of_a_caption_of_each():
+    table = torch.arange(6.0)[:, None]
+    rows = torch.tensor([[0, 1, 2], [3, 4, 5]])
+    images = torch.zeros(2, 1, 4, 4)
+    images[1] = 1.0
+    draw = sources.Conditioned(images, table, rows, 64)
+    x, y = draw(torch.Generator().manual_seed(0))
+    assert set(y[x[:, 0, 0, 0] == 0.0].flatten().tolist()) == {0.0, 1.0, 2.0}
+    assert set(y[x[:, 0, 0, 0] == 1.0].flatten().tolist()) == {3.0, 4.0, 5.0}
+
+
+def test_a_split_leaves_every_fifth_out(dots):
+    recipe = read("emoji_autoencoder", split="train")
+    drawn = sources.draws(recipe).images
+    kept = [i for i in range(len(dots.images)) if i % 5 != 4]
+    torch.testing.assert_close(drawn, 2.0 * (dots.images[kept] / 255.0) - 1.0)
+    images, categories = sources.held_out(recipe)
+    assert categories.tolist() == dots.categories[4::5].tolist()
+    torch.testing.assert_close(images, dots.images[4::5] / 255.0)
+    assert sources.held_out(read("emoji_autoencoder")) is None
+
+
+def test_what_is_no_data_or_condition_is_named():
+    with pytest.raises(ValueError, match="data='mnits'"):
+        sources.draws(read("flow", data={"name": "mnits"}))
+    with pytest.raises(ValueError, match="condition='captions'"):
+        sources.draws(read("emoji_autoencoder", data={"name": "emoji", "condition": "captions"}))
+
+
+class Angles:
+    """Embeddings on a circle, of names that are degrees."""
+
+    def embed(self, names):
+        angle = torch.deg2rad(torch.tensor([float(name) for name in names]))
+        return torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+def test_neighbours_with_the_picture_and_without():
+    degrees = (0, 10, 25, 180)
+    found = Emoji(
+        torch.zeros(4, 3, SIDE, SIDE), tuple((str(d),) for d in degrees), torch.zeros(4), ("a",)
+    )
+    table, rows = neighbours(found, Angles(), k=2)
+    turned = torch.rad2deg(torch.atan2(table[..., 1], table[..., 0])).round()
+    assert turned[rows[0]].tolist() == [[0.0, 10.0], [10.0, 25.0]]
+    assert turned[rows[1]].tolist() == [[10.0, 0.0], [0.0, 25.0]]
+    np.testing.assert_allclose(table.square().mean(-1), 1.0, rtol=1e-6)
