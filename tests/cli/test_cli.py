@@ -193,7 +193,10 @@ def test_doctor_finds_the_backends_equal(capsys):
     assert cpp.items() <= found["self_test"][0].items()
     chosen = {(row["op"], row["backend"]) for row in found["ops"] if row["chosen"]}
     assert ("step", "cpp") in chosen and ("noise", "cpp") in chosen
-    assert "cpp" in run(capsys, "doctor")[0]
+    printed = run(capsys, "doctor")[0]
+    assert "cpp" in printed
+    for name, reason in found["text"].items():
+        assert f"text encoder {name}: {reason or 'installed'}\n" in printed
 
 
 @pytest.mark.parametrize(
