@@ -62,12 +62,20 @@ def names() -> list[str]:
 
 
 def read(name: str | os.PathLike[str], /, **changes: Any) -> TrainingRecipe:
-    """The recipe of a name of `names()`, or of a JSON file.
+    """The recipe of a name of `names()`, or of a JSON file. A file may say `like`: what it leaves out is as in
+    the recipe of that name.
 
     changes  in place of what it says
 
     Raises ValueError where there is none, or a value makes no sense.
     """
+    content = _content(name)
+    if (like := content.pop("like", None)) is not None:
+        content = _content(like) | content
+    return TrainingRecipe.model_validate(content | changes)
+
+
+def _content(name: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(name)
     if path.suffix != ".json":
         if str(name) not in names():
@@ -84,4 +92,4 @@ def read(name: str | os.PathLike[str], /, **changes: Any) -> TrainingRecipe:
         raise ValueError(f"{path} is not JSON ({error}); restore the file") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not an object")
-    return TrainingRecipe.model_validate(content | changes)
+    return content

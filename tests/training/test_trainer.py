@@ -190,6 +190,12 @@ def test_recipes_of_files(tmp_path):
     assert read(path) == tiny()
 
 
+def test_a_recipe_like_another_differs_in_what_it_says():
+    long, emoji = read("emoji_long"), read("emoji")
+    assert long.steps > emoji.steps and long.card == emoji.card
+    assert read("emoji_long", name="emoji", steps=emoji.steps, minutes=emoji.minutes) == emoji
+
+
 # These were trained by the loop before this one, which had the same settings.
 EARLIER = ("digits", "digits_genie")
 
