@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..models import network_of
+from .conditions import Prompt, condition_of
 from .options import (
     Accelerate,
     Backend,
@@ -30,7 +31,6 @@ from .options import (
     Json,
     Model,
     Threads,
-    classes_of,
     device_of,
     guidance_of,
     how_of,
@@ -78,6 +78,7 @@ def compare(
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="one seed a sample: 0-3 or 1,5,9")] = None,
     classes: Classes = "all",
+    prompt: Prompt = None,
     guidance: Guidance = None,
     guider: Guider = None,
     guider_option: GuiderOption = None,
@@ -116,7 +117,7 @@ def compare(
     if rules is None:
         rules = rules_of(COMPARED[network.process.parts])
     first = next(iter(rules.values()))
-    condition = classes_of(network, classes, len(wanted))
+    condition = condition_of(network, classes, len(wanted), prompt)
     if out is not None:
         _check_picture(network, len(wanted), len(rules), len(columns))
     scale = guidance_of(network, guidance, condition is not None)
@@ -172,18 +173,20 @@ def counts_of(text: str) -> tuple[int, ...]:
 def _check_picture(network: ScoreNetwork, count: int, rows: int, columns: int) -> None:
     from ..compare.picture import Sheet
     from . import files
+    from .given import image_shape
 
-    if len(network.shape) != 3 or network.shape[0] not in (1, 3):
+    shape = image_shape(network)
+    if len(shape) != 3 or shape[0] not in (1, 3):
         raise ValueError(
-            f"--out shows images, and a sample of {network.name!r} has the shape {list(network.shape)}; "
+            f"--out shows images, and a sample of {network.name!r} has the shape {list(shape)}; "
             "leave it out, and give --csv for the points"
         )
-    files.check_picture(network.shape)
+    files.check_picture(shape)
     if count > SAMPLES:
         raise ValueError(
             f"{count} samples a cell: a picture has {SAMPLES} at most; leave --out out, or ask for fewer"
         )
-    Sheet(network.shape, count).check(rows, columns)
+    Sheet(shape, count).check(rows, columns)
 
 
 def _said(seeds: list[int]) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .conditions import Prompt, condition_of
 from .options import (
     Backend,
     Classes,
@@ -22,7 +23,6 @@ from .options import (
     SolverName,
     Steps,
     chosen,
-    classes_of,
     device_of,
     how_of,
     spec_of,
@@ -38,6 +38,7 @@ def encode(
     steps: Steps = 50,
     encoding: Refine = 0,
     classes: Classes = "none",
+    prompt: Prompt = None,
     guidance: Guidance = 1.0,
     grid: Grid = None,
     option: Option = None,
@@ -49,15 +50,15 @@ def encode(
     """Runs the solver's ODE upwards: from images to the latents that lead back to them."""
     from ..sampler.sampler import Sampler
     from . import files
-    from .pictures import read_images
+    from .given import read_state
 
     if files.ending(out) == ".png":
         raise ValueError(f"{out.name}: latents are no image; choose .npz or .safetensors")
     files.check_path(out)
     place = device_of(device)
     network, rule = chosen(model, place, solver, option, encodes=True)
-    images = read_images(source, network.shape, network.state_shape)
-    condition = classes_of(network, classes, len(images))
+    images = read_state(source, network)
+    condition = condition_of(network, classes, len(images), prompt)
     spec = spec_of(context, network, rule)
     sampler = Sampler(network, rule, **spec.arguments() | how_of(context, place))
     result = sampler.encode(images, refine=encoding, condition=condition)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..models import network_of
+from .conditions import Prompt, condition_of
 from .options import (
     Backend,
     BatchSize,
@@ -20,7 +21,6 @@ from .options import (
     Json,
     Model,
     Option,
-    classes_of,
     device_of,
     solver_of,
 )
@@ -60,6 +60,7 @@ def likelihood(
         float | None, typer.Option(help="the time at which images are data; 1e-5, or the process's")
     ] = None,
     classes: Classes = "none",
+    prompt: Prompt = None,
     dequantise: Annotated[
         bool, typer.Option(help="spread 256 levels over what lies between them")
     ] = True,
@@ -83,7 +84,10 @@ def likelihood(
     rule = solver if solver == DOPRI5 else solver_of(solver, option)
     network = network_of(model, None, place)
     x = _images(source, network, n)
-    asked: dict[str, Any] = {"condition": classes_of(network, classes, len(x)), "seed": seed}
+    asked: dict[str, Any] = {
+        "condition": condition_of(network, classes, len(x), prompt),
+        "seed": seed,
+    }
     asked |= {"batch_size": batch_size, "device": place}
     asked["dtype"] = named_dtype(dtype)
     made: Any

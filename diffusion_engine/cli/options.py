@@ -261,17 +261,3 @@ def device_of(device: str | None, number: int = 0) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {device!r} does not work here ({reason}); try cpu") from error
     return place
-
-
-def classes_of(network: Any, text: str, n: int) -> list[int] | None:
-    """A class for each sample, taken in turn; None without any."""
-    if not 1 <= n <= MOST:
-        raise ValueError(f"n={n}: ask for at least 1 sample, and at most {MOST} at once")
-    if network.classes is None and text not in ("all", "none"):
-        raise ValueError(
-            f"--class {text}: the network {network.name!r} has no classes; leave it out"
-        )
-    if text == "none" or network.classes is None:
-        return None
-    chosen = list(range(network.classes)) if text == "all" else numbers(text)
-    return [chosen[i % len(chosen)] for i in range(n)]

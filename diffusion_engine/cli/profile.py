@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .conditions import Prompt, condition_of
 from .options import (
     Accelerate,
     Backend,
@@ -28,7 +29,6 @@ from .options import (
     Steps,
     Threads,
     chosen,
-    classes_of,
     device_of,
     guidance_of,
     how_of,
@@ -44,6 +44,7 @@ def profile(
     steps: Steps = None,
     n: Annotated[int, typer.Option("--n", help="how many samples a run")] = 16,
     classes: Classes = "all",
+    prompt: Prompt = None,
     guidance: Guidance = None,
     grid: Grid = None,
     end: End = None,
@@ -70,7 +71,7 @@ def profile(
     files.check_folder(out)
     place = device_of(device)
     network, rule = chosen(model, place, solver, option)
-    condition = classes_of(network, classes, n)
+    condition = condition_of(network, classes, n, prompt)
     scale = guidance_of(network, guidance, condition is not None)
     spec = spec_of(context, network, rule, guidance=scale)
     sampler = Sampler(network, rule, **spec.arguments() | how_of(context, place))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .conditions import classes_of
 from .options import (
     Classes,
     Dtype,
@@ -22,7 +23,6 @@ from .options import (
     SolverName,
     Steps,
     chosen,
-    classes_of,
     device_of,
     guidance_of,
     numbers,

@@ -11,6 +11,7 @@ import typer
 
 from ..models import network_of
 from ..sampler.spec import Recipe, Spec
+from .conditions import NegativePrompt, Prompt, condition_of, count
 from .options import (
     Accelerate,
     Backend,
@@ -38,7 +39,6 @@ from .options import (
     Steps,
     Threads,
     chosen,
-    classes_of,
     device_of,
     driver_of,
     guidance_of,
@@ -50,7 +50,6 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
 
     from ..networks.network import ScoreNetwork
     from ..plan import Plan
@@ -65,10 +64,13 @@ def sample(
     solver: SolverName = None,
     steps: Steps = None,
     n: Annotated[
-        int | None, typer.Option("--n", help="how many samples; 50 without --seeds")
+        int | None,
+        typer.Option("--n", help="how many samples; one a prompt, or 50, without --seeds"),
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="one seed a sample: 0-63 or 1,5,9")] = None,
     classes: Classes = "all",
+    prompt: Prompt = None,
+    negative_prompt: NegativePrompt = None,
     guidance: Guidance = None,
     guider: Guider = None,
     guider_option: GuiderOption = None,
@@ -90,6 +92,13 @@ def sample(
         Path | None,
         typer.Option("--x", help="images to begin with at --start, or what encode wrote"),
     ] = None,
+    known: Annotated[
+        Path | None, typer.Option(help="an image whose black part of --mask samples keep")
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="an image: white where samples are free to differ from --known"),
+    ] = None,
     measurement: Annotated[
         Path | None,
         typer.Option(
@@ -102,8 +111,8 @@ def sample(
     recipe: Annotated[
         Path | None,
         typer.Option(
-            help="make the samples of this file again; give its --x, --measurement and --plan again where it "
-            "had one"
+            help="make the samples of this file again; give its --x, --known, --mask, --measurement and "
+            "--plan again where it had one"
         ),
     ] = None,
     plan: Annotated[
@@ -116,7 +125,8 @@ def sample(
     from ..sampler.ranks import Ranks, sample_shared
     from ..sampler.sampler import Sampler
     from . import files
-    from .pictures import read_array, read_images
+    from .given import image_shape, read_region, read_state, spread
+    from .pictures import read_array
 
     asked = written(context)
     files.check_path(out)
@@ -140,10 +150,15 @@ def sample(
         network, rule = chosen(model, place, solver, option)
     else:
         network = network_of(model, rule, place)
-    files.check_path(out, network.shape)
+    latents = saved is not None and saved.decoder is None
+    files.check_path(out, network.shape if latents else image_shape(network))
     free = table is not None or (noised if saved is None else saved.noised)
-    given = None if x is None else read_images(x, network.shape, network.state_shape, free)
+    given = None if x is None else read_state(x, network, free)
     follows = {} if measurement is None else {"measurement": read_array(measurement)}
+    if (known is None) != (mask is None):
+        raise ValueError("--known and --mask go together: an image, and where samples keep it")
+    if known is not None and mask is not None:
+        follows |= read_region(known, mask, network)
     how = how_of(context, place)
     began = time.perf_counter()
     if saved is not None:
@@ -152,9 +167,12 @@ def sample(
         result = _replayed(network, saved, table, rule, how, {"x": given} | follows)
     else:
         wanted = numbers(seeds) if seeds is not None else None
-        count = _count(n, wanted, given)
-        condition = classes_of(network, classes, count)
-        scale = guidance_of(network, guidance, condition is not None)
+        size = count(n, wanted, None if given is None else len(given), prompt)
+        condition = condition_of(network, classes, size, prompt)
+        given = spread(given, size)
+        if negative_prompt is not None:
+            follows["negative"] = condition_of(network, classes, size, [negative_prompt])
+        scale = guidance_of(network, guidance, bool(condition or negative_prompt))
         spec = spec_of(context, network, rule, guidance=scale, driver=None)
         if table is None:
             sampler = Sampler(network, rule, **spec.arguments() | {"driver": leader} | how)
@@ -166,7 +184,7 @@ def sample(
                 "--save-plan, or the driver"
             )
         request = spec.request() | follows
-        made = sample_shared(ranks, sampler, count, wanted, condition, given, **request)
+        made = sample_shared(ranks, sampler, size, wanted, condition, given, **request)
         if made is None:  # rank 0 has all samples, and writes them
             return
         result = made
@@ -190,7 +208,7 @@ def _check_recipe(
     given = (
         HOW - {"dtype"}
         | {"out", "recipe", "model", "as_json"}
-        | {"x", "measurement", "plan"}.intersection(recipe.needs)
+        | {"x", "known", "mask", "measurement", "plan"}.intersection(recipe.needs)
     )
     given |= set() if own is None else {"solver", "option"}
     given |= {"driver", "driver_option"} if own_driver else set()
@@ -246,13 +264,6 @@ def _model_of(recipe: Recipe) -> str:
     return name
 
 
-def _count(n: int | None, seeds: list[int] | None, x: Tensor | None) -> int:
-    """How many samples were asked for."""
-    if n is not None:
-        return n
-    return len(seeds) if seeds is not None else len(x) if x is not None else 50
-
-
 def _report(out: Path, result: Result, seconds: float, as_json: bool) -> None:
     count = len(result.seeds)
     if not as_json:
@@ -270,8 +281,8 @@ def _report(out: Path, result: Result, seconds: float, as_json: bool) -> None:
     typer.echo(json.dumps(about | {"evaluations": result.evaluations, "recipe": result.recipe}))
 
 
-def _columns(condition: list[int] | None) -> int | None:
-    """One column a class where the classes are taken in turn."""
+def _columns(condition: list[Any] | None) -> int | None:
+    """One column a class, or a prompt, where they are taken in turn."""
     period = len(set(condition or []))
     turns = condition is not None and all(
         a == b for a, b in zip(condition, condition[period:], strict=False)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..models import network_of
-from .options import Classes, Device, Model, classes_of, device_of
+from .conditions import classes_of
+from .options import Classes, Device, Model, device_of
 
 if TYPE_CHECKING:
     from ..tuning import Baseline, Progress

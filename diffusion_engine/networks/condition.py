@@ -145,8 +145,8 @@ def prompts(condition: Any, n: int | None = None) -> tuple[str, ...] | None:
 
 def encoded(network: ScoreNetwork, texts: Sequence[str]) -> Any:
     """What a network's text encoder makes of prompts, each of which it reads once."""
-    if network.text is None:
-        raise ValueError(f"{takes(network)}; got the prompt {said(texts[0])}")
+    check_prompts(network, texts)
+    assert network.text is not None
     each = list(dict.fromkeys(texts))
     made = network.text(each)
     return made[[each.index(one) for one in texts]] if len(each) < len(texts) else made
@@ -168,9 +168,16 @@ def origins(network: ScoreNetwork, conditions: Sequence[Any]) -> tuple[str, ...]
     text encoder. Raises ValueError where there are prompts and it takes none."""
     known = tuple(str(c.origin) for c in conditions if hasattr(c, "origin"))
     texts = [made for c in conditions if (made := prompts(c))]
-    if texts and network.text is None:
-        raise ValueError(f"{takes(network)}; got the prompt {said(texts[0][0])}")
-    return (*known, str(network.text.origin)) if texts else known  # type: ignore[union-attr]
+    if not texts:
+        return known
+    check_prompts(network, texts[0])
+    return (*known, str(network.text.origin))  # type: ignore[union-attr]
+
+
+def check_prompts(network: ScoreNetwork, texts: Sequence[str]) -> None:
+    """Raises ValueError where a network takes no prompts."""
+    if network.text is None:
+        raise ValueError(f"{takes(network)}; got the prompt {said(texts[0])}")
 
 
 def null_like(network: ScoreNetwork, like: Condition, dtype: torch.dtype) -> Condition | None:

@@ -128,7 +128,7 @@ def sample_shared(
     sampler: Sampler,
     n: int,
     seeds: list[int] | None,
-    condition: list[int] | None,
+    condition: list[int] | list[str] | None,
     x: Tensor | None = None,
     **request: Any,
 ) -> Result | None:
@@ -136,7 +136,7 @@ def sample_shared(
     its calls to them, each makes all.
 
     seeds, condition, x  as in Sampler.sample, of all samples
-    request              start, noised, noise and measurement as there
+    request              start, noised, noise, measurement, mask, known and negative as there
     """
     if ranks.world == 1:
         return sampler.sample(n, seeds=seeds, condition=condition, x=x, **request)
@@ -147,6 +147,7 @@ def sample_shared(
             ranks.close()
         return made if ranks.rank == 0 else None
     seeds, batch = seeds or list(range(n)), sampler.batch_size
+    negative = request.get("negative")
     if len(seeds) != n:
         raise ValueError(f"n={n} samples and {len(seeds)} seeds; give one seed a sample")
     if ranks.rank == 0 and -(-n // batch) < ranks.world:
@@ -157,12 +158,16 @@ def sample_shared(
     try:
         _share_form(ranks, sampler, min(n, batch))
         part = slice((own := ranks.part(n, batch)).start, own.stop)
-        samples = torch.zeros(0, *sampler.network.shape, dtype=sampler.state_dtype)
+        shape = sampler.network.shape
+        shape = shape if sampler.decoder is None else sampler.decoder.image_shape(shape)
+        samples = torch.zeros(0, *shape, dtype=sampler.state_dtype)
         finite = torch.zeros(0, dtype=torch.uint8)
         if own:
             y, one = request.get("measurement"), sampler.network.measured
             if y is not None and one is not None and y.ndim > len(one):
                 request["measurement"] = y[part]
+            if negative is not None:
+                request["negative"] = negative[part]
             shown = None if ranks.rank == 0 else False
             made = sampler.sample(
                 seeds=seeds[part],
@@ -181,4 +186,6 @@ def sample_shared(
     evaluations = made.evaluations // len(own) * n
     scales = made.recipe["guidance"][:1] * n
     recipe = made.recipe | {"seeds": seeds, "condition": condition, "guidance": scales}
+    if negative is not None:
+        recipe["negative"] = negative
     return Result(gathered[0], seeds, made.nfe, evaluations, recipe, gathered[1].bool().tolist())

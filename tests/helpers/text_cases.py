@@ -81,3 +81,8 @@ def attending(**options):
         "defaults": {"solver": "ddim", "steps": 4, "guidance": 3.0},
     }  # fmt: skip
     return ScoreNetwork(Attends().eval(), VP(), (2, 4, 4), **(said | options))
+
+
+def drawn():
+    """For --model text_cases:drawn: pictures [3, 8, 8] of the latents."""
+    return attending(decoder=codec())
