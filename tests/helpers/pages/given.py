@@ -65,6 +65,7 @@ SUBSTITUTIONS: dict[str, dict[str, str]] = {
     "docs/quickstart.md": FEWER,
     "docs/training.md": {
         "train flow --out mine": "train --json",
+        "train emoji --out mine": "train --json",
         "--model mine/flow.safetensors": "--n 1 --model digits",
         " --resume": "",
     },
