@@ -50,7 +50,6 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-
     from ..networks.network import ScoreNetwork
     from ..plan import Plan
     from ..sampler.result import Result

@@ -135,8 +135,8 @@ class Engine:
         deadline  seconds from now by which it has to be done; it is refused where that cannot be
         key       of the submitter: those who wait share the seats evenly, and batches' time
         preview   rows between two previews, 0 for none
-        request   seed, seeds, condition, guidance, compose, x, start, noised, mask, known, noise and record,
-                  as in `Sampler.sample`
+        request   seed, seeds, condition, guidance, compose, negative, x, start, noised, mask, known, noise
+                  and record, as in `Sampler.sample`
 
         Raises ValueError where it does not suit the network, QueueFull, EngineClosed and DeadlineMissed.
         """

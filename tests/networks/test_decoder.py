@@ -1,6 +1,7 @@
 """Latents to images: scale, tiles, diffusers' autoencoder, and the sampler's result."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -231,3 +232,62 @@ def test_decoding_is_a_range_and_a_part_of_a_profile():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def coded(**options):
+    """2 x 2 pixels of three channels a latent, and their means of the first two."""
+    linear = nn.Conv2d(2, 3, 1)
+
+    def encoder(x):
+        return functional.avg_pool2d(x[:, :2], 2)
+
+    def module(z):
+        return functional.interpolate(
+            torch.cat([z, z[:, :1]], dim=1), scale_factor=2, mode="nearest"
+        )
+
+    return Decoder(module, 0.5, shift=0.1, encoder=encoder, preview=linear, **options), linear
+
+
+def test_what_is_decoded_is_encoded_again():
+    decoder, _ = coded(batch_size=2)
+    z = torch.randn(5, 2, 3, 4)
+    torch.testing.assert_close(decoder.encode(decoder(z)), z)
+    assert decoder.image_shape((2, 3, 4)) == (3, 6, 8)
+    with pytest.raises(ValueError, match=r"images=3: give a floating-point tensor \[n, channels"):
+        decoder.encode(3)
+    with pytest.raises(ValueError, match="the decoder has no encoder"):
+        Decoder(pointwise).encode(torch.zeros(1, 3, 4, 4))
+    flat = Decoder(pointwise, encoder=lambda x: x.flatten(1))
+    with pytest.raises(ValueError, match="the encoder made Tensor .*has to return"):
+        flat.encode(torch.zeros(1, 3, 4, 4))
+
+
+def test_previews_are_a_linear_map_of_what_is_decoded():
+    decoder, linear = coded()
+    z = torch.randn(2, 2, 3, 4)
+    with torch.no_grad():
+        wanted = linear(z / 0.5 + 0.1)
+    shown = decoder.preview(z)
+    assert torch.equal(shown, wanted) and not shown.requires_grad
+    other = replace(decoder, scale_factor=1.0, shift=0.0)
+    with torch.no_grad():
+        assert torch.equal(other.preview(z), linear(z))
+    assert Decoder(pointwise).preview is None
+    with pytest.raises(ValueError, match="preview=3: give a linear map"):
+        Decoder(pointwise, preview=3)
+
+
+def test_a_copy_on_another_device_shares_what_its_parts_share():
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(2, 2, 1)
+
+        def forward(self, z):
+            return self.layer(z)
+
+    whole = Whole()
+    placed = Decoder(whole, encoder=whole, preview=whole).placed((2, 4, 4), torch.device("meta"))
+    assert placed.module is placed.encoder is placed.preview.linear is not whole
+    assert placed.module.layer.weight.is_meta and not whole.layer.weight.is_meta
