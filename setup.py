@@ -33,8 +33,11 @@ ISA_FLAGS = {
     "_amx.cpp": f"{AVX512_FLAGS} -mavx512bf16 -mamx-tile -mamx-bf16",
 }
 
-# Networks and what they were made with, and the server's page.
-DATA = {"": ["*.safetensors", "*.json", "py.typed", "*.html", "*.css", "*.js", "*.svg"]}
+# Networks, what they were made with and what they draw, and the server's page.
+DATA = {"": ["*.safetensors", "*.json", "*.png", "py.typed", "*.html", "*.css", "*.js", "*.svg"]}
+
+# Folders that are links in the package, and what they lead to.
+LINKS = {"diffusion_engine.kernels": "kernels", "diffusion_engine.zoo.gallery": "docs/gallery"}
 
 NINJA_RULES = """\
 rule cxx
@@ -51,14 +54,15 @@ rule link
 
 
 def package_layout(root):
-    """Returns (packages, package_dir). `diffusion_engine/kernels` is a link to `kernels/`; where it
-    arrived as a text file (a zip of the tree, Windows) the mapping takes its place."""
+    """Returns (packages, package_dir). Where a link of LINKS arrived as a text file (a zip of the tree,
+    Windows) the mapping takes its place."""
     found = find_namespace_packages(
         str(root), include=["diffusion_engine*"], exclude=["*__pycache__*"]
     )
-    if (root / "diffusion_engine" / "kernels").is_dir():
-        return found, {}
-    return [*found, "diffusion_engine.kernels"], {"diffusion_engine.kernels": "kernels"}
+    files = {
+        name: folder for name, folder in LINKS.items() if (root / name.replace(".", "/")).is_file()
+    }
+    return [*found, *files], files
 
 
 def without_links(readme):

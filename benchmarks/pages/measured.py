@@ -16,6 +16,7 @@ from .blocks import (
     encoding,
     evaluation,
     front,
+    gallery,
     genie,
     half,
     http,
@@ -53,7 +54,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         schedulers.schedulers, schedulers.schedulers_both, schedulers.schedulers_differ,
         schedulers.schedulers_refused, upstream.upstream, upstream.upstream_pipelines,
         upstream.scheduler_steps, pipelines.pipelines, http.http, tune.tune,
-        composition.composition, models.models, models.models_pictures,
+        composition.composition, models.models, gallery.gallery,
         evaluation.quality_networks, evaluation.quality_orders,
         published.quality_published, bound.quality_bound,
     )

@@ -1,17 +1,11 @@
-"""Makes docs/models/, a picture of every network that ships: python -m benchmarks.pages.models.
-
-Each is made by the network's own sampler and carries its recipe, as of `diffusion-engine sample`. Into the
-network's card go the number of calls of such a run, and its figures where the committed rows have it. With
---cards the cards alone are written.
-"""
+"""Writes into the card of each network that ships the calls of its run, and its figures where the committed
+rows have that run: python -m benchmarks.pages.models."""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,9 +13,7 @@ from diffusion_engine import Sampler, zoo
 from diffusion_engine.zoo import cards
 
 from .. import results
-from .blocks.models import PICTURES
 
-SEEDS = "0-49"
 ROWS = "evaluation.csv"
 FIGURES = ("frechet", "precision", "recall", "accuracy")
 
@@ -29,14 +21,9 @@ FIGURES = ("frechet", "precision", "recall", "accuracy")
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="networks; all that ship")
-    parser.add_argument("--cards", action="store_true", help="leave the pictures as they are")
-    given = parser.parse_args(words)
-    PICTURES.mkdir(exist_ok=True)
-    for name in given.names or zoo.names():
+    for name in parser.parse_args(words).names or zoo.names():
         if zoo.card(name).samples:
             write(name)
-            if not given.cards:
-                picture(name)
 
 
 def write(name: str) -> None:
@@ -81,14 +68,6 @@ def measured(name: str, sampler: Mapping[str, Any]) -> dict[str, Any]:
 def _asked(row: Mapping[str, str]) -> tuple[Any, ...]:
     solver, _, _ = row["solver"].partition(":")
     return row["model"], solver, row["grid"], int(row["steps"] or 0), float(row["guidance"] or 1.0)
-
-
-def picture(name: str) -> None:
-    """Five digits of each class."""
-    command = [
-        sys.executable, "-m", "diffusion_engine.cli", "sample", "--model", name, "--seeds", SEEDS,
-    ]  # fmt: skip
-    subprocess.run([*command, "--out", str(PICTURES / f"{name}.png")], check=True)
 
 
 if __name__ == "__main__":

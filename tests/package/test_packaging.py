@@ -22,10 +22,11 @@ def readme_command(marker):
     return re.search(rf"<!-- {marker} -->\n```\w*\n(.*?)\n```", text, re.S)[1]
 
 
-def test_kernels_is_a_link():
-    link = ROOT / "diffusion_engine" / "kernels"
-    assert link.is_symlink()
-    assert os.readlink(link) == os.path.join("..", "kernels")
+@pytest.mark.parametrize(("name", "folder"), setup_py.LINKS.items())
+def test_a_link_of_the_package_leads_to_its_folder(name, folder):
+    link = ROOT / name.replace(".", "/")
+    assert link.is_symlink() and not os.path.isabs(os.readlink(link))
+    assert link.resolve() == ROOT / folder
 
 
 def test_kernels_has_no_init():
@@ -47,13 +48,13 @@ def test_layout_finds_kernels_through_a_folder(tmp_path):
     assert package_dir == {}
 
 
-def test_layout_maps_kernels_when_the_link_became_a_file(tmp_path):
-    make_package(tmp_path, "diffusion_engine/ops", "kernels")
-    (tmp_path / "diffusion_engine" / "kernels").write_text("../kernels")
+def test_layout_maps_what_a_link_that_became_a_file_leads_to(tmp_path):
+    make_package(tmp_path, "diffusion_engine/zoo", "kernels", "docs/gallery")
+    for name in setup_py.LINKS:
+        (tmp_path / name.replace(".", "/")).write_text("where it led to")
     packages, package_dir = setup_py.package_layout(tmp_path)
-    expected = ["diffusion_engine", "diffusion_engine.kernels", "diffusion_engine.ops"]
-    assert sorted(packages) == expected
-    assert package_dir == {"diffusion_engine.kernels": "kernels"}
+    assert sorted(packages) == sorted(["diffusion_engine", "diffusion_engine.zoo", *setup_py.LINKS])
+    assert package_dir == setup_py.LINKS
 
 
 def test_every_package_of_the_tree_is_installed():
@@ -296,7 +297,8 @@ class TestRealInstall:
         (wheel,) = tmp_path.glob("*.whl")
         names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
         package = ROOT / "diffusion_engine"
-        data = {package / "py.typed", *(package / "zoo").glob("digits*.*")}
+        data = {package / "py.typed", *(package / "zoo" / "gallery").iterdir()}
+        data |= {path for end in ("safetensors", "json") for path in package.rglob(f"*.{end}")}
         data |= {*(package / "server" / "page").iterdir()}
         tree = {*package.rglob("*.py"), *(package / "kernels").glob("*.py"), *data}
         expected = {path.relative_to(ROOT).as_posix() for path in tree}
@@ -305,7 +307,7 @@ class TestRealInstall:
         (sdist,) = tmp_path.glob("*.tar.gz")
         with tarfile.open(sdist) as archive:
             large = [f.name for f in archive if f.size > 2**20 or f.name.endswith(".so")]
-        assert [Path(name).name for name in large] == ["digits.safetensors"]
+        assert {Path(name).suffix for name in large} == {".safetensors"}
         venv.install(wheel, cwd=tmp_path)
         venv.probe(elsewhere)
 

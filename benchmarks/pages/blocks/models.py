@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from diffusion_engine.cli.models import run
 from diffusion_engine.zoo import cards
 
-ROOT = Path(__file__).parents[3]
-PICTURES = ROOT / "docs" / "models"
 Z = 1.96  # standard deviations that 95 % of a normal law lie within
 
 
@@ -29,19 +26,6 @@ def models() -> str:
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     said = "Distances of samples by that run, with their 95 %: [quality](quality.md)."
     return f"{table}\n\n{said} All weights together are {total / 1e6:.1f} MB."
-
-
-def models_pictures() -> str:
-    """A section of each network: what it is, how it was trained, and the samples of its seeds 0 to 49."""
-    return "\n\n".join(_section(name, cards.described(name)) for name in cards.names())
-
-
-def _section(name: str, about: dict[str, Any]) -> str:
-    parts = [f"### {name}", about["about"]]
-    if (PICTURES / f"{name}.png").is_file():
-        made = f"Fifty digits of `{name}`, five of each class: {_run(about)}"
-        parts.append(f'<img src="models/{name}.png" width="684" alt="{made}">')
-    return "\n\n".join(parts)
 
 
 def _run(about: dict[str, Any]) -> str:

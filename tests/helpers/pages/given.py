@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,16 @@ def noised() -> torch.Tensor:
     return 14.6 * torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
+def of_checkout(name: str) -> Callable[[Path], None]:
+    """Copies a file of the checkout."""
+
+    def write(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(__file__).parents[3] / name, path)
+
+    return write
+
+
 DENOISED: dict[str, Callable[[], Any]] = {"model": lambda: denoiser, "x": noised}
 # page -> a name that its Python uses -> what it is
 GIVEN: dict[str, dict[str, Callable[[], Any]]] = {
@@ -50,7 +61,10 @@ GIVEN: dict[str, dict[str, Callable[[], Any]]] = {
 }
 
 # page -> a file that it reads -> what writes it
-FILES: dict[str, dict[str, Callable[[Path], None]]] = {}
+PICTURE = "docs/gallery/one_call.png"
+FILES: dict[str, dict[str, Callable[[Path], None]]] = {
+    "docs/gallery.md": {PICTURE: of_checkout(PICTURE)}
+}
 
 # page -> a text of its code -> what runs in its place
 FEWER = {"--out samples.png": "--out samples.png --n 2"}

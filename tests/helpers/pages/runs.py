@@ -91,9 +91,11 @@ class Run:
 
     def _only_checked(self, block: Block) -> None:
         """The commands that a program wrote beside its figures."""
-        for number, line in enumerate(block.code.splitlines(), block.line):
-            first = (line.split() or [""])[0]
-            if block.language == "bash" or first in commands.COMMANDS:
+        whole = block.language == "bash"
+        for number, line in enumerate(
+            [block.code] if whole else block.code.splitlines(), block.line
+        ):
+            if whole or (line.split() or [""])[0] in commands.COMMANDS:
                 with self._located(number):
                     for command in shell.commands(line):
                         commands.check(list(command.words), self.page)
