@@ -2,12 +2,13 @@
 benchmarks.pages.gallery.
 
 Each is what the command on the page makes, by the solver, steps and guidance of the network's card, and so it
-carries its recipe. A file is written where its bytes change, and not otherwise.
+carries its recipe. A file is written where its pixels or its recipe change, and not otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from diffusion_engine.cli import files
+from diffusion_engine.sampler.spec import Recipe
 from diffusion_engine.zoo import cards
 
 from . import measured
@@ -56,18 +61,23 @@ def estimate(about: Mapping[str, Any]) -> float:
 
 
 def draw(about: Mapping[str, Any]) -> bool:
-    """Makes a network's picture; whether that changed its file."""
+    """Makes a network's picture; whether that is another than there was."""
     path = PICTURES / f"{about['name']}.png"
     words = [word for part in command(about) for word in part][1:]
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder, path.name)
         called = [sys.executable, "-m", "diffusion_engine.cli", *words, "--out", str(made)]
         subprocess.run(called, check=True, stdout=subprocess.DEVNULL)
-        content = made.read_bytes()
-    if path.is_file() and path.read_bytes() == content:
-        return False
-    path.write_bytes(content)
+        if path.is_file() and shown(made) == shown(path):
+            return False
+        shutil.copyfile(made, path)
     return True
+
+
+def shown(path: Path) -> tuple[bytes, Recipe]:
+    """The pixels of a picture and its recipe, which is the same where a key has come to the form since."""
+    with Image.open(path) as image:
+        return image.tobytes(), Recipe.model_validate(files.read_recipe(path))
 
 
 if __name__ == "__main__":
