@@ -63,8 +63,9 @@ class Client:
 
         spec     a Spec, the name of a solver, a mapping of a Spec's keys, or None for the model's own
         n        how many samples; None follows seeds, condition or x
-        request  model, seed or seeds, condition, guidance, compose, adapter, priority, deadline, x, mask,
-                 known and noise as in Engine.submit; and keys of a Spec, such as steps
+        request  model, seed or seeds, condition, negative, guidance, compose, adapter, priority, deadline,
+                 x, mask, known and noise as in Engine.submit; and keys of a Spec, such as steps. Conditions
+                 of a model that reads text are prompts: "a red heart" for all, or one a sample
 
         The seed that nobody gives is drawn here. Raises ValueError where the request is wrong, ClientError.
         """

@@ -19,10 +19,10 @@ SEEDS = 1 << 53  # of those drawn here: JavaScript reads them exactly
 
 # The keys of a request's body; all others are those of a Spec.
 REQUEST = (
-    "model", "n", "seed", "seeds", "condition", "guidance", "compose", "adapter", "priority", "deadline",
-    "preview",
+    "model", "n", "seed", "seeds", "condition", "negative", "guidance", "compose", "adapter", "priority",
+    "deadline", "preview",
 )  # fmt: skip
-ARRAYS = ("x", "mask", "known", "measurement", "noise", "condition")
+ARRAYS = ("x", "mask", "known", "measurement", "noise", "condition", "negative")
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,10 @@ def _spec(given: Any) -> dict[str, Any]:
 
 
 def _is_array(name: str, given: Any) -> bool:
-    """Whether a value goes as a tensor: classes and the name of a noise do not."""
+    """Whether a value goes as a tensor: classes, prompts and the name of a noise do not."""
     if given is None or isinstance(given, str):
         return False
-    if name != "condition":
+    if name not in ("condition", "negative"):
         return True
     return np.ndim(given) > 1 or np.asarray(given).dtype.kind == "f"
 

@@ -14,30 +14,18 @@ from .. import checks
 from ..model import Model
 from ..sampler.spec import Spec
 from ..sampler.wanted import SEED
-from ..workers.messages import About, Asked
+from ..workers.messages import About, Asked, Entries
+from .conditions import Condition, each
 from .pictures import read_tensors
 from .refused import Refused
 from .settings import NAME, Settings
 
 DRAWN = 53  # bits of a seed that the server draws: a number of JavaScript holds them
-LABEL = "a class is a whole number below 2^31"
 CONCEPTS = 16
 REFINE = 64  # iterations a step
 OPTIONS = 64  # values within a solver's options
 TABLE = 4096  # and where one is a table of coefficients
 LARGEST = 1000  # a whole number among them: some count rows
-
-
-def _labels(given: Any) -> Any:
-    if isinstance(given, list):
-        return [_label(entry) for entry in given]
-    return None if given is None else _label(given)
-
-
-def _label(given: Any) -> int:
-    if checks.whole("condition", given, 0, LABEL) >= 2**31:
-        raise ValueError(f"condition={checks.said(given)}: {LABEL}")
-    return given
 
 
 def _scales(given: Any) -> Any:
@@ -52,7 +40,6 @@ def _seed(given: Any) -> int:
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**64), BeforeValidator(_seed)]
-Condition = Annotated[int | list[int] | None, BeforeValidator(_labels)]
 
 
 class Body(Model):
@@ -69,7 +56,10 @@ class Body(Model):
     )
     seed: Seed | None = Field(None, description="of the first sample; the next have the next ones")
     seeds: list[Seed] | None = Field(None, min_length=1, description="one a sample")
-    condition: Condition = Field(None, description="a class, or one a sample")
+    condition: Condition = Field(None, description="a class or a prompt, or one a sample")
+    negative: Condition = Field(
+        None, description="what guidance leads away from: a prompt or a class, or one a sample"
+    )
     guidance: Annotated[float | list[float] | None, BeforeValidator(_scales)] = Field(
         None, description="classifier-free scale, or one a sample"
     )
@@ -82,7 +72,7 @@ class Body(Model):
     preview: int = Field(0, ge=0, le=10**6, description="rows between previews of a stream, or 0")
     tensors: str | None = Field(
         None,
-        description="x, mask, known, measurement, noise, condition: a safetensors file in base64",
+        description="x, mask, known, measurement, noise, condition, negative: a safetensors file in base64",
     )
     stream: bool = Field(False, description="answer with server-sent events")
     wait: bool = Field(True, description="false: answer at once, and keep the result for a while")
@@ -128,13 +118,15 @@ def asked(
         )
     if seeds[-1] >= 2**64:
         raise Refused(422, f"seed={body.seed} and n={n}: {SEED}", param="seed")
-    if body.condition is not None and "condition" in tensors:
-        raise Refused(422, "condition is given twice; leave one out", param="condition")
+    for name in ("condition", "negative"):
+        if getattr(body, name) is not None and name in tensors:
+            raise Refused(422, f"{name} is given twice; leave one out", param=name)
     most = settings.max_seconds
     return Asked(
         id=request, model=about.name, spec=spec_of(body.spec, about, settings), seeds=seeds,
-        condition=_each("condition", body.condition, n), guidance=body.guidance,
-        compose=_concepts(body.compose, n),
+        condition=each("condition", body.condition, n, about),
+        negative=each("negative", body.negative, n, about), guidance=body.guidance,
+        compose=_concepts(body.compose, n, about),
         adapter=body.adapter, priority=body.priority, deadline=min(body.deadline or most, most),
         key=key, preview=body.preview if body.stream else 0, tensors=dict(tensors),
     )  # fmt: skip
@@ -150,8 +142,8 @@ def arrays(body: Body) -> dict[str, np.ndarray]:
 
 def _count(body: Body, about: About, most: int, tensors: Mapping[str, Any]) -> int:
     """How many samples are asked for."""
-    x = tensors.get("x")
-    implied = [len(v) for v in (body.seeds, body.condition, body.guidance) if isinstance(v, list)]
+    x, said = tensors.get("x"), (body.seeds, body.condition, body.negative, body.guidance)
+    implied = [len(v) for v in said if isinstance(v, list)]
     if x is not None and x.ndim == len(about.shape) + 1:
         implied.append(len(x))
     n = body.n or (implied[0] if implied else 1)
@@ -164,20 +156,12 @@ def _count(body: Body, about: About, most: int, tensors: Mapping[str, Any]) -> i
     return n
 
 
-def _each(name: str, given: int | list[int] | None, n: int) -> list[int] | None:
-    if given is None or isinstance(given, int):
-        return None if given is None else [given] * n
-    if len(given) != n:
-        raise Refused(
-            422, f"{len(given)} classes for {n} samples in {name}; give one, or one a sample"
-        )
-    return given
-
-
 def _concepts(
-    given: list[tuple[Any, float]] | None, n: int
-) -> list[tuple[list[int], float]] | None:
-    return given and [(_each("compose", classes, n) or [], weight) for classes, weight in given]
+    given: list[tuple[Any, float]] | None, n: int, about: About
+) -> list[tuple[Entries, float]] | None:
+    return given and [
+        (each("compose", entries, n, about) or [], weight) for entries, weight in given
+    ]
 
 
 def spec_of(given: Any, about: About, settings: Settings) -> dict[str, Any]:

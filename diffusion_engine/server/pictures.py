@@ -20,7 +20,7 @@ from ..workers.messages import Made
 
 METADATA_KEY = "diffusion_engine"  # as in files that the command line writes
 PNG, NPZ, SAFETENSORS = "application/json", "application/x-npz", "application/vnd.safetensors"
-TENSORS = ("x", "mask", "known", "measurement", "noise", "condition")
+TENSORS = ("x", "mask", "known", "measurement", "noise", "condition", "negative")
 FLOATS = {"F32": np.float32, "F16": np.float16}
 AXES = 8
 
@@ -30,13 +30,20 @@ def is_picture(shape: Sequence[int]) -> bool:
     return len(shape) == 3 and shape[0] in (1, 3)
 
 
-def png(sample: np.ndarray, recipe: Mapping[str, Any] | None = None) -> bytes:
+def png(
+    sample: np.ndarray,
+    recipe: Mapping[str, Any] | None = None,
+    size: Sequence[int] | None = None,
+) -> bytes:
     """A PNG of 8 bits of an image [C, H, W] in [-1, 1], C = 1 or 3; what is not a number is white.
 
     recipe  of this sample, that goes with it
+    size    (height, width) to which it is scaled, None for its own
     """
     pixels = np.fmax(np.fmin(np.rint(sample * 127.5 + 127.5), 255.0), 0.0).astype(np.uint8)
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    if size is not None and tuple(size) != sample.shape[1:]:
+        image = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
     about = None
     if recipe is not None:
         about = PngInfo()

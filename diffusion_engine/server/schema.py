@@ -49,7 +49,8 @@ def _object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
-TEXT, WHOLE = {"type": "string"}, {"type": "integer"}
+TEXT, WHOLE, FLAG = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
+SHAPE = {"type": "array", "items": WHOLE}
 STATUS = {"enum": ["queued", "running", "done", "cancelled", "failed"]}
 REQUEST = _object(
     id=TEXT, object={"const": "request"}, status=STATUS, model=TEXT, created=WHOLE, n=WHOLE, rows=WHOLE,
@@ -57,7 +58,7 @@ REQUEST = _object(
 )  # fmt: skip
 SAMPLES = _object(
     id=TEXT, object={"const": "samples"}, model=TEXT, created=WHOLE, nfe=WHOLE, evaluations=WHOLE,
-    seeds={"type": "array", "items": WHOLE}, finite={"type": "array", "items": {"type": "boolean"}},
+    seeds={"type": "array", "items": WHOLE}, finite={"type": "array", "items": FLAG},
     samples={"type": "array", "items": _object(seed=WHOLE, png=TEXT)}, recipe={"type": "object"},
     seconds={"type": "number"}, queued={"type": "number"},
 )  # fmt: skip
@@ -65,7 +66,10 @@ SAMPLES["properties"]["reports"] = {"type": "array", "items": {"type": "object"}
 IMAGES = _object(
     created=WHOLE, data={"type": "array", "items": _object(b64_json=TEXT, seed=WHOLE)}, size=TEXT
 )
-MODEL = _object(id=TEXT, object={"const": "model"}, created=WHOLE, owned_by=TEXT)
+MODEL = _object(
+    id=TEXT, object={"const": "model"}, created=WHOLE, owned_by=TEXT, shape=SHAPE, decoded=SHAPE,
+    classes=WHOLE, text=FLAG, guided=FLAG, guidance={"type": "number"}, picture=FLAG,
+)  # fmt: skip
 BYTES = {"type": "string", "format": "binary"}
 EVENTS = {"text/event-stream": {"schema": _object(event=TEXT, data=TEXT)}}
 
@@ -108,6 +112,7 @@ models = _route(
     (401, 431, 503),
 )
 model = _route(_json(MODEL), (401, 404, 422, 431, 503))
+picture = _route({"image/png": {"schema": BYTES}}, (401, 404, 422, 431, 503))
 health = _route(_json(_object(status=TEXT)), (431, 503))
 version = _route(_json(_object(version=TEXT)), (401, 431))
 metrics = _route({"text/plain": {"schema": TEXT}}, (401, 431))

@@ -18,6 +18,9 @@ from .offered import offered
 from .serving import Run, Serving, translated
 
 LOOK = 1.0  # seconds between two looks at the engine
+PROMPT = (
+    "a picture"  # of the first sample of a network that takes prompts: its encoder is there then
+)
 OTHERS = ("ddim", *SOLVERS)  # the first that a network takes which does not run its own default
 
 log = logging.getLogger(__name__)
@@ -110,14 +113,13 @@ class InProcess:
         """What a network is like, which a sample of it shows."""
         network = self._networks[name]
         classes = network.classes or 0
-        default = self._default(name, 0 if classes else None)
+        condition = PROMPT if network.text is not None else 0 if classes else None
+        default = self._default(name, condition)
         shape = list(network.shape)
         decoded, form = shape, {}
         if self._warm:
             try:
-                made = self.engine.submit(
-                    default, 1, network=name, condition=0 if classes else None
-                ).result()
+                made = self.engine.submit(default, 1, network=name, condition=condition).result()
             except Exception as error:
                 raise ServiceError(
                     f"the model {name!r} makes no samples: {translated(error)}"
@@ -134,12 +136,14 @@ class InProcess:
             prediction=prediction if isinstance(prediction, str) else type(prediction).__name__,
             process=type(network.process).__name__,
             default=default,
-            guidance=defaults.guidance(network, bool(classes)),
+            guidance=defaults.guidance(network, condition is not None),
             form=form,
-            solvers=offered(self.engine, name, 0 if classes else None, default),
+            solvers=offered(self.engine, name, condition, default),
+            text=network.text is not None,
+            reads_scale=network.parameterisation.reads_scale,
         )
 
-    def _default(self, name: str, condition: int | None) -> dict[str, Any]:
+    def _default(self, name: str, condition: int | str | None) -> dict[str, Any]:
         """The keys of the Spec that says the least and suits a network."""
         reason, own = "", defaults.asked(self._networks[name])
         own.pop("guidance", None)  # About has it
@@ -147,6 +151,8 @@ class InProcess:
             try:
                 self.engine.checked(spec, 1, network=name, condition=condition)
                 return spec
+            except ImportError as error:  # what reads prompts is not installed
+                raise ServiceError(f"the model {name!r} reads prompts, and {error}") from error
             except (ValueError, EngineError) as error:
                 reason = reason or str(error)
         raise ServiceError(f"no solver suits the model {name!r}: {reason}")

@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+Entries = list[int | str]  # classes, or prompts
+
 
 class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A request, as a worker makes it: the same one, sent again, gives the same samples.
@@ -18,21 +20,23 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model      the name of a network
     spec       the keys of a Spec
     seeds      one a sample; the server has drawn those that nobody gave
-    condition  a class a sample; a tensor goes into `tensors`
+    condition  a class or a prompt a sample; a tensor goes into `tensors`
+    negative   likewise what the unconditional branch is given in the null condition's place
     guidance   a scale, or one a sample
     compose    (condition, weight) of each concept
     preview    rows between two previews, 0 for none
     priority, deadline, key, adapter, start, noised  as in Engine.submit
-    tensors    x, mask, known, measurement, noise and condition, by name
+    tensors    x, mask, known, measurement, noise, condition and negative, by name
     """
 
     id: str
     model: str
     spec: dict[str, Any]
     seeds: list[int]
-    condition: list[int] | None = None
+    condition: Entries | None = None
+    negative: Entries | None = None
     guidance: float | list[float] | None = None
-    compose: list[tuple[list[int], float]] | None = None
+    compose: list[tuple[Entries, float]] | None = None
     adapter: str | None = None
     start: float | None = None
     noised: bool = False
@@ -60,7 +64,8 @@ class About(msgspec.Struct, frozen=True):
     """A network that is served.
 
     shape     of a sample; decoded: of an image that a decoder makes of it, else the same
-    classes   how many it knows, 0 for none; guided: whether it has a null branch
+    classes   how many it knows, 0 for none; text: whether it takes prompts
+    guided    whether it has a null branch; reads_scale: whether it is told its scale in place of one
     default   keys of the Spec that is used where a request says nothing
     guidance  the scale that suits samples of a class; a request that says none has 1
     form      what computes it and on how many threads, as a recipe names them
@@ -78,13 +83,15 @@ class About(msgspec.Struct, frozen=True):
     guidance: float = 1.0
     form: dict[str, Any] = {}
     solvers: dict[str, Offered] = {}
+    text: bool = False
+    reads_scale: bool = False
 
 
 class Told(msgspec.Struct, frozen=True):
     """Something that became of a request, as engine.Event has it: queued, started, row, preview, or how it
     ended; restarted, where a worker died and it is made again.
 
-    denoised  [*shape] float32 of a preview, decoded where the model has a decoder
+    denoised  [*shape] float32 of a preview; of latents a picture, which may be smaller than the decoded one
     """
 
     kind: str

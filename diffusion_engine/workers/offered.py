@@ -13,11 +13,11 @@ STEPS = 2  # of the plans that are tried: a longer one takes longer to make
 
 
 def offered(
-    engine: Engine, network: str, condition: int | None, default: Mapping[str, Any]
+    engine: Engine, network: str, condition: int | str | None, default: Mapping[str, Any]
 ) -> dict[str, Offered]:
     """Those of the package that an engine would run with a network, by name, in the order of the table.
 
-    condition  a class of the network, None where it has none
+    condition  a class of the network, or a prompt, None where it has neither
     default    keys of the Spec that runs it where nobody says more
     """
     own = default["solver"]

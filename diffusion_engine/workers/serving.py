@@ -32,10 +32,10 @@ from .frames import LIMITS
 from .messages import About, Asked, Made, Told
 
 INLINE = 1 << 20  # elements of a result that is made on the loop
-MANY = 64  # samples of a request that is checked beside the loop
+MANY = 64  # samples of a request that is checked beside the loop, as one with prompts is
 ROOM = 64  # rows and previews that wait for who reads events
 AGAIN = 1.0  # seconds until a full engine may have room
-TENSORS = ("x", "mask", "known", "measurement", "noise", "condition")
+TENSORS = ("x", "mask", "known", "measurement", "noise", "condition", "negative")
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,8 @@ class Serving:
         if asked.model not in self.about:
             known = ", ".join(sorted(self.about))
             raise ValueError(f"no model is named {asked.model!r}; choose {known}")
-        given, many = keywords(asked, self.about[asked.model]), len(asked.seeds) > MANY
+        about = self.about[asked.model]
+        given, many = keywords(asked, about), len(asked.seeds) > MANY or about.text
         try:
             if many:
                 ticket = await asyncio.to_thread(self.engine.checked, **given)
@@ -111,9 +112,10 @@ def keywords(asked: Asked, about: About) -> dict[str, Any]:
     """A request as `Engine.checked` takes it. Raises ValueError where a tensor has no place in one."""
     if unknown := asked.tensors.keys() - {*TENSORS}:
         raise ValueError(f"a request takes no tensors {sorted(unknown)}; give {', '.join(TENSORS)}")
-    if asked.condition is not None and "condition" in asked.tensors:
-        raise ValueError("condition is given as classes and as a tensor; give one of them")
-    named = ("seeds", "condition", "guidance", "compose", "start")
+    for name in ("condition", "negative"):
+        if getattr(asked, name) is not None and name in asked.tensors:
+            raise ValueError(f"{name} is given by names and as a tensor; give one of them")
+    named = ("seeds", "condition", "negative", "guidance", "compose", "start")
     given = {name: value for name in named if (value := getattr(asked, name)) is not None}
     given |= {name: torch.from_numpy(_writable(array)) for name, array in asked.tensors.items()}
     if asked.noised:
@@ -207,7 +209,8 @@ class Run:
         return await asyncio.shield(self._made)
 
     async def events(self, room: int = ROOM) -> AsyncIterator[Told]:
-        """What becomes of it, to its end; previews decoded where there is a decoder."""
+        """What becomes of it, to its end; previews of latents as pictures, small where the decoder has a
+        linear map for them."""
         events, self._kept = self._kept or self._handle.events(room), None
         with events:
             async for event in events:
@@ -270,8 +273,9 @@ class Run:
 
     def _decoded(self, denoised: Tensor) -> np.ndarray:
         assert self._decoder is not None
+        show = self._decoder.preview or self._decoder
         with torch.no_grad():
-            return array(self._decoder(denoised[None])[0])
+            return array(show(denoised[None])[0])
 
 
 def array(tensor: Tensor) -> np.ndarray:

@@ -10,13 +10,12 @@ from diffusion_engine.workers.messages import About, Made, Offered, Told
 SHAPE = (1, 8, 8)
 
 
-def about(name="digits", shape=SHAPE, classes=10, guided=True):
+def about(name="digits", shape=SHAPE, classes=10, guided=True, **more):
     default = {"solver": "ddim", "steps": 4}
     calls = {"ddim": 1, "heun": 2, "ald": 100}
     solvers = {solver: Offered(n, 1, solver == "ald") for solver, n in calls.items()}
-    return About(
-        name, list(shape), list(shape), classes, guided, "eps", "vp", default, solvers=solvers
-    )
+    more |= {"solvers": solvers}
+    return About(name, list(shape), list(shape), classes, guided, "eps", "vp", default, **more)
 
 
 class FakeRun:

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import text_networks
 from page_cases import browser, expect, served, watched
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -272,7 +273,7 @@ BAD = [
     (png(GRAY, RECIPE | {"condition": 3}), "not a recipe"),
     (png(GRAY, RECIPE | {"network": None}), "not a recipe"),
     (png(GRAY, RECIPE | {"seeds": [1] * 1025}), "more than fit on this page"),
-    (png(GRAY, RECIPE | {"compose": [[1, 2]]}), "composes several classes"),
+    (png(GRAY, RECIPE | {"compose": [[1, 2]]}), "composes several conditions"),
     (png(GRAY, RECIPE | {"format": "diffusion-engine-recipe/9"}), "another version"),
     (png(GRAY, RECIPE | {"needs": ["x", "mask"]}), "more than a picture holds: x, mask"),
     (png(GRAY, RECIPE | {"network": "faces"}), "of the model “faces”, which is not served here"),
@@ -492,3 +493,42 @@ def test_a_hostile_seed_and_class_are_text(seen):
     expect(page.get_by_role("alert")).not_to_be_empty()
     assert page.evaluate("() => window.hit") is None
     assert page.locator("#seed").input_value() == "5"
+
+
+@pytest.fixture(scope="module")
+def words():
+    with served(InProcess(text_networks.network(), capacity=4, batch="fixed")) as address:
+        yield address
+
+
+def test_prompts_are_drawn_and_made_again(chromium, words):
+    with watched(chromium, words) as seen:
+        page = seen.page
+        page.goto(f"{seen.url}#steps=4&seed=5&prompts=a red heart%0A%0A a cat &negative=blue")
+        expect(page.get_by_label("Prompts, one a line")).to_have_value("a red heart\na cat")
+        expect(page.locator("#of-classes")).to_be_hidden()
+        assert page.locator("#guidance").input_value() == "3"
+        drawn(page, "2 samples in")
+        captions = page.locator("figcaption b").all_inner_texts()
+        assert captions == ["a red heart", "a cat"]
+        first, _ = contents = shown(page)
+        recipes = [recipe_of(content) for content in contents]
+        assert [(r["condition"], r["negative"], r["guidance"]) for r in recipes] == [
+            (["a red heart"], ["blue"], [3.0]),
+            (["a cat"], ["blue"], [3.0]),
+        ]
+        page.get_by_label("Negative prompt").fill("")
+        page.get_by_label("Prompts, one a line").fill("")
+        drop(page, first, "heart.png")
+        expect(page.get_by_text("The same pixels: yes.")).to_be_visible()
+        assert page.locator("#prompts").input_value() == "a red heart"
+        assert page.locator("#negative").input_value() == "blue"
+        page.locator("#pictures button").first.click()
+        expect(page.locator("#picture-facts")).to_contain_text("Negativeblue")
+
+
+def test_what_ships_is_shown_and_made_again(seen):
+    page = opened(seen)
+    expect(page.locator("#shipped-title")).to_have_text("What digits draws")
+    page.get_by_role("button", name="Make again").click()
+    expect(page.get_by_text("The same pixels: yes.")).to_be_visible()

@@ -5,7 +5,9 @@ import * as kept from "./kept.js";
 import { duration } from "./stage.js";
 import { zip } from "./zip.js";
 
-// {id, blob, model, solver, steps, guidance, label, seed, nfe, seconds, shape}, newest first
+const LABEL = 60; // letters of a prompt in a file's name
+
+// {id, blob, model, solver, steps, guidance, negative, label, seed, nfe, seconds, shape}, newest first
 let pictures = [];
 let shown = null;
 let stop = () => {};
@@ -83,7 +85,7 @@ const described = ({ label, seed, solver, steps }) =>
 
 function look(picture) {
   shown = picture;
-  const { label, model, solver, steps, guidance, seed, nfe, seconds, shape } = picture;
+  const { label, model, solver, steps, guidance, negative, seed, nfe, seconds, shape } = picture;
   by("picture-title").textContent = label ? `${label}, seed ${seed}` : `Seed ${seed}`;
   const image = by("picture-image");
   Object.assign(image, {
@@ -98,6 +100,7 @@ function look(picture) {
     Solver: solver,
     Steps: steps,
     Guidance: guidance,
+    ...(negative === undefined ? {} : { Negative: negative }),
     Calls: nfe,
     Time: duration(seconds),
   };
@@ -111,7 +114,7 @@ function look(picture) {
 }
 
 function named({ model, solver, steps, label, seed }) {
-  const parts = [model, solver, steps, ...(label ? [label] : []), `seed${seed}`];
+  const parts = [model, solver, steps, ...(label ? [label.slice(0, LABEL)] : []), `seed${seed}`];
   return `${parts.join("-").replace(/[^\w.-]+/g, "_")}.png`;
 }
 

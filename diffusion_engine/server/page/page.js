@@ -7,6 +7,7 @@ import * as live from "./live.js";
 import { chunks, pixels } from "./png.js";
 import * as recipes from "./recipe.js";
 import * as settings from "./settings.js";
+import * as shipped from "./shipped.js";
 import { Side, duration } from "./stage.js";
 
 let run = null; // the AbortController of what is drawn now
@@ -22,8 +23,9 @@ function complain(error) {
   by("problem").textContent = error.message;
 }
 
-/** Where nothing was drawn yet: the places that samples will take. */
+/** Where nothing was drawn yet: the places that samples will take. And what the model draws. */
 function outline() {
+  shipped.show(settings.model());
   if (drawn || !by("settings").checkValidity()) return;
   const sides = settings.sides();
   by("stage").replaceChildren(...sides.map((side) => new Side(side).element));
@@ -77,12 +79,15 @@ async function follow(side, { body, samples, shape }, signal) {
   }
 }
 
-function keep(blobs, { nfe, seconds }, { model, spec, guidance }, samples, shape) {
+function keep(blobs, { nfe, seconds }, { model, spec, guidance, negative }, samples, shape) {
   const solver = spec.solver.name ?? spec.solver;
   const steps = spec.steps ?? spec.times.length - 1;
   const scale = (i) => Number(Array.isArray(guidance) ? guidance[i] : (guidance ?? 1));
+  const not = (i) => (Array.isArray(negative) ? negative[i] : negative);
   const about = { model, solver, steps, nfe, seconds, shape };
-  gallery.add(blobs.map((one, i) => ({ blob: one, ...about, ...samples[i], guidance: scale(i) })));
+  gallery.add(
+    blobs.map((one, i) => ({ blob: one, ...about, ...samples[i], guidance: scale(i), negative: not(i) })),
+  );
 }
 
 const blob = (base64) =>
@@ -213,6 +218,7 @@ async function start() {
   document.querySelector("main").removeAttribute("aria-busy");
   listen();
   live.watch(false);
+  shipped.open(again);
   await gallery.open(again);
 }
 

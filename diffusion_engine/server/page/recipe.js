@@ -27,7 +27,7 @@ function checked(said) {
   } catch {
     // said below
   }
-  const lists = [recipe?.points, recipe?.seeds, recipe?.guidance, recipe?.condition ?? []];
+  const lists = [recipe?.points, recipe?.seeds, recipe?.guidance, recipe?.condition ?? [], recipe?.negative ?? []];
   const names = [recipe?.network, recipe?.solver?.name];
   if (!lists.every(Array.isArray) || !names.every((name) => typeof name === "string") || !recipe.seeds.length)
     throw new Error("What this PNG carries is not a recipe of this engine.");
@@ -38,7 +38,7 @@ function checked(said) {
   const needs = [recipe.needs ?? []].flat();
   if (needs.length)
     throw new Error(`This picture was made with more than a picture holds: ${needs.join(", ")}.`);
-  if (recipe.compose) throw new Error("This picture composes several classes, which this page does not do.");
+  if (recipe.compose) throw new Error("This picture composes several conditions, which this page does not do.");
   return recipe;
 }
 
@@ -51,20 +51,24 @@ export function request(recipe) {
     seeds: recipe.seeds,
     guidance: recipe.guidance,
     ...(recipe.condition ? { condition: recipe.condition } : {}),
+    ...(recipe.negative ? { negative: recipe.negative } : {}),
   };
 }
 
 /** What a recipe says, in the words of the form. */
 export function settings(recipe) {
-  const classes = [...new Set((recipe.condition ?? []).map(Number))];
+  const given = [...new Set(recipe.condition ?? [])];
+  const prompts = given.filter((one) => typeof one === "string");
   return {
     model: recipe.network,
     solver: recipe.solver.name,
     steps: recipe.points.length - 1,
     guidance: Number(recipe.guidance[0]),
-    classes,
+    classes: prompts.length ? [] : given.map(Number),
+    prompts,
+    negative: String(recipe.negative?.[0] ?? ""),
     seed: String(recipe.seeds[0]),
-    count: Math.max(1, Math.round(recipe.seeds.length / Math.max(1, classes.length))),
+    count: Math.max(1, Math.round(recipe.seeds.length / Math.max(1, given.length))),
   };
 }
 

@@ -1,6 +1,7 @@
 // The form: what it holds, what a link holds of it, and what it asks for.
 
 import { by, counted, make, roving } from "./dom.js";
+import * as prompts from "./prompts.js";
 
 const LISTED = 24; // classes that get a button each; of more, numbers are typed
 const SHOWN = 20; // previews of a sample at most
@@ -38,9 +39,11 @@ export function model() {
   return models.find(({ id }) => id === by("model").value);
 }
 
-/** What a class is called; nothing where it is none, as the null class is. */
-export const labelled = ({ labels, classes }, label) =>
-  label < classes ? (labels?.[label] ?? String(label)) : "";
+/** What a class or a prompt is called; nothing where it is none, as the null class is. */
+export const labelled = ({ labels, classes }, label) => {
+  if (typeof label === "string") return label;
+  return label < classes ? (labels?.[label] ?? String(label)) : "";
+};
 
 export const served = (name) => models.find(({ id }) => id === name);
 
@@ -70,9 +73,10 @@ function fit({ default: own, classes, guided, guidance = 1, ...about }) {
   }
   by("steps").value = by("steps2").value = own.steps ?? 20;
   choose(by("solver2"), by("solver").value === "ddim" ? "heun" : "ddim");
-  buttons(classes, about.labels);
-  by("of-guidance").hidden = !guided;
-  by("guidance").disabled = !guided;
+  buttons(about.text ? 0 : classes, about.labels);
+  prompts.fit({ text: about.text, guided });
+  if (about.text) by("count-name").textContent = "Of each";
+  by("of-guidance").hidden = by("guidance").disabled = !guided && !about.reads_scale;
   by("guidance").value = Number.isFinite(own.guidance) ? own.guidance : guidance;
 }
 
@@ -112,6 +116,7 @@ export function read() {
     steps: Number(by("steps").value),
     second,
     classes: chosen(),
+    ...prompts.read(),
     seed: by("seed").value,
     count: Number(by("count").value),
     guidance: Number(by("guidance").value),
@@ -130,7 +135,7 @@ function chosen() {
 }
 
 /** Puts settings into the form; what it does not offer stays as it is. */
-export function write({ model: name, solver, steps, second, classes, seed, count, guidance }) {
+export function write({ model: name, solver, steps, second, classes, seed, count, guidance, ...words }) {
   if (name !== undefined && name !== by("model").value && choose(by("model"), name)) fit(model());
   choose(by("solver"), solver);
   put("steps", steps);
@@ -145,6 +150,7 @@ export function write({ model: name, solver, steps, second, classes, seed, count
       button.setAttribute("aria-pressed", classes.includes(Number(button.value)));
     if (!by("class-list").disabled) by("class-list").value = classes.join(", ");
   }
+  prompts.write(words);
   put("seed", seed);
   put("count", count);
   put("guidance", guidance);
@@ -178,8 +184,10 @@ function keep() {
     const about = solversOf(model()).find(({ name }) => name === by(id).value);
     by(`${id}-about`).textContent = [...kind(about), `${counted(about.calls, "call")} a step`].join(", ");
   }
-  const { second, classes, ...rest } = read();
+  const { second, classes, prompts: listed, negative, ...rest } = read();
   const said = new URLSearchParams({ ...rest, classes: classes.join(" ") });
+  if (listed.length) said.set("prompts", listed.join("\n"));
+  if (negative) said.set("negative", negative);
   if (second) said.set("second", `${second.solver} ${second.steps}`);
   history.replaceState(null, "", `#${said}`);
   changed();
@@ -197,7 +205,8 @@ function fromLink() {
   const classes = said.has("classes")
     ? said.get("classes").split(" ").filter(Boolean).map(Number)
     : undefined;
-  write({ ...given, second: solver ? { solver, steps } : null, classes });
+  const words = { prompts: prompts.lines(said.get("prompts") ?? ""), negative: said.get("negative") ?? "" };
+  write({ ...given, ...words, second: solver ? { solver, steps } : null, classes });
 }
 
 /** What each side of a run draws: {title, note, body, samples, shape, group}. */
@@ -206,10 +215,11 @@ export function sides() {
   return [{ solver, steps }, ...(second ? [second] : [])].map((method) => side(method, shared));
 }
 
-function side({ solver, steps }, { model: name, classes, seed, count, guidance }) {
+function side({ solver, steps }, { model: name, classes, prompts: texts, negative, seed, count, guidance }) {
   const about = model();
+  const given = about.text ? texts : classes;
   const own = about.default.solver; // comes with the options that the model has it with
-  const labels = classes.length ? classes : [null];
+  const labels = given.length ? given : [null];
   const seeds = Array.from({ length: count }, (_, i) => BigInt(seed) + BigInt(i));
   const pairs = seeds.flatMap((one) => labels.map((label) => ({ label, seed: one })));
   const body = {
@@ -218,8 +228,9 @@ function side({ solver, steps }, { model: name, classes, seed, count, guidance }
     seeds: pairs.map((pair) => pair.seed),
     preview: Math.ceil(steps / SHOWN),
   };
-  if (classes.length) body.condition = pairs.map((pair) => pair.label);
-  if (classes.length && about.guided) body.guidance = guidance;
+  if (given.length) body.condition = pairs.map((pair) => pair.label);
+  if (given.length && (about.guided || about.reads_scale)) body.guidance = guidance;
+  if (given.length && negative) body.negative = negative;
   return {
     title: solver,
     note: [counted(steps, "step"), ...kind(solversOf(about).find((one) => one.name === solver))].join(", "),
@@ -229,7 +240,7 @@ function side({ solver, steps }, { model: name, classes, seed, count, guidance }
       seed: String(pair.seed),
     })),
     shape: about.decoded,
-    group: classes.length > 1 ? classes.length : count,
+    group: given.length > 1 ? given.length : count,
   };
 }
 

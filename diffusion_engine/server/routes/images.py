@@ -1,7 +1,9 @@
-"""`POST /v1/images/generations`: pictures in the shape of OpenAI's API; a prompt is a class."""
+"""`POST /v1/images/generations`: pictures in the shape of OpenAI's API. A prompt is what the model is told in
+words, or a class where it knows those alone."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -11,6 +13,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from ... import checks
 from ...model import Model
 from ...workers.messages import About, Made, Told
 from .. import asked, bodies, pictures, schema
@@ -37,7 +40,10 @@ class Images(Model):
 
     kind: ClassVar[str] = "request"
 
-    prompt: str = Field(max_length=32000, description="a class: its number or name; or empty")
+    prompt: str = Field(
+        max_length=32000,
+        description="what is drawn; of a model without text a class, its number or name, or empty",
+    )
     model: str | None = Field(None, description="a name of GET /v1/models; the default one")
     n: int | None = Field(None, ge=1, le=10, strict=True, description="pictures, 1 if left out")
     size: str | None = Field(None, max_length=32, description="WIDTHxHEIGHT of the model, or auto")
@@ -53,12 +59,12 @@ class Images(Model):
     num_inference_steps: int | None = Field(None, ge=1, le=200, strict=True)
     guidance_scale: float | None = Field(None, ge=0, le=20, strict=True)
     solver: str | None = Field(None, max_length=64, description="a solver's name")
-    negative_prompt: str | None = Field(None, description="refused: classes have none")
+    negative_prompt: str | None = Field(None, description="what is not drawn, of a model with text")
 
 
 @router.post("/v1/images/generations", **schema.images(Images))
 async def generations(request: Request) -> Response:
-    """Pictures of a class, in base64, each with the recipe that makes it again."""
+    """Pictures of a prompt or a class, in base64, each with the recipe that makes it again."""
     front = front_of(request)
     front.ready()
     given = await bodies.read(request, front.settings.max_samples)
@@ -92,9 +98,9 @@ def _check(body: Images, about: About) -> None:
             422, "this server keeps no files; ask for response_format='b64_json'",
             param="response_format",
         )  # fmt: skip
-    if body.negative_prompt:
+    if body.negative_prompt and not about.text:
         raise Refused(
-            422, f"{about.name!r} takes classes, which have no negative; leave negative_prompt out",
+            422, f"{about.name!r} reads no text, and so no negative; leave negative_prompt out",
             param="negative_prompt",
         )  # fmt: skip
     if body.size not in (None, "auto", size := _form(about)["size"]):
@@ -108,6 +114,18 @@ def _check(body: Images, about: About) -> None:
 def _form(about: About) -> dict[str, str]:
     height, width = about.decoded[1:]
     return {"size": f"{width}x{height}", "output_format": "png", "background": "opaque"}
+
+
+def condition_of(prompt: str, about: About, labels: list[str] | None) -> int | str | None:
+    """What a prompt is to a model: its text, or the class that it names. Raises Refused."""
+    return _text("prompt", prompt) if about.text else class_of(prompt, about, labels)
+
+
+def _text(name: str, given: str) -> str:
+    try:
+        return checks.prompt(name, given)
+    except ValueError as error:
+        raise wrong(error, name) from None
 
 
 def class_of(prompt: str, about: About, labels: list[str] | None) -> int | None:
@@ -137,10 +155,12 @@ def _asked(body: Images, about: About, front: Front, request: Request) -> Any:
         spec["steps"] = body.num_inference_steps
     partial = body.partial_images or 0
     steps = body.num_inference_steps or int(about.default.get("steps", 20))
+    usual, negative = about.guidance if about.text else None, body.negative_prompt or None
     given = {
         "model": about.name, "spec": spec, "n": body.n or 1, "seed": body.seed,
-        "guidance": body.guidance_scale,
-        "condition": class_of(body.prompt, about, front.settings.labels.get(about.name)),
+        "guidance": usual if body.guidance_scale is None else body.guidance_scale,
+        "condition": condition_of(body.prompt, about, front.settings.labels.get(about.name)),
+        "negative": None if negative is None else _text("negative_prompt", negative),
         # A plan has at least as many rows as steps.
         "preview": max(1, steps // (partial + 1)) if partial else 0, "stream": bool(body.stream),
     }  # fmt: skip
@@ -173,7 +193,8 @@ class Partial:
         if sent == self._most or told.row * (self._most + 1) < (sent + 1) * told.rows:
             return []
         self._sent[told.sample] += 1
-        content = await aside(told.denoised.size, pictures.png, told.denoised)
+        size = self._entry.about.decoded[1:]  # a preview of latents has their own
+        content = await aside(math.prod(size), pictures.png, told.denoised, None, size)
         more = {"partial_image_index": sent, "sample": told.sample}
         return [self._event(PARTIAL, pictures.text(content), **more)]
 

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from ...workers.messages import About
-from .. import schema
+from .. import drawn, schema
 from ..front import Front, front_of
-from ..refused import JSON
+from ..refused import JSON, Refused
 
 router = APIRouter()
 
@@ -19,7 +19,13 @@ router = APIRouter()
 def _described(front: Front, about: About) -> dict[str, Any]:
     labels = front.settings.labels.get(about.name)
     more = {"object": "model", "created": front.began, "owned_by": "diffusion_engine"}
-    return {"id": about.name} | more | msgspec.to_builtins(about) | {"labels": labels}
+    more |= {"labels": labels, "picture": drawn.there(_network(front, about.name))}
+    return {"id": about.name} | msgspec.to_builtins(about) | more
+
+
+def _network(front: Front, name: str) -> str:
+    """What --model of `sample` calls a model."""
+    return front.settings.models.get(name, "")
 
 
 @router.get("/v1/models", **schema.models)
@@ -38,3 +44,18 @@ async def model(request: Request, id: str) -> Response:
     front = front_of(request)
     front.started()
     return Response(msgspec.json.encode(_described(front, front.model(id))), media_type=JSON)
+
+
+@router.get("/v1/models/{id}/picture", **schema.picture)
+async def picture(request: Request, id: str) -> Response:
+    """What a model that ships with the package draws: a PNG that carries its recipe."""
+    front = front_of(request)
+    front.started()
+    network = _network(front, front.model(id).name)
+    if not drawn.there(network):
+        raise Refused(404, f"of {id!r} there is no picture; models that ship have one", "not_found")
+    content, tag = drawn.picture(network)
+    headers = {"etag": tag, "cache-control": "no-cache"}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type="image/png")
