@@ -54,10 +54,11 @@ def each(name: str, given: Any, n: int, about: About) -> Entries | None:
 
 def objection(name: str, entry: int | str, about: About) -> str | None:
     """Why a model takes no such condition."""
-    said = f"{name}={checks.said(entry)}: the model {about.name!r}"
     if isinstance(entry, str) and not about.text:
         known = f"give a class, 0 to {about.classes - 1}" if about.classes else f"leave {name} out"
-        return f"{said} reads no prompts; {known}"
-    if isinstance(entry, int) and about.text and not about.classes:
-        return f"{said} has no classes; give a prompt, such as 'a red heart'"
+        return f"{name} is a prompt and the model {about.name!r} reads none; {known}"
+    if isinstance(entry, int) and about.text:
+        return (
+            f"{name}={entry}: {about.name!r} has no classes; give a prompt, such as 'a red heart'"
+        )
     return None

@@ -530,5 +530,5 @@ def test_prompts_are_drawn_and_made_again(chromium, words):
 def test_what_ships_is_shown_and_made_again(seen):
     page = opened(seen)
     expect(page.locator("#shipped-title")).to_have_text("What digits draws")
-    page.get_by_role("button", name="Make again").click()
+    page.get_by_role("button", name="Make the same").click()
     expect(page.get_by_text("The same pixels: yes.")).to_be_visible()
