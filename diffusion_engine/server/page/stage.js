@@ -75,7 +75,7 @@ class Tile {
     this.progress = make("progress", { max: 1, value: 0, "aria-label": this.name });
     this.element = make(
       "figure",
-      { class: "tile", "data-state": "waiting" },
+      { class: "tile", "data-state": "waiting", title: this.name },
       make("div", { class: "pixels" }, this.image, this.progress),
       make(
         "figcaption",
