@@ -44,8 +44,8 @@ def classes_of(network: ScoreNetwork, text: str, n: int) -> list[int] | None:
     if not 1 <= n <= MOST:
         raise ValueError(f"n={n}: ask for at least 1 sample, and at most {MOST} at once")
     if network.classes is None and text not in ("all", "none"):
-        what = "takes prompts; say --prompt" if network.text else "has no classes; leave it out"
-        raise ValueError(f"--class {text}: the network {network.name!r} {what}")
+        what = "takes prompts and no class" if network.text else "has no classes"
+        raise ValueError(f"--class {text}: the network {network.name!r} {what}; leave it out")
     if text == "none" or network.classes is None:
         return None
     chosen = list(range(network.classes)) if text == "all" else numbers(text)

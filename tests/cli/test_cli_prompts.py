@@ -115,8 +115,8 @@ def test_latents_are_read_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("model", "options", "error"),
     [
-        (MODEL, ("--class", "3"), "the network 'letters' takes prompts; say --prompt"),
-        (MODEL, ("--class", "3", "--prompt", "a"), "takes prompts; say --prompt"),
+        (MODEL, ("--class", "3"), "the network 'letters' takes prompts and no class; leave it out"),
+        (MODEL, ("--class", "3", "--prompt", "a"), "takes prompts and no class"),
         (MODEL, ("--prompt", ""), "is an empty text"),
         (MODEL, ("--prompt", "a" * 10_000), "has 10000 characters"),
         (MODEL, ("--prompt", "a", "--prompt", "b", "--guidance", 1, "--negative-prompt", "c"),
