@@ -27,8 +27,8 @@ from . import measured
 from .blocks.gallery import PICTURES, command
 
 PAGE = PICTURES.with_suffix(".md")
-SECONDS = 4e-9  # for a sample, a call and a parameter: of these networks on a core of 2026
-START = 4.0  # seconds in which a process has imported torch
+SECONDS = 3e-9  # for a sample, a call and a parameter: between 1.5 and 5 on a core of an AMD EPYC
+START = 3.5  # until a process has imported torch
 
 
 def main(words: Sequence[str] | None = None) -> None:

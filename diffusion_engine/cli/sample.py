@@ -281,9 +281,10 @@ def _report(out: Path, result: Result, seconds: float, as_json: bool) -> None:
 
 
 def _columns(condition: list[Any] | None) -> int | None:
-    """One column a class, or a prompt, where they are taken in turn."""
-    period = len(set(condition or []))
-    turns = condition is not None and all(
-        a == b for a, b in zip(condition, condition[period:], strict=False)
-    )
-    return period if turns and period > 1 else None
+    """One column a class, or a prompt, where they are taken in turn; prompts of which each is taken once make
+    no row."""
+    given = condition or []
+    period = len(set(given))
+    if period < 2 or any(a != b for a, b in zip(given, given[period:], strict=False)):
+        return None
+    return None if isinstance(given[0], str) and period == len(given) else period

@@ -21,8 +21,8 @@ LARGEST = 60_000  # bytes
 
 
 def test_every_network_that_samples_has_its_picture():
-    assert sorted(path.stem for path in block.PICTURES.iterdir()) == DRAWN
-    assert max(path.stat().st_size for path in block.PICTURES.iterdir()) <= LARGEST
+    assert sorted(path.stem for path in block.PICTURES.glob("*.png")) == DRAWN
+    assert max(path.stat().st_size for path in block.PICTURES.glob("*.png")) <= LARGEST
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -51,11 +51,20 @@ def test_a_long_command_is_read_as_it_was(monkeypatch, tmp_path):
     monkeypatch.setattr(block, "PROMPTS", tmp_path / "prompts.txt")
     prompts = [f"at {n} o'clock, as a watch shows" for n in range(12)]
     block.PROMPTS.write_text("\n".join(prompts) + "\n")
-    words = block.command({"name": "a_network", "text": {"name": "some"}})
+    words = block.command({"name": "a_network", "context": (16, 384), "text": {"name": "some"}})
     text = block.folded(words)
     assert max(map(len, text.splitlines())) <= 110 and text.count("\n") > 2
     assert shlex.split(text.replace("\\\n", "")) == [word for part in words for word in part]
-    assert words[2] == ("--seeds", "0-11") and [p for o, p in words if o == "--prompt"] == prompts
+    assert words[2] == ("--seeds", "0-11")
+    assert [p for o, p in words if o == "--prompt"] == prompts
+
+
+def test_a_network_that_reads_neighbours_has_names():
+    words = block.command({"name": "a_network", "context": (4, 384), "text": None})
+    assert ("--database", block.NAMES) in words
+    names = (block.ROOT / block.NAMES).read_text().splitlines()
+    prompts = [value.split(" ", 1)[1] for option, value in words if option == "--prompt"]
+    assert set(prompts) <= set(names) and len(names) == len(set(names)) == 4 * len(prompts)
 
 
 def png(path, recipe, grey=0):

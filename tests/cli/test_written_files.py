@@ -10,6 +10,7 @@ from PIL import Image
 
 from diffusion_engine import Sampler
 from diffusion_engine.cli import files
+from diffusion_engine.cli.sample import _columns
 from diffusion_engine.sampler.result import Result
 from diffusion_engine.testing import exact_network
 
@@ -46,6 +47,17 @@ def test_places_of_a_sheet(tmp_path, n, columns, size):
         y, x = 2 + 6 * (i // across), 2 + 8 * (i % across)
         want[y : y + 4, x : x + 6] = image.numpy().transpose(1, 2, 0)
     assert np.array_equal(pixels, want)
+
+
+@pytest.mark.parametrize(
+    ("condition", "columns"),
+    [
+        (None, None), ([3, 3], None), ([0, 1, 2], 3), ([0, 1, 0, 1, 0], 2), ([0, 1, 1], None),
+        (["a cat", "a dog"] * 2, 2), (["a cat", "a dog", "a fox"], None),
+    ],
+)  # fmt: skip
+def test_conditions_in_turn_have_columns(condition, columns):
+    assert _columns(condition) == columns
 
 
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])

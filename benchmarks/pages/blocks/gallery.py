@@ -15,6 +15,7 @@ from diffusion_engine.zoo import cards
 ROOT = Path(__file__).parents[3]
 PICTURES = ROOT / "docs" / "gallery"
 PROMPTS = Path(__file__).parents[1] / "gallery_prompts.txt"  # one a line
+NAMES = "docs/gallery/names.txt"  # neighbours of them
 SEEDS = 50  # five of each of ten classes
 LONGEST = 100  # characters of a line of a command
 
@@ -26,10 +27,12 @@ def gallery() -> str:
 
 def command(about: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The command line that draws a network's picture, each option with its value."""
-    prompts = PROMPTS.read_text().splitlines() if about.get("text") else []
+    prompts = PROMPTS.read_text().splitlines() if about["context"] else []
+    neighbours = about["context"] and not about["text"]
     return [
         ("diffusion-engine", "sample"),
         ("--model", about["name"]),
+        *([("--database", NAMES)] if neighbours else []),
         ("--seeds", f"0-{(len(prompts) or SEEDS) - 1}"),
         *(("--prompt", prompt) for prompt in prompts),
     ]
