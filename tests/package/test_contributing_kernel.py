@@ -87,7 +87,8 @@ def run(tree, command, *more):
     }
     if "triton_aot" not in command:
         settings["TRITON_INTERPRET"] = "1"
-    kept = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    own = ("TRITON_INTERPRET", "PYTEST_ADDOPTS")
+    kept = {k: v for k, v in os.environ.items() if k not in own}
     done = subprocess.run(
         [sys.executable, *PROGRAMS[name], *words, *more], env=kept | settings, cwd=tree, check=False,
         capture_output=True, text=True,
