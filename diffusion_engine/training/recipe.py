@@ -62,8 +62,8 @@ def names() -> list[str]:
 
 
 def read(name: str | os.PathLike[str], /, **changes: Any) -> TrainingRecipe:
-    """The recipe of a name of `names()`, or of a JSON file. A file may say `like`: what it leaves out is as in
-    the recipe of that name.
+    """The recipe of a name of `names()`, or of a JSON file. A file may say `like`: what it leaves out is as
+    in the recipe of that name.
 
     changes  in place of what it says
 

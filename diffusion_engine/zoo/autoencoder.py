@@ -59,7 +59,7 @@ class Autoencoder(nn.Module):
         self.preview = nn.Conv2d(latent, inputs, 1)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Latents [B, latent, H / 4, W / 4] of pictures [B, inputs, H, W] in [-1, 1], sides multiples of 4."""
+        """Latents [B, latent, H / 4, W / 4] of pictures [B, inputs, H, W] in [-1, 1]; 4 divides H and W."""
         return self.encoder(x)
 
     def decode(self, z: Tensor) -> Tensor:

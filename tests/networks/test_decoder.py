@@ -259,7 +259,7 @@ def test_what_is_decoded_is_encoded_again():
     with pytest.raises(ValueError, match="the decoder has no encoder"):
         Decoder(pointwise).encode(torch.zeros(1, 3, 4, 4))
     flat = Decoder(pointwise, encoder=lambda x: x.flatten(1))
-    with pytest.raises(ValueError, match="the encoder made Tensor .*has to return"):
+    with pytest.raises(ValueError, match=r"the encoder made Tensor .*has to return"):
         flat.encode(torch.zeros(1, 3, 4, 4))
 
 

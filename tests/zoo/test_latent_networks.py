@@ -10,7 +10,8 @@ from diffusion_engine import Sampler, TextEncoder, zoo
 
 CODEC = {"name": "autoencoder", "channels": [4, 4], "latent": 2, "blocks": 1}
 UNET = {
-    "name": "context_unet", "channels": [32, 32, 32], "blocks": [1, 1, 1], "emb": 8, "width": 384, "inputs": 2,
+    "name": "context_unet", "channels": [32, 32, 32], "blocks": [1, 1, 1], "emb": 8, "width": 384,
+    "inputs": 2,
 }  # fmt: skip
 CARD = {
     "about": "Two channels.", "architecture": UNET, "process": {"name": "flow"}, "time": [0.001, 1.0],
@@ -88,7 +89,7 @@ def test_a_card_that_does_not_fit_is_refused(folder, name, fields, error):
 
 
 def test_an_autoencoder_is_a_part(folder):
-    with pytest.raises(ValueError, match="is a part.*networks of its latents load it"):
+    with pytest.raises(ValueError, match=r"is a part.*networks of its latents load it"):
         zoo.load_network(folder / "codec.safetensors")
 
 
