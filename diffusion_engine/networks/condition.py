@@ -78,7 +78,8 @@ def checked(
         lengths = sorted({len(t) if t.ndim else 0 for t in made.values()})
         if lengths != [n]:
             raise ValueError(f"the condition holds {lengths} entries for {n} samples")
-        return made
+        nameless = made.keys() == {""} and not isinstance(network.null, Mapping)
+        return made[""] if nameless else made
     condition = plain(condition)
     if (texts := prompts(condition, n)) is not None:
         condition = encoded(network, texts)

@@ -90,6 +90,15 @@ def test_null_is_what_a_network_is_told_without_a_condition():
         seen.clear()
 
 
+def test_a_tensor_without_a_name_is_as_the_null_is():
+    """Retrieval(name="") makes such conditions, of a network whose null is a tensor or a mapping."""
+    y = torch.rand(2, 4)
+    for null in (torch.zeros(4), {"": torch.zeros(4)}):
+        sampler = Sampler(told(null), "ddim", 3, guidance=2.0)
+        plain = Sampler(told(torch.zeros(4)), "ddim", 3, guidance=2.0).sample(condition=y)
+        assert torch.equal(sampler.sample(condition={"": y}).samples, plain.samples)
+
+
 def test_a_tensor_is_given_again_to_a_recipe():
     network, y = told(torch.zeros(4)), torch.rand(2, 4)
     made = Sampler(network, "ddim", 3, guidance=2.0).sample(condition=y)
