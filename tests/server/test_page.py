@@ -525,3 +525,13 @@ def test_prompts_are_drawn_and_made_again(chromium, words):
         assert page.locator("#negative").input_value() == "blue"
         page.locator("#pictures button").first.click()
         expect(page.locator("#picture-facts")).to_contain_text("Negativeblue")
+
+
+def test_what_ships_is_shown_and_made_again(seen):
+    page = opened(seen)
+    expect(page.locator("#shipped-title")).to_have_text("What digits draws")
+    assert page.locator("#shipped-image").evaluate("(image) => image.naturalWidth") > 100
+    page.get_by_role("button", name="Make the same").click()
+    expect(page.get_by_role("heading", name="The picture")).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("status")).to_have_text("Cancelled.")

@@ -100,6 +100,22 @@ def test_a_prompt_in_the_shape_of_openai():
     with_client(test, services, **MODELS)
 
 
+def test_what_ships_has_a_picture():
+    async def test(client):
+        assert (await client.get("/v1/models/digits")).json()["picture"] is True
+        answer = await client.get("/v1/models/digits/picture")
+        assert answer.headers["content-type"] == "image/png"
+        with Image.open(io.BytesIO(answer.content)) as image:
+            assert json.loads(image.text["diffusion_engine"])["network"] == "digits"
+        same = {"if-none-match": answer.headers["etag"]}
+        again = await client.get("/v1/models/digits/picture", headers=same)
+        assert (again.status_code, again.content) == (304, b"")
+        for name, said in (("words", "there is no picture"), ("nobody", "there is no model")):
+            assert said in error_of(await client.get(f"/v1/models/{name}/picture"), 404)["message"]
+
+    with_client(test, services, **MODELS)
+
+
 def words():
     return InProcess(text_networks.network(), 4, batch="fixed")
 
