@@ -106,10 +106,22 @@ def grid(samples: np.ndarray, columns: int | None = None) -> Image.Image:
     rows = math.ceil(n / columns)
     pixels = np.clip(np.rint(samples * 127.5 + 127.5), 0, 255).astype(np.uint8)
     sheet = np.zeros((rows * (height + 2) + 2, columns * (width + 2) + 2, channels), np.uint8)
-    for i, image in enumerate(pixels):
-        y, x = 2 + i // columns * (height + 2), 2 + i % columns * (width + 2)
-        sheet[y : y + height, x : x + width] = image.transpose(1, 2, 0)
+    for image, place in zip(pixels, _places(n, columns, height, width), strict=True):
+        sheet[place] = image.transpose(1, 2, 0)
     return Image.fromarray(sheet[:, :, 0] if channels == 1 else sheet)
+
+
+def cut(sheet: np.ndarray, n: int, height: int, width: int) -> np.ndarray:
+    """The images [n, H, W, ...] of a sheet that `grid` laid out."""
+    columns = (sheet.shape[1] - 2) // (width + 2)
+    return np.stack([sheet[place] for place in _places(n, columns, height, width)])
+
+
+def _places(n: int, columns: int, height: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """Where the images of a sheet lie, row by row."""
+    for i in range(n):
+        y, x = 2 + i // columns * (height + 2), 2 + i % columns * (width + 2)
+        yield slice(y, y + height), slice(x, x + width)
 
 
 def _png(file: IO[bytes], result: Result, columns: int | None) -> None:

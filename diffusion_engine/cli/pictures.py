@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from .files import METADATA_KEY, ending, readable
+from .files import METADATA_KEY, cut, ending, readable
 
 # What no image in [-1, 1] holds, nor a sample of any guidance: then it is not in [-1, 1].
 LARGEST = 16.0
@@ -27,7 +28,8 @@ def read_images(
     path    .npz, .npy and .safetensors hold an array 'samples', or one array alone: [n, *shape], or with its
             channels last, without a channel axis where there is one channel, or one image [*shape]; uint8,
             uint16 and bool run from black to white, floats are taken as they are. Anything else is a
-            picture of 1, 8 or 16 bits, grey or RGB (of RGB the upper 8), without transparent pixels
+            picture of 1, 8 or 16 bits, grey or RGB (of RGB the upper 8), without transparent pixels, or a
+            sheet of samples as `files.write` makes it
     whole   the shape of a state with a velocity, which may be read too
     noised  states of any values, not images
     Raises ValueError where the file holds no images of this shape.
@@ -92,17 +94,30 @@ def _levels(found: Tensor) -> Tensor:
 
 
 def _picture(path: Path, shape: tuple[int, ...]) -> Tensor:
-    """[1, C, H, W], upright."""
+    """[n, C, H, W], upright: of one picture, or of a sheet of samples."""
     with Image.open(path) as file:
         # A camera's MPO holds previews behind its picture.
         if getattr(file, "is_animated", False) and file.format != "MPO":
             raise ValueError(f"it holds {file.n_frames} pictures; save the one that is meant")  # type: ignore[attr-defined]
-        if METADATA_KEY in file.info and file.size != shape[:0:-1]:
-            raise ValueError("it is a sheet of samples; give them as .npz or .safetensors")
-        if sorted(file.size) != sorted(shape[1:]):  # before a large one is decoded
+        sheet = METADATA_KEY in file.info and file.size != shape[:0:-1]
+        n = _samples(file, shape) if sheet else 1
+        if not sheet and sorted(file.size) != sorted(shape[1:]):  # before a large one is decoded
             raise ValueError(f"it {_sizes([shape[0], *file.size[::-1]], shape)}")
-        pixels = _native(np.asarray(_plain(ImageOps.exif_transpose(file), file.format, shape[0])))
-    return _levels(pixels.reshape(1, *pixels.shape[:2], -1).movedim(-1, 1))
+        pixels = np.asarray(_plain(ImageOps.exif_transpose(file), file.format, shape[0]))
+    found = _native(cut(pixels, n, *shape[1:]) if sheet else pixels[None])
+    return _levels(found.reshape(*found.shape[:3], -1).movedim(-1, 1))
+
+
+def _samples(sheet: Image.Image, shape: tuple[int, ...]) -> int:
+    """How many lie on a sheet, one a seed of its recipe. Raises ValueError where none have the shape."""
+    seeds = json.loads(sheet.info[METADATA_KEY]).get("seeds", ())
+    sides = zip(sheet.size, shape[:0:-1], strict=True)
+    (across, right), (down, below) = (divmod(side - 2, own + 2) for side, own in sides)
+    if right or below or not across * (down - 1) < len(seeds) <= across * down:
+        raise ValueError(
+            f"it is a sheet of samples, and none of {list(shape)}; give them as .npz or .safetensors"
+        )
+    return len(seeds)
 
 
 def _plain(image: Image.Image, form: str | None, channels: int) -> Image.Image | np.ndarray:

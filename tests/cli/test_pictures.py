@@ -1,6 +1,7 @@
 """Pictures and arrays that users bring: right values or one sentence."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from diffusion_engine.cli import files
 from diffusion_engine.cli.pictures import read_images
+from diffusion_engine.sampler.result import Result
 
 COLOURS = np.stack([RAMP, 255 - RAMP, RAMP // 2], axis=-1)
 
@@ -112,11 +114,25 @@ def test_pictures_that_are_refused(tmp_path, monkeypatch, name, content, message
     assert message in str(told.value) and str(path) in str(told.value)
 
 
-def test_a_sheet_of_samples_is_not_one_image(tmp_path):
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("n", "columns"), [(1, None), (3, None), (5, 2), (2, 7)])
+def test_a_sheet_of_samples_is_read_as_these(tmp_path, channels, n, columns):
+    shape = SHAPES[channels]
+    white = np.random.default_rng(n).integers(0, 256, (n, *shape))
+    samples = torch.from_numpy(white / 127.5 - 1.0).float()
+    recipe = {"seeds": list(range(n))}
+    files.write(tmp_path / "x.png", Result(samples, [], 1, n, recipe, [True] * n), columns)
+    torch.testing.assert_close(read_images(tmp_path / "x.png", shape), samples, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "seeds"), [((80, 40), 1), ((18, 14), 2), ((18, 14), 5), ((18, 14), 0)]
+)
+def test_a_sheet_of_other_samples_is_refused(tmp_path, size, seeds):
     about = PngInfo()
-    about.add_text(files.METADATA_KEY, "{}")
-    path = saved(tmp_path, Image.new("L", (80, 40)), pnginfo=about)
-    with pytest.raises(ValueError, match="it is a sheet of samples; give them as"):
+    about.add_text(files.METADATA_KEY, json.dumps({"seeds": [0] * seeds} if seeds else {}))
+    path = saved(tmp_path, Image.new("L", size), pnginfo=about)
+    with pytest.raises(ValueError, match=r"a sheet of samples, and none of \[1, 4, 6\]; give them"):
         read_images(path, SHAPES[1])
 
 
