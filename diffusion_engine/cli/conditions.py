@@ -1,7 +1,9 @@
-"""What samples are conditioned on, by the options --class and --prompt, and how many there are."""
+"""What samples are conditioned on, by --class, --prompt and --compose, and how many there are."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +20,14 @@ Prompt = Annotated[
 NegativePrompt = Annotated[
     str | None,
     typer.Option("--negative-prompt", help="what guidance leads away from, in place of nothing"),
+]
+Compose = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--compose",
+        help="a prompt or a class with its weight, as 'a cat=2' or 3=0.5; repeatable: every sample follows "
+        "them all, and leads away from those of a weight below 0",
+    ),
 ]
 
 
@@ -37,6 +47,39 @@ def condition_of(
 
     check_prompts(network, prompts)
     return [prompts[i % len(prompts)] for i in range(n)]
+
+
+def composed_of(
+    network: ScoreNetwork, given: list[str], asked: Mapping[str, str]
+) -> list[tuple[int | str, float]]:
+    """The conditions and weights of --compose, for Sampler.sample.
+
+    asked  the options that stand on the command line, by parameter
+    Raises ValueError where one is not understood, or another option says what samples follow.
+    """
+    if beside := [asked[name] for name in ("classes", "prompt", "guidance") if name in asked]:
+        raise ValueError(
+            f"--compose says what samples follow and how much: leave out {', '.join(beside)}"
+        )
+    return [_weighed(network, item) for item in given]
+
+
+def _weighed(network: ScoreNetwork, item: str) -> tuple[int | str, float]:
+    from ..networks.condition import check_prompts
+
+    text, _, number = item.rpartition("=")
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not text or not math.isfinite(weight):
+        raise ValueError(
+            f"--compose {item!r}: write a prompt or a class and its weight, as 'a cat=2' or 3=0.5"
+        )
+    if network.classes is not None and text.isdecimal():
+        return int(text), weight
+    check_prompts(network, [text])
+    return text, weight
 
 
 def classes_of(network: ScoreNetwork, text: str, n: int) -> list[int] | None:

@@ -33,11 +33,15 @@ def read_state(path: Path, network: ScoreNetwork, noised: bool = False) -> Tenso
     return decoder.encode(found) if tuple(found.shape[1:]) == shape else found
 
 
-def read_region(known: Path, mask: Path, network: ScoreNetwork) -> dict[str, Tensor]:
+def read_region(known: Path | None, mask: Path | None, network: ScoreNetwork) -> dict[str, Tensor]:
     """mask and known of Sampler.sample, of pictures: a mask is white where samples are free.
 
-    A latent is free where any of its pixels is.
+    A latent is free where any of its pixels is. Raises ValueError where one is given without the other.
     """
+    if (known is None) != (mask is None):
+        raise ValueError("--known and --mask go together: an image, and where samples keep it")
+    if known is None or mask is None:
+        return {}
     shape = image_shape(network)
     free = (read_images(mask, (1, *shape[1:])) > 0.0).float()
     if shape != network.shape:

@@ -99,6 +99,12 @@ Forecast = Annotated[
 ]
 Refine = Annotated[int, typer.Option("--refine", help=_about("encoding"))]
 Start = Annotated[float | None, typer.Option(help=_about("start"))]
+Known = Annotated[
+    Path | None, typer.Option(help="an image that samples keep where --mask is black")
+]
+Mask = Annotated[
+    Path | None, typer.Option(help="an image: white where samples are free to differ from --known")
+]
 Noised = Annotated[bool, typer.Option("--noised", help=_about("noised"))]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 

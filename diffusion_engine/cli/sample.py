@@ -11,7 +11,7 @@ import typer
 
 from ..models import network_of
 from ..sampler.spec import Recipe, Spec
-from .conditions import NegativePrompt, Prompt, condition_of, count
+from .conditions import Compose, NegativePrompt, Prompt, composed_of, condition_of, count
 from .options import (
     Accelerate,
     Backend,
@@ -30,6 +30,8 @@ from .options import (
     Guider,
     GuiderOption,
     Json,
+    Known,
+    Mask,
     Model,
     Noise,
     Noised,
@@ -50,6 +52,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ..drivers import Driver
     from ..networks.network import ScoreNetwork
     from ..plan import Plan
     from ..sampler.result import Result
@@ -64,12 +67,15 @@ def sample(
     steps: Steps = None,
     n: Annotated[
         int | None,
-        typer.Option("--n", help="how many samples; one a prompt, or 50, without --seeds"),
+        typer.Option(
+            "--n", help="how many samples; without --seeds one a prompt or for --compose, or 50"
+        ),
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="one seed a sample: 0-63 or 1,5,9")] = None,
     classes: Classes = "all",
     prompt: Prompt = None,
     negative_prompt: NegativePrompt = None,
+    compose: Compose = None,
     guidance: Guidance = None,
     guider: Guider = None,
     guider_option: GuiderOption = None,
@@ -91,13 +97,8 @@ def sample(
         Path | None,
         typer.Option("--x", help="images to begin with at --start, or what encode wrote"),
     ] = None,
-    known: Annotated[
-        Path | None, typer.Option(help="an image whose black part of --mask samples keep")
-    ] = None,
-    mask: Annotated[
-        Path | None,
-        typer.Option(help="an image: white where samples are free to differ from --known"),
-    ] = None,
+    known: Known = None,
+    mask: Mask = None,
     measurement: Annotated[
         Path | None,
         typer.Option(
@@ -154,10 +155,7 @@ def sample(
     free = table is not None or (noised if saved is None else saved.noised)
     given = None if x is None else read_state(x, network, free)
     follows = {} if measurement is None else {"measurement": read_array(measurement)}
-    if (known is None) != (mask is None):
-        raise ValueError("--known and --mask go together: an image, and where samples keep it")
-    if known is not None and mask is not None:
-        follows |= read_region(known, mask, network)
+    follows |= read_region(known, mask, network)
     how = how_of(context, place)
     began = time.perf_counter()
     if saved is not None:
@@ -166,7 +164,12 @@ def sample(
         result = _replayed(network, saved, table, rule, how, {"x": given} | follows)
     else:
         wanted = numbers(seeds) if seeds is not None else None
-        size = count(n, wanted, None if given is None else len(given), prompt)
+        size = count(
+            n, wanted, None if given is None else len(given), prompt or (compose or [])[:1]
+        )
+        if compose:
+            follows["compose"] = composed_of(network, compose, asked)
+            classes, guidance = "none", 1.0
         condition = condition_of(network, classes, size, prompt)
         given = spread(given, size)
         if negative_prompt is not None:
@@ -177,11 +180,8 @@ def sample(
             sampler = Sampler(network, rule, **spec.arguments() | {"driver": leader} | how)
         else:
             sampler = Sampler.from_plan(network, table, **how)
-        if save_plan is not None and leader is not None and leader.leads:
-            raise ValueError(
-                f"driver {leader.name!r} writes its rows while they run, and no plan says them: leave out "
-                "--save-plan, or the driver"
-            )
+        if save_plan is not None:
+            _check_saved(leader, compose)
         request = spec.request() | follows
         made = sample_shared(ranks, sampler, size, wanted, condition, given, **request)
         if made is None:  # rank 0 has all samples, and writes them
@@ -222,9 +222,20 @@ def _check_recipe(
 def _check_plan(asked: dict[str, str]) -> None:
     """Raises ValueError where options stand beside --plan that it says itself."""
     said = Spec.model_fields.keys() - {"noise", "dtype"}
-    said |= {"option", "guider_option", "driver_option", "save_plan"}
+    said |= {"option", "guider_option", "driver_option", "save_plan", "compose"}
     if fixed := [option for name, option in asked.items() if name in said]:
         raise ValueError(f"--plan says {', '.join(fixed)} itself: leave that out, or --plan")
+
+
+def _check_saved(leader: Driver | None, compose: list[str] | None) -> None:
+    """Raises ValueError where no plan says what --save-plan would write."""
+    if compose:
+        raise ValueError("--save-plan writes the plan of one condition: leave it out, or --compose")
+    if leader is not None and leader.leads:
+        raise ValueError(
+            f"driver {leader.name!r} writes its rows while they run, and no plan says them: leave out "
+            "--save-plan, or the driver"
+        )
 
 
 def _rule(saved: Recipe | None, table: Plan | None, own: Solver | None) -> Solver | None:

@@ -136,7 +136,8 @@ def sample_shared(
     its calls to them, each makes all.
 
     seeds, condition, x  as in Sampler.sample, of all samples
-    request              start, noised, noise, measurement, mask, known and negative as there
+    request              start, noised, noise, measurement, mask, known, negative and compose as there, the
+                         conditions and weights of compose one for all samples
     """
     if ranks.world == 1:
         return sampler.sample(n, seeds=seeds, condition=condition, x=x, **request)
@@ -168,6 +169,8 @@ def sample_shared(
                 request["measurement"] = y[part]
             if negative is not None:
                 request["negative"] = negative[part]
+            if (known := request.get("known")) is not None and len(known) == n:
+                request["known"] = known[part]
             shown = None if ranks.rank == 0 else False
             made = sampler.sample(
                 seeds=seeds[part],
@@ -184,8 +187,8 @@ def sample_shared(
         return None
     # Every sample has the same plan here, so that what one cost says what all did.
     evaluations = made.evaluations // len(own) * n
-    scales = made.recipe["guidance"][:1] * n
-    recipe = made.recipe | {"seeds": seeds, "condition": condition, "guidance": scales}
+    alike = {k: made.recipe[k][:1] * n for k in ("guidance", "compose") if made.recipe[k]}
+    recipe = made.recipe | alike | {"seeds": seeds, "condition": condition}
     if negative is not None:
         recipe["negative"] = negative
     return Result(gathered[0], seeds, made.nfe, evaluations, recipe, gathered[1].bool().tolist())

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from diffusion_engine import Decoder, ScoreNetwork
-from diffusion_engine.processes import VP
+from diffusion_engine.processes import VP, FlowMatching
 
 TOKENS, WIDTH = 4, 6
 
@@ -73,16 +73,21 @@ def codec(**options):
     )  # fmt: skip
 
 
-def attending(**options):
+def attending(process=None, **options):
     """The network, of latents [2, 4, 4]."""
     torch.manual_seed(0)
     said = {
         "prediction": "x0", "null": torch.zeros(TOKENS, WIDTH), "text": Letters(), "name": "letters",
         "defaults": {"solver": "ddim", "steps": 4, "guidance": 3.0},
     }  # fmt: skip
-    return ScoreNetwork(Attends().eval(), VP(), (2, 4, 4), **(said | options))
+    return ScoreNetwork(Attends().eval(), process or VP(), (2, 4, 4), **(said | options))
 
 
 def drawn():
     """For --model text_cases:drawn: pictures [3, 8, 8] of the latents."""
     return attending(decoder=codec())
+
+
+def flowing():
+    """The same on straight paths."""
+    return attending(FlowMatching(), prediction="flow", decoder=codec())

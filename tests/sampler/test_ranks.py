@@ -99,6 +99,16 @@ def test_the_result_of_all_is_that_of_one(kind, world, capsys):
     assert ("lower the batch size" in capsys.readouterr().err) == (world == 5)
 
 
+def test_composed_conditions_and_a_known_image_of_each_sample():
+    network = ScoreNetwork(loses, VP(), (2,), null=9, classes=9)
+    sampler = Sampler(network, "ddpm", 3, batch_size=2)
+    known = torch.linspace(-1.0, 1.0, 14).view(7, 2)
+    asked = {"compose": [(1, 2.0), (4, -0.5)], "mask": torch.tensor([0.0, 1.0]), "known": known}
+    want, got = (together(count, sampler, 7, **asked) for count in (1, 3))
+    assert torch.equal(got.samples, want.samples) and torch.equal(got.samples[:, 0], known[:, 0])
+    assert got.recipe == want.recipe and len(want.recipe["compose"]) == 7
+
+
 def test_seeds_for_another_number_of_samples():
     sampler = Sampler(ScoreNetwork(lambda x, label: x, VP(), (2,)), "ddpm", 3)
     with pytest.raises(ValueError, match="n=7 samples and 2 seeds; give one seed a sample"):
