@@ -164,9 +164,8 @@ def sample(
         result = _replayed(network, saved, table, rule, how, {"x": given} | follows)
     else:
         wanted = numbers(seeds) if seeds is not None else None
-        size = count(
-            n, wanted, None if given is None else len(given), prompt or (compose or [])[:1]
-        )
+        told = compose[:1] if compose else prompt
+        size = count(n, wanted, None if given is None else len(given), told)
         if compose:
             follows["compose"] = composed_of(network, compose, asked)
             classes, guidance = "none", 1.0
