@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..zoo import load
-from ..zoo.digit_features import DigitFeatures
+from ..zoo.features import ClassifierFeatures
 
 WEIGHTS = Path(__file__).parent / "digits_features.safetensors"
 SHAPE = (1, 32, 32)
@@ -26,10 +26,10 @@ class Described:
 
 
 @cache
-def classifier() -> DigitFeatures:
+def classifier() -> ClassifierFeatures:
     """The shipped one; nobody changes it."""
     made = load(WEIGHTS)
-    assert isinstance(made, DigitFeatures)
+    assert isinstance(made, ClassifierFeatures)
     return made.requires_grad_(False)
 
 

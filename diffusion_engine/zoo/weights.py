@@ -23,7 +23,7 @@ from .autoencoder import Autoencoder
 from .cards import LARGEST_FILE, Card, card, weights
 from .classifier import NoisedClassifier
 from .context import ContextUNet
-from .digit_features import DigitFeatures
+from .features import ClassifierFeatures
 from .flow_map import FlowMapUNet
 from .guided import GuidedUNet
 from .latent import LatentUNet
@@ -38,7 +38,8 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "genie_head": Head,
     "flow_map_unet": FlowMapUNet,
     "guided_unet": GuidedUNet,
-    "digit_features": DigitFeatures,
+    "digit_features": ClassifierFeatures,
+    "classifier_features": ClassifierFeatures,
     "small_unet": SmallUNet,
     "noised_classifier": NoisedClassifier,
     "vdm_unet": VDMUNet,
