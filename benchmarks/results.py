@@ -72,6 +72,7 @@ TUNE = "tune.csv"  # learned tables of the digits
 COMPOSITION = "composition.csv"  # compositions with a Markov chain and without
 EVALUATION = "evaluation.csv"  # figures of samples of every network
 BOUND = "bound.csv"  # VDM's bound under two schedules
+EMOJI = "emoji.csv"  # pictures from words
 HTTP = "http.csv"  # requests over HTTP beside the same ones in a process
 ABOUT = ("device", "threads", "torch", "commit", "date")
 GENIE_KEYS = ("quantity", "guidance", "contender", "grid", "calls", "value", *ABOUT)
@@ -79,6 +80,11 @@ COMPOSITION_KEYS = (
     "composition", "contender", "calls", "samples", "quantity", "value", "spread", *ABOUT,
 )  # fmt: skip
 BOUND_KEYS = ("steps", "schedule", "images", "times", "value", "spread", *ABOUT)
+# of one sample: prompt to distance; of a set: quantity to spread
+EMOJI_KEYS = (
+    "part", "model", "weights", "calls", "guidance", "samples", "prompt", "name", "nearest", "rank",
+    "distance", "quantity", "value", "spread", *ABOUT,
+)  # fmt: skip
 ENCODING_KEYS = ("solver", "refine", "data", "steps", "error", *ABOUT)
 PROFILE_KEYS = (
     "part", "within", "calls_per_row", "us_per_row", "share", "solver", "samples", "rows", "others", *ABOUT,
@@ -217,6 +223,7 @@ COLUMNS = {
     COMPOSITION: COMPOSITION_KEYS,
     EVALUATION: EVALUATION_KEYS,
     BOUND: BOUND_KEYS,
+    EMOJI: EMOJI_KEYS,
 }  # fmt: skip
 
 Row = dict[str, str | int | float | None]

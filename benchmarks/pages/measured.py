@@ -13,6 +13,7 @@ from pathlib import Path
 from .blocks import (
     bound,
     composition,
+    emoji,
     encoding,
     evaluation,
     front,
@@ -57,6 +58,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
         composition.composition, models.models, gallery.gallery,
         evaluation.quality_networks, evaluation.quality_orders,
         published.quality_published, bound.quality_bound,
+        emoji.emoji_features, emoji.emoji_found, emoji.emoji_copies, emoji.emoji_paraphrases,
+        emoji.emoji_guidance, emoji.emoji_calls, emoji.emoji_time,
     )
 }  # fmt: skip
 

@@ -96,5 +96,5 @@ def quality(
         frechet,
         Estimate.share(inside),
         Estimate.share(covered),
-        None if digits is None else Estimate.share(samples.digits == digits),
+        None if digits is None else Estimate.share(samples.classes == digits),
     )

@@ -47,17 +47,17 @@ def test_figures_of_noise_and_of_the_law_itself(noise):
     needs("torchmetrics")
     law, seen = shipped(), describe(noise)
     bad = quality(seen, law, [0] * 80, resamples=5)
-    own = type(seen)(law.features[:500], seen.digits)
+    own = type(seen)(law.features[:500], seen.classes)
     good = quality(own, law, resamples=5)
     assert good.frechet.value < 100.0 < bad.frechet.value
     assert good.precision.value == good.recall.value == 1.0
     assert bad.recall.value < 0.2
-    assert bad.accuracy.value == float((seen.digits == 0).float().mean())
+    assert bad.accuracy.value == float((seen.classes == 0).float().mean())
     assert good.accuracy is None
     assert (bad.count, good.count) == (80, 500)
     with pytest.raises(ValueError, match="2 digits for 80 samples"):
         quality(seen, law, [0, 1])
-    few = type(seen)(seen.features[:60], seen.digits[:60])
+    few = type(seen)(seen.features[:60], seen.classes[:60])
     with pytest.raises(ValueError, match="60 samples have no covariance of 64 features"):
         quality(few, law)
 

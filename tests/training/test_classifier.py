@@ -89,7 +89,7 @@ def test_its_gradient_leads_unconditional_samples_to_the_class():
     found = {}
     for scale in (0.0, 4.0):
         made = Sampler(guided, "dpmpp_2m", 10, classifier_scale=scale).sample(condition=y)
-        found[scale] = int((describe(made.samples).digits == y).sum())
+        found[scale] = int((describe(made.samples).classes == y).sum())
     assert found[0.0] <= 6 and found[4.0] >= 16, found
     unled = Sampler(guided, "dpmpp_2m", 10, classifier_scale=0.0).sample(seeds=[3], condition=[3])
     plain = Sampler(network, "dpmpp_2m", 10).sample(seeds=[3])

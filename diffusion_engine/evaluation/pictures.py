@@ -1,0 +1,170 @@
+"""How well samples show what was asked for: among the pictures that their network was trained on.
+
+All is measured in the features of a classifier of their categories, divided by their length: distances lie
+between 0 and 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .. import checks
+from ..drivers.index import Index
+from ..drivers.memorisation import SHARE, Memorisation, memorisation
+from .features import Described, describe
+from .quality import Estimate
+
+CLASSIFIER = "emoji_categories"
+NEAR = 5  # a picture is found among so many
+HELD_OUT = 5  # every fifth picture stands for those that nobody was trained on
+
+
+def seen(images: Tensor, of: str = CLASSIFIER) -> Described:
+    """Features of length 1, and likeliest categories.
+
+    Args:
+        images: [n, 3, 64, 64] in [-1, 1], or uint8.
+        of: the classifier's name or path.
+
+    Raises:
+        ValueError: another shape, or values that are not finite.
+    """
+    found = describe(images, of)
+    return Described(F.normalize(found.features.double()), found.classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Samples beside the pictures that were asked for.
+
+    features  [n, d]
+    nearest   [n], the place of the nearest picture of all
+    distance  [n], to that one
+    ranks     [n], 1 where no picture is nearer than the one that was asked for
+    right     [n], whether the classifier takes the sample for the category that was asked for
+    """
+
+    features: Tensor
+    nearest: Tensor
+    distance: Tensor
+    ranks: Tensor
+    right: Tensor
+
+    @property
+    def found(self) -> Estimate:
+        """The share whose picture is among the `NEAR` nearest."""
+        return Estimate.share(self.ranks <= NEAR)
+
+    @property
+    def accuracy(self) -> Estimate:
+        """The share in the right category."""
+        return Estimate.share(self.right)
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """What samples are held against: N pictures, each with a name of its own.
+
+    features    [N, d], as `seen` makes them
+    categories  [N], places among the classifier's classes
+    names       of the pictures
+    """
+
+    features: Tensor
+    categories: Tensor
+    names: Sequence[str]
+
+    def places(self, names: Sequence[str]) -> Tensor:
+        """Of pictures by their names [n].
+
+        Args:
+            names: of pictures.
+
+        Raises:
+            ValueError: no picture has a name; the sentence names one like it.
+        """
+        known = {name: i for i, name in enumerate(self.names)}
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(
+                f"no picture is called {unknown[0]!r}{checks.nearest(unknown[:1], list(known))}"
+            )
+        return torch.tensor([known[name] for name in names])
+
+    def shown(self, samples: Described, names: Sequence[str]) -> Shown:
+        """What samples show of what they were asked for.
+
+        Args:
+            samples: what `seen` made of them.
+            names: of the picture that each was asked for.
+
+        Raises:
+            ValueError: as many names as samples are needed, and each of a picture.
+        """
+        if len(names) != len(samples.features):
+            raise ValueError(
+                f"{len(names)} names for {len(samples.features)} samples: give one for each"
+            )
+        own = self.places(names)
+        apart = torch.cdist(samples.features, self.features)
+        distance, nearest = apart.min(dim=1)
+        ranks = 1 + (apart < apart.gather(1, own[:, None])).sum(dim=1)
+        right = samples.classes == self.categories[own]
+        return Shown(samples.features, nearest, distance, ranks, right)
+
+    def memorisation(self, features: Tensor) -> Memorisation:
+        """How near samples come to the nearest of all pictures, beside every fifth picture to the nearest of
+        the others: what one of the same law has that is no copy.
+
+        Args:
+            features: of samples [n, d], as `seen` makes them.
+
+        Raises:
+            ImportError: faiss is missing.
+        """
+        held = torch.arange(len(self.features)) % HELD_OUT == HELD_OUT - 1
+        others = memorisation(self.features[held], Index(self.features[~held], metric="l2")).samples
+        threshold = float(others.nearest.quantile(SHARE))
+        index = Index(self.features, metric="l2")
+        found = memorisation(features, index, threshold=threshold)
+        return replace(found, held_out=others)
+
+
+@cache
+def trained() -> Pictures:
+    """The pictures of the emoji networks, fetched with npm where they are not kept yet.
+
+    Raises:
+        ValueError: that cannot be.
+    """
+    from ..training.emoji import emoji
+
+    found = emoji()
+    return Pictures(seen(found.images).features, found.categories, found.names)
+
+
+def diversity(features: Tensor, each: int) -> Estimate:
+    """The mean distance between two samples of one prompt, and its standard error over prompts.
+
+    Args:
+        features: [prompts * each, d]: `each` samples of a prompt stand together.
+        each: 2 or more.
+
+    Raises:
+        ValueError: there are no two samples of a prompt, or they cannot be dealt out.
+    """
+    each = checks.whole("each", each, 2, "one sample of a prompt differs from no other")
+    if not len(features) or len(features) % each:
+        raise ValueError(
+            f"{len(features)} samples are no sets of {each}: give as many of each prompt"
+        )
+    sets = features.view(-1, each, features.shape[1])
+    apart = torch.cdist(sets, sets).sum(dim=(1, 2)) / (each * (each - 1))
+    if len(apart) == 1:
+        return Estimate(float(apart), 0.0)
+    return Estimate.over(apart.tolist())
