@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import atomic
 from ..choices.kept import folder
 from ..networks.text import TextEncoder
 from .emoji import Emoji
+
+DRAWN = 8  # contexts of each picture, of every number of neighbours
 
 
 def encoder(card: Mapping[str, Any]) -> TextEncoder:
@@ -45,14 +49,30 @@ def kept(texts: list[str], text: TextEncoder) -> Tensor:
 
 
 def neighbours(found: Emoji, text: TextEncoder, k: int) -> tuple[Tensor, Tensor]:
-    """Contexts [2 N, k, width]: of each picture the k nearest by its name's embedding, with itself among
-    them, and without; and their places [N, 2] (Blattmann et al. 2022, section 3.2)."""
-    embedded = text.embed(found.names)
-    near = (embedded @ embedded.T).topk(k + 1, dim=1).indices
-    itself = near == torch.arange(len(near))[:, None]
-    # Stable: the picture itself goes to the end, and all others keep their order.
-    without = near.gather(1, itself.int().argsort(dim=1, stable=True))[:, :k]
-    tokens = torch.cat([embedded[near[:, :k]], embedded[without]])
-    scale = embedded.shape[1] ** 0.5  # tokens have root mean square 1
-    n = len(near)
-    return scale * tokens, torch.stack([torch.arange(n), n + torch.arange(n)], dim=1)
+    """The embeddings of all captions [M + 1, width] float16, the last of which is zeros, and the places there
+    of the contexts of each picture [N, K, k].
+
+    A context is 1 to k neighbours of the picture by its name's embedding, nearest first, and zeros behind
+    (Blattmann et al. 2022, section 3.2). In every other the picture itself is the first, in the others it is
+    left out. A neighbour is there by its name or, as often, by another of its captions: whose words a
+    database will use at sampling nobody knows.
+    """
+    tokens, rows = captions(found, replace(text, tokens=1))
+    table = torch.cat([tokens[:, 0], tokens.new_zeros(1, tokens.shape[2])])
+    near = nearest(table[rows[:, 0]].float(), k)
+    draw, made = torch.Generator().manual_seed(0), []
+    for i in range(DRAWN * k):
+        count, own = 1 + i // 2 % k, i % 2 == 0
+        chosen = near[:, :k] if own else near[:, 1:]
+        column = torch.randint(rows.shape[1], chosen.shape, generator=draw)
+        column *= torch.randint(2, chosen.shape, generator=draw)  # 0 is the name
+        places = rows[chosen, column]
+        places[:, count:] = len(table) - 1
+        made.append(places)
+    return table, torch.stack(made, dim=1)
+
+
+def nearest(embedded: Tensor, k: int) -> Tensor:
+    """Of each of N embeddings [N, width] the places of itself and then of its k neighbours [N, k + 1]."""
+    alike = F.normalize(embedded, dim=1) @ F.normalize(embedded, dim=1).T
+    return alike.fill_diagonal_(torch.inf).topk(k + 1, dim=1).indices

@@ -36,7 +36,8 @@ class Conditioned:
 
     images      [N, C, H, W] float32, x0
     conditions  [M, ...], a table
-    rows        [N, K] int64: places in the table of those that each image has
+    rows        [N, K] int64: places in the table of those that each image has; [N, K, k] where a condition
+                is k of the table's
     batch       images a batch
     augmentation  None leaves them as they are; of pictures in [-1, 1] on white
     """
