@@ -20,6 +20,7 @@ from torch import Tensor
 from .. import checks
 from .index import Index
 
+SCALE = "tokens are embeddings times it; give a number other than 0"
 COUNT = "a whole number of neighbours, 0 or more, or one such number a query"
 
 
@@ -49,6 +50,9 @@ class Retrieval:
     name    of the tokens [n, own + k, d] in the network's call; "" gives them without a name
     mask    of a mask [n, own + k], True where a token is one, for queries of fewer neighbours; None: no mask
     width   of the tokens that the network takes; None is the index's
+    scale   of the tokens: width**0.5 makes embeddings of length 1 into tokens of root mean square 1
+    zeros   a token of zeros is none to the network, whose keys and values have no bias: queries of fewer
+            neighbours need no mask
 
     Raises ValueError where the index has another width, or there would be no tokens.
     """
@@ -60,6 +64,8 @@ class Retrieval:
     name: str = "context"
     mask: str | None = None
     width: int | None = None
+    scale: float = 1.0
+    zeros: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.index, Index):
@@ -67,6 +73,10 @@ class Retrieval:
         checks.settle(self, "embed", checks.function, "give a function of queries, or None")
         checks.settle(self, "k", checks.whole, 0, COUNT)
         checks.settle(self, "own", checks.flag)
+        checks.settle(self, "zeros", checks.flag)
+        checks.settle(self, "scale", checks.number, SCALE)
+        if self.scale == 0.0:
+            raise ValueError(f"scale=0: {SCALE}")
         for field in ("name", "mask"):
             if not isinstance(getattr(self, field), str | None) or self.name is None:
                 raise ValueError(f"{field}={checks.said(getattr(self, field))}: give a keyword")
@@ -107,7 +117,7 @@ class Retrieval:
 
         queries  what `embed` takes n of, or embeddings [n, d]
         k        neighbours of each query, at most the object's own, for which the rest is padded with zeros
-        Raises ValueError on another width, and where fewer neighbours need a mask that has no name.
+        Raises ValueError on another width, and where fewer neighbours are asked for than can be said.
         """
         embedded = self.index.vectors(queries if self.embed is None else self.embed(queries))
         counts = [self.k] * len(embedded) if k is None else self._counts(k, len(embedded))
@@ -115,7 +125,7 @@ class Retrieval:
         if self.k:
             tokens = torch.cat([tokens, self.index.neighbours(embedded, self.k).embeddings], dim=1)
         there = torch.arange(self.tokens) < torch.tensor(counts)[:, None] + self.own
-        tokens = tokens * there[..., None]
+        tokens = self.scale * tokens * there[..., None]
         return Retrieved(
             {self.name: tokens} | ({self.mask: there} if self.mask else {}), self.origin
         )
@@ -133,10 +143,10 @@ class Retrieval:
             raise ValueError(
                 f"k={max(counts)} and a context has room for k={self.k}; give that at most"
             )
-        if min(counts, default=self.k) < self.k and self.mask is None:
+        if min(counts, default=self.k) < self.k and self.mask is None and not self.zeros:
             raise ValueError(
                 "fewer neighbours are padded, and the network would take zeros for some; give mask=, the "
-                "keyword of its mask"
+                "keyword of its mask, or zeros=True where a token of zeros is none to it"
             )
         if not self.own and 0 in counts:
             raise ValueError("k=0 leaves a query no token; give 1 or more, or own=True")

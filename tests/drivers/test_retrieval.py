@@ -161,9 +161,7 @@ def test_a_replay_refuses_another_index(other):
     result = made(pets)
     given = cars.condition(QUERIES) if other == "index" else dict(pets.condition(QUERIES))
     here = cars.origin if other == "index" else "nothing that is known"
-    with pytest.raises(
-        ValueError, match=f"made of {pets.origin} and is made of {here} here"
-    ):
+    with pytest.raises(ValueError, match=f"made of {pets.origin} and is made of {here} here"):
         Sampler.replay(network(pets), result.recipe, condition=given)
 
 
