@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -45,7 +45,7 @@ class Database:
 
     names: tuple[str, ...]
     k: int = 4
-    encoder: TextEncoder = TextEncoder()
+    encoder: TextEncoder = field(default_factory=TextEncoder)
 
     def __post_init__(self) -> None:
         listed = checks.entries("names", self.names, NAMES)

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import tarfile
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -171,21 +172,38 @@ def test_what_is_no_data_or_condition_is_named():
         sources.draws(read("emoji_autoencoder", data={"name": "emoji", "condition": "captions"}))
 
 
+@dataclass(frozen=True)
 class Angles:
-    """Embeddings on a circle, of names that are degrees."""
+    """Embeddings on a circle, of captions that are degrees and perhaps a letter, which is one more."""
 
-    def embed(self, names):
-        angle = torch.deg2rad(torch.tensor([float(name) for name in names]))
-        return torch.stack([angle.cos(), angle.sin()], dim=1)
+    tokens: int = 16
+    origin: str = "text/angles"
+
+    def chunks(self, names):
+        degrees = torch.tensor([float(name.rstrip("b")) for name in names])
+        angle = torch.deg2rad(degrees + torch.tensor([name.endswith("b") for name in names]))
+        yield 2.0**0.5 * torch.stack([angle.cos(), angle.sin()], dim=1)[:, None]
 
 
-def test_neighbours_with_the_picture_and_without():
-    degrees = (0, 10, 25, 180)
-    found = Emoji(
-        torch.zeros(4, 3, SIDE, SIDE), tuple((str(d),) for d in degrees), torch.zeros(4), ("a",)
-    )
+def test_neighbours_with_the_picture_and_without(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFUSION_ENGINE_CACHE", str(tmp_path))
+    degrees = (0, 10, 25, 170)
+    said = tuple((str(d), f"{d}b") for d in degrees)
+    found = Emoji(torch.zeros(4, 3, SIDE, SIDE), said, torch.zeros(4), ("a",))
     table, rows = neighbours(found, Angles(), k=2)
-    turned = torch.rad2deg(torch.atan2(table[..., 1], table[..., 0])).round()
-    assert turned[rows[0]].tolist() == [[0.0, 10.0], [10.0, 25.0]]
-    assert turned[rows[1]].tolist() == [[10.0, 0.0], [0.0, 25.0]]
-    np.testing.assert_allclose(table.square().mean(-1), 1.0, rtol=1e-6)
+    assert table.dtype == torch.float16 and list(rows.shape) == [4, 16, 2]
+    contexts = table.float()[rows]
+    turned = torch.rad2deg(torch.atan2(contexts[..., 1], contexts[..., 0])).round()
+    there = contexts.any(-1)
+    name = (turned / 5.0).floor() * 5.0  # a caption of the same picture is a degree off
+    orders = {0: ([0, 10], [10, 25]), 1: ([10, 0], [0, 25]), 3: ([170, 25], [25, 10])}
+    for i, either in orders.items():
+        for c in range(16):
+            kept = name[i, c][there[i, c]].tolist()
+            assert kept == either[c % 2][: len(kept)] and len(kept) == 1 + c // 2 % 2
+    assert not there[:, :2, 1].any()
+    apart = (turned - name)[there]
+    assert set(apart.tolist()) == {0.0, 1.0} and 0.1 < apart.mean() < 0.4  # a half of a half
+    np.testing.assert_allclose(contexts[there].square().mean(-1), 1.0, rtol=2e-3)
+    again = neighbours(found, Angles(), k=2)
+    assert torch.equal(again[0], table) and torch.equal(again[1], rows)
