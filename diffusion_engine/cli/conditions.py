@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +30,44 @@ Compose = Annotated[
         "them all, and leads away from those of a weight below 0",
     ),
 ]
+
+Database = Annotated[
+    Path | None,
+    typer.Option(
+        help="a text file, a name a line: a network that reads neighbours is told the names nearest to each "
+        "prompt"
+    ),
+]
+
+
+def with_names(network: ScoreNetwork, database: Path | None, prompts: bool) -> ScoreNetwork:
+    """The network, of one that reads neighbours with the names of a file to look for them.
+
+    prompts  whether there are any
+    Raises ValueError where the file is none of names, or the network has no use for them or none to use.
+    """
+    if database is None and (not prompts or network.text is not None):
+        return network
+    from ..drivers.database import reads_neighbours, with_database
+
+    if database is not None:
+        return with_database(network, names_of(database))
+    if reads_neighbours(network):
+        raise ValueError(
+            f"the network {network.name!r} is told the neighbours of a prompt: say by --database in which "
+            "file they are, a name a line"
+        )
+    return network
+
+
+def names_of(path: Path) -> list[str]:
+    """The lines of a text file but for empty ones. Raises ValueError where it cannot be read."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise ValueError(f"the database {path} cannot be read ({reason})") from error
+    return [name for line in lines if (name := line.strip())]
 
 
 def condition_of(
@@ -109,3 +148,13 @@ def count(
     if images is not None and images > 1:
         return images
     return len(prompts) if prompts else images or 50
+
+
+def columns_of(condition: list[Any] | None) -> int | None:
+    """One column a class, or a prompt, where they are taken in turn; prompts of which each is taken once make
+    no row."""
+    given = condition or []
+    period = len(set(given))
+    if period < 2 or any(a != b for a, b in zip(given, given[period:], strict=False)):
+        return None
+    return None if isinstance(given[0], str) and period == len(given) else period

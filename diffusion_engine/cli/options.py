@@ -105,6 +105,12 @@ Known = Annotated[
 Mask = Annotated[
     Path | None, typer.Option(help="an image: white where samples are free to differ from --known")
 ]
+Measurement = Annotated[
+    Path | None,
+    typer.Option(
+        help="what samples follow with a driver of inverse problems: .npz, .npy or .safetensors"
+    ),
+]
 Noised = Annotated[bool, typer.Option("--noised", help=_about("noised"))]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 

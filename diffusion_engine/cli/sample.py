@@ -11,7 +11,17 @@ import typer
 
 from ..models import network_of
 from ..sampler.spec import Recipe, Spec
-from .conditions import Compose, NegativePrompt, Prompt, composed_of, condition_of, count
+from .conditions import (
+    Compose,
+    Database,
+    NegativePrompt,
+    Prompt,
+    columns_of,
+    composed_of,
+    condition_of,
+    count,
+    with_names,
+)
 from .options import (
     Accelerate,
     Backend,
@@ -32,6 +42,7 @@ from .options import (
     Json,
     Known,
     Mask,
+    Measurement,
     Model,
     Noise,
     Noised,
@@ -76,6 +87,7 @@ def sample(
     prompt: Prompt = None,
     negative_prompt: NegativePrompt = None,
     compose: Compose = None,
+    database: Database = None,
     guidance: Guidance = None,
     guider: Guider = None,
     guider_option: GuiderOption = None,
@@ -99,20 +111,15 @@ def sample(
     ] = None,
     known: Known = None,
     mask: Mask = None,
-    measurement: Annotated[
-        Path | None,
-        typer.Option(
-            help="what samples follow with a driver of inverse problems: .npz, .npy or .safetensors"
-        ),
-    ] = None,
+    measurement: Measurement = None,
     start: Start = None,
     noised: Noised = False,
     noise: Noise = None,
     recipe: Annotated[
         Path | None,
         typer.Option(
-            help="make the samples of this file again; give its --x, --known, --mask, --measurement and "
-            "--plan again where it had one"
+            help="make the samples of this file again; give its --x, --known, --mask, --measurement, --plan "
+            "and --database again where it had one"
         ),
     ] = None,
     plan: Annotated[
@@ -150,6 +157,8 @@ def sample(
         network, rule = chosen(model, place, solver, option)
     else:
         network = network_of(model, rule, place)
+    worded = bool(prompt or negative_prompt or compose or (saved and saved.origins))
+    network = with_names(network, database, worded)
     latents = saved is not None and saved.decoder is None
     files.check_path(out, network.shape if latents else image_shape(network))
     free = table is not None or (noised if saved is None else saved.noised)
@@ -192,7 +201,7 @@ def sample(
         bad = [s for s, ok in zip(result.seeds, result.finite, strict=True) if not ok]
         raise ValueError(f"seeds {bad} gave values that are not finite; nothing was written")
     seconds = time.perf_counter() - began
-    files.write(out, result, _columns(result.recipe["condition"]))
+    files.write(out, result, columns_of(result.recipe["condition"]))
     _report(out, result, seconds, as_json)
 
 
@@ -208,6 +217,7 @@ def _check_recipe(
         | {"out", "recipe", "model", "as_json"}
         | {"x", "known", "mask", "measurement", "plan"}.intersection(recipe.needs)
     )
+    given |= {"database"} if any(name.startswith("names/") for name in recipe.origins) else set()
     given |= set() if own is None else {"solver", "option"}
     given |= {"driver", "driver_option"} if own_driver else set()
     if fixed := [option for name, option in asked.items() if name not in given]:
@@ -288,13 +298,3 @@ def _report(out: Path, result: Result, seconds: float, as_json: bool) -> None:
     if result.reports is not None:
         about["reports"] = result.reports
     typer.echo(json.dumps(about | {"evaluations": result.evaluations, "recipe": result.recipe}))
-
-
-def _columns(condition: list[Any] | None) -> int | None:
-    """One column a class, or a prompt, where they are taken in turn; prompts of which each is taken once make
-    no row."""
-    given = condition or []
-    period = len(set(given))
-    if period < 2 or any(a != b for a, b in zip(given, given[period:], strict=False)):
-        return None
-    return None if isinstance(given[0], str) and period == len(given) else period

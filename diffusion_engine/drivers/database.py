@@ -97,6 +97,13 @@ def _retrieval(database: Database) -> Retrieval:
     return settled(Index(torch.cat(made)), encoder.embed, database.k)
 
 
+def reads_neighbours(network: ScoreNetwork) -> bool:
+    """Whether a network's condition is tokens [k, width] that no text encoder of its own makes."""
+    null = network.null
+    tokens = isinstance(null, Tensor) and null.ndim == 2 and null.is_floating_point()
+    return tokens and isinstance(network.text, Database | None)
+
+
 def with_database(
     network: ScoreNetwork, names: Sequence[str], encoder: TextEncoder | None = None
 ) -> ScoreNetwork:
@@ -108,17 +115,18 @@ def with_database(
 
     Raises ValueError where the network reads none, or embeddings of another width, and as Database does.
     """
-    null = network.null
     if network.text is not None and not isinstance(network.text, Database):
         raise ValueError(
             f"the network {network.name!r} reads prompts themselves; leave the database out, or take a "
             "network that was trained with neighbours, such as 'emoji_retrieval'"
         )
-    if not isinstance(null, Tensor) or null.ndim != 2 or not null.is_floating_point():
+    if not reads_neighbours(network):
         raise ValueError(
             f"the network {network.name!r} reads no neighbours; take one that was trained with them, such as "
             "'emoji_retrieval'"
         )
+    null = network.null
+    assert isinstance(null, Tensor)
     given: Any = {} if encoder is None else {"encoder": encoder}
     made = Database(names, len(null), **given)  # type: ignore[arg-type]
     if made.width != null.shape[1]:

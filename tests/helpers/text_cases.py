@@ -91,3 +91,16 @@ def drawn():
 def flowing():
     """The same on straight paths."""
     return attending(FlowMatching(), prediction="flow", decoder=codec())
+
+
+def looking():
+    """One that is told two neighbours, for command lines: x0 is of the first numbers of both tokens."""
+
+    def weighed(x, label, context):
+        each = (context[:, 0] + context[:, 1] / 2.0)[:, : x.shape[1]]
+        return each[..., None, None].expand(x.shape)
+
+    return ScoreNetwork(
+        weighed, VP(), (3, 4, 4), prediction="x0", null=torch.zeros(2, 384), name="looking",
+        defaults={"solver": "ddim", "steps": 2, "guidance": 1.0},
+    )  # fmt: skip
