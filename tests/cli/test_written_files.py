@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffusion_engine import Sampler
 from diffusion_engine.cli import files
-from diffusion_engine.cli.sample import _columns
+from diffusion_engine.cli.conditions import columns_of
 from diffusion_engine.sampler.result import Result
 from diffusion_engine.testing import exact_network
 
@@ -57,7 +57,7 @@ def test_places_of_a_sheet(tmp_path, n, columns, size):
     ],
 )  # fmt: skip
 def test_conditions_in_turn_have_columns(condition, columns):
-    assert _columns(condition) == columns
+    assert columns_of(condition) == columns
 
 
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])
