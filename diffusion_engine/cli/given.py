@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -33,7 +33,7 @@ def read_state(path: Path, network: ScoreNetwork, noised: bool = False) -> Tenso
     return decoder.encode(found) if tuple(found.shape[1:]) == shape else found
 
 
-def read_region(known: Path | None, mask: Path | None, network: ScoreNetwork) -> dict[str, Tensor]:
+def read_region(known: Path | None, mask: Path | None, network: ScoreNetwork) -> dict[str, Any]:
     """mask and known of Sampler.sample, of pictures: a mask is white where samples are free.
 
     A latent is free where any of its pixels is. Raises ValueError where one is given without the other.

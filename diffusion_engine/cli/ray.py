@@ -30,6 +30,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ..networks.network import ScoreNetwork
     from ..ray.generate import Progress
     from ..ray.table import Table
 
@@ -152,7 +153,7 @@ def serve(
         until_signal(lambda: print(said, flush=True))
 
 
-def _table(text: str, network: object, classes: str) -> Table:
+def _table(text: str, network: ScoreNetwork, classes: str) -> Table:
     from ..ray import table
 
     if text.endswith((".csv", ".parquet")):

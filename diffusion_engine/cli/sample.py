@@ -163,8 +163,9 @@ def sample(
     files.check_path(out, network.shape if latents else image_shape(network))
     free = table is not None or (noised if saved is None else saved.noised)
     given = None if x is None else read_state(x, network, free)
-    follows = {} if measurement is None else {"measurement": read_array(measurement)}
-    follows |= read_region(known, mask, network)
+    follows: dict[str, Any] = read_region(known, mask, network)
+    if measurement is not None:
+        follows["measurement"] = read_array(measurement)
     how = how_of(context, place)
     began = time.perf_counter()
     if saved is not None:
@@ -179,7 +180,6 @@ def sample(
             follows["compose"] = composed_of(network, compose, asked)
             classes, guidance = "none", 1.0
         condition = condition_of(network, classes, size, prompt)
-        given = spread(given, size)
         if negative_prompt is not None:
             follows["negative"] = condition_of(network, classes, size, [negative_prompt])
         scale = guidance_of(network, guidance, bool(condition or negative_prompt))
@@ -190,10 +190,10 @@ def sample(
             sampler = Sampler.from_plan(network, table, **how)
         if save_plan is not None:
             _check_saved(leader, compose)
-        request = spec.request() | follows
-        made = sample_shared(ranks, sampler, size, wanted, condition, given, **request)
-        if made is None:  # rank 0 has all samples, and writes them
-            return
+        follows |= spec.request() | {"x": spread(given, size)}
+        made = sample_shared(ranks, sampler, size, wanted, condition, **follows)
+        if made is None:
+            return  # rank 0 has all samples, and writes them
         result = made
         if save_plan is not None:
             files.atomically(save_plan, sampler.plan().to_json().encode())
