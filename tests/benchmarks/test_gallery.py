@@ -10,7 +10,7 @@ from command import run
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from benchmarks.pages import gallery
+from benchmarks.pages import gallery, rows
 from benchmarks.pages.blocks import gallery as block
 from diffusion_engine.cli import files
 from diffusion_engine.sampler.spec import Spec
@@ -65,6 +65,12 @@ def test_a_network_that_reads_neighbours_has_names():
     names = (block.ROOT / block.NAMES).read_text().splitlines()
     prompts = [value.split(" ", 1)[1] for option, value in words if option == "--prompt"]
     assert set(prompts) <= set(names) and len(names) == len(set(names)) == 4 * len(prompts)
+
+
+def test_a_picture_that_is_not_there_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(block, "PICTURES", tmp_path)
+    with pytest.raises(rows.Lacking, match=r"no .*cld\.png: draw it by .* --only cld"):
+        block.gallery()
 
 
 def png(path, recipe, grey=0):

@@ -12,6 +12,8 @@ from PIL import Image
 from diffusion_engine.cli.models import run
 from diffusion_engine.zoo import cards
 
+from ..rows import Lacking
+
 ROOT = Path(__file__).parents[3]
 PICTURES = ROOT / "docs" / "gallery"
 PROMPTS = Path(__file__).parents[1] / "gallery_prompts.txt"  # one a line
@@ -28,11 +30,10 @@ def gallery() -> str:
 def command(about: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The command line that draws a network's picture, each option with its value."""
     prompts = PROMPTS.read_text().splitlines() if about["context"] else []
-    neighbours = about["context"] and not about["text"]
     return [
         ("diffusion-engine", "sample"),
         ("--model", about["name"]),
-        *([("--database", NAMES)] if neighbours else []),
+        *([("--database", NAMES)] if _reads_neighbours(about) else []),
         ("--seeds", f"0-{(len(prompts) or SEEDS) - 1}"),
         *(("--prompt", prompt) for prompt in prompts),
     ]
@@ -48,12 +49,20 @@ def folded(parts: list[tuple[str, ...]]) -> str:
     return " \\\n".join(lines)
 
 
+def _reads_neighbours(about: Mapping[str, Any]) -> bool:
+    return about["context"] is not None and about["text"] is None
+
+
 def _section(about: Mapping[str, Any]) -> str:
     name = about["name"]
     parts = [f"## {name}", about["about"]]
     if about["sampler"] is None:
         return "\n\n".join([*parts, "A part of others: it draws nothing by itself."])
     path = PICTURES / f"{name}.png"
+    if not path.is_file():
+        raise Lacking(
+            f"there is no {path}: draw it by python -m benchmarks.pages.gallery --only {name}"
+        )
     with Image.open(path) as image:
         width = 2 * image.width
     calls = f"{about['calls']} call{'s' * (about['calls'] > 1)}"
@@ -62,4 +71,6 @@ def _section(about: Mapping[str, Any]) -> str:
     )
     parts.append(f"By {run(about['sampler'])}: {calls} of the network.")
     parts.append(f"```bash\n{folded([*command(about), ('--out', path.name)])}\n```")
+    if _reads_neighbours(about):
+        parts.append(f"Beside its picture's recipe, too, stands `--database {NAMES}`.")
     return "\n\n".join(parts)
