@@ -2,7 +2,7 @@
 
 import { by } from "./dom.js";
 
-/** Shows the fields to a model that reads text; the negative one where it has a branch without a condition. */
+/** Shows the fields to a model that reads text; the negative one where a branch without a condition guides. */
 export function fit({ text, guided }) {
   by("of-prompts").hidden = !text;
   by("prompts").disabled = !text;

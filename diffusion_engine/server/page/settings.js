@@ -74,9 +74,10 @@ function fit({ default: own, classes, guided, guidance = 1, ...about }) {
   by("steps").value = by("steps2").value = own.steps ?? 20;
   choose(by("solver2"), by("solver").value === "ddim" ? "heun" : "ddim");
   buttons(about.text ? 0 : classes, about.labels);
-  prompts.fit({ text: about.text, guided });
+  prompts.fit({ text: about.text, guided: guided && !about.reads_scale });
   if (about.text) by("count-name").textContent = "Of each";
-  by("of-guidance").hidden = by("guidance").disabled = !guided && !about.reads_scale;
+  const led = (about.text || classes > 0) && (guided || about.reads_scale);
+  by("of-guidance").hidden = by("guidance").disabled = !led;
   by("guidance").value = Number.isFinite(own.guidance) ? own.guidance : guidance;
 }
 
