@@ -61,9 +61,11 @@ GIVEN: dict[str, dict[str, Callable[[], Any]]] = {
 }
 
 # page -> a file that it reads -> what writes it
-PICTURE = "docs/gallery/one_call.png"
+PICTURE, NAMES = "docs/gallery/one_call.png", "docs/gallery/names.txt"
+ANIMALS, FLAGS = "examples/animals.txt", "examples/flags.txt"
 FILES: dict[str, dict[str, Callable[[Path], None]]] = {
-    "docs/gallery.md": {PICTURE: of_checkout(PICTURE)}
+    "docs/gallery.md": {name: of_checkout(name) for name in (PICTURE, NAMES)},
+    "docs/drivers/retrieval.md": {name: of_checkout(name) for name in (ANIMALS, FLAGS)},
 }
 
 # page -> a text of its code -> what runs in its place
