@@ -172,7 +172,8 @@ def origins(network: ScoreNetwork, conditions: Sequence[Any]) -> tuple[str, ...]
     if not texts:
         return known
     check_prompts(network, texts[0])
-    return (*known, str(network.text.origin))  # type: ignore[union-attr]
+    origin = getattr(network.text, "origin", None)
+    return known if origin is None else (*known, str(origin))
 
 
 def check_prompts(network: ScoreNetwork, texts: Sequence[str]) -> None:

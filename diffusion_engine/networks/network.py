@@ -70,7 +70,8 @@ class ScoreNetwork:
                 a later one that does: it may run under torch.inference_mode, which spares a small network
                 on a CPU some 5 %
     defaults    keys of a Spec, for runs of which nobody says more: {"solver": "sscs", "steps": 50}
-    text        makes the condition of prompts: a list of n -> [n, ...]; with `origin`, what recipes call it
+    text        makes the condition of prompts: a list of n -> [n, ...]; `origin`, where it has one, is what
+                recipes call it
     decoder     a Decoder that makes images of its samples, where these are latents: Sampler's own choice
 
     The other arguments are those of Parameterisation, which explains them. Raises ValueError where one makes

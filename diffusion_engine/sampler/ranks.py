@@ -169,8 +169,10 @@ def sample_shared(
                 request["measurement"] = y[part]
             if negative is not None:
                 request["negative"] = negative[part]
-            if (known := request.get("known")) is not None and len(known) == n:
-                request["known"] = known[part]
+            for name in ("mask", "known"):
+                each = request.get(name)
+                if each is not None and each.ndim > len(sampler.network.shape) and len(each) == n:
+                    request[name] = each[part]
             shown = None if ranks.rank == 0 else False
             made = sampler.sample(
                 seeds=seeds[part],

@@ -101,6 +101,11 @@ class Draws:
     augmentation: Augmentation | None = Augmentation()
     sampling: str = "uniform"
 
+    @property
+    def x0(self) -> Tensor:
+        """All images as batches have them, in [-1, 1]."""
+        return 2.0 * self.images - 1.0
+
     def __call__(self, generator: torch.Generator) -> Batch:
         n = len(self.images)
         if self.sampling == "poisson":

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def read(path: Path, wanted: Iterable[str]) -> dict[str, bytes]:
                 inner = member.name.partition("/")[2]
                 if inner in left and (file := archive.extractfile(member)) is not None:
                     made[inner] = file.read()
-    except (OSError, EOFError, tarfile.TarError) as error:
+            archive.fileobj.read()  # type: ignore[union-attr]  # to the checksum at its end
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise ValueError(
             f"{path} is damaged ({error}); delete it, and it is fetched again"
         ) from error

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from inspect import signature
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from .. import checks, zoo
+from .. import checks
 from ..zoo.cards import Card
+from ..zoo.decoders import decoder_of
 from . import contexts, data
 from . import emoji as pictures
 from .data import Augmentation, Batch
@@ -22,10 +24,10 @@ CONDITIONS = ("category", "caption", "neighbours")
 
 
 class Draws(Protocol):
-    """Batches: `images` [N, ...] are all that there is to draw from."""
+    """Batches: `x0` [N, ...] is all that there is to draw from."""
 
     @property
-    def images(self) -> Tensor: ...
+    def x0(self) -> Tensor: ...
 
     def __call__(self, generator: torch.Generator) -> Batch: ...
 
@@ -34,7 +36,7 @@ class Draws(Protocol):
 class Conditioned:
     """Batches of x0, each with a condition of its own, drawn uniformly with replacement.
 
-    images      [N, C, H, W] float32, x0
+    x0          [N, C, H, W] float32
     conditions  [M, ...], a table
     rows        [N, K] int64: places in the table of those that each image has; [N, K, k] where a condition
                 is k of the table's
@@ -42,16 +44,16 @@ class Conditioned:
     augmentation  None leaves them as they are; of pictures in [-1, 1] on white
     """
 
-    images: Tensor
+    x0: Tensor
     conditions: Tensor
     rows: Tensor
     batch: int
     augmentation: Augmentation | None = None
 
     def __call__(self, generator: torch.Generator) -> Batch:
-        index = torch.randint(len(self.images), (self.batch,), generator=generator)
+        index = torch.randint(len(self.x0), (self.batch,), generator=generator)
         column = torch.randint(self.rows.shape[1], (self.batch,), generator=generator)
-        x = self.images[index]
+        x = self.x0[index]
         if self.augmentation is not None:  # which fills with zeros: white, of a picture turned over
             x = 1.0 - 2.0 * self.augmentation(0.5 - 0.5 * x, generator)
         condition = self.conditions[self.rows[index, column]]
@@ -67,6 +69,7 @@ def draws(recipe: TrainingRecipe, given: Any = None) -> Draws:
     """
     options = dict(recipe.data)
     name = checks.one_of("data", options.pop("name", None), tuple(SOURCES))
+    checks.names(f"data {name!r}", options, [*signature(SOURCES[name]).parameters][2:])
     return SOURCES[name](recipe, given, **options)
 
 
@@ -96,13 +99,15 @@ def _mnist(recipe: TrainingRecipe, given: Any) -> Draws:
 
 
 def _emoji(recipe: TrainingRecipe, given: Any, condition: str = "category", k: int = 4) -> Draws:
-    found = pictures.emoji() if given is None else given
     checks.one_of("condition", condition, CONDITIONS)
+    if recipe.sampling != "uniform":
+        raise ValueError(f"sampling={recipe.sampling!r}: pictures of emoji are drawn by 'uniform'")
+    found = pictures.emoji() if given is None else given
     which = torch.ones(len(found.images), dtype=torch.bool)
     if recipe.split != "all":
         which = _held(len(found.images)) == (recipe.split == "test")
     x = 2.0 * (found.images[which].float() / 255.0) - 1.0
-    x = latents(Card.model_validate(recipe.card), x)
+    x = _latents(recipe, x)
     if condition == "category":
         table, rows = found.categories, torch.arange(len(which))[:, None]
     else:
@@ -111,18 +116,29 @@ def _emoji(recipe: TrainingRecipe, given: Any, condition: str = "category", k: i
             contexts.captions if condition == "caption" else partial(contexts.neighbours, k=k)
         )
         table, rows = make(found, text)
+        _check_context(recipe, (*rows.shape[2:], *table.shape[1:]))
     return Conditioned(x, table, rows[which], recipe.batch, recipe.augmentation)
 
 
-def latents(card: Card, images: Tensor) -> Tensor:
-    """Images in [-1, 1], as latents where the card has a decoder: (encode(x) - shift) scale_factor."""
-    if card.decoder is None:
+def _check_context(recipe: TrainingRecipe, shape: tuple[int, ...]) -> None:
+    """Raises ValueError where conditions of a shape are not what the card says."""
+    if (said := Card.model_validate(recipe.card).context) != shape:
+        raise ValueError(
+            f"the data of {recipe.name!r} are told in tokens {list(shape)}, and its card has context={said}; "
+            "write the same in both"
+        )
+
+
+def _latents(recipe: TrainingRecipe, images: Tensor) -> Tensor:
+    """Images in [-1, 1], as latents where the card has a decoder."""
+    if (said := Card.model_validate(recipe.card).decoder) is None:
         return images
-    name = card.decoder.name
-    module, about = zoo.load(name), zoo.card(name)
-    with torch.no_grad():
-        z = torch.cat([module.encode(part) for part in images.split(256)])  # type: ignore[operator]
-    return (z - about.shift) * (about.scale_factor or 1.0)
+    if recipe.augmentation is not None:
+        raise ValueError(
+            f"{recipe.name!r} learns latents, which are made once and no image to be moved: give it "
+            "augmentation=None"
+        )
+    return replace(decoder_of(said, recipe.name), batch_size=256).encode(images)
 
 
 SOURCES: Mapping[str, Callable[..., Draws]] = {"mnist": _mnist, "emoji": _emoji}

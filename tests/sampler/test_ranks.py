@@ -107,6 +107,9 @@ def test_composed_conditions_and_a_known_image_of_each_sample():
     want, got = (together(count, sampler, 7, **asked) for count in (1, 3))
     assert torch.equal(got.samples, want.samples) and torch.equal(got.samples[:, 0], known[:, 0])
     assert got.recipe == want.recipe and len(want.recipe["compose"]) == 7
+    free = (torch.arange(14) % 3 > 0).float().view(7, 2)
+    want, got = (together(count, sampler, 7, **(asked | {"mask": free})) for count in (1, 3))
+    assert torch.equal(got.samples, want.samples)
 
 
 def test_seeds_for_another_number_of_samples():

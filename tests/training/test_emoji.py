@@ -12,9 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from diffusion_engine import zoo
 from diffusion_engine.training import npm, read, sources
 from diffusion_engine.training.contexts import neighbours
+from diffusion_engine.training.data import Augmentation
 from diffusion_engine.training.emoji import CAPTIONS, SIDE, Emoji, captions, on_white
+from diffusion_engine.training.trainer import Trainer
 
 emoji = sys.modules["diffusion_engine.training.emoji"]
 EMOJI = emoji.emoji.__wrapped__  # without its cache
@@ -138,6 +141,9 @@ def test_a_damaged_package_is_named(kept):
     kept[0].write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"is damaged .*; delete it, and it is fetched again"):
         EMOJI()
+    kept[0].write_bytes(content[:-6] + bytes([content[-6] ^ 1]) + content[-5:])  # of the checksum
+    with pytest.raises(ValueError, match=r"is damaged \(CRC check failed.*; delete it"):
+        EMOJI()
     archive(kept[0], {"package.json": b"{}"})
     with pytest.raises(ValueError, match=r"lacks emoji.json; delete it"):
         EMOJI()
@@ -156,7 +162,7 @@ def test_batches_are_of_the_pictures_and_of_a_caption_of_each():
 
 def test_a_split_leaves_every_fifth_out(dots):
     recipe = read("emoji_autoencoder", split="train")
-    drawn = sources.draws(recipe).images
+    drawn = sources.draws(recipe).x0
     kept = [i for i in range(len(dots.images)) if i % 5 != 4]
     torch.testing.assert_close(drawn, 2.0 * (dots.images[kept] / 255.0) - 1.0)
     images, categories = sources.held_out(recipe)
@@ -170,6 +176,57 @@ def test_what_is_no_data_or_condition_is_named():
         sources.draws(read("flow", data={"name": "mnits"}))
     with pytest.raises(ValueError, match="condition='captions'"):
         sources.draws(read("emoji_autoencoder", data={"name": "emoji", "condition": "captions"}))
+    with pytest.raises(ValueError, match=r"data 'emoji'.*conditions.*condition"):
+        sources.draws(read("emoji_autoencoder", data={"name": "emoji", "conditions": "caption"}))
+    with pytest.raises(ValueError, match="sampling='poisson': pictures of emoji are drawn by"):
+        sources.draws(read("emoji_autoencoder", sampling="poisson"))
+
+
+def test_latents_are_those_of_the_card_s_autoencoder(dots):
+    recipe = read("emoji", data={"name": "emoji"})
+    drawn, module, about = (
+        sources.draws(recipe), zoo.load("emoji_autoencoder"), zoo.card("emoji_autoencoder")
+    )  # fmt: skip
+    with torch.no_grad():
+        z = module.encode(2.0 * (dots.images[:2] / 255.0) - 1.0)
+    torch.testing.assert_close(
+        drawn.x0[:2], (z - about.shift) * about.scale_factor, rtol=1e-4, atol=1e-4
+    )
+    with pytest.raises(ValueError, match=r"'emoji' learns latents.*give it augmentation=None"):
+        sources.draws(read("emoji", data={"name": "emoji"}, augmentation=Augmentation()))
+    other = recipe.card | {"decoder": recipe.card["decoder"] | {"sha256": "00"}}
+    with pytest.raises(ValueError, match="with sha256=00"):
+        sources.draws(read("emoji", data={"name": "emoji"}, card=other))
+
+
+def test_contexts_are_of_the_shape_that_the_card_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources.contexts, "encoder", lambda card: Angles())
+    made = torch.zeros(9, 384), torch.zeros(24, 8, 4).long()
+    monkeypatch.setattr(
+        sources.contexts, "neighbours", lambda found, text, k: (made[0], made[1][..., :k])
+    )
+    assert len(sources.draws(read("emoji_retrieval")).x0) == 24
+    with pytest.raises(
+        ValueError, match=r"in tokens \[3, 384\], and its card has context=\(4, 384"
+    ):
+        sources.draws(
+            read("emoji_retrieval", data={"name": "emoji", "condition": "neighbours", "k": 3})
+        )
+
+
+def test_the_scale_of_latents_is_that_of_pictures_from_black_to_white(drawings):
+    """MNIST's images are kept from 0 to 1, and shown to networks from -1 to 1."""
+    codec = {"name": "autoencoder", "channels": [4, 4], "latent": 2, "blocks": 1, "inputs": 1}
+    recipe = read(
+        "emoji_autoencoder", data={"name": "mnist"}, card={"architecture": codec}, steps=1, batch=2
+    )
+    trainer = Trainer(recipe)
+    with torch.no_grad():
+        z = trainer.module.encode(trainer.draw.x0)
+    found = trainer.objective.after(1, trainer.module)
+    assert float(trainer.draw.x0.min()) == -1.0
+    assert found["scale_factor"] == pytest.approx(1.0 / float(z.std()), rel=1e-3)
+    assert found["shift"] == pytest.approx(float(z.mean()), abs=1e-4)
 
 
 @dataclass(frozen=True)

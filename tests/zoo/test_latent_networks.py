@@ -88,6 +88,12 @@ def test_a_card_that_does_not_fit_is_refused(folder, name, fields, error):
         zoo.load_network(folder / "net.safetensors")
 
 
+def test_latents_of_other_channels_are_refused(folder):
+    decoder = zoo.load_network(folder / "net.safetensors").decoder
+    with pytest.raises(ValueError, match=r"give a floating-point tensor \[n, 2, \*pixel\]"):
+        decoder(torch.zeros(1, 3, 4, 4))
+
+
 def test_an_autoencoder_is_a_part(folder):
     with pytest.raises(ValueError, match=r"is a part.*networks of its latents load it"):
         zoo.load_network(folder / "codec.safetensors")

@@ -62,7 +62,7 @@ class Autoencoding(Objective):
     @torch.no_grad()
     def after(self, steps: int, average: nn.Module) -> dict[str, Any]:
         assert isinstance(average, Autoencoder) and self.given.draw is not None
-        images = self.given.draw.images
+        images = self.given.draw.x0
         parts = [part.to(self.given.device) for part in images.split(256)]
         latents = [average.encode(part) for part in parts]
         errors = [

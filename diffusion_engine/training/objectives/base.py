@@ -40,7 +40,7 @@ class Given:
     @property
     def images(self) -> int:
         """How many there are to learn from."""
-        return 0 if self.draw is None else len(self.draw.images)
+        return 0 if self.draw is None else len(self.draw.x0)
 
     @cached_property
     def network(self) -> ScoreNetwork:

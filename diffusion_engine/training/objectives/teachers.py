@@ -35,7 +35,7 @@ def predicted(
         ValueError: there is no null condition to guide from.
     """
     if network.scale_input is not None:
-        guidance = torch.as_tensor(guidance, dtype=torch.float64).expand(len(x))
+        guidance = torch.as_tensor(guidance, dtype=torch.float64, device=x.device).expand(len(x))
         return network(*natural.inputs(network, x, t)[1:], told(network, y, guidance))[0]
     if not isinstance(guidance, Tensor) and guidance == 1.0:
         return network(*natural.inputs(network, x, t)[1:], told(network, y))[0]
