@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import io
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG as it stands in the package, with a tag of its content, and its width and height."""
+
+    content: bytes
+    tag: str
+    size: tuple[int, int]
 
 
 @cache
@@ -16,13 +29,13 @@ def _folder() -> dict[str, Traversable]:
     return {file.name[:-4]: file for file in found if file.name.endswith(".png")}
 
 
-def there(network: str) -> bool:
-    """Whether a network has a picture."""
-    return network in _folder()
+def picture(network: str) -> Picture | None:
+    """That of a network, None where it has none."""
+    return _read(network) if network in _folder() else None
 
 
 @cache
-def picture(network: str) -> tuple[bytes, str]:
-    """The picture of a network that has one, and a tag of its content."""
+def _read(network: str) -> Picture:
     content = _folder()[network].read_bytes()
-    return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    with Image.open(io.BytesIO(content)) as image:
+        return Picture(content, f'"{hashlib.sha256(content).hexdigest()[:32]}"', image.size)

@@ -68,7 +68,8 @@ IMAGES = _object(
 )
 MODEL = _object(
     id=TEXT, object={"const": "model"}, created=WHOLE, owned_by=TEXT, shape=SHAPE, decoded=SHAPE,
-    classes=WHOLE, text=FLAG, guided=FLAG, guidance={"type": "number"}, picture=FLAG,
+    classes=WHOLE, text=FLAG, guided=FLAG, guidance={"type": "number"},
+    picture={"type": ["array", "null"], "items": WHOLE},
 )  # fmt: skip
 BYTES = {"type": "string", "format": "binary"}
 EVENTS = {"text/event-stream": {"schema": _object(event=TEXT, data=TEXT)}}

@@ -530,7 +530,7 @@ def test_prompts_are_drawn_and_made_again(chromium, words):
 def test_what_ships_is_shown_and_made_again(seen):
     page = opened(seen)
     expect(page.locator("#shipped-title")).to_have_text("What digits draws")
-    assert page.locator("#shipped-image").evaluate("(image) => image.naturalWidth") > 100
+    page.wait_for_function("() => document.getElementById('shipped-image').naturalWidth > 100")
     page.get_by_role("button", name="Make the same").click()
     expect(page.get_by_role("heading", name="The picture")).to_be_visible()
     page.get_by_role("button", name="Cancel").click()

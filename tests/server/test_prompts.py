@@ -102,10 +102,11 @@ def test_a_prompt_in_the_shape_of_openai():
 
 def test_what_ships_has_a_picture():
     async def test(client):
-        assert (await client.get("/v1/models/digits")).json()["picture"] is True
+        listed = [one["picture"] for one in (await client.get("/v1/models")).json()["data"]]
         answer = await client.get("/v1/models/digits/picture")
         assert answer.headers["content-type"] == "image/png"
         with Image.open(io.BytesIO(answer.content)) as image:
+            assert listed == [None, [*image.size]]
             assert json.loads(image.text["diffusion_engine"])["network"] == "digits"
         same = {"if-none-match": answer.headers["etag"]}
         again = await client.get("/v1/models/digits/picture", headers=same)

@@ -9,7 +9,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from ...workers.messages import About
-from .. import drawn, schema
+from .. import schema
+from ..drawn import Picture
+from ..drawn import picture as picture_of
 from ..front import Front, front_of
 from ..refused import JSON, Refused
 
@@ -19,13 +21,14 @@ router = APIRouter()
 def _described(front: Front, about: About) -> dict[str, Any]:
     labels = front.settings.labels.get(about.name)
     more = {"object": "model", "created": front.began, "owned_by": "diffusion_engine"}
-    more |= {"labels": labels, "picture": drawn.there(_network(front, about.name))}
+    drawn = _drawn(front, about.name)
+    more |= {"labels": labels, "picture": None if drawn is None else drawn.size}
     return {"id": about.name} | msgspec.to_builtins(about) | more
 
 
-def _network(front: Front, name: str) -> str:
-    """What --model of `sample` calls a model."""
-    return front.settings.models.get(name, "")
+def _drawn(front: Front, name: str) -> Picture | None:
+    """What a model draws, where it is one that ships: settings say what --model of `sample` calls it."""
+    return picture_of(front.settings.models.get(name, ""))
 
 
 @router.get("/v1/models", **schema.models)
@@ -51,11 +54,9 @@ async def picture(request: Request, id: str) -> Response:
     """What a model that ships with the package draws: a PNG that carries its recipe."""
     front = front_of(request)
     front.started()
-    network = _network(front, front.model(id).name)
-    if not drawn.there(network):
+    if (drawn := _drawn(front, front.model(id).name)) is None:
         raise Refused(404, f"of {id!r} there is no picture; models that ship have one", "not_found")
-    content, tag = drawn.picture(network)
-    headers = {"etag": tag, "cache-control": "no-cache"}
-    if request.headers.get("if-none-match") == tag:
+    headers = {"etag": drawn.tag, "cache-control": "no-cache"}
+    if request.headers.get("if-none-match") == drawn.tag:
         return Response(status_code=304, headers=headers)
-    return Response(content, headers=headers, media_type="image/png")
+    return Response(drawn.content, headers=headers, media_type="image/png")
