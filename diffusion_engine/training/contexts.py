@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 import torch.nn.functional as F
@@ -40,7 +42,9 @@ def kept(texts: list[str], text: TextEncoder) -> Tensor:
     """Tokens of texts, float16, from the cache folder where they are there."""
     about = "\n".join([text.origin, str(text.tokens), *texts])
     path = folder() / "contexts" / f"{hashlib.sha256(about.encode()).hexdigest()[:24]}.safetensors"
-    if path.is_file():
+    with suppress(
+        OSError, safetensors.SafetensorError, KeyError
+    ):  # not there, or damaged: made again
         return safetensors.torch.load_file(path)["tokens"]
     tokens = torch.cat([part.half() for part in text.chunks(texts)])
     path.parent.mkdir(parents=True, exist_ok=True)

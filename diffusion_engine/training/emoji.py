@@ -19,8 +19,16 @@ from torch import Tensor
 
 from . import npm
 
-PICTURES = ("emoji-datasource-google", "16.0.0")
-WORDS = ("emojilib", "4.0.3")
+PICTURES = (
+    "emoji-datasource-google",
+    "16.0.0",
+    "ZRexfzs7MVoLnmzZmNsO4TKhnAJp5D++Vm6PpUpH/jEQQlemp3l88CjZ+DoZ2faM9R4QxZkOPJCoT8DlPhfQ3A==",
+)
+WORDS = (
+    "emojilib",
+    "4.0.3",
+    "KbWiYre9aRSaPbHrHZIz9zmoM+21LAsK1VFJtnTh1VCtWE/rNMDviGhQTmselFl95dhqtGlY22iH0leG5BuW0g==",
+)
 SIDE = 64  # pixels
 CAPTIONS = 8  # of each picture; the first is its name
 COMMON = 30  # emoji that a keyword may have, to be in captions of one

@@ -1,11 +1,14 @@
 """Pictures from npm: what is fetched, read and said of each; what is missing or damaged is told."""
 
+import base64
+import hashlib
 import io
 import json
 import subprocess
 import sys
 import tarfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +42,10 @@ def archive(path, files):
             made.addfile(about, io.BytesIO(content))
 
 
+def digest(content):
+    return base64.b64encode(hashlib.sha512(content).digest()).decode()
+
+
 def entry(code, name, category, order, **more):
     return {
         "unified": code, "name": name, "short_name": name.lower().replace(" ", "_"), "category": category,
@@ -64,9 +71,11 @@ def kept(tmp_path, monkeypatch):
         "\u2764\ufe0f": ["red_heart", "love", "valentines"],
         "\U0001f44b": ["waving_hand", "hi"],
     }
-    paths = [tmp_path / "npm" / "{}-{}.tgz".format(*of) for of in (emoji.PICTURES, emoji.WORDS)]
+    paths = [tmp_path / "npm" / "{}-{}.tgz".format(*of[:2]) for of in (emoji.PICTURES, emoji.WORDS)]
     archive(paths[0], files)
     archive(paths[1], {"dist/emoji-en-US.json": json.dumps(words).encode()})
+    for name, path in zip(("PICTURES", "WORDS"), paths, strict=True):
+        monkeypatch.setattr(emoji, name, (*getattr(emoji, name)[:2], digest(path.read_bytes())))
     return paths
 
 
@@ -117,36 +126,36 @@ def test_what_npm_says_is_told_and_nothing_half_is_left(tmp_path, monkeypatch):
 
     monkeypatch.setattr(npm.subprocess, "run", refuse)
     with pytest.raises(ValueError, match=r"could not fetch .*404 Not Found.*by hand"):
-        npm.package("none", "1.0.0")
+        npm.package("none", "1.0.0", "")
     assert not list((tmp_path / "npm").iterdir())
 
 
-def test_what_npm_wrote_is_kept(tmp_path, monkeypatch):
+def test_what_npm_wrote_is_kept_where_it_is_what_was_meant(tmp_path, monkeypatch):
     monkeypatch.setenv("DIFFUSION_ENGINE_CACHE", str(tmp_path))
     monkeypatch.setattr(npm.shutil, "which", lambda name: name)
-    asked = []
+    archive(tmp_path / "some.tgz", {"a": b"1"})
+    content, asked = (tmp_path / "some.tgz").read_bytes(), []
 
     def pack(command, cwd, **how):
         asked.append(command)
-        archive(f"{cwd}/any-name.tgz", {"a": b"1"})
+        (Path(cwd) / "any-name.tgz").write_bytes(content)
 
     monkeypatch.setattr(npm.subprocess, "run", pack)
-    paths = {npm.package("some", "1.0.0") for _ in range(2)}
+    paths = {npm.package("some", "1.0.0", digest(content)) for _ in range(2)}
     assert len(asked) == 1 and "some@1.0.0" in asked[0]
     assert npm.read(paths.pop(), ["a"]) == {"a": b"1"}
+    with pytest.raises(ValueError, match=r"is damaged, or another file .*; delete it"):
+        npm.package("some", "1.0.0", digest(b"another"))
 
 
 def test_a_damaged_package_is_named(kept):
-    content = kept[0].read_bytes()
-    kept[0].write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=r"is damaged .*; delete it, and it is fetched again"):
+    content = bytearray(kept[0].read_bytes())
+    content[len(content) // 2] ^= 1
+    kept[0].write_bytes(content)
+    with pytest.raises(ValueError, match=r"is damaged, .*; delete it, and it is fetched again"):
         EMOJI()
-    kept[0].write_bytes(content[:-6] + bytes([content[-6] ^ 1]) + content[-5:])  # of the checksum
-    with pytest.raises(ValueError, match=r"is damaged \(CRC check failed.*; delete it"):
-        EMOJI()
-    archive(kept[0], {"package.json": b"{}"})
-    with pytest.raises(ValueError, match=r"lacks emoji.json; delete it"):
-        EMOJI()
+    with pytest.raises(ValueError, match=r"lacks other.json"):
+        npm.read(kept[1], ["other.json"])
 
 
 def test_batches_are_of_the_pictures_and_of_a_caption_of_each():
