@@ -37,14 +37,15 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--only", action="append", metavar="NAME", choices=drawn, help="draw this one"
     )
-    names = parser.parse_args(words).only or drawn
+    only = parser.parse_args(words).only
+    names = only or drawn
     seconds = sum(estimate(cards.described(name)) for name in names)
-    print(f"{len(names)} pictures, some {seconds:.0f} seconds on one core", flush=True)
+    print(f"pictures of {', '.join(names)}: some {seconds:.0f} seconds on one core", flush=True)
     for name in names:
         began = time.perf_counter()
         what = "written" if draw(cards.described(name)) else "as it was"
         print(f"{name}: {what}, {time.perf_counter() - began:.1f} s", flush=True)
-    for name in sorted(set(cards.names()) - set(drawn)):
+    for name in [] if only else sorted(set(cards.names()) - set(drawn)):
         print(f"{name}: a part of others, no picture")
     PAGE.write_text(measured.written(PAGE.read_text(), PAGE.name))
 
