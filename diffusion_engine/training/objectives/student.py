@@ -116,4 +116,6 @@ class Guided(Student):
 
     def scales(self, y: Tensor, generator: torch.Generator) -> tuple[float | Tensor, Condition]:
         s = scales(*self.range, len(y), generator).to(y.device)
-        return s, told(self.given.network, y, s)
+        condition = told(self.given.network, y, s)
+        assert condition is not None, "a network that is told its scale has one"
+        return s, condition
