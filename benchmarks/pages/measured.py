@@ -13,6 +13,7 @@ from pathlib import Path
 from .blocks import (
     bound,
     composition,
+    editing,
     emoji,
     encoding,
     evaluation,
@@ -60,6 +61,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
         published.quality_published, bound.quality_bound,
         emoji.emoji_features, emoji.emoji_found, emoji.emoji_copies, emoji.emoji_paraphrases,
         emoji.emoji_guidance, emoji.emoji_calls, emoji.emoji_time,
+        editing.editing_source, editing.editing_image, editing.editing_inpainting, editing.editing_encoding,
+        editing.editing_negative, editing.editing_composition,
     )
 }  # fmt: skip
 

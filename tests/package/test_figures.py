@@ -10,7 +10,8 @@ from benchmarks.pages import measured, report, rows, samplers
 PAGES = measured.pages()
 # Two pages are generated as a whole, one of them around texts.
 GENERATED = {report.PAGE, samplers.PAGE}
-OF_CARDS = {"models", "gallery"}  # blocks that are read from the networks' cards
+# Blocks that are read from the networks' cards, or hold commands and their pictures.
+OF_CARDS = {"models", "gallery"} | {name for name in measured.BLOCKS if name.startswith("editing_")}
 BY_HAND = [*(page for page in PAGES if page not in GENERATED), samplers.INTRO, samplers.ENCODING]
 
 NUMBER = r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?"
