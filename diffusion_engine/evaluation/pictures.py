@@ -22,7 +22,6 @@ from .quality import Estimate
 
 CLASSIFIER = "emoji_categories"
 NEAR = 5  # a picture is found among so many
-HELD_OUT = 5  # every fifth picture stands for those that nobody was trained on
 
 
 def seen(images: Tensor, of: str = CLASSIFIER) -> Described:
@@ -127,7 +126,9 @@ class Pictures:
         Raises:
             ImportError: faiss is missing.
         """
-        held = torch.arange(len(self.features)) % HELD_OUT == HELD_OUT - 1
+        from ..training.data import held_out
+
+        held = held_out(len(self.features))
         others = memorisation(self.features[held], Index(self.features[~held], metric="l2")).samples
         threshold = float(others.nearest.quantile(SHARE))
         index = Index(self.features, metric="l2")

@@ -104,6 +104,8 @@ def negative_of(
         why = f"{network.name!r} has no unconditional branch; give ScoreNetwork its null condition"
     elif not sampler.saved and all(scale == 1.0 for scale in scales):
         why = "guidance=1 calls no unconditional branch; give guidance= another scale, such as 4"
+    elif all(isinstance(scale, tuple) and sum(scale) == 1.0 for scale in scales):
+        why = "weights of sum 1 leave nothing of the unconditional branch; give others to compose="
     if why is not None:
         raise ValueError(
             f"negative= is what the unconditional branch is told in place of nothing: {why}"

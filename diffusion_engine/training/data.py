@@ -29,6 +29,11 @@ class Batch(NamedTuple):
     y: Tensor
 
 
+def held_out(n: int) -> Tensor:
+    """Which of n images stand for those that nobody was trained on, [n] bool: every fifth."""
+    return torch.arange(n) % HELD_OUT == HELD_OUT - 1
+
+
 def mnist(split: str = "all") -> tuple[Tensor, Tensor]:
     """Images [N, 1, 32, 32] float32 in [0, 1], padded from 28 to 32 pixels; labels [N] int64.
 
@@ -52,7 +57,7 @@ def mnist(split: str = "all") -> tuple[Tensor, Tensor]:
     x, y = F.pad(x, (2, 2, 2, 2)), torch.as_tensor(labels, dtype=torch.int64)
     if split == "all":
         return x, y
-    held = torch.arange(len(x)) % HELD_OUT == HELD_OUT - 1
+    held = held_out(len(x))
     chosen = held if split == "test" else ~held
     return x[chosen], y[chosen]
 

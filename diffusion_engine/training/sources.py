@@ -19,7 +19,6 @@ from . import emoji as pictures
 from .data import Augmentation, Batch
 from .recipe import TrainingRecipe
 
-HELD_OUT = 5  # every fifth picture
 CONDITIONS = ("category", "caption", "neighbours")
 
 
@@ -85,12 +84,8 @@ def held_out(recipe: TrainingRecipe) -> tuple[Tensor, Tensor] | None:
     if recipe.data["name"] == "mnist":
         return data.mnist("test")
     found = pictures.emoji()
-    held = _held(len(found.images))
+    held = data.held_out(len(found.images))
     return found.images[held].float() / 255.0, found.categories[held]
-
-
-def _held(n: int) -> Tensor:
-    return torch.arange(n) % HELD_OUT == HELD_OUT - 1
 
 
 def _mnist(recipe: TrainingRecipe, given: Any) -> Draws:
@@ -105,7 +100,7 @@ def _emoji(recipe: TrainingRecipe, given: Any, condition: str = "category", k: i
     found = pictures.emoji() if given is None else given
     which = torch.ones(len(found.images), dtype=torch.bool)
     if recipe.split != "all":
-        which = _held(len(found.images)) == (recipe.split == "test")
+        which = data.held_out(len(found.images)) == (recipe.split == "test")
     x = 2.0 * (found.images[which].float() / 255.0) - 1.0
     x = _latents(recipe, x)
     if condition == "category":

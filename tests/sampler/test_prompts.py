@@ -73,7 +73,7 @@ def test_composed_prompts_are_the_sum_of_their_scores():
     result = made(
         network, 1.0, n=2, compose=[("a cat", 1.0), ("something blue", [0.5, 0.0])], negative="red"
     )
-    one = made(network, 1.0, n=2, compose=[("a cat", 1.0)], negative="red")
+    one = made(network, 1.0, n=2, compose=[("a cat", 1.0)])
     assert torch.allclose(result.samples[1], one.samples[1])
     assert not torch.allclose(result.samples[0], one.samples[0])
     assert result.recipe["compose"] == [["a cat", "something blue"]] * 2
@@ -156,6 +156,11 @@ def test_a_network_that_reads_its_guidance_takes_prompts():
 def test_what_is_no_prompt_is_refused_in_a_sentence(request_, error):
     with pytest.raises(ValueError, match=error):
         made(attending(), **request_)
+
+
+def test_a_negative_of_which_the_weights_leave_nothing_is_refused():
+    with pytest.raises(ValueError, match="weights of sum 1 leave nothing of the unconditional"):
+        made(attending(), 1.0, n=1, compose=[("a", 1.5), ("b", -0.5)], negative="c")
 
 
 def test_a_prompt_for_another_network_is_refused():
