@@ -147,8 +147,12 @@ def _alike(ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
 def _ids(tokenizer: Any, prompt: str) -> list[int]:
     """The numbers of a prompt's wordpieces between those of [CLS] and [SEP]."""
     ids: list[int] = tokenizer.encode(prompt).ids
-    if len(ids) == 2:
-        raise ValueError(f"the prompt {checks.said(prompt)} has no word; write what it shall be")
+    unknown = tokenizer.token_to_id("[UNK]")
+    if all(i == unknown for i in ids[1:-1]):
+        raise ValueError(
+            f"the prompt {checks.said(prompt)} has no word that the encoder knows; "
+            "write in English what it shall be"
+        )
     return ids
 
 

@@ -165,6 +165,7 @@ def test_the_origin_names_the_weights(encoder):
     ("", r"prompts\[0\] is an empty text"),
     (["a cat", " \n"], r"prompts\[1\] is an empty text"),
     ("\x00\u200b", "has no word"),
+    (["a cat", "\U0001f355"], "'\U0001f355' has no word that the encoder knows; write in English"),
     ("x" * 10_000, r"prompts\[0\] has 10000 characters; a prompt has 2000 at most"),
     (["a cat", 3], r"prompts\[1\]=3: a prompt is a text"),
     (3, "prompts=3: give a prompt, or a list of prompts"),
