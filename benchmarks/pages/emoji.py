@@ -25,7 +25,7 @@ from .curves import GRID, INK, MIDDLE
 from .rows import Row
 
 FOLDER = Path("docs/emoji")
-SIDE, GAP, TEXT = 96, 12, 15  # pixels: of a picture, between two, of a letter's height
+SIDE, GAP, TEXT = 96, 12, 13  # pixels: of a picture, between two, of a letter's height
 FOUND, LOST = "#1f6f8b", "#a23b52"
 
 
@@ -48,11 +48,11 @@ def paraphrases(found: Sequence[Row], samples: Tensor) -> Image.Image:
 
 def _cell(pictures: Sequence[Tensor], said: str, colour: str) -> Image.Image:
     width = len(pictures) * SIDE + (len(pictures) - 1) * 4
-    cell = Image.new("RGB", (width, SIDE + 2 * TEXT + 10), "white")
+    cell = Image.new("RGB", (width, SIDE + 3 * TEXT + 12), "white")
     for i, picture in enumerate(pictures):
         image = Image.fromarray(picture.permute(1, 2, 0).numpy())
         cell.paste(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (i * (SIDE + 4), 0))
-    text = "\n".join(textwrap.wrap(said, round(2 * width / TEXT))[:2])
+    text = "\n".join(textwrap.wrap(said, round(2 * width / TEXT))[:3])
     font = ImageFont.load_default(TEXT)
     ImageDraw.Draw(cell).text((0, SIDE + 3), text, colour, font, spacing=1)
     return cell

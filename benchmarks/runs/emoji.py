@@ -1,4 +1,4 @@
-"""Pictures from words, measured: python -m benchmarks.runs.emoji.
+"""Pictures from words, measured: python -m benchmarks.runs.emoji; with names of parts, those anew.
 
 The prompts, their seeds, the scales and the counts of calls were settled before there were weights:
 
@@ -16,6 +16,7 @@ picture that it was asked for is among its 5 nearest training pictures (diffusio
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import statistics
@@ -41,7 +42,6 @@ from diffusion_engine.evaluation.pictures import (
     Pictures,
     Shown,
     diversity,
-    seen,
     trained,
 )
 from diffusion_engine.sampler import defaults
@@ -58,7 +58,7 @@ FEW = ((MODEL, 20), (MODEL, 4), (STUDENT, 4), (STUDENT, 2), (STUDENT, 1))
 ASKED = ("a red heart", "a slice of pizza", "a panda", "a rocket")  # of the command that is timed
 WAITING, REPEATS = ("passive", "active"), 5
 BATCH = 40
-SHIFT = 3  # pixels
+SHIFTS = (2, 3)  # pixels
 
 
 @cache
@@ -121,7 +121,7 @@ def measured(
     samples = sampled(network, case)
     seconds = time.perf_counter() - began
     asked = [(p, name) for p, name in prompts(case.file).items() for _ in range(EACH)]
-    shown = pictures.shown(seen(samples), [name for _, name in asked])
+    shown = pictures.shown(pictures.seen(samples), [name for _, name in asked])
     known: results.Row = {
         "part": case.part, "model": case.model, "weights": weights_of(path), "calls": case.calls,
         "guidance": case.scale(network),
@@ -199,18 +199,19 @@ def copies(images: Tensor) -> dict[str, Tensor]:
     """Pictures on white [n, 3, H, W] uint8, shifted down and to the right, and blurred."""
     side = images.shape[-1]
     ink = 255.0 - images.float()
-    shifted = F.pad(ink, (SHIFT, 0, SHIFT, 0))[..., :side, :side]
+    made = {
+        f"shifted by {by} pixels": F.pad(ink, (by, 0, by, 0))[..., :side, :side] for by in SHIFTS
+    }
     line = torch.exp(-0.5 * torch.arange(-3.0, 4.0).square())
     kernel = (line[:, None] * line / line.sum() ** 2).expand(3, 1, 7, 7)
-    blurred = F.conv2d(F.pad(ink, (3, 3, 3, 3)), kernel, groups=3)
-    made = {f"shifted by {SHIFT} pixels": shifted, "blurred": blurred}
+    made["blurred"] = F.conv2d(F.pad(ink, (3, 3, 3, 3)), kernel, groups=3)
     return {name: (255.0 - each).round().to(torch.uint8) for name, each in made.items()}
 
 
 def features(pictures: Pictures, images: Tensor) -> Iterator[results.Row]:
     """Of how many copies the own picture is the nearest one."""
     for name, each in copies(images).items():
-        ranks = pictures.shown(seen(each), pictures.names).ranks
+        ranks = pictures.shown(pictures.seen(each), pictures.names).ranks
         found = Estimate.share(ranks == 1)
         yield row(
             part="features", model=CLASSIFIER, weights=weights_of(CLASSIFIER), samples=len(ranks),
@@ -240,6 +241,15 @@ def measure(parts: Sequence[str], networks: Networks) -> Iterator[results.Row]:
                 yield from measured(networks[case.model], path, case, trained())
 
 
+def others(parts: Sequence[str]) -> list[results.Row]:
+    """The rows of the parts that are not measured now."""
+    path = results.FOLDER / results.EMOJI
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [dict(each) for each in csv.DictReader(file) if each["part"] not in parts]
+
+
 def main() -> None:
     made = argparse.ArgumentParser(prog="python -m benchmarks.runs.emoji", description=__doc__)
     made.add_argument("parts", nargs="*", default=[*PARTS], help=", ".join(PARTS))
@@ -255,7 +265,7 @@ def main() -> None:
         print(*(each[key] for key in said if each[key] is not None), flush=True)
         found.append(each)
     if not given.no_save:
-        print(f"wrote {results.replace(found, results.EMOJI)}")
+        print(f"wrote {results.replace([*others(given.parts), *found], results.EMOJI)}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """How well samples show what was asked for: among the pictures that their network was trained on.
 
-All is measured in the features of a classifier of their categories, divided by their length: distances lie
-between 0 and 2.
+All is measured in the features of a classifier of their categories, whitened by the pictures' own covariance
+and divided by their length: distances lie between 0 and 2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -22,20 +23,32 @@ from .quality import Estimate
 
 CLASSIFIER = "emoji_categories"
 NEAR = 5  # a picture is found among so many
+FLOOR = 0.1  # of the mean variance
 
 
-def seen(images: Tensor, of: str = CLASSIFIER) -> Described:
-    """Features of length 1, and likeliest categories.
+@dataclass(frozen=True, eq=False)
+class Whitening:
+    """x -> u / |u|, u = (C + f tr(C) / d)^(-1/2) (x - m), with the mean m and the covariance C of features.
 
-    Args:
-        images: [n, 3, 64, 64] in [-1, 1], or uint8.
-        of: the classifier's name or path.
+    What tells categories apart lies in few directions, which without this would hide what tells two pictures
+    of one category apart.
 
-    Raises:
-        ValueError: another shape, or values that are not finite.
+    mean    [d]
+    matrix  [d, d]
     """
-    found = describe(images, of)
-    return Described(F.normalize(found.features.double()), found.classes)
+
+    mean: Tensor
+    matrix: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor, floor: float = FLOOR) -> Whitening:
+        """That of features [n, d], where f is the floor."""
+        found, axes = torch.linalg.eigh(torch.cov(features.T))
+        return cls(features.mean(0), axes * (found + floor * found.mean()).rsqrt())
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Of features [n, d], alike."""
+        return F.normalize((features - self.mean) @ self.matrix)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,14 +83,30 @@ class Shown:
 class Pictures:
     """What samples are held against: N pictures, each with a name of its own.
 
-    features    [N, d], as `seen` makes them
+    features    [N, d], of length 1
     categories  [N], places among the classifier's classes
     names       of the pictures
+    space       makes features of length 1 of what the classifier sees
+    of          the classifier's name or path
     """
 
     features: Tensor
     categories: Tensor
     names: Sequence[str]
+    space: Callable[[Tensor], Tensor] = F.normalize
+    of: str | Path = CLASSIFIER
+
+    def seen(self, images: Tensor) -> Described:
+        """Features of length 1, and likeliest categories.
+
+        Args:
+            images: [n, 3, 64, 64] in [-1, 1], or uint8.
+
+        Raises:
+            ValueError: another shape, or values that are not finite.
+        """
+        found = describe(images, self.of)
+        return Described(self.space(found.features.double()), found.classes)
 
     def places(self, names: Sequence[str]) -> Tensor:
         """Of pictures by their names [n].
@@ -146,7 +175,9 @@ def trained() -> Pictures:
     from ..training.emoji import emoji
 
     found = emoji()
-    return Pictures(seen(found.images).features, found.categories, found.names)
+    features = describe(found.images, CLASSIFIER).features.double()
+    space = Whitening.of(features)
+    return Pictures(space(features), found.categories, found.names, space)
 
 
 def diversity(features: Tensor, each: int) -> Estimate:

@@ -79,7 +79,7 @@ def rows(network, monkeypatch, tmp_path):
     pictures = Pictures(features, torch.zeros(len(names), dtype=torch.long), names)
     case = None
 
-    def seen(samples):
+    def seen(pictures, samples):
         own = pictures.places(list(run.prompts(case.file).values())).repeat_interleave(run.EACH)
         moved = (
             features[own]
@@ -88,7 +88,7 @@ def rows(network, monkeypatch, tmp_path):
         noise = 0.1 * torch.randn(len(own), 16, dtype=torch.double)
         return Described(torch.nn.functional.normalize(moved + noise, dim=1), torch.zeros(len(own)))
 
-    monkeypatch.setattr(run, "seen", seen)
+    monkeypatch.setattr(Pictures, "seen", seen)
     monkeypatch.setattr(run, "EACH", 2)
     made = []
     for part in ("captions", "paraphrases", "guidance", "calls"):

@@ -8,7 +8,7 @@ from optional import needs
 
 from diffusion_engine import zoo
 from diffusion_engine.evaluation.features import Described, describe
-from diffusion_engine.evaluation.pictures import Pictures, diversity, seen
+from diffusion_engine.evaluation.pictures import Pictures, Whitening, diversity
 
 
 @pytest.fixture
@@ -78,10 +78,24 @@ def test_a_classifier_of_colour_pictures_describes_them(tmp_path):
     path = tmp_path / "small.safetensors"
     zoo.save(path, module, {"architecture": architecture, "shape": [3, 8, 8]})
     images = torch.rand(4, 3, 8, 8) * 2 - 1
-    found = seen(images, path)
+    none = torch.zeros(0, 5)
+    found = Pictures(none, none, (), of=path).seen(images)
     assert found.features.norm(dim=1).tolist() == pytest.approx([1.0] * 4)
     assert torch.equal(found.classes, describe(images, path).classes)
     with pytest.raises(ValueError, match=r"knows small of the shape \[2, 3, 8, 8\]"):
         describe(torch.zeros(2, 1, 8, 8), path)
     with pytest.raises(ValueError, match="side 12 cannot be halved 3 times"):
         zoo.build({"name": "classifier_features", "side": 12})
+
+
+def test_whitened_features_have_one_variance_in_every_direction():
+    torch.manual_seed(0)
+    x = torch.randn(4000, 3).double() * torch.tensor([100.0, 10.0, 1.0]) + 7.0
+    x = x @ torch.linalg.qr(torch.randn(3, 3).double()).Q
+    made = Whitening.of(x, floor=0.0)
+    assert torch.cov(((x - made.mean) @ made.matrix).T).sub(torch.eye(3)).abs().max() < 1e-9
+    assert made(x).norm(dim=1).sub(1.0).abs().max() < 1e-12
+    # The floor leaves directions that hardly vary small.
+    floored = torch.cov(((x - x.mean(0)) @ Whitening.of(x, floor=0.1).matrix).T).diagonal()
+    variances = torch.linalg.eigvalsh(torch.cov(x.T))
+    assert torch.allclose(floored, variances / (variances + 0.1 * variances.mean()))
