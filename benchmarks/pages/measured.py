@@ -60,7 +60,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         evaluation.quality_networks, evaluation.quality_orders,
         published.quality_published, bound.quality_bound,
         emoji.emoji_features, emoji.emoji_found, emoji.emoji_copies, emoji.emoji_paraphrases,
-        emoji.emoji_guidance, emoji.emoji_calls, emoji.emoji_time,
+        emoji.emoji_words, emoji.emoji_guidance, emoji.emoji_calls, emoji.emoji_time,
         editing.editing_source, editing.editing_image, editing.editing_inpainting, editing.editing_encoding,
         editing.editing_negative, editing.editing_composition,
     )

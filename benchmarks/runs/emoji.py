@@ -48,6 +48,7 @@ from diffusion_engine.sampler import defaults
 from diffusion_engine.training.emoji import Emoji, emoji
 
 from .. import results
+from .emoji_words import words
 from .evaluation import Networks
 from .genie import CPU
 
@@ -195,6 +196,18 @@ def row(**known: str | float | None) -> results.Row:
     return results.row(CPU, results.EMOJI_KEYS, **known)
 
 
+def worded(network: ScoreNetwork, path: str, case: Case) -> Iterator[results.Row]:
+    """What the text encoder leaves of the paraphrases."""
+    asked = prompts("paraphrases")
+    seeds = list(range(0, EACH * len(asked), EACH))
+    for quantity, found in words(network, trained(), asked, case.calls, seeds):
+        yield row(
+            part="words", model=case.model, weights=weights_of(path), calls=case.calls,
+            guidance=case.scale(network), samples=len(asked), quantity=quantity, value=found.value,
+            spread=found.spread,
+        )  # fmt: skip
+
+
 def copies(images: Tensor) -> dict[str, Tensor]:
     """Pictures on white [n, 3, H, W] uint8, shifted down and to the right, and blurred."""
     side = images.shape[-1]
@@ -219,7 +232,7 @@ def features(pictures: Pictures, images: Tensor) -> Iterator[results.Row]:
         )  # fmt: skip
 
 
-PARTS = ("features", "captions", "paraphrases", "guidance", "calls", "time")
+PARTS = ("features", "captions", "paraphrases", "words", "guidance", "calls", "time")
 
 
 def measure(parts: Sequence[str], networks: Networks) -> Iterator[results.Row]:
@@ -231,12 +244,14 @@ def measure(parts: Sequence[str], networks: Networks) -> Iterator[results.Row]:
         if part == "features":
             yield from features(trained(), emoji().images)
             continue
-        for case in [Case(part)] if part == "time" else cases(part):
+        for case in [Case(part)] if part in ("words", "time") else cases(part):
             path = networks.path(case.model)
             if path is None:
                 print(f"there is no network {case.model!r}: left out of {part}", file=sys.stderr)
             elif part == "time":
                 yield from times(path)
+            elif part == "words":
+                yield from worded(networks[case.model], path, case)
             else:
                 yield from measured(networks[case.model], path, case, trained())
 

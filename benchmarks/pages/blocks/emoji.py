@@ -81,6 +81,19 @@ def emoji_paraphrases() -> str:
     return f"{rows.lines(head, body, 3)}\n\n{_origin(found)}"
 
 
+def emoji_words() -> str:
+    """What the text encoder leaves of the paraphrases."""
+    found = rows.some(rows.committed(results.EMOJI), part="words")
+    n = int(found[0]["samples"])
+    own, near, drawn = (round(n * float(row["value"])) for row in found)
+    return rows.prose(
+        f"Of the {n} paraphrases the encoder puts {own} nearest to a caption of their own picture, and "
+        f"{near} have one among those of the {NEAR} nearest pictures. Told that nearest caption in the "
+        f"paraphrase's place, which is retrieval, the network draws {drawn} that are found.",
+        rows.origin(*found, command=f"{COMMAND} words"),
+    )
+
+
 def emoji_guidance() -> str:
     """Fidelity and diversity at every scale."""
     found = rows.some(rows.committed(results.EMOJI), part="guidance")
