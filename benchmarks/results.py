@@ -70,6 +70,7 @@ ONNX_STEPS = "onnx-steps.csv"  # what a step takes beside the call of ONNX Runti
 SOAK = "soak.csv"  # a server under load for minutes
 TUNE = "tune.csv"  # learned tables of the digits
 COMPOSITION = "composition.csv"  # compositions with a Markov chain and without
+RETRIEVAL = "retrieval.csv"  # what a network makes of neighbours
 EVALUATION = "evaluation.csv"  # figures of samples of every network
 BOUND = "bound.csv"  # VDM's bound under two schedules
 EMOJI = "emoji.csv"  # pictures from words
@@ -78,6 +79,9 @@ ABOUT = ("device", "threads", "torch", "commit", "date")
 GENIE_KEYS = ("quantity", "guidance", "contender", "grid", "calls", "value", *ABOUT)
 COMPOSITION_KEYS = (
     "composition", "contender", "calls", "samples", "quantity", "value", "spread", *ABOUT,
+)  # fmt: skip
+RETRIEVAL_KEYS = (
+    "way", "weights", "calls", "guidance", "samples", "quantity", "value", "spread", *ABOUT,
 )  # fmt: skip
 BOUND_KEYS = ("steps", "schedule", "images", "times", "value", "spread", *ABOUT)
 # of one sample: prompt to distance; of a set: quantity to spread
@@ -221,6 +225,7 @@ COLUMNS = {
     HTTP: HTTP_KEYS,
     TUNE: TUNE_KEYS,
     COMPOSITION: COMPOSITION_KEYS,
+    RETRIEVAL: RETRIEVAL_KEYS,
     EVALUATION: EVALUATION_KEYS,
     BOUND: BOUND_KEYS,
     EMOJI: EMOJI_KEYS,
