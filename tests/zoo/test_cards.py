@@ -14,7 +14,7 @@ from diffusion_engine.networks.prediction import Consistency, F
 from diffusion_engine.processes import CLD, VDM, Discrete, FlowMatching
 from diffusion_engine.sampler import defaults
 from diffusion_engine.zoo import weights
-from diffusion_engine.zoo.networks import PROCESSES, network_of_card
+from diffusion_engine.zoo.networks import PROCESSES, check_call, network_of_card
 
 SMALL = {"name": "unet", "channels": [8, 8, 32], "emb": 8}
 CARD = {
@@ -275,3 +275,8 @@ def test_own_defaults_hold_where_nothing_is_said():
     plain = Sampler(bare)
     assert (plain.solver.name, len(plain.points)) == (defaults.SOLVER, defaults.STEPS + 1)
     assert defaults.guidance(network, True) == 3.0 and defaults.guidance(network, False) == 1.0
+
+
+@pytest.mark.parametrize("name", [name for name in zoo.names() if zoo.card(name).prediction])
+def test_what_ships_is_called_as_its_card_says(name):
+    check_call(zoo.load_network(name), zoo.card(name))
