@@ -118,3 +118,9 @@ def test_long_files_say_why():
         assert lines <= 300 or "one file because" in reason.lower().replace("\n", " "), (
             f"{name}: {lines}"
         )
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """They are imported by their names alone, so that pytest would leave the second out with an error."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
