@@ -17,16 +17,15 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -45,14 +44,14 @@ from diffusion_engine.evaluation.pictures import (
     trained,
 )
 from diffusion_engine.sampler import defaults
-from diffusion_engine.training.emoji import Emoji, emoji
+from diffusion_engine.training.emoji import emoji
 
 from .. import results
+from .emoji_prompts import PROMPTS, check, digests, prompts, trained_on
 from .emoji_words import words
 from .evaluation import Networks
 from .genie import CPU
 
-PROMPTS = Path(__file__).parents[1] / "prompts"
 MODEL, STUDENT, CALLS, EACH = "emoji", "emoji_lcm", 20, 4
 SCALES = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 FEW = ((MODEL, 20), (MODEL, 4), (STUDENT, 4), (STUDENT, 2), (STUDENT, 1))
@@ -60,22 +59,6 @@ ASKED = ("a red heart", "a slice of pizza", "a panda", "a rocket")  # of the com
 WAITING, REPEATS = ("passive", "active"), 5
 BATCH = 40
 SHIFTS = (2, 3)  # pixels
-
-
-@cache
-def prompts(name: str) -> dict[str, str]:
-    """Prompts of a file of `prompts/`, and the name of the picture that each means."""
-    found = json.loads((PROMPTS / f"{name}.json").read_text(encoding="utf-8"))
-    return found if isinstance(found, dict) else {each: each for each in found}
-
-
-def check(found: Emoji, asked: Mapping[str, str]) -> None:
-    """Raises ValueError where a name is of no picture, or a paraphrase is a training caption."""
-    if unknown := sorted(set(asked.values()) - set(found.names)):
-        raise ValueError(f"no picture is called {', '.join(unknown)}")
-    captions = {caption for each in found.captions for caption in each}
-    if same := [each for each, name in asked.items() if each != name and each in captions]:
-        raise ValueError(f"{', '.join(same)}: no paraphrase, but a caption that is trained on")
 
 
 @dataclass(frozen=True)
@@ -240,6 +223,10 @@ def measure(parts: Sequence[str], networks: Networks) -> Iterator[results.Row]:
     torch.set_num_threads(1)
     for name in ("captions", "paraphrases"):
         check(emoji(), prompts(name))
+    if digests(chain.from_iterable(emoji().captions)) != trained_on():
+        raise ValueError(
+            f"{PROMPTS / 'trained.txt'} is of other captions than those that are trained on"
+        )
     for part in parts:
         if part == "features":
             yield from features(trained(), emoji().images)

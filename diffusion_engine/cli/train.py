@@ -71,15 +71,15 @@ def _run(recipe: Any, out: Path, every: int, resume: bool, device: Any) -> dict[
     ended: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: ended.append(number))
+    typer.echo(
+        f"{recipe.name}: the shipped recipe takes some {recipe.minutes:g} minutes of one core",
+        err=True,
+    )
     trainer = Trainer(recipe, device)
     kept = checkpoint.path_of(out, recipe.name)
     if resume:
         trainer.resume(kept)
-    typer.echo(
-        f"{recipe.name}: steps {trainer.step} to {recipe.steps}; the shipped recipe takes some "
-        f"{recipe.minutes:g} minutes of one core",
-        err=True,
-    )
+    typer.echo(f"{recipe.name}: steps {trainer.step} to {recipe.steps}", err=True)
     path = trainer.run(out, every, lambda: bool(ended))
     if path is None:
         said = f"stopped after step {trainer.step}: {kept}; go on with --resume"

@@ -42,9 +42,8 @@ def kept(texts: list[str], text: TextEncoder) -> Tensor:
     """Tokens of texts, float16, from the cache folder where they are there."""
     about = "\n".join([text.origin, str(text.tokens), *texts])
     path = folder() / "contexts" / f"{hashlib.sha256(about.encode()).hexdigest()[:24]}.safetensors"
-    with suppress(
-        OSError, safetensors.SafetensorError, KeyError
-    ):  # not there, or damaged: made again
+    # What is not there, or damaged, is made again.
+    with suppress(OSError, safetensors.SafetensorError, KeyError):
         return safetensors.torch.load_file(path)["tokens"]
     tokens = torch.cat([part.half() for part in text.chunks(texts)])
     path.parent.mkdir(parents=True, exist_ok=True)

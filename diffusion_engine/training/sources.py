@@ -59,6 +59,25 @@ class Conditioned:
         return Batch(x, condition.float() if condition.is_floating_point() else condition)
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where images come from.
+
+    draws     makes the batches of a recipe, with what is given in place of its data, and options of its own
+    held_out  the images that are trained on by no recipe of the split "train", in [0, 1], and their classes
+    about     what a card says of it
+    """
+
+    draws: Callable[..., Draws]
+    held_out: Callable[[], tuple[Tensor, Tensor]]
+    about: Mapping[str, str]
+
+
+def source(recipe: TrainingRecipe) -> Source:
+    """The source of a recipe's data. Raises ValueError where it is not known."""
+    return SOURCES[checks.one_of("data", recipe.data.get("name"), tuple(SOURCES))]
+
+
 def draws(recipe: TrainingRecipe, given: Any = None) -> Draws:
     """The batches of a recipe.
 
@@ -66,23 +85,18 @@ def draws(recipe: TrainingRecipe, given: Any = None) -> Draws:
 
     Raises ValueError where the data cannot be had.
     """
-    options = dict(recipe.data)
-    name = checks.one_of("data", options.pop("name", None), tuple(SOURCES))
-    checks.names(f"data {name!r}", options, [*signature(SOURCES[name]).parameters][2:])
-    return SOURCES[name](recipe, given, **options)
-
-
-def source(recipe: TrainingRecipe) -> dict[str, str]:
-    """What a card says of the data."""
-    return pictures.SOURCE if recipe.data["name"] == "emoji" else data.SOURCE
+    make = source(recipe).draws
+    options = {key: value for key, value in recipe.data.items() if key != "name"}
+    checks.names(f"data {recipe.data['name']!r}", options, [*signature(make).parameters][2:])
+    return make(recipe, given, **options)
 
 
 def held_out(recipe: TrainingRecipe) -> tuple[Tensor, Tensor] | None:
     """The images that a recipe does not train on, in [0, 1], and their classes; None where there are none."""
-    if recipe.split == "all":
-        return None
-    if recipe.data["name"] == "mnist":
-        return data.mnist("test")
+    return None if recipe.split == "all" else source(recipe).held_out()
+
+
+def _held_out_emoji() -> tuple[Tensor, Tensor]:
     found = pictures.emoji()
     held = data.held_out(len(found.images))
     return found.images[held].float() / 255.0, found.categories[held]
@@ -136,4 +150,7 @@ def _latents(recipe: TrainingRecipe, images: Tensor) -> Tensor:
     return replace(decoder_of(said, recipe.name), batch_size=256).encode(images)
 
 
-SOURCES: Mapping[str, Callable[..., Draws]] = {"mnist": _mnist, "emoji": _emoji}
+SOURCES = {
+    "mnist": Source(_mnist, lambda: data.mnist("test"), data.SOURCE),
+    "emoji": Source(_emoji, _held_out_emoji, pictures.SOURCE),
+}

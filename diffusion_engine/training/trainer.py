@@ -178,7 +178,7 @@ class Trainer:
         return {
             **self.recipe.card,
             **self.objective.after(self.step, self.average.module),
-            "data": sources.source(self.recipe),
+            "data": dict(sources.source(self.recipe).about),
             "training": recipe
             | {
                 "steps_done": self.step,

@@ -83,9 +83,9 @@ def attending(process=None, **options):
     return ScoreNetwork(Attends().eval(), process or VP(), (2, 4, 4), **(said | options))
 
 
-def drawn():
+def drawn(**options):
     """For --model text_cases:drawn: pictures [3, 8, 8] of the latents."""
-    return attending(decoder=codec())
+    return attending(decoder=codec(), **options)
 
 
 def flowing():

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import text_networks
+import text_cases
 from page_cases import browser, expect, served, watched
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -497,7 +497,7 @@ def test_a_hostile_seed_and_class_are_text(seen):
 
 @pytest.fixture(scope="module")
 def words():
-    with served(InProcess(text_networks.network(), capacity=4, batch="fixed")) as address:
+    with served(InProcess(text_cases.drawn(name="words"), capacity=4, batch="fixed")) as address:
         yield address
 
 

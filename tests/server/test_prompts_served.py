@@ -7,10 +7,10 @@ import io
 import json
 
 import pytest
-import text_networks
 from fake_service import FakeService, about
 from PIL import Image
 from server_cases import error_of, events_of, with_client
+from text_cases import drawn
 
 from diffusion_engine import Sampler
 from diffusion_engine.checks import LONGEST
@@ -118,7 +118,7 @@ def test_what_ships_has_a_picture():
 
 
 def words():
-    return InProcess(text_networks.network(), 4, batch="fixed")
+    return InProcess(drawn(name="words"), 4, batch="fixed")
 
 
 def test_a_text_network_draws_and_its_pictures_are_made_again():
@@ -135,7 +135,7 @@ def test_a_text_network_draws_and_its_pictures_are_made_again():
             with Image.open(io.BytesIO(content)) as image:
                 recipe = json.loads(image.text["diffusion_engine"])
             assert (recipe["condition"], recipe["negative"]) == ([[HEART, CAT][i]], ["blue"])
-            again = await asyncio.to_thread(Sampler.replay, text_networks.network(), recipe)
+            again = await asyncio.to_thread(Sampler.replay, drawn(name="words"), recipe)
             assert pictures.png(again.samples[0].numpy(), recipe) == content
         plain = await client.post("/v1/samples", json=body | {"negative": None})
         assert plain.json()["samples"][0]["png"] != answer.json()["samples"][0]["png"]
@@ -164,7 +164,7 @@ def test_without_the_encoder_the_server_says_what_to_install():
     def missing(prompts):
         raise ImportError("it needs a package: pip install 'diffusion-engine[text]'")
 
-    network = text_networks.network()
+    network = drawn(name="words")
     network = network.with_module(network.module, text=missing)
 
     async def test():
